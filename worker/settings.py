@@ -1,0 +1,91 @@
+"""Every setting, read once from the environment (and from `.env` where there is one)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker.errors import SettingsError
+
+DATABASE_SCHEMES = ("postgresql", "postgres")
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+
+class Settings(BaseSettings):
+    """Settings of one process; durations are in seconds unless the name says days."""
+
+    model_config = SettingsConfigDict(env_prefix="USAGE_", env_file=".env", extra="ignore", frozen=True)
+
+    database_url: str = Field("", validation_alias="DATABASE_URL")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
+
+    stream_shards: int = Field(2, ge=1, le=256)
+    batch_events: int = Field(5_000, ge=1, le=50_000)
+    batch_bytes: int = Field(8 * 2**20, ge=2**16)
+    flush_interval: float = Field(1.0, gt=0)
+    flush_budget: float = Field(10.0, gt=0)
+    reclaim_idle: float = Field(15.0, gt=0)
+
+    accept_days: int = Field(35, ge=1)
+    retention_days: int = Field(90, ge=2)
+    unknown: Literal["quarantine", "create"] = "quarantine"
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_scheme(cls, url: str) -> str:
+        return _checked_scheme(url, DATABASE_SCHEMES) if url else url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, url: str) -> str:
+        return _checked_scheme(url, REDIS_SCHEMES)
+
+    @property
+    def accept_window(self) -> timedelta:
+        """How old an event may be when it is counted."""
+        return timedelta(days=self.accept_days)
+
+    def require_database(self) -> str:
+        """The database URL.
+
+        Raises:
+            SettingsError: DATABASE_URL is not set.
+        """
+        if not self.database_url:
+            raise SettingsError("DATABASE_URL is not set; export DATABASE_URL=postgresql://user:password@host/database")
+        return self.database_url
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: one is missing or out of range; the message names it and quotes no value, since it may be secret.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(item) for item in error.errors())) from None
+    if settings.retention_days <= settings.accept_days:
+        # A ledger that forgets an event which may still arrive again would count it twice.
+        raise SettingsError("USAGE_RETENTION_DAYS must be greater than USAGE_ACCEPT_DAYS")
+    return settings
+
+
+def _complaint(item: object) -> str:
+    name, message = str(item["loc"][0]), str(item["msg"])  # type: ignore[index]
+    variable = name if name.isupper() else f"USAGE_{name.upper()}"
+    return f"{variable}: {message}"
+
+
+def _checked_scheme(url: str, schemes: tuple[str, ...]) -> str:
+    if urlsplit(url).scheme not in schemes:
+        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    return url
