@@ -1,0 +1,155 @@
+"""Real servers for the tests: embedded ones, or those that DATABASE_URL and REDIS_URL name.
+
+A server that cannot start fails the tests; nothing is skipped for it. Every test gets a database of its own,
+so that tests neither see nor wait for each other; what is made is dropped, and a given server is otherwise
+left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+from worker.embedded.account import temporary_folder
+from worker.embedded.binaries import find_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# The tests' data is worth nothing after them: no waiting for the disk.
+FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+FAST_VALKEY = {"appendonly": "no"}
+
+
+class Postgres(Protocol):
+    """The PostgreSQL server of the session."""
+
+    @property
+    def bin_dir(self) -> Path: ...
+
+    def url(self, database: str = ...) -> str: ...
+
+
+class Valkey(Protocol):
+    """The Valkey or Redis server of the session."""
+
+    def url(self, db: int = ...) -> str: ...
+
+
+class GivenPostgres:
+    """The server that DATABASE_URL names; its user must be allowed to create databases."""
+
+    def __init__(self, url: str, programs: Path) -> None:
+        self._url = urlsplit(url)
+        self._programs = programs
+
+    @property
+    def bin_dir(self) -> Path:
+        return find_postgres(None, self._programs).path.parent
+
+    def url(self, database: str = "") -> str:
+        return self._url._replace(path=f"/{database}" if database else self._url.path).geturl()
+
+
+class GivenValkey:
+    """The server that REDIS_URL names; its databases 0 and 1 belong to the tests."""
+
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
+
+    def url(self, db: int = 0) -> str:
+        if self._url.scheme == "unix":
+            return self._url._replace(query=f"db={db}").geturl()
+        return self._url._replace(path=f"/{db}").geturl()
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A short folder that the servers' account can enter, which pytest's own folders are not."""
+    with temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres(server_folder: Path) -> Iterator[Postgres]:
+    given = os.environ.get("DATABASE_URL")
+    if given:
+        yield GivenPostgres(given, server_folder)
+        return
+    with EmbeddedPostgres(server_folder / "postgres", FAST_POSTGRES) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(server_folder: Path) -> Iterator[Valkey]:
+    given = os.environ.get("REDIS_URL")
+    if given:
+        yield GivenValkey(given)
+        return
+    with EmbeddedValkey(server_folder / "valkey", FAST_VALKEY) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: Postgres) -> Iterator[str]:
+    """The name of a migrated database to copy; nobody may stay connected to it."""
+    from worker.migrate import Runner  # noqa: PLC0415 - only tests with a schema need it
+
+    with _new_database(postgres) as name:
+        Runner(postgres.url(name)).up()
+        yield name
+
+
+@pytest.fixture
+def empty_database(postgres: Postgres) -> Iterator[str]:
+    """The URL of a new database without a schema."""
+    with _new_database(postgres) as name:
+        yield postgres.url(name)
+
+
+@pytest.fixture
+def database(postgres: Postgres, template_database: str) -> Iterator[str]:
+    """The URL of a new database with the newest schema."""
+    with _new_database(postgres, template_database) as name:
+        yield postgres.url(name)
+
+
+@pytest.fixture
+def redis_url(valkey: Valkey) -> str:
+    """The URL of an empty Valkey database."""
+    url = valkey.url()
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of the database of `redis_url`; answers are bytes."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@contextmanager
+def _new_database(postgres: Postgres, template: str = "template1") -> Iterator[str]:
+    name = f"usage_test_{uuid.uuid4().hex[:12]}"
+    # STRATEGY is left to PostgreSQL: its WAL_LOG copies a small template without a checkpoint.
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(create)
+    try:
+        yield name
+    finally:
+        with psycopg.connect(postgres.url(), autocommit=True) as connection:
+            connection.execute(drop)
