@@ -1,0 +1,4 @@
+-- What an earlier way back from 3.0.0 kept aside belongs to these rows and goes with them.
+DROP TABLE IF EXISTS public.user_agents_kept_3_0_0;
+DROP TABLE IF EXISTS public.user_role_assignments_kept_3_0_0;
+DROP TABLE public.user_agents;

@@ -1,0 +1,22 @@
+SELECT * FROM (VALUES
+    ('index', 'idx_user_agents_added_at', 'CREATE INDEX idx_user_agents_added_at ON public.user_agents USING btree (user_id, added_at DESC) WHERE (deleted_at IS NULL)'),
+    ('index', 'idx_user_agents_archived', 'CREATE INDEX idx_user_agents_archived ON public.user_agents USING btree (user_id, archived_at DESC) WHERE ((archived_at IS NOT NULL) AND (deleted_at IS NULL))'),
+    ('index', 'idx_user_agents_deleted', 'CREATE INDEX idx_user_agents_deleted ON public.user_agents USING btree (deleted_at) WHERE (deleted_at IS NOT NULL)'),
+    ('index', 'idx_user_agents_favorites', 'CREATE INDEX idx_user_agents_favorites ON public.user_agents USING btree (user_id) WHERE (is_favorite AND (deleted_at IS NULL))'),
+    ('index', 'idx_user_agents_folder', 'CREATE INDEX idx_user_agents_folder ON public.user_agents USING btree (user_id, folder) WHERE ((folder IS NOT NULL) AND (deleted_at IS NULL))'),
+    ('index', 'idx_user_agents_last_used', 'CREATE INDEX idx_user_agents_last_used ON public.user_agents USING btree (user_id, last_used_at DESC NULLS LAST) WHERE (deleted_at IS NULL)'),
+    ('index', 'idx_user_agents_metadata', 'CREATE INDEX idx_user_agents_metadata ON public.user_agents USING gin (metadata jsonb_path_ops)'),
+    ('index', 'idx_user_agents_pinned', 'CREATE INDEX idx_user_agents_pinned ON public.user_agents USING btree (user_id) WHERE (is_pinned AND (deleted_at IS NULL))'),
+    ('index', 'idx_user_agents_preferences', 'CREATE INDEX idx_user_agents_preferences ON public.user_agents USING gin (preferences jsonb_path_ops)'),
+    ('index', 'idx_user_agents_quality', 'CREATE INDEX idx_user_agents_quality ON public.user_agents USING btree (user_id, quality_score DESC NULLS LAST) WHERE (deleted_at IS NULL)'),
+    ('index', 'idx_user_agents_rating', 'CREATE INDEX idx_user_agents_rating ON public.user_agents USING btree (user_id, user_rating DESC) WHERE ((user_rating IS NOT NULL) AND (deleted_at IS NULL))'),
+    ('index', 'idx_user_agents_settings', 'CREATE INDEX idx_user_agents_settings ON public.user_agents USING gin (settings jsonb_path_ops)'),
+    ('index', 'idx_user_agents_shared', 'CREATE INDEX idx_user_agents_shared ON public.user_agents USING gin (shared_with) WHERE (is_shared AND (deleted_at IS NULL))'),
+    ('index', 'idx_user_agents_status', 'CREATE INDEX idx_user_agents_status ON public.user_agents USING btree (user_id, status) WHERE (deleted_at IS NULL)'),
+    ('index', 'idx_user_agents_tags', 'CREATE INDEX idx_user_agents_tags ON public.user_agents USING gin (tags)'),
+    ('index', 'idx_user_agents_team', 'CREATE INDEX idx_user_agents_team ON public.user_agents USING btree (team_id) WHERE ((team_id IS NOT NULL) AND (deleted_at IS NULL))'),
+    ('index', 'idx_user_agents_usage_count', 'CREATE INDEX idx_user_agents_usage_count ON public.user_agents USING btree (user_id, usage_count DESC) WHERE (deleted_at IS NULL)'),
+    ('index', 'idx_user_agents_user_active', 'CREATE INDEX idx_user_agents_user_active ON public.user_agents USING btree (user_id) WHERE (is_active AND (deleted_at IS NULL))'),
+    ('index', 'idx_user_agents_user_folder_order', 'CREATE INDEX idx_user_agents_user_folder_order ON public.user_agents USING btree (user_id, folder, sort_order) WHERE (deleted_at IS NULL)'),
+    ('index', 'idx_user_agents_user_status_last_used', 'CREATE INDEX idx_user_agents_user_status_last_used ON public.user_agents USING btree (user_id, status, last_used_at DESC NULLS LAST) WHERE (deleted_at IS NULL)')
+) AS expected (kind, object, definition)

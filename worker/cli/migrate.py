@@ -1,0 +1,142 @@
+"""`usage-worker migrate`: move the database schema between versions, show where it is, verify it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from worker.migrate import EMPTY, Runner
+from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.migrate import Migration, Status, Step
+
+migrate_app = typer.Typer(help="Move the database schema between versions.", no_args_is_help=True)
+
+To = Annotated[
+    str | None, typer.Option("--to", metavar="VERSION", help="Stop at this version.", show_default="latest")
+]
+DownTo = Annotated[
+    str,
+    typer.Option("--to", metavar="VERSION", help=f"Roll back to this version; {EMPTY} removes everything."),
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for another run to end, or fail at once.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+_STYLES = {"applied": "green", "pending": "dim", "running": "yellow", "failed": "red", "edited": "red"}
+
+
+@migrate_app.command()
+def up(to: To = None, wait: Wait = True, as_json: AsJson = False) -> None:
+    """Apply what is missing. Safe to repeat, to run twice at once and to kill."""
+    runner = _runner()
+    moved = runner.up(to, wait=wait, report=None if as_json else _tell)
+    _conclude(runner, moved, as_json=as_json)
+
+
+@migrate_app.command()
+def down(to: DownTo, wait: Wait = True, as_json: AsJson = False) -> None:
+    """Roll back to an older version; what the columns of 3.0.0 hold is kept for the next upgrade."""
+    runner = _runner()
+    moved = runner.down(to, wait=wait, report=None if as_json else _tell)
+    _conclude(runner, moved, as_json=as_json)
+
+
+@migrate_app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show the version and the state of each migration."""
+    found = _runner().status()
+    if as_json:
+        _print_json(
+            {
+                "version": found.version,
+                "latest": found.latest,
+                "migrations": [asdict(m) for m in found.migrations],
+            }
+        )
+    else:
+        _show_status(found)
+
+
+@migrate_app.command()
+def verify(as_json: AsJson = False) -> None:
+    """Compare the database with what its migrations have made; exit with 1 where it differs."""
+    runner = _runner()
+    found = runner.verify()
+    version = runner.status().version
+    if as_json:
+        _print_json({"version": version, "deviations": [asdict(deviation) for deviation in found]})
+    elif found:
+        rows = [(deviation.kind, deviation.object, deviation.problem) for deviation in found]
+        _show_rows(("kind", "object", "problem"), rows)
+    else:
+        _say(f"the schema is {version or 'incomplete'}, as it should be")
+    if found:
+        raise typer.Exit(1)
+
+
+def _runner() -> Runner:
+    return Runner(load_settings().require_database())
+
+
+def _tell(step: Step) -> None:
+    if step.migration is None:
+        _say("waiting for another migration of this database to end")
+    elif step.event == "retrying":
+        _say(f"  {step.migration.label}: {step.detail}; trying again")
+    elif step.event == "done":
+        _say(f"{step.direction:<5}{step.migration.label}  {step.migration.version}  {step.duration_ms} ms")
+
+
+def _conclude(runner: Runner, moved: list[Migration], *, as_json: bool) -> None:
+    version = runner.status().version
+    if as_json:
+        _print_json({"version": version, "migrations": [migration.label for migration in moved]})
+    elif moved:
+        _say(f"the schema is {version or 'empty'}")
+    else:
+        _say(f"nothing to do: the schema is {version or 'empty'}")
+
+
+def _show_status(found: Status) -> None:
+    rows = [
+        (
+            f"{migration.number:03d}_{migration.name}",
+            migration.version,
+            migration.state,
+            migration.started_at.isoformat(timespec="seconds") if migration.started_at else "-",
+            "-" if migration.duration_ms is None else str(migration.duration_ms),
+        )
+        for migration in found.migrations
+    ]
+    _show_rows(("migration", "version", "state", "started", "ms"), rows)
+    _say(f"the schema is {found.version or 'empty'}; this code brings {found.latest}")
+
+
+def _show_rows(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table on a terminal; elsewhere one line a row, with tabs, for grep and cut."""
+    console = Console()
+    if not console.is_terminal:
+        for row in rows:
+            _say("\t".join(row))
+        return
+    table = Table(*headings, box=None)
+    for row in rows:
+        table.add_row(*(f"[{_STYLES[cell]}]{cell}[/]" if cell in _STYLES else escape(cell) for cell in row))
+    console.print(table)
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, default=str))

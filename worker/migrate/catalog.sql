@@ -1,0 +1,113 @@
+-- What is in schema public, as comparable text: kind, object, the relation or function it belongs to, definition.
+-- Partitions count as part of their table. Rendered with an empty search_path, so that every name is qualified.
+WITH relations AS (
+    SELECT c.oid, c.relname::text AS name, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl,
+        c.relowner
+    FROM pg_class AS c
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
+        AND c.relname <> 'usage_migrations'
+), routines AS (
+    SELECT p.*, format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) AS name
+    FROM pg_proc AS p
+    WHERE p.pronamespace = 'public'::regnamespace
+        AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'e')
+), grants AS (
+    SELECT format('table %s', name) AS object, name AS belongs_to, acl.grantee, acl.privilege_type
+    FROM relations, aclexplode(coalesce(relacl, acldefault('r', relowner))) AS acl
+    WHERE acl.grantee <> relowner
+    UNION ALL
+    SELECT format('column %s.%s', r.name, a.attname), r.name, acl.grantee, acl.privilege_type
+    FROM relations AS r JOIN pg_attribute AS a ON a.attrelid = r.oid, aclexplode(a.attacl) AS acl
+    WHERE acl.grantee <> r.relowner
+    UNION ALL
+    SELECT format('function %s', name), proname, acl.grantee, acl.privilege_type
+    FROM routines, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS acl
+    WHERE acl.grantee <> proowner
+)
+SELECT 'table' AS kind, name AS object, name AS belongs_to,
+    CASE relkind WHEN 'r' THEN 'table' ELSE 'partitioned table' END
+    || CASE WHEN relrowsecurity THEN ', row-level security on' ELSE ', row-level security off' END
+    || CASE WHEN relforcerowsecurity THEN ', forced' ELSE '' END
+    || coalesce((SELECT ', ' || option FROM unnest(reloptions) AS option WHERE option LIKE 'fillfactor=%'), '')
+    AS definition
+FROM relations WHERE relkind IN ('r', 'p')
+
+UNION ALL
+-- PostgreSQL 16 renders fewer table qualifiers than 15: they are taken out before the text is hashed.
+SELECT 'view', name, name,
+    CASE relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END
+    || CASE WHEN 'security_invoker=true' = ANY (reloptions) THEN ', security_invoker' ELSE '' END
+    || ', query ' || md5(regexp_replace(pg_get_viewdef(oid), '\m[a-z_]+\.|\s', '', 'g'))
+FROM relations WHERE relkind IN ('v', 'm')
+
+UNION ALL
+SELECT 'column', format('%s.%s', r.name, a.attname), r.name,
+    format_type(a.atttypid, a.atttypmod)
+    || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
+    || coalesce(
+        CASE a.attgenerated WHEN '' THEN ' default ' ELSE ' generated ' END || pg_get_expr(d.adbin, d.adrelid), ''
+    )
+FROM relations AS r
+JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_attrdef AS d ON d.adrelid = r.oid AND d.adnum = a.attnum
+WHERE r.relkind IN ('r', 'p')
+
+UNION ALL
+SELECT 'index', i.relname, r.name,
+    CASE WHEN x.indisvalid THEN '' ELSE 'invalid ' END || pg_get_indexdef(i.oid)
+FROM relations AS r JOIN pg_index AS x ON x.indrelid = r.oid JOIN pg_class AS i ON i.oid = x.indexrelid
+
+UNION ALL
+-- PostgreSQL 18 lists NOT NULL here as well; that is told with the column.
+SELECT 'constraint', format('%s.%s', r.name, k.conname), r.name, pg_get_constraintdef(k.oid)
+FROM relations AS r JOIN pg_constraint AS k ON k.conrelid = r.oid AND k.contype NOT IN ('n', 't')
+
+UNION ALL
+SELECT 'policy', format('%s.%s', r.name, p.polname), r.name,
+    CASE WHEN p.polpermissive THEN '' ELSE 'restrictive ' END
+    || CASE p.polcmd WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update' WHEN 'd' THEN 'delete' ELSE 'all' END
+    || ' to ' || (
+        SELECT string_agg(CASE WHEN role = 0 THEN 'public' ELSE role::regrole::text END, ', ' ORDER BY role::regrole::text)
+        FROM unnest(p.polroles) AS role
+    )
+    || coalesce(' using ' || regexp_replace(pg_get_expr(p.polqual, p.polrelid), '\s+', ' ', 'g'), '')
+    || coalesce(' check ' || regexp_replace(pg_get_expr(p.polwithcheck, p.polrelid), '\s+', ' ', 'g'), '')
+FROM relations AS r JOIN pg_policy AS p ON p.polrelid = r.oid
+
+UNION ALL
+SELECT 'trigger', format('%s.%s', r.name, t.tgname), r.name,
+    CASE t.tgenabled WHEN 'O' THEN '' ELSE 'disabled ' END || pg_get_triggerdef(t.oid)
+FROM relations AS r JOIN pg_trigger AS t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+
+UNION ALL
+SELECT 'function', p.name, p.proname,
+    format('returns %s, %s, %s, security %s%s, body %s',
+        pg_get_function_result(p.oid), l.lanname,
+        CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' ELSE 'volatile' END,
+        CASE WHEN p.prosecdef THEN 'definer' ELSE 'invoker' END,
+        coalesce(', ' || array_to_string(p.proconfig, ', '), ''), md5(p.prosrc))
+FROM routines AS p JOIN pg_language AS l ON l.oid = p.prolang
+
+UNION ALL
+SELECT 'grant', format('%s to %s', object, coalesce(role.rolname, 'public')), belongs_to,
+    string_agg(DISTINCT lower(privilege_type), ', ' ORDER BY lower(privilege_type))
+FROM grants LEFT JOIN pg_roles AS role ON role.oid = grants.grantee
+WHERE grants.grantee = 0 OR role.rolname IN ('anon', 'authenticated', 'service_role')
+GROUP BY object, belongs_to, role.rolname
+
+UNION ALL
+-- What the platform may bring: only what we need of it.
+SELECT 'auth', format('users.%s', a.attname), NULL, format_type(a.atttypid, a.atttypmod)
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'auth'
+JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relname = 'users'
+
+UNION ALL
+SELECT 'auth', format('%s()', p.proname), NULL, format('returns %s', pg_get_function_result(p.oid))
+FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname = 'auth'
+WHERE p.pronargs = 0
+
+UNION ALL
+SELECT 'role', rolname, NULL, 'exists' FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role')
+
+ORDER BY 1, 2

@@ -1,0 +1,194 @@
+"""The ledger of migrations in the database, and what it says against the files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal
+
+from worker.errors import MigrationError, SchemaError
+from worker.migrate.files import version_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from worker.migrate.connection import Connection
+    from worker.migrate.files import Migration
+
+State = Literal["applied", "running", "failed"]
+
+# The platform may grant new tables to its roles by default privileges; the ledger is nobody's business.
+_CREATE = """
+DO $ledger$
+DECLARE
+    outsider text;
+BEGIN
+    IF to_regclass('public.usage_migrations') IS NOT NULL THEN
+        RETURN;
+    END IF;
+    CREATE TABLE public.usage_migrations (
+        number integer PRIMARY KEY,
+        name text NOT NULL,
+        version text NOT NULL,
+        sha256 text NOT NULL,
+        state text NOT NULL CHECK (state IN ('applied', 'running', 'failed')),
+        started_at timestamptz NOT NULL DEFAULT now(),
+        duration_ms integer
+    );
+    ALTER TABLE public.usage_migrations ENABLE ROW LEVEL SECURITY;
+    REVOKE ALL ON public.usage_migrations FROM PUBLIC;
+    FOR outsider IN
+        SELECT rolname FROM pg_roles
+        WHERE rolname IN ('anon', 'authenticated', 'service_role')
+            AND has_table_privilege(oid, 'public.usage_migrations', 'SELECT')
+    LOOP
+        EXECUTE format('REVOKE ALL ON public.usage_migrations FROM %I', outsider);
+    END LOOP;
+END
+$ledger$
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the database remembers of one migration."""
+
+    number: int
+    name: str
+    version: str
+    sha256: str
+    state: State
+    started_at: datetime
+    duration_ms: int | None
+
+
+@dataclass(frozen=True)
+class MigrationStatus:
+    """One migration as `status` shows it."""
+
+    number: int
+    name: str
+    version: str
+    state: Literal["applied", "running", "failed", "pending", "edited", "unknown"]
+    started_at: datetime | None
+    duration_ms: int | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a database is; `version` is None before the first migration."""
+
+    version: str | None
+    latest: str
+    migrations: tuple[MigrationStatus, ...]
+
+
+def create(connection: Connection) -> None:
+    connection.execute(_CREATE)
+
+
+def read(connection: Connection) -> dict[int, Entry]:
+    """The entries by number; none where the ledger does not exist."""
+    exists = connection.execute("SELECT to_regclass('public.usage_migrations') IS NOT NULL").fetchone()
+    if not (exists and exists[0]):
+        return {}
+    rows = connection.execute(
+        "SELECT number, name, version, sha256, state, started_at, duration_ms FROM public.usage_migrations"
+        " ORDER BY number"
+    )
+    return {row[0]: Entry(*row) for row in rows}
+
+
+def record(
+    connection: Connection, migration: Migration, state: State, duration_ms: int | None = None
+) -> None:
+    """Set the state; an entry that begins to run begins anew."""
+    connection.execute(
+        """
+        INSERT INTO public.usage_migrations AS entry (number, name, version, sha256, state, duration_ms)
+        VALUES (%s, %s, %s, %s, %s, %s)
+        ON CONFLICT (number) DO UPDATE SET
+            name = excluded.name,
+            version = excluded.version,
+            sha256 = excluded.sha256,
+            state = excluded.state,
+            duration_ms = excluded.duration_ms,
+            started_at = CASE excluded.state WHEN 'running' THEN excluded.started_at ELSE entry.started_at END
+        """,
+        [migration.number, migration.name, migration.version, migration.sha256, state, duration_ms],
+    )
+
+
+def remove(connection: Connection, migration: Migration) -> None:
+    connection.execute("DELETE FROM public.usage_migrations WHERE number = %s", [migration.number])
+
+
+def installed_version(migrations: Sequence[Migration], entries: dict[int, Entry]) -> str | None:
+    """The highest version of which every migration is applied."""
+    known = {migration.number for migration in migrations}
+    newer = [
+        entry.version for entry in entries.values() if entry.number not in known and entry.state == "applied"
+    ]
+    if newer:
+        return max(newer, key=version_key)
+    version: str | None = None
+    for candidate, steps in groupby(migrations, key=lambda migration: migration.version):
+        if not all(is_applied(entries, step) for step in steps):
+            break
+        version = candidate
+    return version
+
+
+def is_applied(entries: dict[int, Entry], migration: Migration) -> bool:
+    entry = entries.get(migration.number)
+    return entry is not None and entry.state == "applied"
+
+
+def refuse_strangers(migrations: Sequence[Migration], entries: dict[int, Entry]) -> None:
+    """Refuse a database that these files do not describe.
+
+    Raises:
+        SchemaError: it is newer than this code.
+        MigrationError: a file was edited after it had been applied.
+    """
+    by_number = {migration.number: migration for migration in migrations}
+    for entry in entries.values():
+        migration = by_number.get(entry.number)
+        if migration is None:
+            raise SchemaError(
+                f"the database has migration {entry.number:03d}_{entry.name} ({entry.version}),"
+                f" this code ends at {migrations[-1].version}; upgrade usage-worker"
+            )
+        if _is_edited(migration, entry):
+            raise MigrationError(
+                f"{migration.up.name} was edited after it had been applied;"
+                " restore it and put the change into a new migration"
+            )
+
+
+def status(migrations: Sequence[Migration], entries: dict[int, Entry]) -> Status:
+    """Every migration of the files and of the ledger, with its state."""
+    known = [_status_of(migration, entries.get(migration.number)) for migration in migrations]
+    numbers = {migration.number for migration in migrations}
+    unknown = [
+        MigrationStatus(
+            entry.number, entry.name, entry.version, "unknown", entry.started_at, entry.duration_ms
+        )
+        for entry in entries.values()
+        if entry.number not in numbers
+    ]
+    return Status(installed_version(migrations, entries), migrations[-1].version, (*known, *unknown))
+
+
+def _status_of(migration: Migration, entry: Entry | None) -> MigrationStatus:
+    names = (migration.number, migration.name, migration.version)
+    if entry is None:
+        return MigrationStatus(*names, "pending", None, None)
+    state = "edited" if _is_edited(migration, entry) else entry.state
+    return MigrationStatus(*names, state, entry.started_at, entry.duration_ms)
+
+
+def _is_edited(migration: Migration, entry: Entry) -> bool:
+    """A step that was not finished may still be corrected."""
+    return entry.state == "applied" and entry.sha256 != migration.sha256

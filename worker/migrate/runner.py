@@ -1,0 +1,281 @@
+"""Moving a database from one schema version to another, so that a kill at any moment costs only time."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import psycopg
+from psycopg import sql
+
+from worker.errors import MigrationError, SchemaError
+from worker.migrate import ledger
+from worker.migrate.connection import WORK_NAME, connect, exclusive, one_line
+from worker.migrate.files import EMPTY, discover, split_statements, version_key
+from worker.migrate.verify import Deviation, deviations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from worker.migrate.connection import Connection
+    from worker.migrate.files import Migration
+    from worker.migrate.ledger import Entry, Status
+
+RETRY_SECONDS = 120.0
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 2.0
+
+# Lost races; tried again they go through.
+_TRANSIENT = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+)
+_CONCURRENT_INDEX = re.compile(
+    r"""CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?"?(\w+)"?\s""", re.IGNORECASE
+)
+
+
+Direction = Literal["up", "down"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of a run: `migration` is None while it waits for another run to end."""
+
+    event: Literal["waiting", "started", "retrying", "done"]
+    direction: Direction
+    migration: Migration | None = None
+    duration_ms: int | None = None
+    detail: str = ""
+
+
+Report = Callable[[Step], None]
+
+
+class Runner:
+    """Migrates one database. Every method opens its own connections and closes them."""
+
+    def __init__(self, database_url: str, directory: Path | None = None) -> None:
+        self._url = database_url
+        self._migrations = discover(directory)
+
+    def up(
+        self, to: str | None = None, *, wait: bool = True, report: Report | None = None
+    ) -> list[Migration]:
+        """Apply what is missing up to the version, by default the latest; return what was applied.
+
+        Raises:
+            MigrationError: a step failed, a file was edited, or another run holds the lock and `wait` is off.
+            SchemaError: the database is newer than this code, or than `to`.
+            StoreUnavailableError: the database cannot be reached.
+        """
+        target = to or self._migrations[-1].version
+        self._check_known(target)
+        return self._run("up", target, wait, report)
+
+    def down(self, to: str, *, wait: bool = True, report: Report | None = None) -> list[Migration]:
+        """Roll back to the version, "0.0.0" being nothing; return what was rolled back. Raises like `up`."""
+        if to != EMPTY:
+            self._check_known(to)
+        return self._run("down", to, wait, report)
+
+    def status(self) -> Status:
+        """Where the database is; changes nothing."""
+        with connect(self._url) as connection:
+            return ledger.status(self._migrations, ledger.read(connection))
+
+    def verify(self) -> list[Deviation]:
+        """Where the database differs from what the migrations applied to it have made.
+
+        Raises:
+            SchemaError: nothing is installed, or the database is newer than this code.
+        """
+        with connect(self._url) as connection:
+            entries = ledger.read(connection)
+            if not entries:
+                raise SchemaError("nothing is installed; run usage-worker migrate up")
+            ledger.refuse_strangers(self._migrations, entries)
+            applied = [step for step in self._migrations if ledger.is_applied(entries, step)]
+            unfinished = [
+                Deviation("migration", f"{entry.number:03d}_{entry.name}", f"is {entry.state}; run it again")
+                for entry in entries.values()
+                if entry.state != "applied"
+            ]
+            return unfinished + deviations(connection, applied)
+
+    def _run(self, direction: Direction, target: str, wait: bool, report: Report | None) -> list[Migration]:
+        tell = report or (lambda _: None)
+        with (
+            exclusive(self._url, wait=wait, waiting=lambda: tell(Step("waiting", direction))),
+            connect(self._url, WORK_NAME) as connection,
+        ):
+            ledger.create(connection)
+            entries = ledger.read(connection)
+            ledger.refuse_strangers(self._migrations, entries)
+            plan = (
+                _plan_up(self._migrations, entries, target)
+                if direction == "up"
+                else _plan_down(self._migrations, entries, target)
+            )
+            for migration in plan:
+                tell(Step("started", direction, migration))
+                duration_ms = _Move(connection, migration, direction, tell).run()
+                tell(Step("done", direction, migration, duration_ms))
+            return plan
+
+    def _check_known(self, version: str) -> None:
+        known = sorted({migration.version for migration in self._migrations}, key=version_key)
+        if version not in known:
+            raise MigrationError(f"there is no version {version}; known are {', '.join(known)}")
+
+
+def schema_version(database_url: str) -> str | None:
+    """The version that is completely installed, None before the first one.
+
+    Raises:
+        StoreUnavailableError: the database cannot be reached.
+    """
+    with connect(database_url) as connection:
+        return ledger.installed_version(discover(), ledger.read(connection))
+
+
+def _plan_up(migrations: tuple[Migration, ...], entries: dict[int, Entry], target: str) -> list[Migration]:
+    above = [entry.version for entry in entries.values() if version_key(entry.version) > version_key(target)]
+    if above:
+        raise SchemaError(
+            f"the database is at {max(above, key=version_key)}; to go back run migrate down --to {target}"
+        )
+    return [
+        migration
+        for migration in migrations
+        if version_key(migration.version) <= version_key(target) and not ledger.is_applied(entries, migration)
+    ]
+
+
+def _plan_down(migrations: tuple[Migration, ...], entries: dict[int, Entry], target: str) -> list[Migration]:
+    missing = [
+        migration.label
+        for migration in migrations
+        if version_key(migration.version) <= version_key(target) and not ledger.is_applied(entries, migration)
+    ]
+    if missing:
+        raise MigrationError(
+            f"the database is below {target} ({missing[0]} is not applied); run migrate up --to {target}"
+        )
+    return [
+        migration
+        for migration in reversed(migrations)
+        if version_key(migration.version) > version_key(target) and migration.number in entries
+    ]
+
+
+class _Move:
+    """One migration in one direction."""
+
+    def __init__(
+        self, connection: Connection, migration: Migration, direction: Direction, tell: Report
+    ) -> None:
+        self._connection = connection
+        self._migration = migration
+        self._direction = direction
+        self._tell = tell
+        self._sql = migration.up_sql if direction == "up" else migration.down_sql
+
+    def run(self) -> int:
+        """Move, with the ledger; return the milliseconds that it took."""
+        began = time.monotonic()
+        try:
+            self._connection.execute(
+                sql.SQL("SET lock_timeout = {}").format(sql.Literal(self._migration.lock_timeout))
+            )
+            if self._migration.transactional:
+                self._in_transaction(began)
+            else:
+                self._in_statements(began)
+        except psycopg.Error as error:
+            if self._connection.closed:
+                raise
+            self._fail(error)
+        return _milliseconds(began)
+
+    def _in_transaction(self, began: float) -> None:
+        # A rolled back way down leaves everything applied, so only the way up says that it runs.
+        if self._direction == "up":
+            ledger.record(self._connection, self._migration, "running")
+
+        def attempt() -> None:
+            with self._connection.transaction():
+                self._connection.execute(self._sql.encode())
+                self._finish(began)
+
+        self._persist(attempt)
+
+    def _in_statements(self, began: float) -> None:
+        # Killed in between, either direction can be run again: every statement bears repetition.
+        ledger.record(self._connection, self._migration, "running")
+        for statement in split_statements(self._sql):
+            self._persist(partial(self._execute, statement))
+        self._finish(began)
+
+    def _execute(self, statement: str) -> None:
+        index = _CONCURRENT_INDEX.match(statement)
+        if index:
+            _drop_invalid(self._connection, index[1])
+        self._connection.execute(statement.encode())
+
+    def _finish(self, began: float) -> None:
+        if self._direction == "up":
+            ledger.record(self._connection, self._migration, "applied", _milliseconds(began))
+        else:
+            ledger.remove(self._connection, self._migration)
+
+    def _persist(self, attempt: Callable[[], None]) -> None:
+        """Try until it goes through: a short lock_timeout gives way to others, the patience is ours."""
+        for pause in _pauses():
+            try:
+                return attempt()
+            except _TRANSIENT as error:
+                if pause is None:
+                    raise
+                self._tell(Step("retrying", self._direction, self._migration, detail=one_line(error)))
+                time.sleep(pause)
+        return None
+
+    def _fail(self, error: psycopg.Error) -> None:
+        if self._direction == "up" or not self._migration.transactional:
+            ledger.record(self._connection, self._migration, "failed")
+        raise MigrationError(
+            f"{self._migration.label} ({self._direction}) failed: {one_line(error)};"
+            f" put that right and run migrate {self._direction} again"
+        ) from error
+
+
+def _pauses() -> Iterator[float | None]:
+    """Growing pauses with jitter, so that two that met do not meet again; None when the patience is spent."""
+    deadline = time.monotonic() + RETRY_SECONDS
+    pause = FIRST_PAUSE
+    while time.monotonic() < deadline:
+        yield pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter is no secret
+        pause = min(2 * pause, LONGEST_PAUSE)
+    yield None
+
+
+def _drop_invalid(connection: Connection, index: str) -> None:
+    """An index whose building was interrupted serves no query, and IF NOT EXISTS would keep it for good."""
+    row = connection.execute(
+        "SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid",
+        [f"public.{index}"],
+    ).fetchone()
+    if row is not None:
+        connection.execute(sql.SQL("DROP INDEX CONCURRENTLY public.{}").format(sql.Identifier(index)))
+
+
+def _milliseconds(began: float) -> int:
+    return round(1000 * (time.monotonic() - began))
