@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 T = TypeVar("T")
 POLL_INTERVAL = 0.02
@@ -22,3 +23,44 @@ def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T:
             pytest.fail(f"still {value!r} after {timeout} s")
         time.sleep(POLL_INTERVAL)
     return value
+
+
+class Process(NamedTuple):
+    """A process of this machine; its start time tells it from a later one with the same number."""
+
+    pid: int
+    started: str
+    parent: int
+    command: str
+
+
+def descendants(pid: int) -> set[Process]:
+    """The living children of a process, their children and so on."""
+    processes = _processes()
+    found: set[Process] = set()
+    parents = {pid}
+    while parents:
+        children = {process for process in processes if process.parent in parents}
+        found |= children
+        parents = {child.pid for child in children}
+    return found
+
+
+def survivors(processes: Iterable[Process]) -> set[str]:
+    """Which of the processes still live, by command."""
+    alive = {(process.pid, process.started) for process in _processes()}
+    return {f"{it.pid} {it.command}" for it in processes if (it.pid, it.started) in alive}
+
+
+def _processes() -> list[Process]:
+    return [process for path in Path("/proc").glob("[0-9]*") if (process := _process(path))]
+
+
+def _process(path: Path) -> Process | None:
+    try:
+        status = (path / "stat").read_text()
+        command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, parent, *others = status.rpartition(")")[2].split()  # the name before may hold anything
+    return Process(int(path.name), others[17], int(parent), command) if state != "Z" else None

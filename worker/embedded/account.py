@@ -21,6 +21,8 @@ from worker.errors import EmbeddedServerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LONGEST_BASE = 40  # sockets lie below it, whose path has 107 bytes at most
+
 
 @dataclass(frozen=True)
 class Account:
@@ -109,9 +111,11 @@ def temporary_folder() -> Iterator[Path]:
     """
     account = server_account()
     candidates = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm")]  # noqa: S108
-    base = next((base for base in candidates if os.access(base, os.W_OK) and reaches(account, base)), None)
+    base = next((base for base in candidates if _is_fit(base, account)), None)
     if base is None:
-        raise EmbeddedServerError("no folder for temporary files that the servers can reach; set TMPDIR")
+        raise EmbeddedServerError(
+            "no folder for temporary files that the servers can reach; set TMPDIR to one"
+        )
     folder = Path(tempfile.mkdtemp(prefix="usage-worker-", dir=base))
     try:
         if account is not None:
@@ -119,3 +123,8 @@ def temporary_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_fit(base: Path, account: Account | None) -> bool:
+    is_short = len(os.fsencode(base)) <= LONGEST_BASE
+    return is_short and os.access(base, os.W_OK) and reaches(account, base)

@@ -72,6 +72,10 @@ class EmbeddedServer(ABC):
         return self._running().pid
 
     @property
+    def is_running(self) -> bool:
+        return self._child is not None and self._child.exit_code is None
+
+    @property
     def version(self) -> str:
         return self._ready_program().version
 
@@ -104,6 +108,10 @@ class EmbeddedServer(ABC):
     def kill(self) -> None:
         """End the server as a crash would; `restart` brings it back."""
         self._running().kill()
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Stop and start again on the same data; also brings one back that was killed."""
 
     def _relaunch(self, stop_signal: signal.Signals) -> None:
         child = self._running()

@@ -33,7 +33,6 @@ class EmbeddedValkey(EmbeddedServer):
         return f"unix://{quote(str(self._socket))}?db={db}"
 
     def restart(self) -> None:
-        """Stop and start again on the same data; also brings a killed one back."""
         self._relaunch(self.stop_signal)
 
     def _find_program(self, account: Account | None, copies: Path) -> Program:

@@ -1,0 +1,81 @@
+"""`usage-worker up`: the whole system in one terminal, on given servers or on its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from worker.errors import SettingsError
+from worker.logs import configure_logs
+from worker.migrate import Runner
+from worker.settings import load_settings
+from worker.stack import Servers, Stack, leave_on_signal
+
+ROOT_DATA_DIR = Path("/var/lib/usage-worker")
+POLL_INTERVAL = 0.5
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where embedded servers keep their data."
+        " [default: /var/lib/usage-worker for root, otherwise the user's data folder]"
+    ),
+]
+Concurrency = Annotated[int, typer.Option(min=1, help="Processes of the Celery worker.")]
+FlowerPort = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port of Flower on 127.0.0.1; 0 takes a free one.")
+]
+
+
+def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: FlowerPort = 5555) -> None:
+    """Run everything until Ctrl-C: servers, schema, worker, beat and Flower.
+
+    DATABASE_URL and REDIS_URL name the servers to use; what they do not name is started and keeps its data.
+    """
+    settings = load_settings()
+    configure_logs(settings)
+    folder = (data_dir or _default_data_dir()).expanduser().absolute()
+    with leave_on_signal() as stop, Servers(settings, folder) as servers:
+        _say("PostgreSQL", _without_password(servers.database_url))
+        _say("Redis", _without_password(servers.redis_url))
+        Runner(servers.database_url).up()
+        with Stack(
+            servers.database_url,
+            servers.redis_url,
+            concurrency=concurrency,
+            flower_port=flower_port,
+            state_dir=folder,
+        ) as stack:
+            for name, pid in stack.pids.items():
+                _say(name, f"process {pid}")
+            stack.wait_ready()
+            _say("Flower", stack.flower_url or "")
+            typer.echo("ready; Ctrl-C stops everything")
+            while not stop.is_set:
+                servers.poll()
+                stack.poll()
+                time.sleep(POLL_INTERVAL)
+
+
+def _default_data_dir() -> Path:
+    if os.geteuid() == 0:
+        return ROOT_DATA_DIR  # the account that root's servers run under cannot enter /root
+    try:
+        from platformdirs import user_data_path  # noqa: PLC0415 - of the extra `embedded`
+    except ImportError:
+        raise SettingsError("give --data-dir, or run pip install 'usage-worker[embedded]'") from None
+    return user_data_path("usage-worker")
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":***@", 1) if parts.password else url
+
+
+def _say(name: str, what: str) -> None:
+    typer.echo(f"{name:<10}  {what}")
