@@ -45,5 +45,5 @@ def configure_logs(settings: Settings) -> None:
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger that carries `name` as its origin."""
-    logger: FilteringBoundLogger = structlog.stdlib.get_logger(name, logger=name)
+    logger: FilteringBoundLogger = structlog.get_logger(name, origin=name)
     return logger

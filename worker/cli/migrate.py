@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 migrate_app = typer.Typer(help="Move the database schema between versions.", no_args_is_help=True)
 
-To = Annotated[
-    str | None, typer.Option("--to", metavar="VERSION", help="Stop at this version.", show_default="latest")
-]
+To = Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Stop at this version.", show_default="latest")]
 DownTo = Annotated[
     str,
     typer.Option("--to", metavar="VERSION", help=f"Roll back to this version; {EMPTY} removes everything."),

@@ -27,9 +27,7 @@ DataDir = Annotated[
     ),
 ]
 Concurrency = Annotated[int, typer.Option(min=1, help="Processes of the Celery worker.")]
-FlowerPort = Annotated[
-    int, typer.Option(min=0, max=65535, help="Port of Flower on 127.0.0.1; 0 takes a free one.")
-]
+FlowerPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of Flower on 127.0.0.1; 0 takes a free one.")]
 
 
 def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: FlowerPort = 5555) -> None:

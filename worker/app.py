@@ -1,0 +1,100 @@
+"""The Celery application: `celery -A worker.app worker|beat|flower`. Everything is put together here."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_shutdown
+
+from worker.errors import SettingsError
+from worker.logs import configure_logs
+from worker.resources import Resources
+from worker.settings import Settings, load_settings
+
+HEARTBEAT_SECONDS = 10.0
+
+
+class UsageApp(Celery):  # type: ignore[misc]
+    """Celery, knowing our settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__("usage-worker", broker=broker_url(settings.redis_url), include=["worker.tasks"])
+        self.settings = settings
+        self.conf.update(configuration(settings))
+
+    @cached_property
+    def resources(self) -> Resources:
+        """What this process holds open."""
+        return Resources(self.settings)
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration."""
+    return {
+        "broker_connection_retry_on_startup": True,
+        "task_ignore_result": True,
+        # Flower and `status` live on these events.
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        # A worker takes one small task at a time: what it holds back, another one could do.
+        "worker_prefetch_multiplier": 1,
+        "worker_hijack_root_logger": False,
+        # With REMAP_SIGTERM=SIGQUIT a stop waits for the batch in hand, but not for ever.
+        "worker_soft_shutdown_timeout": settings.flush_budget + 10,
+        "worker_enable_soft_shutdown_on_idle": False,
+        "timezone": "UTC",
+        "beat_schedule": schedule(settings),
+    }
+
+
+def schedule(settings: Settings) -> dict[str, Any]:
+    """What beat sends and how often. A trigger that nobody took in time is dropped: the next one does its work."""
+    ticks = {
+        f"flush-{shard}": {
+            "task": "usage.flush",
+            "schedule": settings.flush_interval,
+            "args": (shard,),
+            "options": {"expires": max(2 * settings.flush_interval, 2.0)},
+        }
+        for shard in range(settings.stream_shards)
+    }
+    return ticks | {
+        "heartbeat": {
+            "task": "monitoring.heartbeat",
+            "schedule": HEARTBEAT_SECONDS,
+            "options": {"expires": HEARTBEAT_SECONDS},
+        }
+    }
+
+
+def broker_url(redis_url: str) -> str:
+    """The URL of the same Redis as Celery spells it; they differ for Unix sockets only."""
+    url = urlsplit(redis_url)
+    if url.scheme != "unix":
+        return redis_url
+    database = parse_qs(url.query).get("db", ["0"])[0]
+    return f"redis+socket://{url.path}?virtual_host={database}"
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _configure_logs(**_: object) -> None:
+    configure_logs(app.settings)
+
+
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+def _close_resources(**_: object) -> None:
+    app.resources.close()
+
+
+def _create_app() -> UsageApp:
+    try:
+        return UsageApp(load_settings())
+    except SettingsError as error:
+        # Celery's own commands would print a traceback for what is one wrong variable.
+        raise SystemExit(f"usage-worker: {error}") from None
+
+
+app = _create_app()

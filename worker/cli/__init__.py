@@ -1,0 +1,34 @@
+"""The command `usage-worker`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from worker.cli.demo import demo
+from worker.cli.drain import drain
+from worker.cli.migrate import migrate_app
+from worker.cli.publish import publish
+from worker.cli.status import status
+from worker.cli.up import up
+from worker.errors import UsageError
+
+cli = typer.Typer(
+    help="Count what users do with AI agents: exactly once, in batches, off the request path.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (demo, up, publish, status, drain):
+    cli.command()(command)
+cli.add_typer(migrate_app, name="migrate")
+
+
+def main() -> None:
+    """Run the command; what went wrong is one line on standard error and exit code 1."""
+    try:
+        cli()
+    except UsageError as error:
+        sys.stderr.write(f"usage-worker: {error}\n")
+        sys.exit(1)

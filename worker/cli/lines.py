@@ -1,0 +1,123 @@
+"""Events in files: NDJSON and CSV, column names, times and identities of recordings."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import NAMESPACE_OID, uuid5
+
+from worker.errors import EventRefusedError
+from worker.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+
+class Line(NamedTuple):
+    """One event of a file: where it stood, what it says, and what is wrong with it, if it could not be read."""
+
+    number: int
+    fields: dict[str, Any]
+    problem: str = ""
+
+
+def read_lines(file: TextIO, *, is_csv: bool) -> Iterator[Line]:
+    """The lines of a file; an empty CSV cell is an unknown value."""
+    if is_csv:
+        reader = csv.DictReader(file)
+        for row in reader:
+            # Surplus cells stand under None; a missing column must be a problem, not a silent default.
+            if None in row or None in row.values():
+                yield Line(reader.line_num, {}, "has another number of columns than the header")
+            else:
+                yield Line(reader.line_num, {name: cell for name, cell in row.items() if cell != ""})
+        return
+    for number, text in enumerate(file, start=1):
+        if text.strip():
+            yield _json_line(number, text)
+
+
+def _json_line(number: int, text: str) -> Line:
+    try:
+        fields = json.loads(text, parse_float=str)
+    except ValueError as error:
+        return Line(number, {}, f"is not JSON: {error}")
+    return Line(number, fields) if isinstance(fields, dict) else Line(number, {}, "is not a JSON object")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the fields of a line become the fields of an event.
+
+    `columns` maps event fields to the file's names (columns that are then neither mapped nor event fields are left
+    out); `constants` are given to every event; `assume_utc` reads times without a zone as UTC; `start_at` moves all
+    times so that the first event happens then; `draw_pairs` draws user and agent from so many pairs.
+    """
+
+    columns: dict[str, str]
+    constants: dict[str, str]
+    assume_utc: bool = False
+    start_at: datetime | None = None
+    draw_pairs: int = 0
+
+    def events(self, lines: Iterator[Line]) -> Iterator[Line]:
+        """The lines with the fields of events; what cannot be read so keeps its problem."""
+        pairs = _zipf_pairs(self.draw_pairs) if self.draw_pairs else None
+        shift: timedelta | None = None
+        for line in lines:
+            fields = self._rename(line.fields) | self.constants
+            if pairs:
+                fields["user_id"], fields["agent_id"] = next(pairs)
+            try:
+                when = self._time(fields)
+            except ValueError as error:
+                yield Line(line.number, fields, line.problem or f"occurred_at: {error}")
+                continue
+            if when is not None:
+                if shift is None:
+                    shift = self.start_at - when if self.start_at else timedelta()
+                fields["occurred_at"] = when + shift
+                # Published twice, a recording counts once: the place and the text of a line are its identity.
+                fields.setdefault("event_id", str(uuid5(NAMESPACE_OID, f"{line.number} {sorted(fields.items())}")))
+            yield Line(line.number, fields, line.problem)
+
+    def _rename(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if not self.columns:
+            return dict(fields)
+        if absent := [column for column in self.columns.values() if fields and column not in fields]:
+            raise EventRefusedError(f"--map: no column {absent[0]}; there are {', '.join(fields)}")
+        taken = set(self.columns.values())
+        kept = {name: cell for name, cell in fields.items() if name in Event.model_fields and name not in taken}
+        return kept | {name: fields[column] for name, column in self.columns.items() if column in fields}
+
+    def _time(self, fields: dict[str, Any]) -> datetime | None:
+        text = fields.get("occurred_at")
+        if text is None:
+            return None
+        when = datetime.fromisoformat(str(text))
+        if when.tzinfo is None:
+            if not self.assume_utc:
+                raise ValueError("has no time zone; --assume-utc reads it as UTC")
+            when = when.replace(tzinfo=UTC)
+        return when
+
+
+def _zipf_pairs(count: int) -> Iterator[tuple[str, str]]:
+    """Pairs whose k-th is drawn in proportion to 1/k, the same ones in the same order every time."""
+    random = Random(0)  # noqa: S311 - repeatable, not secret
+    pairs = [
+        (
+            str(uuid5(NAMESPACE_OID, f"drawn user {rank}")),
+            str(uuid5(NAMESPACE_OID, f"drawn agent {rank % 10}")),
+        )
+        for rank in range(count)
+    ]
+    weights = list(accumulate(1 / (rank + 1) for rank in range(count)))
+    while True:
+        yield random.choices(pairs, cum_weights=weights)[0]

@@ -1,0 +1,68 @@
+"""What an operator wants to know at a glance: what waits, who is alive, whether the books add up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from worker.migrate import schema_version
+
+if TYPE_CHECKING:
+    from celery.app.control import Control
+
+    from worker.resources import Resources
+    from worker.store import Intake
+    from worker.stream import Backlog
+
+PING_SECONDS = 1.0
+# Three heartbeats missed: beat is gone, or no worker executes what it sends.
+BEAT_SILENCE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One look at the system; rates are events per second over the second that the look took."""
+
+    backlog: dict[int, Backlog]
+    workers: list[str]
+    beat_seconds: float | None
+    schema: str | None
+    totals: Intake
+    applied_per_second: float
+
+    @property
+    def healthy(self) -> bool:
+        """Whether somebody works and somebody ticks."""
+        return bool(self.workers) and self.beat_seconds is not None and self.beat_seconds < BEAT_SILENCE
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "backlog": {str(shard): backlog._asdict() for shard, backlog in self.backlog.items()},
+            "totals": self.totals._asdict(),
+            "beat_alive": self.beat_seconds is not None and self.beat_seconds < BEAT_SILENCE,
+            "worker_alive": bool(self.workers),
+            "healthy": self.healthy,
+        }
+
+
+def look(control: Control, resources: Resources) -> Status:
+    """Ask Redis, the workers and PostgreSQL; takes a second, since workers are given that long to answer.
+
+    Raises:
+        StreamUnavailableError, StoreUnavailableError, SchemaError: one of them did not answer.
+    """
+    stream, store = resources.stream, resources.store
+    backlog = {shard: stream.backlog(shard) for shard in range(stream.shards)}
+    version = schema_version(resources.settings.require_database())
+    before, started = store.intake_totals(), time.monotonic()
+    replies = control.ping(timeout=PING_SECONDS)
+    totals = store.intake_totals()
+    return Status(
+        backlog=backlog,
+        workers=sorted(name for reply in replies for name in reply),
+        beat_seconds=stream.beat_age(),
+        schema=version,
+        totals=totals,
+        applied_per_second=(totals.applied - before.applied) / (time.monotonic() - started),
+    )

@@ -1,0 +1,19 @@
+"""The books of intake: what became of everything that was accepted."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Intake(NamedTuple):
+    """What became of a batch; accepted = applied + duplicate + quarantined."""
+
+    accepted: int = 0
+    applied: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+
+    def __add__(self, other: object) -> Intake:
+        if not isinstance(other, Intake):
+            return NotImplemented
+        return Intake(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))

@@ -1,0 +1,123 @@
+"""Connections to PostgreSQL, and the one place where the driver's errors become ours."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from worker.errors import (
+    ConcurrencyError,
+    DataRefusedError,
+    SchemaError,
+    SettingsError,
+    StoreUnavailableError,
+    UsageError,
+)
+from worker.store.books import Intake
+from worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg import Connection
+
+CONNECT_SECONDS = 5.0
+
+# Lost races: the same transaction, tried again, finds another state. A vanished parent row is one too, and so is a
+# partition that another worker has just created.
+_RACES = (
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    errors.UniqueViolation,
+    errors.ForeignKeyViolation,
+    errors.DuplicateTable,
+)
+
+
+class Store:
+    """The database of one process: a small pool, opened at first use (never before a fork)."""
+
+    def __init__(self, database_url: str, *, connections: int = 1) -> None:
+        self._pool = ConnectionPool(
+            database_url,
+            min_size=0,
+            max_size=connections,
+            open=False,
+            timeout=CONNECT_SECONDS,
+            reconnect_timeout=CONNECT_SECONDS,
+            check=ConnectionPool.check_connection,
+            kwargs={"application_name": "usage-worker", "connect_timeout": int(CONNECT_SECONDS)},
+            name="usage-worker",
+        )
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection, committed at the end, or rolled back.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL cannot be reached, or went away; nothing was committed, or, when it went
+                away during COMMIT, everything was: only the ledger can tell.
+            ConcurrencyError: the transaction lost a race; try it again.
+            DataRefusedError: a value does not fit.
+            SchemaError: the schema is missing or too old.
+        """
+        with translated():
+            self._pool.open()
+            with self._pool.connection() as connection:
+                yield connection
+
+    def rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
+        """All rows of a named query, as dictionaries."""
+        with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query(name), parameters).fetchall()
+
+    def intake_totals(self) -> Intake:
+        """The books, summed over all days and streams."""
+        return Intake(**self.rows("intake_totals")[0])
+
+    def ping(self) -> None:
+        """Nothing, or StoreUnavailableError: the pool checks every connection that it hands out."""
+        with self.connection():
+            pass
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors into ours, keeping the cause."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreUnavailableError("no connection within 5 s; is DATABASE_URL right and the server up?") from error
+    except psycopg.Error as error:
+        raise _translate(error) from error
+
+
+def _translate(error: psycopg.Error) -> UsageError:
+    # The primary message only: the detail quotes whole rows.
+    message = (error.diag.message_primary or str(error)).splitlines()[0]
+    if isinstance(error, _RACES):
+        return ConcurrencyError(message)
+    if isinstance(
+        error,
+        (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName),
+    ):
+        return SchemaError(f"{message}; run `usage-worker migrate up`")
+    if isinstance(error, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)):
+        return SettingsError(f"DATABASE_URL: {message}")
+    if isinstance(error, (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException)):
+        return DataRefusedError(message)
+    return StoreUnavailableError(message)

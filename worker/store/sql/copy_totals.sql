@@ -1,0 +1,2 @@
+-- Columns in the order of batch_totals.
+COPY batch_totals FROM STDIN (FORMAT BINARY)

@@ -1,0 +1,67 @@
+"""The Celery tasks: a typed signature and one call each. Their names are the public door for Celery applications."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+from celery import Task, shared_task
+from pydantic_core import to_json
+
+from worker.errors import StreamUnavailableError, UsageError
+from worker.stream import Pack
+
+if TYPE_CHECKING:
+    from worker.resources import Resources
+
+PACK_EVENTS = 500
+
+# The message is acknowledged after the append: a worker that dies in between gets it again, and the pack's key, taken
+# from the task's id, lets the database see that it is the same one.
+_DOOR: dict[str, Any] = {
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "autoretry_for": (StreamUnavailableError,),
+    "retry_backoff": True,
+    "max_retries": None,
+}
+
+
+def _resources(task: Task) -> Resources:
+    resources: Resources = task.app.resources
+    return resources
+
+
+@shared_task(name="usage.flush", bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
+def flush(self: Task, shard: int) -> dict[str, Any]:
+    """Count what waits in a shard; the figures are what Flower shows."""
+    return _resources(self).flusher.flush(shard).as_dict()
+
+
+@shared_task(name="usage.track", bind=True, **_DOOR)  # type: ignore[untyped-decorator]
+def track(self: Task, **event: Any) -> None:
+    """Take one event from an application that only speaks Celery."""
+    _append(self, [event])
+
+
+@shared_task(name="usage.track_many", bind=True, **_DOOR)  # type: ignore[untyped-decorator]
+def track_many(self: Task, events: list[dict[str, Any]]) -> None:
+    """Take many events at once."""
+    _append(self, events)
+
+
+@shared_task(name="monitoring.heartbeat", bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
+def heartbeat(self: Task) -> None:
+    """Leave a trace that beat sends and a worker executes."""
+    _resources(self).stream.beat()
+
+
+def _append(task: Task, events: list[dict[str, Any]]) -> None:
+    """Bad events are appended, too: ingest quarantines them with their reason, where an exception would lose them."""
+    stream, task_id = _resources(task).stream, UUID(task.request.id)
+    shard = stream.shard_of(task_id)
+    bodies = [to_json(event) for event in events]
+    stream.append(
+        (shard, Pack(uuid5(task_id, str(start)), bodies[start : start + PACK_EVENTS]))
+        for start in range(0, len(bodies), PACK_EVENTS)
+    )
