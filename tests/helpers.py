@@ -52,6 +52,15 @@ def survivors(processes: Iterable[Process]) -> set[str]:
     return {f"{it.pid} {it.command}" for it in processes if (it.pid, it.started) in alive}
 
 
+def await_end(processes: Iterable[Process], timeout: float = 10.0) -> None:
+    """Wait until none of the processes lives; fail naming those that do."""
+    deadline = time.monotonic() + timeout
+    while alive := survivors(processes):
+        if time.monotonic() > deadline:
+            pytest.fail(f"after {timeout} s still alive: {alive}")
+        time.sleep(POLL_INTERVAL)
+
+
 def _processes() -> list[Process]:
     return [process for path in Path("/proc").glob("[0-9]*") if (process := _process(path))]
 

@@ -38,9 +38,7 @@ DATABASE = "usage"
 LOCALHOST = "127.0.0.1"
 CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 PING_TIMEOUT = 1.0
-STOP_TIMEOUT = (
-    30.0  # a worker finishes the batch in hand; a batch that is cut off is counted by the next worker
-)
+STOP_TIMEOUT = 30.0  # a worker finishes the batch in hand; a batch that is cut off is counted by the next worker
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 30.0
 SETTLED = 60.0  # who ran that long has not crashed for the reason of the time before
@@ -127,9 +125,7 @@ class Service:
         is_repeated = self.backoff > 0 and now - self.started < SETTLED
         self.backoff = min(2 * self.backoff, LONGEST_BACKOFF) if is_repeated else FIRST_BACKOFF
         self.due = now + self.backoff
-        log.warning(
-            "a process died", process=self.name, exit_code=self.child.exit_code, restart_in=self.backoff
-        )
+        log.warning("a process died", process=self.name, exit_code=self.child.exit_code, restart_in=self.backoff)
 
 
 class Stack:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 import redis
-from helpers import descendants, eventually, survivors
+from tests.helpers import await_end, descendants, eventually, survivors
 
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey, binaries, server
 from worker.embedded.processes import ChildProcess
@@ -90,9 +90,7 @@ def test_valkey_keeps_its_data(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey])
-def test_second_owner_of_a_folder_is_refused(
-    kind: type[EmbeddedPostgres | EmbeddedValkey], folder: Path
-) -> None:
+def test_second_owner_of_a_folder_is_refused(kind: type[EmbeddedPostgres | EmbeddedValkey], folder: Path) -> None:
     with kind(folder), pytest.raises(EmbeddedServerError) as refusal:
         kind(folder).start()
     assert str(refusal.value).endswith(f"{folder} is in use by another process; stop that one first")
@@ -102,7 +100,7 @@ def test_killed_owner_takes_its_servers_along(owner: subprocess.Popen[str], fold
     tree = descendants(owner.pid)
     assert len(tree) > 2
     owner.kill()
-    eventually(lambda: not survivors(tree))
+    await_end(tree)
     with EmbeddedPostgres(folder / "postgres") as postgres, EmbeddedValkey(folder / "valkey") as valkey:
         assert query(postgres.url(), "SELECT 1") == 1
         assert redis.Redis.from_url(valkey.url()).ping()
@@ -112,19 +110,20 @@ def test_hanging_server_of_a_killed_owner_is_replaced(
     owner: subprocess.Popen[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = descendants(owner.pid)
-    for process in tree:
+    servers = [process for process in tree if process.parent == owner.pid]
+    for process in servers:
         os.kill(process.pid, signal.SIGSTOP)
     owner.kill()
     monkeypatch.setattr(server, "TAKEOVER_TIMEOUT", 0.5)
     try:
         with EmbeddedPostgres(folder / "postgres") as postgres, EmbeddedValkey(folder / "valkey") as valkey:
+            assert not survivors(tree)
             assert query(postgres.url(), "SELECT 1") == 1
             assert redis.Redis.from_url(valkey.url()).ping()
     finally:
-        for process in tree:
+        for process in servers:
             if survivors([process]):
-                os.kill(process.pid, signal.SIGCONT)
-    eventually(lambda: not survivors(tree))
+                os.kill(process.pid, signal.SIGKILL)
 
 
 @as_root
@@ -173,7 +172,7 @@ def test_child_that_does_not_stop_is_killed_with_its_own_children(tmp_path: Path
     assert not child.stop(timeout=0.2)
     assert time.monotonic() - started < 5
     assert child.exit_code == -signal.SIGKILL
-    eventually(lambda: not survivors(tree))
+    await_end(tree)
 
 
 def query(url: str, statement: str) -> object:

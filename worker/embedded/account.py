@@ -48,9 +48,7 @@ def server_account() -> Account | None:
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:
-        raise EmbeddedServerError(
-            "root needs the user 'nobody' to run PostgreSQL; start as another user"
-        ) from None
+        raise EmbeddedServerError("root needs the user 'nobody' to run PostgreSQL; start as another user") from None
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
@@ -113,9 +111,7 @@ def temporary_folder() -> Iterator[Path]:
     candidates = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm")]  # noqa: S108
     base = next((base for base in candidates if _is_fit(base, account)), None)
     if base is None:
-        raise EmbeddedServerError(
-            "no folder for temporary files that the servers can reach; set TMPDIR to one"
-        )
+        raise EmbeddedServerError("no folder for temporary files that the servers can reach; set TMPDIR to one")
     folder = Path(tempfile.mkdtemp(prefix="usage-worker-", dir=base))
     try:
         if account is not None:

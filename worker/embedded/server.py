@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SOCKET_PATH_LIMIT = 107  # sun_path of sockaddr_un, less its final zero byte
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
+OWNER_PATIENCE = 1.0  # an owner that was just killed takes a moment to be gone
 TAKEOVER_TIMEOUT = 20.0
 POLL_INTERVAL = 0.02
 
@@ -161,9 +162,7 @@ class EmbeddedServer(ABC):
             if child.exit_code is not None:
                 raise EmbeddedServerError(self._failure(child))
             if time.monotonic() > deadline:
-                raise EmbeddedServerError(
-                    f"{self.name} does not answer after {START_TIMEOUT:.0f} s; see {child.log}"
-                )
+                raise EmbeddedServerError(f"{self.name} does not answer after {START_TIMEOUT:.0f} s; see {child.log}")
             time.sleep(POLL_INTERVAL)
 
     def _failure(self, child: ChildProcess) -> str:
@@ -191,10 +190,8 @@ class EmbeddedServer(ABC):
     def _ownership(self) -> Iterator[None]:
         lock = os.open(self.data_dir / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if not _try_lock(lock):
-                raise EmbeddedServerError(
-                    f"{self.data_dir} is in use by another process; stop that one first"
-                )
+            if not _lock_within(lock, OWNER_PATIENCE):
+                raise EmbeddedServerError(f"{self.data_dir} is in use by another process; stop that one first")
             yield
         finally:
             os.close(lock)
