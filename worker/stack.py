@@ -109,7 +109,9 @@ class Service:
 
     def start(self, env: dict[str, str], log_dir: Path | None) -> None:
         log_file = log_dir / f"{self.name}.log" if log_dir else None
-        self.child = ChildProcess(self.name, self.command, env=env, log=log_file)
+        # An orphan's servers may be gone as well, and a worker that looks for its broker is deaf to SIGTERM. It can
+        # be killed without loss: what it had not committed is still in the stream.
+        self.child = ChildProcess(self.name, self.command, orphan_signal=signal.SIGKILL, env=env, log=log_file)
         self.started, self.due = time.monotonic(), None
 
     @property

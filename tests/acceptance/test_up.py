@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+
 from tests.helpers import Process, await_end, descendants, eventually, survivors
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 import redis
-from tests.helpers import await_end, descendants, eventually, survivors
 
+from tests.helpers import await_end, descendants, eventually, survivors
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey, binaries, server
 from worker.embedded.processes import ChildProcess
 from worker.errors import EmbeddedServerError

@@ -24,7 +24,7 @@ TAIL_BYTES = 4096
 class ChildProcess:
     """A command in a session of its own, so that Ctrl-C in the terminal reaches only its owner.
 
-    On Linux the kernel sends it `stop_signal` when its owner dies, SIGKILL included. That watch is on the
+    On Linux the kernel sends it `orphan_signal` when its owner dies, SIGKILL included. That watch is on the
     *thread* that starts it: start from one that lives as long as the child shall.
     """
 
@@ -34,6 +34,7 @@ class ChildProcess:
         command: Sequence[str | Path],
         *,
         stop_signal: signal.Signals = signal.SIGTERM,
+        orphan_signal: signal.Signals | None = None,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
         account: Account | None = None,
@@ -45,6 +46,7 @@ class ChildProcess:
             name: how messages and the passed through output call it.
             command: program and arguments.
             stop_signal: what asks it to stop.
+            orphan_signal: what it gets when its owner dies; the stop signal when None.
             env: its whole environment; the owner's when None.
             log: the file that its output is appended to; when None, it is passed through to standard error,
                 the name before each line.
@@ -69,7 +71,7 @@ class ChildProcess:
                 cwd="/" if account else None,  # the account may be unable to enter the owner's
                 pass_fds=pass_fds,
                 start_new_session=True,
-                preexec_fn=_stop_with_owner(stop_signal),  # noqa: PLW1509 - two system calls, nothing that locks
+                preexec_fn=_stop_with_owner(orphan_signal or stop_signal),  # noqa: PLW1509 - two system calls, nothing that locks
                 **identity(account),
             )
         except (OSError, subprocess.SubprocessError) as error:
@@ -147,7 +149,7 @@ class ChildProcess:
                 sys.stderr.write(f"{self.name:<8} | {line.decode(errors='replace')}")
 
 
-def _stop_with_owner(stop_signal: signal.Signals) -> Callable[[], None] | None:
+def _stop_with_owner(orphan_signal: signal.Signals) -> Callable[[], None] | None:
     """What the child does between fork and exec, after the change of account that would undo it."""
     if sys.platform != "linux":
         return None
@@ -155,7 +157,7 @@ def _stop_with_owner(stop_signal: signal.Signals) -> Callable[[], None] | None:
     owner = os.getpid()
 
     def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, int(stop_signal), 0, 0, 0)
+        prctl(PR_SET_PDEATHSIG, int(orphan_signal), 0, 0, 0)
         if os.getppid() != owner:
             os._exit(1)  # the owner died before the kernel was told to watch it
 
