@@ -23,6 +23,8 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_last_used
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_usage_count
     ON public.user_agents (user_id, usage_count DESC) WHERE deleted_at IS NULL;
 
+-- Left behind where the way down stopped between building and renaming.
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_added_at_2;
 -- The definition changes under an old name: the new index is there before the old one goes.
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_added_at_3
     ON public.user_agents (user_id, added_at DESC) WHERE deleted_at IS NULL;

@@ -67,9 +67,7 @@ def exclusive(database_url: str, *, wait: bool, waiting: Callable[[], None]) -> 
         told = False
         while not _try_lock(connection):
             if not wait:
-                raise MigrationError(
-                    "another migration of this database is running; try again when it has ended"
-                )
+                raise MigrationError("another migration of this database is running; try again when it has ended")
             if not told:
                 waiting()
                 told = True

@@ -100,9 +100,7 @@ def read(connection: Connection) -> dict[int, Entry]:
     return {row[0]: Entry(*row) for row in rows}
 
 
-def record(
-    connection: Connection, migration: Migration, state: State, duration_ms: int | None = None
-) -> None:
+def record(connection: Connection, migration: Migration, state: State, duration_ms: int | None = None) -> None:
     """Set the state; an entry that begins to run begins anew."""
     connection.execute(
         """
@@ -127,9 +125,7 @@ def remove(connection: Connection, migration: Migration) -> None:
 def installed_version(migrations: Sequence[Migration], entries: dict[int, Entry]) -> str | None:
     """The highest version of which every migration is applied."""
     known = {migration.number for migration in migrations}
-    newer = [
-        entry.version for entry in entries.values() if entry.number not in known and entry.state == "applied"
-    ]
+    newer = [entry.version for entry in entries.values() if entry.number not in known and entry.state == "applied"]
     if newer:
         return max(newer, key=version_key)
     version: str | None = None
@@ -172,9 +168,7 @@ def status(migrations: Sequence[Migration], entries: dict[int, Entry]) -> Status
     known = [_status_of(migration, entries.get(migration.number)) for migration in migrations]
     numbers = {migration.number for migration in migrations}
     unknown = [
-        MigrationStatus(
-            entry.number, entry.name, entry.version, "unknown", entry.started_at, entry.duration_ms
-        )
+        MigrationStatus(entry.number, entry.name, entry.version, "unknown", entry.started_at, entry.duration_ms)
         for entry in entries.values()
         if entry.number not in numbers
     ]

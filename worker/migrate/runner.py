@@ -66,9 +66,7 @@ class Runner:
         self._url = database_url
         self._migrations = discover(directory)
 
-    def up(
-        self, to: str | None = None, *, wait: bool = True, report: Report | None = None
-    ) -> list[Migration]:
+    def up(self, to: str | None = None, *, wait: bool = True, report: Report | None = None) -> list[Migration]:
         """Apply what is missing up to the version, by default the latest; return what was applied.
 
         Raises:
@@ -179,9 +177,7 @@ def _plan_down(migrations: tuple[Migration, ...], entries: dict[int, Entry], tar
 class _Move:
     """One migration in one direction."""
 
-    def __init__(
-        self, connection: Connection, migration: Migration, direction: Direction, tell: Report
-    ) -> None:
+    def __init__(self, connection: Connection, migration: Migration, direction: Direction, tell: Report) -> None:
         self._connection = connection
         self._migration = migration
         self._direction = direction
@@ -192,9 +188,7 @@ class _Move:
         """Move, with the ledger; return the milliseconds that it took."""
         began = time.monotonic()
         try:
-            self._connection.execute(
-                sql.SQL("SET lock_timeout = {}").format(sql.Literal(self._migration.lock_timeout))
-            )
+            self._connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(self._migration.lock_timeout)))
             if self._migration.transactional:
                 self._in_transaction(began)
             else:

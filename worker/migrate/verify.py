@@ -52,9 +52,7 @@ def deviations(connection: Connection, applied: Iterable[Migration]) -> list[Dev
     facts = {(fact.kind, fact.object): fact for fact in catalogue(connection)}
     ours = {name.partition("(")[0] for (kind, name), wanted in expected.items() if wanted and kind in _OWNERS}
     wrong = [
-        Deviation(*key, problem)
-        for key, wanted in expected.items()
-        if (problem := _problem(facts.get(key), wanted))
+        Deviation(*key, problem) for key, wanted in expected.items() if (problem := _problem(facts.get(key), wanted))
     ]
     unexpected = [
         Deviation(*key, f"unexpected: {fact.definition}")

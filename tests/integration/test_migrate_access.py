@@ -1,0 +1,381 @@
+"""What the schema does once it is there: verification, the quality formula, who may see and do what."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from worker.errors import SchemaError
+from worker.migrate import EMPTY, Runner, schema_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORBIDDEN = psycopg.errors.InsufficientPrivilege
+
+
+def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode(), parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def acting(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A session like that of an API request of this user."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        claims = json.dumps({"sub": str(user)}) if user else ""
+        connection.execute("SELECT set_config('request.jwt.claims', %s, false)", [claims])
+        yield connection
+
+
+@dataclass(frozen=True)
+class People:
+    """Ann has the agent and shares it with Bob, and with the team of Cid; Dan has nothing to do with it."""
+
+    ann: uuid.UUID
+    bob: uuid.UUID
+    cid: uuid.UUID
+    dan: uuid.UUID
+    agent: uuid.UUID
+
+
+@pytest.fixture
+def people(database: str) -> People:
+    ann, bob, cid, dan = (
+        run(database, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0] for _ in range(4)
+    )
+    agent = run(database, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
+    team = uuid.uuid4()
+    run(database, "INSERT INTO public.user_role_assignments (user_id, team_id) VALUES (%s, %s)", cid, team)
+    run(
+        database,
+        "INSERT INTO public.user_agents (user_id, agent_id, is_shared, shared_with, team_id)"
+        " VALUES (%s, %s, true, %s, %s)",
+        ann,
+        agent,
+        [bob],
+        team,
+    )
+    return People(ann, bob, cid, dan, agent)
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "name", "problem"),
+    [
+        ("ALTER TABLE user_agents DROP COLUMN notes CASCADE", "column", "user_agents.notes", "missing"),
+        (
+            "ALTER TABLE user_agents ALTER quick_notes SET NOT NULL",
+            "column",
+            "user_agents.quick_notes",
+            "is text not null, expected text",
+        ),
+        (
+            "ALTER TABLE user_agents ALTER status SET DEFAULT 'paused'",
+            "column",
+            "user_agents.status",
+            "is text not null default 'paused'::text, expected text not null default 'active'::text",
+        ),
+        (
+            "DROP VIEW user_agents_with_details CASCADE; ALTER TABLE user_agents ALTER sort_order TYPE bigint",
+            "column",
+            "user_agents.sort_order",
+            "is bigint",
+        ),
+        ("ALTER TABLE user_agents ADD extra int", "column", "user_agents.extra", "unexpected: integer"),
+        ("DROP INDEX idx_user_agents_team", "index", "idx_user_agents_team", "missing"),
+        (
+            "DROP INDEX idx_user_agents_team; CREATE INDEX idx_user_agents_team ON user_agents (id)",
+            "index",
+            "idx_user_agents_team",
+            "is CREATE INDEX",
+        ),
+        (
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_user_agents_team'::regclass",
+            "index",
+            "idx_user_agents_team",
+            "is invalid CREATE INDEX",
+        ),
+        ("CREATE INDEX slow ON user_agents (total_tokens_used)", "index", "slow", "unexpected: CREATE INDEX"),
+        (
+            "ALTER TABLE user_agents DROP CONSTRAINT user_agents_status_check",
+            "constraint",
+            "user_agents.user_agents_status_check",
+            "missing",
+        ),
+        (
+            "DROP POLICY user_agents_delete_own ON user_agents",
+            "policy",
+            "user_agents.user_agents_delete_own",
+            "missing",
+        ),
+        (
+            "ALTER POLICY user_agents_select_own ON user_agents USING (true)",
+            "policy",
+            "user_agents.user_agents_select_own",
+            "is select to authenticated using true",
+        ),
+        (
+            "CREATE POLICY open ON user_agents FOR SELECT TO anon USING (true)",
+            "policy",
+            "user_agents.open",
+            "unexpected: select to anon",
+        ),
+        (
+            "ALTER TABLE user_agents DISABLE ROW LEVEL SECURITY",
+            "table",
+            "user_agents",
+            "row-level security off",
+        ),
+        (
+            "ALTER FUNCTION restore_user_agent SECURITY DEFINER",
+            "function",
+            "restore_user_agent(p_user_id uuid, p_agent_id uuid)",
+            "security definer",
+        ),
+        (
+            "ALTER FUNCTION restore_user_agent RESET search_path",
+            "function",
+            "restore_user_agent(p_user_id uuid, p_agent_id uuid)",
+            "security invoker, body",
+        ),
+        (
+            "CREATE FUNCTION add_user_agent(uuid) RETURNS void LANGUAGE sql AS ''",
+            "function",
+            "add_user_agent(uuid)",
+            "unexpected",
+        ),
+        (
+            "GRANT EXECUTE ON FUNCTION restore_user_agent TO PUBLIC",
+            "grant",
+            "function restore_user_agent(p_user_id uuid, p_agent_id uuid) to public",
+            "unexpected: execute",
+        ),
+        ("GRANT SELECT ON user_agents TO anon", "grant", "table user_agents to anon", "unexpected: select"),
+        (
+            "ALTER VIEW user_recent_agents RESET (security_invoker)",
+            "view",
+            "user_recent_agents",
+            "is view, query",
+        ),
+        (
+            "ALTER VIEW user_recent_agents RENAME COLUMN agent_name TO name",
+            "view",
+            "user_recent_agents",
+            "expected view",
+        ),
+        ("DROP VIEW user_popular_agents", "view", "user_popular_agents", "missing"),
+        (
+            "ALTER TABLE user_agents DISABLE TRIGGER user_agents_updated_at",
+            "trigger",
+            "user_agents.user_agents_updated_at",
+            "is disabled",
+        ),
+        (
+            "DROP TRIGGER user_agents_auto_quality ON user_agents",
+            "trigger",
+            "user_agents.user_agents_auto_quality",
+            "missing",
+        ),
+    ],
+)
+def test_verify_names_each_deviation(database: str, damage: str, kind: str, name: str, problem: str) -> None:
+    runner = Runner(database)
+    before = runner.verify()
+    run(database, damage)
+    found = [deviation for deviation in runner.verify() if deviation not in before]
+    assert [d for d in found if (d.kind, d.object) == (kind, name) and problem in d.problem], found
+
+
+def test_verify_of_an_empty_database_says_what_to_do(empty_database: str) -> None:
+    with pytest.raises(SchemaError, match="nothing is installed; run usage-worker migrate up"):
+        Runner(empty_database).verify()
+
+
+@pytest.mark.parametrize(
+    ("rating", "usage", "success", "errors", "score"),
+    [
+        (None, 0, 0, 0, "1.50"),
+        (0, 0, 0, 0, "0.00"),
+        (None, 1, 1, 0, "3.50"),
+        (5, 101, 101, 0, "5.00"),
+        (5, 100, 100, 0, "4.90"),
+        (5, 51, 51, 0, "4.90"),
+        (5, 50, 50, 0, "4.80"),
+        (5, 21, 21, 0, "4.80"),
+        (5, 20, 20, 0, "4.70"),
+        (5, 11, 11, 0, "4.70"),
+        (5, 10, 10, 0, "4.60"),
+        (5, 6, 6, 0, "4.60"),
+        (5, 5, 5, 0, "4.50"),
+        (5, 1, 1, 0, "4.50"),
+        (4.25, 3, 2, 1, "3.63"),
+        (None, 3, 1, 2, "2.50"),
+        (3, 200, 0, 200, "2.50"),
+        (0.01, 0, 0, 0, "0.01"),
+    ],
+)
+def test_quality_score(
+    database: str, people: People, rating: float | None, usage: int, success: int, errors: int, score: str
+) -> None:
+    call = "SELECT public.calculate_agent_quality_score(%s::numeric, %s, %s, %s)"
+    assert run(database, call, rating, usage, success, errors) == [(Decimal(score),)]
+    by_trigger = run(
+        database,
+        "UPDATE public.user_agents SET user_rating = %s, usage_count = %s, success_count = %s, error_count = %s"
+        " RETURNING quality_score",
+        rating,
+        usage,
+        success,
+        errors,
+    )
+    assert by_trigger == [(Decimal(score),)]
+
+
+def test_rows_are_seen_by_their_user_and_those_they_are_shared_with(database: str, people: People) -> None:
+    def sees(user: uuid.UUID, relation: str = "user_agents") -> int:
+        with acting(database, "authenticated", user) as session:
+            row = session.execute(f"SELECT count(*) FROM public.{relation}".encode()).fetchone()
+            return int(row[0]) if row else 0
+
+    assert [sees(user) for user in (people.ann, people.bob, people.cid, people.dan)] == [1, 1, 1, 0]
+    assert [sees(user, "user_agents_with_details") for user in (people.ann, people.dan)] == [1, 0]
+    run(database, "UPDATE public.user_agents SET is_shared = false")
+    assert [sees(user) for user in (people.ann, people.bob, people.cid)] == [1, 0, 0]
+    with acting(database, "authenticated") as nobody:
+        assert nobody.execute("SELECT FROM public.user_agents").fetchall() == []
+    with acting(database, "anon") as outsider, pytest.raises(FORBIDDEN):
+        outsider.execute("SELECT FROM public.user_agents")
+    with acting(database, "service_role") as service:
+        assert len(service.execute("SELECT FROM public.user_agents").fetchall()) == 1
+
+
+def test_only_the_user_changes_a_row_and_never_gives_it_away(database: str, people: People) -> None:
+    for user, changed in ((people.ann, 1), (people.bob, 0), (people.cid, 0), (people.dan, 0)):
+        with acting(database, "authenticated", user) as session:
+            assert session.execute("UPDATE public.user_agents SET notes = 'mine'").rowcount == changed
+    with acting(database, "authenticated", people.ann) as session:
+        with pytest.raises(FORBIDDEN):
+            session.execute("UPDATE public.user_agents SET user_id = %s", [people.dan])
+        with pytest.raises(FORBIDDEN):
+            session.execute(
+                "INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)",
+                [people.dan, people.agent],
+            )
+    with acting(database, "authenticated", people.bob) as session:
+        assert session.execute("DELETE FROM public.user_agents").rowcount == 0
+    with acting(database, "authenticated", people.ann) as session:
+        assert session.execute("DELETE FROM public.user_agents").rowcount == 1
+
+
+CALLS = ["add_user_agent", "track_agent_usage", "soft_delete_user_agent", "restore_user_agent"]
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_functions_act_for_nobody_else(database: str, people: People, function: str) -> None:
+    call = f"SELECT public.{function}(%s, %s)".encode()
+    if function == "restore_user_agent":
+        run(database, "UPDATE public.user_agents SET deleted_at = now()")
+    rows = "SELECT u::text FROM public.user_agents AS u"
+    before = run(database, rows)
+    with acting(database, "anon") as outsider, pytest.raises(FORBIDDEN):
+        outsider.execute(call, [people.ann, people.agent])
+    for stranger in (people.bob, people.dan, None):
+        with acting(database, "authenticated", stranger) as session:
+            try:
+                answer = session.execute(call, [people.ann, people.agent]).fetchone()
+            except FORBIDDEN:
+                continue
+            # Where row-level security shows the caller no row there is none to change.
+            assert answer == (False,)
+    assert run(database, rows) == before
+    with acting(database, "authenticated", people.ann) as session:
+        session.execute(call, [people.ann, people.agent])
+    with acting(database, "service_role") as service:
+        service.execute(call, [people.ann, people.agent])
+
+
+def test_adding_tracking_removing_and_coming_back(database: str, people: People) -> None:
+    key = [people.dan, people.agent]
+    with acting(database, "authenticated", people.dan) as session:
+        added = session.execute("SELECT public.add_user_agent(%s, %s, 'template', 'work')", key).fetchone()
+        session.execute("SELECT public.track_agent_usage(%s, %s, true, 120, 0.0000000001, 100)", key)
+        session.execute("SELECT public.track_agent_usage(%s, %s, false, 30, 0.5, 301)", key)
+        assert session.execute("SELECT public.soft_delete_user_agent(%s, %s)", key).fetchone() == (True,)
+        assert session.execute("SELECT public.soft_delete_user_agent(%s, %s)", key).fetchone() == (False,)
+        assert session.execute("SELECT public.restore_user_agent(%s, %s)", key).fetchone() == (True,)
+        session.execute("SELECT public.soft_delete_user_agent(%s, %s)", key)
+        assert session.execute("SELECT public.add_user_agent(%s, %s)", key).fetchone() == added
+        row = session.execute(
+            "SELECT usage_count, success_count, error_count, total_tokens_used, total_cost_usd, source, folder,"
+            " avg_response_time_ms, deleted_at, is_active, quality_score, usage_status, success_rate_percent,"
+            " agent_name FROM public.user_agents_with_details"
+        ).fetchone()
+    # (100 + 301) / 2 = 200.5, rounded half away from zero; 0.5 * 3.0 + 0.3 * 2.5 + 0.2 * 2.5 = 2.75
+    assert row == (
+        *(2, 1, 1, 150, Decimal("0.5000000001"), "template", "work"),
+        *(201, None, True, Decimal("2.75"), "active", Decimal("50.00"), "helper"),
+    )
+
+
+@pytest.fixture
+def platform(empty_database: str, template_database: str) -> Iterator[str]:
+    """A database like that of a platform: auth belongs to another role, and ours may only refer to it."""
+    suffix = uuid.uuid4().hex[:8]
+    owner, migrator = f"platform_{suffix}", f"migrator_{suffix}"
+    run(
+        empty_database,
+        f"""
+        CREATE ROLE {owner} NOLOGIN;
+        CREATE ROLE {migrator} LOGIN PASSWORD 'migrator';
+        GRANT USAGE, CREATE ON SCHEMA public TO {migrator};
+        CREATE SCHEMA auth AUTHORIZATION {owner};
+        SET ROLE {owner};
+        CREATE TABLE auth.users (id uuid PRIMARY KEY, email varchar(255), instance_id uuid);
+        CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS 'SELECT NULL::uuid';
+        GRANT USAGE ON SCHEMA auth TO {migrator}, anon, authenticated, service_role;
+        GRANT REFERENCES ON auth.users TO {migrator};
+        RESET ROLE;
+        ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA public
+            GRANT ALL ON TABLES TO anon, authenticated, service_role;
+        ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA public
+            GRANT ALL ON FUNCTIONS TO anon, authenticated, service_role;
+        """,
+    )
+    try:
+        yield make_conninfo(empty_database, user=migrator, password="migrator")
+    finally:
+        run(empty_database, f"DROP OWNED BY {migrator}, {owner} CASCADE; DROP ROLE {migrator}, {owner}")
+
+
+def test_a_platform_that_brings_auth_keeps_it(platform: str) -> None:
+    runner = Runner(platform)
+    auth = """
+        SELECT c.relname::text, c.relowner::regrole::text, c.relacl::text, obj_description(c.oid) FROM pg_class AS c
+        WHERE c.relnamespace = 'auth'::regnamespace
+        UNION ALL SELECT n.nspname, n.nspowner::regrole::text, n.nspacl::text, obj_description(n.oid)
+        FROM pg_namespace AS n WHERE n.nspname = 'auth'
+        ORDER BY 1
+    """
+    before = run(platform, auth)
+    runner.up("3.0.0")
+    assert runner.verify() == []
+    assert run(platform, auth) == before
+    runner.up()
+    runner.down(EMPTY)
+    assert schema_version(platform) is None
+    assert run(platform, auth) == before
+    left = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+    assert run(platform, left) == [("usage_migrations",)]
+    exposed = "SELECT has_table_privilege(role, 'usage_migrations', 'SELECT') FROM unnest(%s::text[]) AS role"
+    assert run(platform, exposed, ["anon", "authenticated", "service_role"]) == [(False,)] * 3
