@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,44 +52,40 @@ class Up:
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, self.printed
-        return "ready" in self.printed
+        return "ready; Ctrl-C" in self.printed
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Up]:
+    """`usage-worker up` on servers of its own; at the end it is killed and its processes must be gone."""
+    output = folder / "output"
+    env = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}}
+    options = [f"--data-dir={folder / 'data'}", "--flower-port=0", "--concurrency=1"]
+    with (
+        output.open("wb") as stream,
+        subprocess.Popen([str(PROGRAM), "up", *options], stdout=stream, stderr=stream, env=env) as process,
+    ):
+        up = Up(process, output)
+        try:
+            yield up
+        finally:
+            tree = up.tree()
+            process.kill()
+            process.wait()
+            await_end(tree, STOP_TIMEOUT)
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Up]:
-    """`usage-worker up` on servers of its own, killed at the end where the test has not stopped it."""
-    output = folder / "output"
-    given = {"DATABASE_URL", "REDIS_URL"}
-    env = {name: value for name, value in os.environ.items() if name not in given}
-    command = [
-        str(PROGRAM),
-        "up",
-        "--data-dir",
-        str(folder / "data"),
-        "--flower-port",
-        "0",
-        "--concurrency",
-        "1",
-    ]
-    with (
-        output.open("wb") as stream,
-        subprocess.Popen(command, stdout=stream, stderr=stream, env=env) as process,
-    ):
-        up = Up(process, output)
-        tree: set[Process] = set()
-        try:
-            up.await_ready()
-            yield up
-            tree = up.tree()
-        finally:
-            process.kill()
-            process.wait()
-    await_end(tree, STOP_TIMEOUT)
+    """The same, when it is ready."""
+    with started(folder) as up:
+        up.await_ready()
+        yield up
 
 
 @pytest.fixture
-def folder(server_folder: Path, request: pytest.FixtureRequest) -> Path:
-    folder: Path = server_folder / request.node.name[5:15]
+def folder(server_folder: Path) -> Path:
+    folder = server_folder / uuid.uuid4().hex[:8]
     folder.mkdir()
     folder.chmod(0o755)
     return folder
@@ -128,12 +125,10 @@ def test_what_dies_is_started_again(folder: Path) -> None:
 
 
 def test_stop_while_it_starts_is_clean(folder: Path) -> None:
-    output = folder / "output"
-    command = [str(PROGRAM), "up", "--data-dir", str(folder / "data"), "--flower-port", "0"]
-    with output.open("wb") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
-        tree = eventually(lambda: descendants(process.pid), START_TIMEOUT)
-        process.terminate()
-        assert process.wait(STOP_TIMEOUT) == 0, output.read_text()
+    with started(folder) as up:
+        tree = eventually(up.tree, START_TIMEOUT)
+        up.process.terminate()
+        assert up.process.wait(STOP_TIMEOUT) == 0, up.printed
         assert not survivors(tree)
 
 

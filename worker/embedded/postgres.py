@@ -74,11 +74,19 @@ class EmbeddedPostgres(EmbeddedServer):
         draft = data.with_name("data.draft")  # an interrupted initdb must not be taken for a database
         shutil.rmtree(draft, ignore_errors=True)
         make_private_folder(draft, self._account)
-        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        initdb = self._spawn([self.bin_dir / "initdb", f"--pgdata={draft}", *options], server_lock)
-        if initdb.wait(START_TIMEOUT) != 0:
-            raise EmbeddedServerError(self._failure(initdb))
+        self._initialize(draft, server_lock)
         draft.rename(data)
+
+    def _initialize(self, folder: Path, server_lock: int) -> None:
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        initdb = self._spawn([self.bin_dir / "initdb", f"--pgdata={folder}", *options], server_lock)
+        try:
+            if initdb.wait(START_TIMEOUT) != 0:
+                raise EmbeddedServerError(self._failure(initdb))
+        except TimeoutError as error:
+            raise EmbeddedServerError(str(error)) from None
+        finally:
+            initdb.kill()  # a start that is interrupted leaves nothing behind
 
     def _command(self) -> list[str | Path]:
         settings = {
