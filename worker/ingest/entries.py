@@ -72,7 +72,7 @@ def decode(stream: str, raw: RawEntry, window: Window) -> Entry:
 
 def payload_of(record: Record) -> str:
     """A record as the JSON of an event, to be shown, repaired and replayed."""
-    return Event.model_validate(record._asdict()).model_dump_json(exclude_none=True)
+    return Event.model_construct(**record._asdict()).model_dump_json(exclude_none=True)
 
 
 def _accept(entry: Entry, position: int, event: Event, raw: RawEntry, window: Window) -> None:

@@ -16,7 +16,6 @@ from worker.errors import (
     SchemaError,
     SettingsError,
     StoreUnavailableError,
-    UsageError,
 )
 from worker.store.books import Intake
 from worker.store.queries import query
@@ -102,11 +101,16 @@ def translated() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise StoreUnavailableError("no connection within 5 s; is DATABASE_URL right and the server up?") from error
+    except OverflowError as error:
+        raise DataRefusedError("a sum is out of range: it does not fit into 64 bits") from error
     except psycopg.Error as error:
-        raise _translate(error) from error
+        translation = _translate(error)
+        if translation is error:
+            raise
+        raise translation from error
 
 
-def _translate(error: psycopg.Error) -> UsageError:
+def _translate(error: psycopg.Error) -> Exception:
     # The primary message only: the detail quotes whole rows.
     message = (error.diag.message_primary or str(error)).splitlines()[0]
     if isinstance(error, _RACES):
@@ -120,4 +124,6 @@ def _translate(error: psycopg.Error) -> UsageError:
         return SettingsError(f"DATABASE_URL: {message}")
     if isinstance(error, (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException)):
         return DataRefusedError(message)
-    return StoreUnavailableError(message)
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return StoreUnavailableError(message)
+    return error  # a bug of ours keeps its name and its traceback

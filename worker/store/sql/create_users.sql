@@ -1,2 +1,2 @@
 -- USAGE_UNKNOWN=create: users that live elsewhere get a bare row, for the foreign keys' sake.
-INSERT INTO auth.users (id) SELECT id FROM unnest(%(ids)s::uuid[]) AS id ORDER BY id ON CONFLICT DO NOTHING
+INSERT INTO auth.users (id) SELECT id FROM unnest(%(ids)s::uuid[]) AS new (id) ORDER BY 1 ON CONFLICT DO NOTHING

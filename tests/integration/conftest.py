@@ -1,0 +1,88 @@
+"""An ingest without Celery: the same code that the task calls, on real servers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from worker.demo.oracle import Oracle
+from worker.demo.workload import Population
+from worker.publisher import UsagePublisher
+from worker.resources import Resources
+from worker.settings import Settings
+from worker.store import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+    import redis
+
+    from worker.ingest import FlushReport
+
+
+@dataclass
+class Bench:
+    """What an ingest test needs at hand."""
+
+    resources: Resources
+    redis: redis.Redis
+    users: list[UUID]
+    agents: list[UUID]
+    oracle: Oracle
+
+    def publish(self, *events: dict[str, Any], counted: bool = True) -> None:
+        """Send the events through a publisher; the oracle hears of those that shall be counted."""
+        with UsagePublisher(self.resources.settings.redis_url, linger=0) as publisher:
+            for event in events:
+                assert publisher.add(dict(event)) is not None
+                if counted:
+                    self.oracle.add(event)
+            assert publisher.flush()
+
+    def xadd(self, body: bytes | str, version: str = "1", shard: int = 0, **fields: str) -> str:
+        """What a producer in another language does."""
+        entry = {"v": version, "events": body, **fields}
+        return self.redis.xadd(f"usage:events:{{{shard}}}", entry).decode()  # type: ignore[arg-type, union-attr]
+
+    def flush(self) -> Intake:
+        """Drain all shards."""
+        return sum((self.flush_shard(shard).intake for shard in range(self.resources.stream.shards)), Intake())
+
+    def flush_shard(self, shard: int) -> FlushReport:
+        return self.resources.flusher.flush(shard, 60)
+
+    def check(self) -> None:
+        """Every counter equals the oracle, the books add up, nothing waits."""
+        assert self.oracle.differences(self.resources.store.rows("counters")) == []
+        assert self.resources.store.rows("unbalanced") == []
+        for shard in range(self.resources.stream.shards):
+            backlog = self.resources.stream.backlog(shard)
+            assert (backlog.entries, backlog.pending) == (0, 0)
+
+    def letters(self) -> list[dict[str, Any]]:
+        return self.resources.store.rows("dead_letters")
+
+
+@pytest.fixture
+def make_resources(database: str, redis_url: str) -> Iterator[Callable[..., Resources]]:
+    """Resources of one more worker; settings may be changed."""
+    opened: list[Resources] = []
+
+    def make(**settings: Any) -> Resources:
+        opened.append(Resources(Settings(DATABASE_URL=database, REDIS_URL=redis_url, **settings)))
+        return opened[-1]
+
+    yield make
+    for resources in opened:
+        resources.close()
+
+
+@pytest.fixture
+def bench(make_resources: Callable[..., Resources], redis_client: redis.Redis) -> Bench:
+    resources = make_resources()
+    population = Population.of(20, 5)
+    resources.store.rows("seed_population", users=population.users, agents=population.agents)
+    return Bench(resources, redis_client, population.users, population.agents, Oracle())

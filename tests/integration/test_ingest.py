@@ -1,0 +1,277 @@
+"""The one transaction on real servers: what is counted, what is not, and that the books say so."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from random import Random
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from worker.demo.workload import Population, usage
+from worker.errors import SettingsError
+from worker.store import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.conftest import Bench
+    from worker.resources import Resources
+
+NOW = datetime.now(UTC)
+
+
+def event(bench: Bench, **fields: Any) -> dict[str, Any]:
+    return {
+        "event_id": uuid4(),
+        "occurred_at": NOW,
+        "user_id": bench.users[0],
+        "agent_id": bench.agents[0],
+        **fields,
+    }
+
+
+def traffic(bench: Bench, count: int, seed: int = 1) -> list[dict[str, Any]]:
+    population = Population(bench.users, bench.agents)
+    random = Random(seed)
+    return [
+        fields | {"event_id": uuid4(), "occurred_at": NOW - timedelta(seconds=random.randint(0, 3 * 86_400))}
+        for fields in usage(population, count, "uniform", seed)
+    ]
+
+
+def test_everything_is_counted_once(bench: Bench) -> None:
+    events = traffic(bench, 3_000)
+    bench.publish(*events)
+    assert bench.flush() == Intake(3_000, 3_000, 0, 0)
+    bench.check()
+
+
+def test_duplicates_within_and_across_batches_and_shards(bench: Bench) -> None:
+    events = traffic(bench, 500)
+    bench.publish(*events, *events)
+    assert bench.flush() == Intake(1_000, 500, 500, 0)
+    bench.publish(*reversed(events))
+    body = json.dumps([{key: str(events[0][key]) for key in ("event_id", "occurred_at", "user_id", "agent_id")}])
+    bench.xadd(body, shard=0)
+    bench.xadd(body, shard=1)
+    assert bench.flush() == Intake(502, 0, 502, 0)
+    bench.check()
+
+
+def test_order_of_arrival_does_not_matter(bench: Bench) -> None:
+    conversations = [uuid4() for _ in range(5)]
+    for minute in (3, 1, 4, 0, 2):
+        when = NOW - timedelta(minutes=minute)
+        bench.publish(event(bench, occurred_at=when, conversation_id=conversations[minute]))
+        bench.publish(event(bench, type="rating", rating=str(minute), occurred_at=when))
+        bench.flush()
+    bench.publish(event(bench))
+    bench.flush()
+    bench.check()
+    rows = bench.resources.store.rows("last_conversations")
+    assert [row["last_conversation_id"] for row in rows] == [conversations[0]]
+
+
+def test_a_thousand_tiny_costs_are_not_lost(bench: Bench) -> None:
+    bench.publish(*[event(bench, cost_usd="0.0004") for _ in range(1_000)])
+    bench.flush()
+    bench.check()
+    assert bench.oracle.rows[bench.users[0], bench.agents[0]].total_cost_usd == Decimal("0.4")
+
+
+def test_a_redelivered_entry_is_in_the_books_once(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+    """A worker that died between commit and acknowledgement: its entries come again."""
+    events = traffic(bench, 200)
+    bench.publish(*events)
+    for shard in range(2):
+        name = f"usage:events:{{{shard}}}"
+        copies = [fields for _, fields in bench.redis.xrange(name)]  # type: ignore[union-attr]
+        bench.flush_shard(shard)
+        for fields in copies:
+            bench.redis.xadd(name, fields)  # type: ignore[arg-type]
+    second = make_resources().flusher
+    assert sum((second.flush(shard).intake for shard in range(2)), Intake()) == Intake()
+    assert bench.resources.store.intake_totals() == Intake(200, 200, 0, 0)
+    bench.check()
+
+
+def test_an_abandoned_batch_is_reclaimed(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+    bench.publish(*traffic(bench, 300))
+    for shard in range(2):
+        assert bench.resources.stream.read(shard, "a worker that dies now", 100)
+    assert bench.flush() == Intake()
+    heir = make_resources(reclaim_idle=0.001).flusher
+    assert sum((heir.flush(shard).intake for shard in range(2)), Intake()) == Intake(300, 300, 0, 0)
+    bench.check()
+
+
+def test_a_lost_consumer_group_counts_nothing_twice(bench: Bench) -> None:
+    bench.publish(*traffic(bench, 100))
+    bench.flush()
+    bench.publish(*traffic(bench, 100, seed=2))
+    for shard in range(2):
+        bench.redis.xgroup_destroy(f"usage:events:{{{shard}}}", "usage")
+    assert bench.flush() == Intake(100, 100, 0, 0)
+    bench.check()
+
+
+def test_foreign_producer_needs_neither_identity_nor_time(bench: Bench) -> None:
+    bench.xadd(json.dumps([{"user_id": str(bench.users[0]), "agent_id": str(bench.agents[0]), "cost_usd": 0.1}] * 2))
+    assert bench.flush() == Intake(2, 2, 0, 0)
+    row = next(row for row in bench.resources.store.rows("counters") if row["usage_count"])
+    assert (row["usage_count"], row["total_cost_usd"]) == (2, Decimal("0.2"))
+
+
+@pytest.mark.parametrize("number", ["999999.9999999999", "700000.1234567891", "9.999999999999999e5"])
+def test_numbers_never_go_through_binary_floats(bench: Bench, number: str) -> None:
+    body = f'[{{"user_id": "{bench.users[0]}", "agent_id": "{bench.agents[0]}", "cost_usd": {number}}}]'
+    bench.xadd(body)
+    assert bench.flush().applied == 1
+    row = next(row for row in bench.resources.store.rows("counters") if row["usage_count"])
+    assert row["total_cost_usd"] == Decimal(number)
+
+
+BAD: dict[str, tuple[dict[str, Any] | None, str]] = {
+    "unknown field": ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+    "wrong type": ({"messages": "two"}, "messages: Input should be a valid integer"),
+    "text for a number": ({"messages": "2"}, "messages: Input should be a valid integer"),
+    "negative": ({"input_tokens": -1}, "input_tokens: Input should be greater than or equal to 0"),
+    "naive time": ({"occurred_at": "2026-01-01T00:00:00"}, "occurred_at: Input should have timezone info"),
+    "too old": ({"occurred_at": "2020-01-01T00:00:00Z"}, "occurred_at: older than the acceptance window"),
+    "future": ({"occurred_at": "2999-01-01T00:00:00Z"}, "occurred_at: more than 5 minutes in the future"),
+    "over-long": ({"model": "m" * 201}, "model: String should have at most 200 characters"),
+    "zero byte": ({"model": "a\x00b"}, "model: String should match pattern"),
+    "half a character": ({"model": "\ud800"}, "event: Invalid JSON"),
+    "huge integer": ({"messages": 10**30}, "messages: Input should be a valid integer"),
+    "no such user": ({"user_id": str(UUID(int=1))}, "user_id: no such user"),
+    "no such agent": ({"agent_id": str(UUID(int=1))}, "agent_id: no such agent"),
+    "not an object": (None, "event: Input should be an object"),
+    "only PostgreSQL refuses": ({"input_tokens": 2**63 - 1, "output_tokens": 1}, "out of range"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_one_bad_event_among_a_thousand(bench: Bench, kind: str) -> None:
+    fields, reason = BAD[kind]
+    good = [event(bench, user_id=user) for user in bench.users[:10] for _ in range(100)][:999]
+    events: list[Any] = [{key: str(value) for key, value in one.items()} for one in good]
+    bad = None if fields is None else {"user_id": str(bench.users[0]), "agent_id": str(bench.agents[0]), **fields}
+    events.insert(500, bad)
+    for one in good:
+        bench.oracle.add(one)
+    bench.xadd(json.dumps(events))
+    assert bench.flush() == Intake(1_000, 999, 0, 1)
+    bench.check()
+    (letter,) = bench.letters()
+    assert reason in letter["reason"]
+    assert (letter["position"], letter["events"]) == (500, 1)
+    if bad is not None and "user_id" not in (fields or {}):
+        assert str(bench.users[0]) in letter["payload"]
+
+
+@pytest.mark.parametrize(
+    ("body", "version", "reason"),
+    [
+        (b"[{", "1", "events: "),
+        (b"\xff\xfe", "1", "events: "),
+        (b"{}", "1", "events: must be a JSON array"),
+        (b"[]", "1", "events: the entry holds no event"),
+        (b"[" * 100_000, "1", "events: "),
+        (b"[]", "2", "v: the entry's version must be 1"),
+    ],
+)
+def test_an_unreadable_entry_is_quarantined_whole(bench: Bench, body: bytes, version: str, reason: str) -> None:
+    bench.publish(event(bench))
+    bench.xadd(body, version, n="7")
+    assert bench.flush() == Intake(8, 1, 0, 7)
+    bench.check()
+    (letter,) = bench.letters()
+    assert reason in letter["reason"]
+    assert letter["events"] == 7
+
+
+def test_an_entry_with_foreign_fields_only(bench: Bench) -> None:
+    bench.redis.xadd("usage:events:{0}", {"hello": "world"})
+    assert bench.flush() == Intake(1, 0, 0, 1)
+    bench.check()
+
+
+def test_a_refused_event_and_its_duplicate(bench: Bench) -> None:
+    stranger = event(bench, user_id=UUID(int=1))
+    bench.publish(stranger, stranger, counted=False)
+    assert bench.flush() == Intake(2, 0, 1, 1)
+    bench.check()
+
+
+def test_two_bad_values_that_fit_alone_but_not_together(bench: Bench) -> None:
+    huge = [event(bench, tokens=2**62) for _ in range(3)]
+    bench.publish(*huge, counted=False)
+    assert bench.flush() == Intake(3, 1, 0, 2)
+    assert bench.resources.store.rows("unbalanced") == []
+
+
+def test_unknown_users_are_created_where_the_setting_says_so(
+    bench: Bench, make_resources: Callable[..., Resources]
+) -> None:
+    bench.publish(event(bench, user_id=uuid4(), agent_id=uuid4()), event(bench, user_id=uuid4()))
+    creator = make_resources(unknown="create").flusher
+    assert sum((creator.flush(shard).intake for shard in range(2)), Intake()) == Intake(2, 2, 0, 0)
+    bench.check()
+
+
+def test_creating_users_is_refused_where_the_platform_owns_them(
+    bench: Bench, make_resources: Callable[..., Resources], database: str
+) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE ROLE platform_owner")
+        try:
+            connection.execute("ALTER TABLE auth.users OWNER TO platform_owner")
+            stranger = uuid4()
+            bench.publish(event(bench, user_id=stranger))
+            creator = make_resources(unknown="create").flusher
+            shard = bench.resources.stream.shard_of(stranger)
+            with pytest.raises(SettingsError, match="USAGE_UNKNOWN=create is not for a platform"):
+                creator.flush(shard)
+        finally:
+            connection.execute("ALTER TABLE auth.users OWNER TO CURRENT_USER")
+            connection.execute("DROP ROLE platform_owner")
+
+
+def test_a_soft_deleted_pair_is_counted_and_stays_deleted(bench: Bench, database: str) -> None:
+    bench.publish(event(bench))
+    bench.flush()
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("UPDATE user_agents SET deleted_at = now()")
+        bench.publish(event(bench))
+        bench.flush()
+        assert connection.execute("SELECT usage_count, deleted_at IS NOT NULL FROM user_agents").fetchall() == [
+            (2, True)
+        ]
+    bench.check()
+
+
+def test_days_are_utc_days(bench: Bench, database: str) -> None:
+    midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    times = [midnight - timedelta(microseconds=1), midnight, midnight - timedelta(days=34)]
+    bench.publish(*[event(bench, occurred_at=when) for when in times])
+    bench.flush()
+    bench.check()
+    with psycopg.connect(database) as connection:
+        days = connection.execute("SELECT day FROM usage_daily ORDER BY day").fetchall()
+    assert [day for (day,) in days] == sorted(when.date() for when in times)
+
+
+def test_the_ledger_holds_the_events_as_they_were_sent(bench: Bench, database: str) -> None:
+    sent = event(bench, messages=3, input_tokens=5, output_tokens=7, cost_usd="0.0000000001", success=False, model="m")
+    bench.publish(sent)
+    bench.flush()
+    with psycopg.connect(database) as connection:
+        row = connection.execute(
+            "SELECT event_id, occurred_at, type, messages, tokens, cost_usd, success, model FROM usage_events"
+        ).fetchone()
+    assert row == (sent["event_id"], NOW, "usage", 3, 12, Decimal("0.0000000001"), False, "m")

@@ -1,0 +1,191 @@
+"""The publisher against a healthy, a refusing, a hanging, a full and a restarted Redis."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+import redis
+
+from tests.helpers import eventually
+from worker.embedded import EmbeddedValkey
+from worker.publisher import UsagePublisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+USER, AGENT = uuid4(), uuid4()
+
+
+def entries(client: redis.Redis) -> list[dict[bytes, bytes]]:
+    found: Any = [fields for shard in range(2) for _, fields in client.xrange(f"usage:events:{{{shard}}}")]  # type: ignore[union-attr]
+    return list(found)
+
+
+def events_in(client: redis.Redis) -> int:
+    return sum(int(fields[b"n"]) for fields in entries(client))
+
+
+@contextmanager
+def hanging_server() -> Iterator[str]:
+    """Accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+
+
+def refusing_url() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return f"redis://127.0.0.1:{port}/0"
+
+
+def test_events_are_packed(redis_url: str, redis_client: redis.Redis) -> None:
+    with UsagePublisher(redis_url, linger=0.05) as publisher:
+        for _ in range(1_200):
+            assert isinstance(publisher.track(USER, AGENT, input_tokens=1), UUID)
+        assert publisher.flush()
+        stats = publisher.stats()
+    assert (stats.accepted, stats.sent, stats.buffered, stats.dropped, stats.refused) == (1_200, 1_200, 0, 0, 0)
+    assert events_in(redis_client) == 1_200
+    assert len(entries(redis_client)) < 20
+
+
+def test_one_user_stays_on_one_shard(redis_url: str, redis_client: redis.Redis) -> None:
+    with UsagePublisher(redis_url) as publisher:
+        for _ in range(50):
+            publisher.track(USER, uuid4())
+    lengths = [redis_client.xlen(f"usage:events:{{{shard}}}") for shard in range(2)]
+    assert sorted(bool(length) for length in lengths) == [False, True]
+
+
+def test_ratings(redis_url: str, redis_client: redis.Redis) -> None:
+    with UsagePublisher(redis_url) as publisher:
+        publisher.rate(USER, AGENT, 4.5)
+    (entry,) = entries(redis_client)
+    assert b'"type":"rating"' in entry[b"events"]
+    assert b'"rating":"4.5"' in entry[b"events"]
+
+
+def test_bad_fields_are_refused_and_counted_never_raised(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with UsagePublisher(redis_url) as publisher, caplog.at_level(logging.WARNING):
+        assert publisher.track("not a uuid", AGENT) is None
+        assert publisher.track(USER, AGENT, cost_usd="-1") is None
+        assert publisher.track(USER, AGENT, event_id="my-key") is None
+        assert publisher.stats().refused == 3
+    assert "user_id: Input should be a valid UUID" in caplog.text
+
+
+@pytest.mark.parametrize("state", ["refusing", "hanging"])
+def test_the_request_never_waits(state: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Compared with the same calls while nothing is being sent at all, so that the machine's speed does not matter."""
+    with hanging_server() as hanging:
+        publisher = UsagePublisher(hanging if state == "hanging" else refusing_url(), linger=0)
+        longest = 0.0
+        for _ in range(2_000):
+            started = time.perf_counter()
+            assert publisher.track(USER, AGENT) is not None
+            longest = max(longest, time.perf_counter() - started)
+        # A connection attempt takes a socket timeout of 5 s here; a call that did I/O would show it.
+        assert longest < 1
+        assert publisher.stats().buffered == 2_000
+        started = time.perf_counter()
+        with caplog.at_level(logging.ERROR):
+            publisher.close(timeout=0.2)
+        assert time.perf_counter() - started < 3
+    assert publisher.stats().dropped == 2_000
+    assert "2000 events dropped at close" in caplog.text
+
+
+def test_what_the_bound_drops_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    publisher = UsagePublisher(refusing_url(), buffer_bytes=2_000)
+    with caplog.at_level(logging.ERROR):
+        results = [publisher.track(USER, AGENT) for _ in range(100)]
+    stats = publisher.stats()
+    assert results.count(None) == stats.dropped > 0
+    assert stats.buffered == 100 - stats.dropped > 0
+    assert "the buffer is full" in caplog.text
+    publisher.close(timeout=0)
+
+
+def test_a_closed_publisher_drops_and_says_so(redis_url: str) -> None:
+    publisher = UsagePublisher(redis_url)
+    publisher.close()
+    assert publisher.track(USER, AGENT) is None
+    assert publisher.stats().dropped == 1
+
+
+def test_it_goes_on_when_redis_comes_back(server_folder: Path) -> None:
+    with EmbeddedValkey(server_folder / "comes-back") as server, UsagePublisher(server.url(), linger=0) as publisher:
+        publisher.track(USER, AGENT)
+        assert publisher.flush()
+        server.stop()
+        for _ in range(10):
+            publisher.track(USER, AGENT)
+        eventually(lambda: publisher.stats().holding)
+        server.start()
+        assert publisher.flush(30)
+        assert publisher.stats().sent == 11
+        assert publisher.stats().holding == ""
+
+
+def test_it_holds_back_before_redis_is_full(server_folder: Path) -> None:
+    with (
+        EmbeddedValkey(server_folder / "full", {"maxmemory-policy": "noeviction"}) as server,
+        redis.Redis.from_url(server.url()) as client,
+        UsagePublisher(server.url(), linger=0) as publisher,
+    ):
+        used: Any = client.info("memory")
+        client.config_set("maxmemory", int(used["used_memory"] / 0.85))
+        publisher.track(USER, AGENT)
+        assert "its memory is" in eventually(lambda: publisher.stats().holding)
+        assert client.xlen("usage:events:{0}") == client.xlen("usage:events:{1}") == 0
+        client.config_set("maxmemory", 0)
+        assert publisher.flush(30)
+        assert publisher.stats().sent == 1
+
+
+def test_a_forked_child_sends_its_own_events_only(redis_url: str, redis_client: redis.Redis) -> None:
+    publisher = UsagePublisher(redis_url, linger=60)
+    publisher.track(USER, AGENT)
+    child = os.fork()
+    if child == 0:
+        publisher.track(USER, AGENT)
+        os._exit(0 if publisher.flush() and publisher.stats().sent == 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert publisher.flush()
+    publisher.close()
+    assert events_in(redis_client) == 2
+
+
+def test_leaving_the_program_sends_what_is_buffered(redis_url: str, redis_client: redis.Redis) -> None:
+    program = """if True:
+        import sys, uuid
+        from worker import UsagePublisher
+        publisher = UsagePublisher(sys.argv[1], linger=60)
+        publisher.track(uuid.uuid4(), uuid.uuid4())
+    """
+    subprocess.run([sys.executable, "-c", program, redis_url], check=True, timeout=60)
+    assert events_in(redis_client) == 1
+
+
+def test_the_publisher_loads_neither_celery_nor_psycopg() -> None:
+    program = "import sys, worker; sys.exit(bool({'celery', 'kombu', 'psycopg', 'psycopg_pool'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_given_identity_and_time_travel_unchanged(redis_url: str, redis_client: redis.Redis) -> None:
+    now = datetime.now(UTC)
+    with UsagePublisher(redis_url) as publisher:
+        assert publisher.track(USER, AGENT, event_id="order-7", occurred_at=now) == "order-7"
+    (entry,) = entries(redis_client)
+    assert b'"event_id":"order-7"' in entry[b"events"]

@@ -1,0 +1,106 @@
+"""What an event may say, and with which words it is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
+
+from worker.errors import EventRefusedError
+from worker.events import KEY_NAMESPACE, Event, Window, make_event, record_of
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+WINDOW = Window.around(NOW, timedelta(days=35))
+USER, AGENT = UUID(int=1), UUID(int=2)
+
+
+def event(**fields: Any) -> Event:
+    return make_event(
+        {"user_id": USER, "agent_id": AGENT, "occurred_at": NOW, "event_id": UUID(int=3)} | fields, WINDOW
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"user_id": "me"}, "user_id: Input should be a valid UUID"),
+        ({"agent_id": None}, "agent_id: UUID input should be"),
+        ({"messages": -1}, "messages: Input should be greater than or equal to 0"),
+        ({"messages": 1_000_001}, "messages: Input should be less than or equal to 1000000"),
+        ({"messages": "many"}, "messages: Input should be a valid integer"),
+        ({"input_tokens": -1}, "input_tokens: Input should be greater"),
+        ({"tokens": 2**63}, "tokens: Input should be less"),
+        ({"cost_usd": "-0.1"}, "cost_usd: Input should be greater"),
+        ({"cost_usd": "1000000.01"}, "cost_usd: Input should be less"),
+        ({"cost_usd": "0.00000000001"}, "cost_usd: Decimal input should have no more than 10 decimal places"),
+        ({"cost_usd": "NaN"}, "cost_usd: Input should be a finite number"),
+        ({"response_time_ms": 86_400_001}, "response_time_ms: Input should be less"),
+        ({"model": "m" * 201}, "model: String should have at most 200 characters"),
+        ({"model": "a\x00b"}, "model: String should match pattern"),
+        ({"event_id": "k" * 256}, "event_id: "),
+        (
+            {"event_id": "order-7", "occurred_at": None},
+            "occurred_at: must be given with an idempotency key of your own",
+        ),
+        ({"occurred_at": datetime(2026, 3, 1, 12)}, "occurred_at: Input should have timezone info"),  # noqa: DTZ001
+        (
+            {"occurred_at": NOW - timedelta(days=35, seconds=1)},
+            "occurred_at: older than the acceptance window (35 days)",
+        ),
+        ({"occurred_at": NOW + timedelta(minutes=5, seconds=1)}, "occurred_at: more than 5 minutes in the future"),
+        ({"rating": "4"}, "rating: goes with type rating, and only with it"),
+        ({"type": "rating"}, "rating: goes with type rating, and only with it"),
+        ({"type": "rating", "rating": "5.1"}, "rating: Input should be less than or equal to 5"),
+        ({"type": "click"}, "type: Input should be 'usage' or 'rating'"),
+    ],
+)
+def test_refusals_name_the_field_and_the_reason(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(EventRefusedError) as refused:
+        event(**fields)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_refusals_quote_no_values() -> None:
+    with pytest.raises(EventRefusedError) as refused:
+        event(model="hunter2" * 40, user_id="hunter2")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_defaults() -> None:
+    record = record_of(event(input_tokens=3, output_tokens=4), UUID(int=9), 0, NOW)
+    assert (record.messages, record.tokens, record.success) == (1, 7, True)
+    assert (record.cost_usd, record.response_time_ms, record.conversation_id, record.rating) == (None,) * 4
+
+
+def test_tokens_given_win_over_the_sum() -> None:
+    assert record_of(event(input_tokens=3, output_tokens=4, tokens=5), UUID(int=9), 0, NOW).tokens == 5
+
+
+def test_cost_is_decimal_to_the_last_digit() -> None:
+    assert event(cost_usd="0.0000000001").cost_usd == Decimal("0.0000000001")
+
+
+def test_publisher_side_identity_is_a_uuid7_of_now() -> None:
+    made = make_event({"user_id": USER, "agent_id": AGENT}, Window.around(datetime.now(UTC), timedelta(days=1)))
+    assert isinstance(made.event_id, UUID)
+    assert made.event_id.version == 7
+    assert made.occurred_at is not None
+
+
+def test_a_key_of_the_application_becomes_the_same_uuid5_every_time() -> None:
+    record = record_of(event(event_id="order-7"), UUID(int=9), 0, NOW)
+    assert record.event_id == uuid5(KEY_NAMESPACE, "order-7")
+
+
+def test_an_event_without_identity_takes_it_from_its_entry() -> None:
+    bare = Event(user_id=USER, agent_id=AGENT)
+    first, again = (record_of(bare, UUID(int=9), 4, NOW) for _ in range(2))
+    other = record_of(bare, UUID(int=9), 5, NOW)
+    assert first[:2] == again[:2]
+    assert first.event_id != other.event_id
+    assert first.occurred_at == NOW
