@@ -1,4 +1,41 @@
 -- version: 4.0.0
+-- As it is in 3.0.0; the ledger that 4.0.0's writes is about to go.
+CREATE OR REPLACE FUNCTION public.track_agent_usage(
+    p_user_id uuid,
+    p_agent_id uuid,
+    p_success boolean DEFAULT true,
+    p_tokens bigint DEFAULT 0,
+    p_cost numeric DEFAULT 0,
+    p_response_time integer DEFAULT NULL
+) RETURNS void LANGUAGE sql SET search_path = '' AS $body$
+    INSERT INTO public.user_agents AS ua (
+        user_id, agent_id, usage_count, message_count, success_count, error_count, total_tokens_used, total_cost_usd,
+        avg_response_time_ms, first_used_at, last_used_at
+    )
+    VALUES (
+        p_user_id, p_agent_id, 1, 1,
+        CASE WHEN coalesce(p_success, true) THEN 1 ELSE 0 END, CASE WHEN coalesce(p_success, true) THEN 0 ELSE 1 END,
+        coalesce(p_tokens, 0), coalesce(p_cost, 0), p_response_time, now(), now()
+    )
+    ON CONFLICT (user_id, agent_id) DO UPDATE SET
+        usage_count = ua.usage_count + 1,
+        message_count = ua.message_count + 1,
+        success_count = ua.success_count + excluded.success_count,
+        error_count = ua.error_count + excluded.error_count,
+        total_tokens_used = ua.total_tokens_used + excluded.total_tokens_used,
+        total_cost_usd = ua.total_cost_usd + excluded.total_cost_usd,
+        avg_response_time_ms = CASE
+            WHEN excluded.avg_response_time_ms IS NULL THEN ua.avg_response_time_ms
+            WHEN ua.avg_response_time_ms IS NULL THEN excluded.avg_response_time_ms
+            ELSE round(
+                (ua.avg_response_time_ms::numeric * ua.usage_count + excluded.avg_response_time_ms)
+                / (ua.usage_count + 1)
+            )
+        END,
+        first_used_at = coalesce(ua.first_used_at, excluded.first_used_at),
+        last_used_at = greatest(ua.last_used_at, excluded.last_used_at)
+$body$;
+
 DROP TRIGGER user_agents_forget_children ON public.user_agents;
 DROP FUNCTION public.user_agents_forget_children();
 DROP TABLE public.usage_dead_letters, public.usage_intake, public.usage_entries, public.user_agent_conversations,

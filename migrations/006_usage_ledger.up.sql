@@ -147,3 +147,69 @@ REVOKE ALL ON public.usage_events, public.usage_daily, public.user_agent_convers
     public.usage_intake, public.usage_dead_letters FROM PUBLIC, anon, authenticated;
 GRANT SELECT ON public.usage_events, public.usage_daily, public.user_agent_conversations, public.usage_entries,
     public.usage_intake, public.usage_dead_letters TO service_role;
+
+-- The same door as in 3.0.0, but what comes in by it is in the ledger and the roll-up, too. The caller may not write
+-- those, so the function is SECURITY DEFINER and asks itself what row-level security asked before: for whom?
+CREATE OR REPLACE FUNCTION public.track_agent_usage(
+    p_user_id uuid,
+    p_agent_id uuid,
+    p_success boolean DEFAULT true,
+    p_tokens bigint DEFAULT 0,
+    p_cost numeric DEFAULT 0,
+    p_response_time integer DEFAULT NULL
+) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $body$
+DECLARE
+    v_caller name := coalesce(nullif(current_setting('role', true), 'none'), session_user);
+    v_day date := (now() AT TIME ZONE 'UTC')::date;
+    v_successes integer := CASE WHEN coalesce(p_success, true) THEN 1 ELSE 0 END;
+    v_samples integer := CASE WHEN p_response_time IS NULL THEN 0 ELSE 1 END;
+BEGIN
+    IF p_user_id IS DISTINCT FROM auth.uid() AND v_caller <> current_user
+       AND NOT pg_has_role(v_caller, 'service_role', 'MEMBER') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'track_agent_usage: this is not your user';
+    END IF;
+    PERFORM public.usage_events_ensure_day(v_day);
+    INSERT INTO public.usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens,
+                                     output_tokens, tokens, cost_usd, response_time_ms, success)
+    VALUES (gen_random_uuid(), now(), 'usage', p_user_id, p_agent_id, 1, 0, 0, coalesce(p_tokens, 0), p_cost,
+            p_response_time, v_successes = 1);
+    INSERT INTO public.user_agents AS ua (
+        user_id, agent_id, usage_count, message_count, success_count, error_count, total_tokens_used, total_cost_usd,
+        response_time_total_ms, response_time_samples, avg_response_time_ms, first_used_at, last_used_at
+    )
+    VALUES (
+        p_user_id, p_agent_id, 1, 1, v_successes, 1 - v_successes, coalesce(p_tokens, 0), coalesce(p_cost, 0),
+        coalesce(p_response_time, 0), v_samples, p_response_time, now(), now()
+    )
+    ON CONFLICT (user_id, agent_id) DO UPDATE SET
+        usage_count = ua.usage_count + 1,
+        message_count = ua.message_count + 1,
+        success_count = ua.success_count + excluded.success_count,
+        error_count = ua.error_count + excluded.error_count,
+        total_tokens_used = ua.total_tokens_used + excluded.total_tokens_used,
+        total_cost_usd = ua.total_cost_usd + excluded.total_cost_usd,
+        response_time_total_ms = ua.response_time_total_ms + excluded.response_time_total_ms,
+        response_time_samples = ua.response_time_samples + excluded.response_time_samples,
+        avg_response_time_ms = round((ua.response_time_total_ms + excluded.response_time_total_ms)::numeric
+                                     / nullif(ua.response_time_samples + excluded.response_time_samples, 0)),
+        first_used_at = least(ua.first_used_at, excluded.first_used_at),
+        last_used_at = greatest(ua.last_used_at, excluded.last_used_at);
+    INSERT INTO public.usage_daily AS d (
+        user_id, agent_id, day, usage_count, message_count, success_count, error_count, total_tokens_used,
+        total_cost_usd, response_time_total_ms, response_time_samples
+    )
+    VALUES (
+        p_user_id, p_agent_id, v_day, 1, 1, v_successes, 1 - v_successes, coalesce(p_tokens, 0), coalesce(p_cost, 0),
+        coalesce(p_response_time, 0), v_samples
+    )
+    ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
+        usage_count = d.usage_count + 1,
+        message_count = d.message_count + 1,
+        success_count = d.success_count + excluded.success_count,
+        error_count = d.error_count + excluded.error_count,
+        total_tokens_used = d.total_tokens_used + excluded.total_tokens_used,
+        total_cost_usd = d.total_cost_usd + excluded.total_cost_usd,
+        response_time_total_ms = d.response_time_total_ms + excluded.response_time_total_ms,
+        response_time_samples = d.response_time_samples + excluded.response_time_samples;
+END
+$body$;
