@@ -11,7 +11,7 @@ import os
 import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import psycopg
 import pytest
@@ -58,7 +58,7 @@ class GivenPostgres:
         return find_postgres(None, self._programs).path.parent
 
     def url(self, database: str = "") -> str:
-        return self._url._replace(path=f"/{database}" if database else self._url.path).geturl()
+        return _joined(self._url, f"/{database}" if database else self._url.path, self._url.query)
 
 
 class GivenValkey:
@@ -69,8 +69,8 @@ class GivenValkey:
 
     def url(self, db: int = 0) -> str:
         if self._url.scheme == "unix":
-            return self._url._replace(query=f"db={db}").geturl()
-        return self._url._replace(path=f"/{db}").geturl()
+            return _joined(self._url, self._url.path, f"db={db}")
+        return _joined(self._url, f"/{db}", self._url.query)
 
 
 @pytest.fixture(scope="session")
@@ -138,6 +138,11 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     """A client of the database of `redis_url`; answers are bytes."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
+
+
+def _joined(url: SplitResult, path: str, query: str) -> str:
+    # geturl() would drop the slashes of an empty host, which sockets have.
+    return f"{url.scheme}://{url.netloc}{path}{'?' if query else ''}{query}"
 
 
 @contextmanager
