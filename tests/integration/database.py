@@ -1,0 +1,43 @@
+"""What the tests of the schema share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from worker.migrate.connection import connect
+from worker.migrate.verify import catalogue
+
+if TYPE_CHECKING:
+    from worker.migrate.verify import Fact
+
+
+def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode(), parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def schema(url: str) -> set[Fact]:
+    """The catalogue without what a way down keeps aside, and without roles, which are the cluster's."""
+    with connect(url) as connection:
+        facts = catalogue(connection)
+    return {fact for fact in facts if fact.kind != "role" and "_kept_3_0_0" not in (fact.belongs_to or "")}
+
+
+def add_pair(url: str) -> str:
+    """A user, an agent and their row; returns the id of the row."""
+    query = """
+        WITH u AS (INSERT INTO auth.users (email) VALUES ('a@example.org') RETURNING id),
+            a AS (INSERT INTO public.agents (name) VALUES ('helper') RETURNING id)
+        SELECT u.id, a.id FROM u, a
+    """
+    user_id, agent_id = run(url, query)[0]
+    row = run(
+        url,
+        "INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s) RETURNING id::text",
+        user_id,
+        agent_id,
+    )
+    return str(row[0][0])

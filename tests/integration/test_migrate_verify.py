@@ -1,0 +1,141 @@
+"""Verification names what is missing, different or unexpected."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.database import run
+from worker.errors import SchemaError
+from worker.migrate import Runner
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "name", "problem"),
+    [
+        ("ALTER TABLE user_agents DROP COLUMN notes CASCADE", "column", "user_agents.notes", "missing"),
+        (
+            "ALTER TABLE user_agents ALTER quick_notes SET NOT NULL",
+            "column",
+            "user_agents.quick_notes",
+            "is text not null, expected text",
+        ),
+        (
+            "ALTER TABLE user_agents ALTER status SET DEFAULT 'paused'",
+            "column",
+            "user_agents.status",
+            "is text not null default 'paused'::text, expected text not null default 'active'::text",
+        ),
+        (
+            "DROP VIEW user_agents_with_details CASCADE; ALTER TABLE user_agents ALTER sort_order TYPE bigint",
+            "column",
+            "user_agents.sort_order",
+            "is bigint",
+        ),
+        ("ALTER TABLE user_agents ADD extra int", "column", "user_agents.extra", "unexpected: integer"),
+        ("DROP INDEX idx_user_agents_team", "index", "idx_user_agents_team", "missing"),
+        (
+            "DROP INDEX idx_user_agents_team; CREATE INDEX idx_user_agents_team ON user_agents (id)",
+            "index",
+            "idx_user_agents_team",
+            "is CREATE INDEX",
+        ),
+        (
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_user_agents_team'::regclass",
+            "index",
+            "idx_user_agents_team",
+            "is invalid CREATE INDEX",
+        ),
+        ("CREATE INDEX slow ON user_agents (total_tokens_used)", "index", "slow", "unexpected: CREATE INDEX"),
+        (
+            "ALTER TABLE user_agents DROP CONSTRAINT user_agents_status_check",
+            "constraint",
+            "user_agents.user_agents_status_check",
+            "missing",
+        ),
+        (
+            "DROP POLICY user_agents_delete_own ON user_agents",
+            "policy",
+            "user_agents.user_agents_delete_own",
+            "missing",
+        ),
+        (
+            "ALTER POLICY user_agents_select_own ON user_agents USING (true)",
+            "policy",
+            "user_agents.user_agents_select_own",
+            "is select to authenticated using true",
+        ),
+        (
+            "CREATE POLICY open ON user_agents FOR SELECT TO anon USING (true)",
+            "policy",
+            "user_agents.open",
+            "unexpected: select to anon",
+        ),
+        (
+            "ALTER TABLE user_agents DISABLE ROW LEVEL SECURITY",
+            "table",
+            "user_agents",
+            "row-level security off",
+        ),
+        (
+            "ALTER FUNCTION restore_user_agent SECURITY DEFINER",
+            "function",
+            "restore_user_agent(p_user_id uuid, p_agent_id uuid)",
+            "security definer",
+        ),
+        (
+            "ALTER FUNCTION restore_user_agent RESET search_path",
+            "function",
+            "restore_user_agent(p_user_id uuid, p_agent_id uuid)",
+            "security invoker, body",
+        ),
+        (
+            "CREATE FUNCTION add_user_agent(uuid) RETURNS void LANGUAGE sql AS ''",
+            "function",
+            "add_user_agent(uuid)",
+            "unexpected",
+        ),
+        (
+            "GRANT EXECUTE ON FUNCTION restore_user_agent TO PUBLIC",
+            "grant",
+            "function restore_user_agent(p_user_id uuid, p_agent_id uuid) to public",
+            "unexpected: execute",
+        ),
+        ("GRANT SELECT ON user_agents TO anon", "grant", "table user_agents to anon", "unexpected: select"),
+        (
+            "ALTER VIEW user_recent_agents RESET (security_invoker)",
+            "view",
+            "user_recent_agents",
+            "is view, query",
+        ),
+        (
+            "ALTER VIEW user_recent_agents RENAME COLUMN agent_name TO name",
+            "view",
+            "user_recent_agents",
+            "expected view",
+        ),
+        ("DROP VIEW user_popular_agents", "view", "user_popular_agents", "missing"),
+        (
+            "ALTER TABLE user_agents DISABLE TRIGGER user_agents_updated_at",
+            "trigger",
+            "user_agents.user_agents_updated_at",
+            "is disabled",
+        ),
+        (
+            "DROP TRIGGER user_agents_auto_quality ON user_agents",
+            "trigger",
+            "user_agents.user_agents_auto_quality",
+            "missing",
+        ),
+    ],
+)
+def test_verify_names_each_deviation(database: str, damage: str, kind: str, name: str, problem: str) -> None:
+    runner = Runner(database)
+    before = runner.verify()
+    run(database, damage)
+    found = [deviation for deviation in runner.verify() if deviation not in before]
+    assert [d for d in found if (d.kind, d.object) == (kind, name) and problem in d.problem], found
+
+
+def test_verify_of_an_empty_database_says_what_to_do(empty_database: str) -> None:
+    with pytest.raises(SchemaError, match="nothing is installed; run usage-worker migrate up"):
+        Runner(empty_database).verify()
