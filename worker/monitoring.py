@@ -6,6 +6,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
 from worker.migrate import schema_version
 
 if TYPE_CHECKING:
@@ -22,9 +25,13 @@ BEAT_SILENCE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One look at the system; rates are events per second over the second that the look took."""
+    """One look at the system; rates are events per second over the second that the look took.
+
+    `redis_memory` is the share of Redis' `maxmemory` in use, 0 where there is no limit.
+    """
 
     backlog: dict[int, Backlog]
+    redis_memory: float
     workers: list[str]
     beat_seconds: float | None
     schema: str | None
@@ -56,13 +63,23 @@ def look(control: Control, resources: Resources) -> Status:
     backlog = {shard: stream.backlog(shard) for shard in range(stream.shards)}
     version = schema_version(resources.settings.require_database())
     before, started = store.intake_totals(), time.monotonic()
-    replies = control.ping(timeout=PING_SECONDS)
+    workers = _answering(control)
     totals = store.intake_totals()
     return Status(
         backlog=backlog,
-        workers=sorted(name for reply in replies for name in reply),
+        redis_memory=stream.memory_used(),
+        workers=workers,
         beat_seconds=stream.beat_age(),
         schema=version,
         totals=totals,
         applied_per_second=(totals.applied - before.applied) / (time.monotonic() - started),
     )
+
+
+def _answering(control: Control) -> list[str]:
+    """The workers that answer; nobody does where Redis is full, which is when this look is needed most."""
+    try:
+        replies = control.ping(timeout=PING_SECONDS)
+    except (OperationalError, RedisError):
+        return []
+    return sorted(name for reply in replies for name in reply)

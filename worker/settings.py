@@ -45,6 +45,11 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, url: str) -> str:
+        try:
+            urlsplit(url).port  # noqa: B018 - reading it is the check
+        except ValueError:
+            # What stands there may be part of a password, and is not quoted.
+            raise ValueError("its port is no number; write / # ? @ in a password as %2F %23 %3F %40") from None
         return _checked_scheme(url, REDIS_SCHEMES)
 
     @property

@@ -11,11 +11,11 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import NAMESPACE_OID, uuid5
 
-from worker.errors import EventRefusedError
+from worker.errors import SettingsError
 from worker.events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from typing import TextIO
 
 
@@ -27,17 +27,38 @@ class Line(NamedTuple):
     problem: str = ""
 
 
-def read_lines(file: TextIO, *, is_csv: bool) -> Iterator[Line]:
-    """The lines of a file; an empty CSV cell is an unknown value."""
-    if is_csv:
-        reader = csv.DictReader(file)
-        for row in reader:
-            # Surplus cells stand under None; a missing column must be a problem, not a silent default.
-            if None in row or None in row.values():
-                yield Line(reader.line_num, {}, "has another number of columns than the header")
-            else:
-                yield Line(reader.line_num, {name: cell for name, cell in row.items() if cell != ""})
-        return
+def read_lines(file: TextIO, *, is_csv: bool, wanted: Collection[str] = ()) -> Iterator[Line]:
+    """The lines of a file; an empty CSV cell is an unknown value, which is None.
+
+    Raises:
+        SettingsError: the CSV file has no header line, or that lacks one of the columns `wanted`.
+    """
+    return _csv_lines(file, wanted) if is_csv else _json_lines(file)
+
+
+def _csv_lines(file: TextIO, wanted: Collection[str]) -> Iterator[Line]:
+    reader = csv.DictReader(file)
+    names = reader.fieldnames
+    if not names:
+        raise SettingsError("the file has no header line")
+    if absent := [name for name in wanted if name not in names]:
+        raise SettingsError(f"--map: no column {absent[0]}; there are {', '.join(names)}")
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield Line(reader.line_num, {}, f"is not CSV: {error}")
+            continue
+        if row is None:
+            return
+        # Surplus cells stand under None; a missing column must be a problem, not a silent default.
+        if None in row or None in row.values():
+            yield Line(reader.line_num, {}, "has another number of columns than the header")
+        else:
+            yield Line(reader.line_num, {name: cell or None for name, cell in row.items()})
+
+
+def _json_lines(file: TextIO) -> Iterator[Line]:
     for number, text in enumerate(file, start=1):
         if text.strip():
             yield _json_line(number, text)
@@ -48,6 +69,8 @@ def _json_line(number: int, text: str) -> Line:
         fields = json.loads(text, parse_float=str)
     except ValueError as error:
         return Line(number, {}, f"is not JSON: {error}")
+    except RecursionError:
+        return Line(number, {}, "is not JSON that anybody can read: too deeply nested")
     return Line(number, fields) if isinstance(fields, dict) else Line(number, {}, "is not a JSON object")
 
 
@@ -57,7 +80,8 @@ class Reading:
 
     `columns` maps event fields to the file's names (columns that are then neither mapped nor event fields are left
     out); `constants` are given to every event; `assume_utc` reads times without a zone as UTC; `start_at` moves all
-    times so that the first event happens then; `draw_pairs` draws user and agent from so many pairs.
+    times so that the first event happens then; `draw_pairs` draws user and agent from so many pairs. Values that the
+    file does not know (an empty cell, null) are left out.
     """
 
     columns: dict[str, str]
@@ -71,39 +95,47 @@ class Reading:
         pairs = _zipf_pairs(self.draw_pairs) if self.draw_pairs else None
         shift: timedelta | None = None
         for line in lines:
-            fields = self._rename(line.fields) | self.constants
-            if pairs:
-                fields["user_id"], fields["agent_id"] = next(pairs)
+            # Drawn for bad lines, too: repairing one must not give the others new identities.
+            drawn = dict(zip(("user_id", "agent_id"), next(pairs), strict=True)) if pairs else {}
             try:
+                fields = self._rename(line) | self.constants | drawn
                 when = self._time(fields)
-            except ValueError as error:
-                yield Line(line.number, fields, line.problem or f"occurred_at: {error}")
+                if when is not None:
+                    if shift is None:
+                        shift = self.start_at - when if self.start_at else timedelta()
+                    fields["occurred_at"] = when + shift
+            except (ValueError, OverflowError) as error:
+                yield line._replace(problem=str(error))
                 continue
             if when is not None:
-                if shift is None:
-                    shift = self.start_at - when if self.start_at else timedelta()
-                fields["occurred_at"] = when + shift
                 # Published twice, a recording counts once: the place and the text of a line are its identity.
                 fields.setdefault("event_id", str(uuid5(NAMESPACE_OID, f"{line.number} {sorted(fields.items())}")))
-            yield Line(line.number, fields, line.problem)
+            yield Line(line.number, fields)
 
-    def _rename(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def _rename(self, line: Line) -> dict[str, Any]:
+        """The line's known values under the names of the event's fields."""
+        if line.problem:
+            raise ValueError(line.problem)
+        known = {name: cell for name, cell in line.fields.items() if cell is not None}
         if not self.columns:
-            return dict(fields)
-        if absent := [column for column in self.columns.values() if fields and column not in fields]:
-            raise EventRefusedError(f"--map: no column {absent[0]}; there are {', '.join(fields)}")
+            return known
+        if absent := [column for column in self.columns.values() if column not in line.fields]:
+            raise ValueError(f"has no field {absent[0]}, which --map names")
         taken = set(self.columns.values())
-        kept = {name: cell for name, cell in fields.items() if name in Event.model_fields and name not in taken}
-        return kept | {name: fields[column] for name, column in self.columns.items() if column in fields}
+        kept = {name: cell for name, cell in known.items() if name in Event.model_fields and name not in taken}
+        return kept | {name: known[column] for name, column in self.columns.items() if column in known}
 
     def _time(self, fields: dict[str, Any]) -> datetime | None:
         text = fields.get("occurred_at")
         if text is None:
             return None
-        when = datetime.fromisoformat(str(text))
+        try:
+            when = datetime.fromisoformat(str(text))
+        except ValueError:
+            raise ValueError("occurred_at: is not a time; write it like 2026-01-31T23:59:59Z") from None
         if when.tzinfo is None:
             if not self.assume_utc:
-                raise ValueError("has no time zone; --assume-utc reads it as UTC")
+                raise ValueError("occurred_at: has no time zone; --assume-utc reads it as UTC")
             when = when.replace(tzinfo=UTC)
         return when
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, TypedDict
 
 import typer
 from rich.console import Console
@@ -15,16 +14,29 @@ from rich.progress import Progress
 
 from worker.cli.lines import Line, Reading, read_lines
 from worker.errors import EventRefusedError, SettingsError, StreamUnavailableError
-from worker.events import Window, make_event
+from worker.events import Event, Window, make_event
+from worker.logs import configure_logs
 from worker.publisher import UsagePublisher
 from worker.settings import load_settings
+from worker.stream import EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import timedelta
 
 # Waiting for Redis this often keeps the publisher's buffer far from its bound, where it would drop events.
 FLUSH_EVERY = 10_000
 FLUSH_SECONDS = 60.0
+
+
+class _Text(TypedDict):
+    encoding: str
+    errors: str
+    newline: str
+
+
+# Spreadsheets put a byte order mark first; bytes that are not UTF-8 become the problem of their line alone.
+TEXT = _Text(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 File = Annotated[str, typer.Argument(metavar="FILE|-", help="NDJSON, or *.csv with a header line; - reads NDJSON.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="The input is CSV, whatever it is called.")]
@@ -60,25 +72,31 @@ def publish(
     A line with a time but without event_id takes its identity from its place and text: published again, the same file
     counts nothing twice.
     """
+    settings = load_settings()
+    configure_logs(settings)
     reading = Reading(
-        dict(map(_assignment, columns or [])),
-        dict(map(_assignment, constants or [])),
+        dict(_assignment("--map", text) for text in columns or []),
+        dict(_assignment("--set", text) for text in constants or []),
         assume_utc,
         start_at.replace(tzinfo=UTC) if start_at else None,
         draw_pairs,
     )
+    with closing(EventStream(settings.redis_url, settings.stream_shards)) as stream:
+        stream.memory_used()  # the publisher would wait for a Redis that is not there
     with _opened(file) as source, UsagePublisher() as publisher:
-        sent, bad = _publish(publisher, reading.events(read_lines(source, is_csv=csv or file.endswith(".csv"))))
+        lines = read_lines(source, is_csv=csv or Path(file).suffix.lower() == ".csv", wanted=reading.columns.values())
+        sent, bad = _publish(publisher, reading.events(lines), settings.accept_window)
         _await_sent(publisher)
     typer.echo(json.dumps({"sent": sent, "bad": bad}) if as_json else f"{sent} events sent, {bad} bad lines")
     if bad:
         raise typer.Exit(1)
 
 
-def _publish(publisher: UsagePublisher, lines: Iterator[Line]) -> tuple[int, int]:
-    window = Window.around(datetime.now(UTC), load_settings().accept_window)
+def _publish(publisher: UsagePublisher, lines: Iterator[Line], accept_window: timedelta) -> tuple[int, int]:
     sent = bad = 0
     for line in lines:
+        # Asked for every line: a pipe may stay open for days.
+        window = Window.around(datetime.now(UTC), accept_window)
         try:
             if line.problem:
                 raise EventRefusedError(line.problem)
@@ -87,7 +105,8 @@ def _publish(publisher: UsagePublisher, lines: Iterator[Line]) -> tuple[int, int
             bad += 1
             typer.echo(f"line {line.number}: {error}", err=True)
             continue
-        publisher.send(event)
+        while not publisher.send(event):
+            _await_sent(publisher)
         sent += 1
         if sent % FLUSH_EVERY == 0:
             _await_sent(publisher)
@@ -96,28 +115,37 @@ def _publish(publisher: UsagePublisher, lines: Iterator[Line]) -> tuple[int, int
 
 def _await_sent(publisher: UsagePublisher) -> None:
     if not publisher.flush(FLUSH_SECONDS):
-        raise StreamUnavailableError(publisher.stats().holding or f"not everything was sent in {FLUSH_SECONDS:.0f} s")
+        raise StreamUnavailableError(
+            f"{publisher.stats().buffered} events were not taken in {FLUSH_SECONDS:.0f} s; publish the file again when"
+            " it is there: lines with a time are not counted twice"
+        )
 
 
 @contextmanager
 def _opened(file: str) -> Iterator[TextIO]:
     """The file as text, with a progress bar on a terminal."""
     if file == "-":
-        yield sys.stdin
+        # Not closed: standard input is not ours.
+        with open(0, **TEXT, closefd=False) as source:
+            yield source
         return
     path = Path(file)
-    if not path.is_file():
-        raise SettingsError(f"there is no file {file}")
+    try:
+        path.open().close()
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from None
     console = Console(stderr=True)
     with (
         Progress(console=console, disable=not console.is_terminal) as progress,
-        progress.open(path, "r") as source,
+        progress.open(path, "r", **TEXT) as source,
     ):
         yield source
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def _assignment(option: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise SettingsError(f"{text}: write FIELD=VALUE")
+        raise SettingsError(f"{option} {text}: write FIELD=VALUE")
+    if name not in Event.model_fields:
+        raise SettingsError(f"{option} {text}: there is no field {name}; there are {', '.join(Event.model_fields)}")
     return name, value

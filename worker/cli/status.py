@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from worker.migrate import latest_version
+from worker.publisher import HOLD_ABOVE
 from worker.stack import leave_on_signal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from worker.monitoring import Status
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object (with --watch: one a line).")]
@@ -41,24 +47,50 @@ def status(as_json: AsJson = False, watch: Watch = False) -> None:
 def _show(seen: Status, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(seen.as_dict()))
-    else:
-        Console().print(_table(seen))
+        return
+    console = Console()
+    if console.is_terminal:
+        console.print(_table(seen))
+        return
+    # Elsewhere one line a row, with a tab, for grep and cut.
+    for label, value in _rows(seen):
+        typer.echo(f"{label}\t{Text.from_markup(value).plain}")
 
 
 def _table(seen: Status) -> Table:
     table = Table(show_header=False, box=None)
+    for row in _rows(seen):
+        table.add_row(*row)
+    return table
+
+
+def _rows(seen: Status) -> Iterator[tuple[str, str]]:
     for shard, backlog in seen.backlog.items():
         waiting = f"{backlog.entries:,} entries, oldest {backlog.oldest_seconds:.1f} s, {backlog.pending:,} in hand"
-        table.add_row(f"backlog of shard {shard}", waiting)
+        yield f"backlog of shard {shard}", waiting
+    yield "Redis memory", _memory(seen.redis_memory)
     totals = seen.totals
-    table.add_row("rate", f"{seen.applied_per_second:,.0f} events/s")
-    table.add_row(
+    yield "rate", f"{seen.applied_per_second:,.0f} events/s"
+    yield (
         "counted",
         f"{totals.accepted:,} accepted = {totals.applied:,} applied + {totals.duplicate:,} duplicate"
         f" + {totals.quarantined:,} quarantined",
     )
-    table.add_row("workers", ", ".join(seen.workers) or "[red]none answers: start `usage-worker up`[/]")
+    yield "workers", escape(", ".join(seen.workers)) or "[red]none answers: start `usage-worker up`[/]"
     beat = "[red]no heartbeat yet[/]" if seen.beat_seconds is None else f"last heartbeat {seen.beat_seconds:.0f} s ago"
-    table.add_row("beat", beat)
-    table.add_row("schema", seen.schema or "[red]none: run `usage-worker migrate up`[/]")
-    return table
+    yield "beat", beat
+    yield "schema", _schema(seen.schema)
+
+
+def _schema(version: str | None) -> str:
+    latest = latest_version()
+    if version == latest:
+        return latest
+    return f"[red]{version or 'none'}, and this code brings {latest}: run `usage-worker migrate up`[/]"
+
+
+def _memory(share: float) -> str:
+    if not share:
+        return "no limit"
+    full = f"{share:.0%} of maxmemory"
+    return full if share < HOLD_ABOVE else f"[red]{full}: publishers hold back; run `usage-worker drain`[/]"

@@ -62,7 +62,7 @@ def run_demo(events: int, say: Callable[[str], None], progress: Callable[[Intake
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-demo-")))
         say("starting PostgreSQL and Valkey")
         # Never the servers that the environment names: the demo's users are made up.
-        servers = stack.enter_context(Servers(Settings(database_url="")))
+        servers = stack.enter_context(Servers(Settings.model_construct()))
         Runner(servers.database_url).up()
         store = stack.enter_context(Store(servers.database_url))
         population = Population.of(USERS, AGENTS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -42,6 +43,11 @@ class Store:
     """The database of one process: a small pool, opened at first use (never before a fork)."""
 
     def __init__(self, database_url: str, *, connections: int = 1) -> None:
+        try:
+            conninfo_to_dict(database_url)
+        except psycopg.ProgrammingError:
+            # The driver quotes the part that it could not read, which may be the password, and the pool would log it.
+            raise SettingsError("DATABASE_URL cannot be read; write / # ? @ % in a password as %2F %23 …") from None
         self._pool = ConnectionPool(
             database_url,
             min_size=0,
