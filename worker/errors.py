@@ -35,6 +35,10 @@ class ConcurrencyError(UsageError):
     """the transaction lost a race and may be tried again"""
 
 
+class DuplicateEventError(ConcurrencyError):
+    """the ledger has an event of this batch already"""
+
+
 class DataRefusedError(UsageError):
     """PostgreSQL refused a value"""
 

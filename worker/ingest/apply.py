@@ -10,7 +10,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Literal
 
-from worker.errors import ConcurrencyError, DataRefusedError, SettingsError
+from worker.errors import ConcurrencyError, DataRefusedError, DuplicateEventError, SettingsError
 from worker.fold import fold
 from worker.ingest.entries import payload_of
 from worker.store import Intake, batch_transaction
@@ -20,44 +20,69 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from worker.events import Record
-    from worker.fold import Folded, Pair
+    from worker.fold import Pair
     from worker.ingest.entries import Entry
-    from worker.store import BatchTransaction, DeadLetter, Identity, Store
+    from worker.store import BatchTransaction, DeadLetter, Identity, Missing, Store
 
 Unknown = Literal["quarantine", "create"]
 Refused = dict["Identity", str]
 
 MAX_ATTEMPTS = 8
+# Asking the ledger first costs every event a look-up; running into a duplicate costs the whole batch a second attempt.
+# So it is asked for this many batches after a duplicate was seen, and trusted to refuse otherwise.
+WARY_BATCHES = 50
 
 
-def apply_batch(store: Store, entries: Sequence[Entry], unknown: Unknown) -> Intake:
-    """Count the entries of one shard.
+class Applier:
+    """Counts batches, one transaction each."""
 
-    Raises:
-        ConcurrencyError: the transaction lost `MAX_ATTEMPTS` races; try the batch again later.
-        StoreUnavailableError: nothing is known to be committed; try the batch again later.
-    """
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        try:
-            with batch_transaction(store) as transaction:
-                return _count(transaction, entries, unknown)
-        except ConcurrencyError:
-            if attempt == MAX_ATTEMPTS:
-                raise
-            # Jitter, so that two workers that lost to each other do not meet again.
-            time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
-    raise AssertionError("unreachable")
+    def __init__(self, store: Store, unknown: Unknown) -> None:
+        self._store = store
+        self._unknown = unknown
+        self._wary = 0
+
+    def apply(self, entries: Sequence[Entry]) -> Intake:
+        """Count the entries of one shard.
+
+        Raises:
+            ConcurrencyError: the transaction lost `MAX_ATTEMPTS` races; try the batch again later.
+            StoreUnavailableError: nothing is known to be committed; try the batch again later.
+        """
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                with batch_transaction(self._store) as transaction:
+                    intake = _count(transaction, entries, self._unknown, ask_ledger=self._wary > 0)
+            except ConcurrencyError as error:
+                if attempt == MAX_ATTEMPTS:
+                    raise
+                if isinstance(error, DuplicateEventError):
+                    self._wary = WARY_BATCHES
+                # Jitter, so that two workers that lost to each other do not meet again.
+                time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
+            else:
+                self._wary = WARY_BATCHES if intake.duplicate else max(self._wary - 1, 0)
+                return intake
+        raise AssertionError("unreachable")
 
 
-def _count(transaction: BatchTransaction, entries: Sequence[Entry], unknown: Unknown) -> Intake:
+class _StrangersError(Exception):
+    """Pairs that cannot be counted, since their user or agent does not exist, with the reasons."""
+
+    def __init__(self, reasons: dict[Pair, str]) -> None:
+        super().__init__()
+        self.reasons = reasons
+
+
+def _count(transaction: BatchTransaction, entries: Sequence[Entry], unknown: Unknown, *, ask_ledger: bool) -> Intake:
     first_seen = transaction.register_entries(entry.key for entry in entries)
-    known = transaction.known({(r.event_id, r.occurred_at) for entry in entries for r in entry.records})
+    known: set[Identity] = set()
+    if ask_ledger or len(first_seen) < len(entries):
+        known = transaction.known({(r.event_id, r.occurred_at) for entry in entries for r in entry.records})
     fresh, duplicate = _without_duplicates(entries, first_seen, known)
     # By event id: two batches with common events then wait for each other instead of deadlocking.
     fresh.sort(key=lambda record: record.event_id.int)
     refused: Refused = {}
-    if fresh:
-        _count_records(transaction, fresh, unknown, refused)
+    _count_records(transaction, fresh, unknown, refused)
     quarantined = transaction.quarantine(_letters(entries, refused))
     applied = len(fresh) - len(refused)
     intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
@@ -90,12 +115,18 @@ def _without_duplicates(
 
 def _count_records(transaction: BatchTransaction, records: list[Record], unknown: Unknown, refused: Refused) -> None:
     """Count the records; those that PostgreSQL refuses are found by halving, and only they are refused."""
+    if not records:
+        return
     try:
         with transaction.savepoint():
-            _write(transaction, records, unknown, refused)
-    except DataRefusedError as error:
+            _write(transaction, records, unknown)
+    except _StrangersError as error:
+        known = [record for record in records if (record.user_id, record.agent_id) not in error.reasons]
         for record in records:
-            refused.pop((record.event_id, record.occurred_at), None)
+            if reason := error.reasons.get((record.user_id, record.agent_id)):
+                refused[record.event_id, record.occurred_at] = reason
+        _count_records(transaction, known, unknown, refused)
+    except DataRefusedError as error:
         if len(records) == 1:
             refused[records[0].event_id, records[0].occurred_at] = str(error)
             return
@@ -104,48 +135,37 @@ def _count_records(transaction: BatchTransaction, records: list[Record], unknown
         _count_records(transaction, records[middle:], unknown, refused)
 
 
-def _write(transaction: BatchTransaction, records: list[Record], unknown: Unknown, refused: Refused) -> None:
-    folded = fold(records)
-    strangers = _resolve(transaction, folded, unknown)
-    if strangers:
-        for record in records:
-            if reason := strangers.get((record.user_id, record.agent_id)):
-                refused[record.event_id, record.occurred_at] = reason
-        records = [record for record in records if (record.user_id, record.agent_id) not in strangers]
-        folded = {day: {p: t for p, t in pairs.items() if p not in strangers} for day, pairs in folded.items()}
-    for day, totals in folded.items():
-        if not totals:
-            continue
-        transaction.clear_staging()
-        opened = transaction.insert_conversations(totals)
-        if transaction.apply_totals(day, totals, opened) != len(totals):
+def _write(transaction: BatchTransaction, records: list[Record], unknown: Unknown) -> None:
+    for day, totals in fold(records).items():
+        if missing := transaction.stage(day, totals):
+            _resolve(transaction, missing, unknown)
+        if transaction.apply_staged(day) != len(totals):
             raise ConcurrencyError("a row of user_agents was deleted meanwhile")
     transaction.write_ledger(records)
 
 
-def _resolve(transaction: BatchTransaction, folded: Folded, unknown: Unknown) -> dict[Pair, str]:
-    """Make the missing rows; the pairs for which that is impossible are returned, with the reason."""
-    missing = transaction.missing({pair for pairs in folded.values() for pair in pairs})
-    if not missing:
-        return {}
-    strangers: dict[Pair, str] = {}
+def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unknown) -> None:
+    """Make the missing rows.
+
+    Raises:
+        _StrangersError: for some of them that is impossible.
+    """
     absent = [row for row in missing if not (row.user_exists and row.agent_exists)]
-    if absent and unknown == "create":
+    if absent and unknown == "quarantine":
+        raise _StrangersError(
+            {
+                (row.user_id, row.agent_id): "agent_id: no such agent" if row.user_exists else "user_id: no such user"
+                for row in absent
+            }
+        )
+    if absent:
         if not transaction.owns_auth():
             raise SettingsError("USAGE_UNKNOWN=create is not for a platform that owns auth.users; unset it")
         transaction.create_parents(
             {row.user_id for row in absent if not row.user_exists},
             {row.agent_id for row in absent if not row.agent_exists},
         )
-    else:
-        strangers = {
-            (row.user_id, row.agent_id): "agent_id: no such agent" if row.user_exists else "user_id: no such user"
-            for row in absent
-        }
-    present = [(row.user_id, row.agent_id) for row in missing if (row.user_id, row.agent_id) not in strangers]
-    if present:
-        transaction.insert_pairs(present)
-    return strangers
+    transaction.insert_pairs([(row.user_id, row.agent_id) for row in missing])
 
 
 def _letters(entries: Sequence[Entry], refused: Refused) -> list[DeadLetter]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from worker.events import Window
-from worker.ingest.apply import apply_batch
+from worker.ingest.apply import Applier
 from worker.ingest.entries import decode
 from worker.logs import get_logger
 from worker.store import Intake
@@ -47,6 +47,7 @@ class Flusher:
     def __init__(self, stream: EventStream, store: Store, settings: Settings, consumer: str) -> None:
         self._stream = stream
         self._store = store
+        self._applier = Applier(store, settings.unknown)
         self._settings = settings
         self._consumer = consumer
 
@@ -76,7 +77,7 @@ class Flusher:
         stream = self._stream.key(shard)
         window = Window.around(datetime.now(UTC), self._settings.accept_window)
         entries = [decode(stream, raw, window) for raw in batch]
-        intake = apply_batch(self._store, entries, self._settings.unknown)
+        intake = self._applier.apply(entries)
         # Only now, when they are committed, may the entries leave Redis.
         self._stream.done(shard, [raw.entry_id for raw in batch])
         if intake.quarantined:

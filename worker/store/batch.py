@@ -93,11 +93,19 @@ class BatchTransaction:
         parameters = {"ids": list(ids), "times": list(times), "oldest": min(times), "newest": max(times)}
         return set(self._connection.execute(query("known_events"), parameters).fetchall())
 
-    def missing(self, pairs: Collection[Pair]) -> list[Missing]:
-        """Which of the pairs have no row in `user_agents`."""
-        users, agents = zip(*pairs, strict=True)
-        rows = self._connection.execute(query("missing_pairs"), {"users": list(users), "agents": list(agents)})
-        return [Missing(*row) for row in rows]
+    def stage(self, day: date, totals: Mapping[Pair, Totals]) -> list[Missing]:
+        """Lay one day's totals ready; which of their pairs have no row in `user_agents` is returned."""
+        self._connection.execute(query("ensure_day"), {"day": day})
+        if self._staged:
+            self._connection.execute("TRUNCATE batch_totals, batch_conversations")
+        self._staged = True
+        opened = self._insert_conversations(totals)
+        self._copy("copy_totals", _TOTALS_TYPES, (_totals_row(p, t, opened[p]) for p, t in totals.items()))
+        return [Missing(*row) for row in self._connection.execute(query("missing_pairs"))]
+
+    def apply_staged(self, day: date) -> int:
+        """Add the staged totals to the counters and the roll-up; how many rows of `user_agents` changed."""
+        return self._connection.execute(query("apply_totals"), {"day": day}).rowcount
 
     def owns_auth(self) -> bool:
         """Whether `auth.users` belongs to this role rather than to the platform."""
@@ -114,26 +122,6 @@ class BatchTransaction:
         users, agents = zip(*pairs, strict=True)
         self._connection.execute(query("insert_pairs"), {"users": list(users), "agents": list(agents)})
 
-    def insert_conversations(self, totals: Mapping[Pair, Totals]) -> Counter[Pair]:
-        """Note the conversations; how many were new to each pair is returned."""
-        rows = [(*pair, conversation) for pair, total in totals.items() for conversation in sorted(total.conversations)]
-        if not rows:
-            return Counter()
-        self._copy("copy_conversations", ("uuid", "uuid", "uuid"), rows)
-        return Counter(self._connection.execute(query("insert_conversations")).fetchall())
-
-    def apply_totals(self, day: date, totals: Mapping[Pair, Totals], opened: Counter[Pair]) -> int:
-        """Add one day's totals to the counters and the roll-up; how many rows of `user_agents` changed."""
-        self._connection.execute(query("ensure_day"), {"day": day})
-        self._copy("copy_totals", _TOTALS_TYPES, (_totals_row(p, t, opened[p]) for p, t in totals.items()))
-        return self._connection.execute(query("apply_totals"), {"day": day}).rowcount
-
-    def clear_staging(self) -> None:
-        """Make room for the next day's totals; commit does it for the last."""
-        if self._staged:
-            self._connection.execute("TRUNCATE batch_totals, batch_conversations")
-        self._staged = True
-
     def write_ledger(self, records: Iterable[Record]) -> None:
         """Append the records to the ledger; it refuses one that it has already."""
         self._copy("copy_ledger", _LEDGER_TYPES, records)
@@ -149,6 +137,15 @@ class BatchTransaction:
     def book(self, stream: str, intake: Intake) -> None:
         """Enter the figures of the batch into the books."""
         self._connection.execute(query("book_intake"), {"stream": stream, **intake._asdict()})
+
+    def _insert_conversations(self, totals: Mapping[Pair, Totals]) -> Counter[Pair]:
+        """Note the conversations; how many were new to each pair is returned."""
+        rows = [(*pair, conversation) for pair, total in totals.items() for conversation in total.conversations]
+        if not rows:
+            return Counter()
+        self._copy("copy_conversations", ("uuid", "uuid", "uuid"), rows)
+        with self._connection.cursor(binary=True) as cursor:
+            return Counter(cursor.execute(query("insert_conversations")).fetchall())
 
     def _copy(self, name: str, types: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         with self._connection.cursor() as cursor, cursor.copy(query(name)) as copy:

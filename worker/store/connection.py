@@ -14,9 +14,11 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from worker.errors import (
     ConcurrencyError,
     DataRefusedError,
+    DuplicateEventError,
     SchemaError,
     SettingsError,
     StoreUnavailableError,
+    UsageError,
 )
 from worker.store.books import Intake
 from worker.store.queries import query
@@ -28,15 +30,27 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 
-# Lost races: the same transaction, tried again, finds another state. A vanished parent row is one too, and so is a
-# partition that another worker has just created.
-_RACES = (
-    errors.DeadlockDetected,
-    errors.SerializationFailure,
-    errors.UniqueViolation,
-    errors.ForeignKeyViolation,
-    errors.DuplicateTable,
+# Which of the driver's errors mean what; the first that fits counts.
+_MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] = (
+    (DuplicateEventError, (errors.UniqueViolation,)),
+    # Lost races: the same transaction, tried again, finds another state. A vanished parent row is one, too, and so is
+    # a partition that another worker has just created.
+    (
+        ConcurrencyError,
+        (
+            errors.DeadlockDetected,
+            errors.SerializationFailure,
+            errors.ForeignKeyViolation,
+            errors.DuplicateTable,
+        ),
+    ),
+    (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
+    (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
+    (DataRefusedError, (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException)),
+    # After a failover we may be talking to a standby.
+    (StoreUnavailableError, (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)),
 )
+_ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
 
 
 class Store:
@@ -110,26 +124,9 @@ def translated() -> Iterator[None]:
     except OverflowError as error:
         raise DataRefusedError("a sum is out of range: it does not fit into 64 bits") from error
     except psycopg.Error as error:
-        translation = _translate(error)
-        if translation is error:
-            raise
-        raise translation from error
-
-
-def _translate(error: psycopg.Error) -> Exception:
-    # The primary message only: the detail quotes whole rows.
-    message = (error.diag.message_primary or str(error)).splitlines()[0]
-    if isinstance(error, _RACES):
-        return ConcurrencyError(message)
-    if isinstance(
-        error,
-        (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName),
-    ):
-        return SchemaError(f"{message}; run `usage-worker migrate up`")
-    if isinstance(error, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)):
-        return SettingsError(f"DATABASE_URL: {message}")
-    if isinstance(error, (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException)):
-        return DataRefusedError(message)
-    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return StoreUnavailableError(message)
-    return error  # a bug of ours keeps its name and its traceback
+        for meaning, kinds in _MEANINGS:
+            if isinstance(error, kinds):
+                # The primary message only: the detail quotes whole rows.
+                message = (error.diag.message_primary or str(error)).splitlines()[0]
+                raise meaning(message + _ADVICE.get(meaning, "")) from error
+        raise  # a bug of ours keeps its name and its traceback

@@ -1,0 +1,31 @@
+-- version: 4.0.0
+-- transaction: off
+-- lock_timeout: 15min
+--
+-- The ordinary indexes of 3.0.0 again.
+
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_last_used_4;
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_last_used_3
+    ON public.user_agents (user_id, last_used_at DESC NULLS LAST) WHERE deleted_at IS NULL;
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_last_used;
+ALTER INDEX IF EXISTS public.idx_user_agents_last_used_3 RENAME TO idx_user_agents_last_used;
+
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_usage_count_4;
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_usage_count_3
+    ON public.user_agents (user_id, usage_count DESC) WHERE deleted_at IS NULL;
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_usage_count;
+ALTER INDEX IF EXISTS public.idx_user_agents_usage_count_3 RENAME TO idx_user_agents_usage_count;
+
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_quality_4;
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_quality_3
+    ON public.user_agents (user_id, quality_score DESC NULLS LAST) WHERE deleted_at IS NULL;
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_quality;
+ALTER INDEX IF EXISTS public.idx_user_agents_quality_3 RENAME TO idx_user_agents_quality;
+
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_status_last_used_4;
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_user_status_last_used_3
+    ON public.user_agents (user_id, status, last_used_at DESC NULLS LAST) WHERE deleted_at IS NULL;
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_status_last_used;
+ALTER INDEX IF EXISTS public.idx_user_agents_user_status_last_used_3 RENAME TO idx_user_agents_user_status_last_used;
+
+ALTER TABLE public.user_agents RESET (fillfactor);

@@ -1,0 +1,31 @@
+-- version: 4.0.0
+-- transaction: off
+-- lock_timeout: 15min
+--
+-- Every event changes last_used_at, usage_count and quality_score. With ordinary indexes on them each update is a write
+-- to all 23; PostgreSQL >= 16 lets an update stay in its page (HOT) where BRIN indexes alone are concerned. One user's
+-- rows in some order are found by user_id and sorted: they are few.
+-- Room in every page for the next version of its rows; pages that are full already gain it as they are updated.
+ALTER TABLE public.user_agents SET (fillfactor = 60);
+
+-- Each new index is there before the old one of its name goes; a way down that stopped may have left a _3 behind.
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_last_used_3;
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_last_used_4 ON public.user_agents USING brin (last_used_at);
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_last_used;
+ALTER INDEX IF EXISTS public.idx_user_agents_last_used_4 RENAME TO idx_user_agents_last_used;
+
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_usage_count_3;
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_usage_count_4 ON public.user_agents USING brin (usage_count);
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_usage_count;
+ALTER INDEX IF EXISTS public.idx_user_agents_usage_count_4 RENAME TO idx_user_agents_usage_count;
+
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_quality_3;
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_quality_4 ON public.user_agents USING brin (quality_score);
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_quality;
+ALTER INDEX IF EXISTS public.idx_user_agents_quality_4 RENAME TO idx_user_agents_quality;
+
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_status_last_used_3;
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_user_status_last_used_4
+    ON public.user_agents USING brin (user_id, status, last_used_at);
+DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_status_last_used;
+ALTER INDEX IF EXISTS public.idx_user_agents_user_status_last_used_4 RENAME TO idx_user_agents_user_status_last_used;
