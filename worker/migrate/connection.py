@@ -38,6 +38,7 @@ def connect(database_url: str, name: str = READ_NAME) -> Iterator[Connection]:
         connection.execute("SET search_path = public")
         connection.execute("SET statement_timeout = 0")
         connection.execute("SET idle_in_transaction_session_timeout = 0")
+        connection.execute("SET idle_session_timeout = 0")
         connection.execute("SET client_min_messages = warning")
         yield connection
 
