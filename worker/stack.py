@@ -71,6 +71,11 @@ class Servers:
     ) -> None:
         self._resources.close()
 
+    @property
+    def pids(self) -> dict[str, int | None]:
+        """The process numbers of the embedded servers, by name."""
+        return {server.name: server.pid for server in self._embedded}
+
     def poll(self) -> None:
         """Start an embedded server again that has ended.
 

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from worker.cli.bench import bench
 from worker.cli.demo import demo
 from worker.cli.drain import drain
 from worker.cli.migrate import migrate_app
@@ -20,7 +21,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, up, publish, status, drain):
+for command in (demo, up, publish, status, drain, bench):
     cli.command()(command)
 cli.add_typer(migrate_app, name="migrate")
 

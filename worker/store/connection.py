@@ -95,6 +95,17 @@ class Store:
         with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(query(name), parameters).fetchall()
 
+    def execute(self, name: str, *, alone: bool = False) -> None:
+        """Run a named statement; `alone` outside a transaction, as VACUUM wants it."""
+        with self.connection() as connection:
+            if alone:
+                connection.set_autocommit(True)
+            try:
+                connection.execute(query(name))
+            finally:
+                if alone:
+                    connection.set_autocommit(False)
+
     def intake_totals(self) -> Intake:
         """The books, summed over all days and streams."""
         return Intake(**self.rows("intake_totals")[0])

@@ -1,0 +1,124 @@
+"""The three paths that the benchmark compares, each from the first event to the last commit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from uuid_utils.compat import uuid7
+
+from worker.bench.meter import cpu_seconds
+from worker.embedded.processes import ChildProcess
+from worker.errors import ProcessError
+from worker.events import Event, Record, record_of
+from worker.stack import CELERY, Stack
+from worker.store import batch_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from worker.bench.load import Load
+    from worker.stack import Servers
+    from worker.store import Store
+
+POLL_SECONDS = 0.02
+PATIENCE = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU seconds of the publisher, of the workers and of PostgreSQL."""
+
+    publisher: float
+    worker: float
+    database: float
+
+
+def ceiling(store: Store, load: Load) -> float:
+    """(a) Seconds that a binary COPY of the events into the ledger takes, prepared beforehand; nothing else is done."""
+    now = datetime.now(UTC)
+    records = [_record(fields, now) for fields in load.fields()]
+    store.rows("ensure_day", day=now.date())
+    started = time.monotonic()
+    with batch_transaction(store) as transaction:
+        transaction.write_ledger(records)
+    return time.monotonic() - started
+
+
+def naive(store: Store, servers: Servers, load: Load, log: Path) -> float:
+    """(b) Seconds that one Celery task an event takes, two worker processes."""
+    env = os.environ | {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
+    worker = [*CELERY[:3], "-A", "worker.bench.naive", "worker", "--concurrency", "2", "--without-gossip"]
+    sender = [sys.executable, "-m", "worker.bench.send_naive", *load.arguments()]
+    child = ChildProcess("naive", worker, env=env, log=log)
+    try:
+        with _waiting(sender, env) as process:
+            started = _go(process)
+            _await(lambda: _counted(store) >= load.events)
+            return time.monotonic() - started
+    finally:
+        child.stop(10)
+
+
+def product(store: Store, servers: Servers, stack: Stack, load: Load) -> tuple[float, Cost]:
+    """(c) Seconds from the first `track()` to the last commit, and what it cost."""
+    env = os.environ | {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
+    command = [sys.executable, "-m", "worker.bench.publish", *load.arguments()]
+    before = store.intake_totals().applied
+    with _waiting(command, env) as publisher:
+        used = _usage(publisher.pid, servers, stack)
+        started = _go(publisher)
+        _await(lambda: store.intake_totals().applied >= before + load.events)
+        seconds = time.monotonic() - started
+        if (last := cast("TextIO", publisher.stdout).readline().strip()) != "done":
+            raise ProcessError(f"the publisher did not send everything: {last}")
+        spent = [after - earlier for after, earlier in zip(_usage(publisher.pid, servers, stack), used, strict=True)]
+    return seconds, Cost(*spent)
+
+
+def _usage(publisher: int, servers: Servers, stack: Stack) -> tuple[float, float, float]:
+    workers = sum(cpu_seconds(pid) for name, pid in stack.pids.items() if name.startswith("worker"))
+    return cpu_seconds(publisher), workers, cpu_seconds(servers.pids["PostgreSQL"] or 0)
+
+
+@contextmanager
+def _waiting(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A sender that has prepared its events and waits for the word."""
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            if cast("TextIO", process.stdout).readline().strip() != "ready":
+                raise ProcessError(f"{command[2]} did not get ready")
+            yield process
+        finally:
+            process.kill()
+
+
+def _go(process: subprocess.Popen[str]) -> float:
+    started = time.monotonic()
+    cast("TextIO", process.stdin).write("go\n")
+    cast("TextIO", process.stdin).flush()
+    return started
+
+
+def _await(is_done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not is_done():
+        if time.monotonic() > deadline:
+            raise ProcessError(f"not everything was counted within {PATIENCE:.0f} s")
+        time.sleep(POLL_SECONDS)
+
+
+def _counted(store: Store) -> int:
+    return sum(row["usage_count"] for row in store.rows("counters"))
+
+
+def _record(fields: dict[str, Any], now: datetime) -> Record:
+    event = Event(event_id=uuid7(), occurred_at=now, **fields)
+    return record_of(event, event.user_id, 0, now)

@@ -1,0 +1,33 @@
+"""The publisher process of the benchmark: prepares its events, waits for the word, publishes, says "done"."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from worker.bench.load import Load, get_ready, say
+from worker.publisher import UsagePublisher
+
+# How often the pace is kept, and Redis waited for: well below what the publisher's buffer holds.
+STEP = 100
+FLUSH_EVERY = 20_000
+
+
+def main(load: Load) -> None:
+    events = list(load.fields())
+    with UsagePublisher() as publisher:
+        get_ready()
+        started = time.monotonic()
+        for number, event in enumerate(events, start=1):
+            publisher.track(**event)
+            if load.rate and number % STEP == 0:
+                time.sleep(max(0.0, started + number / load.rate - time.monotonic()))
+            elif number % FLUSH_EVERY == 0:
+                publisher.flush(60)
+        publisher.flush(60)
+        say("done" if publisher.stats().sent == load.events else publisher.stats())
+        sys.stdin.readline()  # the parent reads our CPU time first
+
+
+if __name__ == "__main__":
+    main(Load.of_arguments(sys.argv[1:]))
