@@ -47,8 +47,16 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
     (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
     (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
     (DataRefusedError, (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException)),
-    # After a failover we may be talking to a standby.
-    (StoreUnavailableError, (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)),
+    # After a failover we may be talking to a standby; a process that was stopped for a while finds its session ended.
+    (
+        StoreUnavailableError,
+        (
+            psycopg.OperationalError,
+            psycopg.InterfaceError,
+            errors.ReadOnlySqlTransaction,
+            errors.IdleInTransactionSessionTimeout,
+        ),
+    ),
 )
 _ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
 
