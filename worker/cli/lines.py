@@ -15,7 +15,7 @@ from worker.errors import SettingsError
 from worker.events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from typing import TextIO
 
 
@@ -37,25 +37,36 @@ def read_lines(file: TextIO, *, is_csv: bool, wanted: Collection[str] = ()) -> I
 
 
 def _csv_lines(file: TextIO, wanted: Collection[str]) -> Iterator[Line]:
-    reader = csv.DictReader(file)
-    names = reader.fieldnames
-    if not names:
-        raise SettingsError("the file has no header line")
-    if absent := [name for name in wanted if name not in names]:
-        raise SettingsError(f"--map: no column {absent[0]}; there are {', '.join(names)}")
+    number = 0
+
+    def numbered() -> Iterator[str]:
+        nonlocal number  # the reader's own count misses lines that it could not read
+        for text in file:
+            number += 1
+            yield text
+
+    reader = csv.DictReader(numbered())
+    _check_header(reader.fieldnames, wanted)
     while True:
         try:
             row = next(reader, None)
         except csv.Error as error:
-            yield Line(reader.line_num, {}, f"is not CSV: {error}")
+            yield Line(number, {}, f"is not CSV: {error}")
             continue
         if row is None:
             return
         # Surplus cells stand under None; a missing column must be a problem, not a silent default.
         if None in row or None in row.values():
-            yield Line(reader.line_num, {}, "has another number of columns than the header")
+            yield Line(number, {}, "has another number of columns than the header")
         else:
-            yield Line(reader.line_num, {name: cell or None for name, cell in row.items()})
+            yield Line(number, {name: cell or None for name, cell in row.items()})
+
+
+def _check_header(names: Sequence[str] | None, wanted: Collection[str]) -> None:
+    if not names:
+        raise SettingsError("the file has no header line")
+    if absent := [name for name in wanted if name not in names]:
+        raise SettingsError(f"--map: no column {absent[0]}; there are {', '.join(names)}")
 
 
 def _json_lines(file: TextIO) -> Iterator[Line]:

@@ -1,0 +1,21 @@
+# One image for every process: migrate, worker, beat, Flower and the command line.
+FROM python:3.11-slim AS build
+WORKDIR /src
+RUN python -m venv /opt/usage-worker
+COPY pyproject.toml README.md LICENSE ./
+COPY migrations migrations
+COPY worker worker
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist . \
+ && /opt/usage-worker/bin/pip install --no-cache-dir /dist/*.whl
+
+FROM python:3.11-slim
+ENV PATH=/opt/usage-worker/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    USAGE_LOG_FORMAT=json
+# Beat keeps its schedule in this folder; a new volume takes over its owner.
+RUN useradd --system --uid 10001 --no-create-home usage \
+ && install --directory --owner=usage --group=usage /var/lib/usage-worker
+COPY --from=build /opt/usage-worker /opt/usage-worker
+WORKDIR /var/lib/usage-worker
+USER usage
+CMD ["usage-worker", "--help"]

@@ -1,0 +1,378 @@
+"""The commands as their users see them: real processes, their output and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+import redis
+
+from tests.helpers import eventually
+from worker.embedded import EmbeddedValkey
+from worker.errors import SettingsError
+from worker.migrate import Runner
+from worker.publisher import UsagePublisher
+from worker.settings import Settings
+from worker.store import Store
+from worker.stream import EventStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROGRAM = str(Path(sys.executable).with_name("usage-worker"))
+README = Path(__file__).parents[2] / "README.md"
+TRACE = Path(__file__).parents[3] / "shared" / "traces" / "azure_llm_2023_code.csv"
+SECRET = "s3cretword"
+NOW = datetime.now(UTC)
+
+
+class Cli:
+    """Runs `usage-worker` in an empty folder, with nothing of the tests' own settings."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder = folder
+        ours = {
+            name: value for name, value in os.environ.items() if not name.startswith(("USAGE_", "DATABASE", "REDIS"))
+        }
+        self.env = ours | env
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [PROGRAM, *arguments],
+            cwd=self.folder,
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        output, errors = done.stdout.decode(), done.stderr.decode()
+        assert "Traceback" not in errors, errors
+        assert SECRET not in output + errors
+        return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
+
+    def complaint(self, *arguments: str) -> str:
+        """The one line on standard error with which the command must end."""
+        done = self.run(*arguments)
+        assert done.returncode == 1, done
+        assert not done.stdout
+        lines = done.stderr.splitlines()
+        assert len(lines) == 1, done.stderr
+        assert lines[0].startswith("usage-worker: ")
+        return lines[0]
+
+    def drained(self) -> dict[str, int]:
+        """The figures of `drain --json`, over all shards."""
+        done = self.run("drain", "--json")
+        assert done.returncode == 0, done.stderr
+        shards = json.loads(done.stdout)
+        assert [shard["shard"] for shard in shards] == [0, 1]
+        return {key: sum(shard[key] for shard in shards) for key in ("applied", "duplicate", "quarantined", "left")}
+
+
+@pytest.fixture
+def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
+    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_UNKNOWN="create", USAGE_RECLAIM_IDLE="0.5")
+
+
+def events(count: int, **fields: object) -> str:
+    """NDJSON of events a second apart, of one user and agent."""
+    pair = {"user_id": str(uuid4()), "agent_id": str(uuid4())}
+    times = ((NOW - timedelta(seconds=count - number)).isoformat() for number in range(count))
+    return "".join(json.dumps(pair | {"occurred_at": when} | fields) + "\n" for when in times)
+
+
+def send(redis_url: str, count: int) -> None:
+    """Publish events from this process, which is quicker."""
+    with UsagePublisher(redis_url, linger=0) as publisher:
+        for line in events(count).splitlines():
+            assert publisher.add(json.loads(line))
+        assert publisher.flush()
+
+
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def figures(applied: int = 0, duplicate: int = 0, quarantined: int = 0, left: int = 0) -> dict[str, int]:
+    return {"applied": applied, "duplicate": duplicate, "quarantined": quarantined, "left": left}
+
+
+def test_publish_ndjson_reports_bad_lines_and_sends_the_others(cli: Cli, database: str) -> None:
+    bad = [
+        '{"user_id"',
+        '{"user_id": "nobody"}',
+        events(1, nonsense=1).strip(),
+        events(1, occurred_at="2020-01-01T00:00:00Z").strip(),
+        "[" * 100_000,
+    ]
+    good = events(3, input_tokens=2, cost_usd="0.0000000001").splitlines()
+    lines = [good[0], *bad, *good[1:]]
+    cli.folder.joinpath("events.ndjson").write_bytes("\n".join(lines).encode() + b'\n{"model": "\xff"}\n')
+    done = cli.run("publish", "events.ndjson")
+    assert (done.returncode, done.stdout) == (1, "3 events sent, 6 bad lines\n")
+    complaints = done.stderr.splitlines()
+    assert [line.partition(":")[0] for line in complaints] == [f"line {number}" for number in (2, 3, 4, 5, 6, 9)]
+    for line, reason in zip(
+        complaints, ("JSON", "agent_id", "nonsense", "occurred_at", "nested", "model"), strict=True
+    ):
+        assert reason in line
+    assert cli.drained() == figures(applied=3)
+    assert rows(database, "SELECT usage_count, total_tokens_used, total_cost_usd::text FROM user_agents") == [
+        (3, 6, "0.0000000003")
+    ]
+
+
+def test_the_same_file_again_is_all_duplicates(cli: Cli, database: str) -> None:
+    cli.folder.joinpath("events.ndjson").write_text(events(1_200))
+    yesterday = (NOW - timedelta(days=1)).strftime("%Y-%m-%d")
+    for expected in (figures(applied=1_200), figures(duplicate=1_200)):
+        done = cli.run("publish", "events.ndjson", "--json", "--start-at", yesterday, "--draw-pairs", "3")
+        assert json.loads(done.stdout) == {"sent": 1_200, "bad": 0}
+        assert done.returncode == 0
+        assert cli.drained() == expected
+    assert rows(database, "SELECT count(*), sum(usage_count)::int FROM user_agents") == [(3, 1_200)]
+
+
+def test_publish_csv_with_every_option(cli: Cli, database: str) -> None:
+    """As a spreadsheet writes it: byte order mark, CRLF, an empty cell, names of its own, times without a zone."""
+    text = "\ufeffTIMESTAMP,In,Cost,Other\r\n2023-11-16 18:00:00.1234567,5,0.25,x\r\n2023-11-16 18:00:05,7,,y\r\n"
+    cli.folder.joinpath("old.CSV").write_text(text, newline="")
+    today = NOW.strftime("%Y-%m-%d")
+    names = ["--map", "occurred_at=TIMESTAMP", "--map", "input_tokens=In", "--map", "cost_usd=Cost"]
+    others = ["--set", "model=m", "--assume-utc", "--start-at", today, "--draw-pairs", "1"]
+    done = cli.run("publish", "old.CSV", *names, *others)
+    assert (done.returncode, done.stdout) == (0, "2 events sent, 0 bad lines\n"), done.stderr
+    assert cli.drained() == figures(applied=2)
+    seen = rows(
+        database,
+        "SELECT to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), input_tokens, cost_usd, model"
+        " FROM usage_events ORDER BY occurred_at",
+    )
+    assert [(when, tokens, model) for when, tokens, _, model in seen] == [
+        (f"{today} 00:00:00.000000", 5, "m"),
+        (f"{today} 00:00:04.876544", 7, "m"),
+    ]
+    assert [str(cost) for *_, cost, _ in seen] == ["0.2500000000", "None"]
+    assert rows(database, "SELECT usage_count FROM user_agents") == [(2,)]
+
+
+def test_publish_reads_standard_input_while_it_is_open(cli: Cli, redis_client: redis.Redis) -> None:
+    command = [PROGRAM, "publish", "-"]
+    with subprocess.Popen(
+        command, cwd=cli.folder, env=cli.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        process.stdin.write(events(2).encode())
+        process.stdin.flush()
+        eventually(lambda: redis_client.keys("usage:events:*"))
+        output, _ = process.communicate(events(1).encode(), timeout=30)
+    assert (process.returncode, output) == (0, b"3 events sent, 0 bad lines\n")
+    assert cli.drained() == figures(applied=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["absent.csv"], "absent.csv: No such file"),
+        (["."], ".: Is a directory"),
+        (["events.csv", "--map", "tokens"], "FIELD=VALUE"),
+        (["events.csv", "--map", "token=a"], "there is no field token"),
+        (["events.csv", "--map", "tokens=c"], "no column c; there are a, b"),
+    ],
+)
+def test_publish_says_what_is_wrong_with_its_arguments(cli: Cli, arguments: list[str], hint: str) -> None:
+    cli.folder.joinpath("events.csv").write_text("a,b\n1,2\n")
+    assert hint in cli.complaint("publish", *arguments)
+
+
+def test_replay_of_a_real_trace(cli: Cli, database: str) -> None:
+    if not TRACE.exists():
+        pytest.skip("the trace is not part of the product, and ../shared/traces is absent")
+    names = ["--map", "occurred_at=TIMESTAMP", "--map", "input_tokens=ContextTokens"]
+    names += ["--map", "output_tokens=GeneratedTokens"]
+    others = ["--assume-utc", "--start-at", (NOW - timedelta(days=1)).strftime("%Y-%m-%d"), "--draw-pairs", "200"]
+    done = cli.run("publish", str(TRACE), *names, *others)
+    assert (done.returncode, done.stdout) == (0, "8819 events sent, 0 bad lines\n"), done.stderr
+    assert cli.drained() == figures(applied=8_819)
+    tokens = sum(int(a) + int(b) for _, a, b in (line.split(",") for line in TRACE.read_text().splitlines()[1:]))
+    query = "SELECT count(*) > 100, sum(usage_count)::bigint, sum(total_tokens_used)::bigint FROM user_agents"
+    assert rows(database, query) == [(True, 8_819, tokens)]
+
+
+def test_drain_takes_over_what_a_vanished_worker_held(cli: Cli, redis_client: redis.Redis, redis_url: str) -> None:
+    send(redis_url, 5)
+    stream = EventStream(redis_url, 2)
+    held = sum(len(stream.read(shard, "vanished", 10)) for shard in range(2))
+    stream.close()
+    assert held
+    assert cli.drained() == figures(applied=5)
+
+
+def test_status_with_nobody_alive(cli: Cli, redis_url: str) -> None:
+    send(redis_url, 4)
+    done = cli.run("status", "--json")
+    seen = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert (seen["worker_alive"], seen["beat_alive"], seen["healthy"]) == (False, False, False)
+    assert (seen["workers"], seen["beat_seconds"], seen["redis_memory"]) == ([], None, 0.0)
+    backlog = seen["backlog"]
+    assert backlog.keys() == {"0", "1"}
+    assert sum(shard["entries"] for shard in backlog.values()) >= 1
+    assert 0 < max(shard["oldest_seconds"] for shard in backlog.values()) < 60
+    assert cli.drained() == figures(applied=4)
+    done = cli.run("status")
+    table = dict(line.split("\t") for line in done.stdout.splitlines())
+    assert done.returncode == 1
+    assert table["counted"] == "4 accepted = 4 applied + 0 duplicate + 0 quarantined"
+    assert "usage-worker up" in table["workers"]
+
+
+def test_status_is_healthy_with_a_worker_and_a_heartbeat(cli: Cli, redis_url: str) -> None:
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "--quiet", "worker", "--pool", "solo"]
+    stream = EventStream(redis_url, 2)
+    with subprocess.Popen(command, cwd=cli.folder, env=cli.env, stderr=subprocess.DEVNULL) as worker:
+        stream.beat()
+        eventually(lambda: cli.run("status").returncode == 0, 30)
+        watch = subprocess.Popen(
+            [PROGRAM, "status", "--watch", "--json"], cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE
+        )
+        with watch:
+            assert watch.stdout
+            seen = [json.loads(watch.stdout.readline()) for _ in range(2)]
+            watch.send_signal(signal.SIGINT)
+            assert watch.wait(10) == 0
+        worker.kill()
+    stream.close()
+    assert [look["healthy"] for look in seen] == [True, True]
+    assert len(seen[0]["workers"]) == 1
+
+
+@pytest.fixture
+def full_redis(server_folder: Path) -> Iterator[redis.Redis]:
+    """A Redis of its own, to be filled by `config_set`."""
+    with (
+        EmbeddedValkey(server_folder / "full", {"appendonly": "no"}) as server,
+        redis.Redis.from_url(server.url()) as it,
+    ):
+        it.config_set("maxmemory", 10**9)
+        it.execute_command("CLIENT", "SETNAME", server.url())
+        yield it
+
+
+def test_a_full_redis_can_be_seen_and_drained(cli: Cli, full_redis: redis.Redis) -> None:
+    url = cli.env["REDIS_URL"] = str(full_redis.client_getname())
+    stream = EventStream(url, 2)
+    assert stream.read(0, "somebody", 1) == stream.read(1, "somebody", 1) == []  # the consumer groups exist
+    stream.close()
+    send(url, 4)
+    full_redis.config_set("maxmemory", 1)
+    done = cli.run("status", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["redis_memory"] > 1
+    assert cli.drained() == figures(applied=4)
+
+
+READERS = ["drain", "status"]
+
+
+@pytest.mark.parametrize("command", [*READERS, "publish -"])
+def test_a_wrong_setting(cli: Cli, command: str) -> None:
+    cli.env["USAGE_BATCH_EVENTS"] = SECRET
+    assert "USAGE_BATCH_EVENTS" in cli.complaint(*command.split())
+
+
+@pytest.mark.parametrize("command", [*READERS, "migrate up"])
+def test_no_database_url(cli: Cli, command: str) -> None:
+    del cli.env["DATABASE_URL"]
+    assert "export DATABASE_URL=" in cli.complaint(*command.split())
+
+
+@pytest.mark.parametrize("command", [*READERS, "migrate up"])
+def test_no_postgresql(cli: Cli, command: str) -> None:
+    cli.env["DATABASE_URL"] = f"postgresql://somebody:{SECRET}@127.0.0.1:1/usage"
+    complaint = cli.complaint(*command.split())
+    assert "PostgreSQL is not available" in complaint
+    assert "port 1" in complaint
+
+
+@pytest.mark.parametrize(
+    ("command", "password"), [("drain", f"%zz{SECRET}"), ("status", f"{SECRET} x"), ("migrate up", f"%zz{SECRET}")]
+)
+def test_a_password_that_spoils_the_database_url(cli: Cli, command: str, password: str) -> None:
+    cli.env["DATABASE_URL"] = f"postgresql://somebody:{password}@127.0.0.1:1/usage"
+    assert "DATABASE_URL cannot be read" in cli.complaint(*command.split())
+
+
+def test_the_pool_of_a_worker_never_sees_a_spoilt_database_url() -> None:
+    with pytest.raises(SettingsError) as refused:
+        Store(f"postgresql://somebody:%zz{SECRET}@127.0.0.1:1/usage")
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "url", "hint"),
+    [
+        ("drain", f"redis://:{SECRET}@127.0.0.1:1/0", "Redis is not available"),
+        ("status", f"redis://:{SECRET}@127.0.0.1:1/0", "Redis is not available"),
+        ("publish events.ndjson", f"redis://:{SECRET}@127.0.0.1:1/0", "Redis is not available"),
+        ("drain", f"redis://:{SECRET}/x@127.0.0.1:6379/0", "its port is no number"),
+        ("status", f"http://:{SECRET}@127.0.0.1:6379/0", "must begin with redis://"),
+    ],
+)
+def test_no_redis(cli: Cli, command: str, url: str, hint: str) -> None:
+    cli.folder.joinpath("events.ndjson").write_text(events(1))
+    cli.env["REDIS_URL"] = url
+    complaint = cli.complaint(*command.split())
+    assert "REDIS_URL" in complaint
+    assert hint in complaint
+
+
+@pytest.mark.parametrize(("command", "version"), [("drain", None), ("status", "3.0.0")])
+def test_a_missing_or_old_schema(
+    cli: Cli, empty_database: str, redis_url: str, command: str, version: str | None
+) -> None:
+    if version:
+        Runner(empty_database).up(version)
+    cli.env["DATABASE_URL"] = empty_database
+    send(redis_url, 2)
+    assert "usage-worker migrate up" in cli.complaint(command)
+    # What could not be counted was not taken either: nobody holds it.
+    stream = EventStream(redis_url, 2)
+    assert sum(stream.backlog(shard).entries for shard in range(2)) > 0
+    assert sum(stream.backlog(shard).pending for shard in range(2)) == 0
+    stream.close()
+
+
+def test_the_readme_names_every_setting() -> None:
+    readme = README.read_text()
+    variables = {
+        str(field.validation_alias or f"USAGE_{name.upper()}") for name, field in Settings.model_fields.items()
+    }
+    assert [name for name in sorted(variables) if f"`{name}`" not in readme] == []
+
+
+def test_the_examples_of_the_readme_work(cli: Cli, redis_client: redis.Redis, database: str) -> None:
+    """What is printed there is run here; only `send_task` needs a Celery application and is left to other tests."""
+    examples: dict[str, list[str]] = {}
+    for language, text in re.findall(r"```(\w+)\n(.*?)```", README.read_text(), re.DOTALL):
+        examples.setdefault(language, []).append(text)
+    subprocess.run([sys.executable, "-c", examples["python"][0]], env=cli.env, cwd=cli.folder, check=True, timeout=30)
+    redis_client.execute_command(*shlex.split(examples["sh"][0])[1:])  # type: ignore[no-untyped-call]
+    assert cli.drained() == figures(applied=2)
+    ((agent, uses, tokens, cost, latency, rate, quality),) = rows(database, examples["sql"][0])
+    assert (uses, tokens, str(cost), latency, rate) == (2, 2 * 972, "0.0031000000", 840, 100)
+    assert agent
+    assert quality > 0

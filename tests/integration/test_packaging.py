@@ -1,0 +1,157 @@
+"""What users install: the wheel in an empty environment, and the container files, which no engine has run here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from worker.app import configuration
+from worker.migrate import latest_version
+from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).parents[2]
+# Names that programs of others read: libpq, Celery.
+FOREIGN = {"PGPASSWORD", "REMAP_SIGTERM"}
+OURS = ("migrate", "worker", "beat", "flower")
+
+
+class Installed:
+    """An environment that holds the wheel and what it depends on; nothing of this checkout."""
+
+    def __init__(self, source: Path, wheel: Path, folder: Path) -> None:
+        self.source = source
+        self.wheel = wheel
+        self.folder = folder / "elsewhere"
+        self.folder.mkdir()
+        self._bin = folder / "venv" / "bin"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", self._bin.parent], check=True)
+        # PyYAML is for the tests below, which need a parser and should not make it everybody's dependency.
+        pip = [sys.executable, "-m", "pip", "--python", str(self._bin / "python"), "install", "--quiet", "--no-compile"]
+        _run([*pip, wheel, "pyyaml"], folder)
+
+    def run(self, *command: str, stdin: str = "", **env: str) -> str:
+        return _run([self._bin / command[0], *command[1:]], self.folder, stdin, **env)
+
+
+def _run(command: Sequence[str | Path], folder: Path, stdin: str = "", **env: str) -> str:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "USAGE_"))}
+    done = subprocess.run(
+        command, cwd=folder, env=ours | env, input=stdin, capture_output=True, text=True, timeout=170, check=False
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel, built from a copy of what the Dockerfile copies, so that both recipes are the same one."""
+    folder = tmp_path_factory.mktemp("packaging")
+    source = folder / "source"
+    source.mkdir()
+    for name in copied_files():
+        path = ROOT / name
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, source / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+    _run([*pip, folder, source], folder)
+    (wheel,) = folder.glob("*.whl")
+    return Installed(source, wheel, folder)
+
+
+@pytest.fixture(scope="session")
+def services(installed: Installed) -> dict[str, Any]:
+    """The services of the compose file, with its anchors and merges resolved."""
+    program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)"
+    document = installed.run("python", "-c", program, stdin=(ROOT / "docker-compose.yml").read_text())
+    found: dict[str, Any] = json.loads(document)["services"]
+    return found
+
+
+def copied_files() -> list[str]:
+    """What the Dockerfile copies from the checkout."""
+    text = (ROOT / "Dockerfile").read_text()
+    return [name for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE) for name in line.split()]
+
+
+def test_the_wheel_holds_every_sql_file(installed: Installed) -> None:
+    source = installed.source
+    expected = {f"worker/migrations/{path.name}" for path in (source / "migrations").glob("*.sql")}
+    expected |= {str(path.relative_to(source)) for path in (source / "worker").rglob("*.sql")}
+    assert len(expected) > 30
+    assert expected - set(zipfile.ZipFile(installed.wheel).namelist()) == set()
+
+
+def test_the_installed_command_migrates_and_counts(installed: Installed, empty_database: str, redis_url: str) -> None:
+    servers = {"DATABASE_URL": empty_database, "REDIS_URL": redis_url, "USAGE_UNKNOWN": "create"}
+    assert installed.run("usage-worker", "migrate", "up", **servers).endswith(f"the schema is {latest_version()}\n")
+    verified = installed.run("usage-worker", "migrate", "verify", **servers)
+    assert verified == f"the schema is {latest_version()}, as it should be\n"
+    place = installed.run("python", "-c", "import worker; print(worker.__file__)")
+    assert str(installed.folder.parent / "venv") in place
+    installed.run("usage-worker", "publish", "-", "--draw-pairs", "2", stdin="{}\n{}\n", **servers)
+    shards = json.loads(installed.run("usage-worker", "drain", "--json", **servers))
+    assert sum(shard["applied"] for shard in shards) == 2
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_compose_calls_commands_that_exist(installed: Installed, services: dict[str, Any], service: str) -> None:
+    command: list[str] = services[service]["command"]
+    assert command[0] in ("usage-worker", "celery")
+    if service == "flower":  # takes its options without looking at them; these are the ones that Flower defines
+        known = installed.run("python", "-c", "import flower.options as o; print(*o.options.as_dict())").split()
+        assert {option.strip("-").partition("=")[0] for option in command[4:]} <= set(known)
+        command = command[:4]
+    installed.run(*command, "--help", DATABASE_URL="postgresql://h/d")
+
+
+def test_compose_sets_only_variables_that_somebody_reads(services: dict[str, Any]) -> None:
+    fields = Settings.model_fields.items()
+    settings = {str(field.validation_alias or f"USAGE_{name.upper()}") for name, field in fields}
+    for service in OURS:
+        assert set(services[service]["environment"]) <= settings | FOREIGN
+        assert {"DATABASE_URL", "REDIS_URL"} <= set(services[service]["environment"])
+
+
+def test_compose_lets_a_worker_finish_its_batch(services: dict[str, Any]) -> None:
+    worker = services["worker"]
+    patience = configuration(Settings.model_construct())["worker_soft_shutdown_timeout"]
+    assert worker["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
+    assert int(worker["stop_grace_period"].rstrip("s")) >= patience + 5
+
+
+def test_compose_keeps_data_checks_health_and_is_closed_to_others(services: dict[str, Any]) -> None:
+    assert set(services) == {"postgres", "valkey", *OURS}
+    for name, service in services.items():
+        assert service["restart"] == ("on-failure" if name == "migrate" else "unless-stopped")
+        assert name == "migrate" or "healthcheck" in service
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert services["beat"].get("deploy") is None  # exactly one
+    assert services["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
+    assert services["valkey"]["volumes"] == ["valkey:/data"]
+    options = services["valkey"]["command"][-1]
+    assert "--appendonly yes" in options
+    assert "--maxmemory-policy noeviction" in options
+
+
+def test_the_image_brings_what_it_copies_and_a_fitting_python() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11"
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"python:3.11-slim"}
+    assert re.search(r"^USER (?!root)", text, re.MULTILINE)
+    assert all((ROOT / name).exists() for name in copied_files())
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert kept == set(copied_files())
