@@ -1,0 +1,48 @@
+"""Arenas: on the session's quick servers, or on servers of their own that a test may kill."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.faults.arena import Arena
+from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+from worker.migrate import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def arena(database: str, redis_url: str) -> Iterator[Arena]:
+    with closing(Arena(database, redis_url)) as arena:
+        yield arena
+
+
+@pytest.fixture(scope="package")
+def mortal_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A durable PostgreSQL that tests may restart and kill."""
+    with EmbeddedPostgres(server_folder / "mortal-postgres") as server:
+        Runner(server.ensure_database("template")).up()
+        yield server
+
+
+@pytest.fixture(scope="package")
+def mortal_valkey(server_folder: Path) -> Iterator[EmbeddedValkey]:
+    """A Valkey with its append-only file that tests may restart and kill."""
+    with EmbeddedValkey(server_folder / "mortal-valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def mortal_database(mortal_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of a new database with the newest schema on the mortal server."""
+    with psycopg.connect(mortal_postgres.url(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE mortal TEMPLATE template")
+    yield mortal_postgres.url("mortal")
+    with psycopg.connect(mortal_postgres.url(), autocommit=True) as connection:
+        connection.execute("DROP DATABASE mortal WITH (FORCE)")

@@ -1,0 +1,97 @@
+"""A worker process without Celery, for tests that kill it often: `python -m tests.faults.flusher [POINT [SIGNAL]]`.
+
+It calls what the Celery task calls, round and round. With a POINT it sends itself SIGNAL (default KILL) the first time
+that it comes there; the product has no hooks for that, its methods are wrapped from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from worker.errors import UsageError
+from worker.resources import Resources
+from worker.settings import load_settings
+from worker.store import BatchTransaction
+from worker.stream import EventStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+POINTS = (
+    "before the transaction",
+    "inside the transaction",
+    "before COMMIT",
+    "after COMMIT",
+    "before the acknowledgement",
+)
+
+
+def arm(point: str, strike: Callable[[], None]) -> None:
+    """Strike at the point, once."""
+    if point == "before the transaction":
+        _after(EventStream, "read", strike, only_with_result=True)
+    elif point == "inside the transaction":
+        _after(BatchTransaction, "apply_staged", strike)
+    elif point == "before COMMIT":
+        _after(BatchTransaction, "book", strike)
+    elif point == "after COMMIT":
+        done = EventStream.done
+
+        def late(self: EventStream, shard: int, entry_ids: Sequence[str]) -> None:
+            strike()
+            done(self, shard, entry_ids)
+
+        EventStream.done = late  # type: ignore[method-assign]
+    elif point == "before the acknowledgement":
+
+        def halved(self: EventStream, shard: int, entry_ids: Sequence[str]) -> None:
+            """The first of the two steps that `done` consists of."""
+            self._redis.xdel(self.key(shard), *entry_ids)
+            strike()
+
+        EventStream.done = halved  # type: ignore[method-assign]
+    else:
+        raise SystemExit(f"no such point: {point}")
+
+
+def _after(owner: type, name: str, strike: Callable[[], None], *, only_with_result: bool = False) -> None:
+    original = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if result or not only_with_result:
+            strike()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def main(point: str = "", signal_name: str = "KILL") -> None:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    struck = threading.Event()
+
+    def strike() -> None:
+        if not struck.is_set():
+            struck.set()
+            os.kill(os.getpid(), signal.Signals[f"SIG{signal_name}"])
+
+    if point:
+        arm(point, strike)
+    settings = load_settings()
+    with Resources(settings) as resources:
+        while not stop.wait(settings.flush_interval / 4):
+            for shard in range(settings.stream_shards):
+                try:
+                    resources.flusher.flush(shard)
+                except UsageError as error:
+                    # What the Celery task reports as its failure; the next tick tries again.
+                    sys.stderr.write(f"{type(error).__name__}: {error}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

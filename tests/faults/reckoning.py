@@ -1,0 +1,50 @@
+"""The ledger and the daily roll-up, summed up so that they can stand beside the oracle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+LEDGER = """
+SELECT user_id, agent_id,
+       count(*) FILTER (WHERE type = 'usage') AS usage_count,
+       coalesce(sum(messages) FILTER (WHERE type = 'usage'), 0) AS message_count,
+       count(DISTINCT conversation_id) AS conversation_count,
+       count(*) FILTER (WHERE type = 'usage' AND success) AS success_count,
+       count(*) FILTER (WHERE type = 'usage' AND NOT success) AS error_count,
+       coalesce(sum(tokens), 0) AS total_tokens_used, coalesce(sum(cost_usd), 0) AS total_cost_usd,
+       coalesce(sum(response_time_ms), 0) AS response_time_total_ms, count(response_time_ms) AS response_time_samples,
+       min(occurred_at) FILTER (WHERE type = 'usage') AS first_used_at,
+       max(occurred_at) FILTER (WHERE type = 'usage') AS last_used_at,
+       max(occurred_at) FILTER (WHERE type = 'rating') AS last_rating_at
+  FROM public.usage_events GROUP BY user_id, agent_id"""
+
+DAILY = """
+SELECT user_id, agent_id, day, usage_count, message_count, success_count, error_count, total_tokens_used,
+       total_cost_usd, response_time_total_ms, response_time_samples
+  FROM public.usage_daily"""
+
+# A conversation is counted on the day that it was first seen on, which the order of arrival decides; that their sum
+# is right is what `unbalanced` sees.
+DAILY_COLUMNS = (
+    *("usage_count", "message_count", "success_count", "error_count", "total_tokens_used", "total_cost_usd"),
+    *("response_time_total_ms", "response_time_samples"),
+)
+LEDGER_COLUMNS = (*DAILY_COLUMNS, "conversation_count", "first_used_at", "last_used_at", "last_rating_at")
+
+
+def differences(
+    rows: Iterable[Mapping[str, Any]], expected: Mapping[tuple[Any, ...], Any], columns: Sequence[str]
+) -> list[str]:
+    """Where the rows say something else than the oracle, or are missing, or are too many; one line each."""
+    actual = {tuple(row[key] for key in ("user_id", "agent_id", "day") if key in row): row for row in rows}
+    found = [f"{key}: not expected" for key in actual.keys() - expected.keys()]
+    found += [f"{key}: no row" for key in expected.keys() - actual.keys()]
+    return found + [
+        f"{key} {column}: {actual[key][column]} instead of {getattr(expected[key], column)}"
+        for key in actual.keys() & expected.keys()
+        for column in columns
+        if actual[key][column] != getattr(expected[key], column)
+    ]
