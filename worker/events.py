@@ -1,116 +1,118 @@
-"""The usage event: what it may say, what makes it one and the same event, and its way to and from JSON.
+"""The usage event: what it may say, what makes it one and the same event, and with which words it is refused.
 
-`Event` is what travels; `Record` is what is counted: every default filled in, times in UTC, one row of the ledger.
+`Event` is what an application says. `Record` is what is counted: every default filled in, one row of the ledger, in the
+canonical text that JSON, Python and PostgreSQL agree upon. Text of a fixed form compares and sorts like the value it
+stands for, and is never parsed more often than needed.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal  # noqa: TC003 - pydantic reads the annotations
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Required
 from uuid import UUID, uuid5
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from uuid_utils.compat import uuid7
-
-from worker.errors import EventRefusedError
+from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 # Namespace of the UUIDv5 (RFC 9562, section 5.5) that an application's own idempotency key becomes.
 KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
 MAX_AHEAD = timedelta(minutes=5)
 
+Kind = Literal["usage", "rating"]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Messages = Annotated[int, Field(ge=0, le=1_000_000)]
+Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
 # PostgreSQL's text cannot hold U+0000, so it is refused here, where the field still has a name.
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+Model = Annotated[Text, Field(max_length=200)]
+# What looks like a UUID is one, also as text; anything else is a key of the application's own.
+Identity = Annotated[UUID | Annotated[Text, Field(min_length=1, max_length=255)], Field(union_mode="left_to_right")]
 
 
-class Event(BaseModel):
-    """One usage event, or one rating, of a user and an agent.
+class Event(TypedDict, total=False):
+    """One usage event, or one rating, of a user and an agent; only `user_id` and `agent_id` are required.
 
     Tokens are counts, `cost_usd` is in US dollars with at most 10 decimals, `response_time_ms` in milliseconds.
     None means unknown and is never counted as 0.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]
 
-    type: Literal["usage", "rating"] = "usage"
-    event_id: UUID | Annotated[Text, Field(min_length=1, max_length=255)] | None = None
-    occurred_at: AwareDatetime | None = None
-    user_id: UUID
-    agent_id: UUID
-    messages: Annotated[int, Field(ge=0, le=1_000_000)] = 1
-    input_tokens: Count = 0
-    output_tokens: Count = 0
-    tokens: Count | None = None
-    cost_usd: Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=10)] | None = None
-    response_time_ms: Annotated[int, Field(ge=0, le=86_400_000)] | None = None
-    success: bool = True
-    conversation_id: UUID | None = None
-    model: Annotated[Text, Field(max_length=200)] | None = None
-    rating: Annotated[Decimal, Field(ge=0, le=5, decimal_places=10)] | None = None
+    type: Kind
+    event_id: Identity | None
+    occurred_at: AwareDatetime | None
+    user_id: Required[UUID]
+    agent_id: Required[UUID]
+    messages: Messages
+    input_tokens: Count
+    output_tokens: Count
+    tokens: Count | None
+    cost_usd: Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=10)] | None
+    response_time_ms: Milliseconds | None
+    success: bool
+    conversation_id: UUID | None
+    model: Model | None
+    rating: Annotated[Decimal, Field(ge=0, le=5, decimal_places=10)] | None
+
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+FIELDS = tuple(Event.__annotations__)
 
 
 class Record(NamedTuple):
-    """An event as it is counted; the order of the fields is the order of the ledger's columns."""
+    """An event as it is counted; the order of the fields is the order of the ledger's columns.
 
-    event_id: UUID
-    occurred_at: datetime
-    type: str
-    user_id: UUID
-    agent_id: UUID
+    Ids are lower-case UUIDs with hyphens, times `2026-01-31T23:59:59.000000Z`, decimals without an exponent.
+    """
+
+    event_id: str
+    occurred_at: str
+    type: Kind
+    user_id: str
+    agent_id: str
     messages: int
     input_tokens: int
     output_tokens: int
     tokens: int
-    cost_usd: Decimal | None
+    cost_usd: str | None
     response_time_ms: int | None
     success: bool
-    conversation_id: UUID | None
+    conversation_id: str | None
     model: str | None
-    rating: Decimal | None
+    rating: str | None
 
 
 class Window(NamedTuple):
-    """The span of time within which an event is accepted."""
+    """The span of time within which an event is accepted, as canonical text."""
 
-    oldest: datetime
-    newest: datetime
+    oldest: str
+    newest: str
+    days: int
 
     @classmethod
     def around(cls, now: datetime, accept: timedelta) -> Window:
-        return cls(now - accept, now + MAX_AHEAD)
+        """The window that ends `MAX_AHEAD` after now."""
+        return cls(time_text(now - accept), time_text(now + MAX_AHEAD), accept.days)
 
-
-def make_event(fields: dict[str, Any], window: Window) -> Event:
-    """A complete event from an application's own values: identity and time are filled in.
-
-    Raises:
-        EventRefusedError: a field is unknown, of the wrong type or out of bounds; the message names it.
-    """
-    if fields.get("event_id") is None:
-        fields["event_id"] = uuid7()
-        if fields.get("occurred_at") is None:
-            fields["occurred_at"] = datetime.now(UTC)
-    try:
-        event = Event(**fields)
-    except ValidationError as error:
-        raise EventRefusedError(explain(error)) from None
-    if reason := refusal(event, window):
-        raise EventRefusedError(reason)
-    return event
+    def refusal(self, occurred_at: str) -> str | None:
+        """Why a time is not accepted, or None."""
+        if occurred_at < self.oldest:
+            return f"occurred_at: older than the acceptance window ({self.days} days)"
+        if occurred_at > self.newest:
+            return f"occurred_at: more than {MAX_AHEAD.seconds // 60} minutes in the future"
+        return None
 
 
 def refusal(event: Event, window: Window) -> str | None:
     """Why an event cannot be accepted although each of its fields can, or None."""
-    if (event.type == "rating") != (event.rating is not None):
+    if (event.get("type") == "rating") != (event.get("rating") is not None):
         return "rating: goes with type rating, and only with it"
-    if event.occurred_at is None:
-        if isinstance(event.event_id, str):
-            return "occurred_at: must be given with an idempotency key of your own"
-    elif event.occurred_at < window.oldest:
-        return f"occurred_at: older than the acceptance window ({(window.newest - window.oldest).days} days)"
-    elif event.occurred_at > window.newest:
-        return f"occurred_at: more than {MAX_AHEAD.seconds // 60} minutes in the future"
+    occurred_at = event.get("occurred_at")
+    if occurred_at is not None:
+        return window.refusal(time_text(occurred_at))
+    if isinstance(event.get("event_id"), str):
+        return "occurred_at: must be given with an idempotency key of your own"
     return None
 
 
@@ -119,28 +121,41 @@ def record_of(event: Event, entry_key: UUID, position: int, entry_time: datetime
 
     An event without identity or time takes both from its entry, so that they are the same whenever it is read again.
     """
-    event_id = event.event_id
-    if event_id is None:
-        event_id = uuid5(entry_key, str(position))
-    elif isinstance(event_id, str):
-        event_id = uuid5(KEY_NAMESPACE, event_id)
+    event_id = event.get("event_id")
+    input_tokens, output_tokens = event.get("input_tokens", 0), event.get("output_tokens", 0)
+    tokens, conversation_id = event.get("tokens"), event.get("conversation_id")
     return Record(
-        event_id,
-        entry_time if event.occurred_at is None else event.occurred_at,
-        event.type,
-        event.user_id,
-        event.agent_id,
-        event.messages,
-        event.input_tokens,
-        event.output_tokens,
-        event.input_tokens + event.output_tokens if event.tokens is None else event.tokens,
-        event.cost_usd,
-        event.response_time_ms,
-        event.success,
-        event.conversation_id,
-        event.model,
-        event.rating,
+        event_id=str(uuid5(entry_key, str(position)) if event_id is None else identity_of(event_id)),
+        occurred_at=time_text(event.get("occurred_at") or entry_time),
+        type=event.get("type", "usage"),
+        user_id=str(event["user_id"]),
+        agent_id=str(event["agent_id"]),
+        messages=event.get("messages", 1),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        tokens=input_tokens + output_tokens if tokens is None else tokens,
+        cost_usd=decimal_text(event.get("cost_usd")),
+        response_time_ms=event.get("response_time_ms"),
+        success=event.get("success", True),
+        conversation_id=None if conversation_id is None else str(conversation_id),
+        model=event.get("model"),
+        rating=decimal_text(event.get("rating")),
     )
+
+
+def identity_of(event_id: UUID | str) -> UUID:
+    """An application's own key as a UUID; a UUID is what it is."""
+    return uuid5(KEY_NAMESPACE, event_id) if isinstance(event_id, str) else event_id
+
+
+def time_text(time: datetime) -> str:
+    """The canonical text of an aware time, in UTC."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def decimal_text(number: Decimal | None) -> str | None:
+    """The canonical text of a decimal: no exponent, no sign."""
+    return None if number is None else format(abs(number), "f")
 
 
 def explain(error: ValidationError) -> str:

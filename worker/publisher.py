@@ -22,16 +22,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid_utils.compat import uuid7
 
 from worker.errors import EventRefusedError, StreamUnavailableError
-from worker.events import Window, make_event
+from worker.events import Window
 from worker.settings import load_settings
 from worker.stream import EventStream, Pack
+from worker.wire import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from decimal import Decimal
     from uuid import UUID
 
-    from worker.events import Event
+    from worker.wire import Prepared
 
 T = TypeVar("T")
 
@@ -117,7 +118,7 @@ class UsagePublisher:
         success: bool = True,
         conversation_id: UUID | str | None = None,
         model: str | None = None,
-    ) -> UUID | str | None:
+    ) -> UUID | None:
         """Count one use of an agent; units and bounds are those of `worker.events.Event`.
 
         Returns the event's identity, or None when it was refused (a field is wrong; the log says which) or dropped
@@ -135,20 +136,20 @@ class UsagePublisher:
         *,
         event_id: UUID | str | None = None,
         occurred_at: datetime | None = None,
-    ) -> UUID | str | None:
+    ) -> UUID | None:
         """Record a user's rating of an agent, 0 to 5; the newest one counts. Returns like `track`."""
         fields = locals()
         del fields["self"]
         return self.add(fields | {"type": "rating", "rating": str(rating)})
 
-    def add(self, fields: dict[str, Any]) -> UUID | str | None:
+    def add(self, fields: dict[str, Any]) -> UUID | None:
         """Like `track`, from a dictionary of the event's fields."""
         now = time.time()
         if now - self._window_made > 1:
             self._window = Window.around(datetime.now(UTC), self._accept_window)
             self._window_made = now
         try:
-            event = make_event(fields, self._window)
+            event = prepare(fields, self._window)
         except EventRefusedError as error:
             with self._changed:
                 self._refused += 1
@@ -156,10 +157,9 @@ class UsagePublisher:
             return None
         return event.event_id if self.send(event) else None
 
-    def send(self, event: Event) -> bool:
-        """Like `track`, for an event that `make_event` has completed; False when it was dropped."""
-        body = event.__pydantic_serializer__.to_json(event, exclude_defaults=True)
-        if self._enqueue(self._stream.shard_of(event.user_id), body):
+    def send(self, event: Prepared) -> bool:
+        """Like `track`, for an event that `worker.wire.prepare` has completed; False when it was dropped."""
+        if self._enqueue(self._stream.shard_of(event.user_id), event.body):
             return True
         self._complain(logging.ERROR, "event dropped: the buffer is full (%s)", self._holding or "sending lags")
         return False

@@ -11,11 +11,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zlib import crc32
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.retry import Retry
 
 from worker.errors import StreamUnavailableError
@@ -28,6 +27,8 @@ GROUP = "usage"
 HEARTBEAT_KEY = "usage:heartbeat"
 VERSION = b"1"
 TIMEOUT_SECONDS = 5.0
+# A prime, so that every bit of a UUID has a say in its shard, whatever its version.
+_SPREAD = 65_521
 MAX_DECLARED_DIGITS = 6
 
 
@@ -91,7 +92,7 @@ class EventStream:
 
     def shard_of(self, user_id: UUID) -> int:
         """The shard of a user: one user's events meet in one stream, so that two workers rarely meet on a row."""
-        return crc32(user_id.bytes) % self.shards
+        return user_id.int % _SPREAD % self.shards
 
     def append(self, packs: Iterable[tuple[int, Pack]]) -> None:
         """Add packs to their shards. When it raises, any of them may have arrived: send all of them again."""
@@ -109,8 +110,10 @@ class EventStream:
             except ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
                     raise
-                self._create_group(shard)
-                return self.read(shard, consumer, count)
+                if self._create_group(shard):
+                    return self.read(shard, consumer, count)
+                # Entries are nobody's without a group; which ones two workers have both read, the database can tell.
+                reply = [(None, self._redis.xrange(self.key(shard), count=count))]
         return [RawEntry(entry_id.decode(), fields) for _, entries in reply or [] for entry_id, fields in entries]
 
     def reclaim(
@@ -184,13 +187,19 @@ class EventStream:
         reply: Any = self._redis.time()
         return float(reply[0] + reply[1] / 1e6)
 
-    def _create_group(self, shard: int) -> None:
-        """From the very first entry: what was read but not deleted before the group was lost comes again."""
+    def _create_group(self, shard: int) -> bool:
+        """From the very first entry: what was read but not deleted before the group was lost comes again.
+
+        False when Redis is too full for it.
+        """
         try:
             self._redis.xgroup_create(self.key(shard), GROUP, id="0", mkstream=True)
+        except OutOfMemoryError:
+            return False
         except ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+        return True
 
 
 def _time_of(entry_id: str) -> datetime:

@@ -11,13 +11,14 @@ import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import pytest
 import redis
 
 from tests.helpers import eventually
 from worker.embedded import EmbeddedValkey
+from worker.events import KEY_NAMESPACE
 from worker.publisher import UsagePublisher
 
 if TYPE_CHECKING:
@@ -185,7 +186,8 @@ def test_the_publisher_loads_neither_celery_nor_psycopg() -> None:
 
 def test_a_given_identity_and_time_travel_unchanged(redis_url: str, redis_client: redis.Redis) -> None:
     now = datetime.now(UTC)
+    key = uuid5(KEY_NAMESPACE, "order-7")
     with UsagePublisher(redis_url) as publisher:
-        assert publisher.track(USER, AGENT, event_id="order-7", occurred_at=now) == "order-7"
+        assert publisher.track(USER, AGENT, event_id="order-7", occurred_at=now) == key
     (entry,) = entries(redis_client)
-    assert b'"event_id":"order-7"' in entry[b"events"]
+    assert f'"event_id":"{key}"'.encode() in entry[b"events"]

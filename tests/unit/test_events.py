@@ -10,17 +10,22 @@ from uuid import UUID, uuid5
 import pytest
 
 from worker.errors import EventRefusedError
-from worker.events import KEY_NAMESPACE, Event, Window, make_event, record_of
+from worker.events import KEY_NAMESPACE, Event, Record, Window, record_of, time_text
+from worker.wire import Prepared, load, prepare
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WINDOW = Window.around(NOW, timedelta(days=35))
 USER, AGENT = UUID(int=1), UUID(int=2)
 
 
-def event(**fields: Any) -> Event:
-    return make_event(
-        {"user_id": USER, "agent_id": AGENT, "occurred_at": NOW, "event_id": UUID(int=3)} | fields, WINDOW
-    )
+def event(**fields: Any) -> Prepared:
+    return prepare({"user_id": USER, "agent_id": AGENT, "occurred_at": NOW, "event_id": UUID(int=3)} | fields, WINDOW)
+
+
+def record(**fields: Any) -> Record:
+    """There and back: what a worker reads of what a publisher wrote."""
+    (found,) = load(b"[" + event(**fields).body + b"]")
+    return found
 
 
 @pytest.mark.parametrize(
@@ -72,29 +77,42 @@ def test_refusals_quote_no_values() -> None:
 
 
 def test_defaults() -> None:
-    record = record_of(event(input_tokens=3, output_tokens=4), UUID(int=9), 0, NOW)
-    assert (record.messages, record.tokens, record.success) == (1, 7, True)
-    assert (record.cost_usd, record.response_time_ms, record.conversation_id, record.rating) == (None,) * 4
+    found = record(input_tokens=3, output_tokens=4)
+    assert (found.messages, found.tokens, found.success, found.type) == (1, 7, True, "usage")
+    assert (found.cost_usd, found.response_time_ms, found.conversation_id, found.rating) == (None,) * 4
 
 
 def test_tokens_given_win_over_the_sum() -> None:
-    assert record_of(event(input_tokens=3, output_tokens=4, tokens=5), UUID(int=9), 0, NOW).tokens == 5
+    assert record(input_tokens=3, output_tokens=4, tokens=5).tokens == 5
 
 
-def test_cost_is_decimal_to_the_last_digit() -> None:
-    assert event(cost_usd="0.0000000001").cost_usd == Decimal("0.0000000001")
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [("0.0000000001", "0.0000000001"), (Decimal("1.5E-7"), "0.00000015"), (3, "3"), ("-0", "0"), ("1e3", "1000")],
+)
+def test_cost_is_decimal_to_the_last_digit(cost: Any, text: str) -> None:
+    assert record(cost_usd=cost).cost_usd == text
 
 
-def test_publisher_side_identity_is_a_uuid7_of_now() -> None:
-    made = make_event({"user_id": USER, "agent_id": AGENT}, Window.around(datetime.now(UTC), timedelta(days=1)))
-    assert isinstance(made.event_id, UUID)
+def test_times_are_utc_to_the_microsecond() -> None:
+    assert record(occurred_at=datetime.fromisoformat("2026-03-01T12:30:00+02:00")).occurred_at == (
+        "2026-03-01T10:30:00.000000Z"
+    )
+
+
+def test_identity_and_time_are_filled_in() -> None:
+    window = Window.around(datetime.now(UTC), timedelta(days=1))
+    made = prepare({"user_id": USER, "agent_id": AGENT}, window)
     assert made.event_id.version == 7
-    assert made.occurred_at is not None
+    (found,) = load(b"[" + made.body + b"]")
+    assert window.oldest < found.occurred_at < window.newest
 
 
 def test_a_key_of_the_application_becomes_the_same_uuid5_every_time() -> None:
-    record = record_of(event(event_id="order-7"), UUID(int=9), 0, NOW)
-    assert record.event_id == uuid5(KEY_NAMESPACE, "order-7")
+    key = uuid5(KEY_NAMESPACE, "order-7")
+    assert event(event_id="order-7").event_id == key
+    foreign = Event(user_id=USER, agent_id=AGENT, event_id="order-7", occurred_at=NOW)
+    assert record_of(foreign, UUID(int=9), 0, NOW).event_id == str(key)
 
 
 def test_an_event_without_identity_takes_it_from_its_entry() -> None:
@@ -103,4 +121,4 @@ def test_an_event_without_identity_takes_it_from_its_entry() -> None:
     other = record_of(bare, UUID(int=9), 5, NOW)
     assert first[:2] == again[:2]
     assert first.event_id != other.event_id
-    assert first.occurred_at == NOW
+    assert first.occurred_at == time_text(NOW)

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO, cast
+from uuid import UUID
 
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from worker.bench.meter import cpu_seconds
 from worker.embedded.processes import ChildProcess
 from worker.errors import ProcessError
-from worker.events import Event, Record, record_of
+from worker.events import record_of
 from worker.stack import CELERY, Stack
 from worker.store import batch_transaction
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from worker.bench.load import Load
+    from worker.events import Event, Record
     from worker.stack import Servers
     from worker.store import Store
 
@@ -120,5 +122,5 @@ def _counted(store: Store) -> int:
 
 
 def _record(fields: dict[str, Any], now: datetime) -> Record:
-    event = Event(event_id=uuid7(), occurred_at=now, **fields)
-    return record_of(event, event.user_id, 0, now)
+    event: Event = {"event_id": UUID(int=uuid7().int), "occurred_at": now, **fields}  # type: ignore[typeddict-item]
+    return record_of(event, event["user_id"], 0, now)

@@ -77,10 +77,10 @@ def _count(transaction: BatchTransaction, entries: Sequence[Entry], unknown: Unk
     first_seen = transaction.register_entries(entry.key for entry in entries)
     known: set[Identity] = set()
     if ask_ledger or len(first_seen) < len(entries):
-        known = transaction.known({(r.event_id, r.occurred_at) for entry in entries for r in entry.records})
+        known = transaction.known({record[:2] for entry in entries for record in entry.records})
     fresh, duplicate = _without_duplicates(entries, first_seen, known)
     # By event id: two batches with common events then wait for each other instead of deadlocking.
-    fresh.sort(key=lambda record: record.event_id.int)
+    fresh.sort()
     refused: Refused = {}
     _count_records(transaction, fresh, unknown, refused)
     quarantined = transaction.quarantine(_letters(entries, refused))
@@ -104,7 +104,7 @@ def _without_duplicates(
     for entry in entries:
         new = entry.key in first_seen
         for record in entry.records:
-            identity = record.event_id, record.occurred_at
+            identity = record[:2]
             if identity in known or identity in fresh:
                 duplicate += new
             elif new or record.event_id not in entry.anonymous:
@@ -124,11 +124,11 @@ def _count_records(transaction: BatchTransaction, records: list[Record], unknown
         known = [record for record in records if (record.user_id, record.agent_id) not in error.reasons]
         for record in records:
             if reason := error.reasons.get((record.user_id, record.agent_id)):
-                refused[record.event_id, record.occurred_at] = reason
+                refused[record[:2]] = reason
         _count_records(transaction, known, unknown, refused)
     except DataRefusedError as error:
         if len(records) == 1:
-            refused[records[0].event_id, records[0].occurred_at] = str(error)
+            refused[records[0][:2]] = str(error)
             return
         middle = len(records) // 2
         _count_records(transaction, records[:middle], unknown, refused)
@@ -175,6 +175,6 @@ def _letters(entries: Sequence[Entry], refused: Refused) -> list[DeadLetter]:
         for entry in entries:
             for position, record in zip(entry.positions, entry.records, strict=True):
                 # Popped: a duplicate of a refused event is a duplicate, not a second letter.
-                if reason := reasons.pop((record.event_id, record.occurred_at), None):
-                    letters.append(entry.refuse(position, reason, payload_of(record)))
+                if reason := reasons.pop(record[:2], None):
+                    letters.append(entry.letter(position, reason, payload_of(record)))
     return letters

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from worker.events import Event, Record, Window, explain, record_of, refusal
+from worker.events import EVENT, explain, record_of, refusal
 from worker.store import DeadLetter
-from worker.stream import VERSION, RawEntry
+from worker.stream import VERSION
+from worker.wire import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from worker.events import Event, Record, Window
+    from worker.stream import RawEntry
 
-_EVENTS = TypeAdapter(list[Event])
-# A JSON number of 16 digits or more does not survive the parser's binary float; those take the exact way.
-_LONG_NUMBER = re.compile(rb'"(?:cost_usd|rating)"\s*:\s*-?[\d.eE+-]{16,}')
 _MAX_PAYLOAD = 100_000
 
 
 @dataclass(slots=True)
 class Entry:
-    """A decoded stream entry."""
+    """A decoded stream entry; `records` may leave out positions that `letters` have."""
 
     stream: str
     entry_id: str
@@ -33,15 +31,13 @@ class Entry:
     records: list[Record] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
-    anonymous: set[UUID] = field(default_factory=set)
+    anonymous: set[str] = field(default_factory=set)
     """Events that took their identity from the entry: nothing else tells a second delivery of them."""
 
-    @property
-    def events(self) -> int:
-        """How many events the entry brought."""
-        return len(self.records) + sum(letter.events for letter in self.letters)
+    def refuse(self, position: int, reason: str, payload: str, events: int = 1) -> None:
+        self.letters.append(self.letter(position, reason, payload, events))
 
-    def refuse(self, position: int, reason: str, payload: str, events: int = 1) -> DeadLetter:
+    def letter(self, position: int, reason: str, payload: str, events: int = 1) -> DeadLetter:
         """The dead letter of one of the entry's events."""
         text = payload[:_MAX_PAYLOAD].replace("\x00", "\\u0000")
         return DeadLetter(self.key, position, self.stream, self.entry_id, events, reason, text)
@@ -53,52 +49,68 @@ def decode(stream: str, raw: RawEntry, window: Window) -> Entry:
     body = raw.fields.get(b"events", b"")
     if raw.fields.get(b"v") != VERSION:
         return _unreadable(entry, raw, "v: the entry's version must be 1")
-    if _LONG_NUMBER.search(body):
-        candidates = _one_by_one(entry, body)
-    else:
-        try:
-            candidates = enumerate(_EVENTS.validate_json(body, strict=True))
-        except ValidationError:
-            candidates = _one_by_one(entry, body)
     try:
-        for position, event in candidates:
-            _accept(entry, position, event, raw, window)
-    except (ValueError, RecursionError) as error:
-        return _unreadable(entry, raw, f"events: {error}")
-    if not entry.events:
+        records = load(body)
+    except ValidationError:
+        try:
+            _one_by_one(entry, raw, body, window)
+        except (ValueError, RecursionError) as error:
+            return _unreadable(entry, raw, f"events: {error}")
+    else:
+        _check(entry, records, window)
+    if not entry.records and not entry.letters:
         return _unreadable(entry, raw, "events: the entry holds no event")
     return entry
 
 
 def payload_of(record: Record) -> str:
     """A record as the JSON of an event, to be shown, repaired and replayed."""
-    return Event.model_construct(**record._asdict()).model_dump_json(exclude_none=True)
+    return json.dumps({name: value for name, value in record._asdict().items() if value is not None})
 
 
-def _accept(entry: Entry, position: int, event: Event, raw: RawEntry, window: Window) -> None:
-    if reason := refusal(event, window):
-        entry.letters.append(entry.refuse(position, reason, event.model_dump_json(exclude_unset=True)))
-        return
-    record = record_of(event, entry.key, position, raw.added_at)
-    if event.event_id is None:
-        entry.anonymous.add(record.event_id)
-    entry.records.append(record)
-    entry.positions.append(position)
+def _check(entry: Entry, records: list[Record], window: Window) -> None:
+    """What the form alone cannot say: whether a time is accepted and a rating in its place."""
+    oldest, newest, _ = window
+    bad = [
+        position
+        for position, (_, when, kind, *_, rating) in enumerate(records)
+        if not oldest <= when <= newest or (kind == "rating") != (rating is not None)
+    ]
+    for position in bad:
+        payload = payload_of(records[position])
+        entry.refuse(position, refusal(EVENT.validate_json(payload), window) or "", payload)
+    excluded = set(bad)
+    entry.positions = [position for position in range(len(records)) if position not in excluded]
+    entry.records = [records[position] for position in entry.positions] if bad else records
 
 
-def _one_by_one(entry: Entry, body: bytes) -> Iterator[tuple[int, Event]]:
-    """The slow way, for entries with something bad in them: each event stands for itself, decimals stay text."""
+def _one_by_one(entry: Entry, raw: RawEntry, body: bytes, window: Window) -> None:
+    """The long way, where something is bad or not in canonical form: each event stands for itself.
+
+    Numbers with a point stay text: a decimal never goes through a binary float.
+    """
     items: Any = json.loads(body, parse_float=str, parse_int=_bounded_int)
     if not isinstance(items, list):
         raise ValueError("must be a JSON array")  # noqa: TRY004 - reported like any other unreadable body
     for position, item in enumerate(items):
         payload = json.dumps(item)
         try:
-            event = Event.model_validate_json(payload, strict=True)
+            event = EVENT.validate_json(payload, strict=True)
         except ValidationError as error:
-            entry.letters.append(entry.refuse(position, explain(error), payload))
+            entry.refuse(position, explain(error), payload)
+            continue
+        if reason := refusal(event, window):
+            entry.refuse(position, reason, payload)
         else:
-            yield position, event
+            _accept(entry, position, event, raw)
+
+
+def _accept(entry: Entry, position: int, event: Event, raw: RawEntry) -> None:
+    record = record_of(event, entry.key, position, raw.added_at)
+    if event.get("event_id") is None:
+        entry.anonymous.add(record.event_id)
+    entry.records.append(record)
+    entry.positions.append(position)
 
 
 def _bounded_int(digits: str) -> int | str:
@@ -108,7 +120,9 @@ def _bounded_int(digits: str) -> int | str:
 
 def _unreadable(entry: Entry, raw: RawEntry, reason: str) -> Entry:
     body = raw.fields.get(b"events", b"").decode(errors="backslashreplace")
-    return Entry(entry.stream, entry.entry_id, entry.key, letters=[entry.refuse(0, reason, body, raw.declared)])
+    whole = Entry(entry.stream, entry.entry_id, entry.key)
+    whole.refuse(0, reason, body, raw.declared)
+    return whole
 
 
 def _key(stream: str, raw: RawEntry) -> UUID:

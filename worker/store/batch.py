@@ -1,9 +1,14 @@
-"""The statements of the one transaction that counts a batch; `worker.ingest` decides what is called in which order."""
+"""The statements of the one transaction that counts a batch; `worker.ingest` decides what is called in which order.
+
+Everything travels as text, in the canonical form that the records have already: PostgreSQL parses it faster than
+Python would convert it into what a binary protocol wants.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.store.connection import translated
@@ -11,7 +16,6 @@ from worker.store.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from datetime import date, datetime
     from uuid import UUID
 
     from psycopg import Connection
@@ -21,30 +25,13 @@ if TYPE_CHECKING:
     from worker.store.books import Intake
     from worker.store.connection import Store
 
-Identity = tuple["UUID", "datetime"]
+Identity = tuple[str, str]
 
-_LEDGER_TYPES = (
-    *("uuid", "timestamptz", "text", "uuid", "uuid", "int4", "int8", "int8", "int8"),
-    *("numeric", "int4", "bool", "uuid", "text", "numeric"),
-)
-_TOTALS_TYPES = (
-    *(
-        "uuid",
-        "uuid",
-        "int4",
-        "int8",
-        "int8",
-        "int8",
-        "int8",
-        "int8",
-        "int8",
-        "int8",
-        "numeric",
-        "int8",
-        "int8",
-    ),
-    *("timestamptz", "timestamptz", "uuid", "timestamptz", "numeric", "timestamptz"),
-)
+# Rows sent at once: PostgreSQL then works on some while Python writes the next.
+_CHUNK = 500
+# What the text format of COPY wants escaped (PostgreSQL manual, COPY, "Text Format"), and how it spells NULL.
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_NULL = "\\N"
 
 
 class DeadLetter(NamedTuple):
@@ -62,8 +49,8 @@ class DeadLetter(NamedTuple):
 class Missing(NamedTuple):
     """A pair without a row, and which of its two sides exist."""
 
-    user_id: UUID
-    agent_id: UUID
+    user_id: str
+    agent_id: str
     user_exists: bool
     agent_exists: bool
 
@@ -89,21 +76,22 @@ class BatchTransaction:
         """Which of the events the ledger has already."""
         if not identities:
             return set()
-        ids, times = zip(*identities, strict=True)
-        parameters = {"ids": list(ids), "times": list(times), "oldest": min(times), "newest": max(times)}
-        return set(self._connection.execute(query("known_events"), parameters).fetchall())
+        numbered = list(identities)
+        ids, times = zip(*numbered, strict=True)
+        parameters = {"ids": _array(ids), "times": _array(times), "oldest": min(times), "newest": max(times)}
+        return {numbered[row[0] - 1] for row in self._connection.execute(query("known_events"), parameters)}
 
-    def stage(self, day: date, totals: Mapping[Pair, Totals]) -> list[Missing]:
+    def stage(self, day: str, totals: Mapping[Pair, Totals]) -> list[Missing]:
         """Lay one day's totals ready; which of their pairs have no row in `user_agents` is returned."""
         self._connection.execute(query("ensure_day"), {"day": day})
         if self._staged:
             self._connection.execute("TRUNCATE batch_totals, batch_conversations")
         self._staged = True
         opened = self._insert_conversations(totals)
-        self._copy("copy_totals", _TOTALS_TYPES, (_totals_row(p, t, opened[p]) for p, t in totals.items()))
+        self._copy("copy_totals", (_totals_line(p, t, opened[p]) for p, t in totals.items()))
         return [Missing(*row) for row in self._connection.execute(query("missing_pairs"))]
 
-    def apply_staged(self, day: date) -> int:
+    def apply_staged(self, day: str) -> int:
         """Add the staged totals to the counters and the roll-up; how many rows of `user_agents` changed."""
         return self._connection.execute(query("apply_totals"), {"day": day}).rowcount
 
@@ -112,19 +100,19 @@ class BatchTransaction:
         row = self._connection.execute(query("owns_auth")).fetchone()
         return bool(row and row[0])
 
-    def create_parents(self, users: Iterable[UUID], agents: Iterable[UUID]) -> None:
+    def create_parents(self, users: Iterable[str], agents: Iterable[str]) -> None:
         """Make bare rows for users and agents that live elsewhere."""
-        self._connection.execute(query("create_users"), {"ids": list(users)})
-        self._connection.execute(query("create_agents"), {"ids": list(agents)})
+        self._connection.execute(query("create_users"), {"ids": _array(users)})
+        self._connection.execute(query("create_agents"), {"ids": _array(agents)})
 
     def insert_pairs(self, pairs: Sequence[Pair]) -> None:
         """Make the rows that the first use of an agent creates."""
         users, agents = zip(*pairs, strict=True)
-        self._connection.execute(query("insert_pairs"), {"users": list(users), "agents": list(agents)})
+        self._connection.execute(query("insert_pairs"), {"users": _array(users), "agents": _array(agents)})
 
     def write_ledger(self, records: Iterable[Record]) -> None:
         """Append the records to the ledger; it refuses one that it has already."""
-        self._copy("copy_ledger", _LEDGER_TYPES, records)
+        self._copy("copy_ledger", map(_ledger_line, records))
 
     def quarantine(self, letters: Iterable[DeadLetter]) -> int:
         """Keep what cannot be counted; how many events these stand for, letters that lie there already left out."""
@@ -140,18 +128,21 @@ class BatchTransaction:
 
     def _insert_conversations(self, totals: Mapping[Pair, Totals]) -> Counter[Pair]:
         """Note the conversations; how many were new to each pair is returned."""
-        rows = [(*pair, conversation) for pair, total in totals.items() for conversation in total.conversations]
-        if not rows:
+        lines = [f"{u}\t{a}\t{it}\n" for (u, a), total in totals.items() for it in total.conversations]
+        if not lines:
             return Counter()
-        self._copy("copy_conversations", ("uuid", "uuid", "uuid"), rows)
-        with self._connection.cursor(binary=True) as cursor:
-            return Counter(cursor.execute(query("insert_conversations")).fetchall())
+        self._copy("copy_conversations", lines)
+        return Counter(self._connection.execute(query("insert_conversations")).fetchall())
 
-    def _copy(self, name: str, types: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    def _copy(self, name: str, lines: Iterable[str]) -> None:
         with self._connection.cursor() as cursor, cursor.copy(query(name)) as copy:
-            copy.set_types(types)
-            for row in rows:
-                copy.write_row(row)
+            chunk: list[str] = []
+            for line in lines:
+                chunk.append(line)
+                if len(chunk) == _CHUNK:
+                    copy.write("".join(chunk))
+                    chunk.clear()
+            copy.write("".join(chunk))
 
 
 @contextmanager
@@ -163,26 +154,34 @@ def batch_transaction(store: Store) -> Iterator[BatchTransaction]:
         yield BatchTransaction(connection)
 
 
-def _totals_row(pair: Pair, total: Totals, opened: int) -> tuple[object, ...]:
-    conversation_at, conversation = total.last_conversation or (None, None)
-    rated_at, rating = total.last_rating or (None, None)
-    return (
-        *pair,
-        total.usage_count,
-        total.message_count,
-        opened,
-        total.success_count,
-        total.usage_count - total.success_count,
-        total.input_tokens,
-        total.output_tokens,
-        total.tokens,
-        total.cost_usd,
-        total.response_time_total_ms,
-        total.response_time_samples,
-        total.first_used_at,
-        total.last_used_at,
-        conversation,
-        conversation_at,
-        rating,
-        rated_at,
+def _array(values: Iterable[str]) -> str:
+    """An array of canonical values, none of which needs quotes."""
+    return "{" + ",".join(values) + "}"
+
+
+def _ledger_line(record: Record) -> str:
+    event_id, when, kind, user, agent, messages, tin, tout, tokens, cost, time, success, conversation, model, rating = (
+        record
     )
+    return (
+        f"{event_id}\t{when}\t{kind}\t{user}\t{agent}\t{messages}\t{tin}\t{tout}\t{tokens}\t{cost or _NULL}\t"
+        f"{_NULL if time is None else time}\t{'t' if success else 'f'}\t{conversation or _NULL}\t"
+        f"{_NULL if model is None else _escaped(model)}\t{rating or _NULL}\n"
+    )
+
+
+def _totals_line(pair: Pair, total: Totals, opened: int) -> str:
+    conversation_at, conversation = total.last_conversation or (_NULL, _NULL)
+    rated_at, rating = total.last_rating or (_NULL, _NULL)
+    return (
+        f"{pair[0]}\t{pair[1]}\t{total.usage_count}\t{total.message_count}\t{opened}\t{total.success_count}\t"
+        f"{total.usage_count - total.success_count}\t{total.input_tokens}\t{total.output_tokens}\t{total.tokens}\t"
+        f"{total.cost_usd:f}\t{total.response_time_total_ms}\t{total.response_time_samples}\t"
+        f"{total.first_used_at or _NULL}\t{total.last_used_at or _NULL}\t{conversation}\t{conversation_at}\t"
+        f"{rating}\t{rated_at}\n"
+    )
+
+
+@lru_cache(maxsize=1024)
+def _escaped(text: str) -> str:
+    return text.translate(_ESCAPES)

@@ -5,7 +5,7 @@ WITH daily AS (
     INSERT INTO public.usage_daily AS d (
         user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,
         input_tokens, output_tokens, total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples)
-    SELECT user_id, agent_id, %(day)s, usage_count, message_count, conversation_count, success_count, error_count,
+    SELECT user_id, agent_id, %(day)s::date, usage_count, message_count, conversation_count, success_count, error_count,
            input_tokens, output_tokens, tokens, cost_usd, response_time_total_ms, response_time_samples
       FROM batch_totals
      WHERE usage_count > 0

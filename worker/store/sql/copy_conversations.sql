@@ -1,2 +1,2 @@
 -- Columns in the order of batch_conversations.
-COPY batch_conversations FROM STDIN (FORMAT BINARY)
+COPY batch_conversations FROM STDIN

@@ -1,2 +1,2 @@
 -- Columns in the order of batch_totals.
-COPY batch_totals FROM STDIN (FORMAT BINARY)
+COPY batch_totals FROM STDIN

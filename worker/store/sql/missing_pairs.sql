@@ -1,5 +1,5 @@
 -- Staged pairs without a row in user_agents, and whether their user and their agent exist.
-SELECT t.user_id, t.agent_id,
+SELECT t.user_id::text, t.agent_id::text,
        EXISTS (SELECT FROM auth.users u WHERE u.id = t.user_id) AS user_exists,
        EXISTS (SELECT FROM public.agents a WHERE a.id = t.agent_id) AS agent_exists
   FROM batch_totals t

@@ -1,0 +1,96 @@
+"""The canonical form is a part of the contract: whatever it lets through, the long way lets through, too, and alike."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from worker.errors import EventRefusedError
+from worker.events import Window, time_text
+from worker.ingest.entries import decode
+from worker.stream import RawEntry
+from worker.wire import load, prepare
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+WINDOW = Window.around(NOW, timedelta(days=35))
+
+uuids = st.uuids().map(str)
+odd_texts = st.sampled_from(["", "x", "a\\b\t\n", "5BD8B2A0-1111-7111-8111-111111111111"])
+numbers = st.sampled_from([0, 1, -1, 2**63 - 1, 2**63, 1.5, True, None, "7"])
+decimals = st.sampled_from(
+    ["0", "1.5", "1000000", "1000000.1", "999999.9999999999", "1E-7", "-1", "5.0", "5.1", 0.1, None]
+)
+times = st.sampled_from(
+    [time_text(NOW), "2026-03-01T12:00:00Z", "2026-03-01T13:00:00+01:00", "2020-01-01T00:00:00.000000Z"]
+)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "type": st.sampled_from(["usage", "rating", "click"]),
+    "event_id": uuids | odd_texts,
+    "occurred_at": times | odd_texts,
+    "user_id": uuids | odd_texts,
+    "agent_id": uuids | odd_texts,
+    "messages": numbers,
+    "input_tokens": numbers,
+    "output_tokens": numbers,
+    "tokens": numbers,
+    "cost_usd": decimals,
+    "response_time_ms": numbers,
+    "success": st.booleans() | numbers,
+    "conversation_id": uuids | odd_texts,
+    "model": odd_texts | st.text(max_size=5),
+    "rating": decimals,
+    "colour": odd_texts,
+}
+required = {name: FIELDS[name] for name in ("event_id", "occurred_at", "user_id", "agent_id")}
+optional = {name: values for name, values in FIELDS.items() if name not in required}
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.fixed_dictionaries(required, optional=optional))
+def test_both_ways_end_in_the_same_record(event: dict[str, Any]) -> None:
+    body = json.dumps([event]).encode()
+    try:
+        quick = load(body)
+    except ValidationError:
+        return  # not canonical: there is the long way only
+    # A second event in another spelling sends the whole entry the long way.
+    other = {"user_id": "5BD8B2A0-1111-7111-8111-111111111111", "agent_id": "5BD8B2A0-1111-7111-8111-111111111111"}
+    long = decode("s", RawEntry("1-0", {b"v": b"1", b"events": json.dumps([event, other]).encode()}), WINDOW)
+    short = decode("s", RawEntry("1-0", {b"v": b"1", b"events": body}), WINDOW)
+    if short.letters:
+        assert [letter.reason for letter in short.letters] == [letter.reason for letter in long.letters]
+    else:
+        assert short.records == quick == long.records[:1]
+
+
+pair = {"user_id": uuids, "agent_id": uuids}
+others = {name: values for name, values in FIELDS.items() if name not in pair}
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.fixed_dictionaries(pair, optional=others))
+def test_what_the_publisher_accepts_is_canonical(fields: dict[str, Any]) -> None:
+    try:
+        prepared = prepare(fields, WINDOW)
+    except EventRefusedError:
+        return
+    (record,) = load(b"[" + prepared.body + b"]")
+    assert record.event_id == str(prepared.event_id)
+    assert record.user_id == str(prepared.user_id)
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-02-29T24:00:00.000000Z", "2026-02-28T23:59:60.000000Z", "2026-13-01T00:00:00.000000Z"]
+)
+def test_times_that_postgresql_would_read_as_another_day_are_not_canonical(time: str) -> None:
+    """The day of a record is the beginning of its time; PostgreSQL must agree."""
+    event = {"event_id": "5bd8b2a0-1111-7111-8111-111111111111", "occurred_at": time}
+    ids = dict.fromkeys(("user_id", "agent_id"), event["event_id"])
+    with pytest.raises(ValidationError):
+        load(json.dumps([event | ids]).encode())
