@@ -3,111 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from contextlib import closing
+from datetime import timedelta
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 import redis
 
 from tests.helpers import eventually
+from tests.integration.commands import NOW, PROGRAM, Cli, events, figures, rows, send
 from worker.embedded import EmbeddedValkey
-from worker.errors import SettingsError
-from worker.migrate import Runner
-from worker.publisher import UsagePublisher
 from worker.settings import Settings
-from worker.store import Store
 from worker.stream import EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROGRAM = str(Path(sys.executable).with_name("usage-worker"))
 README = Path(__file__).parents[2] / "README.md"
 TRACE = Path(__file__).parents[3] / "shared" / "traces" / "azure_llm_2023_code.csv"
-SECRET = "s3cretword"
-NOW = datetime.now(UTC)
-
-
-class Cli:
-    """Runs `usage-worker` in an empty folder, with nothing of the tests' own settings."""
-
-    def __init__(self, folder: Path, **env: str) -> None:
-        self.folder = folder
-        ours = {
-            name: value for name, value in os.environ.items() if not name.startswith(("USAGE_", "DATABASE", "REDIS"))
-        }
-        self.env = ours | env
-
-    def run(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [PROGRAM, *arguments],
-            cwd=self.folder,
-            env=self.env,
-            input=stdin,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        output, errors = done.stdout.decode(), done.stderr.decode()
-        assert "Traceback" not in errors, errors
-        assert SECRET not in output + errors
-        return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
-
-    def complaint(self, *arguments: str) -> str:
-        """The one line on standard error with which the command must end."""
-        done = self.run(*arguments)
-        assert done.returncode == 1, done
-        assert not done.stdout
-        lines = done.stderr.splitlines()
-        assert len(lines) == 1, done.stderr
-        assert lines[0].startswith("usage-worker: ")
-        return lines[0]
-
-    def drained(self) -> dict[str, int]:
-        """The figures of `drain --json`, over all shards."""
-        done = self.run("drain", "--json")
-        assert done.returncode == 0, done.stderr
-        shards = json.loads(done.stdout)
-        assert [shard["shard"] for shard in shards] == [0, 1]
-        return {key: sum(shard[key] for shard in shards) for key in ("applied", "duplicate", "quarantined", "left")}
 
 
 @pytest.fixture
 def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_UNKNOWN="create", USAGE_RECLAIM_IDLE="0.5")
-
-
-def events(count: int, **fields: object) -> str:
-    """NDJSON of events a second apart, of one user and agent."""
-    pair = {"user_id": str(uuid4()), "agent_id": str(uuid4())}
-    times = ((NOW - timedelta(seconds=count - number)).isoformat() for number in range(count))
-    return "".join(json.dumps(pair | {"occurred_at": when} | fields) + "\n" for when in times)
-
-
-def send(redis_url: str, count: int) -> None:
-    """Publish events from this process, which is quicker."""
-    with UsagePublisher(redis_url, linger=0) as publisher:
-        for line in events(count).splitlines():
-            assert publisher.add(json.loads(line))
-        assert publisher.flush()
-
-
-def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url) as connection:
-        return connection.execute(query.encode()).fetchall()
-
-
-def figures(applied: int = 0, duplicate: int = 0, quarantined: int = 0, left: int = 0) -> dict[str, int]:
-    return {"applied": applied, "duplicate": duplicate, "quarantined": quarantined, "left": left}
 
 
 def test_publish_ndjson_reports_bad_lines_and_sends_the_others(cli: Cli, database: str) -> None:
@@ -183,21 +108,6 @@ def test_publish_reads_standard_input_while_it_is_open(cli: Cli, redis_client: r
     assert cli.drained() == figures(applied=3)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "hint"),
-    [
-        (["absent.csv"], "absent.csv: No such file"),
-        (["."], ".: Is a directory"),
-        (["events.csv", "--map", "tokens"], "FIELD=VALUE"),
-        (["events.csv", "--map", "token=a"], "there is no field token"),
-        (["events.csv", "--map", "tokens=c"], "no column c; there are a, b"),
-    ],
-)
-def test_publish_says_what_is_wrong_with_its_arguments(cli: Cli, arguments: list[str], hint: str) -> None:
-    cli.folder.joinpath("events.csv").write_text("a,b\n1,2\n")
-    assert hint in cli.complaint("publish", *arguments)
-
-
 def test_replay_of_a_real_trace(cli: Cli, database: str) -> None:
     if not TRACE.exists():
         pytest.skip("the trace is not part of the product, and ../shared/traces is absent")
@@ -241,23 +151,25 @@ def test_status_with_nobody_alive(cli: Cli, redis_url: str) -> None:
 
 
 def test_status_is_healthy_with_a_worker_and_a_heartbeat(cli: Cli, redis_url: str) -> None:
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "--quiet", "worker", "--pool", "solo"]
-    stream = EventStream(redis_url, 2)
-    with subprocess.Popen(command, cwd=cli.folder, env=cli.env, stderr=subprocess.DEVNULL) as worker:
-        stream.beat()
-        eventually(lambda: cli.run("status").returncode == 0, 30)
-        watch = subprocess.Popen(
-            [PROGRAM, "status", "--watch", "--json"], cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE
-        )
-        with watch:
+    celery = [sys.executable, "-m", "celery", "-A", "worker.app", "--quiet", "worker", "--pool", "solo"]
+    command = [PROGRAM, "status", "--watch", "--json"]
+    with (
+        closing(EventStream(redis_url, 2)) as stream,
+        subprocess.Popen(celery, cwd=cli.folder, env=cli.env, stderr=subprocess.DEVNULL) as worker,
+        subprocess.Popen(command, cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE) as watch,
+    ):
+        try:
+            stream.beat()
             assert watch.stdout
-            seen = [json.loads(watch.stdout.readline()) for _ in range(2)]
+            looks = map(json.loads, watch.stdout)
+            seen = next(look for look in islice(looks, 20) if look["healthy"])
+            assert len(seen["workers"]) == 1
+            assert cli.run("status").returncode == 0
             watch.send_signal(signal.SIGINT)
             assert watch.wait(10) == 0
-        worker.kill()
-    stream.close()
-    assert [look["healthy"] for look in seen] == [True, True]
-    assert len(seen[0]["workers"]) == 1
+        finally:
+            watch.kill()
+            worker.kill()
 
 
 @pytest.fixture
@@ -283,77 +195,6 @@ def test_a_full_redis_can_be_seen_and_drained(cli: Cli, full_redis: redis.Redis)
     assert done.returncode == 1
     assert json.loads(done.stdout)["redis_memory"] > 1
     assert cli.drained() == figures(applied=4)
-
-
-READERS = ["drain", "status"]
-
-
-@pytest.mark.parametrize("command", [*READERS, "publish -"])
-def test_a_wrong_setting(cli: Cli, command: str) -> None:
-    cli.env["USAGE_BATCH_EVENTS"] = SECRET
-    assert "USAGE_BATCH_EVENTS" in cli.complaint(*command.split())
-
-
-@pytest.mark.parametrize("command", [*READERS, "migrate up"])
-def test_no_database_url(cli: Cli, command: str) -> None:
-    del cli.env["DATABASE_URL"]
-    assert "export DATABASE_URL=" in cli.complaint(*command.split())
-
-
-@pytest.mark.parametrize("command", [*READERS, "migrate up"])
-def test_no_postgresql(cli: Cli, command: str) -> None:
-    cli.env["DATABASE_URL"] = f"postgresql://somebody:{SECRET}@127.0.0.1:1/usage"
-    complaint = cli.complaint(*command.split())
-    assert "PostgreSQL is not available" in complaint
-    assert "port 1" in complaint
-
-
-@pytest.mark.parametrize(
-    ("command", "password"), [("drain", f"%zz{SECRET}"), ("status", f"{SECRET} x"), ("migrate up", f"%zz{SECRET}")]
-)
-def test_a_password_that_spoils_the_database_url(cli: Cli, command: str, password: str) -> None:
-    cli.env["DATABASE_URL"] = f"postgresql://somebody:{password}@127.0.0.1:1/usage"
-    assert "DATABASE_URL cannot be read" in cli.complaint(*command.split())
-
-
-def test_the_pool_of_a_worker_never_sees_a_spoilt_database_url() -> None:
-    with pytest.raises(SettingsError) as refused:
-        Store(f"postgresql://somebody:%zz{SECRET}@127.0.0.1:1/usage")
-    assert SECRET not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("command", "url", "hint"),
-    [
-        ("drain", f"redis://:{SECRET}@127.0.0.1:1/0", "Redis is not available"),
-        ("status", f"redis://:{SECRET}@127.0.0.1:1/0", "Redis is not available"),
-        ("publish events.ndjson", f"redis://:{SECRET}@127.0.0.1:1/0", "Redis is not available"),
-        ("drain", f"redis://:{SECRET}/x@127.0.0.1:6379/0", "its port is no number"),
-        ("status", f"http://:{SECRET}@127.0.0.1:6379/0", "must begin with redis://"),
-    ],
-)
-def test_no_redis(cli: Cli, command: str, url: str, hint: str) -> None:
-    cli.folder.joinpath("events.ndjson").write_text(events(1))
-    cli.env["REDIS_URL"] = url
-    complaint = cli.complaint(*command.split())
-    assert "REDIS_URL" in complaint
-    assert hint in complaint
-
-
-@pytest.mark.parametrize(("command", "version"), [("drain", None), ("status", "3.0.0")])
-def test_a_missing_or_old_schema(
-    cli: Cli, empty_database: str, redis_url: str, command: str, version: str | None
-) -> None:
-    if version:
-        Runner(empty_database).up(version)
-    cli.env["DATABASE_URL"] = empty_database
-    send(redis_url, 2)
-    assert "usage-worker migrate up" in cli.complaint(command)
-    # What could not be counted was not taken either: nobody holds it.
-    stream = EventStream(redis_url, 2)
-    assert sum(stream.backlog(shard).entries for shard in range(2)) > 0
-    assert sum(stream.backlog(shard).pending for shard in range(2)) == 0
-    stream.close()
 
 
 def test_the_readme_names_every_setting() -> None:

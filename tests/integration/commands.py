@@ -1,0 +1,94 @@
+"""Commands as real processes, and events for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+
+from worker.publisher import UsagePublisher
+
+PROGRAM = str(Path(sys.executable).with_name("usage-worker"))
+SECRET = "s3cretword"
+NOW = datetime.now(UTC)
+
+
+class Cli:
+    """Runs `usage-worker` in an empty folder, with nothing of the tests' own settings."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder = folder
+        ours = {
+            name: value for name, value in os.environ.items() if not name.startswith(("USAGE_", "DATABASE", "REDIS"))
+        }
+        self.env = ours | env
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [PROGRAM, *arguments],
+            cwd=self.folder,
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        output, errors = done.stdout.decode(), done.stderr.decode()
+        assert "Traceback" not in errors, errors
+        assert SECRET not in output + errors
+        return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
+
+    def complaints(self, *commands: str) -> list[str]:
+        """What several commands complain of; they run at once, since each of them is slow to start."""
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(self.complaint, commands))
+
+    def complaint(self, command: str) -> str:
+        """The one line on standard error with which the command must end."""
+        done = self.run(*command.split())
+        assert done.returncode == 1, done
+        assert not done.stdout
+        lines = done.stderr.splitlines()
+        assert len(lines) == 1, done.stderr
+        assert lines[0].startswith("usage-worker: ")
+        return lines[0]
+
+    def drained(self) -> dict[str, int]:
+        """The figures of `drain --json`, over all shards."""
+        done = self.run("drain", "--json")
+        assert done.returncode == 0, done.stderr
+        shards = json.loads(done.stdout)
+        assert [shard["shard"] for shard in shards] == [0, 1]
+        return {key: sum(shard[key] for shard in shards) for key in ("applied", "duplicate", "quarantined", "left")}
+
+
+def events(count: int, **fields: object) -> str:
+    """NDJSON of events a second apart, of one user and agent."""
+    pair = {"user_id": str(uuid4()), "agent_id": str(uuid4())}
+    times = ((NOW - timedelta(seconds=count - number)).isoformat() for number in range(count))
+    return "".join(json.dumps(pair | {"occurred_at": when} | fields) + "\n" for when in times)
+
+
+def send(redis_url: str, count: int) -> None:
+    """Publish events from this process, which is quicker."""
+    with UsagePublisher(redis_url, linger=0) as publisher:
+        for line in events(count).splitlines():
+            assert publisher.add(json.loads(line))
+        assert publisher.flush()
+
+
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def figures(applied: int = 0, duplicate: int = 0, quarantined: int = 0, left: int = 0) -> dict[str, int]:
+    return {"applied": applied, "duplicate": duplicate, "quarantined": quarantined, "left": left}

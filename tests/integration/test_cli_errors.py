@@ -1,0 +1,101 @@
+"""What goes wrong is one line on standard error that says what to do, exit code 1, and never a password."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.commands import SECRET, Cli, events, send
+from worker.errors import SettingsError
+from worker.migrate import Runner
+from worker.store import Store
+from worker.stream import EventStream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOWHERE = f"postgresql://somebody:{SECRET}@127.0.0.1:1/usage"
+COMMANDS = ("drain", "status", "migrate up")
+
+
+@pytest.fixture
+def cli(tmp_path: Path, redis_url: str) -> Cli:
+    return Cli(tmp_path, DATABASE_URL=NOWHERE, REDIS_URL=redis_url)
+
+
+def test_a_wrong_setting(cli: Cli) -> None:
+    cli.env["USAGE_BATCH_EVENTS"] = SECRET
+    for complaint in cli.complaints("drain", "status", "publish -"):
+        assert "USAGE_BATCH_EVENTS" in complaint
+
+
+def test_no_database_url(cli: Cli) -> None:
+    del cli.env["DATABASE_URL"]
+    for complaint in cli.complaints(*COMMANDS):
+        assert "export DATABASE_URL=" in complaint
+
+
+def test_no_postgresql(cli: Cli) -> None:
+    for complaint in cli.complaints(*COMMANDS):
+        assert "PostgreSQL is not available" in complaint
+        assert "port 1" in complaint
+
+
+@pytest.mark.parametrize("password", [f"%zz{SECRET}", f"{SECRET} x"])
+def test_a_password_that_spoils_the_database_url(cli: Cli, password: str) -> None:
+    cli.env["DATABASE_URL"] = NOWHERE.replace(SECRET, password)
+    for complaint in cli.complaints("drain", "migrate up"):
+        assert "DATABASE_URL cannot be read" in complaint
+
+
+def test_the_pool_of_a_worker_never_sees_a_spoilt_database_url() -> None:
+    with pytest.raises(SettingsError) as refused:
+        Store(NOWHERE.replace(SECRET, f"%zz{SECRET}"))
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        (f"redis://:{SECRET}@127.0.0.1:1/0", "Redis is not available"),
+        (f"redis://:{SECRET}/x@127.0.0.1:6379/0", "its port is no number"),
+        (f"http://:{SECRET}@127.0.0.1:6379/0", "must begin with redis://"),
+    ],
+)
+def test_no_redis(cli: Cli, database: str, url: str, hint: str) -> None:
+    cli.folder.joinpath("events.ndjson").write_text(events(1))
+    cli.env |= {"REDIS_URL": url, "DATABASE_URL": database}
+    for complaint in cli.complaints("drain", "status", "publish events.ndjson"):
+        assert "REDIS_URL" in complaint
+        assert hint in complaint
+
+
+@pytest.mark.parametrize("version", [None, "3.0.0"])
+def test_a_missing_or_old_schema(cli: Cli, empty_database: str, redis_url: str, version: str | None) -> None:
+    if version:
+        Runner(empty_database).up(version)
+    cli.env["DATABASE_URL"] = empty_database
+    send(redis_url, 2)
+    for complaint in cli.complaints("drain", "status"):
+        assert "usage-worker migrate up" in complaint
+    # What could not be counted was not taken either: nobody holds it.
+    with closing(EventStream(redis_url, 2)) as stream:
+        backlogs = [stream.backlog(shard) for shard in range(2)]
+    assert sum(backlog.entries for backlog in backlogs) > 0
+    assert sum(backlog.pending for backlog in backlogs) == 0
+
+
+def test_publish_says_what_is_wrong_with_its_arguments(cli: Cli) -> None:
+    cli.folder.joinpath("events.csv").write_text("a,b\n1,2\n")
+    hints = {
+        "absent.csv": "absent.csv: No such file",
+        ".": ".: Is a directory",
+        "events.csv --map tokens": "FIELD=VALUE",
+        "events.csv --map token=a": "there is no field token",
+        "events.csv --map tokens=c": "no column c; there are a, b",
+    }
+    complaints = cli.complaints(*(f"publish {arguments}" for arguments in hints))
+    for hint, complaint in zip(hints.values(), complaints, strict=True):
+        assert hint in complaint
