@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import NAMESPACE_OID, uuid5
 
 from worker.errors import SettingsError
-from worker.events import Event
+from worker.events import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -133,7 +133,7 @@ class Reading:
         if absent := [column for column in self.columns.values() if column not in line.fields]:
             raise ValueError(f"has no field {absent[0]}, which --map names")
         taken = set(self.columns.values())
-        kept = {name: cell for name, cell in known.items() if name in Event.model_fields and name not in taken}
+        kept = {name: cell for name, cell in known.items() if name in FIELDS and name not in taken}
         return kept | {name: known[column] for name, column in self.columns.items() if column in known}
 
     def _time(self, fields: dict[str, Any]) -> datetime | None:

@@ -14,11 +14,12 @@ from rich.progress import Progress
 
 from worker.cli.lines import Line, Reading, read_lines
 from worker.errors import EventRefusedError, SettingsError, StreamUnavailableError
-from worker.events import Event, Window, make_event
+from worker.events import FIELDS, Window
 from worker.logs import configure_logs
 from worker.publisher import UsagePublisher
 from worker.settings import load_settings
 from worker.stream import EventStream
+from worker.wire import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,7 @@ def _publish(publisher: UsagePublisher, lines: Iterator[Line], accept_window: ti
         try:
             if line.problem:
                 raise EventRefusedError(line.problem)
-            event = make_event(line.fields, window)
+            event = prepare(line.fields, window)
         except EventRefusedError as error:
             bad += 1
             typer.echo(f"line {line.number}: {error}", err=True)
@@ -146,6 +147,6 @@ def _assignment(option: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise SettingsError(f"{option} {text}: write FIELD=VALUE")
-    if name not in Event.model_fields:
-        raise SettingsError(f"{option} {text}: there is no field {name}; there are {', '.join(Event.model_fields)}")
+    if name not in FIELDS:
+        raise SettingsError(f"{option} {text}: there is no field {name}; there are {', '.join(FIELDS)}")
     return name, value
