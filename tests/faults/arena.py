@@ -111,17 +111,17 @@ class Arena:
 
     # Processes
 
-    def command(self, module: str, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
+    def command(self, module: str, *arguments: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
         """A process of the project on this arena's servers."""
         servers = {"DATABASE_URL": self.database, "REDIS_URL": self.redis_url}
-        environment = {**os.environ, **self.env, **servers, **env}
-        return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment)
+        environment = {**os.environ, **self.env, **servers}
+        return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment, stdout=stdout)
 
     @contextmanager
-    def workers(self, count: int, *arguments: str, **env: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    def workers(self, count: int, *arguments: str) -> Iterator[list[subprocess.Popen[bytes]]]:
         """Worker processes that flush until the block ends; one that fails by itself fails the test."""
         with ExitStack() as stack:
-            processes = [self.command("tests.faults.flusher", *arguments, **env) for _ in range(count)]
+            processes = [self.command("tests.faults.flusher", *arguments) for _ in range(count)]
             for process in processes:
                 stack.callback(_end, process)
             yield processes
@@ -147,8 +147,8 @@ class Arena:
         finally:
             for process in processes:
                 _end(process)
-        for journal in journals:
-            self.note(json.loads(line) for line in journal.read_text().splitlines())
+            for journal in journals:
+                self.note(json.loads(line) for line in journal.read_text().splitlines())
 
     def drain(self, shard: int | None = None) -> None:
         """Finish in this process what anybody left behind."""
@@ -204,6 +204,14 @@ class Arena:
 
 def _expected(oracle: Oracle) -> dict[tuple[UUID, UUID], Any]:
     return dict(oracle.rows)
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for what a process does: T stopped, Z dead, nothing gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

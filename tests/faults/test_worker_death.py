@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.arena import NOBODY
+from tests.faults.arena import NOBODY, state_of
 from tests.faults.flusher import POINTS
 from tests.helpers import eventually
 
 if TYPE_CHECKING:
-    import subprocess
-
     from tests.faults.arena import Arena
 
 COMMITTED = POINTS[3:]
@@ -43,7 +40,7 @@ def test_stopped_longer_than_the_reclaim_time(arena: Arena, point: str) -> None:
     """The others count its batch; when it goes on, it must not count it again."""
     with_duplicates(arena)
     with arena.workers(1, point, "STOP") as (sleeper,):
-        eventually(lambda: is_stopped(sleeper), 30)
+        eventually(lambda: state_of(sleeper.pid) == "T", 30)
         with arena.workers(2):
             eventually(arena.settled, 60)
             sleeper.send_signal(signal.SIGCONT)
@@ -51,7 +48,3 @@ def test_stopped_longer_than_the_reclaim_time(arena: Arena, point: str) -> None:
             eventually(arena.settled, 30)
             assert sleeper.poll() is None
     arena.check()
-
-
-def is_stopped(process: subprocess.Popen[bytes]) -> bool:
-    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
