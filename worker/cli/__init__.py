@@ -7,6 +7,7 @@ import sys
 import typer
 
 from worker.cli.bench import bench
+from worker.cli.dead_letters import dead_letters_app
 from worker.cli.demo import demo
 from worker.cli.drain import drain
 from worker.cli.migrate import migrate_app
@@ -24,6 +25,7 @@ cli = typer.Typer(
 for command in (demo, up, publish, status, drain, bench):
     cli.command()(command)
 cli.add_typer(migrate_app, name="migrate")
+cli.add_typer(dead_letters_app, name="dead-letters")
 
 
 def main() -> None:

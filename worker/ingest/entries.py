@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from worker.events import Event, Record, Window
     from worker.stream import RawEntry
 
-_MAX_PAYLOAD = 100_000
+# All of it: what is not kept here is lost. Only what PostgreSQL cannot take as one value is cut off.
+_MAX_PAYLOAD = 100_000_000
 
 
 @dataclass(slots=True)
@@ -78,10 +79,17 @@ def _check(entry: Entry, records: list[Record], window: Window) -> None:
     ]
     for position in bad:
         payload = payload_of(records[position])
-        entry.refuse(position, refusal(EVENT.validate_json(payload), window) or "", payload)
+        entry.refuse(position, _reason(payload, window), payload)
     excluded = set(bad)
     entry.positions = [position for position in range(len(records)) if position not in excluded]
     entry.records = [records[position] for position in entry.positions] if bad else records
+
+
+def _reason(payload: str, window: Window) -> str:
+    try:
+        return refusal(EVENT.validate_json(payload), window) or ""
+    except ValidationError as error:  # a day that its month does not have
+        return explain(error)
 
 
 def _one_by_one(entry: Entry, raw: RawEntry, body: bytes, window: Window) -> None:

@@ -1,0 +1,166 @@
+"""What cannot be counted: shown, repaired, replayed, and counted once however often it is replayed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from tests.faults.arena import NOBODY
+from tests.integration.commands import Cli
+from worker.store import Intake
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.faults.arena import Arena
+
+
+@pytest.fixture
+def cli(tmp_path: Path, arena: Arena) -> Cli:
+    return Cli(tmp_path, DATABASE_URL=arena.database, REDIS_URL=arena.redis_url)
+
+
+def one(arena: Arena, **fields: Any) -> dict[str, Any]:
+    return {"user_id": str(arena.population.users[0]), "agent_id": str(arena.population.agents[0]), **fields}
+
+
+def send(arena: Arena, body: object, **fields: str) -> None:
+    """An entry whose fate the oracle does not know; sums that it changes are noted by the test."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    entry: Any = {"v": "1", "n": "1", "events": text, **fields}
+    arena.redis.xadd("usage:events:{0}", entry)
+    arena.drain()
+
+
+def letters(cli: Cli, *options: str) -> list[dict[str, Any]]:
+    done = cli.run("dead-letters", "list", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def replay(cli: Cli, *arguments: str) -> dict[str, int]:
+    done = cli.run("dead-letters", "replay", "--json", *arguments)
+    figures: dict[str, int] = json.loads(done.stdout)
+    assert done.returncode == (1 if figures["bad"] else 0), done
+    return figures
+
+
+@pytest.mark.parametrize("time", ["2020-02-30T00:00:00.000000Z", "0000-01-01T00:00:00.000000Z"])
+def test_a_day_that_does_not_exist(arena: Arena, time: str) -> None:
+    """In canonical form, which is not looked at closely, and outside the acceptance window at once."""
+    good = arena.traffic(999)
+    bad = one(arena, event_id=str(uuid4()), occurred_at=time)
+    canonical = [{**bad, "occurred_at": "2026-01-01T00:00:00.000000Z"}, bad]
+    arena.publish(good)
+    arena.xadd([], 0, entry_id="*")
+    send(arena, [bad])
+    send(arena, canonical)
+    reasons = [letter["reason"] for letter in arena.resources.store.rows("dead_letters")]
+    assert any("occurred_at" in reason and "window" not in reason for reason in reasons), reasons
+    assert arena.intake.applied == 999
+
+
+def test_repaired_and_replayed_it_counts_once(arena: Arena, cli: Cli) -> None:
+    send(arena, [one(arena, input_tokens=-5, cost_usd="0.0000000001")])
+    (letter,) = letters(cli)
+    assert "input_tokens" in letter["reason"]
+    shown = cli.run("dead-letters", "show", str(letter["id"]))
+    assert '"cost_usd": "0.0000000001"' in shown.stdout
+    assert replay(cli, str(letter["id"])) == {"sent": 0, "bad": 1}
+    for applied in (1, 1, 1):
+        assert replay(cli, str(letter["id"]), "--set", "input_tokens=7") == {"sent": 1, "bad": 0}
+        arena.drain()
+        assert arena.intake.applied == applied
+    assert arena.intake == Intake(4, 1, 2, 1)
+    assert letters(cli) == []
+    (done,) = letters(cli, "--replayed")
+    assert done["replayed_at"]
+    assert arena.ask("SELECT usage_count, total_tokens_used, total_cost_usd::text AS cost FROM user_agents") == [
+        {"usage_count": 1, "total_tokens_used": 7, "cost": "0.0000000001"}
+    ]
+    assert arena.resources.store.rows("unbalanced") == []
+
+
+def test_replayed_after_the_user_has_come(arena: Arena, cli: Cli) -> None:
+    """An event of its own identity keeps it, also where the application sends it again in the meantime."""
+    user = str(uuid4())
+    event = one(arena, user_id=user, event_id=str(uuid4()), occurred_at=datetime.now(UTC).isoformat(), messages=3)
+    send(arena, [event])
+    assert replay(cli, "--all") == {"sent": 1, "bad": 0}
+    arena.drain()  # still unknown: quarantined again, as a letter of its own
+    arena.resources.store.rows("seed_population", users=[user], agents=[])
+    assert replay(cli, "--all") == {"sent": 1, "bad": 0}
+    send(arena, [event])
+    assert arena.intake == Intake(4, 1, 1, 2)
+    assert arena.ask("SELECT message_count FROM user_agents") == [{"message_count": 3}]
+
+
+def test_a_key_of_the_applications_own_keeps_its_identity(arena: Arena, cli: Cli) -> None:
+    event = one(arena, event_id="order-7", occurred_at=datetime.now(UTC).isoformat())
+    send(arena, [event | {"colour": "red"}])
+    (letter,) = letters(cli)
+    assert replay(cli, str(letter["id"])) == {"sent": 0, "bad": 1}
+    assert replay(cli, str(letter["id"]), "--unset", "colour") == {"sent": 1, "bad": 0}
+    send(arena, [event])
+    assert arena.intake == Intake(3, 1, 1, 1)
+
+
+def test_an_unreadable_entry_needs_a_repaired_body(arena: Arena, cli: Cli, tmp_path: Path) -> None:
+    broken = json.dumps([one(arena), one(arena, messages=4)])[:-1]
+    send(arena, broken, n="2")
+    (letter,) = letters(cli)
+    assert letter["events"] == 2
+    assert replay(cli, "--all") == {"sent": 0, "bad": 1}
+    exported = [json.loads(line) for line in cli.run("dead-letters", "export").stdout.splitlines()]
+    assert [line["payload"] for line in exported] == [broken]
+    body = tmp_path / "repaired.json"
+    body.write_text(exported[0]["payload"] + "]")
+    for _ in range(2):
+        assert replay(cli, str(letter["id"]), "--body", str(body)) == {"sent": 2, "bad": 0}
+    arena.drain()
+    assert arena.intake == Intake(6, 2, 2, 2)
+    assert arena.ask("SELECT usage_count, message_count FROM user_agents") == [{"usage_count": 2, "message_count": 5}]
+
+
+def test_a_long_unreadable_entry_is_kept_whole(arena: Arena, cli: Cli) -> None:
+    """Twice the 100,000 characters that were once enough."""
+    body = json.dumps([one(arena, event_id=str(uuid4())) for _ in range(1_500)])
+    send(arena, body, v="2", n="1500")
+    (exported,) = [json.loads(line) for line in cli.run("dead-letters", "export").stdout.splitlines()]
+    assert exported["payload"] == body
+
+
+def test_a_redelivered_letter_is_not_booked_again(arena: Arena) -> None:
+    """Its worker died before the acknowledgement, and its user came meanwhile."""
+    user = str(uuid4())
+    event = one(arena, user_id=user, event_id=str(uuid4()), occurred_at=datetime.now(UTC).isoformat())
+    entry = {"v": "1", "n": "1", "id": str(uuid4()), "events": json.dumps([event])}
+    arena.redis.xadd("usage:events:{0}", entry)  # type: ignore[arg-type]
+    arena.drain()
+    assert arena.intake == Intake(1, 0, 0, 1)
+    arena.resources.store.rows("seed_population", users=[user], agents=[])
+    arena.redis.xadd("usage:events:{0}", entry)  # type: ignore[arg-type]
+    arena.drain()
+    assert arena.intake == Intake(1, 0, 0, 1)
+    assert arena.resources.store.rows("unbalanced") == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "99"),
+        ("replay",),
+        ("replay", "99"),
+        ("replay", "--all", "--set", "nonsense=1"),
+        ("replay", "--all", "1"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(arena: Arena, cli: Cli, arguments: tuple[str, ...]) -> None:
+    arena.publish([arena.traffic(1)[0] | {"user_id": NOBODY}])
+    arena.drain()
+    assert cli.complaint(" ".join(("dead-letters", *arguments)))
