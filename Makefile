@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench soak clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml
@@ -23,6 +23,12 @@ lint: $(STAMP)
 
 test: lint  ## every check that CI runs
 	$(BIN)/pytest
+
+bench: $(STAMP)  ## the ceiling, the usual way and the product, side by side
+	$(BIN)/usage-worker bench
+
+soak: $(STAMP)  ## random faults for SECONDS, with a printed seed
+	USAGE_FAULT_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -q --timeout=0 -s tests/faults/test_random_faults.py
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

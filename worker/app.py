@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_shutdown
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 
 from worker.errors import SettingsError
 from worker.logs import configure_logs
@@ -82,6 +84,15 @@ def broker_url(redis_url: str) -> str:
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_logs(**_: object) -> None:
     configure_logs(app.settings)
+    # Celery announces every trigger three times a second and shard; what a flush did, ingest says itself.
+    for chatty in ("celery.app.trace", "celery.worker.strategy", "celery.beat"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _forget_imports(**_: object) -> None:
+    """What is loaded now stays for ever: the garbage collector need not look through it after every few batches."""
+    gc.freeze()
 
 
 @worker_process_shutdown.connect  # type: ignore[untyped-decorator]

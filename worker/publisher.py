@@ -118,11 +118,11 @@ class UsagePublisher:
         success: bool = True,
         conversation_id: UUID | str | None = None,
         model: str | None = None,
-    ) -> UUID | None:
+    ) -> str | None:
         """Count one use of an agent; units and bounds are those of `worker.events.Event`.
 
-        Returns the event's identity, or None when it was refused (a field is wrong; the log says which) or dropped
-        (the buffer is full). Never raises for what is in the fields or for the state of Redis.
+        Returns the event's identity (a UUID as text), or None when it was refused (a field is wrong; the log says
+        which) or dropped (the buffer is full). Never raises for what is in the fields or for the state of Redis.
         """
         fields = locals()
         del fields["self"]
@@ -136,13 +136,13 @@ class UsagePublisher:
         *,
         event_id: UUID | str | None = None,
         occurred_at: datetime | None = None,
-    ) -> UUID | None:
+    ) -> str | None:
         """Record a user's rating of an agent, 0 to 5; the newest one counts. Returns like `track`."""
         fields = locals()
         del fields["self"]
         return self.add(fields | {"type": "rating", "rating": str(rating)})
 
-    def add(self, fields: dict[str, Any]) -> UUID | None:
+    def add(self, fields: dict[str, Any]) -> str | None:
         """Like `track`, from a dictionary of the event's fields."""
         now = time.time()
         if now - self._window_made > 1:

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.retry import Retry
 
-from worker.errors import StreamUnavailableError
+from worker.errors import SettingsError, StreamUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -77,14 +77,18 @@ class EventStream:
 
     def __init__(self, redis_url: str, shards: int) -> None:
         self.shards = shards
-        # No retries inside the client: the callers retry, and they know what a second attempt means.
-        self._redis = redis.Redis.from_url(
-            redis_url,
-            protocol=2,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        try:
+            # No retries inside the client: the callers retry, and they know what a second attempt means.
+            self._redis = redis.Redis.from_url(
+                redis_url,
+                protocol=2,
+                socket_timeout=TIMEOUT_SECONDS,
+                socket_connect_timeout=TIMEOUT_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError:
+            # The driver's words quote the URL, which may hold a password.
+            raise SettingsError("REDIS_URL is not one that the Redis driver understands") from None
 
     def key(self, shard: int) -> str:
         """The key of a shard; the braces keep it on one slot of a Redis Cluster."""
@@ -210,5 +214,9 @@ def _time_of(entry_id: str) -> datetime:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except OutOfMemoryError as error:
+        raise StreamUnavailableError(
+            "Redis is full; raise its maxmemory, or let `usage-worker drain` work off the backlog"
+        ) from error
     except RedisError as error:
         raise StreamUnavailableError(f"{error}; is REDIS_URL right and the server up?") from error

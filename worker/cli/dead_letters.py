@@ -134,7 +134,10 @@ def replay(
     body: Body = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send letters again, repaired or as they are; exit with 1 where one is bad. Replayed twice, an event counts once."""
+    """Send letters again, repaired or as they are; exit with 1 where one is bad.
+
+    Replayed twice, an event counts once.
+    """
     settings = load_settings()
     configure_logs(settings)
     if bool(ids) == every:

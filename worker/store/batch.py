@@ -6,7 +6,6 @@ Python would convert it into what a binary protocol wants.
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -87,8 +86,8 @@ class BatchTransaction:
         if self._staged:
             self._connection.execute("TRUNCATE batch_totals, batch_conversations")
         self._staged = True
-        opened = self._insert_conversations(totals)
-        self._copy("copy_totals", (_totals_line(p, t, opened[p]) for p, t in totals.items()))
+        self._copy("copy_totals", (_totals_line(pair, total) for pair, total in totals.items()))
+        self._copy("copy_conversations", _conversation_lines(totals))
         return [Missing(*row) for row in self._connection.execute(query("missing_pairs"))]
 
     def apply_staged(self, day: str) -> int:
@@ -126,14 +125,6 @@ class BatchTransaction:
         """Enter the figures of the batch into the books."""
         self._connection.execute(query("book_intake"), {"stream": stream, **intake._asdict()})
 
-    def _insert_conversations(self, totals: Mapping[Pair, Totals]) -> Counter[Pair]:
-        """Note the conversations; how many were new to each pair is returned."""
-        lines = [f"{u}\t{a}\t{it}\n" for (u, a), total in totals.items() for it in total.conversations]
-        if not lines:
-            return Counter()
-        self._copy("copy_conversations", lines)
-        return Counter(self._connection.execute(query("insert_conversations")).fetchall())
-
     def _copy(self, name: str, lines: Iterable[str]) -> None:
         with self._connection.cursor() as cursor, cursor.copy(query(name)) as copy:
             chunk: list[str] = []
@@ -170,11 +161,17 @@ def _ledger_line(record: Record) -> str:
     )
 
 
-def _totals_line(pair: Pair, total: Totals, opened: int) -> str:
+def _conversation_lines(totals: Mapping[Pair, Totals]) -> Iterator[str]:
+    for (user_id, agent_id), total in totals.items():
+        for conversation in total.conversations:
+            yield f"{user_id}\t{agent_id}\t{conversation}\n"
+
+
+def _totals_line(pair: Pair, total: Totals) -> str:
     conversation_at, conversation = total.last_conversation or (_NULL, _NULL)
     rated_at, rating = total.last_rating or (_NULL, _NULL)
     return (
-        f"{pair[0]}\t{pair[1]}\t{total.usage_count}\t{total.message_count}\t{opened}\t{total.success_count}\t"
+        f"{pair[0]}\t{pair[1]}\t{total.usage_count}\t{total.message_count}\t{total.success_count}\t"
         f"{total.usage_count - total.success_count}\t{total.input_tokens}\t{total.output_tokens}\t{total.tokens}\t"
         f"{total.cost_usd:f}\t{total.response_time_total_ms}\t{total.response_time_samples}\t"
         f"{total.first_used_at or _NULL}\t{total.last_used_at or _NULL}\t{conversation}\t{conversation_at}\t"

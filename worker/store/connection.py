@@ -119,9 +119,8 @@ class Store:
         return Intake(**self.rows("intake_totals")[0])
 
     def ping(self) -> None:
-        """Nothing, or StoreUnavailableError: the pool checks every connection that it hands out."""
-        with self.connection():
-            pass
+        """Nothing, or an error: PostgreSQL is away, or its schema is not the one that ingest needs."""
+        self.execute("ready")
 
     def close(self) -> None:
         self._pool.close()

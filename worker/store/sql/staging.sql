@@ -4,7 +4,6 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     agent_id uuid NOT NULL,
     usage_count integer NOT NULL,
     message_count bigint NOT NULL,
-    conversation_count bigint NOT NULL,
     success_count bigint NOT NULL,
     error_count bigint NOT NULL,
     input_tokens bigint NOT NULL,
