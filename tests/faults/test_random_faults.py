@@ -1,0 +1,119 @@
+"""Anything may happen while publishers and workers run. The seed is printed; USAGE_FAULT_SEED repeats it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack, closing
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.faults.arena import Arena, state_of
+from tests.faults.flusher import POINTS
+from tests.faults.proxy import Proxy
+from tests.helpers import eventually
+from worker.stream import GROUP
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+
+SECONDS = float(os.environ.get("USAGE_FAULT_SECONDS", "20"))
+SEED = int(os.environ.get("USAGE_FAULT_SEED", str(time.time_ns() % 1_000_000)))
+CREW = 3
+EVENTS_PER_SECOND = 1_500  # what one publisher of the demo sends
+
+
+class Chaos:
+    """A crew of workers, and what may befall them and their servers."""
+
+    def __init__(
+        self, arena: Arena, proxy: Proxy, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, random: Random
+    ) -> None:
+        self.arena, self.proxy, self.postgres, self.valkey, self.random = arena, proxy, postgres, valkey, random
+        self.crew: list[subprocess.Popen[bytes]] = []
+        self.log: list[str] = []
+
+    @property
+    def faults(self) -> list[Callable[[], object]]:
+        often = [self.kill, self.stop, self.go_on, self.cut, self.cut_at_commit, self.kill_clients]
+        return [*often, *often, self.restart_postgres, self.restart_valkey, self.destroy_groups]
+
+    def strike(self) -> None:
+        fault = self.random.choice(self.faults)
+        self.log.append(fault.__name__)
+        fault()
+        self.replace_the_dead()
+
+    def replace_the_dead(self) -> None:
+        """Every other successor carries its end with it, at one of the points of a batch."""
+        self.crew = [process for process in self.crew if process.poll() is None]
+        while len(self.crew) < CREW:
+            point = [self.random.choice(POINTS), self.random.choice(["KILL", "STOP"])]
+            arguments = point if self.random.random() < 0.5 else []
+            self.crew.append(self.arena.command("tests.faults.flusher", *arguments))
+
+    def kill(self) -> None:
+        victim = self.random.choice(self.crew)
+        victim.kill()
+        victim.wait()
+
+    def stop(self) -> None:
+        self.random.choice(self.crew).send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        for process in self.crew:
+            process.send_signal(signal.SIGCONT)
+
+    def cut(self) -> None:
+        self.proxy.cut_all()
+
+    def cut_at_commit(self) -> None:
+        self.proxy.cut_next(self.random.choice(["before COMMIT", "after COMMIT"]))
+
+    def kill_clients(self) -> None:
+        self.arena.redis.client_kill_filter(_type="normal", skipme=True)
+
+    def restart_postgres(self) -> None:
+        self.postgres.restart(self.random.choice(["fast", "immediate"]))
+
+    def restart_valkey(self) -> None:
+        self.valkey.restart()
+
+    def destroy_groups(self) -> None:
+        for shard in range(2):
+            self.arena.redis.xgroup_destroy(f"usage:events:{{{shard}}}", GROUP)
+
+    def end(self) -> None:
+        for process in self.crew:
+            process.kill()
+            process.wait()
+
+
+def test_random_faults(
+    mortal_database: str, mortal_postgres: EmbeddedPostgres, mortal_valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
+    print(f"\nrandom faults for {SECONDS:.0f} s with USAGE_FAULT_SEED={SEED}")  # noqa: T201
+    random = Random(SEED)
+    with ExitStack() as stack:
+        proxy = stack.enter_context(closing(Proxy(mortal_database)))
+        arena = stack.enter_context(closing(Arena(proxy.url, mortal_valkey.url(2))))
+        chaos = Chaos(arena, proxy, mortal_postgres, mortal_valkey, random)
+        stack.callback(chaos.end)
+        chaos.replace_the_dead()
+        with arena.publishers(tmp_path, 1, int(SECONDS * EVENTS_PER_SECOND), SECONDS + 60):
+            deadline = time.monotonic() + SECONDS
+            while time.monotonic() < deadline:
+                chaos.strike()
+                # The pace of the faults; what they do is awaited below.
+                time.sleep(random.uniform(0.05, 0.8))
+        chaos.end()
+        eventually(lambda: all(state_of(process.pid) in ("", "Z") for process in chaos.crew))
+        with arena.workers(2):
+            eventually(arena.settled, 60)
+        assert chaos.log, "nothing happened"
+        arena.check()
