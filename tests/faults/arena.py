@@ -147,7 +147,7 @@ class Arena:
         finally:
             for process in processes:
                 _end(process)
-            for journal in journals:
+            for journal in filter(Path.exists, journals):
                 self.note(json.loads(line) for line in journal.read_text().splitlines())
 
     def drain(self, shard: int | None = None) -> None:

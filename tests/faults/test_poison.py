@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -11,6 +12,7 @@ import pytest
 
 from tests.faults.arena import NOBODY
 from tests.integration.commands import Cli
+from worker.resources import Resources
 from worker.store import Intake
 
 if TYPE_CHECKING:
@@ -164,3 +166,16 @@ def test_what_cannot_be_done_is_said_in_one_line(arena: Arena, cli: Cli, argumen
     arena.publish([arena.traffic(1)[0] | {"user_id": NOBODY}])
     arena.drain()
     assert cli.complaint(" ".join(("dead-letters", *arguments)))
+
+
+def test_a_redelivered_event_that_has_become_too_old(arena: Arena) -> None:
+    """Counted a moment before the acceptance window closed, delivered again a moment later."""
+    event = one(arena, event_id=str(uuid4()), occurred_at=datetime.now(UTC).isoformat())
+    entry = {"v": "1", "n": "1", "id": str(uuid4()), "events": json.dumps([event])}
+    arena.redis.xadd("usage:events:{0}", entry)  # type: ignore[arg-type]
+    arena.drain()
+    arena.redis.xadd("usage:events:{0}", entry)  # type: ignore[arg-type]
+    with closing(Resources(arena.resources.settings.model_copy(update={"accept_days": -1}))) as later:
+        later.flusher.flush(0)
+    assert arena.intake == Intake(1, 1, 0, 0)
+    assert arena.resources.store.rows("dead_letters") == []

@@ -86,7 +86,8 @@ class Chaos:
 
     def destroy_groups(self) -> None:
         for shard in range(2):
-            self.arena.redis.xgroup_destroy(f"usage:events:{{{shard}}}", GROUP)
+            if self.arena.redis.exists(key := f"usage:events:{{{shard}}}"):
+                self.arena.redis.xgroup_destroy(key, GROUP)
 
     def end(self) -> None:
         for process in self.crew:

@@ -75,6 +75,8 @@ class _StrangersError(Exception):
 
 def _count(transaction: BatchTransaction, entries: Sequence[Entry], unknown: Unknown, *, ask_ledger: bool) -> Intake:
     first_seen = transaction.register_entries(entry.key for entry in entries)
+    if seen := [entry for entry in entries if entry.key not in first_seen]:
+        _leave_letters(transaction, seen)
     known: set[Identity] = set()
     if ask_ledger or len(first_seen) < len(entries):
         known = transaction.known({record[:2] for entry in entries for record in entry.records})
@@ -88,6 +90,19 @@ def _count(transaction: BatchTransaction, entries: Sequence[Entry], unknown: Unk
     intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
     transaction.book(entries[0].stream, intake)
     return intake
+
+
+def _leave_letters(transaction: BatchTransaction, seen: Sequence[Entry]) -> None:
+    """What the first delivery of an entry quarantined stays there and is booked there, and nothing is added to it.
+
+    Meanwhile its user may have come, or an event that was counted then may have become too old.
+    """
+    letters = transaction.letters_of(entry.key for entry in seen)
+    for entry in seen:
+        places = zip(entry.positions, entry.records, strict=True)
+        kept = [(position, record) for position, record in places if (entry.key, position) not in letters]
+        entry.positions, entry.records = [position for position, _ in kept], [record for _, record in kept]
+        entry.letters = []
 
 
 def _without_duplicates(

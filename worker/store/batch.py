@@ -71,6 +71,10 @@ class BatchTransaction:
         """Note the entries as seen; those that were not before are returned."""
         return {row[0] for row in self._connection.execute(query("register_entries"), {"keys": list(keys)})}
 
+    def letters_of(self, keys: Iterable[UUID]) -> set[tuple[UUID, int]]:
+        """Which places of these entries lie in the quarantine, by entry and position."""
+        return set(self._connection.execute(query("letters_of"), {"keys": list(keys)}).fetchall())
+
     def known(self, identities: Collection[Identity]) -> set[Identity]:
         """Which of the events the ledger has already."""
         if not identities:
