@@ -120,7 +120,7 @@ class Store:
 
     def ping(self) -> None:
         """Nothing, or an error: PostgreSQL is away, or its schema is not the one that ingest needs."""
-        self.execute("ready")
+        self.execute("ready", alone=True)
 
     def close(self) -> None:
         self._pool.close()
