@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 Cut = Literal["before COMMIT", "after COMMIT"]
 # The word as a statement of its own: in the client's message, and in the server's answer to it.
 COMMIT = b"COMMIT\x00"
+# What only the transaction of a batch says: others are not what shall be cut.
+BATCH = b"COPY "
 CHUNK = 1 << 20
 
 
 class Proxy:
     """Listens on a port of 127.0.0.1 and passes everything on to the server of a PostgreSQL URL.
 
-    `cut_next` cuts the next connection that says COMMIT: before the server hears it, or after the server has answered
-    but before the client hears the answer. `unreachable` refuses and ends every connection; `silent` keeps them and
-    passes nothing on.
+    `cut_next` cuts the next connection that says COMMIT to a batch: before the server hears it, or after the server has
+    answered but before the client hears the answer. `unreachable` refuses and ends every connection; `silent` keeps
+    them and passes nothing on.
     """
 
     def __init__(self, url: str) -> None:
@@ -127,16 +129,17 @@ class Link:
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy, self._client, self._server = proxy, client, server
-        self._committing = False
+        self._counting = self._committing = False
 
     def to_server(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._client.recv(CHUNK):
                 self._proxy.wait_open()
-                if COMMIT in data:
+                self._counting |= BATCH in data
+                if self._counting and COMMIT in data:
                     if self._proxy.take_cut("before COMMIT"):
                         break
-                    self._committing = True
+                    self._counting, self._committing = False, True
                 self._server.sendall(data)
         self._proxy.forget(self._client, self._server)
 
@@ -144,7 +147,9 @@ class Link:
         with contextlib.suppress(OSError):
             while data := self._server.recv(CHUNK):
                 self._proxy.wait_open()
-                if self._committing and COMMIT in data and self._proxy.take_cut("after COMMIT"):
-                    break
+                if self._committing and COMMIT in data:
+                    if self._proxy.take_cut("after COMMIT"):
+                        break
+                    self._committing = False
                 self._client.sendall(data)
         self._proxy.forget(self._client, self._server)

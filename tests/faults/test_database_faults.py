@@ -72,8 +72,8 @@ def test_cut_at_commit(far_arena: Arena, proxy: Proxy, when: Cut) -> None:
 
 def test_cut_again_and_again(far_arena: Arena, proxy: Proxy, tmp_path: Path) -> None:
     with far_arena.workers(2):
-        with far_arena.publishers(tmp_path, 1, 3_000):
-            for number in range(10):
+        with far_arena.publishers(tmp_path, 1, 6_000):
+            for number in range(6):
                 proxy.cut_next("after COMMIT" if number % 2 else "before COMMIT")
                 eventually(partial(proxy.has_cut, number + 1), 30)
                 proxy.cut_all()
