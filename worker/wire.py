@@ -75,6 +75,7 @@ class WireEvent(TypedDict, total=False):
 
 
 _ENTRY = TypeAdapter(list[WireEvent])
+_check = EVENT.validator.validate_python
 
 
 class Prepared(NamedTuple):
@@ -92,19 +93,22 @@ def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
         EventRefusedError: a field is unknown, of the wrong type or out of bounds; the message names it.
     """
     try:
-        event = EVENT.validate_python(fields)
+        event = _check({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
         raise EventRefusedError(explain(error)) from None
     if reason := refusal(event, window):
         raise EventRefusedError(reason)
-    event_id, occurred_at = event.get("event_id"), event.get("occurred_at")
-    wire: dict[str, object] = {name: value for name, value in event.items() if value is not None}
-    identity = wire["event_id"] = str(uuid7() if event_id is None else identity_of(event_id))
+    event_id, occurred_at, user_id = event.get("event_id"), event.get("occurred_at"), event["user_id"]
+    identity = str(uuid7() if event_id is None else identity_of(event_id))
+    # From here on it is the text of an event, in the dictionary that the check has made.
+    wire: dict[str, Any] = event
+    wire["event_id"] = identity
     wire["occurred_at"] = _now_text() if occurred_at is None else time_text(occurred_at)
-    for name in ("cost_usd", "rating"):
-        if name in wire:
-            wire[name] = decimal_text(wire[name])  # type: ignore[arg-type]
-    return Prepared(identity, event["user_id"], to_json(wire))
+    if "cost_usd" in wire:
+        wire["cost_usd"] = decimal_text(wire["cost_usd"])
+    if "rating" in wire:
+        wire["rating"] = decimal_text(wire["rating"])
+    return Prepared(identity, user_id, to_json(wire))
 
 
 def _now_text() -> str:

@@ -37,7 +37,9 @@ SUMS = (
 class BenchResult:
     """Rates in events per second; `ceiling` is a bare COPY, `naive` one Celery task an event."""
 
-    events_per_second: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    events_per_second: dict[str, dict[str, float]] = field(
+        default_factory=lambda: {path: {} for path in ("ceiling", "naive", "product")}
+    )
     ratio_to_naive: dict[str, float] = field(default_factory=dict)
     ratio_to_copy: dict[str, float] = field(default_factory=dict)
     visible_p50_ms: float = 0.0

@@ -1,0 +1,29 @@
+"""The benchmark, small: its totals and the shape of its JSON, never its figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+MIXES = {"uniform", "production"}
+
+
+def test_bench_checks_its_totals_and_speaks_json() -> None:
+    size = ["--events", "3000", "--naive-events", "100", "--pairs", "1000", "--paced-seconds", "2"]
+    command = [sys.executable, "-m", "worker.cli", "bench", *size, "--json"]
+    run = subprocess.run(command, check=True, timeout=170, capture_output=True, text=True)
+    result = json.loads(run.stdout)
+    assert result["exact"] is True
+    assert set(result["events_per_second"]) == {"ceiling", "naive", "product"}
+    for path in result["events_per_second"].values():
+        assert set(path) == MIXES
+        assert min(path.values()) > 0
+    for mix in MIXES:
+        rates = {path: result["events_per_second"][path][mix] for path in result["events_per_second"]}
+        assert result["ratio_to_naive"][mix] == rates["product"] / rates["naive"]
+        assert result["ratio_to_copy"][mix] == rates["product"] / rates["ceiling"]
+        assert result["wal_bytes_per_event"][mix] > 0
+        assert set(result["cpu_seconds_per_1000_events"][mix]) == {"publisher", "worker", "database"}
+    assert 0 < result["visible_p50_ms"] <= result["visible_p99_ms"]
+    assert 0 <= result["hot_ratio"] <= 1

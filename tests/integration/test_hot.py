@@ -1,0 +1,41 @@
+"""Counter updates stay in their page: none of the 23 indexes is written for an event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.helpers import eventually
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Bench
+
+EVENTS, BATCHES = 10_000, 100
+
+
+def test_ten_thousand_updates_are_hot(bench: Bench, database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        if connection.info.server_version < 160000:
+            pytest.skip("before PostgreSQL 16 a BRIN index keeps updates from being HOT")
+        pairs = [(user, agent) for user in bench.users for agent in bench.agents]
+        bench.publish(*[{"event_id": uuid4(), "user_id": u, "agent_id": a} for u, a in pairs], counted=False)
+        bench.flush()
+        before = connection.execute("SELECT sum(usage_count) FROM user_agents").fetchone()
+        assert before == (len(pairs),)
+        for _ in range(BATCHES):
+            some = [pairs[number % len(pairs)] for number in range(EVENTS // BATCHES)]
+            bench.publish(*[{"event_id": uuid4(), "user_id": u, "agent_id": a} for u, a in some], counted=False)
+            bench.flush()
+        # A session hands its statistics over at its end at the latest.
+        bench.resources.close()
+        statistics = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'user_agents'"
+
+        def updated() -> tuple[int, int] | None:
+            row = connection.execute(statistics).fetchone()
+            return row if row and row[0] >= BATCHES * len(pairs) else None
+
+        updates, hot = eventually(updated) or (0, 0)
+    assert hot / updates > 0.9
