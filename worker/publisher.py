@@ -13,7 +13,6 @@ import os
 import threading
 import time
 import weakref
-from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -73,7 +72,8 @@ class UsagePublisher:
     """
 
     _thread: threading.Thread | None
-    _buffer: list[tuple[int, bytes]]
+    _buffers: list[list[bytes]]
+    _buffered: int
     _accepted: int
     _sent: int
     _lost: int
@@ -124,8 +124,22 @@ class UsagePublisher:
         Returns the event's identity (a UUID as text), or None when it was refused (a field is wrong; the log says
         which) or dropped (the buffer is full). Never raises for what is in the fields or for the state of Redis.
         """
-        fields = locals()
-        del fields["self"]
+        given = (
+            ("event_id", event_id, None),
+            ("occurred_at", occurred_at, None),
+            ("messages", messages, 1),
+            ("input_tokens", input_tokens, 0),
+            ("output_tokens", output_tokens, 0),
+            ("tokens", tokens, None),
+            ("cost_usd", cost_usd, None),
+            ("response_time_ms", response_time_ms, None),
+            ("success", success, True),
+            ("conversation_id", conversation_id, None),
+            ("model", model, None),
+        )
+        # What goes without saying need not be checked, sent and read.
+        fields = {name: value for name, value, default in given if value is not default}
+        fields |= {"user_id": user_id, "agent_id": agent_id}
         return self.add(fields)
 
     def rate(
@@ -209,7 +223,8 @@ class UsagePublisher:
         self._changed = threading.Condition()
         self._give_up = threading.Event()
         self._thread = None
-        self._buffer = []
+        self._buffers = [[] for _ in range(self._shards)]
+        self._buffered = 0
         self._bytes = self._accepted = self._sent = self._dropped = self._lost = self._refused = 0
         self._closing = self._hurry = False
         self._holding = ""
@@ -221,13 +236,14 @@ class UsagePublisher:
             if self._closing or self._bytes + len(body) > self._buffer_bytes:
                 self._dropped += 1
                 return False
-            self._buffer.append((shard, body))
+            self._buffers[shard].append(body)
+            self._buffered += 1
             self._bytes += len(body)
             self._accepted += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
                 self._thread.start()
-            elif len(self._buffer) in (1, self._pack_events):
+            elif self._buffered in (1, self._pack_events):
                 self._changed.notify_all()
             return True
 
@@ -237,22 +253,21 @@ class UsagePublisher:
                 if not self._send(packs):
                     return
 
-    def _next_batch(self) -> list[tuple[int, bytes]]:
-        """All that is buffered, once there is something and company had its chance; nothing at the end."""
+    def _next_batch(self) -> list[list[bytes]]:
+        """All that is buffered, by shard, once there is something and company had its chance; nothing at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._buffer or self._closing)
+            self._changed.wait_for(lambda: self._buffered or self._closing)
             self._changed.wait_for(
-                lambda: len(self._buffer) >= self._pack_events or self._closing or self._hurry, self._linger
+                lambda: self._buffered >= self._pack_events or self._closing or self._hurry, self._linger
             )
-            batch, self._buffer = self._buffer, []
+            batch = self._buffers if self._buffered else []
+            self._buffers = [[] for _ in range(self._shards)]
+            self._buffered = 0
             self._hurry = False
             return batch
 
-    def _packs(self, batch: list[tuple[int, bytes]]) -> Iterator[tuple[int, Pack]]:
-        shards: defaultdict[int, list[bytes]] = defaultdict(list)
-        for shard, body in batch:
-            shards[shard].append(body)
-        for shard, bodies in shards.items():
+    def _packs(self, batch: list[list[bytes]]) -> Iterator[tuple[int, Pack]]:
+        for shard, bodies in enumerate(batch):
             for events in _chunks(bodies, self._pack_events):
                 yield shard, Pack(uuid7(), events)
 

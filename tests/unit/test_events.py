@@ -33,7 +33,7 @@ def record(**fields: Any) -> Record:
     [
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"user_id": "me"}, "user_id: Input should be a valid UUID"),
-        ({"agent_id": None}, "agent_id: Field required"),
+        ({"agent_id": None}, "agent_id: UUID input should be"),
         ({"messages": -1}, "messages: Input should be greater than or equal to 0"),
         ({"messages": 1_000_001}, "messages: Input should be less than or equal to 1000000"),
         ({"messages": "many"}, "messages: Input should be a valid integer"),

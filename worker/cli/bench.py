@@ -23,7 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for 
 
 
 def bench(
-    events: Events = 300_000,
+    events: Events = 400_000,
     naive_events: NaiveEvents = 3_000,
     pairs: Pairs = 100_000,
     paced_seconds: PacedSeconds = 15,
