@@ -58,6 +58,8 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
         ),
     ),
 )
+# A server that vanishes without a word (a failover, a cut cable) is noticed within half a minute.
+_NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 _ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
 
 
@@ -78,7 +80,7 @@ class Store:
             timeout=CONNECT_SECONDS,
             reconnect_timeout=CONNECT_SECONDS,
             check=ConnectionPool.check_connection,
-            kwargs={"application_name": "usage-worker", "connect_timeout": int(CONNECT_SECONDS)},
+            kwargs={"application_name": "usage-worker", "connect_timeout": int(CONNECT_SECONDS), **_NOTICE_SILENCE},
             name="usage-worker",
         )
 
