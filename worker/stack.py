@@ -1,8 +1,7 @@
-"""The whole system under one supervisor: servers, Celery workers, beat and Flower.
+"""The Celery processes under one supervisor: workers, beat and Flower.
 
-`Servers` offers PostgreSQL and Valkey, given or embedded; `Stack` runs the Celery processes against them.
-Whoever owns them calls `poll` now and then, which starts again what has died. Should the owner itself be
-killed, the kernel stops every process of the stack (see `ChildProcess`).
+Their owner calls `poll` now and then, which starts again what has died. Should the owner itself be killed, the kernel
+stops every process of the stack (see `ChildProcess`).
 """
 
 from __future__ import annotations
@@ -21,20 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from worker.embedded import EmbeddedPostgres, EmbeddedValkey
-from worker.embedded.account import temporary_folder
 from worker.embedded.processes import ChildProcess
 from worker.errors import ProcessError
 from worker.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType, TracebackType
+    from types import TracebackType
 
-    from worker.embedded.server import EmbeddedServer
-    from worker.settings import Settings
 
-DATABASE = "usage"
 LOCALHOST = "127.0.0.1"
 CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 PING_TIMEOUT = 1.0
@@ -44,61 +37,6 @@ LONGEST_BACKOFF = 30.0
 SETTLED = 60.0  # who ran that long has not crashed for the reason of the time before
 
 log = get_logger("stack")
-
-
-class Servers:
-    """PostgreSQL and Valkey: those that DATABASE_URL and REDIS_URL name, embedded ones for what they do not.
-
-    Embedded ones keep their data below `data_dir`; without it, in a temporary folder that goes with them.
-    """
-
-    def __init__(self, settings: Settings, data_dir: Path | None = None) -> None:
-        self.database_url = settings.database_url
-        # The setting has a default, which is no reason to believe that there is such a server.
-        self.redis_url = settings.redis_url if "redis_url" in settings.model_fields_set else ""
-        self._data_dir = data_dir
-        self._embedded: list[EmbeddedServer] = []
-        self._resources = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        with contextlib.ExitStack() as resources:
-            self._start_missing(resources)
-            self._resources = resources.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._resources.close()
-
-    @property
-    def pids(self) -> dict[str, int | None]:
-        """The process numbers of the embedded servers, by name."""
-        return {server.name: server.pid for server in self._embedded}
-
-    def poll(self) -> None:
-        """Start an embedded server again that has ended.
-
-        Raises:
-            EmbeddedServerError: it does not start.
-        """
-        for server in self._embedded:
-            if not server.is_running:
-                log.warning("an embedded server ended; starting it again", server=server.name)
-                server.restart()
-
-    def _start_missing(self, resources: contextlib.ExitStack) -> None:
-        if self.database_url and self.redis_url:
-            return
-        folder = self._data_dir or resources.enter_context(temporary_folder())
-        if not self.database_url:
-            postgres = resources.enter_context(EmbeddedPostgres(folder / "postgres"))
-            self._embedded.append(postgres)
-            self.database_url = postgres.ensure_database(DATABASE)
-        if not self.redis_url:
-            valkey = resources.enter_context(EmbeddedValkey(folder / "valkey"))
-            self._embedded.append(valkey)
-            self.redis_url = valkey.url()
 
 
 @dataclass
@@ -262,37 +200,6 @@ class Stack:
         if ping.returncode != 0:
             return set()
         return set(json.loads(ping.stdout))
-
-
-class StopRequest(BaseException):
-    """SIGINT or SIGTERM arrived."""
-
-
-@dataclass
-class StopFlag:
-    """Whether a stop was requested: the exception alone gets lost where it meets a finalizer."""
-
-    is_set: bool = False
-
-
-@contextlib.contextmanager
-def leave_on_signal() -> Iterator[StopFlag]:
-    """SIGINT and SIGTERM leave the block, from wherever it is; further ones do not disturb its clean-up."""
-    flag = StopFlag()
-
-    def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the form of a handler
-        if not flag.is_set:
-            flag.is_set = True
-            raise StopRequest
-
-    previous = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag
-    except StopRequest:
-        log.info("stopping")
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _last_words(service: Service) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from worker.bench.load import Load
     from worker.events import Event, Record
-    from worker.stack import Servers
+    from worker.servers import Servers
     from worker.store import Store
 
 POLL_SECONDS = 0.02

@@ -16,8 +16,9 @@ from worker.bench.load import Load
 from worker.bench.paths import Cost, ceiling, naive, product
 from worker.demo.oracle import Expected
 from worker.migrate import Runner
+from worker.servers import Servers
 from worker.settings import Settings
-from worker.stack import Servers, Stack
+from worker.stack import Stack
 from worker.store import Store
 
 if TYPE_CHECKING:

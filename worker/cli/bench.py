@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.bench.run import MIXES, Size, run_bench
-from worker.stack import leave_on_signal
+from worker.stopping import leave_on_signal
 
 if TYPE_CHECKING:
     from worker.bench.run import BenchResult

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from worker.demo.run import DemoResult, run_demo
-from worker.stack import leave_on_signal
+from worker.stopping import leave_on_signal
 
 if TYPE_CHECKING:
     from worker.store import Intake

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from worker.migrate import latest_version
 from worker.publisher import HOLD_ABOVE
-from worker.stack import leave_on_signal
+from worker.stopping import leave_on_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,10 @@ import typer
 from worker.errors import SettingsError
 from worker.logs import configure_logs
 from worker.migrate import Runner
+from worker.servers import Servers
 from worker.settings import load_settings
-from worker.stack import Servers, Stack, leave_on_signal
+from worker.stack import Stack
+from worker.stopping import leave_on_signal
 
 ROOT_DATA_DIR = Path("/var/lib/usage-worker")
 POLL_INTERVAL = 0.5

@@ -19,8 +19,9 @@ from worker.demo.workload import Population
 from worker.embedded.processes import ChildProcess
 from worker.errors import ProcessError
 from worker.migrate import Runner
+from worker.servers import Servers
 from worker.settings import Settings
-from worker.stack import Servers, Stack
+from worker.stack import Stack
 from worker.store import Store
 
 if TYPE_CHECKING:
