@@ -23,7 +23,7 @@ from uuid_utils.compat import uuid7
 from worker.errors import EventRefusedError, StreamUnavailableError
 from worker.events import Window
 from worker.settings import load_settings
-from worker.stream import EventStream, Pack
+from worker.stream import PACK_EVENTS, EventStream, Pack
 from worker.wire import prepare
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class UsagePublisher:
         *,
         buffer_bytes: int = 64 * 2**20,
         linger: float = 0.1,
-        pack_events: int = 500,
+        pack_events: int = PACK_EVENTS,
     ) -> None:
         settings = load_settings()
         self._redis_url = redis_url or settings.redis_url

@@ -30,6 +30,8 @@ TIMEOUT_SECONDS = 5.0
 # A prime, so that every bit of a UUID has a say in its shard, whatever its version.
 _SPREAD = 65_521
 MAX_DECLARED_DIGITS = 6
+# Events in one of our own entries, at most.
+PACK_EVENTS = 500
 
 
 class RawEntry(NamedTuple):
@@ -161,8 +163,8 @@ class EventStream:
             pipeline.time()
             pipeline.xinfo_groups(key)
             length, oldest, (seconds, micros), groups = pipeline.execute(raise_on_error=False)
-        if isinstance(length, RedisError):
-            raise StreamUnavailableError(str(length)) from length
+            if isinstance(length, RedisError):
+                raise length
         age = seconds + micros / 1e6 - _time_of(oldest[0][0].decode()).timestamp() if oldest else 0.0
         pending = 0 if isinstance(groups, RedisError) else sum(group["pending"] for group in groups)
         return Backlog(length, pending, max(age, 0.0))

@@ -9,12 +9,10 @@ from celery import Task, shared_task
 from pydantic_core import to_json
 
 from worker.errors import StreamUnavailableError, UsageError
-from worker.stream import Pack
+from worker.stream import PACK_EVENTS, Pack
 
 if TYPE_CHECKING:
     from worker.resources import Resources
-
-PACK_EVENTS = 500
 
 # The message is acknowledged after the append: a worker that dies in between gets it again, and the pack's key, taken
 # from the task's id, lets the database see that it is the same one.

@@ -100,10 +100,8 @@ def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
         raise EventRefusedError(reason)
     event_id, occurred_at, user_id = event.get("event_id"), event.get("occurred_at"), event["user_id"]
     identity = str(uuid7() if event_id is None else identity_of(event_id))
-    # From here on it is the text of an event, in the dictionary that the check has made; what is unknown is not said.
-    wire: dict[str, Any] = event
-    if None in wire.values():
-        wire = {name: value for name, value in wire.items() if value is not None}
+    # From here on it is the text of an event; what is unknown is not said.
+    wire: dict[str, Any] = {name: value for name, value in event.items() if value is not None}
     wire["event_id"] = identity
     wire["occurred_at"] = _now_text() if occurred_at is None else time_text(occurred_at)
     if "cost_usd" in wire:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.bench.run import MIXES, Size, run_bench
+from worker.cli.proof import conclude
 from worker.stopping import leave_on_signal
 
 if TYPE_CHECKING:
@@ -34,14 +34,7 @@ def bench(
     console = Console(stderr=True, highlight=False)
     with leave_on_signal():
         result = run_bench(Size(events, naive_events, pairs // 10, paced_seconds), console.print)
-    if result is None:
-        raise typer.Exit(130)
-    if as_json:
-        typer.echo(json.dumps(result.as_dict()))
-    else:
-        _show(result)
-    if not result.exact:
-        raise typer.Exit(1)
+    conclude(result, _show, as_json=as_json)
 
 
 def _show(result: BenchResult) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from worker.cli.proof import conclude
 from worker.demo.run import DemoResult, run_demo
 from worker.stopping import leave_on_signal
 
@@ -37,14 +37,7 @@ def demo(events: Events = 30_000, as_json: AsJson = False) -> None:
                 console.print(f"  {intake.accepted:,} counted", highlight=False)
 
         result = run_demo(events, lambda line: console.print(line, highlight=False), progress)
-    if result is None:
-        raise typer.Exit(130)
-    if as_json:
-        typer.echo(json.dumps(result.as_dict()))
-    else:
-        _show(result)
-    if not result.exact:
-        raise typer.Exit(1)
+    conclude(result, _show, as_json=as_json)
 
 
 def _show(result: DemoResult) -> None:

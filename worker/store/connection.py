@@ -64,9 +64,9 @@ _ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is 
 
 
 class Store:
-    """The database of one process: a small pool, opened at first use (never before a fork)."""
+    """The database of one process: a pool of one connection, opened at first use (never before a fork)."""
 
-    def __init__(self, database_url: str, *, connections: int = 1) -> None:
+    def __init__(self, database_url: str) -> None:
         try:
             conninfo_to_dict(database_url)
         except psycopg.ProgrammingError:
@@ -75,7 +75,7 @@ class Store:
         self._pool = ConnectionPool(
             database_url,
             min_size=0,
-            max_size=connections,
+            max_size=1,
             open=False,
             timeout=CONNECT_SECONDS,
             reconnect_timeout=CONNECT_SECONDS,
@@ -141,8 +141,6 @@ def translated() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise StoreUnavailableError("no connection within 5 s; is DATABASE_URL right and the server up?") from error
-    except OverflowError as error:
-        raise DataRefusedError("a sum is out of range: it does not fit into 64 bits") from error
     except psycopg.Error as error:
         for meaning, kinds in _MEANINGS:
             if isinstance(error, kinds):
