@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal  # noqa: TC003 - pydantic reads the annotations
-from typing import Annotated, Literal, NamedTuple, Required
+from typing import Annotated, Any, Literal, NamedTuple, Required
 from uuid import UUID, uuid5
 
 from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
@@ -122,24 +122,31 @@ def record_of(event: Event, entry_key: UUID, position: int, entry_time: datetime
     An event without identity or time takes both from its entry, so that they are the same whenever it is read again.
     """
     event_id = event.get("event_id")
+    identity = uuid5(entry_key, str(position)) if event_id is None else identity_of(event_id)
+    row = row_of(event, str(identity), time_text(event.get("occurred_at") or entry_time))
+    return Record._make(str(value) if isinstance(value, UUID) else value for value in row)
+
+
+def row_of(event: Event, event_id: str, occurred_at: str) -> tuple[Any, ...]:
+    """The values of an event's `Record`, where UUIDs may still be such."""
     input_tokens, output_tokens = event.get("input_tokens", 0), event.get("output_tokens", 0)
-    tokens, conversation_id = event.get("tokens"), event.get("conversation_id")
-    return Record(
-        event_id=str(uuid5(entry_key, str(position)) if event_id is None else identity_of(event_id)),
-        occurred_at=time_text(event.get("occurred_at") or entry_time),
-        type=event.get("type", "usage"),
-        user_id=str(event["user_id"]),
-        agent_id=str(event["agent_id"]),
-        messages=event.get("messages", 1),
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        tokens=input_tokens + output_tokens if tokens is None else tokens,
-        cost_usd=decimal_text(event.get("cost_usd")),
-        response_time_ms=event.get("response_time_ms"),
-        success=event.get("success", True),
-        conversation_id=None if conversation_id is None else str(conversation_id),
-        model=event.get("model"),
-        rating=decimal_text(event.get("rating")),
+    tokens = event.get("tokens")
+    return (
+        event_id,
+        occurred_at,
+        event.get("type", "usage"),
+        event["user_id"],
+        event["agent_id"],
+        event.get("messages", 1),
+        input_tokens,
+        output_tokens,
+        input_tokens + output_tokens if tokens is None else tokens,
+        decimal_text(event.get("cost_usd")),
+        event.get("response_time_ms"),
+        event.get("success", True),
+        event.get("conversation_id"),
+        event.get("model"),
+        decimal_text(event.get("rating")),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -103,11 +104,8 @@ class Totals:
 
 
 def fold(records: Iterable[Record]) -> Folded:
-    """Totals by UTC day, then by pair; days ascend, and so do the pairs, which is the order they are locked in."""
-    groups: defaultdict[tuple[str, str, str], Totals] = defaultdict(Totals)
+    """Totals by UTC day, then by pair. Days ascend, so that concurrent batches take them in the same order."""
+    days: defaultdict[str, defaultdict[Pair, Totals]] = defaultdict(partial(defaultdict, Totals))
     for record in records:
-        groups[record[1][:_DAY], record[3], record[4]].add(record)
-    days: Folded = {}
-    for day, user_id, agent_id in sorted(groups):
-        days.setdefault(day, {})[user_id, agent_id] = groups[day, user_id, agent_id]
-    return days
+        days[record[1][:_DAY]][record[3], record[4]].add(record)
+    return {day: dict(days[day]) for day in sorted(days)}

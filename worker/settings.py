@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
 
     stream_shards: int = Field(2, ge=1, le=256)
-    batch_events: int = Field(5_000, ge=1, le=50_000)
+    batch_events: int = Field(20_000, ge=1, le=50_000)
     batch_bytes: int = Field(8 * 2**20, ge=2**16)
     flush_interval: float = Field(1.0, gt=0)
     flush_budget: float = Field(10.0, gt=0)

@@ -29,6 +29,7 @@ VERSION = b"1"
 TIMEOUT_SECONDS = 5.0
 # A prime, so that every bit of a UUID has a say in its shard, whatever its version.
 _SPREAD = 65_521
+CLAIM_SECONDS = 5
 MAX_DECLARED_DIGITS = 6
 # Events in one of our own entries, at most.
 PACK_EVENTS = 500
@@ -145,6 +146,26 @@ class EventStream:
                 self._redis.xack(self.key(shard), GROUP, *bodiless)
         return cursor.decode(), [RawEntry(i.decode(), fields) for i, fields in entries if fields is not None]
 
+    def claim(self, shard: int, consumer: str) -> bool:
+        """Say that this consumer is at work in the shard, for `CLAIM_SECONDS`; False when another one has said so.
+
+        It spares two workers the wait for each other's rows, and nothing else: both may go on if it is lost.
+        """
+        key = _claim_key(shard)
+        with _translated():
+            try:
+                if self._redis.set(key, consumer, nx=True, ex=CLAIM_SECONDS):
+                    return True
+                return self._redis.get(key) == consumer.encode() and bool(self._redis.expire(key, CLAIM_SECONDS))
+            except OutOfMemoryError:
+                return True
+
+    def unclaim(self, shard: int, consumer: str) -> None:
+        """Let another consumer in."""
+        with _translated():
+            if self._redis.get(_claim_key(shard)) == consumer.encode():
+                self._redis.delete(_claim_key(shard))
+
     def done(self, shard: int, entry_ids: Sequence[str]) -> None:
         """Forget entries whose events are committed. Not in MULTI, which a full Redis refuses."""
         with _translated():
@@ -206,6 +227,10 @@ class EventStream:
             if not str(error).startswith("BUSYGROUP"):
                 raise
         return True
+
+
+def _claim_key(shard: int) -> str:
+    return f"usage:flushing:{{{shard}}}"
 
 
 def _time_of(entry_id: str) -> datetime:

@@ -33,7 +33,7 @@ def _resources(task: Task) -> Resources:
 @shared_task(name="usage.flush", bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
 def flush(self: Task, shard: int) -> dict[str, Any]:
     """Count what waits in a shard; the figures are what Flower shows."""
-    return _resources(self).flusher.flush(shard).as_dict()
+    return _resources(self).flusher.flush_alone(shard).as_dict()
 
 
 @shared_task(name="usage.track", bind=True, **_DOOR)  # type: ignore[untyped-decorator]

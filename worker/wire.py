@@ -1,9 +1,9 @@
 """The canonical form of events on the wire: what our publisher writes, and a reader that takes it without detours.
 
-An event in canonical form needs no conversion at all: its ids, times and decimals are already the text that the ledger
-takes, so that checking it is all there is to do, and pydantic-core does that for a whole entry in one call. Whatever
-else the contract allows (other spellings of a UUID, other time zones, numbers for decimals, an application's own key)
-goes the long way through `Event`; both ways end in the same `Record`.
+An event in canonical form is a row of the ledger, as a JSON array. It needs no conversion at all: its ids, times and
+decimals are already the text that the ledger takes, so that checking it is all there is to do, and pydantic-core does
+that for a whole entry in one call. What other producers write, an object with the fields of `Event` in any spelling of
+a UUID, a time or a number, goes the long way through `Event`; both ways end in the same `Record`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import time_ns
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Required
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from typing_extensions import TypedDict
 from uuid_utils import uuid7
 
 from worker.errors import EventRefusedError
@@ -27,10 +26,10 @@ from worker.events import (
     Milliseconds,
     Model,
     Record,
-    decimal_text,
     explain,
     identity_of,
     refusal,
+    row_of,
     time_text,
 )
 
@@ -52,29 +51,28 @@ Cost = Annotated[str, Field(pattern=r"^([0-9]{1,6}(\.[0-9]{1,10})?|1000000(\.0{1
 Rating = Annotated[str, Field(pattern=r"^([0-4](\.[0-9]{1,10})?|5(\.0{1,10})?)$")]
 
 
-class WireEvent(TypedDict, total=False):
-    """An event in canonical form."""
+# What two token counts add up to may be more than PostgreSQL takes, which is its to say.
+Sum = Annotated[int, Field(ge=0)]
+# The types of a `Record`, one by one.
+Row = tuple[
+    Uuid,
+    Time,
+    Kind,
+    Uuid,
+    Uuid,
+    Messages,
+    Count,
+    Count,
+    Sum,
+    Cost | None,
+    Milliseconds | None,
+    bool,
+    Uuid | None,
+    Model | None,
+    Rating | None,
+]
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
-
-    type: Kind
-    event_id: Required[Uuid]
-    occurred_at: Required[Time]
-    user_id: Required[Uuid]
-    agent_id: Required[Uuid]
-    messages: Messages
-    input_tokens: Count
-    output_tokens: Count
-    tokens: Count
-    cost_usd: Cost
-    response_time_ms: Milliseconds
-    success: bool
-    conversation_id: Uuid
-    model: Model
-    rating: Rating
-
-
-_ENTRY = TypeAdapter(list[WireEvent])
+_ENTRY = TypeAdapter(list[Row])
 _check = EVENT.validator.validate_python
 
 
@@ -98,17 +96,10 @@ def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
         raise EventRefusedError(explain(error)) from None
     if reason := refusal(event, window):
         raise EventRefusedError(reason)
-    event_id, occurred_at, user_id = event.get("event_id"), event.get("occurred_at"), event["user_id"]
+    event_id, occurred_at = event.get("event_id"), event.get("occurred_at")
     identity = str(uuid7() if event_id is None else identity_of(event_id))
-    # From here on it is the text of an event; what is unknown is not said.
-    wire: dict[str, Any] = {name: value for name, value in event.items() if value is not None}
-    wire["event_id"] = identity
-    wire["occurred_at"] = _now_text() if occurred_at is None else time_text(occurred_at)
-    if "cost_usd" in wire:
-        wire["cost_usd"] = decimal_text(wire["cost_usd"])
-    if "rating" in wire:
-        wire["rating"] = decimal_text(wire["rating"])
-    return Prepared(identity, user_id, to_json(wire))
+    row = row_of(event, identity, _now_text() if occurred_at is None else time_text(occurred_at))
+    return Prepared(identity, event["user_id"], to_json(row))
 
 
 def _now_text() -> str:
@@ -130,29 +121,11 @@ def load(body: bytes) -> list[Record]:
     Raises:
         pydantic.ValidationError: not everything is in canonical form, or something is wrong.
     """
-    return list(map(_record, _ENTRY.validate_json(body, strict=True)))
+    return list(map(Record._make, _ENTRY.validate_json(body, strict=True)))
 
 
-def _record(event: WireEvent) -> Record:
-    input_tokens, output_tokens, tokens = (
-        event.get("input_tokens", 0),
-        event.get("output_tokens", 0),
-        event.get("tokens"),
-    )
-    return Record(
-        event["event_id"],
-        event["occurred_at"],
-        event.get("type", "usage"),
-        event["user_id"],
-        event["agent_id"],
-        event.get("messages", 1),
-        input_tokens,
-        output_tokens,
-        input_tokens + output_tokens if tokens is None else tokens,
-        event.get("cost_usd"),
-        event.get("response_time_ms"),
-        event.get("success", True),
-        event.get("conversation_id"),
-        event.get("model"),
-        event.get("rating"),
-    )
+def spelled_out(item: Any) -> Any:
+    """A row as the object that an event is elsewhere; anything else as it is."""
+    if not isinstance(item, list) or len(item) != len(Record._fields):
+        return item
+    return {name: value for name, value in zip(Record._fields, item, strict=True) if value is not None}

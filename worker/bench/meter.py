@@ -1,4 +1,4 @@
-"""CPU time of processes and their children, from /proc (see proc_pid_stat(5))."""
+"""CPU time and memory of processes and their children, from /proc (see proc_pid_stat(5))."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def cpu_seconds(root: int) -> float:
         # utime, stime, cutime and cstime are fields 14 to 17; the first after the name is field 3.
         total += sum(int(field) for field in fields[11:15]) / _TICKS
     return total
+
+
+def resident_bytes(root: int) -> list[int]:
+    """The resident memory of a process and of each of its descendants."""
+    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in _family(root)]
+    return [count * os.sysconf("SC_PAGE_SIZE") for count in pages]
 
 
 def _family(root: int) -> list[int]:

@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from worker.cli.bench import bench
+from worker.cli.bench import bench_app
+from worker.cli.bench_soak import soak
 from worker.cli.dead_letters import dead_letters_app
 from worker.cli.demo import demo
 from worker.cli.drain import drain
@@ -22,8 +23,10 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, up, publish, status, drain, bench):
+for command in (demo, up, publish, status, drain):
     cli.command()(command)
+bench_app.command()(soak)
+cli.add_typer(bench_app, name="bench")
 cli.add_typer(migrate_app, name="migrate")
 cli.add_typer(dead_letters_app, name="dead-letters")
 

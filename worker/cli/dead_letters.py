@@ -22,7 +22,7 @@ from worker.publisher import UsagePublisher
 from worker.settings import load_settings
 from worker.store import Store
 from worker.stream import EventStream, RawEntry
-from worker.wire import Prepared, prepare
+from worker.wire import Prepared, prepare, spelled_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +70,7 @@ class Repair:
             content = json.loads(letter["payload"] if self.body is None else self.body, parse_float=str)
         except (ValueError, RecursionError) as error:
             raise EventRefusedError(f"is not JSON: {error}; give a repaired body with --body") from None
-        items = content if isinstance(content, list) else [content]
+        items = [spelled_out(item) for item in content] if isinstance(content, list) else [content]
         if not items or not all(isinstance(item, dict) for item in items):
             raise EventRefusedError("is no event; give a repaired body with --body")
         first = int(letter["position"])

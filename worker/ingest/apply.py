@@ -28,8 +28,6 @@ Unknown = Literal["quarantine", "create"]
 Refused = dict["Identity", str]
 
 MAX_ATTEMPTS = 8
-# Asking the ledger first costs every event a look-up; running into a duplicate costs the whole batch a second attempt.
-# So it is asked for this many batches after a duplicate was seen, and trusted to refuse otherwise.
 WARY_BATCHES = 50
 
 
@@ -39,7 +37,8 @@ class Applier:
     def __init__(self, store: Store, unknown: Unknown) -> None:
         self._store = store
         self._unknown = unknown
-        self._wary = 0
+        self._duplicates = _Wary()
+        self._missing = _Wary()
 
     def apply(self, entries: Sequence[Entry]) -> Intake:
         """Count the entries of one shard.
@@ -48,21 +47,92 @@ class Applier:
             ConcurrencyError: the transaction lost `MAX_ATTEMPTS` races; try the batch again later.
             StoreUnavailableError: nothing is known to be committed; try the batch again later.
         """
+        self._duplicates.relax()
+        self._missing.relax()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 with batch_transaction(self._store) as transaction:
-                    intake = _count(transaction, entries, self._unknown, ask_ledger=self._wary > 0)
+                    return self._count(transaction, entries)
             except ConcurrencyError as error:
                 if attempt == MAX_ATTEMPTS:
                     raise
                 if isinstance(error, DuplicateEventError):
-                    self._wary = WARY_BATCHES
+                    self._duplicates.alert()
                 # Jitter, so that two workers that lost to each other do not meet again.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
-            else:
-                self._wary = WARY_BATCHES if intake.duplicate else max(self._wary - 1, 0)
-                return intake
         raise AssertionError("unreachable")
+
+    def _count(self, transaction: BatchTransaction, entries: Sequence[Entry]) -> Intake:
+        first_seen = transaction.register_entries(entry.key for entry in entries)
+        if seen := [entry for entry in entries if entry.key not in first_seen]:
+            _leave_letters(transaction, seen)
+        known: set[Identity] = set()
+        if self._duplicates or seen:
+            known = transaction.known({record[:2] for entry in entries for record in entry.records})
+        fresh, duplicate = _without_duplicates(entries, first_seen, known)
+        if duplicate:
+            self._duplicates.alert()
+        # By event id: two batches with common events then wait for each other instead of deadlocking.
+        fresh.sort()
+        refused: Refused = {}
+        self._count_records(transaction, fresh, refused)
+        quarantined = transaction.quarantine(_letters(entries, refused))
+        applied = len(fresh) - len(refused)
+        intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
+        transaction.book(entries[0].stream, intake)
+        return intake
+
+    def _count_records(self, transaction: BatchTransaction, records: list[Record], refused: Refused) -> None:
+        """Count the records; those that PostgreSQL refuses are found by halving, and only they are refused."""
+        if not records:
+            return
+        try:
+            with transaction.savepoint():
+                self._write(transaction, records)
+        except _StrangersError as error:
+            known = [record for record in records if (record.user_id, record.agent_id) not in error.reasons]
+            for record in records:
+                if reason := error.reasons.get((record.user_id, record.agent_id)):
+                    refused[record[:2]] = reason
+            self._count_records(transaction, known, refused)
+        except DataRefusedError as error:
+            if len(records) == 1:
+                refused[records[0][:2]] = str(error)
+                return
+            middle = len(records) // 2
+            self._count_records(transaction, records[:middle], refused)
+            self._count_records(transaction, records[middle:], refused)
+
+    def _write(self, transaction: BatchTransaction, records: list[Record]) -> None:
+        for day, totals in fold(records).items():
+            transaction.stage(day, totals)
+            if self._missing and (missing := transaction.missing_pairs()):
+                self._missing.alert()
+                _resolve(transaction, missing, self._unknown)
+            if transaction.apply_staged(day) != len(totals):
+                self._missing.alert()
+                raise ConcurrencyError("pairs have no row in user_agents, not yet or no longer")
+        transaction.write_ledger(records)
+
+
+class _Wary:
+    """Whether to look for something before a batch is written.
+
+    Looking costs every event a look-up; running into a duplicate, or into a pair that has no row yet, costs the whole
+    batch a second attempt. So we look for some batches after one was met, and run otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._batches = 0
+
+    def __bool__(self) -> bool:
+        return self._batches > 0
+
+    def alert(self) -> None:
+        self._batches = WARY_BATCHES
+
+    def relax(self) -> None:
+        self._batches = max(self._batches - 1, 0)
 
 
 class _StrangersError(Exception):
@@ -71,25 +141,6 @@ class _StrangersError(Exception):
     def __init__(self, reasons: dict[Pair, str]) -> None:
         super().__init__()
         self.reasons = reasons
-
-
-def _count(transaction: BatchTransaction, entries: Sequence[Entry], unknown: Unknown, *, ask_ledger: bool) -> Intake:
-    first_seen = transaction.register_entries(entry.key for entry in entries)
-    if seen := [entry for entry in entries if entry.key not in first_seen]:
-        _leave_letters(transaction, seen)
-    known: set[Identity] = set()
-    if ask_ledger or len(first_seen) < len(entries):
-        known = transaction.known({record[:2] for entry in entries for record in entry.records})
-    fresh, duplicate = _without_duplicates(entries, first_seen, known)
-    # By event id: two batches with common events then wait for each other instead of deadlocking.
-    fresh.sort()
-    refused: Refused = {}
-    _count_records(transaction, fresh, unknown, refused)
-    quarantined = transaction.quarantine(_letters(entries, refused))
-    applied = len(fresh) - len(refused)
-    intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
-    transaction.book(entries[0].stream, intake)
-    return intake
 
 
 def _leave_letters(transaction: BatchTransaction, seen: Sequence[Entry]) -> None:
@@ -126,37 +177,6 @@ def _without_duplicates(
                 fresh[identity] = record
         first_seen.discard(entry.key)
     return list(fresh.values()), duplicate
-
-
-def _count_records(transaction: BatchTransaction, records: list[Record], unknown: Unknown, refused: Refused) -> None:
-    """Count the records; those that PostgreSQL refuses are found by halving, and only they are refused."""
-    if not records:
-        return
-    try:
-        with transaction.savepoint():
-            _write(transaction, records, unknown)
-    except _StrangersError as error:
-        known = [record for record in records if (record.user_id, record.agent_id) not in error.reasons]
-        for record in records:
-            if reason := error.reasons.get((record.user_id, record.agent_id)):
-                refused[record[:2]] = reason
-        _count_records(transaction, known, unknown, refused)
-    except DataRefusedError as error:
-        if len(records) == 1:
-            refused[records[0][:2]] = str(error)
-            return
-        middle = len(records) // 2
-        _count_records(transaction, records[:middle], unknown, refused)
-        _count_records(transaction, records[middle:], unknown, refused)
-
-
-def _write(transaction: BatchTransaction, records: list[Record], unknown: Unknown) -> None:
-    for day, totals in fold(records).items():
-        if missing := transaction.stage(day, totals):
-            _resolve(transaction, missing, unknown)
-        if transaction.apply_staged(day) != len(totals):
-            raise ConcurrencyError("a row of user_agents was deleted meanwhile")
-    transaction.write_ledger(records)
 
 
 def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unknown) -> None:

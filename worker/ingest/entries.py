@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from worker.events import EVENT, explain, record_of, refusal
 from worker.store import DeadLetter
 from worker.stream import VERSION
-from worker.wire import load
+from worker.wire import load, spelled_out
 
 if TYPE_CHECKING:
     from worker.events import Event, Record, Window
@@ -100,7 +100,7 @@ def _one_by_one(entry: Entry, raw: RawEntry, body: bytes, window: Window) -> Non
     items: Any = json.loads(body, parse_float=str, parse_int=_bounded_int)
     if not isinstance(items, list):
         raise ValueError("must be a JSON array")  # noqa: TRY004 - reported like any other unreadable body
-    for position, item in enumerate(items):
+    for position, item in enumerate(map(spelled_out, items)):
         payload = json.dumps(item)
         try:
             event = EVENT.validate_json(payload, strict=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from worker.errors import StreamUnavailableError
 from worker.events import Window
 from worker.ingest.apply import Applier
 from worker.ingest.entries import decode
@@ -51,7 +53,17 @@ class Flusher:
         self._settings = settings
         self._consumer = consumer
 
-    def flush(self, shard: int, budget: float | None = None) -> FlushReport:
+    def flush_alone(self, shard: int) -> FlushReport:
+        """Like `flush`, but leave at once where another one is at work: they would wait for each other's rows."""
+        if not self._stream.claim(shard, self._consumer):
+            return FlushReport(shard)
+        try:
+            return self.flush(shard, renew=True)
+        finally:
+            with suppress(StreamUnavailableError):
+                self._stream.unclaim(shard, self._consumer)
+
+    def flush(self, shard: int, budget: float | None = None, *, renew: bool = False) -> FlushReport:
         """Count what waits in a shard; ends when it is empty or `budget` seconds (default: the setting) are spent.
 
         Raises:
@@ -66,6 +78,8 @@ class Flusher:
         for batch in self._batches(shard):
             intake += self._count(shard, batch)
             batches += 1
+            if renew:
+                self._stream.claim(shard, self._consumer)
             if time.monotonic() >= deadline:
                 break
         report = FlushReport(shard, batches, intake, time.monotonic() - started)

@@ -6,6 +6,7 @@ Python would convert it into what a binary protocol wants.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -84,14 +85,18 @@ class BatchTransaction:
         parameters = {"ids": _array(ids), "times": _array(times), "oldest": min(times), "newest": max(times)}
         return {numbered[row[0] - 1] for row in self._connection.execute(query("known_events"), parameters)}
 
-    def stage(self, day: str, totals: Mapping[Pair, Totals]) -> list[Missing]:
-        """Lay one day's totals ready; which of their pairs have no row in `user_agents` is returned."""
+    def stage(self, day: str, totals: Mapping[Pair, Totals]) -> None:
+        """Lay one day's totals ready, and note their conversations."""
         self._connection.execute(query("ensure_day"), {"day": day})
         if self._staged:
             self._connection.execute("TRUNCATE batch_totals, batch_conversations")
         self._staged = True
-        self._copy("copy_totals", (_totals_line(pair, total) for pair, total in totals.items()))
         self._copy("copy_conversations", _conversation_lines(totals))
+        opened = Counter(self._connection.execute(query("open_conversations")).fetchall())
+        self._copy("copy_totals", (_totals_line(pair, total, opened[pair]) for pair, total in totals.items()))
+
+    def missing_pairs(self) -> list[Missing]:
+        """Which staged pairs have no row in `user_agents`."""
         return [Missing(*row) for row in self._connection.execute(query("missing_pairs"))]
 
     def apply_staged(self, day: str) -> int:
@@ -171,12 +176,12 @@ def _conversation_lines(totals: Mapping[Pair, Totals]) -> Iterator[str]:
             yield f"{user_id}\t{agent_id}\t{conversation}\n"
 
 
-def _totals_line(pair: Pair, total: Totals) -> str:
+def _totals_line(pair: Pair, total: Totals, opened: int) -> str:
     conversation_at, conversation = total.last_conversation or (_NULL, _NULL)
     rated_at, rating = total.last_rating or (_NULL, _NULL)
     return (
-        f"{pair[0]}\t{pair[1]}\t{total.usage_count}\t{total.message_count}\t{total.success_count}\t"
-        f"{total.usage_count - total.success_count}\t{total.input_tokens}\t{total.output_tokens}\t{total.tokens}\t"
+        f"{pair[0]}\t{pair[1]}\t{total.usage_count}\t{total.message_count}\t{opened}\t{total.success_count}\t"
+        f"{total.input_tokens}\t{total.output_tokens}\t{total.tokens}\t"
         f"{total.cost_usd:f}\t{total.response_time_total_ms}\t{total.response_time_samples}\t"
         f"{total.first_used_at or _NULL}\t{total.last_used_at or _NULL}\t{conversation}\t{conversation_at}\t"
         f"{rating}\t{rated_at}\n"

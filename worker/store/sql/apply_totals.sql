@@ -1,23 +1,15 @@
 -- One day's totals onto the counters and the daily roll-up, everything in key order, so that concurrent batches queue
 -- up instead of deadlocking. The newest rating and conversation win by the event's time, at equal times by the greater
--- value; conversation_count grows by the conversations that are new to the pair.
-WITH fresh AS (
-    INSERT INTO public.user_agent_conversations (user_id, agent_id, conversation_id)
-    SELECT user_id, agent_id, conversation_id FROM batch_conversations ORDER BY user_id, agent_id, conversation_id
-    ON CONFLICT DO NOTHING
-    RETURNING user_id, agent_id
-), opened AS (
-    SELECT user_id, agent_id, count(*) AS conversation_count FROM fresh GROUP BY user_id, agent_id
-), totals AS MATERIALIZED (
-    SELECT t.*, coalesce(o.conversation_count, 0) AS conversation_count
-      FROM batch_totals t LEFT JOIN opened o ON (o.user_id, o.agent_id) = (t.user_id, t.agent_id)
-     ORDER BY t.user_id, t.agent_id
+-- value.
+WITH totals AS MATERIALIZED (
+    SELECT * FROM batch_totals ORDER BY user_id, agent_id
 ), daily AS (
     INSERT INTO public.usage_daily AS d (
         user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,
         input_tokens, output_tokens, total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples)
-    SELECT user_id, agent_id, %(day)s::date, usage_count, message_count, conversation_count, success_count, error_count,
-           input_tokens, output_tokens, tokens, cost_usd, response_time_total_ms, response_time_samples
+    SELECT user_id, agent_id, %(day)s::date, usage_count, message_count, conversation_count, success_count,
+           usage_count - success_count, input_tokens, output_tokens, tokens, cost_usd, response_time_total_ms,
+           response_time_samples
       FROM totals
      WHERE usage_count > 0
     ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
@@ -38,7 +30,7 @@ UPDATE public.user_agents ua SET
     message_count = ua.message_count + t.message_count,
     conversation_count = ua.conversation_count + t.conversation_count,
     success_count = ua.success_count + t.success_count,
-    error_count = ua.error_count + t.error_count,
+    error_count = ua.error_count + t.usage_count - t.success_count,
     total_tokens_used = ua.total_tokens_used + t.tokens,
     total_cost_usd = ua.total_cost_usd + t.cost_usd,
     response_time_total_ms = ua.response_time_total_ms + t.response_time_total_ms,
