@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 
-SECONDS = float(os.environ.get("USAGE_FAULT_SECONDS", "20"))
+SECONDS = float(os.environ.get("USAGE_FAULT_SECONDS", "60"))
 SEED = int(os.environ.get("USAGE_FAULT_SEED", str(time.time_ns() % 1_000_000)))
 CREW = 3
 EVENTS_PER_SECOND = 1_500  # what one publisher of the demo sends

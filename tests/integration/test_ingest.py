@@ -100,6 +100,21 @@ def test_a_redelivered_entry_is_in_the_books_once(bench: Bench, make_resources: 
     bench.check()
 
 
+def test_two_flushes_do_not_meet_in_a_shard(bench: Bench) -> None:
+    bench.publish(*traffic(bench, 100))
+    stream, flusher = bench.resources.stream, bench.resources.flusher
+    assert all(stream.claim(shard, "another") for shard in range(2))
+    assert sum((flusher.flush_alone(shard).intake for shard in range(2)), Intake()) == Intake()
+    for shard in range(2):
+        stream.unclaim(shard, "another")
+    assert sum((flusher.flush_alone(shard).intake for shard in range(2)), Intake()) == Intake(100, 100, 0, 0)
+    # Let go of afterwards, and nobody lets go of another's claim.
+    assert all(stream.claim(shard, "another") for shard in range(2))
+    stream.unclaim(0, "a third")
+    assert not stream.claim(0, "a third")
+    bench.check()
+
+
 def test_an_abandoned_batch_is_reclaimed(bench: Bench, make_resources: Callable[..., Resources]) -> None:
     bench.publish(*traffic(bench, 300))
     for shard in range(2):
