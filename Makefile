@@ -20,6 +20,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/squawk migrations/*.sql
 
 test: lint  ## every check that CI runs
 	$(BIN)/pytest

@@ -9,6 +9,7 @@ CREATE TABLE public.user_agents (
     is_user_copy boolean NOT NULL DEFAULT false,
     added_at timestamptz NOT NULL DEFAULT now(),
     last_used_at timestamptz,
+    -- squawk-ignore prefer-bigint-over-int -- two billion uses of one agent by one user are out of reach
     usage_count integer NOT NULL DEFAULT 0,
     is_active boolean NOT NULL DEFAULT true,
     metadata jsonb NOT NULL DEFAULT '{}',

@@ -1,3 +1,5 @@
+-- squawk-disable-assume-in-transaction
+--
 -- The values of the dropped columns are kept in user_agents_kept_3_0_0, from which a later upgrade restores them. A
 -- trigger keeps the copy current while it is filled in chunks, so that no writer waits for the copy and none is lost.
 

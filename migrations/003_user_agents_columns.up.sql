@@ -1,6 +1,7 @@
 -- version: 3.0.0
 -- transaction: off
 -- lock_timeout: 100ms
+-- squawk-disable-assume-in-transaction
 --
 -- Each statement is short, or takes no lock that readers and writers wait for, and can be run again after a kill.
 
@@ -23,11 +24,13 @@ ALTER TABLE public.user_agents
     ADD COLUMN IF NOT EXISTS custom_color text,
     ADD COLUMN IF NOT EXISTS custom_system_prompt text,
     ADD COLUMN IF NOT EXISTS custom_temperature numeric(3, 2),
+    -- squawk-ignore prefer-bigint-over-int -- the length of one answer of a model
     ADD COLUMN IF NOT EXISTS custom_max_tokens integer,
     ADD COLUMN IF NOT EXISTS is_favorite boolean NOT NULL DEFAULT false,
     ADD COLUMN IF NOT EXISTS is_pinned boolean NOT NULL DEFAULT false,
     ADD COLUMN IF NOT EXISTS folder text,
     ADD COLUMN IF NOT EXISTS tags text[],
+    -- squawk-ignore prefer-bigint-over-int -- a place in the list of one user
     ADD COLUMN IF NOT EXISTS sort_order integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS display_position text,
     ADD COLUMN IF NOT EXISTS message_count bigint NOT NULL DEFAULT 0,
@@ -37,6 +40,7 @@ ALTER TABLE public.user_agents
     ADD COLUMN IF NOT EXISTS user_rating numeric(3, 2),
     ADD COLUMN IF NOT EXISTS quality_score numeric(3, 2),
     ADD COLUMN IF NOT EXISTS last_rating_at timestamptz,
+    -- squawk-ignore prefer-bigint-over-int -- reaches to 24 days
     ADD COLUMN IF NOT EXISTS avg_response_time_ms integer,
     ADD COLUMN IF NOT EXISTS total_tokens_used bigint NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS total_cost_usd numeric(20, 10) NOT NULL DEFAULT 0,
@@ -61,6 +65,7 @@ ALTER TABLE public.user_agents
     ADD COLUMN IF NOT EXISTS shared_with uuid[],
     ADD COLUMN IF NOT EXISTS team_id uuid;
 
+-- squawk-ignore-file ban-drop-constraint -- dropped is what the same statement adds, left by a run that stopped
 -- NOT VALID checks new values at once; VALIDATE then reads the old ones without stopping anybody.
 ALTER TABLE public.user_agents
     DROP CONSTRAINT IF EXISTS user_agents_display_position_check,

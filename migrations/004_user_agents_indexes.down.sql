@@ -1,3 +1,6 @@
+-- squawk-disable-assume-in-transaction
+-- squawk-ignore-file renaming-object -- only indexes are renamed, and no client names one
+
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_active;
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_favorites;
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_pinned;

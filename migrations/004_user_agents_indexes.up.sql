@@ -1,6 +1,8 @@
 -- version: 3.0.0
 -- transaction: off
 -- lock_timeout: 15min
+-- squawk-disable-assume-in-transaction
+-- squawk-ignore-file renaming-object -- only indexes are renamed, and no client names one
 --
 -- Building concurrently lets everybody read and write. It waits for the transactions that are older than itself, and
 -- nobody waits for it, so its patience may be long.

@@ -1,3 +1,5 @@
+-- squawk-ignore-file ban-drop-view, ban-drop-function -- a way down takes away what the way up brought
+
 DROP TRIGGER user_agents_auto_quality ON public.user_agents;
 DROP TRIGGER user_agents_updated_at ON public.user_agents;
 

@@ -1,6 +1,8 @@
 -- version: 4.0.0
 -- transaction: off
 -- lock_timeout: 15min
+-- squawk-disable-assume-in-transaction
+-- squawk-ignore-file renaming-object -- only indexes are renamed, and no client names one
 --
 -- The ordinary indexes of 3.0.0 again.
 
@@ -28,4 +30,5 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_user_status_last_used_3
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_status_last_used;
 ALTER INDEX IF EXISTS public.idx_user_agents_user_status_last_used_3 RENAME TO idx_user_agents_user_status_last_used;
 
+-- squawk-ignore prefer-robust-stmts -- done again it changes nothing
 ALTER TABLE public.user_agents RESET (fillfactor);

@@ -1,11 +1,14 @@
 -- version: 4.0.0
 -- transaction: off
 -- lock_timeout: 15min
+-- squawk-disable-assume-in-transaction
+-- squawk-ignore-file renaming-object -- only indexes are renamed, and no client names one
 --
 -- Every event changes last_used_at, usage_count and quality_score. With ordinary indexes on them each update is a write
 -- to all 23; PostgreSQL >= 16 lets an update stay in its page (HOT) where BRIN indexes alone are concerned. One user's
 -- rows in some order are found by user_id and sorted: they are few.
 -- Room in every page for the next version of its rows; pages that are full already gain it as they are updated.
+-- squawk-ignore prefer-robust-stmts -- done again it changes nothing
 ALTER TABLE public.user_agents SET (fillfactor = 60);
 
 -- Each new index is there before the old one of its name goes; a way down that stopped may have left a _3 behind.

@@ -1,4 +1,4 @@
-"""`usage-worker migrate`: move the database schema between versions, show where it is, verify it."""
+"""`usage-worker migrate`: move the database schema between versions, by script too, show where it is, verify it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.migrate import EMPTY, Runner
+from worker.migrate import EMPTY, Runner, discover, latest_version
+from worker.migrate.script import script
 from worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ DownTo = Annotated[
     str,
     typer.Option("--to", metavar="VERSION", help=f"Roll back to this version; {EMPTY} removes everything."),
 ]
+From = Annotated[str, typer.Option("--from", metavar="VERSION", help=f"What is installed; {EMPTY} is nothing.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for another run to end, or fail at once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -46,6 +48,12 @@ def down(to: DownTo, wait: Wait = True, as_json: AsJson = False) -> None:
     runner = _runner()
     moved = runner.down(to, wait=wait, report=None if as_json else _tell)
     _conclude(runner, moved, as_json=as_json)
+
+
+@migrate_app.command("sql")
+def print_sql(start: From = EMPTY, to: To = None) -> None:
+    """Print one script for psql that does what up or down would do; no database is needed for it."""
+    typer.echo(script(discover(), start, to or latest_version()), nl=False)
 
 
 @migrate_app.command()

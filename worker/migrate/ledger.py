@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
+from psycopg import sql
+
 from worker.errors import MigrationError, SchemaError
 from worker.migrate.files import version_key
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 State = Literal["applied", "running", "failed"]
 
 # The platform may grant new tables to its roles by default privileges; the ledger is nobody's business.
-_CREATE = """
+CREATE = """
 DO $ledger$
 DECLARE
     outsider text;
@@ -47,6 +49,17 @@ BEGIN
     END LOOP;
 END
 $ledger$
+"""
+_RECORD = """
+INSERT INTO public.usage_migrations AS entry (number, name, version, sha256, state, duration_ms)
+VALUES ({}, {}, {}, {}, {}, {})
+ON CONFLICT (number) DO UPDATE SET
+    name = excluded.name,
+    version = excluded.version,
+    sha256 = excluded.sha256,
+    state = excluded.state,
+    duration_ms = excluded.duration_ms,
+    started_at = CASE excluded.state WHEN 'running' THEN excluded.started_at ELSE entry.started_at END
 """
 
 
@@ -85,7 +98,7 @@ class Status:
 
 
 def create(connection: Connection) -> None:
-    connection.execute(_CREATE)
+    connection.execute(CREATE)
 
 
 def read(connection: Connection) -> dict[int, Entry]:
@@ -102,24 +115,22 @@ def read(connection: Connection) -> dict[int, Entry]:
 
 def record(connection: Connection, migration: Migration, state: State, duration_ms: int | None = None) -> None:
     """Set the state; an entry that begins to run begins anew."""
-    connection.execute(
-        """
-        INSERT INTO public.usage_migrations AS entry (number, name, version, sha256, state, duration_ms)
-        VALUES (%s, %s, %s, %s, %s, %s)
-        ON CONFLICT (number) DO UPDATE SET
-            name = excluded.name,
-            version = excluded.version,
-            sha256 = excluded.sha256,
-            state = excluded.state,
-            duration_ms = excluded.duration_ms,
-            started_at = CASE excluded.state WHEN 'running' THEN excluded.started_at ELSE entry.started_at END
-        """,
-        [migration.number, migration.name, migration.version, migration.sha256, state, duration_ms],
-    )
+    connection.execute(recording(migration, state, duration_ms))
 
 
 def remove(connection: Connection, migration: Migration) -> None:
-    connection.execute("DELETE FROM public.usage_migrations WHERE number = %s", [migration.number])
+    connection.execute(removal(migration))
+
+
+def recording(migration: Migration, state: State, duration_ms: int | None = None) -> sql.Composed:
+    """The statement of `record`, complete, since a script has no parameters."""
+    values = (migration.number, migration.name, migration.version, migration.sha256, state, duration_ms)
+    return sql.SQL(_RECORD).format(*map(sql.Literal, values))
+
+
+def removal(migration: Migration) -> sql.Composed:
+    """The statement of `remove`, complete."""
+    return sql.SQL("DELETE FROM public.usage_migrations WHERE number = {}").format(sql.Literal(migration.number))
 
 
 def installed_version(migrations: Sequence[Migration], entries: dict[int, Entry]) -> str | None:

@@ -75,13 +75,13 @@ class Runner:
             StoreUnavailableError: the database cannot be reached.
         """
         target = to or self._migrations[-1].version
-        self._check_known(target)
+        check_known(self._migrations, target)
         return self._run("up", target, wait, report)
 
     def down(self, to: str, *, wait: bool = True, report: Report | None = None) -> list[Migration]:
         """Roll back to the version, "0.0.0" being nothing; return what was rolled back. Raises like `up`."""
         if to != EMPTY:
-            self._check_known(to)
+            check_known(self._migrations, to)
         return self._run("down", to, wait, report)
 
     def status(self) -> Status:
@@ -128,11 +128,6 @@ class Runner:
                 tell(Step("done", direction, migration, duration_ms))
             return plan
 
-    def _check_known(self, version: str) -> None:
-        known = sorted({migration.version for migration in self._migrations}, key=version_key)
-        if version not in known:
-            raise MigrationError(f"there is no version {version}; known are {', '.join(known)}")
-
 
 def schema_version(database_url: str) -> str | None:
     """The version that is completely installed, None before the first one.
@@ -142,6 +137,22 @@ def schema_version(database_url: str) -> str | None:
     """
     with connect(database_url) as connection:
         return ledger.installed_version(discover(), ledger.read(connection))
+
+
+def check_known(migrations: tuple[Migration, ...], version: str) -> None:
+    """Refuse a version that no migration leads to.
+
+    Raises:
+        MigrationError: it is none of theirs.
+    """
+    known = sorted({migration.version for migration in migrations}, key=version_key)
+    if version not in known:
+        raise MigrationError(f"there is no version {version}; known are {', '.join(known)}")
+
+
+def lock_timeout(migration: Migration) -> sql.Composed:
+    """The statement that bounds how long the migration may wait for a lock, in either direction."""
+    return sql.SQL("SET lock_timeout = {}").format(sql.Literal(migration.lock_timeout))
 
 
 def _plan_up(migrations: tuple[Migration, ...], entries: dict[int, Entry], target: str) -> list[Migration]:
@@ -188,7 +199,7 @@ class _Move:
         """Move, with the ledger; return the milliseconds that it took."""
         began = time.monotonic()
         try:
-            self._connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(self._migration.lock_timeout)))
+            self._connection.execute(lock_timeout(self._migration))
             if self._migration.transactional:
                 self._in_transaction(began)
             else:

@@ -1,0 +1,149 @@
+"""The script of `migrate sql`, run by psql, ends where the runner ends."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.integration.commands import Cli
+from tests.integration.database import run, schema
+from worker.errors import MigrationError
+from worker.migrate import EMPTY, Runner, discover, latest_version, schema_version
+from worker.migrate.connection import LOCK_KEY
+from worker.migrate.script import script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Postgres
+
+MIGRATIONS = discover()
+STEPS = list(pairwise([EMPTY, *dict.fromkeys(migration.version for migration in MIGRATIONS)]))
+ENTRIES = "SELECT number, name, version, sha256, state FROM public.usage_migrations ORDER BY number"
+# The ledger is no part of the catalogue that is compared.
+LEDGER = """
+    SELECT relacl::text, relrowsecurity,
+        (SELECT array_agg(format('%s %s %s', attname, atttypid::regtype, attnotnull) ORDER BY attnum)
+         FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0),
+        (SELECT array_agg(pg_get_constraintdef(k.oid) ORDER BY conname)
+         FROM pg_constraint AS k WHERE conrelid = c.oid AND contype <> 'n')
+    FROM pg_class AS c WHERE oid = 'public.usage_migrations'::regclass
+"""
+
+
+@pytest.fixture
+def psql(postgres: Postgres, empty_database: str, tmp_path: Path) -> Callable[[str], str]:
+    """Runs a script in the empty database; returns what psql complains of, which is nothing if it succeeds."""
+
+    def run_script(text: str) -> str:
+        file = tmp_path / "script.sql"
+        file.write_text(text)
+        # Without ON_ERROR_STOP, which somebody will forget: the script sees to it itself.
+        options = ["-qX", "-d", empty_database, "-f", str(file)]
+        done = subprocess.run([postgres.bin_dir / "psql", *options], check=False, capture_output=True, text=True)
+        assert (done.returncode == 0) is (done.stderr == ""), done
+        return done.stderr
+
+    return run_script
+
+
+def test_from_nothing_to_the_newest(empty_database: str, database: str, psql: Callable[[str], str]) -> None:
+    assert not psql(script(MIGRATIONS, EMPTY, latest_version()))
+    assert schema(empty_database) == schema(database)
+    for query in (LEDGER, ENTRIES):
+        assert run(empty_database, query) == run(database, query)
+    runner = Runner(empty_database)
+    status = runner.status()
+    assert status.version == latest_version()
+    assert {migration.state for migration in status.migrations} == {"applied"}
+    assert runner.verify() == []
+    assert runner.up() == []
+
+
+def test_each_way_down_ends_where_the_runner_began(empty_database: str, psql: Callable[[str], str]) -> None:
+    runner = Runner(empty_database)
+    seen = {EMPTY: schema(empty_database)}
+    for _, version in STEPS:
+        runner.up(version)
+        seen[version] = schema(empty_database)
+    for lower, upper in reversed(STEPS):
+        assert not psql(script(MIGRATIONS, upper, lower))
+        assert schema(empty_database) == seen[lower]
+        assert schema_version(empty_database) == (None if lower == EMPTY else lower)
+    assert run(empty_database, ENTRIES) == []
+
+
+def test_one_jump_ends_where_single_steps_end(empty_database: str, psql: Callable[[str], str]) -> None:
+    runner = Runner(empty_database)
+    for version in ("1.0.0", "2.0.0", "3.0.0"):
+        runner.up(version)
+    stepwise = schema(empty_database)
+    runner.down("1.0.0")
+    assert not psql(script(MIGRATIONS, "1.0.0", "3.0.0"))
+    assert schema(empty_database) == stepwise
+    assert runner.verify() == []
+
+
+def test_the_runner_goes_on_where_a_script_stopped(
+    empty_database: str, tmp_path: Path, psql: Callable[[str], str]
+) -> None:
+    files = shutil.copytree(MIGRATIONS[0].up.parent, tmp_path / "migrations")
+    for label in ("002_user_agents", "004_user_agents_indexes"):
+        broken = files / f"{label}.up.sql"
+        sound = broken.read_text()
+        broken.write_text(sound + "SELECT 1 / 0")
+        runner = Runner(empty_database)
+        assert "division by zero" in psql(script(discover(files), schema_version(empty_database) or EMPTY, "3.0.0"))
+        states = {f"{m.number:03d}_{m.name}": m.state for m in runner.status().migrations}
+        assert states[label] == "running"
+        broken.write_text(sound)
+        runner.up(next(m.version for m in MIGRATIONS if m.label == label))
+        assert runner.verify() == []
+
+
+def test_refuses_a_database_that_is_elsewhere(empty_database: str, psql: Callable[[str], str]) -> None:
+    Runner(empty_database).up("1.0.0")
+    before = schema(empty_database)
+    for start, target in ((EMPTY, "3.0.0"), ("2.0.0", "3.0.0"), ("2.0.0", EMPTY), ("3.0.0", "2.0.0")):
+        assert f"not what this script starts from, which is {start}" in psql(script(MIGRATIONS, start, target))
+    run(empty_database, "UPDATE public.usage_migrations SET sha256 = 'edited'")
+    assert "not what this script starts from" in psql(script(MIGRATIONS, "1.0.0", "2.0.0"))
+    assert schema(empty_database) == before
+
+
+def test_refuses_to_run_beside_a_runner(empty_database: str, psql: Callable[[str], str]) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+        assert "another migration of this database is running" in psql(script(MIGRATIONS, EMPTY, "1.0.0"))
+    assert schema_version(empty_database) is None
+
+
+def test_directives_are_those_of_the_files() -> None:
+    text = script(MIGRATIONS, EMPTY, latest_version())
+    _, *steps = re.split(r"^-- \d{3}_\w+ \(up\)$", text, flags=re.MULTILINE)
+    for migration, step in zip(MIGRATIONS, steps, strict=True):
+        assert step.lstrip().startswith(f"SET lock_timeout = '{migration.lock_timeout}';")
+        in_transaction = migration.up_sql in step.partition("\nBEGIN;\n")[2] and step.rstrip().endswith("\nCOMMIT;")
+        assert in_transaction is migration.transactional
+        assert migration.up_sql.strip() in step
+
+
+def test_the_command_prints_it_without_a_database(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    assert cli.run("migrate", "sql").stdout == script(MIGRATIONS, EMPTY, latest_version())
+    down = cli.run("migrate", "sql", "--from", "3.0.0", "--to", "2.0.0")
+    assert down.stdout == script(MIGRATIONS, "3.0.0", "2.0.0")
+    assert "no version 9.9.9; known are 1.0.0" in cli.complaint("migrate sql --to 9.9.9")
+
+
+def test_versions_that_do_not_exist_are_refused() -> None:
+    for start, target in (("2.5.0", "3.0.0"), ("1.0.0", "new")):
+        with pytest.raises(MigrationError, match="there is no version"):
+            script(MIGRATIONS, start, target)
