@@ -1,5 +1,10 @@
 -- version: 4.0.0
--- As it is in 3.0.0; the ledger that 4.0.0's writes is about to go.
+-- transaction: off
+--
+-- One statement, so that nothing is counted between its parts.
+DO $down$
+BEGIN
+    -- As it is in 3.0.0; the ledger that 4.0.0's writes is about to go.
 CREATE OR REPLACE FUNCTION public.track_agent_usage(
     p_user_id uuid,
     p_agent_id uuid,
@@ -36,12 +41,15 @@ CREATE OR REPLACE FUNCTION public.track_agent_usage(
         last_used_at = greatest(ua.last_used_at, excluded.last_used_at)
 $body$;
 
-DROP TRIGGER user_agents_forget_children ON public.user_agents;
-DROP FUNCTION public.user_agents_forget_children();
-DROP TABLE public.usage_dead_letters, public.usage_intake, public.usage_entries, public.user_agent_conversations,
-    public.usage_daily, public.usage_events;
-DROP FUNCTION public.usage_events_ensure_day(date);
-ALTER TABLE public.user_agents
-    DROP COLUMN response_time_total_ms,
-    DROP COLUMN response_time_samples,
-    DROP COLUMN last_conversation_at;
+    -- IF EXISTS: the way up may have stopped anywhere.
+    DROP TRIGGER IF EXISTS user_agents_forget_children ON public.user_agents;
+    DROP FUNCTION IF EXISTS public.user_agents_forget_children();
+    DROP TABLE IF EXISTS public.usage_dead_letters, public.usage_intake, public.usage_entries,
+        public.user_agent_conversations, public.usage_daily, public.usage_events;
+    DROP FUNCTION IF EXISTS public.usage_events_ensure_day(date);
+    ALTER TABLE public.user_agents
+        DROP COLUMN IF EXISTS response_time_total_ms,
+        DROP COLUMN IF EXISTS response_time_samples,
+        DROP COLUMN IF EXISTS last_conversation_at;
+END
+$down$;

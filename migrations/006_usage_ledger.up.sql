@@ -1,15 +1,24 @@
 -- version: 4.0.0
+-- transaction: off
+-- lock_timeout: 100ms
+--
 -- What exactly-once ingest stands on: the ledger that decides what is a duplicate, the daily roll-up that
 -- explains every counter, the quarantine, and the register of stream entries that keeps the books of intake.
+-- Each statement is short, or locks few rows at a time, and can be run again after a kill.
+--
+-- squawk-disable-assume-in-transaction
+-- squawk-ignore-file prefer-robust-stmts -- what has no IF NOT EXISTS changes nothing when it is done again
+-- squawk-ignore-file prefer-bigint-over-int -- the contract bounds these numbers well below two thousand million
 
+-- Constant defaults live in the catalogue: no row is rewritten.
 ALTER TABLE public.user_agents
-    ADD COLUMN response_time_total_ms bigint NOT NULL DEFAULT 0,
-    ADD COLUMN response_time_samples bigint NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS response_time_total_ms bigint NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS response_time_samples bigint NOT NULL DEFAULT 0,
     -- When the newest event that named a conversation happened: without it the order of arrival would decide.
-    ADD COLUMN last_conversation_at timestamptz;
+    ADD COLUMN IF NOT EXISTS last_conversation_at timestamptz;
 
 -- The ledger. No index beside the primary key and no foreign key: each would be paid for by every event.
-CREATE TABLE public.usage_events (
+CREATE TABLE IF NOT EXISTS public.usage_events (
     event_id uuid NOT NULL,
     occurred_at timestamptz NOT NULL,
     type text NOT NULL,
@@ -30,7 +39,7 @@ CREATE TABLE public.usage_events (
 ) PARTITION BY RANGE (occurred_at);
 
 -- Creates the partition of one UTC day. LIKE + ATTACH instead of PARTITION OF, which would lock out every writer.
-CREATE FUNCTION public.usage_events_ensure_day(p_day date) RETURNS void
+CREATE OR REPLACE FUNCTION public.usage_events_ensure_day(p_day date) RETURNS void
 LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
     v_name text := 'usage_events_' || to_char(p_day, 'YYYYMMDD');
@@ -43,13 +52,19 @@ BEGIN
     EXECUTE format('CREATE TABLE public.%I (LIKE public.usage_events INCLUDING ALL)', v_name);
     -- A partition inherits neither row-level security nor the absence of grants.
     EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', v_name);
-    EXECUTE format('REVOKE ALL ON public.%I FROM PUBLIC, anon, authenticated', v_name);
+    EXECUTE format('REVOKE ALL ON public.%I FROM PUBLIC, anon, authenticated, service_role', v_name);
+    IF has_table_privilege('service_role', 'public.usage_events', 'SELECT') THEN
+        EXECUTE format('GRANT SELECT ON public.%I TO service_role', v_name);
+    END IF;
     EXECUTE format('ALTER TABLE public.usage_events ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
                    v_name, v_from, v_to);
+EXCEPTION WHEN duplicate_table OR duplicate_object OR unique_violation THEN
+    -- Another session came first; we waited for its commit, and the partition is there.
+    NULL;
 END $$;
-REVOKE EXECUTE ON FUNCTION public.usage_events_ensure_day(date) FROM PUBLIC, anon, authenticated;
+REVOKE ALL ON FUNCTION public.usage_events_ensure_day(date) FROM PUBLIC, anon, authenticated, service_role;
 
-CREATE TABLE public.usage_daily (
+CREATE TABLE IF NOT EXISTS public.usage_daily (
     user_id uuid NOT NULL,
     agent_id uuid NOT NULL,
     day date NOT NULL,
@@ -68,23 +83,9 @@ CREATE TABLE public.usage_daily (
 ) WITH (fillfactor = 70);
 COMMENT ON COLUMN public.usage_daily.conversation_count IS
     'conversations first seen on this day''s events; their sum is user_agents.conversation_count';
-
--- Rows that were counted before there was a roll-up: their balance stands on a day of its own, so that the
--- counters are the sum of usage_daily from the first day. The average is all that is known of their latency.
-UPDATE public.user_agents
-   SET response_time_total_ms = avg_response_time_ms::bigint * usage_count, response_time_samples = usage_count
- WHERE avg_response_time_ms IS NOT NULL AND usage_count > 0;
-INSERT INTO public.usage_daily (user_id, agent_id, day, usage_count, message_count, conversation_count, success_count,
-                                error_count, total_tokens_used, total_cost_usd, response_time_total_ms,
-                                response_time_samples)
-SELECT user_id, agent_id, date '1970-01-01', usage_count, message_count, conversation_count, success_count,
-       error_count, total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples
-  FROM public.user_agents
- WHERE (usage_count, message_count, conversation_count, success_count, error_count, total_tokens_used, total_cost_usd)
-       <> (0, 0, 0, 0, 0, 0, 0);
 COMMENT ON TABLE public.usage_daily IS 'sums per UTC day; day 1970-01-01 holds the opening balance of rows older than 4.0.0';
 
-CREATE TABLE public.user_agent_conversations (
+CREATE TABLE IF NOT EXISTS public.user_agent_conversations (
     user_id uuid NOT NULL,
     agent_id uuid NOT NULL,
     conversation_id uuid NOT NULL,
@@ -93,12 +94,12 @@ CREATE TABLE public.user_agent_conversations (
 
 -- Every stream entry that was counted. It never decides whether an event counts (the ledger does); it tells a
 -- redelivered entry from a new one, so that the books below add up whatever was delivered twice.
-CREATE TABLE public.usage_entries (
+CREATE TABLE IF NOT EXISTS public.usage_entries (
     key uuid PRIMARY KEY,
     seen_at timestamptz NOT NULL DEFAULT now()
 );
 
-CREATE TABLE public.usage_intake (
+CREATE TABLE IF NOT EXISTS public.usage_intake (
     day date NOT NULL,
     stream text NOT NULL,
     accepted bigint NOT NULL DEFAULT 0,
@@ -109,7 +110,7 @@ CREATE TABLE public.usage_intake (
     CONSTRAINT usage_intake_adds_up CHECK (accepted = applied + duplicate + quarantined)
 ) WITH (fillfactor = 50);
 
-CREATE TABLE public.usage_dead_letters (
+CREATE TABLE IF NOT EXISTS public.usage_dead_letters (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     entry_key uuid NOT NULL,
     position integer NOT NULL,
@@ -126,15 +127,15 @@ COMMENT ON COLUMN public.usage_dead_letters.events IS 'how many events the lette
 
 -- Children go with their pair, also when a user or agent is deleted by cascade. A statement trigger instead of
 -- foreign keys: those would look the parent up again for every row that ingest inserts.
-CREATE FUNCTION public.user_agents_forget_children() RETURNS trigger
+CREATE OR REPLACE FUNCTION public.user_agents_forget_children() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
     DELETE FROM public.usage_daily d USING gone g WHERE (d.user_id, d.agent_id) = (g.user_id, g.agent_id);
     DELETE FROM public.user_agent_conversations c USING gone g WHERE (c.user_id, c.agent_id) = (g.user_id, g.agent_id);
     RETURN NULL;
 END $$;
-REVOKE EXECUTE ON FUNCTION public.user_agents_forget_children() FROM PUBLIC, anon, authenticated;
-CREATE TRIGGER user_agents_forget_children AFTER DELETE ON public.user_agents
+REVOKE ALL ON FUNCTION public.user_agents_forget_children() FROM PUBLIC, anon, authenticated, service_role;
+CREATE OR REPLACE TRIGGER user_agents_forget_children AFTER DELETE ON public.user_agents
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_forget_children();
 
 ALTER TABLE public.usage_events ENABLE ROW LEVEL SECURITY;
@@ -143,10 +144,18 @@ ALTER TABLE public.user_agent_conversations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_entries ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_intake ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_dead_letters ENABLE ROW LEVEL SECURITY;
+-- A platform's default privileges may have given service_role more than is meant.
 REVOKE ALL ON public.usage_events, public.usage_daily, public.user_agent_conversations, public.usage_entries,
-    public.usage_intake, public.usage_dead_letters FROM PUBLIC, anon, authenticated;
+    public.usage_intake, public.usage_dead_letters FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.usage_events, public.usage_daily, public.user_agent_conversations, public.usage_entries,
     public.usage_intake, public.usage_dead_letters TO service_role;
+
+-- Before the first events come: those that found no partition would all make it, and all but one fail.
+DO $days$
+BEGIN
+    PERFORM public.usage_events_ensure_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(0, 1) AS ahead;
+END
+$days$;
 
 -- The same door as in 3.0.0, but what comes in by it is in the ledger and the roll-up, too. The caller may not write
 -- those, so the function is SECURITY DEFINER and asks itself what row-level security asked before: for whom?
@@ -188,10 +197,22 @@ BEGIN
         error_count = ua.error_count + excluded.error_count,
         total_tokens_used = ua.total_tokens_used + excluded.total_tokens_used,
         total_cost_usd = ua.total_cost_usd + excluded.total_cost_usd,
-        response_time_total_ms = ua.response_time_total_ms + excluded.response_time_total_ms,
-        response_time_samples = ua.response_time_samples + excluded.response_time_samples,
-        avg_response_time_ms = round((ua.response_time_total_ms + excluded.response_time_total_ms)::numeric
-                                     / nullif(ua.response_time_samples + excluded.response_time_samples, 0)),
+        (response_time_total_ms, response_time_samples, avg_response_time_ms) = (
+            SELECT s.total, s.samples, round(s.total::numeric / nullif(s.samples, 0))
+              FROM (
+                SELECT ua.response_time_total_ms + excluded.response_time_total_ms
+                       + coalesce(ua.avg_response_time_ms, 0) * o.samples AS total,
+                       ua.response_time_samples + excluded.response_time_samples + o.samples AS samples
+                  FROM (
+                    -- A row older than 4.0.0, its opening balance still to come: the average stands for its past.
+                    SELECT CASE
+                        WHEN ua.response_time_samples = 0 AND ua.avg_response_time_ms IS NOT NULL AND NOT EXISTS (
+                            SELECT FROM public.usage_daily d
+                             WHERE (d.user_id, d.agent_id) = (p_user_id, p_agent_id))
+                        THEN ua.usage_count::bigint ELSE 0 END AS samples
+                  ) o
+              ) s
+        ),
         first_used_at = least(ua.first_used_at, excluded.first_used_at),
         last_used_at = greatest(ua.last_used_at, excluded.last_used_at);
     INSERT INTO public.usage_daily AS d (
@@ -213,3 +234,112 @@ BEGIN
         response_time_samples = d.response_time_samples + excluded.response_time_samples;
 END
 $body$;
+
+-- A call that began before the line above still counts past the ledger, and a row that it adds cannot be seen yet: wait
+-- until every transaction of that time has ended. Nobody waits for this one meanwhile.
+DO $older$
+DECLARE
+    v_older text[];
+    v_patience timestamptz := clock_timestamp() + interval '5 seconds';
+BEGIN
+    SELECT array_agg(l.virtualxid) INTO v_older
+      FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+     WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid()
+       -- Without a user: autovacuum.
+       AND a.datname = current_database() AND a.usesysid IS NOT NULL;
+    COMMIT;
+    WHILE EXISTS (
+        SELECT FROM pg_catalog.pg_locks WHERE locktype = 'virtualxid' AND granted AND virtualxid = ANY (v_older)
+    ) LOOP
+        IF clock_timestamp() > v_patience THEN
+            RAISE lock_not_available USING MESSAGE = 'transactions older than the new track_agent_usage are still open';
+        END IF;
+        COMMIT;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END
+$older$;
+
+-- What the counters hold beyond their days is the opening balance. Of the latency of the past the average is all that
+-- is known; where an event came first, track_agent_usage has put it in already, so that total / samples is the average
+-- at any moment. In chunks of locked rows; a row that somebody else holds is passed over and taken alone at the end, so
+-- that nobody waits for a chunk that waits itself. Run again, it finds no difference and adds nothing.
+DO $balance$
+DECLARE
+    v_reached uuid := '00000000-0000-0000-0000-000000000000';
+    -- Behind this id the chunks begin: it is taken alone, too.
+    v_passed_over uuid[] := ARRAY[v_reached];
+    v_taken integer := 0;
+    v_chunk uuid[];
+    v_locked uuid[];
+BEGIN
+    LOOP
+        v_chunk := ARRAY(SELECT id FROM public.user_agents WHERE id > v_reached ORDER BY id LIMIT 500);
+        IF cardinality(v_chunk) > 0 THEN
+            v_reached := v_chunk[cardinality(v_chunk)];
+            -- What was never used is left alone. Its first event will be in both places.
+            v_locked := ARRAY(
+                SELECT id FROM public.user_agents
+                 WHERE id = ANY (v_chunk)
+                   AND (usage_count, message_count, conversation_count, success_count, error_count, total_tokens_used,
+                        total_cost_usd) <> (0, 0, 0, 0, 0, 0, 0)
+                   FOR NO KEY UPDATE SKIP LOCKED);
+            v_passed_over := v_passed_over || ARRAY(
+                SELECT id FROM public.user_agents
+                 WHERE id = ANY (v_chunk) AND id <> ALL (v_locked)
+                   AND (usage_count, message_count, conversation_count, success_count, error_count, total_tokens_used,
+                        total_cost_usd) <> (0, 0, 0, 0, 0, 0, 0));
+        ELSE
+            EXIT WHEN v_taken = cardinality(v_passed_over);
+            v_taken := v_taken + 1;
+            SET LOCAL lock_timeout = '10s';
+            v_locked := ARRAY(SELECT id FROM public.user_agents WHERE id = v_passed_over[v_taken] FOR NO KEY UPDATE);
+        END IF;
+
+        UPDATE public.user_agents
+           SET response_time_total_ms = avg_response_time_ms::bigint * usage_count, response_time_samples = usage_count
+         WHERE id = ANY (v_locked) AND response_time_samples = 0 AND avg_response_time_ms IS NOT NULL
+           AND usage_count > 0;
+        -- A statement of its own: it sees all that was committed before the rows were locked.
+        INSERT INTO public.usage_daily AS d (
+            user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,
+            total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples
+        )
+        SELECT ua.user_id, ua.agent_id, date '1970-01-01', ua.usage_count - s.usage_count,
+               ua.message_count - s.message_count, ua.conversation_count - s.conversation_count,
+               ua.success_count - s.success_count, ua.error_count - s.error_count,
+               ua.total_tokens_used - s.total_tokens_used, ua.total_cost_usd - s.total_cost_usd,
+               ua.response_time_total_ms - s.response_time_total_ms, ua.response_time_samples - s.response_time_samples
+          FROM public.user_agents ua
+         CROSS JOIN LATERAL (
+            SELECT coalesce(sum(days.usage_count), 0) AS usage_count,
+                   coalesce(sum(days.message_count), 0) AS message_count,
+                   coalesce(sum(days.conversation_count), 0) AS conversation_count,
+                   coalesce(sum(days.success_count), 0) AS success_count,
+                   coalesce(sum(days.error_count), 0) AS error_count,
+                   coalesce(sum(days.total_tokens_used), 0) AS total_tokens_used,
+                   coalesce(sum(days.total_cost_usd), 0) AS total_cost_usd,
+                   coalesce(sum(days.response_time_total_ms), 0) AS response_time_total_ms,
+                   coalesce(sum(days.response_time_samples), 0) AS response_time_samples
+              FROM public.usage_daily days
+             WHERE days.user_id = ua.user_id AND days.agent_id = ua.agent_id
+         ) s
+         WHERE ua.id = ANY (v_locked)
+           AND (ua.usage_count, ua.message_count, ua.conversation_count, ua.success_count, ua.error_count,
+                ua.total_tokens_used, ua.total_cost_usd, ua.response_time_total_ms, ua.response_time_samples)
+               <> (s.usage_count, s.message_count, s.conversation_count, s.success_count, s.error_count,
+                   s.total_tokens_used, s.total_cost_usd, s.response_time_total_ms, s.response_time_samples)
+        ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
+            usage_count = d.usage_count + excluded.usage_count,
+            message_count = d.message_count + excluded.message_count,
+            conversation_count = d.conversation_count + excluded.conversation_count,
+            success_count = d.success_count + excluded.success_count,
+            error_count = d.error_count + excluded.error_count,
+            total_tokens_used = d.total_tokens_used + excluded.total_tokens_used,
+            total_cost_usd = d.total_cost_usd + excluded.total_cost_usd,
+            response_time_total_ms = d.response_time_total_ms + excluded.response_time_total_ms,
+            response_time_samples = d.response_time_samples + excluded.response_time_samples;
+        COMMIT;
+    END LOOP;
+END
+$balance$;

@@ -82,10 +82,11 @@ class Bench:
         before = self._copy(load)
         seconds["product"] = self._product(mix, load)
         seconds["ceiling"] = (before + self._copy(load)) / 2
-        for path, rates in self.result.events_per_second.items():
-            rates[mix] = size.events / seconds[path]
-        self.result.ratio_to_naive[mix] = seconds["naive"] / seconds["product"]
-        self.result.ratio_to_copy[mix] = seconds["ceiling"] / seconds["product"]
+        for path, by_mix in self.result.events_per_second.items():
+            by_mix[mix] = size.events / seconds[path]
+        rates = self.result.events_per_second
+        self.result.ratio_to_naive[mix] = rates["product"][mix] / rates["naive"][mix]
+        self.result.ratio_to_copy[mix] = rates["product"][mix] / rates["ceiling"][mix]
 
     def _copy(self, load: Load) -> float:
         self._ground.reset()

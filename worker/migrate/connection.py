@@ -22,6 +22,14 @@ LOCK_NAME = "usage-worker migrate lock"
 LOCK_KEY = int.from_bytes(b"usagemig", "big")
 POLL_SECONDS = 0.2
 CONNECT_SECONDS = 10
+# No role or database setting may cut a long step short or lead a name elsewhere; IF EXISTS need not be chatty.
+SESSION = """
+SET search_path = public;
+SET statement_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET idle_session_timeout = 0;
+SET client_min_messages = warning;
+"""
 
 
 @contextmanager
@@ -35,11 +43,7 @@ def connect(database_url: str, name: str = READ_NAME) -> Iterator[Connection]:
         translated(),
         psycopg.connect(**_parameters(database_url), application_name=name, autocommit=True) as connection,
     ):
-        connection.execute("SET search_path = public")
-        connection.execute("SET statement_timeout = 0")
-        connection.execute("SET idle_in_transaction_session_timeout = 0")
-        connection.execute("SET idle_session_timeout = 0")
-        connection.execute("SET client_min_messages = warning")
+        connection.execute(SESSION)
         yield connection
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from worker.migrate import ledger
-from worker.migrate.connection import LOCK_KEY
+from worker.migrate.connection import LOCK_KEY, SESSION
 from worker.migrate.files import EMPTY, version_key
 from worker.migrate.runner import check_known, lock_timeout
 
@@ -17,14 +17,9 @@ if TYPE_CHECKING:
     from worker.migrate.files import Migration
     from worker.migrate.runner import Direction
 
-# Without ON_ERROR_STOP psql would go on behind the refusals below. Of the session only what may cut a long step short
-# or lead a name elsewhere is set, and the notices of IF EXISTS are kept out of the output.
-_OPEN = """
-\\set ON_ERROR_STOP on
-SET search_path = public;
-SET statement_timeout = 0;
-SET client_min_messages = warning;
-
+# Without ON_ERROR_STOP psql would go on behind the refusals below.
+_STOP = "\\set ON_ERROR_STOP on"
+_LOCK = """
 DO $lock$
 BEGIN
     IF NOT pg_try_advisory_lock({key}) THEN
@@ -63,7 +58,8 @@ def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
     parts = [
         f"-- usage-worker: the schema from {start} to {target}. Run it with psql, and not inside a transaction:"
         " psql -X -v ON_ERROR_STOP=1 -f FILE",
-        _statement(sql.SQL(_OPEN).format(key=sql.Literal(LOCK_KEY))),
+        _STOP + SESSION,
+        _statement(sql.SQL(_LOCK).format(key=sql.Literal(LOCK_KEY))),
         _statement(sql.SQL(ledger.CREATE)),
         _statement(_check(start, installed, plan)),
         *(_step(migration, direction) for migration in plan),
