@@ -137,7 +137,7 @@ class UsagePublisher:
             ("conversation_id", conversation_id, None),
             ("model", model, None),
         )
-        # What goes without saying need not be checked, sent and read.
+        # What goes without saying need not be checked.
         fields = {name: value for name, value, default in given if value is not default}
         fields |= {"user_id": user_id, "agent_id": agent_id}
         return self.add(fields)

@@ -1,4 +1,4 @@
--- Where COPY puts the totals of one day. Temporary and emptied at commit; rows keep the order they are sent in.
+-- Where COPY puts the totals of one day. Temporary and emptied at commit.
 CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     user_id uuid NOT NULL,
     agent_id uuid NOT NULL,
