@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds(root: int) -> float:
     """User and system time of a process and all its descendants, those that have ended and were waited for included."""
     total = 0.0
-    for pid in _family(root):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    for text in _of_family(root, "stat"):
+        fields = text.rpartition(")")[2].split()
         # utime, stime, cutime and cstime are fields 14 to 17; the first after the name is field 3.
         total += sum(int(field) for field in fields[11:15]) / _TICKS
     return total
@@ -23,8 +25,16 @@ def cpu_seconds(root: int) -> float:
 
 def resident_bytes(root: int) -> list[int]:
     """The resident memory of a process and of each of its descendants."""
-    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in _family(root)]
-    return [count * os.sysconf("SC_PAGE_SIZE") for count in pages]
+    return [int(text.split()[1]) * _PAGE for text in _of_family(root, "statm")]
+
+
+def _of_family(root: int, name: str) -> Iterator[str]:
+    """What /proc says of a process and all its descendants; one that ends meanwhile is left out."""
+    for pid in _family(root):
+        try:
+            yield Path(f"/proc/{pid}/{name}").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
 
 
 def _family(root: int) -> list[int]:
