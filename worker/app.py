@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
+from celery.schedules import crontab
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 
 from worker.errors import SettingsError
@@ -70,7 +71,17 @@ def schedule(settings: Settings) -> dict[str, Any]:
             "task": "monitoring.heartbeat",
             "schedule": HEARTBEAT_SECONDS,
             "options": {"expires": HEARTBEAT_SECONDS},
-        }
+        },
+        "purge": {
+            "task": "maintenance.purge_soft_deleted",
+            "schedule": crontab(minute="10"),
+            "options": {"expires": 3600.0},
+        },
+        "reconcile": {
+            "task": "maintenance.reconcile",
+            "schedule": crontab(minute="30", hour="3"),
+            "options": {"expires": 3600.0},
+        },
     }
 
 

@@ -32,6 +32,9 @@ class Settings(BaseSettings):
 
     accept_days: int = Field(35, ge=1)
     retention_days: int = Field(90, ge=2)
+    purge_after_days: int = Field(30, ge=0, le=36_500)
+    purge_budget: float = Field(30.0, gt=0)
+    reconcile_budget: float = Field(600.0, gt=0)
     unknown: Literal["quarantine", "create"] = "quarantine"
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -56,6 +59,11 @@ class Settings(BaseSettings):
     def accept_window(self) -> timedelta:
         """How old an event may be when it is counted."""
         return timedelta(days=self.accept_days)
+
+    @property
+    def purge_after(self) -> timedelta:
+        """How long ago a row must have been deleted to be purged."""
+        return timedelta(days=self.purge_after_days)
 
     def require_database(self) -> str:
         """The database URL.

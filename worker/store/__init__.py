@@ -4,17 +4,48 @@ from worker.store.batch import BatchTransaction, DeadLetter, Identity, Missing, 
 from worker.store.books import Intake
 from worker.store.connection import Store
 from worker.store.duties import Run, last_runs, record_run, sole_transaction
+from worker.store.purge import forget_past, purge_chunk, purge_due, require_sight
+from worker.store.reconcile import (
+    FIRST_PAIR,
+    Differing,
+    PairKey,
+    booked_by_day,
+    count_pairs,
+    counter_differences,
+    day_differences,
+    mend_counters,
+    mend_day,
+    next_pairs,
+    recorded_by_day,
+    retained_days,
+)
 
 __all__ = [
+    "FIRST_PAIR",
     "BatchTransaction",
     "DeadLetter",
+    "Differing",
     "Identity",
     "Intake",
     "Missing",
+    "PairKey",
     "Run",
     "Store",
     "batch_transaction",
+    "booked_by_day",
+    "count_pairs",
+    "counter_differences",
+    "day_differences",
+    "forget_past",
     "last_runs",
+    "mend_counters",
+    "mend_day",
+    "next_pairs",
+    "purge_chunk",
+    "purge_due",
     "record_run",
+    "recorded_by_day",
+    "require_sight",
+    "retained_days",
     "sole_transaction",
 ]
