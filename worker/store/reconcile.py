@@ -84,9 +84,7 @@ def mend_day(store: Store, task: str, day: date, most: int) -> list[Differing]:
         _find(connection, "day_differences", {"day": day, "most": most})
         for name in ("revive_pairs", "hold_pairs", "leave_vanished"):
             connection.execute(query(name))
-        connection.execute(query("open_day"), {"day": day})
-        # Before the day itself: it looks at what the day would become.
-        for name in ("mend_past", "mend_day", "close_day"):
+        for name in ("blame_past", "mend_past", "open_day", "mend_day", "close_past", "close_day"):
             connection.execute(query(name), {"day": day})
         connection.execute(query("mend_times"))
         return [row for row, _ in _found(connection)]

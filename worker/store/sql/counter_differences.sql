@@ -1,6 +1,6 @@
 -- Pairs of a range whose counters are not the sums of their days, or whose conversations are not those that were noted
--- and those of the opening balance. One statement has one snapshot: what is being counted meanwhile is in all of them or
--- in none.
+-- and those of the opening balance. One statement has one snapshot: what is being counted meanwhile is in all of them
+-- or in none.
 WITH pairs AS (
     SELECT id, user_id, agent_id, avg_response_time_ms, conversation_count,
            ARRAY[usage_count, message_count, success_count, error_count, total_tokens_used, total_cost_usd,
@@ -33,8 +33,8 @@ WITH pairs AS (
            || ARRAY[coalesce(conversation_count, 0), coalesce(days.conversations, 0)] AS found
       FROM pairs FULL JOIN days USING (user_id, agent_id) FULL JOIN noted USING (user_id, agent_id)
 )
-SELECT user_id, agent_id, life, expected, found, false AS ended, NULL::timestamptz AS first_used_at,
-       NULL::timestamptz AS last_used_at
+SELECT user_id, agent_id, life, expected, found, NULL::timestamptz AS first_used_at, NULL::timestamptz AS last_used_at,
+       false AS ended, false AS settled
   FROM checked
  WHERE expected <> found
  ORDER BY user_id, agent_id

@@ -1,5 +1,5 @@
--- Pairs whose sums of one day are not those of its events, the life that goes on and those that have ended together. One
--- statement has one snapshot: what is being counted meanwhile is in both or in neither. A day that leaves the ledger
+-- Pairs whose sums of one day are not those of its events, the life that goes on and those that have ended together.
+-- One statement has one snapshot: what is being counted meanwhile is in both or in neither. A day that leaves the ledger
 -- meanwhile has no differences.
 WITH ledger AS (
     SELECT user_id, agent_id, min(occurred_at) AS first_used_at, max(occurred_at) AS last_used_at,
@@ -26,9 +26,11 @@ WITH ledger AS (
            coalesce(counted.figures, array_fill(0::numeric, ARRAY[10])) AS found, first_used_at, last_used_at
       FROM ledger FULL JOIN counted USING (user_id, agent_id)
 )
-SELECT c.user_id, c.agent_id, ua.id AS life, c.expected, c.found,
+SELECT c.user_id, c.agent_id, ua.id AS life, c.expected, c.found, c.first_used_at, c.last_used_at,
        EXISTS (SELECT FROM public.usage_past_daily p WHERE p.user_id = c.user_id AND p.agent_id = c.agent_id) AS ended,
-       c.first_used_at, c.last_used_at
+       EXISTS (SELECT FROM public.usage_daily d WHERE d.user_id = c.user_id AND d.agent_id = c.agent_id
+               HAVING sum(d.usage_count) = ua.usage_count AND sum(d.total_tokens_used) = ua.total_tokens_used
+                  AND sum(d.total_cost_usd) = ua.total_cost_usd AND sum(d.error_count) = ua.error_count) AS settled
   FROM checked c
   LEFT JOIN public.user_agents ua USING (user_id, agent_id)
  WHERE c.expected <> c.found AND EXISTS (

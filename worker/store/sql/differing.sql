@@ -5,8 +5,12 @@ CREATE TEMP TABLE IF NOT EXISTS differing (
     life uuid,
     expected numeric[] NOT NULL,
     found numeric[] NOT NULL,
-    ended boolean NOT NULL,
     first_used_at timestamptz,
     last_used_at timestamptz,
-    holder uuid
+    -- The pair has lives that ended.
+    ended boolean NOT NULL,
+    -- The counters of the life that goes on are the sums of its days.
+    settled boolean NOT NULL,
+    holder uuid,
+    blames_past boolean NOT NULL DEFAULT false
 ) ON COMMIT DELETE ROWS

@@ -1,5 +1,5 @@
--- On which day a conversation was first seen is known to nobody else. So the days keep what they have as far as it goes,
--- from the oldest on, and the newest has the rest.
+-- On which day a conversation was first seen is known to nobody else. So the days keep what they have as far as it
+-- goes, from the oldest on, and the newest has the rest.
 WITH days AS (
     SELECT d.user_id, d.agent_id, d.day, d.conversation_count,
            sum(d.conversation_count) OVER upwards AS reached,

@@ -9,7 +9,8 @@ UPDATE public.user_agents ua SET
     response_time_total_ms = ua.response_time_total_ms + x.expected[7] - x.found[7],
     response_time_samples = ua.response_time_samples + x.expected[8] - x.found[8],
     avg_response_time_ms = coalesce(
-        round((ua.response_time_total_ms + x.expected[7] - x.found[7]) / nullif(ua.response_time_samples + x.expected[8] - x.found[8], 0)),
+        round((ua.response_time_total_ms + x.expected[7] - x.found[7])
+              / nullif(ua.response_time_samples + x.expected[8] - x.found[8], 0)),
         ua.avg_response_time_ms),
     conversation_count = ua.conversation_count + x.expected[10] - x.found[10]
   FROM differing x

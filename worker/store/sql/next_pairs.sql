@@ -7,7 +7,8 @@ SELECT user_id, agent_id
     (SELECT user_id, agent_id FROM public.usage_daily WHERE (user_id, agent_id) > (%(user_id)s, %(agent_id)s)
       ORDER BY user_id, agent_id OFFSET %(rows)s LIMIT 1)
     UNION ALL
-    (SELECT user_id, agent_id FROM public.user_agent_conversations WHERE (user_id, agent_id) > (%(user_id)s, %(agent_id)s)
+    (SELECT user_id, agent_id FROM public.user_agent_conversations
+      WHERE (user_id, agent_id) > (%(user_id)s, %(agent_id)s)
       ORDER BY user_id, agent_id OFFSET %(rows)s LIMIT 1)
   ) AS ahead
  ORDER BY user_id, agent_id LIMIT 1
