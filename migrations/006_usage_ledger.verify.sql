@@ -104,5 +104,5 @@ SELECT * FROM (VALUES
     ('table', 'usage_intake', 'table, row-level security on, fillfactor=50'),
     ('table', 'usage_past_daily', 'table, row-level security on'),
     ('table', 'user_agent_conversations', 'table, row-level security on'),
-    ('trigger', 'user_agents.user_agents_forget_children', 'CREATE TRIGGER user_agents_forget_children AFTER DELETE ON public.user_agents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION user_agents_forget_children()')
+    ('trigger', 'user_agents.user_agents_forget_children', 'CREATE TRIGGER user_agents_forget_children AFTER DELETE ON public.user_agents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_forget_children()')
 ) AS expected (kind, object, definition)

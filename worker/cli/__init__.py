@@ -7,6 +7,7 @@ import sys
 import typer
 
 from worker.cli.bench import bench_app
+from worker.cli.bench_purge import purge as bench_purge
 from worker.cli.bench_queries import queries
 from worker.cli.bench_soak import soak
 from worker.cli.dead_letters import dead_letters_app
@@ -30,6 +31,7 @@ for command in (demo, up, publish, status, drain, purge, reconcile):
     cli.command()(command)
 bench_app.command()(soak)
 bench_app.command()(queries)
+bench_app.command("purge")(bench_purge)
 cli.add_typer(bench_app, name="bench")
 cli.add_typer(migrate_app, name="migrate")
 cli.add_typer(dead_letters_app, name="dead-letters")

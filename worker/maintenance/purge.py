@@ -21,6 +21,8 @@ PURGE = "maintenance.purge_soft_deleted"
 # So few that a batch of ingest which meets one of them waits for milliseconds.
 CHUNK_ROWS = 500
 FORGET_ROWS = 10_000
+# After each chunk, so many times as long as it took: who counts meanwhile has most of the database to himself.
+REST = 2.0
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -85,12 +87,14 @@ class _Run:
         """Chunk by chunk, the oldest first."""
         reached = LONG_AGO
         while not self._is_over():
+            began = time.monotonic()
             step = partial(purge_chunk, self._store, PURGE, reached, older_than, CHUNK_ROWS)
             rows, reached = persist(step, self._patience)
             if not rows:
                 return
             self._report.purged += rows
             tell(self._report.purged, due)
+            time.sleep(REST * (time.monotonic() - began))
 
     def forget(self) -> None:
         """Forget what stands for days that the ledger has forgotten."""
