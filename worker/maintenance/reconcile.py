@@ -149,6 +149,8 @@ def reconcile(
         tell(done, None)
         step()
     report.complete = True
+    if report.left:
+        log.error("figures differ", different=len(report.differences), left=report.left)
     return report
 
 

@@ -26,13 +26,17 @@ WITH ledger AS (
            coalesce(counted.figures, array_fill(0::numeric, ARRAY[10])) AS found, first_used_at, last_used_at
       FROM ledger FULL JOIN counted USING (user_id, agent_id)
 )
-SELECT c.user_id, c.agent_id, ua.id AS life, c.expected, c.found, c.first_used_at, c.last_used_at,
+-- Subqueries instead of joins: they are asked for the few pairs that differ.
+SELECT c.user_id, c.agent_id,
+       (SELECT ua.id FROM public.user_agents ua WHERE ua.user_id = c.user_id AND ua.agent_id = c.agent_id) AS life,
+       c.expected, c.found, c.first_used_at, c.last_used_at,
        EXISTS (SELECT FROM public.usage_past_daily p WHERE p.user_id = c.user_id AND p.agent_id = c.agent_id) AS ended,
-       EXISTS (SELECT FROM public.usage_daily d WHERE d.user_id = c.user_id AND d.agent_id = c.agent_id
+       EXISTS (SELECT FROM public.user_agents ua JOIN public.usage_daily d USING (user_id, agent_id)
+                WHERE ua.user_id = c.user_id AND ua.agent_id = c.agent_id
+                GROUP BY ua.id
                HAVING sum(d.usage_count) = ua.usage_count AND sum(d.total_tokens_used) = ua.total_tokens_used
                   AND sum(d.total_cost_usd) = ua.total_cost_usd AND sum(d.error_count) = ua.error_count) AS settled
   FROM checked c
-  LEFT JOIN public.user_agents ua USING (user_id, agent_id)
  WHERE c.expected <> c.found AND EXISTS (
         SELECT FROM pg_catalog.pg_inherits
          WHERE inhparent = 'public.usage_events'::regclass AND NOT inhdetachpending
