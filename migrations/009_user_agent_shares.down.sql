@@ -42,8 +42,8 @@ $lasting$;
 DO $down$
 BEGIN
     DROP POLICY IF EXISTS user_agents_update_keeps_user ON public.user_agents;
-    DROP POLICY IF EXISTS user_agents_update_shared ON public.user_agents;
-    DROP POLICY IF EXISTS user_agents_select_shared ON public.user_agents;
+    DROP POLICY IF EXISTS user_agents_received_update ON public.user_agents;
+    DROP POLICY IF EXISTS user_agents_received_select ON public.user_agents;
     DROP POLICY IF EXISTS user_agents_select_team ON public.user_agents;
     CREATE POLICY user_agents_select_team ON public.user_agents FOR SELECT TO authenticated
         USING (

@@ -61,10 +61,10 @@ BEGIN
     CREATE POLICY user_agent_shares_select_received ON public.user_agent_shares FOR SELECT TO authenticated
         USING (
             shared_with_user = (SELECT auth.uid())
-            OR shared_with_team IN (
+            OR shared_with_team = ANY (ARRAY(
                 SELECT membership.team_id FROM public.user_role_assignments AS membership
                 WHERE membership.user_id = (SELECT auth.uid())
-            )
+            ))
         );
     CREATE POLICY user_agent_shares_service_role ON public.user_agent_shares FOR ALL TO service_role
         USING (true) WITH CHECK (true);
@@ -72,22 +72,20 @@ END
 $policies$;
 
 -- The rows that others share with the caller at this moment. An array, evaluated once a query, keeps the policies below
--- to two index look-ups. With the caller's rights: what he may read of shares and memberships decides here as well.
+-- to two index look-ups; PL/pgSQL keeps the plan for the session. With the caller's rights: what he may read of shares
+-- and memberships decides here as well.
 CREATE OR REPLACE FUNCTION public.user_agents_shared_with_me(p_permissions text[]) RETURNS uuid[]
-LANGUAGE sql STABLE SET search_path = '' AS $$
-    SELECT array_agg(received.user_agent_id)
-      FROM (
-        SELECT user_agent_id, permission, expires_at FROM public.user_agent_shares
-         WHERE shared_with_user = (SELECT auth.uid())
-        UNION ALL
-        SELECT s.user_agent_id, s.permission, s.expires_at
-          FROM public.user_role_assignments AS membership
-          JOIN public.user_agent_shares AS s ON s.shared_with_team = membership.team_id
-         WHERE membership.user_id = (SELECT auth.uid())
-      ) AS received
-     WHERE received.permission = ANY (p_permissions)
-       AND (received.expires_at IS NULL OR received.expires_at > now())
-$$;
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT user_agent_id FROM public.user_agent_shares
+         WHERE (shared_with_user = (SELECT auth.uid())
+                OR shared_with_team = ANY (ARRAY(
+                    SELECT membership.team_id FROM public.user_role_assignments AS membership
+                     WHERE membership.user_id = (SELECT auth.uid()))))
+           AND permission = ANY (p_permissions)
+           AND (expires_at IS NULL OR expires_at > now()));
+END $$;
 REVOKE ALL ON FUNCTION public.user_agents_shared_with_me(text[]) FROM PUBLIC, anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION public.user_agents_shared_with_me(text[]) TO authenticated;
 
@@ -307,19 +305,20 @@ END
 $take$;
 
 -- One statement, so that nobody loses sight of a row between two policies. Restrictive is what keeps a row from being
--- taken over: the taker's own-row policy would welcome the row that now is his.
+-- taken over: the taker's own-row policy would welcome the row that now is his. PostgreSQL tries policies in the reverse
+-- order of their names: who reads his own rows never comes to those of shares.
 DO $swap$
 BEGIN
     DROP POLICY IF EXISTS user_agents_select_team ON public.user_agents;
-    DROP POLICY IF EXISTS user_agents_select_shared ON public.user_agents;
-    DROP POLICY IF EXISTS user_agents_update_shared ON public.user_agents;
+    DROP POLICY IF EXISTS user_agents_received_select ON public.user_agents;
+    DROP POLICY IF EXISTS user_agents_received_update ON public.user_agents;
     DROP POLICY IF EXISTS user_agents_update_keeps_user ON public.user_agents;
-    CREATE POLICY user_agents_select_shared ON public.user_agents FOR SELECT TO authenticated
+    CREATE POLICY user_agents_received_select ON public.user_agents FOR SELECT TO authenticated
         USING (
             deleted_at IS NULL
             AND id = ANY ((SELECT public.user_agents_shared_with_me(ARRAY['view', 'use', 'edit']))::uuid[])
         );
-    CREATE POLICY user_agents_update_shared ON public.user_agents FOR UPDATE TO authenticated
+    CREATE POLICY user_agents_received_update ON public.user_agents FOR UPDATE TO authenticated
         USING (deleted_at IS NULL AND id = ANY ((SELECT public.user_agents_shared_with_me(ARRAY['edit']))::uuid[]))
         WITH CHECK (deleted_at IS NULL AND id = ANY ((SELECT public.user_agents_shared_with_me(ARRAY['edit']))::uuid[]));
     CREATE POLICY user_agents_update_keeps_user ON public.user_agents AS RESTRICTIVE FOR UPDATE TO authenticated
