@@ -102,9 +102,9 @@ BEGIN
 END $$;
 
 -- Shares to columns. One team is all that the columns can tell: the one they tell already, or else the oldest share's.
--- p_lasting leaves out what ends some day, which 3.0.0 would never end.
+-- p_lasting leaves out what ends some day, which 3.0.0 would never end. Called with the owner's rights by the trigger.
 CREATE OR REPLACE FUNCTION public.user_agents_reflect_shares(p_ids uuid[], p_lasting boolean) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = '' AS $$
 BEGIN
     PERFORM FROM public.user_agents WHERE id = ANY (p_ids) ORDER BY id FOR NO KEY UPDATE;
     -- The other direction rests meanwhile.

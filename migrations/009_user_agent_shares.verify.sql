@@ -16,7 +16,7 @@ SELECT * FROM (VALUES
     ('function', 'user_agent_shares_set_owner()', 'returns trigger, plpgsql, volatile, security definer, search_path="", body 1c892e2ec08f74f0e40f965af1ec300a'),
     ('function', 'user_agents_forget_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path="", body 3e91147b11b1d95b9d44311eda845765'),
     ('function', 'user_agents_guard_shared()', 'returns trigger, plpgsql, volatile, security invoker, search_path="", body e34b224a9a089f5e495320ce8c7049f4'),
-    ('function', 'user_agents_reflect_shares(p_ids uuid[], p_lasting boolean)', 'returns void, plpgsql, volatile, security definer, search_path="", body b927b0f36bf00b4310daaabc8ac8f81c'),
+    ('function', 'user_agents_reflect_shares(p_ids uuid[], p_lasting boolean)', 'returns void, plpgsql, volatile, security invoker, search_path="", body b927b0f36bf00b4310daaabc8ac8f81c'),
     ('function', 'user_agents_shared_with_me(p_permissions text[])', 'returns uuid[], plpgsql, stable, security invoker, search_path="", body aafe3f051af1b74b2b56fe07e84ea21c'),
     ('function', 'user_agents_take_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path="", body faf77f3114fe90b5f477a83458ff9a9f'),
     ('grant', 'column user_agent_shares.expires_at to authenticated', 'insert, update'),
