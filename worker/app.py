@@ -17,7 +17,6 @@ from worker.resources import Resources
 from worker.settings import Settings, load_settings
 
 HEARTBEAT_SECONDS = 10.0
-REFRESH_SECONDS = 300.0
 # Objects made, less those freed, before the garbage collector looks at the young ones.
 COLLECT_AFTER = 100_000
 
@@ -71,12 +70,7 @@ def schedule(settings: Settings) -> dict[str, Any]:
             "task": "monitoring.heartbeat",
             "schedule": HEARTBEAT_SECONDS,
             "options": {"expires": HEARTBEAT_SECONDS},
-        },
-        "refresh": {
-            "task": "analytics.refresh",
-            "schedule": REFRESH_SECONDS,
-            "options": {"expires": REFRESH_SECONDS},
-        },
+        }
     }
 
 

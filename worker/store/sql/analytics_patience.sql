@@ -1,3 +1,5 @@
 -- No setting of a role may cut a long refresh short. One that somebody runs by hand is not waited for.
 SET LOCAL statement_timeout = 0;
-SET LOCAL lock_timeout = '1s'
+SET LOCAL lock_timeout = '1s';
+-- One core is enough: it is not urgent, and ingest needs the others.
+SET LOCAL max_parallel_workers_per_gather = 0
