@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
-from threading import Barrier
+from threading import Barrier, Event
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -23,7 +23,10 @@ from worker.store import Store, sole_transaction
 from worker.store.queries import query
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.integration.conftest import Bench
+    from worker.resources import Resources
 
 FIGURES = (
     "user_id, agent_id, usage_count, message_count, success_count, error_count, success_rate_percent,"
@@ -187,6 +190,42 @@ def test_nobody_waits_for_a_refresh(bench: Bench, database: str) -> None:
             assert perform(bench.resources.store, REFRESH, lambda: refresh(bench.resources.store)) == {"busy": True}
         assert [row[0] for row in before] == [1]
         assert [row[0] for row in reader.execute(own).fetchall()] == [2]
+    bench.check()
+
+
+def test_readers_refreshes_and_ingest_at_once(
+    bench: Bench, database: str, make_resources: Callable[..., Resources]
+) -> None:
+    over, seen = Event(), [0]
+    lines = "SELECT coalesce(sum(usage_count), 0)::int, bool_and(usage_count = success_count + error_count)"
+
+    def read() -> None:
+        with psycopg.connect(database, autocommit=True) as connection:
+            while not over.is_set():
+                uses, whole = connection.execute(f"{lines} FROM user_agent_analytics".encode()).fetchall()[0]
+                assert whole in (True, None)
+                assert uses >= seen[-1]
+                seen.append(uses)
+
+    def keep_fresh() -> int:
+        store, refreshed = make_resources().store, 0
+        while not over.is_set():
+            refreshed += bool(perform(store, REFRESH, lambda: refresh(store)).get("refreshed"))
+        return refreshed
+
+    with ThreadPoolExecutor() as pool:
+        reading, *fresheners = pool.submit(read), pool.submit(keep_fresh), pool.submit(keep_fresh)
+        try:
+            for _ in range(10):
+                bench.publish(*traffic(bench, 100))
+                bench.flush()
+        finally:
+            over.set()
+        reading.result(30)
+        assert sum(freshener.result(30) for freshener in fresheners) > 3
+    assert len(set(seen)) > 3
+    settle(bench)
+    assert figures(database) == run(database, LEDGER)
     bench.check()
 
 
