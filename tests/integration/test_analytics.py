@@ -237,6 +237,21 @@ def test_one_that_somebody_runs_by_hand_is_not_waited_for(bench: Bench, database
     assert refresh(bench.resources.store).refreshed
 
 
+def test_what_gives_way_soon_is_waited_for(bench: Bench, database: str) -> None:
+    """Autovacuum, when it was waited for a second; here it is a session that is told so."""
+    waiting = """
+        SELECT 1 FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock' AND clock_timestamp() > query_start + '1.5 s'
+    """
+    with psycopg.connect(database) as vacuum, ThreadPoolExecutor() as pool:
+        # A lock as strong as VACUUM's.
+        vacuum.execute("ALTER MATERIALIZED VIEW user_agent_analytics SET (autovacuum_enabled = on)")
+        refreshing = pool.submit(refresh, bench.resources.store)
+        eventually(lambda: run(database, waiting))
+        vacuum.commit()
+        assert refreshing.result(30).refreshed
+
+
 def test_of_many_at_once_one_refreshes(bench: Bench, database: str) -> None:
     bench.publish(*traffic(bench, 200))
     bench.flush()
