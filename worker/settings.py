@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -34,6 +35,8 @@ class Settings(BaseSettings):
     retention_days: int = Field(90, ge=2)
     unknown: Literal["quarantine", "create"] = "quarantine"
 
+    timezone: str = "UTC"
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
@@ -51,6 +54,15 @@ class Settings(BaseSettings):
             # What stands there may be part of a password, and is not quoted.
             raise ValueError("its port is no number; write / # ? @ in a password as %2F %23 %3F %40") from None
         return _checked_scheme(url, REDIS_SCHEMES)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("is no time zone; write it like Europe/Berlin") from None
+        return name
 
     @property
     def accept_window(self) -> timedelta:

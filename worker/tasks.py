@@ -10,6 +10,7 @@ from celery import Task, shared_task
 from kombu.exceptions import OperationalError
 from pydantic_core import to_json
 
+from worker import maintenance
 from worker.errors import StreamUnavailableError, UsageError
 from worker.stream import PACK_EVENTS, Pack
 
@@ -54,6 +55,13 @@ def track(self: Task, **event: Any) -> None:
 def track_many(self: Task, events: list[dict[str, Any]]) -> None:
     """Take many events at once."""
     _append(self, events)
+
+
+@shared_task(name=maintenance.REFRESH, bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
+def refresh(self: Task) -> dict[str, Any]:
+    """Refresh the analytics where they are out of date."""
+    store = _resources(self).store
+    return maintenance.perform(store, maintenance.REFRESH, lambda: maintenance.refresh(store))
 
 
 @shared_task(name="monitoring.heartbeat", bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]

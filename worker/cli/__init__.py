@@ -14,6 +14,8 @@ from worker.cli.demo import demo
 from worker.cli.drain import drain
 from worker.cli.migrate import migrate_app
 from worker.cli.publish import publish
+from worker.cli.refresh import refresh
+from worker.cli.report import report
 from worker.cli.status import status
 from worker.cli.up import up
 from worker.errors import UsageError
@@ -24,7 +26,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, up, publish, status, drain):
+for command in (demo, up, publish, status, drain, refresh, report):
     cli.command()(command)
 bench_app.command()(soak)
 bench_app.command()(queries)
