@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
-from celery.schedules import crontab
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 
 from worker.errors import SettingsError
@@ -62,7 +61,7 @@ def schedule(settings: Settings) -> dict[str, Any]:
             "task": "usage.flush",
             "schedule": settings.flush_interval,
             "args": (shard,),
-            "options": {"expires": max(2 * settings.flush_interval, 2.0)},
+            "options": {"expires": settings.trigger_expires},
         }
         for shard in range(settings.stream_shards)
     }
@@ -71,16 +70,6 @@ def schedule(settings: Settings) -> dict[str, Any]:
             "task": "monitoring.heartbeat",
             "schedule": HEARTBEAT_SECONDS,
             "options": {"expires": HEARTBEAT_SECONDS},
-        },
-        "purge": {
-            "task": "maintenance.purge_soft_deleted",
-            "schedule": crontab(minute="10"),
-            "options": {"expires": 3600.0},
-        },
-        "reconcile": {
-            "task": "maintenance.reconcile",
-            "schedule": crontab(minute="30", hour="3"),
-            "options": {"expires": 3600.0},
         },
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,6 +38,8 @@ class Settings(BaseSettings):
     reconcile_budget: float = Field(600.0, gt=0)
     unknown: Literal["quarantine", "create"] = "quarantine"
 
+    timezone: str = "UTC"
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
@@ -55,6 +58,15 @@ class Settings(BaseSettings):
             raise ValueError("its port is no number; write / # ? @ in a password as %2F %23 %3F %40") from None
         return _checked_scheme(url, REDIS_SCHEMES)
 
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("is no time zone; write it like Europe/Berlin") from None
+        return name
+
     @property
     def accept_window(self) -> timedelta:
         """How old an event may be when it is counted."""
@@ -64,6 +76,11 @@ class Settings(BaseSettings):
     def purge_after(self) -> timedelta:
         """How long ago a row must have been deleted to be purged."""
         return timedelta(days=self.purge_after_days)
+
+    @property
+    def trigger_expires(self) -> float:
+        """Seconds after which a trigger to flush that nobody took is dropped: the next one does its work."""
+        return max(2 * self.flush_interval, 2.0)
 
     def require_database(self) -> str:
         """The database URL.

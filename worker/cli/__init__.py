@@ -17,6 +17,8 @@ from worker.cli.migrate import migrate_app
 from worker.cli.publish import publish
 from worker.cli.purge import purge
 from worker.cli.reconcile import reconcile
+from worker.cli.refresh import refresh
+from worker.cli.report import report
 from worker.cli.status import status
 from worker.cli.up import up
 from worker.errors import UsageError
@@ -27,7 +29,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, up, publish, status, drain, purge, reconcile):
+for command in (demo, up, publish, status, drain, purge, reconcile, refresh, report):
     cli.command()(command)
 bench_app.command()(soak)
 bench_app.command()(queries)

@@ -1,5 +1,6 @@
 """PostgreSQL: connections, and the statements of every use case, as named SQL files."""
 
+from worker.store.analytics import refresh_analytics
 from worker.store.batch import BatchTransaction, DeadLetter, Identity, Missing, batch_transaction
 from worker.store.books import Intake
 from worker.store.connection import Store
@@ -45,6 +46,7 @@ __all__ = [
     "purge_due",
     "record_run",
     "recorded_by_day",
+    "refresh_analytics",
     "require_sight",
     "retained_days",
     "sole_transaction",
