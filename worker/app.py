@@ -70,7 +70,7 @@ def schedule(settings: Settings) -> dict[str, Any]:
             "task": "monitoring.heartbeat",
             "schedule": HEARTBEAT_SECONDS,
             "options": {"expires": HEARTBEAT_SECONDS},
-        },
+        }
     }
 
 

@@ -113,6 +113,16 @@ def test_many_lives_end_in_one_sum(database: str, store: Store) -> None:
     assert run(database, "SELECT usage_count FROM public.usage_past_daily") == [(6,)]
 
 
+def test_the_audit_trail_keeps_who_and_when(database: str, store: Store) -> None:
+    seed(database, 1)
+    ((user_id, agent_id),) = pairs(database)
+    trail = "SELECT action, user_id, agent_id, actor_role = current_user, now() - created_at < '1 minute'"
+    run(database, "DELETE FROM public.user_agent_history")
+    purge(store)
+    found = run(database, f"{trail} FROM public.user_agent_history")
+    assert found == [("purge", user_id, agent_id, True, True)]
+
+
 def test_past_sums_go_when_the_ledger_forgets_their_day(database: str, store: Store) -> None:
     seed(database, 1)
     ((user_id, agent_id),) = pairs(database)
@@ -308,6 +318,7 @@ def test_the_command(database: str, redis_url: str, tmp_path: Path) -> None:
     assert json.loads(cli.run("purge", "--json", "--older-than", "1h").stdout) == {"purged": 1, "remaining": 0} | none
     assert "--older-than" in cli.complaint("purge --older-than soon")
     seed(database, 1)
+    before = pairs(database)
     with psycopg.connect(database) as holder:
         # Its conversations cannot go yet: the purge waits, and is interrupted.
         holder.execute("LOCK TABLE public.user_agent_conversations")
@@ -319,7 +330,7 @@ def test_the_command(database: str, redis_url: str, tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             output, errors = process.communicate(timeout=10)
     assert (process.returncode, json.loads(output)["purged"]) == (130, 0), errors
-    assert len(pairs(database)) == 1
+    assert pairs(database) == before
 
 
 def _first(url: str) -> list[Any]:

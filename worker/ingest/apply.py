@@ -79,10 +79,12 @@ class Applier:
         fresh.sort()
         refused: Refused = {}
         self._count_records(transaction, fresh, refused)
-        if not self._deletions and transaction.ended_lives() != ended_lives:
-            # A conversation that was known when we looked may have gone with its pair, and the pair be back already.
+        if transaction.ended_lives() != ended_lives:
+            held = bool(self._deletions)
             self._deletions.alert()
-            raise ConcurrencyError("pairs were deleted meanwhile")
+            if not held:
+                # A conversation that was known when we looked may have gone with its pair, and the pair be back.
+                raise ConcurrencyError("pairs were deleted meanwhile")
         quarantined = transaction.quarantine(_letters(entries, refused))
         applied = len(fresh) - len(refused)
         intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
@@ -127,8 +129,8 @@ class Applier:
 class _Wary:
     """Whether to look for something before a batch is written.
 
-    Looking costs every event a look-up; running into a duplicate, or into a pair that has no row yet, costs the whole
-    batch a second attempt. So we look for some batches after one was met, and run otherwise.
+    Looking costs every event a look-up; running into a duplicate, into a pair that has no row yet, or into a purge costs
+    the whole batch a second attempt. So we look for some batches after one was met, and run otherwise.
     """
 
     def __init__(self) -> None:
