@@ -129,8 +129,8 @@ class Applier:
 class _Wary:
     """Whether to look for something before a batch is written.
 
-    Looking costs every event a look-up; running into a duplicate, into a pair that has no row yet, or into a purge costs
-    the whole batch a second attempt. So we look for some batches after one was met, and run otherwise.
+    Looking costs every event a look-up; running into a duplicate, into a pair that has no row yet, or into a purge
+    costs the whole batch a second attempt. So we look for some batches after one was met, and run otherwise.
     """
 
     def __init__(self) -> None:
