@@ -39,7 +39,8 @@ def purge(
 def _show(result: PurgeResult) -> None:
     Console(highlight=False).print(
         f"{result.purged:,} rows purged in {result.purge_seconds:.0f} s\n"
-        f"meanwhile, for {result.paced_seconds:.0f} s, {result.paced_per_second:,.0f} events a second, of {result.events_per_second:,.0f} at most: "
+        f"meanwhile, for {result.paced_seconds:.0f} s, {result.paced_per_second:,.0f} events a second, "
+        f"of {result.events_per_second:,.0f} at most: "
         f"visible after p50 {result.visible_p50_ms:,.0f} ms, p99 {result.visible_p99_ms:,.0f} ms "
         f"(p99 {result.quiet_p99_ms:,.0f} ms without a purge)\n"
         f"totals exact: {'yes' if result.exact else 'NO'}"
