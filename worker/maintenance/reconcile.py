@@ -6,6 +6,7 @@ about their number. Every comparison is one statement, so what is being counted 
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -138,11 +139,15 @@ def reconcile(
     require_sight(store)
     run = _Run(store, report, repair=repair)
     days = scope.days(store)
-    steps: list[Callable[[], None]] = [partial(run.check_day, day) for day in days]
+    by_day: list[Callable[[], None]] = [partial(run.check_day, day) for day in days]
     if scope == Scope():
-        steps.append(partial(run.check_books, days, settings.accept_days))
+        by_day.append(partial(run.check_books, days, settings.accept_days))
+    if budget is not None:
+        # Where the time does not suffice for all of them, every day has its turn some night.
+        random.shuffle(by_day)
     deadline = None if budget is None else time.monotonic() + budget
-    for done, step in enumerate(chain(steps, run.ranges())):
+    # A repair gives the counters what the days have then.
+    for done, step in enumerate(chain(by_day, run.ranges()) if repair else chain(run.ranges(), by_day)):
         if deadline is not None and time.monotonic() >= deadline:
             log.warning("the time did not suffice", budget=budget, **report.as_dict())
             return report
