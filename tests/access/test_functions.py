@@ -9,20 +9,14 @@ import psycopg
 import pytest
 
 from tests.access.table import DOCUMENT
-from tests.access.world import AGENT, OWNER, ROLES
+from tests.access.world import AGENT, OWNER, ROLES, come
 
 if TYPE_CHECKING:
-    from tests.access.world import Connection, Role
+    from tests.access.world import Connection
 
 FORBIDDEN = psycopg.errors.InsufficientPrivilege
 NOT_YOURS = "is not your user|row-level security policy"
 ACTING = ("add_user_agent", "track_agent_usage", "soft_delete_user_agent", "restore_user_agent")
-
-
-def come(connection: Connection, role: Role) -> None:
-    connection.execute(
-        "SELECT set_config('role', %s, true), set_config('request.jwt.claims', %s, true)", [role.role, role.claims]
-    )
 
 
 @pytest.mark.parametrize("function", [*ACTING, "calculate_agent_quality_score"])

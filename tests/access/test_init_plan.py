@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 import pytest
 
-from tests.access.test_functions import come
-from tests.access.world import OWNER, ROLES
+from tests.access.world import OWNER, ROLES, come
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,7 @@ import psycopg
 import pytest
 
 from tests.access.table import columns
-from tests.access.test_functions import come
-from tests.access.world import AGENT, MATE, OWNER, ROLES, ROW, STRANGER
+from tests.access.world import AGENT, MATE, OWNER, ROLES, ROW, STRANGER, come
 from worker.migrate import Runner
 from worker.store import Store
 

@@ -57,3 +57,10 @@ def populate(connection: Connection) -> None:
         cursor.execute((HERE / "world.sql").read_bytes(), {**people, "agent": AGENT, "team": TEAM, "row": ROW})
     for script in ("objects", "probe"):
         connection.execute((HERE / f"{script}.sql").read_bytes())
+
+
+def come(connection: Connection, role: Role) -> None:
+    """Be this role until the transaction, or the savepoint around, ends."""
+    connection.execute(
+        "SELECT set_config('role', %s, true), set_config('request.jwt.claims', %s, true)", [role.role, role.claims]
+    )
