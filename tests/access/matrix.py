@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
-from tests.access.table import columns
+from tests.access.table import written
 from tests.access.world import AGENT, OWNER, ROLES, STATES
 
 if TYPE_CHECKING:
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from tests.access.table import Table
     from tests.access.world import Connection, Role
-
-COUNTERS = "user_agents (counters)"
-ANY_COLUMN = "user_agents (any column)"
 
 _PROBE = """
 SELECT pg_temp.probe(role, claims, door, before, statement, found, nothing)
@@ -92,8 +89,9 @@ def _of(connection: Connection, thing: Any) -> Iterator[Cell]:
             yield from _rights(thing, ("truncate", "references", "trigger", *_maintain(connection)), "table")
             if thing.kind == "view":
                 yield from _invoker(thing)
-            if thing.name == "user_agents":
-                yield from _rights(thing._replace(name=ANY_COLUMN), ("select", "insert", "update"), "any_column")
+            if written(thing.name, "insert"):
+                any_column = thing._replace(name=f"{thing.name} (any column)")
+                yield from _rights(any_column, ("select", "insert", "update"), "any_column")
         case "sequence":
             yield from _rights(thing, ("use",), "sequence", "USAGE, SELECT, UPDATE")
         case "schema":
@@ -111,9 +109,10 @@ def _relation(connection: Connection, thing: Any) -> Iterator[Cell]:
         values = _values(connection, thing, state)
         # What belongs to the row has to go before it can come again.
         empty = f"{state}; DELETE FROM {thing.sql_name}"
-        for what, part, inserted, updated in _parts(thing, row):
-            yield from _each_role(what, "insert", row, empty, _insert(thing, values, inserted), part)
-            yield from _each_role(what, "update", row, state, _update(thing, values, updated), part)
+        for what, part, names in _parts(thing, row, "insert"):
+            yield from _each_role(what, "insert", row, empty, _insert(thing, values, names), part)
+        for what, part, names in _parts(thing, row, "update"):
+            yield from _each_role(what, "update", row, state, _update(thing, values, names), part)
         for column in thing.users:
             for name, role in ROLES.items():
                 yield _cell(thing, "give away", row, name, column, state, _give_away(thing, column, role))
@@ -130,17 +129,19 @@ def _each_role(what: str, command: str, row: str, before: str, statement: str, p
     return (Cell(what, command, row, role, part, before, statement) for role in ROLES)
 
 
-def _parts(thing: Any, row: str) -> Iterator[tuple[str, str, Sequence[str], Sequence[str]]]:
-    """The columns to insert and to update together, with the name of what they are."""
-    if thing.name != "user_agents":
-        others = [column for column in thing.parts if column not in thing.key]
-        yield thing.name, "", thing.parts, others or thing.parts
+def _parts(thing: Any, row: str, command: str) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """The columns to write together, with the name of what they are; those that users do not write one by one."""
+    names = written(thing.name, command)
+    if names is None:
+        others = [name for name in thing.parts if name not in thing.key]
+        yield thing.name, "", others if command == "update" and others else thing.parts
         return
-    written = columns("written by people")
-    yield thing.name, "", written, written
+    yield thing.name, "", names
     if row == "live":
-        for column in columns("counted"):
-            yield COUNTERS, column, ("user_id", "agent_id", column), (column,)
+        for name in thing.parts:
+            if name not in names:
+                together = (*names, name) if command == "insert" else (name,)
+                yield f"{thing.name} (other columns)", name, together
 
 
 def _values(connection: Connection, thing: Any, state: str) -> dict[str, str | None]:

@@ -60,11 +60,14 @@ def read_table() -> Table:
     )
 
 
-def columns(title: str) -> tuple[str, ...]:
-    """The columns that the document lists behind the title."""
-    found = re.search(rf"^- {re.escape(title)}:(.*?)(?=^- |\n\n|\Z)", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
-    assert found, f"docs/access.md has no list {title}"
-    return tuple(re.findall(r"`(\w+)`", found[1]))
+def written(relation: str, command: str) -> tuple[str, ...] | None:
+    """The columns that users write by the command, where the document lists them; else they write the whole row."""
+    lists = re.finditer(
+        rf"^- `{relation}`, ([a-z ]+):(.*?)(?=^- |\n\n|\Z)", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
+    )
+    found = [tuple(re.findall(r"`(\w+)`", it[2])) for it in lists if command in it[1].split()]
+    assert len(found) < 2, f"docs/access.md lists the columns of {relation} twice"
+    return found[0] if found else None
 
 
 def _cells(line: str) -> list[str]:
