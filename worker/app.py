@@ -61,7 +61,7 @@ def schedule(settings: Settings) -> dict[str, Any]:
             "task": "usage.flush",
             "schedule": settings.flush_interval,
             "args": (shard,),
-            "options": {"expires": max(2 * settings.flush_interval, 2.0)},
+            "options": {"expires": settings.trigger_expires},
         }
         for shard in range(settings.stream_shards)
     }

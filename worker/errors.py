@@ -39,6 +39,10 @@ class DuplicateEventError(ConcurrencyError):
     """the ledger has an event of this batch already"""
 
 
+class BusyError(UsageError):
+    """another process is doing this already"""
+
+
 class DataRefusedError(UsageError):
     """PostgreSQL refused a value"""
 

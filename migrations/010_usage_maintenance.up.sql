@@ -1,0 +1,13 @@
+-- version: 4.0.0
+-- lock_timeout: 100ms
+--
+-- What the periodic tasks did last: one row a task, for status, alarms and whoever asks how old a figure is.
+CREATE TABLE public.usage_maintenance (
+    task text PRIMARY KEY,
+    finished_at timestamptz NOT NULL,
+    seconds double precision NOT NULL,
+    report jsonb NOT NULL
+) WITH (fillfactor = 50);
+ALTER TABLE public.usage_maintenance ENABLE ROW LEVEL SECURITY;
+REVOKE ALL ON public.usage_maintenance FROM PUBLIC, anon, authenticated, service_role;
+GRANT SELECT ON public.usage_maintenance TO service_role;

@@ -1,0 +1,41 @@
+"""How a periodic task is done: by one process at a time, and with a note of what it did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from worker.errors import BusyError
+from worker.logs import get_logger
+from worker.store import record_run
+
+if TYPE_CHECKING:
+    from worker.store import Store
+
+log = get_logger("maintenance")
+
+# Told now and then how much is done, and of how much where that is known.
+Tell = Callable[[int, int | None], None]
+
+
+class Report(Protocol):
+    """What a task did."""
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+def perform(store: Store, task: str, work: Callable[[], Report]) -> dict[str, Any]:
+    """Do a periodic task and note what it did; the figures are what Flower shows.
+
+    Two beats, or a command beside beat, send it twice: who finds another process at work leaves it to that one.
+    """
+    started = time.monotonic()
+    try:
+        report = work().as_dict()
+    except BusyError:
+        return {"busy": True}
+    seconds = round(time.monotonic() - started, 3)
+    record_run(store, task, seconds, report)
+    log.info(task, **report, seconds=seconds)
+    return report | {"seconds": seconds}
