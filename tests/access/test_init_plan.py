@@ -33,7 +33,6 @@ class Policy(NamedTuple):
     commands: list[str]
     using: str
     check: str
-    user: str
     column: str
 
 
@@ -47,7 +46,7 @@ def policies(world: Connection) -> list[Policy]:
                CASE polcmd WHEN 'r' THEN '{select}' WHEN 'a' THEN '{insert}' WHEN 'w' THEN '{update}'
                     WHEN 'd' THEN '{delete}' ELSE '{select,insert,update,delete}' END::text[],
                coalesce(pg_get_expr(polqual, polrelid), ''), coalesce(pg_get_expr(polwithcheck, polrelid), ''),
-               users[1], (
+               (
                    SELECT part FROM unnest(parts) AS part
                     WHERE part <> ALL (key || users) AND has_column_privilege('authenticated', polrelid, part, 'UPDATE')
                     LIMIT 1
@@ -65,7 +64,7 @@ def evaluations(connection: Connection, policy: Policy, command: str) -> tuple[s
     statements = {
         "select": f"SELECT * FROM {policy.table}",
         # What is checked of a new row is in no node of the plan: only the InitPlan shows.
-        "insert": f"INSERT INTO {policy.table} ({policy.user}) SELECT NULL::uuid",
+        "insert": f"INSERT INTO {policy.table} ({policy.column}) VALUES (DEFAULT)",
         "update": f"UPDATE {policy.table} SET {policy.column} = {policy.column}",
         "delete": f"DELETE FROM {policy.table}",
     }
