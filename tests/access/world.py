@@ -46,6 +46,7 @@ STATES = {
     "deleted": "UPDATE public.user_agents SET deleted_at = now()",
     "shared": "UPDATE public.user_agents SET is_shared = true",
     "shared and deleted": "UPDATE public.user_agents SET is_shared = true, deleted_at = now()",
+    "editable": "UPDATE public.user_agent_shares SET permission = 'edit', expires_at = NULL",
     "agent off": "UPDATE public.agents SET is_active = false",
 }
 

@@ -7,8 +7,12 @@ INSERT INTO public.agents (id, name, created_by) VALUES (%(agent)s, 'helper', %(
 -- The one row that is not the owner's: without it nobody would be in the team.
 INSERT INTO public.user_role_assignments (user_id, team_id) VALUES (%(member)s, %(team)s);
 -- In all four views.
-INSERT INTO public.user_agents (id, user_id, agent_id, is_favorite, usage_count, last_used_at, shared_with, team_id)
-VALUES (%(row)s, %(owner)s, %(agent)s, true, 1, now(), ARRAY[%(mate)s::uuid], %(team)s);
+INSERT INTO public.user_agents (id, user_id, agent_id, is_favorite, usage_count, last_used_at)
+VALUES (%(row)s, %(owner)s, %(agent)s, true, 1, now());
+-- A share that has ended gives nothing, and neither does what the columns say while is_shared is false.
+INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, expires_at)
+VALUES (%(row)s, %(mate)s, now() - interval '1 day');
+UPDATE public.user_agents SET shared_with = ARRAY[%(mate)s::uuid], team_id = %(team)s;
 INSERT INTO public.usage_daily (user_id, agent_id, day, usage_count) VALUES (%(owner)s, %(agent)s, '2026-01-31', 1);
 INSERT INTO public.user_agent_conversations (user_id, agent_id, conversation_id)
 VALUES (%(owner)s, %(agent)s, gen_random_uuid());
@@ -20,6 +24,12 @@ SELECT gen_random_uuid(), to_date(right(p.relname, 8), 'YYYYMMDD')::timestamp AT
        %(agent)s, 1, 0, 0, 0, true
   FROM pg_inherits JOIN pg_class AS p ON p.oid = inhrelid
  WHERE inhparent = 'public.usage_events'::regclass AND p.relkind = 'r';
+INSERT INTO public.user_agent_history (user_agent_id, user_id, agent_id, action, changes, created_at)
+SELECT %(row)s, %(owner)s, %(agent)s, 'update', '{}',
+       to_date(right(p.relname, 6), 'YYYYMM')::timestamp AT TIME ZONE 'UTC'
+  FROM pg_inherits JOIN pg_class AS p ON p.oid = inhrelid
+ WHERE inhparent = 'public.user_agent_history'::regclass AND p.relkind = 'r';
+INSERT INTO public.usage_maintenance (task, finished_at, seconds, report) VALUES ('test', now(), 1, '{}');
 INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
 INSERT INTO public.usage_intake (day, stream) VALUES ('2026-01-31', 'usage:events:{0}');
 INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, reason, payload)
