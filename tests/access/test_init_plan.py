@@ -83,7 +83,7 @@ def evaluations(connection: Connection, policy: Policy, command: str) -> tuple[s
         if "request.jwt.claim" in own or "auth.uid()" in own:
             if node.get("Parent Relationship") == "InitPlan":
                 runs.add(node.get("Actual Loops", 1))
-            else:
+            elif command != "insert":  # where it is the default of a column
                 others.append(own)
     return runs, others
 
