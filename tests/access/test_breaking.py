@@ -66,4 +66,5 @@ def test_the_table_notices(world: Connection, sound: dict[Cell, str], kind: str,
     of: dict[str, list[Cell]] = defaultdict(list)
     for cell in sound:
         of[cell.what.partition(" (")[0]].append(cell)
-    assert [it.statement for it in breaks if not noticed(world, it, of[it.what], sound)] == []
+    unnoticed = [it.statement for it in breaks if not noticed(world, it, of[it.what], sound)]
+    assert not unnoticed, "\n".join(unnoticed)
