@@ -65,7 +65,7 @@ BEGIN
     END IF;
     LOOP
         SELECT (array_agg(id ORDER BY id DESC))[1] INTO upper_end
-        FROM (SELECT id FROM public.user_agents WHERE id >= reached ORDER BY id LIMIT 1000) AS chunk;
+        FROM (SELECT id FROM public.user_agents WHERE id >= reached ORDER BY id LIMIT 200) AS chunk;
         EXIT WHEN upper_end IS NULL;
         INSERT INTO public.user_agents_kept_3_0_0
             SELECT * FROM public.user_agents WHERE id BETWEEN reached AND upper_end

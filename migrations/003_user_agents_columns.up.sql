@@ -69,7 +69,7 @@ DECLARE
 BEGIN
     WHILE to_regclass('public.user_agents_renewed') IS NOT NULL LOOP
         SELECT (array_agg(id ORDER BY id DESC))[1] INTO v_upper_end
-        FROM (SELECT id FROM public.user_agents WHERE id >= v_reached ORDER BY id LIMIT 1000) AS chunk;
+        FROM (SELECT id FROM public.user_agents WHERE id >= v_reached ORDER BY id LIMIT 200) AS chunk;
         EXIT WHEN v_upper_end IS NULL;
         INSERT INTO public.user_agents_renewed
             SELECT * FROM public.user_agents WHERE id BETWEEN v_reached AND v_upper_end
@@ -261,67 +261,67 @@ ALTER TABLE public.user_agents VALIDATE CONSTRAINT user_agents_source_check;
 -- and no writer waits long for a row.
 DO $restore$
 DECLARE
-    moved bigint;
+    v_reached uuid := '00000000-0000-0000-0000-000000000000';
+    v_upper_end uuid;
 BEGIN
     IF to_regclass('public.user_agents_kept_3_0_0') IS NULL THEN
         RETURN;
     END IF;
     LOOP
+        SELECT (array_agg(id ORDER BY id DESC))[1] INTO v_upper_end
+        FROM (SELECT id FROM public.user_agents_kept_3_0_0 WHERE id >= v_reached ORDER BY id LIMIT 200) AS chunk;
+        EXIT WHEN v_upper_end IS NULL;
         WITH chunk AS (
-            DELETE FROM public.user_agents_kept_3_0_0
-            WHERE id IN (SELECT id FROM public.user_agents_kept_3_0_0 LIMIT 1000)
-            RETURNING *
-        ), given_back AS (
-            UPDATE public.user_agents AS u SET
-                custom_name = k.custom_name,
-                custom_description = k.custom_description,
-                custom_avatar = k.custom_avatar,
-                custom_color = k.custom_color,
-                custom_system_prompt = k.custom_system_prompt,
-                custom_temperature = k.custom_temperature,
-                custom_max_tokens = k.custom_max_tokens,
-                is_favorite = k.is_favorite,
-                is_pinned = k.is_pinned,
-                folder = k.folder,
-                tags = k.tags,
-                sort_order = k.sort_order,
-                display_position = k.display_position,
-                message_count = k.message_count,
-                conversation_count = k.conversation_count,
-                success_count = k.success_count,
-                error_count = k.error_count,
-                user_rating = k.user_rating,
-                quality_score = k.quality_score,
-                last_rating_at = k.last_rating_at,
-                avg_response_time_ms = k.avg_response_time_ms,
-                total_tokens_used = k.total_tokens_used,
-                total_cost_usd = k.total_cost_usd,
-                first_used_at = k.first_used_at,
-                archived_at = k.archived_at,
-                deleted_at = k.deleted_at,
-                is_enabled = k.is_enabled,
-                is_visible = k.is_visible,
-                status = k.status,
-                settings = k.settings,
-                preferences = k.preferences,
-                ui_config = k.ui_config,
-                source_details = k.source_details,
-                share_settings = k.share_settings,
-                notification_settings = k.notification_settings,
-                notifications_enabled = k.notifications_enabled,
-                last_conversation_id = k.last_conversation_id,
-                notes = k.notes,
-                quick_notes = k.quick_notes,
-                source = k.source,
-                is_shared = k.is_shared,
-                shared_with = k.shared_with,
-                team_id = k.team_id
-            FROM chunk AS k
-            WHERE u.id = k.id
+            DELETE FROM public.user_agents_kept_3_0_0 WHERE id BETWEEN v_reached AND v_upper_end RETURNING *
         )
-        SELECT count(*) INTO moved FROM chunk;
-        EXIT WHEN moved = 0;
+        UPDATE public.user_agents AS u SET
+            custom_name = k.custom_name,
+            custom_description = k.custom_description,
+            custom_avatar = k.custom_avatar,
+            custom_color = k.custom_color,
+            custom_system_prompt = k.custom_system_prompt,
+            custom_temperature = k.custom_temperature,
+            custom_max_tokens = k.custom_max_tokens,
+            is_favorite = k.is_favorite,
+            is_pinned = k.is_pinned,
+            folder = k.folder,
+            tags = k.tags,
+            sort_order = k.sort_order,
+            display_position = k.display_position,
+            message_count = k.message_count,
+            conversation_count = k.conversation_count,
+            success_count = k.success_count,
+            error_count = k.error_count,
+            user_rating = k.user_rating,
+            quality_score = k.quality_score,
+            last_rating_at = k.last_rating_at,
+            avg_response_time_ms = k.avg_response_time_ms,
+            total_tokens_used = k.total_tokens_used,
+            total_cost_usd = k.total_cost_usd,
+            first_used_at = k.first_used_at,
+            archived_at = k.archived_at,
+            deleted_at = k.deleted_at,
+            is_enabled = k.is_enabled,
+            is_visible = k.is_visible,
+            status = k.status,
+            settings = k.settings,
+            preferences = k.preferences,
+            ui_config = k.ui_config,
+            source_details = k.source_details,
+            share_settings = k.share_settings,
+            notification_settings = k.notification_settings,
+            notifications_enabled = k.notifications_enabled,
+            last_conversation_id = k.last_conversation_id,
+            notes = k.notes,
+            quick_notes = k.quick_notes,
+            source = k.source,
+            is_shared = k.is_shared,
+            shared_with = k.shared_with,
+            team_id = k.team_id
+        FROM chunk AS k
+        WHERE u.id = k.id;
         COMMIT;
+        v_reached := v_upper_end;
     END LOOP;
     DROP TABLE public.user_agents_kept_3_0_0;
 END

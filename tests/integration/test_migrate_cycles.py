@@ -146,4 +146,3 @@ def test_goes_on_from_wherever_it_stopped_while_the_table_was_made_anew(empty_da
         assert schema(empty_database) == at_3
         assert run(empty_database, "SELECT id::text, usage_count FROM public.user_agents") == [(row_id, stop)]
         sound.down("2.0.0")
-

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import chain
@@ -19,7 +18,7 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.database import run, schema
+from tests.integration.database import run, schema, traffic
 from worker.errors import MigrationError, StoreUnavailableError
 from worker.migrate import Runner, discover
 from worker.migrate.connection import WORK_NAME
@@ -27,7 +26,7 @@ from worker.migrate.files import split_statements
 from worker.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 LEDGER = next(migration for migration in discover() if migration.name == "usage_ledger")
@@ -89,20 +88,6 @@ def check_balanced(url: str) -> None:
                round(response_time_total_ms::numeric / nullif(response_time_samples, 0))
     """
     assert run(url, wrong) == []
-
-
-@contextmanager
-def traffic(*clients: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Each client runs in a thread of its own until the block ends; what a client raises is raised."""
-    over = threading.Event()
-    with ThreadPoolExecutor(len(clients)) as pool:
-        running = [pool.submit(client, over) for client in clients]
-        try:
-            yield
-        finally:
-            over.set()
-        for client in running:
-            client.result()
 
 
 def insert_before(file: Path, part: str, statement: str) -> None:
@@ -352,6 +337,7 @@ def test_a_platform_that_grants_everything_changes_nothing(empty_database: str, 
     assert run(empty_database, partitions) == [(False, False, True, False)]
 
 
+@pytest.mark.size
 def test_clients_never_wait_for_the_backfill(empty_database: str, tmp_path: Path, files: Path) -> None:
     """No absolute time is asserted: the longest wait is small beside the whole, which is long with so many rows."""
     # The rows come before the indexes, which is faster.
