@@ -137,10 +137,14 @@ BEGIN
         SELECT pg_get_triggerdef(oid) FROM pg_catalog.pg_trigger WHERE tgrelid = v_old AND NOT tgisinternal
         UNION ALL
         SELECT format(
-            'GRANT %s ON public.user_agents TO %s', privilege_type,
+            'GRANT %s%s ON public.user_agents TO %s', privilege_type, part,
             CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
         )
-        FROM pg_catalog.pg_class, aclexplode(relacl) WHERE oid = v_old
+        FROM (
+            SELECT relacl AS acl, NULL AS part FROM pg_catalog.pg_class WHERE oid = v_old
+            UNION ALL
+            SELECT attacl, format(' (%I)', attname) FROM pg_catalog.pg_attribute WHERE attrelid = v_old
+        ) AS granted, aclexplode(acl)
         UNION ALL
         SELECT format(
             'ALTER PUBLICATION %I ADD TABLE public.user_agents%s%s', pubname,

@@ -76,6 +76,7 @@ def test_a_table_made_anew_keeps_what_hangs_on_it(empty_database: str) -> None:
             USING (is_active) WITH CHECK (NOT is_user_copy);
         CREATE POLICY everybody ON public.user_agents FOR DELETE USING (false);
         GRANT TRIGGER ON public.user_agents TO PUBLIC;
+        GRANT SELECT (agent_id, usage_count) ON public.user_agents TO anon;
         COMMENT ON TABLE public.user_agents IS 'who''s agents';
         COMMENT ON COLUMN public.user_agents.metadata IS 'anything';
         ALTER TABLE public.user_agents SET (autovacuum_vacuum_scale_factor = 0.02);
