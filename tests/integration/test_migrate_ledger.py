@@ -144,6 +144,9 @@ def test_an_event_before_the_opening_balance_is_added_to_it(empty_database: str,
     ):
         for latency in latencies:
             run(empty_database, TRACK, *pair, latency)
+    # A call of 3.0.0's function that began earlier and ends now.
+    older = "UPDATE public.user_agents SET usage_count = usage_count + 1 WHERE (user_id, agent_id) = (%s, %s)"
+    run(empty_database, older, *with_latency)
     # An application of 3.0.0 may write the counters itself.
     run(empty_database, "UPDATE public.user_agents SET total_tokens_used = 5 WHERE usage_count = 8")
     file.write_text(sound)
@@ -153,7 +156,7 @@ def test_an_event_before_the_opening_balance_is_added_to_it(empty_database: str,
         SELECT usage_count, response_time_total_ms, response_time_samples, avg_response_time_ms
           FROM public.user_agents WHERE (user_id, agent_id) = (%s, %s)
     """
-    assert run(empty_database, values, *with_latency) == [(5, 1120, 4, 280)]
+    assert run(empty_database, values, *with_latency) == [(6, 1150, 5, 230)]
     assert run(empty_database, values, *again) == [(7, 1500, 6, 250)]
     assert run(empty_database, values, *without) == [(6, 300, 2, 150)]
     assert run(empty_database, values, *unused) == [(1, 40, 1, 40)]
