@@ -50,12 +50,9 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('CREATE TABLE public.%I (LIKE public.usage_events INCLUDING ALL)', v_name);
-    -- A partition inherits neither row-level security nor the absence of grants.
+    -- A partition inherits neither row-level security nor the absence of grants. It is read through its table.
     EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', v_name);
     EXECUTE format('REVOKE ALL ON public.%I FROM PUBLIC, anon, authenticated, service_role', v_name);
-    IF has_table_privilege('service_role', 'public.usage_events', 'SELECT') THEN
-        EXECUTE format('GRANT SELECT ON public.%I TO service_role', v_name);
-    END IF;
     EXECUTE format('ALTER TABLE public.usage_events ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
                    v_name, v_from, v_to);
 EXCEPTION WHEN duplicate_table OR duplicate_object OR unique_violation THEN
@@ -205,6 +202,35 @@ REVOKE ALL ON public.usage_events, public.usage_daily, public.usage_past_daily, 
     public.usage_entries, public.usage_intake, public.usage_dead_letters FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.usage_events, public.usage_daily, public.usage_past_daily, public.user_agent_conversations,
     public.usage_entries, public.usage_intake, public.usage_dead_letters TO service_role;
+REVOKE ALL ON SEQUENCE public.usage_dead_letters_id_seq FROM PUBLIC, anon, authenticated, service_role;
+
+-- For a service_role that could not be given BYPASSRLS.
+DO $policies$
+DECLARE
+    v_table text;
+BEGIN
+    FOREACH v_table IN ARRAY ARRAY['usage_events', 'usage_daily', 'usage_past_daily', 'user_agent_conversations',
+                                   'usage_entries', 'usage_intake', 'usage_dead_letters'] LOOP
+        CONTINUE WHEN EXISTS (
+            SELECT FROM pg_catalog.pg_policy WHERE polrelid = format('public.%I', v_table)::regclass
+        );
+        EXECUTE format('CREATE POLICY %I ON public.%I FOR SELECT TO service_role USING (true)',
+                       v_table || '_service_role', v_table);
+    END LOOP;
+END
+$policies$;
+
+-- Days, conversations and events are found by the pair, history by the id: a row that took another would leave them
+-- behind. After the statement, so that row-level security speaks first. A client's upsert may name the same values.
+CREATE OR REPLACE FUNCTION public.user_agents_keep_pair() RETURNS trigger
+LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+    RAISE restrict_violation USING MESSAGE = 'a row of user_agents keeps its id, its user and its agent';
+END $$;
+REVOKE ALL ON FUNCTION public.user_agents_keep_pair() FROM PUBLIC, anon, authenticated, service_role;
+CREATE OR REPLACE TRIGGER user_agents_keep_pair AFTER UPDATE OF id, user_id, agent_id ON public.user_agents
+    FOR EACH ROW WHEN ((OLD.id, OLD.user_id, OLD.agent_id) IS DISTINCT FROM (NEW.id, NEW.user_id, NEW.agent_id))
+    EXECUTE FUNCTION public.user_agents_keep_pair();
 
 -- Before the first events come: those that found no partition would all make it, and all but one fail.
 DO $days$
@@ -292,26 +318,43 @@ END
 $body$;
 
 -- A call that began before the line above still counts past the ledger, and a row that it adds cannot be seen yet: wait
--- until every transaction of that time has ended. Nobody waits for this one meanwhile.
+-- until every transaction of that time has ended. Nobody waits for this one meanwhile. Then nobody needs the right to
+-- write counters any more: from here on people write what is theirs, and the counters are what the days add up to. A
+-- statement that was allowed before may still be running, so wait again.
 DO $older$
 DECLARE
     v_older text[];
-    v_patience timestamptz := clock_timestamp() + interval '5 seconds';
+    v_patience timestamptz;
+    v_columns text := 'id, user_id, agent_id, original_agent_id, is_user_copy, added_at, is_active, metadata,
+        created_at, updated_at, custom_name, custom_description, custom_avatar, custom_color, custom_system_prompt,
+        custom_temperature, custom_max_tokens, is_favorite, is_pinned, folder, tags, sort_order, display_position,
+        user_rating, last_rating_at, archived_at, deleted_at, is_enabled, is_visible, status, settings, preferences,
+        ui_config, source_details, share_settings, notification_settings, notifications_enabled, notes, quick_notes,
+        source, is_shared, shared_with, team_id';
 BEGIN
-    SELECT array_agg(l.virtualxid) INTO v_older
-      FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
-     WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid()
-       -- Without a user: autovacuum.
-       AND a.datname = current_database() AND a.usesysid IS NOT NULL;
-    COMMIT;
-    WHILE EXISTS (
-        SELECT FROM pg_catalog.pg_locks WHERE locktype = 'virtualxid' AND granted AND virtualxid = ANY (v_older)
-    ) LOOP
-        IF clock_timestamp() > v_patience THEN
-            RAISE lock_not_available USING MESSAGE = 'transactions older than the new track_agent_usage are still open';
-        END IF;
+    FOR turn IN 1..2 LOOP
+        SELECT array_agg(l.virtualxid) INTO v_older
+          FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+         WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid()
+           -- Without a user: autovacuum.
+           AND a.datname = current_database() AND a.usesysid IS NOT NULL;
         COMMIT;
-        PERFORM pg_sleep(0.01);
+        v_patience := clock_timestamp() + interval '5 seconds';
+        WHILE EXISTS (
+            SELECT FROM pg_catalog.pg_locks WHERE locktype = 'virtualxid' AND granted AND virtualxid = ANY (v_older)
+        ) LOOP
+            IF clock_timestamp() > v_patience THEN
+                RAISE lock_not_available
+                    USING MESSAGE = 'transactions older than the new track_agent_usage are still open';
+            END IF;
+            COMMIT;
+            PERFORM pg_sleep(0.01);
+        END LOOP;
+        IF turn = 1 THEN
+            REVOKE INSERT, UPDATE ON public.user_agents FROM authenticated;
+            EXECUTE format('GRANT INSERT (%1$s), UPDATE (%1$s) ON public.user_agents TO authenticated', v_columns);
+            COMMIT;
+        END IF;
     END LOOP;
 END
 $older$;
@@ -356,6 +399,27 @@ BEGIN
            SET response_time_total_ms = avg_response_time_ms::bigint * usage_count, response_time_samples = usage_count
          WHERE id = ANY (v_locked) AND response_time_samples = 0 AND avg_response_time_ms IS NOT NULL
            AND usage_count > 0;
+        -- A call of 3.0.0's function that ended after one of 4.0.0's on the same row left no sample: it gets the average of
+        -- the past, of which each use is one.
+        UPDATE public.user_agents AS ua
+           SET response_time_total_ms = ua.response_time_total_ms + past.missing_ms,
+               response_time_samples = ua.response_time_samples + past.missing,
+               avg_response_time_ms = round(
+                   (ua.response_time_total_ms + past.missing_ms) / (ua.response_time_samples + past.missing))
+          FROM (
+            SELECT opening.id, uses - samples AS missing, round(total_ms / nullif(samples, 0) * (uses - samples)) AS missing_ms
+              FROM (
+                SELECT balanced.id,
+                       balanced.usage_count - sum(days.usage_count) AS uses,
+                       balanced.response_time_samples - sum(days.response_time_samples) AS samples,
+                       balanced.response_time_total_ms - sum(days.response_time_total_ms) AS total_ms
+                  FROM public.user_agents balanced JOIN public.usage_daily days USING (user_id, agent_id)
+                 WHERE balanced.id = ANY (v_locked)
+                 GROUP BY balanced.id
+              ) opening
+             WHERE samples > 0 AND uses > samples
+          ) past
+         WHERE ua.id = past.id;
         -- A statement of its own: it sees all that was committed before the rows were locked.
         INSERT INTO public.usage_daily AS d (
             user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,
