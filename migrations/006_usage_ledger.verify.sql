@@ -78,7 +78,7 @@ SELECT * FROM (VALUES
     ('constraint', 'usage_intake.usage_intake_pkey', 'PRIMARY KEY (day, stream)'),
     ('constraint', 'usage_past_daily.usage_past_daily_pkey', 'PRIMARY KEY (day, user_id, agent_id)'),
     ('constraint', 'user_agent_conversations.user_agent_conversations_pkey', 'PRIMARY KEY (user_id, agent_id, conversation_id)'),
-    ('function', 'track_agent_usage(p_user_id uuid, p_agent_id uuid, p_success boolean, p_tokens bigint, p_cost numeric, p_response_time integer)', 'returns void, plpgsql, volatile, security definer, search_path="", body 535d743ec5fc155a1e39b70a3163cd9e'),
+    ('function', 'track_agent_usage(p_user_id uuid, p_agent_id uuid, p_success boolean, p_tokens bigint, p_cost numeric, p_response_time integer)', 'returns void, plpgsql, volatile, security definer, search_path="", body d15fa55d5565e6ce8f7b132c0b430ca7'),
     ('function', 'usage_end_lives(p_users uuid[], p_agents uuid[])', 'returns void, plpgsql, volatile, security invoker, search_path="", body 617bf2ff939ce2e6c9f4bc95ee879ed9'),
     ('function', 'usage_events_ensure_day(p_day date)', 'returns void, plpgsql, volatile, security invoker, search_path="", body dd7da98629af7f687516797d0dd767ef'),
     ('function', 'user_agents_forget_children()', 'returns trigger, plpgsql, volatile, security definer, search_path="", body 4bb03a22855f5945cdb95946e4b5ad27'),
