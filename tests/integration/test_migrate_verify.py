@@ -26,8 +26,7 @@ from worker.migrate import Runner
             "is text not null default 'paused'::text, expected text not null default 'active'::text",
         ),
         (
-            "DROP VIEW user_agents_with_details CASCADE;"
-            " ALTER TABLE user_agents ALTER first_used_at TYPE date",
+            "DROP VIEW user_agents_with_details CASCADE; ALTER TABLE user_agents ALTER first_used_at TYPE date",
             "column",
             "user_agents.first_used_at",
             "is date",
