@@ -9,6 +9,8 @@ from celery import Task, shared_task
 from pydantic_core import to_json
 
 from worker.errors import StreamUnavailableError, UsageError
+from worker.maintenance import manage_partitions as manage
+from worker.maintenance import perform
 from worker.stream import PACK_EVENTS, Pack
 
 if TYPE_CHECKING:
@@ -52,6 +54,13 @@ def track_many(self: Task, events: list[dict[str, Any]]) -> None:
 def heartbeat(self: Task) -> None:
     """Leave a trace that beat sends and a worker executes."""
     _resources(self).stream.beat()
+
+
+@shared_task(name="maintenance.manage_partitions", bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
+def manage_partitions(self: Task) -> dict[str, Any]:
+    """Make partitions ahead, drop those past their retention."""
+    store, settings = _resources(self).store, _resources(self).settings
+    return perform(store, self.name, lambda: manage(store, settings))
 
 
 def _append(task: Task, events: list[dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """The periodic work: what keeps tables lean, analytics fresh and figures provable. One duty a file; no Celery."""
 
 from worker.maintenance.duty import Tell, perform
+from worker.maintenance.partitions import MANAGE_PARTITIONS, Outlook, PartitionsReport, manage_partitions, outlook
 
-__all__ = ["Tell", "perform"]
+__all__ = ["MANAGE_PARTITIONS", "Outlook", "PartitionsReport", "Tell", "manage_partitions", "outlook", "perform"]
