@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.people import People, add_people
 from worker.demo.oracle import Oracle
 from worker.demo.workload import Population
 from worker.publisher import UsagePublisher
@@ -86,3 +87,8 @@ def bench(make_resources: Callable[..., Resources], redis_client: redis.Redis) -
     population = Population.of(20, 5)
     resources.store.rows("seed_population", users=population.users, agents=population.agents)
     return Bench(resources, redis_client, population.users, population.agents, Oracle())
+
+
+@pytest.fixture
+def people(database: str) -> People:
+    return add_people(database)

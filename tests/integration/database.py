@@ -23,7 +23,7 @@ def schema(url: str) -> set[Fact]:
     """The catalogue without what a way down keeps aside, and without roles, which are the cluster's."""
     with connect(url) as connection:
         facts = catalogue(connection)
-    return {fact for fact in facts if fact.kind != "role" and "_kept_3_0_0" not in (fact.belongs_to or "")}
+    return {fact for fact in facts if fact.kind != "role" and "_kept_" not in (fact.belongs_to or "")}
 
 
 def add_pair(url: str) -> str:

@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from contextlib import contextmanager
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from tests.integration.database import run
+from tests.integration.people import FORBIDDEN, People, acting
 from worker.migrate import EMPTY, Runner, schema_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-FORBIDDEN = psycopg.errors.InsufficientPrivilege
-
-
-@contextmanager
-def acting(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """A session like that of an API request of this user."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-        claims = json.dumps({"sub": str(user)}) if user else ""
-        connection.execute("SELECT set_config('request.jwt.claims', %s, false)", [claims])
-        yield connection
-
-
-@dataclass(frozen=True)
-class People:
-    """Ann has the agent and shares it with Bob, and with the team of Cid; Dan has nothing to do with it."""
-
-    ann: uuid.UUID
-    bob: uuid.UUID
-    cid: uuid.UUID
-    dan: uuid.UUID
-    agent: uuid.UUID
-
-
-@pytest.fixture
-def people(database: str) -> People:
-    ann, bob, cid, dan = (
-        run(database, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0] for _ in range(4)
-    )
-    agent = run(database, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
-    team = uuid.uuid4()
-    run(database, "INSERT INTO public.user_role_assignments (user_id, team_id) VALUES (%s, %s)", cid, team)
-    run(
-        database,
-        "INSERT INTO public.user_agents (user_id, agent_id, is_shared, shared_with, team_id)"
-        " VALUES (%s, %s, true, %s, %s)",
-        ann,
-        agent,
-        [bob],
-        team,
-    )
-    return People(ann, bob, cid, dan, agent)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+-- squawk-ignore-file ban-drop-function -- a way down takes away what the way up brought
+
+DROP TRIGGER user_agents_record_delete ON public.user_agents;
+DROP TRIGGER user_agents_record_rating ON public.user_agents;
+DROP TRIGGER user_agents_record_change ON public.user_agents;
+DROP FUNCTION public.user_agents_record_delete();
+DROP FUNCTION public.user_agents_record_change();
+DROP FUNCTION public.user_agent_history_ensure_month(date);
+
+-- An audit trail is not thrown away: it waits for the next upgrade, readable by the owner only.
+DO $trail$
+BEGIN
+    IF EXISTS (SELECT FROM public.user_agent_history) THEN
+        REVOKE ALL ON public.user_agent_history FROM authenticated, service_role;
+        ALTER TABLE public.user_agent_history RENAME TO user_agent_history_kept_4_0_0;
+    ELSE
+        DROP TABLE public.user_agent_history;
+    END IF;
+END
+$trail$;

@@ -1,0 +1,60 @@
+"""Requests in the name of a user, and the users that the tests of access know."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from tests.integration.database import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORBIDDEN = psycopg.errors.InsufficientPrivilege
+
+
+@contextmanager
+def acting(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A session like that of an API request of this user."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        claims = json.dumps({"sub": str(user)}) if user else ""
+        connection.execute("SELECT set_config('request.jwt.claims', %s, false)", [claims])
+        yield connection
+
+
+@dataclass(frozen=True)
+class People:
+    """Ann has the agent and shares it with Bob, and with the team of Cid; Dan has nothing to do with it."""
+
+    ann: uuid.UUID
+    bob: uuid.UUID
+    cid: uuid.UUID
+    dan: uuid.UUID
+    agent: uuid.UUID
+    team: uuid.UUID
+    row: uuid.UUID
+
+
+def add_people(url: str) -> People:
+    """Bring them into a database of 3.0.0 or later."""
+    ann, bob, cid, dan = (run(url, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0] for _ in range(4))
+    agent = run(url, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
+    team = uuid.uuid4()
+    run(url, "INSERT INTO public.user_role_assignments (user_id, team_id) VALUES (%s, %s)", cid, team)
+    row = run(
+        url,
+        "INSERT INTO public.user_agents (user_id, agent_id, is_shared, shared_with, team_id)"
+        " VALUES (%s, %s, true, %s, %s) RETURNING id",
+        ann,
+        agent,
+        [bob],
+        team,
+    )[0][0]
+    return People(ann, bob, cid, dan, agent, team, row)
