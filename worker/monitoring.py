@@ -63,6 +63,7 @@ class Status:
         return asdict(self) | {
             "backlog": {str(shard): backlog._asdict() for shard, backlog in self.backlog.items()},
             "totals": self.totals._asdict(),
+            "partitions": [asdict(table) | {"is_short": table.is_short} for table in self.partitions],
             "beat_alive": self.beat_alive,
             "worker_alive": bool(self.workers),
             "partitions_healthy": self.partitions_healthy,

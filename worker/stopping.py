@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 log = get_logger("stopping")
 
 
-class StopRequest(BaseException):
-    """SIGINT or SIGTERM arrived."""
+class StopRequest(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived. On a KeyboardInterrupt psycopg cancels the statement that it waits for."""
 
 
 @dataclass

@@ -69,4 +69,7 @@ class Partitioned:
 
 def partitioned_tables(settings: Settings) -> tuple[Partitioned, ...]:
     """Every partitioned table."""
-    return (Partitioned("usage_events", "day", settings.retention_days, "ensure_day"),)
+    return (
+        Partitioned("usage_events", "day", settings.retention_days, "ensure_day"),
+        Partitioned("user_agent_history", "month", settings.history_retention_days, "ensure_month"),
+    )

@@ -112,7 +112,9 @@ class _Run:
         attached = _attached(self._store, table)
         wanted = {table.name(first): first for first in table.wanted(self._today, self._settings.partitions_ahead_days)}
         steps = {
-            name: partial(make_partition, self._store, MANAGE_PARTITIONS, table.ensure, first)
+            name: partial(
+                make_partition, self._store, MANAGE_PARTITIONS, table.table, name, ensure=table.ensure, day=first
+            )
             for name, first in wanted.items()
             if name not in attached
         }

@@ -15,6 +15,7 @@ from worker.errors import (
     ConcurrencyError,
     DataRefusedError,
     DuplicateEventError,
+    ObstacleError,
     SchemaError,
     SettingsError,
     StoreUnavailableError,
@@ -47,6 +48,15 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
     ),
     (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
     (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
+    # A view on a partition that shall go, a partition of somebody's own making where ours should be.
+    (
+        ObstacleError,
+        (
+            errors.DependentObjectsStillExist,
+            errors.InvalidObjectDefinition,
+            errors.ObjectNotInPrerequisiteState,
+        ),
+    ),
     (DataRefusedError, (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException)),
     # After a failover we may be talking to a standby; a process that was stopped for a while finds its session ended.
     (

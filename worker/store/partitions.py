@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from worker.errors import ObstacleError
 from worker.store.duties import sole_transaction
 from worker.store.queries import query
 
@@ -47,15 +48,25 @@ def partitions(store: Store, table: str) -> dict[str, State]:
         return _states(connection, table)
 
 
-def make_partition(store: Store, task: str, ensure: str, day: date) -> None:
-    """Make the partition that holds a day, by the query `ensure`; nothing where it is there already."""
+def make_partition(store: Store, task: str, table: str, partition: str, *, ensure: str, day: date) -> None:
+    """Make the partition that holds a day, by the query `ensure`, where it is not there already.
+
+    Raises:
+        ObstacleError: another table has its name.
+    """
     with sole_transaction(store, task) as connection:
         _give_way(connection, in_transaction=True)
         connection.execute(query(ensure), {"day": day})
+        if _states(connection, table).get(partition) != "attached":
+            raise ObstacleError(f"{partition} is a table, and no partition of {table}")
 
 
 def drop_partition(store: Store, task: str, table: str, partition: str) -> None:
-    """Take a partition out of its table and drop it, beginning where an interrupted attempt ended."""
+    """Take a partition out of its table and drop it, beginning where an interrupted attempt ended.
+
+    Raises:
+        ObstacleError: something depends on it.
+    """
     with sole_transaction(store, task), store.session() as session:
         _give_way(session, in_transaction=False)
 
