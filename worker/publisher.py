@@ -124,22 +124,21 @@ class UsagePublisher:
         Returns the event's identity (a UUID as text), or None when it was refused (a field is wrong; the log says
         which) or dropped (the buffer is full). Never raises for what is in the fields or for the state of Redis.
         """
-        given = (
-            ("event_id", event_id, None),
-            ("occurred_at", occurred_at, None),
-            ("messages", messages, 1),
-            ("input_tokens", input_tokens, 0),
-            ("output_tokens", output_tokens, 0),
-            ("tokens", tokens, None),
-            ("cost_usd", cost_usd, None),
-            ("response_time_ms", response_time_ms, None),
-            ("success", success, True),
-            ("conversation_id", conversation_id, None),
-            ("model", model, None),
-        )
-        # What goes without saying need not be checked.
-        fields = {name: value for name, value, default in given if value is not default}
-        fields |= {"user_id": user_id, "agent_id": agent_id}
+        fields = {
+            "user_id": user_id,
+            "agent_id": agent_id,
+            "event_id": event_id,
+            "occurred_at": occurred_at,
+            "messages": messages,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "tokens": tokens,
+            "cost_usd": cost_usd,
+            "response_time_ms": response_time_ms,
+            "success": success,
+            "conversation_id": conversation_id,
+            "model": model,
+        }
         return self.add(fields)
 
     def rate(

@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         """How old an event may be when it is counted."""
         return timedelta(days=self.accept_days)
 
+    @property
+    def trigger_expires(self) -> float:
+        """Seconds after which a trigger to flush that nobody took is dropped: the next one does its work."""
+        return max(2 * self.flush_interval, 2.0)
+
     def require_database(self) -> str:
         """The database URL.
 

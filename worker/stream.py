@@ -109,11 +109,15 @@ class EventStream:
                 pipeline.xadd(self.key(shard), pack.fields())  # type: ignore[arg-type]
             pipeline.execute()
 
-    def read(self, shard: int, consumer: str, count: int) -> list[RawEntry]:
-        """At most `count` entries that nobody has read yet; they are in this consumer's hands until `done`."""
+    def read(self, shard: int, consumer: str, count: int, wait: float = 0.0) -> list[RawEntry]:
+        """At most `count` entries that nobody has read yet; they are in this consumer's hands until `done`.
+
+        Where there are none, the first one is awaited for `wait` seconds.
+        """
+        block = int(wait * 1000) or None
         with _translated():
             try:
-                reply: Any = self._redis.xreadgroup(GROUP, consumer, {self.key(shard): ">"}, count=count)
+                reply: Any = self._redis.xreadgroup(GROUP, consumer, {self.key(shard): ">"}, count=count, block=block)
             except ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
                     raise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 from celery import Task, shared_task
+from kombu.exceptions import OperationalError
 from pydantic_core import to_json
 
 from worker.errors import StreamUnavailableError, UsageError
@@ -35,7 +37,13 @@ def _resources(task: Task) -> Resources:
 @shared_task(name="usage.flush", bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
 def flush(self: Task, shard: int) -> dict[str, Any]:
     """Count what waits in a shard; the figures are what Flower shows."""
-    return _resources(self).flusher.flush_alone(shard).as_dict()
+    resources = _resources(self)
+    report = resources.flusher.flush_alone(shard)
+    if report.cut_short:
+        # Behind the tasks that wait already, but before the next tick, until which nobody would work here.
+        with suppress(OperationalError):
+            self.apply_async((shard,), expires=resources.settings.trigger_expires)
+    return report.as_dict()
 
 
 @shared_task(name="usage.track", bind=True, **_DOOR)  # type: ignore[untyped-decorator]

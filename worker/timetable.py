@@ -60,7 +60,7 @@ def timetable(settings: Settings) -> list[Entry]:
     """
     interval = settings.flush_interval
     flushes = [
-        Entry(f"flush-{shard}", "usage.flush", interval, (shard,), max(2 * interval, 2.0))
+        Entry(f"flush-{shard}", "usage.flush", interval, (shard,), settings.trigger_expires)
         for shard in range(settings.stream_shards)
     ]
     heartbeat = Entry("heartbeat", "monitoring.heartbeat", HEARTBEAT_SECONDS, expires=HEARTBEAT_SECONDS)

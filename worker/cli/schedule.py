@@ -73,7 +73,9 @@ def _cells(line: dict[str, Any]) -> list[str]:
 
 
 def _short(value: object) -> str:
-    return str(len(value)) if isinstance(value, (list, dict)) else str(value)
+    if isinstance(value, dict):
+        return " ".join(f"{name}={item}" for name, item in value.items())
+    return str(len(value)) if isinstance(value, list) else str(value)
 
 
 def _show(rows: list[list[str]]) -> None:

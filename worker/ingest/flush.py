@@ -26,16 +26,21 @@ log = get_logger("ingest")
 
 # The first read of a flush, before anything is known about the size of the entries.
 _FIRST_READ = 10
+# After a batch of so many events more are on their way: seconds to wait for them instead of leaving them to the next
+# tick, while a processor stands idle.
+_BUSY = 1_000
+_LINGER = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class FlushReport:
-    """What one flush did; `seconds` is wall time."""
+    """What one flush did; `seconds` is wall time, `cut_short` says that its time budget was spent before the end."""
 
     shard: int
     batches: int = 0
     intake: Intake = field(default_factory=Intake)
     seconds: float = 0.0
+    cut_short: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         figures = asdict(self)
@@ -72,7 +77,7 @@ class Flusher:
         """
         started = time.monotonic()
         deadline = started + (self._settings.flush_budget if budget is None else budget)
-        batches, intake = 0, Intake()
+        batches, intake, cut_short = 0, Intake(), False
         # Asked before anything is read: with the database away, entries had better stay where they are.
         self._store.ping()
         for batch in self._batches(shard):
@@ -80,9 +85,9 @@ class Flusher:
             batches += 1
             if renew:
                 self._stream.claim(shard, self._consumer)
-            if time.monotonic() >= deadline:
+            if cut_short := time.monotonic() >= deadline:
                 break
-        report = FlushReport(shard, batches, intake, time.monotonic() - started)
+        report = FlushReport(shard, batches, intake, time.monotonic() - started, cut_short)
         if batches:
             log.info("flushed", **report.as_dict())
         return report
@@ -108,9 +113,11 @@ class Flusher:
                 count = self._next_count(batch)
             if cursor == "0-0":
                 break
-        while batch := self._stream.read(shard, self._consumer, count):
+        wait = 0.0
+        while batch := self._stream.read(shard, self._consumer, count, wait):
             yield batch
             count = self._next_count(batch)
+            wait = _LINGER if sum(raw.declared for raw in batch) >= _BUSY else 0.0
 
     def _next_count(self, batch: list[RawEntry]) -> int:
         """How many entries like these make a batch, by events and by bytes."""

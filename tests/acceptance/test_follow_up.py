@@ -1,0 +1,44 @@
+"""A flush whose time is up before its shard is empty sees to it that somebody goes on, without waiting for beat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from celery import Celery
+
+from tests.helpers import eventually
+from worker.app import broker_url
+from worker.demo.workload import Population, usage
+from worker.publisher import UsagePublisher
+from worker.stack import Stack
+from worker.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+EVENTS = 1_000
+
+
+def test_a_backlog_is_worked_off_after_a_single_trigger(
+    database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USAGE_STREAM_SHARDS", "1")
+    monkeypatch.setenv("USAGE_FLUSH_INTERVAL", "3600")
+    # Spent before the first batch is read: a flush counts one batch and ends.
+    monkeypatch.setenv("USAGE_FLUSH_BUDGET", "0.000001")
+    monkeypatch.setenv("USAGE_BATCH_EVENTS", "100")
+    population = Population.of(10, 5)
+    with Store(database) as store:
+        store.rows("seed_population", users=population.users, agents=population.agents)
+        with Stack(database, redis_url, concurrency=1, flower_port=None, log_dir=tmp_path) as stack:
+            stack.wait_ready()
+            with UsagePublisher(redis_url, pack_events=10) as publisher:
+                for event in usage(population, EVENTS, "uniform", seed=1):
+                    publisher.track(**event)
+            with Celery(broker=broker_url(redis_url)) as sender:
+                sender.send_task("usage.flush", (0,))
+            eventually(lambda: store.intake_totals().applied == EVENTS, timeout=30)
+    flushes = (tmp_path / "worker1.log").read_text().count("flushed")
+    assert flushes >= EVENTS / 100
