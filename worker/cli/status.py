@@ -80,7 +80,7 @@ def _rows(seen: Status) -> Iterator[tuple[str, str]]:
     beat = "[red]no heartbeat yet[/]" if seen.beat_seconds is None else f"last heartbeat {seen.beat_seconds:.0f} s ago"
     yield "beat", beat
     for table in seen.partitions:
-        ahead = f"{table.ahead_days} days ahead"
+        ahead = f"{table.ahead_days} days ahead" if table.ahead_days >= 0 else "none for today, 0 days ahead"
         short = f"[red]{ahead} of {table.wanted_days}: run `usage-worker partitions`[/]"
         yield f"partitions of {table.table}", short if table.is_short else ahead
     for name, reason in seen.partitions_failed.items():
