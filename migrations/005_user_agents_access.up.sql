@@ -110,10 +110,17 @@ CREATE FUNCTION public.track_agent_usage(
         last_used_at = greatest(ua.last_used_at, excluded.last_used_at)
 $body$;
 
+-- Row-level security would only find no row of somebody else: the two below say instead that they refuse.
+
 -- True where the row was there to be removed.
 CREATE FUNCTION public.soft_delete_user_agent(p_user_id uuid, p_agent_id uuid)
 RETURNS boolean LANGUAGE plpgsql SET search_path = '' AS $body$
 BEGIN
+    IF p_user_id IS DISTINCT FROM auth.uid() AND row_security_active('public.user_agents')
+        AND NOT pg_has_role(current_user, 'service_role', 'MEMBER')
+    THEN
+        RAISE insufficient_privilege USING MESSAGE = 'soft_delete_user_agent: this is not your user';
+    END IF;
     UPDATE public.user_agents SET deleted_at = now(), is_active = false
     WHERE user_id = p_user_id AND agent_id = p_agent_id AND deleted_at IS NULL;
     RETURN FOUND;
@@ -124,6 +131,11 @@ $body$;
 CREATE FUNCTION public.restore_user_agent(p_user_id uuid, p_agent_id uuid)
 RETURNS boolean LANGUAGE plpgsql SET search_path = '' AS $body$
 BEGIN
+    IF p_user_id IS DISTINCT FROM auth.uid() AND row_security_active('public.user_agents')
+        AND NOT pg_has_role(current_user, 'service_role', 'MEMBER')
+    THEN
+        RAISE insufficient_privilege USING MESSAGE = 'restore_user_agent: this is not your user';
+    END IF;
     UPDATE public.user_agents SET deleted_at = NULL, is_active = true
     WHERE user_id = p_user_id AND agent_id = p_agent_id AND deleted_at IS NOT NULL;
     RETURN FOUND;

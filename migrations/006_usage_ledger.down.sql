@@ -41,7 +41,13 @@ CREATE OR REPLACE FUNCTION public.track_agent_usage(
         last_used_at = greatest(ua.last_used_at, excluded.last_used_at)
 $body$;
 
+    -- Its caller writes the counters. To revoke a right to the table revokes it for single columns, too.
+    REVOKE INSERT, UPDATE ON public.user_agents FROM authenticated;
+    GRANT INSERT, UPDATE ON public.user_agents TO authenticated;
+
     -- IF EXISTS: the way up may have stopped anywhere.
+    DROP TRIGGER IF EXISTS user_agents_keep_pair ON public.user_agents;
+    DROP FUNCTION IF EXISTS public.user_agents_keep_pair();
     DROP TRIGGER IF EXISTS user_agents_forget_children ON public.user_agents;
     DROP FUNCTION IF EXISTS public.user_agents_forget_children();
     DROP TABLE IF EXISTS public.usage_dead_letters, public.usage_intake, public.usage_entries,

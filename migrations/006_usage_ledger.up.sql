@@ -50,12 +50,9 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('CREATE TABLE public.%I (LIKE public.usage_events INCLUDING ALL)', v_name);
-    -- A partition inherits neither row-level security nor the absence of grants.
+    -- A partition inherits neither row-level security nor the absence of grants. It is read through its table.
     EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', v_name);
     EXECUTE format('REVOKE ALL ON public.%I FROM PUBLIC, anon, authenticated, service_role', v_name);
-    IF has_table_privilege('service_role', 'public.usage_events', 'SELECT') THEN
-        EXECUTE format('GRANT SELECT ON public.%I TO service_role', v_name);
-    END IF;
     EXECUTE format('ALTER TABLE public.usage_events ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
                    v_name, v_from, v_to);
 EXCEPTION WHEN duplicate_table OR duplicate_object OR unique_violation THEN
@@ -81,6 +78,9 @@ CREATE TABLE IF NOT EXISTS public.usage_daily (
     response_time_samples bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, agent_id, day)
 ) WITH (fillfactor = 70);
+-- The last days among those of years. A day's rows lie together, and BRIN costs an insert next to nothing.
+-- squawk-ignore require-concurrent-index-creation -- the table is empty
+CREATE INDEX IF NOT EXISTS idx_usage_daily_day ON public.usage_daily USING brin (day) WITH (autosummarize = on);
 COMMENT ON COLUMN public.usage_daily.conversation_count IS
     'conversations first seen on this day''s events; their sum is user_agents.conversation_count';
 COMMENT ON TABLE public.usage_daily IS 'sums per UTC day; day 1970-01-01 holds the opening balance of rows older than 4.0.0';
@@ -153,6 +153,35 @@ REVOKE ALL ON public.usage_events, public.usage_daily, public.user_agent_convers
     public.usage_intake, public.usage_dead_letters FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.usage_events, public.usage_daily, public.user_agent_conversations, public.usage_entries,
     public.usage_intake, public.usage_dead_letters TO service_role;
+REVOKE ALL ON SEQUENCE public.usage_dead_letters_id_seq FROM PUBLIC, anon, authenticated, service_role;
+
+-- For a service_role that could not be given BYPASSRLS.
+DO $policies$
+DECLARE
+    v_table text;
+BEGIN
+    FOREACH v_table IN ARRAY ARRAY['usage_events', 'usage_daily', 'user_agent_conversations', 'usage_entries',
+                                   'usage_intake', 'usage_dead_letters'] LOOP
+        CONTINUE WHEN EXISTS (
+            SELECT FROM pg_catalog.pg_policy WHERE polrelid = format('public.%I', v_table)::regclass
+        );
+        EXECUTE format('CREATE POLICY %I ON public.%I FOR SELECT TO service_role USING (true)',
+                       v_table || '_service_role', v_table);
+    END LOOP;
+END
+$policies$;
+
+-- Days, conversations and events are found by the pair, history by the id: a row that took another would leave them
+-- behind. After the statement, so that row-level security speaks first. A client's upsert may name the same values.
+CREATE OR REPLACE FUNCTION public.user_agents_keep_pair() RETURNS trigger
+LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+    RAISE restrict_violation USING MESSAGE = 'a row of user_agents keeps its id, its user and its agent';
+END $$;
+REVOKE ALL ON FUNCTION public.user_agents_keep_pair() FROM PUBLIC, anon, authenticated, service_role;
+CREATE OR REPLACE TRIGGER user_agents_keep_pair AFTER UPDATE OF id, user_id, agent_id ON public.user_agents
+    FOR EACH ROW WHEN ((OLD.id, OLD.user_id, OLD.agent_id) IS DISTINCT FROM (NEW.id, NEW.user_id, NEW.agent_id))
+    EXECUTE FUNCTION public.user_agents_keep_pair();
 
 -- Before the first events come: those that found no partition would all make it, and all but one fail. A week, so that
 -- nothing is short until the periodic task comes.
@@ -241,26 +270,43 @@ END
 $body$;
 
 -- A call that began before the line above still counts past the ledger, and a row that it adds cannot be seen yet: wait
--- until every transaction of that time has ended. Nobody waits for this one meanwhile.
+-- until every transaction of that time has ended. Nobody waits for this one meanwhile. Then nobody needs the right to
+-- write counters any more: from here on people write what is theirs, and the counters are what the days add up to. A
+-- statement that was allowed before may still be running, so wait again.
 DO $older$
 DECLARE
     v_older text[];
-    v_patience timestamptz := clock_timestamp() + interval '5 seconds';
+    v_patience timestamptz;
+    v_columns text := 'id, user_id, agent_id, original_agent_id, is_user_copy, added_at, is_active, metadata,
+        created_at, updated_at, custom_name, custom_description, custom_avatar, custom_color, custom_system_prompt,
+        custom_temperature, custom_max_tokens, is_favorite, is_pinned, folder, tags, sort_order, display_position,
+        user_rating, last_rating_at, archived_at, deleted_at, is_enabled, is_visible, status, settings, preferences,
+        ui_config, source_details, share_settings, notification_settings, notifications_enabled, notes, quick_notes,
+        source, is_shared, shared_with, team_id';
 BEGIN
-    SELECT array_agg(l.virtualxid) INTO v_older
-      FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
-     WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid()
-       -- Without a user: autovacuum.
-       AND a.datname = current_database() AND a.usesysid IS NOT NULL;
-    COMMIT;
-    WHILE EXISTS (
-        SELECT FROM pg_catalog.pg_locks WHERE locktype = 'virtualxid' AND granted AND virtualxid = ANY (v_older)
-    ) LOOP
-        IF clock_timestamp() > v_patience THEN
-            RAISE lock_not_available USING MESSAGE = 'transactions older than the new track_agent_usage are still open';
-        END IF;
+    FOR turn IN 1..2 LOOP
+        SELECT array_agg(l.virtualxid) INTO v_older
+          FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+         WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid()
+           -- Without a user: autovacuum.
+           AND a.datname = current_database() AND a.usesysid IS NOT NULL;
         COMMIT;
-        PERFORM pg_sleep(0.01);
+        v_patience := clock_timestamp() + interval '5 seconds';
+        WHILE EXISTS (
+            SELECT FROM pg_catalog.pg_locks WHERE locktype = 'virtualxid' AND granted AND virtualxid = ANY (v_older)
+        ) LOOP
+            IF clock_timestamp() > v_patience THEN
+                RAISE lock_not_available
+                    USING MESSAGE = 'transactions older than the new track_agent_usage are still open';
+            END IF;
+            COMMIT;
+            PERFORM pg_sleep(0.01);
+        END LOOP;
+        IF turn = 1 THEN
+            REVOKE INSERT, UPDATE ON public.user_agents FROM authenticated;
+            EXECUTE format('GRANT INSERT (%1$s), UPDATE (%1$s) ON public.user_agents TO authenticated', v_columns);
+            COMMIT;
+        END IF;
     END LOOP;
 END
 $older$;

@@ -64,14 +64,17 @@ SELECT * FROM (VALUES
     ('constraint', 'usage_intake.usage_intake_pkey', 'PRIMARY KEY (day, stream)'),
     ('constraint', 'user_agent_conversations.user_agent_conversations_pkey', 'PRIMARY KEY (user_id, agent_id, conversation_id)'),
     ('function', 'track_agent_usage(p_user_id uuid, p_agent_id uuid, p_success boolean, p_tokens bigint, p_cost numeric, p_response_time integer)', 'returns void, plpgsql, volatile, security definer, search_path="", body 535d743ec5fc155a1e39b70a3163cd9e'),
-    ('function', 'usage_events_ensure_day(p_day date)', 'returns void, plpgsql, volatile, security invoker, search_path="", body b0a980071bfde5179e3aaa95262afea9'),
+    ('function', 'usage_events_ensure_day(p_day date)', 'returns void, plpgsql, volatile, security invoker, search_path="", body dd7da98629af7f687516797d0dd767ef'),
     ('function', 'user_agents_forget_children()', 'returns trigger, plpgsql, volatile, security definer, search_path="", body a63a1f826dc1ded55eb7211149930ef2'),
+    ('function', 'user_agents_keep_pair()', 'returns trigger, plpgsql, volatile, security invoker, search_path="", body ec39e76deea53ff6306d50280d289fe6'),
     ('grant', 'table usage_daily to service_role', 'select'),
     ('grant', 'table usage_dead_letters to service_role', 'select'),
     ('grant', 'table usage_entries to service_role', 'select'),
     ('grant', 'table usage_events to service_role', 'select'),
     ('grant', 'table usage_intake to service_role', 'select'),
     ('grant', 'table user_agent_conversations to service_role', 'select'),
+    ('grant', 'table user_agents to authenticated', 'delete, select'),
+    ('index', 'idx_usage_daily_day', 'CREATE INDEX idx_usage_daily_day ON public.usage_daily USING brin (day) WITH (autosummarize=''on'')'),
     ('index', 'idx_usage_entries_seen_at', 'CREATE INDEX idx_usage_entries_seen_at ON public.usage_entries USING btree (seen_at)'),
     ('index', 'usage_daily_pkey', 'CREATE UNIQUE INDEX usage_daily_pkey ON public.usage_daily USING btree (user_id, agent_id, day)'),
     ('index', 'usage_dead_letters_entry_key_position_key', 'CREATE UNIQUE INDEX usage_dead_letters_entry_key_position_key ON public.usage_dead_letters USING btree (entry_key, "position")'),
@@ -80,11 +83,31 @@ SELECT * FROM (VALUES
     ('index', 'usage_events_pkey', 'CREATE UNIQUE INDEX usage_events_pkey ON ONLY public.usage_events USING btree (event_id, occurred_at)'),
     ('index', 'usage_intake_pkey', 'CREATE UNIQUE INDEX usage_intake_pkey ON public.usage_intake USING btree (day, stream)'),
     ('index', 'user_agent_conversations_pkey', 'CREATE UNIQUE INDEX user_agent_conversations_pkey ON public.user_agent_conversations USING btree (user_id, agent_id, conversation_id)'),
+    ('policy', 'usage_daily.usage_daily_service_role', 'select to service_role using true'),
+    ('policy', 'usage_dead_letters.usage_dead_letters_service_role', 'select to service_role using true'),
+    ('policy', 'usage_entries.usage_entries_service_role', 'select to service_role using true'),
+    ('policy', 'usage_events.usage_events_service_role', 'select to service_role using true'),
+    ('policy', 'usage_intake.usage_intake_service_role', 'select to service_role using true'),
+    ('policy', 'user_agent_conversations.user_agent_conversations_service_role', 'select to service_role using true'),
     ('table', 'usage_daily', 'table, row-level security on, fillfactor=70'),
     ('table', 'usage_dead_letters', 'table, row-level security on'),
     ('table', 'usage_entries', 'table, row-level security on'),
     ('table', 'usage_events', 'partitioned table, row-level security on'),
     ('table', 'usage_intake', 'table, row-level security on, fillfactor=50'),
     ('table', 'user_agent_conversations', 'table, row-level security on'),
-    ('trigger', 'user_agents.user_agents_forget_children', 'CREATE TRIGGER user_agents_forget_children AFTER DELETE ON public.user_agents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_forget_children()')
+    ('trigger', 'user_agents.user_agents_forget_children', 'CREATE TRIGGER user_agents_forget_children AFTER DELETE ON public.user_agents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_forget_children()'),
+    ('trigger', 'user_agents.user_agents_keep_pair', 'CREATE TRIGGER user_agents_keep_pair AFTER UPDATE OF id, user_id, agent_id ON public.user_agents FOR EACH ROW WHEN ((((old.id IS DISTINCT FROM new.id) OR (old.user_id IS DISTINCT FROM new.user_id)) OR (old.agent_id IS DISTINCT FROM new.agent_id))) EXECUTE FUNCTION public.user_agents_keep_pair()')
 ) AS expected (kind, object, definition)
+
+UNION ALL
+-- What people write; counters are not among it.
+SELECT 'grant', format('column user_agents.%s to authenticated', name), 'insert, update'
+FROM unnest(ARRAY[
+    'id', 'user_id', 'agent_id', 'original_agent_id', 'is_user_copy', 'added_at', 'is_active', 'metadata',
+    'created_at', 'updated_at', 'custom_name', 'custom_description', 'custom_avatar', 'custom_color',
+    'custom_system_prompt', 'custom_temperature', 'custom_max_tokens', 'is_favorite', 'is_pinned', 'folder', 'tags',
+    'sort_order', 'display_position', 'user_rating', 'last_rating_at', 'archived_at', 'deleted_at', 'is_enabled',
+    'is_visible', 'status', 'settings', 'preferences', 'ui_config', 'source_details', 'share_settings',
+    'notification_settings', 'notifications_enabled', 'notes', 'quick_notes', 'source', 'is_shared', 'shared_with',
+    'team_id'
+]) AS name

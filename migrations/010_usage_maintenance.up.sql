@@ -11,3 +11,5 @@ CREATE TABLE public.usage_maintenance (
 ALTER TABLE public.usage_maintenance ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON public.usage_maintenance FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.usage_maintenance TO service_role;
+-- For a service_role that could not be given BYPASSRLS.
+CREATE POLICY usage_maintenance_service_role ON public.usage_maintenance FOR SELECT TO service_role USING (true);

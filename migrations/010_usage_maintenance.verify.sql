@@ -7,5 +7,6 @@ SELECT * FROM (VALUES
     ('constraint', 'usage_maintenance.usage_maintenance_pkey', 'PRIMARY KEY (task)'),
     ('grant', 'table usage_maintenance to service_role', 'select'),
     ('index', 'usage_maintenance_pkey', 'CREATE UNIQUE INDEX usage_maintenance_pkey ON public.usage_maintenance USING btree (task)'),
+    ('policy', 'usage_maintenance.usage_maintenance_service_role', 'select to service_role using true'),
     ('table', 'usage_maintenance', 'table, row-level security on, fillfactor=50')
 ) AS expected (kind, object, definition)

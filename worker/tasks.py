@@ -10,9 +10,8 @@ from celery import Task, shared_task
 from kombu.exceptions import OperationalError
 from pydantic_core import to_json
 
+from worker import maintenance
 from worker.errors import StreamUnavailableError, UsageError
-from worker.maintenance import manage_partitions as manage
-from worker.maintenance import perform
 from worker.stream import PACK_EVENTS, Pack
 
 if TYPE_CHECKING:
@@ -58,17 +57,28 @@ def track_many(self: Task, events: list[dict[str, Any]]) -> None:
     _append(self, events)
 
 
+@shared_task(name=maintenance.REFRESH, bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
+def refresh(self: Task) -> dict[str, Any]:
+    """Refresh the analytics where they are out of date."""
+    store = _resources(self).store
+    return maintenance.perform(store, maintenance.REFRESH, lambda: maintenance.refresh(store))
+
+
+@shared_task(name=maintenance.MANAGE_PARTITIONS, bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
+def manage_partitions(self: Task) -> dict[str, Any]:
+    """Make partitions ahead, drop those past their retention."""
+    resources = _resources(self)
+    return maintenance.perform(
+        resources.store,
+        maintenance.MANAGE_PARTITIONS,
+        lambda: maintenance.manage_partitions(resources.store, resources.settings),
+    )
+
+
 @shared_task(name="monitoring.heartbeat", bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
 def heartbeat(self: Task) -> None:
     """Leave a trace that beat sends and a worker executes."""
     _resources(self).stream.beat()
-
-
-@shared_task(name="maintenance.manage_partitions", bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
-def manage_partitions(self: Task) -> dict[str, Any]:
-    """Make partitions ahead, drop those past their retention."""
-    store, settings = _resources(self).store, _resources(self).settings
-    return perform(store, self.name, lambda: manage(store, settings))
 
 
 def _append(task: Task, events: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from celery.schedules import ParseException, crontab
 
+from worker import maintenance
 from worker.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ CRONTAB_FIELDS = 5
 
 # The periodic tasks, by the name of the variable that says when each is due.
 DUTIES = {
-    "USAGE_SCHEDULE_PARTITIONS": "maintenance.manage_partitions",
+    "USAGE_SCHEDULE_PARTITIONS": maintenance.MANAGE_PARTITIONS,
+    "USAGE_SCHEDULE_ANALYTICS": maintenance.REFRESH,
 }
 
 

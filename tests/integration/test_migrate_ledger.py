@@ -349,7 +349,7 @@ def test_a_platform_that_grants_everything_changes_nothing(empty_database: str, 
                has_table_privilege('service_role', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
           FROM pg_class AS c WHERE relispartition AND relkind = 'r'
     """
-    assert run(empty_database, partitions) == [(False, False, True, False)]
+    assert run(empty_database, partitions) == [(False, False, False, False)]
 
 
 def test_clients_never_wait_for_the_backfill(empty_database: str, tmp_path: Path, files: Path) -> None:

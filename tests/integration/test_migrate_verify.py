@@ -26,9 +26,10 @@ from worker.migrate import Runner
             "is text not null default 'paused'::text, expected text not null default 'active'::text",
         ),
         (
-            "DROP VIEW user_agents_with_details CASCADE; ALTER TABLE user_agents ALTER sort_order TYPE bigint",
+            "DROP VIEW user_agents_with_details CASCADE;"
+            " ALTER TABLE user_agents ALTER avg_response_time_ms TYPE bigint",
             "column",
-            "user_agents.sort_order",
+            "user_agents.avg_response_time_ms",
             "is bigint",
         ),
         ("ALTER TABLE user_agents ADD extra int", "column", "user_agents.extra", "unexpected: integer"),

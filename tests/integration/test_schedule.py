@@ -66,6 +66,7 @@ def test_two_beats_do_everything_once(bench: Bench, database: str, cli: Cli, tmp
     run(database, "SELECT public.usage_events_ensure_day(%s)", expired)
     cli.env |= {
         "USAGE_SCHEDULE_PARTITIONS": "1",
+        "USAGE_SCHEDULE_ANALYTICS": "1",
         "USAGE_FLUSH_INTERVAL": "0.2",
         "USAGE_PARTITIONS_AHEAD_DAYS": "20",
     }
@@ -83,6 +84,8 @@ def test_two_beats_do_everything_once(bench: Bench, database: str, cli: Cli, tmp
         runs = "SELECT finished_at FROM usage_maintenance WHERE task = %s"
         first = eventually(lambda: run(database, runs, MANAGE_PARTITIONS), 30)
         eventually(lambda: run(database, runs, MANAGE_PARTITIONS) != first, 30)
+        counted = "SELECT sum(usage_count) FROM user_agent_analytics"
+        eventually(lambda: run(database, counted) == [(500,)], 30)
     bench.check()
     lines = celery.lines()
     assert [line for line in lines if line["level"] not in ("debug", "info")] == []

@@ -37,6 +37,7 @@ UNION ALL
 SELECT 'view', name, name,
     CASE relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END
     || CASE WHEN 'security_invoker=true' = ANY (reloptions) THEN ', security_invoker' ELSE '' END
+    || CASE WHEN 'security_barrier=true' = ANY (reloptions) THEN ', security_barrier' ELSE '' END
     || ', query ' || md5(regexp_replace(pg_get_viewdef(oid), '\m[a-z_]+\.|\s', '', 'g'))
 FROM relations WHERE relkind IN ('v', 'm')
 

@@ -1,5 +1,6 @@
 """PostgreSQL: connections, and the statements of every use case, as named SQL files."""
 
+from worker.store.analytics import refresh_analytics
 from worker.store.batch import BatchTransaction, DeadLetter, Identity, Missing, batch_transaction
 from worker.store.books import Intake
 from worker.store.connection import Store
@@ -21,6 +22,7 @@ __all__ = [
     "make_partition",
     "partitions",
     "record_run",
+    "refresh_analytics",
     "sole_transaction",
     "today",
 ]

@@ -1,0 +1,70 @@
+"""Whatever keeps strangers out or lets others in is broken, one thing at a time: the table notices each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.access.matrix import every_cell, probe
+from tests.access.world import HERE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.access.matrix import Cell
+    from tests.access.world import Connection
+
+
+class Break(NamedTuple):
+    """A statement that breaks one thing of an object, and where that shows first."""
+
+    kind: str
+    statement: str
+    what: str
+    command: str
+    part: str
+
+
+def noticed(connection: Connection, broken: Break, cells: Sequence[Cell], sound: dict[Cell, str]) -> bool:
+    """Whether a cell differs from what it is in the sound database; where it is likeliest is asked first."""
+    group = attrgetter("command", "part", "row")
+    by_likelihood = sorted(
+        cells,
+        key=lambda it: (it.command != broken.command, it.part != broken.part, it.row != "live", group(it)),
+    )
+    groups = [list(members) for _, members in groupby(by_likelihood, group)]
+    with connection.transaction(force_rollback=True):
+        connection.execute(broken.statement.encode())
+        return any(probe(connection, members) != [sound[cell] for cell in members] for members in groups)
+
+
+@pytest.fixture(scope="module")
+def sound(populated: Connection) -> dict[Cell, str]:
+    """Every cell as it is where nothing is broken."""
+    cells = every_cell(populated)
+    return dict(zip(cells, probe(populated, cells), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"),
+    [
+        ("policies", 30),
+        ("row-level security", 12),
+        ("security_invoker", 4),
+        ("grants", 400),
+        ("column grants", 300),
+    ],
+)
+def test_the_table_notices(world: Connection, sound: dict[Cell, str], kind: str, least: int) -> None:
+    every_break = world.execute((HERE / "breaks.sql").read_bytes())
+    breaks = [broken for broken in map(Break._make, every_break) if broken.kind == kind]
+    assert len(breaks) >= least
+    of: dict[str, list[Cell]] = defaultdict(list)
+    for cell in sound:
+        of[cell.what.partition(" (")[0]].append(cell)
+    unnoticed = [it.statement for it in breaks if not noticed(world, it, of[it.what], sound)]
+    assert not unnoticed, "\n".join(unnoticed)

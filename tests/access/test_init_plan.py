@@ -1,0 +1,114 @@
+"""Policies ask who the user is once a statement, not once a row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+import pytest
+
+from tests.access.world import OWNER, ROLES, come
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.access.world import Connection
+
+ONCE = "( SELECT auth.uid() AS uid)"
+MANY = """
+INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, 50);
+INSERT INTO public.user_profiles (id) SELECT id FROM auth.users ON CONFLICT DO NOTHING;
+INSERT INTO public.agents (name, created_by) SELECT 'mine', %(owner)s FROM generate_series(1, 50);
+INSERT INTO public.user_agents (user_id, agent_id) SELECT u.id, a.id FROM auth.users AS u, public.agents AS a
+    ON CONFLICT DO NOTHING;
+INSERT INTO public.user_role_assignments (user_id, team_id) SELECT id, gen_random_uuid() FROM auth.users;
+"""
+
+
+class Policy(NamedTuple):
+    """A policy that asks for the user; `column` is one that the user may change."""
+
+    name: str
+    table: str
+    commands: list[str]
+    using: str
+    check: str
+    column: str
+
+
+@pytest.fixture
+def policies(world: Connection) -> list[Policy]:
+    with psycopg.ClientCursor(world) as cursor:
+        cursor.execute(MANY.encode(), {"owner": OWNER})
+    found = world.execute(
+        """
+        SELECT polname, sql_name,
+               CASE polcmd WHEN 'r' THEN '{select}' WHEN 'a' THEN '{insert}' WHEN 'w' THEN '{update}'
+                    WHEN 'd' THEN '{delete}' ELSE '{select,insert,update,delete}' END::text[],
+               coalesce(pg_get_expr(polqual, polrelid), ''), coalesce(pg_get_expr(polwithcheck, polrelid), ''),
+               (
+                   SELECT part FROM unnest(parts) AS part
+                    WHERE part <> ALL (key || users) AND has_column_privilege('authenticated', polrelid, part, 'UPDATE')
+                    LIMIT 1
+               )
+          FROM pg_policy JOIN objects ON objects.oid = polrelid
+         WHERE concat(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)) LIKE '%uid()%'
+         ORDER BY 2, 1
+        """
+    )
+    return [Policy(*row) for row in found]
+
+
+def evaluations(connection: Connection, policy: Policy, command: str) -> tuple[set[int], list[str]]:
+    """How often the plan's InitPlans that ask for the user ran, and the other nodes that ask."""
+    statements = {
+        "select": f"SELECT * FROM {policy.table}",
+        # What is checked of a new row is in no node of the plan: only the InitPlan shows.
+        "insert": f"INSERT INTO {policy.table} ({policy.column}) VALUES (DEFAULT)",
+        "update": f"UPDATE {policy.table} SET {policy.column} = {policy.column}",
+        "delete": f"DELETE FROM {policy.table}",
+    }
+    analyze = "" if command == "insert" else "ANALYZE, TIMING OFF, "
+    with connection.transaction(force_rollback=True):
+        come(connection, ROLES["owner"])
+        # An index would be asked once for the rows of one user, whatever the policy looks like.
+        connection.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off")
+        explain = f"EXPLAIN ({analyze}VERBOSE, FORMAT JSON) {statements[command]}"
+        row = connection.execute(explain.encode()).fetchone()
+    assert row
+    runs: set[int] = set()
+    others: list[str] = []
+    for node in _nodes(row[0][0]["Plan"]):
+        own = str({key: value for key, value in node.items() if key != "Plans"})
+        if "request.jwt.claim" in own or "auth.uid()" in own:
+            if node.get("Parent Relationship") == "InitPlan":
+                runs.add(node.get("Actual Loops", 1))
+            elif command != "insert":  # where it is the default of a column
+                others.append(own)
+    return runs, others
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
+
+
+def test_one_evaluation_a_statement(world: Connection, policies: list[Policy]) -> None:
+    assert len(policies) >= 12
+    for policy in policies:
+        assert "uid()" not in (policy.using + policy.check).replace(ONCE, ""), policy
+        for command in policy.commands:
+            runs, others = evaluations(world, policy, command)
+            assert max(runs) == 1, (policy, command)
+            assert others == [], (policy, command)
+
+
+def test_a_policy_that_asks_for_every_row_is_found(world: Connection, policies: list[Policy]) -> None:
+    for policy in policies:
+        changes = (("USING", policy.using), ("WITH CHECK", policy.check))
+        clauses = " ".join(f"{word} ({text.replace(ONCE, 'auth.uid()')})" for word, text in changes if text)
+        with world.transaction(force_rollback=True):
+            world.execute(f"ALTER POLICY {policy.name} ON {policy.table} {clauses}".encode())
+            runs, others = evaluations(world, policy, policy.commands[0])
+            assert others or not runs, policy

@@ -1,0 +1,45 @@
+"""The table where something else was granted or created; apart from the world, whose roles it would meet."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.access.matrix import differences, every_cell
+from tests.access.table import read_table
+from tests.access.world import populate
+from tests.integration.database import run
+from worker.migrate import Runner
+
+
+def test_a_platform_that_grants_everything_changes_nothing(empty_database: str) -> None:
+    """As Supabase does for what is created in public, before our first migration."""
+    for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+        everybody = "anon, authenticated, service_role"
+        run(empty_database, f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {kind} TO {everybody}")
+    Runner(empty_database).up()
+    with psycopg.connect(empty_database) as connection:
+        populate(connection)
+        assert differences(connection, read_table(), every_cell(connection)) == []
+        connection.rollback()
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        "TABLE public.newcomer AS SELECT 1 AS id",
+        "VIEW public.newcomer AS SELECT 1 AS id",
+        "MATERIALIZED VIEW public.newcomer AS SELECT 1 AS id",
+        "FUNCTION public.newcomer() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+        "SEQUENCE auth.newcomer",
+        "SCHEMA newcomer",
+    ],
+)
+def test_what_the_document_does_not_know_is_found(database: str, unknown: str) -> None:
+    run(database, f"CREATE {unknown}")
+    with psycopg.connect(database) as connection:
+        populate(connection)
+        cells = [cell for cell in every_cell(connection) if "newcomer" in cell.what]
+        found = differences(connection, read_table(), cells)
+        connection.rollback()
+    assert any("docs/access.md has no line" in line for line in found)

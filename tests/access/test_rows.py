@@ -1,0 +1,137 @@
+"""A row stays with its user and agent, its counters with what was counted; and the clients of 3.0.0 go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from tests.access.world import AGENT, MATE, OWNER, ROLES, ROW, STRANGER, come
+from worker.migrate import Runner
+from worker.store import Store
+
+if TYPE_CHECKING:
+    from tests.access.world import Connection
+
+FORBIDDEN = psycopg.errors.InsufficientPrivilege
+KEPT = psycopg.errors.RestrictViolation
+OTHER_AGENT = UUID(int=50)
+
+
+@pytest.fixture
+def shared(world: Connection) -> Connection:
+    world.execute("UPDATE public.user_agents SET is_shared = true")
+    world.execute("INSERT INTO public.agents (id, name) VALUES (%s, 'other')", [OTHER_AGENT])
+    return world
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE public.user_agents SET user_id = auth.uid()",
+        "UPDATE public.user_agents SET user_id = auth.uid() WHERE id = %(row)s",
+        "UPDATE public.user_agents SET shared_with = NULL WHERE id = %(row)s",
+        "DELETE FROM public.user_agents WHERE id = %(row)s",
+    ],
+)
+@pytest.mark.parametrize("taker", ["shared_with", "team_id", "stranger"])
+def test_nobody_takes_a_row_over(shared: Connection, taker: str, statement: str) -> None:
+    come(shared, ROLES[taker])
+    assert shared.execute(statement.encode(), {"row": ROW}).rowcount == 0
+
+
+@pytest.mark.parametrize("taker", ["shared_with", "stranger"])
+def test_nobody_takes_a_row_over_by_its_key(shared: Connection, taker: str) -> None:
+    """An upsert meets the owner's row, and may neither change it nor say what it holds."""
+    upserts = (
+        "INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)"
+        " ON CONFLICT (user_id, agent_id) DO UPDATE SET notes = 'mine'",
+        "INSERT INTO public.user_agents (id, user_id, agent_id) VALUES (%s, auth.uid(), %s)"
+        " ON CONFLICT (id) DO UPDATE SET user_id = auth.uid()",
+    )
+    come(shared, ROLES[taker])
+    for upsert, key in zip(upserts, (OWNER, ROW), strict=True):
+        with pytest.raises(FORBIDDEN, match="row-level security policy"), shared.transaction():
+            shared.execute(upsert.encode(), [key, AGENT])
+
+
+def test_the_owner_cannot_give_a_row_away(shared: Connection) -> None:
+    come(shared, ROLES["owner"])
+    for heir in (MATE, STRANGER):
+        with pytest.raises(FORBIDDEN, match="row-level security policy"), shared.transaction():
+            shared.execute("UPDATE public.user_agents SET user_id = %s", [heir])
+
+
+@pytest.mark.parametrize("role", ["owner", "service role"])
+@pytest.mark.parametrize("column", ["id", "agent_id"])
+def test_a_row_keeps_its_key(shared: Connection, role: str, column: str) -> None:
+    come(shared, ROLES[role])
+    with pytest.raises(KEPT, match="keeps its id, its user and its agent"):
+        shared.execute(f"UPDATE public.user_agents SET {column} = %s".encode(), [OTHER_AGENT])
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["usage_count", "total_cost_usd", "response_time_samples", "quality_score", "last_used_at", "last_conversation_id"],
+)
+def test_nobody_writes_counters(shared: Connection, column: str) -> None:
+    come(shared, ROLES["owner"])
+    with pytest.raises(FORBIDDEN, match="permission denied for table user_agents"), shared.transaction():
+        shared.execute(f"UPDATE public.user_agents SET {column} = DEFAULT, notes = 'x'".encode())
+    statement = f"INSERT INTO public.user_agents (user_id, agent_id, {column}) VALUES (%s, %s, DEFAULT)"
+    with pytest.raises(FORBIDDEN, match="permission denied for table user_agents"):
+        shared.execute(statement.encode(), [OWNER, OTHER_AGENT])
+
+
+def test_clients_of_3_0_0_go_on(database: str) -> None:
+    """The statements of an application that writes as its user, with the upsert as PostgREST makes it."""
+    with psycopg.connect(database) as connection:
+        connection.execute("INSERT INTO auth.users (id) VALUES (%s)", [OWNER])
+        connection.execute("INSERT INTO public.agents (id, name) VALUES (%s, 'a')", [AGENT])
+        connection.commit()
+        for statement in (
+            "INSERT INTO public.user_agents (user_id, agent_id, folder, tags) VALUES (%s, %s, 'work', '{a}')",
+            "INSERT INTO public.user_agents (user_id, agent_id, folder) VALUES (%s, %s, 'home')"
+            " ON CONFLICT (user_id, agent_id) DO UPDATE SET user_id = excluded.user_id,"
+            " agent_id = excluded.agent_id, folder = excluded.folder",
+            "UPDATE public.user_agents SET custom_name = 'M', updated_at = now() WHERE (user_id, agent_id) = (%s,%s)",
+            "UPDATE public.user_agents SET user_rating = 4, last_rating_at = now() WHERE (user_id, agent_id) = (%s,%s)",
+            "SELECT public.track_agent_usage(%s, %s, true, 10, 0.5, 100)",
+            "SELECT public.soft_delete_user_agent(%s, %s)",
+            "SELECT public.restore_user_agent(%s, %s)",
+            "SELECT public.soft_delete_user_agent(%s, %s)",
+            "SELECT public.add_user_agent(%s, %s, 'template', 'work')",
+        ):
+            come(connection, ROLES["owner"])
+            assert connection.execute(statement.encode(), [OWNER, AGENT]).rowcount == 1
+            connection.commit()
+        row = "SELECT folder, custom_name, user_rating, quality_score, usage_count, deleted_at FROM public.user_agents"
+        assert connection.execute(row.encode()).fetchall() == [("work", "M", 4, 4, 1, None)]
+        connection.commit()
+        check_balanced(database)
+        come(connection, ROLES["owner"])
+        connection.execute("DELETE FROM public.user_agents")
+        connection.execute("INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)", [OWNER, AGENT])
+        connection.commit()
+        assert connection.execute("SELECT usage_count FROM public.user_agents").fetchall() == [(0,)]
+    check_balanced(database)
+
+
+def test_the_way_down_gives_the_counters_back(database: str) -> None:
+    right = "SELECT has_column_privilege('authenticated', 'public.user_agents', 'usage_count', 'UPDATE')"
+    with psycopg.connect(database, autocommit=True) as connection:
+        assert connection.execute(right.encode()).fetchone() == (False,)
+        Runner(database).down("3.0.0")
+        assert connection.execute(right.encode()).fetchone() == (True,)
+        Runner(database).up()
+        assert connection.execute(right.encode()).fetchone() == (False,)
+
+
+def check_balanced(database: str) -> None:
+    store = Store(database)
+    try:
+        assert store.rows("unbalanced") == []
+    finally:
+        store.close()

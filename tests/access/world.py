@@ -1,0 +1,67 @@
+"""A database in which every relation holds a row of the owner, and the people and roles that come to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+OWNER, MATE, MEMBER, STRANGER = (UUID(int=number) for number in range(1, 5))
+AGENT, TEAM, ROW = (UUID(int=number) for number in range(5, 8))
+
+HERE = Path(__file__).parent
+
+
+class Role(NamedTuple):
+    """Who comes: the role of the session, the user that it speaks for, and to whom they would give the row away."""
+
+    role: str
+    user: UUID | None = None
+    heir: UUID = STRANGER
+
+    @property
+    def claims(self) -> str:
+        return json.dumps({"sub": str(self.user)}) if self.user else ""
+
+
+ROLES = {
+    "anyone else": Role("access_test_other"),
+    "anon": Role("anon"),
+    "owner": Role("authenticated", OWNER),
+    "shared_with": Role("authenticated", MATE, MATE),
+    "team_id": Role("authenticated", MEMBER, MEMBER),
+    "stranger": Role("authenticated", STRANGER, STRANGER),
+    "granted": Role("access_test_granted", STRANGER, STRANGER),
+    "service role": Role("access_test_service"),
+}
+
+# How the owner's row gets into its state.
+STATES = {
+    "live": "SELECT",
+    "deleted": "UPDATE public.user_agents SET deleted_at = now()",
+    "shared": "UPDATE public.user_agents SET is_shared = true",
+    "shared and deleted": "UPDATE public.user_agents SET is_shared = true, deleted_at = now()",
+    "editable": "UPDATE public.user_agent_shares SET permission = 'edit', expires_at = NULL",
+    "agent off": "UPDATE public.agents SET is_active = false",
+}
+
+
+def populate(connection: Connection) -> None:
+    """Bring the people, their rows and the roles; they live as long as the transaction of the connection."""
+    people = {"owner": OWNER, "mate": MATE, "member": MEMBER, "stranger": STRANGER}
+    with psycopg.ClientCursor(connection) as cursor:
+        cursor.execute((HERE / "world.sql").read_bytes(), {**people, "agent": AGENT, "team": TEAM, "row": ROW})
+    for script in ("objects", "probe"):
+        connection.execute((HERE / f"{script}.sql").read_bytes())
+
+
+def come(connection: Connection, role: Role) -> None:
+    """Be this role until the transaction, or the savepoint around, ends."""
+    connection.execute(
+        "SELECT set_config('role', %s, true), set_config('request.jwt.claims', %s, true)", [role.role, role.claims]
+    )

@@ -1,0 +1,44 @@
+-- A row of the owner in every relation, and the roles that a column of the table stands for. Whoever adds a relation
+-- adds its row here. Bound on the client's side: several statements in one go.
+INSERT INTO auth.users (id, email)
+VALUES (%(owner)s, 'owner'), (%(mate)s, 'mate'), (%(member)s, 'member'), (%(stranger)s, 'stranger');
+INSERT INTO public.user_profiles (id, display_name) VALUES (%(owner)s, 'owner');
+INSERT INTO public.agents (id, name, created_by) VALUES (%(agent)s, 'helper', %(owner)s);
+-- The one row that is not the owner's: without it nobody would be in the team.
+INSERT INTO public.user_role_assignments (user_id, team_id) VALUES (%(member)s, %(team)s);
+-- In all four views.
+INSERT INTO public.user_agents (id, user_id, agent_id, is_favorite, usage_count, last_used_at)
+VALUES (%(row)s, %(owner)s, %(agent)s, true, 1, now());
+-- A share that has ended gives nothing, and neither does what the columns say while is_shared is false.
+INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, expires_at)
+VALUES (%(row)s, %(mate)s, now() - interval '1 day');
+UPDATE public.user_agents SET shared_with = ARRAY[%(mate)s::uuid], team_id = %(team)s;
+INSERT INTO public.usage_daily (user_id, agent_id, day, usage_count) VALUES (%(owner)s, %(agent)s, '2026-01-31', 1);
+INSERT INTO public.user_agent_conversations (user_id, agent_id, conversation_id)
+VALUES (%(owner)s, %(agent)s, gen_random_uuid());
+-- One in every partition.
+INSERT INTO public.usage_events (
+    event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens, tokens, success
+)
+SELECT gen_random_uuid(), to_date(right(p.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC', 'usage', %(owner)s,
+       %(agent)s, 1, 0, 0, 0, true
+  FROM pg_inherits JOIN pg_class AS p ON p.oid = inhrelid
+ WHERE inhparent = 'public.usage_events'::regclass AND p.relkind = 'r';
+INSERT INTO public.user_agent_history (user_agent_id, user_id, agent_id, action, changes, created_at)
+SELECT %(row)s, %(owner)s, %(agent)s, 'update', '{}',
+       to_date(right(p.relname, 6), 'YYYYMM')::timestamp AT TIME ZONE 'UTC'
+  FROM pg_inherits JOIN pg_class AS p ON p.oid = inhrelid
+ WHERE inhparent = 'public.user_agent_history'::regclass AND p.relkind = 'r';
+INSERT INTO public.usage_maintenance (task, finished_at, seconds, report) VALUES ('test', now(), 1, '{}');
+INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
+INSERT INTO public.usage_intake (day, stream) VALUES ('2026-01-31', 'usage:events:{0}');
+INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, reason, payload)
+VALUES (gen_random_uuid(), 0, 'usage:events:{0}', '1-0', 'test', '{}');
+
+CREATE ROLE access_test_other;
+CREATE ROLE access_test_granted IN ROLE authenticated;
+GRANT ALL ON ALL TABLES IN SCHEMA public TO access_test_granted;
+GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO access_test_granted;
+GRANT ALL ON ALL FUNCTIONS IN SCHEMA public TO access_test_granted;
+-- What belongs to a role goes to its members, BYPASSRLS does not.
+CREATE ROLE access_test_service IN ROLE service_role;

@@ -1,0 +1,333 @@
+"""Analytics: the figures, who sees which, and that nobody waits while they are refreshed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from random import Random
+from threading import Barrier, Event
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.database import run
+from tests.integration.test_migrate_access import FORBIDDEN, acting
+from worker.errors import BusyError
+from worker.maintenance import REFRESH, perform, refresh
+from worker.migrate import Runner
+from worker.store import Store, sole_transaction
+from worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.conftest import Bench
+    from worker.resources import Resources
+
+FIGURES = (
+    "user_id, agent_id, usage_count, message_count, success_count, error_count, success_rate_percent,"
+    " total_tokens_used, total_cost_usd, avg_response_time_ms, last_used_at, usage_count_1d, total_tokens_used_1d,"
+    " total_cost_usd_1d, usage_count_7d, total_tokens_used_7d, total_cost_usd_7d, usage_count_30d,"
+    " total_tokens_used_30d, total_cost_usd_30d, success_rate_percent_30d, avg_response_time_ms_30d, user_rank,"
+    " agent_rank"
+)
+# Says the same as the view in other words: from single events, and ranks by counting who is ahead.
+LEDGER = """
+    WITH today AS (
+        SELECT (refreshed_at AT TIME ZONE 'UTC')::date AS day FROM user_agent_analytics_state
+    ), live AS (
+        SELECT p.user_id, p.agent_id, e.occurred_at, e.success, e.messages, e.tokens, coalesce(e.cost_usd, 0) AS cost,
+               e.response_time_ms AS ms, today.day - (e.occurred_at AT TIME ZONE 'UTC')::date AS days_ago
+          FROM user_agents p CROSS JOIN today LEFT JOIN usage_events e
+            ON e.user_id = p.user_id AND e.agent_id = p.agent_id AND e.type = 'usage'
+         WHERE p.deleted_at IS NULL
+    ), pairs AS (
+        SELECT user_id, agent_id, count(occurred_at) AS uses, coalesce(sum(messages), 0) AS messages,
+               count(*) FILTER (WHERE success) AS good, count(*) FILTER (WHERE NOT success) AS bad,
+               round(100 * avg(success::int), 2) AS rate, coalesce(sum(tokens), 0) AS tokens,
+               coalesce(sum(cost), 0) AS cost, round(avg(ms)) AS ms, max(occurred_at) AS newest
+          FROM live GROUP BY user_id, agent_id
+    ), agents AS (
+        SELECT agent_id, sum(uses) AS uses FROM pairs GROUP BY agent_id
+    )
+    SELECT p.*, w1.uses, w1.tokens, w1.cost, w7.uses, w7.tokens, w7.cost, w30.uses, w30.tokens, w30.cost, w30.rate,
+           w30.ms, 1 + (SELECT count(*) FROM pairs o WHERE o.user_id = p.user_id AND o.uses > p.uses),
+           1 + (SELECT count(*) FROM agents o WHERE o.uses > a.uses)
+      FROM pairs p JOIN agents a ON a.agent_id = p.agent_id
+"""
+WINDOW = """
+     CROSS JOIN LATERAL (
+        SELECT count(*) AS uses, coalesce(sum(tokens), 0) AS tokens, coalesce(sum(cost), 0) AS cost,
+               round(100 * avg(success::int), 2) AS rate, round(avg(ms)) AS ms
+          FROM live l WHERE l.user_id = p.user_id AND l.agent_id = p.agent_id AND days_ago < {days}
+     ) w{days}
+"""
+LEDGER += "".join(WINDOW.format(days=days) for days in (1, 7, 30)) + " ORDER BY 1, 2"
+
+
+def figures(url: str) -> list[tuple[Any, ...]]:
+    return run(url, f"SELECT {FIGURES} FROM user_agent_analytics ORDER BY 1, 2")
+
+
+def event(user: UUID, agent: UUID, **fields: Any) -> dict[str, Any]:
+    return {"event_id": uuid4(), "occurred_at": datetime.now(UTC), "user_id": user, "agent_id": agent, **fields}
+
+
+def traffic(bench: Bench, count: int) -> list[dict[str, Any]]:
+    """Events of five weeks, most of them near the windows' edges, on few pairs, so that ranks are tied."""
+    random = Random(5)
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    events = []
+    for _ in range(count):
+        edge = midnight - timedelta(days=random.choice((0, 1, 6, 7, 29, 30, 33)))
+        when = min(
+            edge + random.choice((timedelta(), -timedelta(microseconds=1), timedelta(hours=5))), datetime.now(UTC)
+        )
+        fields: dict[str, Any] = {
+            "messages": random.randrange(4),
+            "tokens": random.randrange(1000),
+            "cost_usd": random.choice((None, Decimal(random.randrange(1000)) / 10**10)),
+            "response_time_ms": random.choice((None, random.randrange(2000))),
+            "success": random.random() < 0.7,
+        }
+        if random.random() < 0.1:
+            fields = {"type": "rating", "rating": Decimal(4)}
+        pair = random.choice(bench.users[:12]), random.choice(bench.agents[:4])
+        events.append(event(*pair, occurred_at=when, **fields))
+    return events
+
+
+def settle(bench: Bench) -> None:
+    """Until nothing that was done before is news to the statistics."""
+    eventually(lambda: not refresh(bench.resources.store).refreshed, 30)
+
+
+def test_figures_windows_and_ranks_are_those_of_the_ledger(bench: Bench, database: str) -> None:
+    bench.publish(*traffic(bench, 600))
+    bench.flush()
+    run(database, "INSERT INTO user_agents (user_id, agent_id) VALUES (%s, %s)", bench.users[-1], bench.agents[-1])
+    run(database, "UPDATE user_agents SET deleted_at = now() WHERE user_id = %s", bench.users[0])
+    assert refresh(bench.resources.store).refreshed
+    found = figures(database)
+    assert found == run(database, LEDGER)
+    assert 30 < len(found) == run(database, "SELECT count(*) FROM user_agents WHERE deleted_at IS NULL")[0][0]
+    # There are ties, different windows and unknown latencies, or the comparison would prove little.
+    assert len({(row[0], row[-2]) for row in found}) < len(found)
+    assert sum(row[11] for row in found) < sum(row[14] for row in found) < sum(row[17] for row in found)
+    assert sum(row[17] for row in found) < sum(row[2] for row in found)
+
+
+def test_a_pair_that_was_soft_deleted_goes_and_comes_back(bench: Bench, database: str) -> None:
+    (user, other), (agent, second) = bench.users[:2], bench.agents[:2]
+    bench.publish(
+        *(event(user, agent) for _ in range(3)), *(event(other, second) for _ in range(2)), event(user, second)
+    )
+    bench.flush()
+    lines = (
+        "SELECT agent_id, usage_count, user_rank, agent_rank FROM user_agent_analytics WHERE user_id = %s ORDER BY 3"
+    )
+    refresh(bench.resources.store)
+    assert run(database, lines, user) == [(agent, 3, 1, 1), (second, 1, 2, 1)]
+    for deleted, expected in (("now()", [(second, 1, 1, 1)]), ("NULL", [(agent, 3, 1, 1), (second, 1, 2, 1)])):
+        run(
+            database, f"UPDATE user_agents SET deleted_at = {deleted} WHERE (user_id, agent_id) = (%s, %s)", user, agent
+        )
+        eventually(lambda: refresh(bench.resources.store).refreshed, 30)
+        assert run(database, lines, user) == expected
+
+
+def test_it_is_refreshed_when_something_was_counted_or_a_day_began(bench: Bench, database: str) -> None:
+    store = bench.resources.store
+    assert refresh(store).refreshed
+    settle(bench)
+    before = refresh(store)
+    bench.publish(event(bench.users[0], bench.agents[0]))
+    assert not refresh(store).refreshed
+    bench.flush()
+    after = refresh(store)
+    assert (after.refreshed, after.refreshed_at > before.refreshed_at) == (True, True)
+    settle(bench)
+    # By the old door, which keeps no books.
+    run(database, "SELECT track_agent_usage(%s, %s)", bench.users[0], bench.agents[0])
+    eventually(lambda: refresh(store).refreshed, 30)
+    assert run(database, "SELECT usage_count, usage_count_1d FROM user_agent_analytics") == [(2, 2)]
+    settle(bench)
+    run(database, "UPDATE user_agent_analytics_state SET mark = regexp_replace(mark, '^\\S+', '2026-01-01')")
+    assert refresh(store).refreshed
+    assert not refresh(store).refreshed
+
+
+def test_a_restored_schema_without_figures_is_filled(bench: Bench, database: str) -> None:
+    bench.publish(event(bench.users[0], bench.agents[0]))
+    bench.flush()
+    run(database, "REFRESH MATERIALIZED VIEW user_agent_analytics WITH NO DATA; DELETE FROM user_agent_analytics_state")
+    assert refresh(bench.resources.store).refreshed
+    assert figures(database) == run(database, LEDGER)
+    assert len(run(database, "SELECT refreshed_at FROM user_agent_analytics_state")) == 1
+
+
+def test_nobody_waits_for_a_refresh(bench: Bench, database: str) -> None:
+    """Who reads sees the figures before it, who counts goes on, and a second one leaves it to the first."""
+    user, agent = bench.users[0], bench.agents[0]
+    bench.publish(event(user, agent))
+    bench.flush()
+    refresh(bench.resources.store)
+    bench.publish(event(user, agent))
+    bench.flush()
+    own = "SELECT usage_count, refreshed_at FROM user_agent_analytics_own"
+    with Store(database) as another, acting(database, "authenticated", user) as reader:
+        reader.execute("SET statement_timeout = '5s'")
+        before = reader.execute(own).fetchall()
+        with sole_transaction(another, REFRESH) as refreshing:
+            refreshing.execute(query("analytics_refresh"))
+            assert reader.execute(own).fetchall() == before
+            bench.publish(event(user, agent))
+            assert bench.flush().applied == 1
+            assert perform(bench.resources.store, REFRESH, lambda: refresh(bench.resources.store)) == {"busy": True}
+        assert [row[0] for row in before] == [1]
+        assert [row[0] for row in reader.execute(own).fetchall()] == [2]
+    bench.check()
+
+
+def test_readers_refreshes_and_ingest_at_once(
+    bench: Bench, database: str, make_resources: Callable[..., Resources]
+) -> None:
+    over, seen = Event(), [0]
+    lines = "SELECT coalesce(sum(usage_count), 0)::int, bool_and(usage_count = success_count + error_count)"
+
+    def read() -> None:
+        with psycopg.connect(database, autocommit=True) as connection:
+            while not over.is_set():
+                uses, whole = connection.execute(f"{lines} FROM user_agent_analytics".encode()).fetchall()[0]
+                assert whole in (True, None)
+                assert uses >= seen[-1]
+                seen.append(uses)
+
+    def keep_fresh() -> int:
+        store, refreshed = make_resources().store, 0
+        while not over.is_set():
+            refreshed += bool(perform(store, REFRESH, lambda: refresh(store)).get("refreshed"))
+        return refreshed
+
+    with ThreadPoolExecutor() as pool:
+        reading, *fresheners = pool.submit(read), pool.submit(keep_fresh), pool.submit(keep_fresh)
+        try:
+            for _ in range(10):
+                bench.publish(*traffic(bench, 100))
+                bench.flush()
+        finally:
+            over.set()
+        reading.result(30)
+        assert sum(freshener.result(30) for freshener in fresheners) > 3
+    assert len(set(seen)) > 3
+    settle(bench)
+    assert figures(database) == run(database, LEDGER)
+    bench.check()
+
+
+def test_one_that_somebody_runs_by_hand_is_not_waited_for(bench: Bench, database: str) -> None:
+    with psycopg.connect(database) as by_hand:
+        by_hand.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY user_agent_analytics")
+        with pytest.raises(BusyError):
+            refresh(bench.resources.store)
+    assert refresh(bench.resources.store).refreshed
+
+
+def test_what_gives_way_soon_is_waited_for(bench: Bench, database: str) -> None:
+    """Autovacuum, when it was waited for a second; here it is a session that is told so."""
+    waiting = """
+        SELECT 1 FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock' AND clock_timestamp() > query_start + '1.5 s'
+    """
+    with psycopg.connect(database) as vacuum, ThreadPoolExecutor() as pool:
+        # A lock as strong as VACUUM's.
+        vacuum.execute("ALTER MATERIALIZED VIEW user_agent_analytics SET (autovacuum_enabled = on)")
+        refreshing = pool.submit(refresh, bench.resources.store)
+        eventually(lambda: run(database, waiting))
+        vacuum.commit()
+        assert refreshing.result(30).refreshed
+
+
+def test_of_many_at_once_one_refreshes(bench: Bench, database: str) -> None:
+    bench.publish(*traffic(bench, 200))
+    bench.flush()
+    refresh(bench.resources.store)
+    settle(bench)
+    run(database, "UPDATE user_agent_analytics_state SET mark = ''")
+    together = Barrier(6)
+
+    def attempt() -> bool:
+        with Store(database) as store:
+            store.ping()
+            together.wait(30)
+            return bool(perform(store, REFRESH, lambda: refresh(store)).get("refreshed"))
+
+    with ThreadPoolExecutor(together.parties) as pool:
+        attempts = [pool.submit(attempt) for _ in range(together.parties)]
+        assert sum(future.result(60) for future in attempts) == 1
+
+
+def test_everybody_sees_his_own_lines_only(bench: Bench, database: str) -> None:
+    bench.publish(*traffic(bench, 200))
+    bench.flush()
+    refresh(bench.resources.store)
+    lines = "SELECT user_id, usage_count, user_rank, agent_rank FROM {} ORDER BY user_id, agent_id"
+    sees, all_lines = lines.format("user_agent_analytics_own"), run(database, lines.format("user_agent_analytics"))
+    for user in (bench.users[0], bench.users[1], bench.users[-1]):
+        with acting(database, "authenticated", user) as session:
+            assert session.execute(sees.encode()).fetchall() == [line for line in all_lines if line[0] == user]
+            for relation in ("user_agent_analytics", "user_agent_analytics_state"):
+                with pytest.raises(FORBIDDEN):
+                    session.execute(f"SELECT FROM {relation}".encode())
+            with pytest.raises(psycopg.Error):
+                session.execute("DELETE FROM user_agent_analytics_own")
+    with acting(database, "authenticated") as nobody:
+        assert nobody.execute(sees.encode()).fetchall() == []
+    for relation in ("user_agent_analytics", "user_agent_analytics_own", "user_agent_analytics_state"):
+        with acting(database, "anon") as outsider, pytest.raises(FORBIDDEN):
+            outsider.execute(f"SELECT FROM {relation}".encode())
+    with acting(database, "service_role") as service:
+        assert service.execute(lines.format("user_agent_analytics").encode()).fetchall() == all_lines
+
+
+def test_a_condition_that_talks_hears_of_no_other_line(bench: Bench, database: str) -> None:
+    bench.publish(*traffic(bench, 200))
+    bench.flush()
+    refresh(bench.resources.store)
+    user = bench.users[0]
+
+    def overheard() -> set[str]:
+        heard: set[str] = set()
+        with acting(database, "authenticated", user) as session:
+            session.add_notice_handler(lambda notice: heard.add(str(notice.message_primary)))
+            session.execute(
+                "CREATE FUNCTION pg_temp.tell(uuid) RETURNS boolean COST 0.0001 LANGUAGE plpgsql"
+                " AS $$ BEGIN RAISE NOTICE '%', $1; RETURN true; END $$"
+            )
+            # However the planner would like to read.
+            session.execute("SET enable_indexscan = off; SET enable_bitmapscan = off")
+            session.execute("SELECT FROM user_agent_analytics_own WHERE pg_temp.tell(user_id)")
+        return heard
+
+    assert overheard() == {str(user)}
+    run(database, "ALTER VIEW user_agent_analytics_own SET (security_barrier = false)")
+    assert len(overheard()) > 5  # so the barrier it is
+
+
+def test_down_and_up_bring_the_figures_back(bench: Bench, database: str) -> None:
+    bench.publish(*(event(user, bench.agents[0]) for user in bench.users))
+    bench.flush()
+    runner = Runner(database)
+    runner.down("3.0.0")
+    assert run(database, "SELECT to_regclass('user_agent_analytics')") == [(None,)]
+    runner.up()
+    assert runner.verify() == []
+    # There before the first refresh; what was used before 4.0.0 has no days.
+    lines = "SELECT count(*), sum(usage_count)::int, sum(usage_count_30d)::int FROM user_agent_analytics"
+    assert run(database, lines) == [(len(bench.users), len(bench.users), 0)]
+    refresh(bench.resources.store)
+    assert run(database, lines) == [(len(bench.users), len(bench.users), 0)]

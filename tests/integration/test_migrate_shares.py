@@ -1,0 +1,245 @@
+"""The step that brings shares: takes over what the columns say while clients of 3.0.0 go on, and finds its way back."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.database import run, schema
+from tests.integration.people import People, acting, add_people
+from worker.errors import MigrationError
+from worker.migrate import Runner, discover
+from worker.migrate.files import split_statements
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHARES = next(migration for migration in discover() if migration.name == "user_agent_shares")
+TARGETS = """
+    SELECT user_agent_id, shared_with_user, shared_with_team, permission, expires_at IS NOT NULL
+      FROM public.user_agent_shares ORDER BY 1, 2, 3
+"""
+# What the columns of 3.0.0 grant, row for row.
+GRANTED = """
+    SELECT * FROM (
+        SELECT id, unnest(shared_with), NULL::uuid FROM public.user_agents WHERE is_shared
+        UNION SELECT id, NULL, team_id FROM public.user_agents WHERE is_shared
+    ) AS granted (id, user_id, team_id) WHERE num_nonnulls(user_id, team_id) = 1
+"""
+SHARED = "SELECT user_agent_id, shared_with_user, shared_with_team FROM public.user_agent_shares"
+COLUMNS = "SELECT is_shared, shared_with, team_id FROM public.user_agents WHERE id = %s"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """The migrations up to the shares, which a test may change."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(SHARES.up.parent, folder)
+    for migration in discover(folder):
+        if migration.number > SHARES.number:
+            migration.up.unlink()
+    return folder
+
+
+@pytest.fixture
+def runner(empty_database: str, files: Path) -> Runner:
+    """Of a database at 3.0.0."""
+    runner = Runner(empty_database, files)
+    runner.up("3.0.0")
+    return runner
+
+
+def seed(url: str, rows: int) -> None:
+    """Rows of every kind: shared with some, with a team, with both, with nobody, or not, though they name some."""
+    run(
+        url,
+        f"""
+        WITH a AS (INSERT INTO public.agents (name) VALUES ('a') RETURNING id),
+            u AS (INSERT INTO auth.users (email) SELECT 'u' FROM generate_series(1, {rows}) RETURNING id)
+        INSERT INTO public.user_agents (user_id, agent_id, is_shared, shared_with, team_id)
+        SELECT u.id, a.id, n % 3 > 0,
+            CASE n % 5 WHEN 0 THEN NULL WHEN 1 THEN '{{}}' WHEN 2 THEN ARRAY[u.id, NULL, u.id] ELSE ARRAY[
+                gen_random_uuid(), u.id] END,
+            CASE WHEN n % 2 = 0 THEN gen_random_uuid() END
+          FROM (SELECT id, row_number() OVER () AS n FROM u) AS u, a
+        """,
+    )
+
+
+def check_in_step(url: str) -> None:
+    assert set(run(url, SHARED)) == set(run(url, GRANTED))
+
+
+def test_takes_over_what_the_columns_say(empty_database: str, runner: Runner) -> None:
+    seed(empty_database, 1300)
+    columns = "SELECT id, is_shared, shared_with, team_id, updated_at FROM public.user_agents ORDER BY id"
+    before = run(empty_database, columns)
+    runner.up()
+    check_in_step(empty_database)
+    assert len(run(empty_database, SHARED)) > 1000
+    kinds = "SELECT DISTINCT permission, expires_at, created_by = owner_id FROM public.user_agent_shares"
+    assert run(empty_database, kinds) == [("view", None, True)]
+    assert run(empty_database, columns) == before
+    # Nobody shared anything by this.
+    assert run(empty_database, "SELECT FROM public.user_agent_history") == []
+    assert runner.verify() == []
+    runner.down("3.0.0")
+    assert run(empty_database, columns) == before
+    runner.up()
+    check_in_step(empty_database)
+
+
+def test_follows_clients_that_go_on_meanwhile(empty_database: str, runner: Runner) -> None:
+    seed(empty_database, 3000)
+    ids = [row[0] for row in run(empty_database, "SELECT id FROM public.user_agents LIMIT 600")]
+    over = threading.Event()
+
+    def client(number: int) -> int:
+        chosen, writes = random.Random(number), 0
+        with psycopg.connect(empty_database, autocommit=True) as connection:
+            while not over.is_set():
+                connection.execute(
+                    "UPDATE public.user_agents SET is_shared = %s, shared_with = %s, team_id = %s WHERE id = %s",
+                    [
+                        chosen.random() < 0.7,
+                        [uuid.UUID(int=chosen.randrange(4)) for _ in range(chosen.randrange(4))],
+                        chosen.choice([None, uuid.UUID(int=chosen.randrange(4))]),
+                        chosen.choice(ids),
+                    ],
+                )
+                writes += 1
+        return writes
+
+    with ThreadPoolExecutor(3) as pool:
+        clients = [pool.submit(client, number) for number in range(3)]
+        try:
+            runner.up()
+        finally:
+            over.set()
+        assert all(client.result() for client in clients)
+    check_in_step(empty_database)
+
+
+def test_a_row_held_by_a_client_stops_nobody_else(empty_database: str, runner: Runner, files: Path) -> None:
+    seed(empty_database, 1200)
+    held = run(empty_database, "SELECT id FROM public.user_agents WHERE is_shared AND team_id IS NOT NULL LIMIT 1")[0][
+        0
+    ]
+    file = files / SHARES.up.name
+    text = file.read_text()
+    assert text.count("DO $take$") == 1
+    file.write_text(text.replace("DO $take$", "SELECT pg_advisory_xact_lock(1);\nDO $take$"))
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND NOT granted"
+    with ThreadPoolExecutor(1) as pool:
+        with psycopg.connect(empty_database, autocommit=True) as holder:
+            holder.execute("SELECT pg_advisory_lock(1)")
+            migrating = pool.submit(Runner(empty_database, files).up)
+            eventually(lambda: run(empty_database, waiting))
+            with holder.transaction():
+                holder.execute("UPDATE public.user_agents SET shared_with = NULL, team_id = NULL WHERE id = %s", [held])
+                holder.execute("SELECT pg_advisory_unlock(1)")
+                others = f"SELECT count(*) FROM ({GRANTED}) AS granted WHERE id <> '{held}'"
+                expected = run(empty_database, others)[0][0]
+                eventually(lambda: len(run(empty_database, SHARED)) == expected)
+                with psycopg.connect(empty_database, options="-c lock_timeout=1s") as client:
+                    client.execute("UPDATE public.user_agents SET notes = 'free' WHERE id <> %s", [held])
+        migrating.result(30)
+    check_in_step(empty_database)
+
+
+def test_goes_on_from_wherever_it_stopped(empty_database: str, runner: Runner, files: Path) -> None:
+    seed(empty_database, 30)
+    at_3 = schema(empty_database)
+    runner.up()
+    at_4 = schema(empty_database)
+    runner.down("3.0.0")
+    assert schema(empty_database) == at_3
+    file = files / SHARES.up.name
+    text = file.read_text()
+    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("--"))
+    statements = split_statements(text)
+    for stop in range(1, len(statements) + 1, 2):
+        file.write_text(header + ";\n".join([*statements[:stop], "SELECT 1 / 0", *statements[stop:]]) + ";\n")
+        with pytest.raises(MigrationError, match="division by zero"):
+            Runner(empty_database, files).up()
+        file.write_text(text)
+        if stop % 4 == 1:
+            runner.down("3.0.0")
+            assert schema(empty_database) == at_3
+        runner.up()
+        assert schema(empty_database) == at_4
+        check_in_step(empty_database)
+        runner.down("3.0.0")
+
+
+@pytest.mark.parametrize("version", ["3.0.0", "2.0.0"])
+def test_the_way_down_and_up_keeps_shares(empty_database: str, runner: Runner, version: str) -> None:
+    people = add_people(empty_database)
+    runner.up()
+    run(
+        empty_database,
+        """
+        UPDATE public.user_agent_shares SET permission = 'edit' WHERE shared_with_user IS NOT NULL;
+        INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, shared_with_team, permission, expires_at)
+        SELECT id, NULL, gen_random_uuid(), 'use', NULL FROM public.user_agents
+        """,
+    )
+    limited = "INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, expires_at) VALUES (%s, %s, %s)"
+    run(empty_database, limited, people.row, people.dan, "infinity")
+    before = run(empty_database, TARGETS)
+    assert len(before) == 4
+    columns = run(empty_database, COLUMNS, people.row)
+    assert columns == [(True, [people.bob, people.dan], people.team)]
+    runner.down(version)
+    if version == "3.0.0":
+        # It would never end what Dan was given for a time.
+        assert run(empty_database, COLUMNS, people.row) == [(True, [people.bob], people.team)]
+    runner.up()
+    assert run(empty_database, TARGETS) == before
+    assert run(empty_database, COLUMNS, people.row) == columns
+    assert runner.verify() == []
+    assert run(empty_database, "SELECT relname FROM pg_class WHERE relname LIKE '%kept%'") == []
+
+
+def test_what_3_0_0_ended_stays_ended(empty_database: str, runner: Runner) -> None:
+    people = add_people(empty_database)
+    runner.up()
+    give = "INSERT INTO public.user_agent_shares (user_agent_id, shared_with_team) VALUES (%s, gen_random_uuid())"
+    run(empty_database, give, people.row)
+    runner.down("3.0.0")
+    with acting(empty_database, "authenticated", people.ann) as session:
+        session.execute("UPDATE public.user_agents SET team_id = NULL, shared_with = %s", [[people.bob, people.dan]])
+    runner.up()
+    assert [row[1:] for row in run(empty_database, TARGETS)] == [
+        (user, None, "view", False) for user in sorted([people.bob, people.dan])
+    ]
+    runner.down("3.0.0")
+    with acting(empty_database, "authenticated", people.ann) as session:
+        session.execute("DELETE FROM public.user_agents")
+    runner.up()
+    assert run(empty_database, TARGETS) == []
+
+
+def test_shares_of_3_0_0_are_as_they_were(empty_database: str, runner: Runner) -> None:
+    people: People = add_people(empty_database)
+
+    def seen() -> list[int]:
+        found = []
+        for user in (people.ann, people.bob, people.cid, people.dan):
+            with acting(empty_database, "authenticated", user) as session:
+                found.append(len(session.execute("SELECT FROM public.user_agents").fetchall()))
+        return found
+
+    assert seen() == [1, 1, 1, 0]
+    runner.up()
+    assert seen() == [1, 1, 1, 0]
+    runner.down("3.0.0")
+    assert seen() == [1, 1, 1, 0]

@@ -1,0 +1,100 @@
+"""The refresh of the analytics as its users start it: by command and by Celery."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from celery import Celery
+
+from tests.helpers import eventually
+from tests.integration.commands import PROGRAM, Cli, send
+from tests.integration.database import run
+from worker.app import broker_url
+from worker.maintenance import REFRESH
+from worker.store import Store, last_runs, sole_transaction
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+USES = "SELECT coalesce(sum(usage_count), 0)::int FROM user_agent_analytics"
+ACTIVE = """
+    SELECT pid FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND query LIKE '%REFRESH MAT%'
+"""
+
+
+@pytest.fixture
+def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
+    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_UNKNOWN="create")
+
+
+def test_the_command_refreshes_what_is_out_of_date(cli: Cli, database: str, redis_url: str) -> None:
+    send(redis_url, 3)
+    cli.drained()
+    done = cli.run("refresh", "--json")
+    figures = json.loads(done.stdout)
+    assert (done.returncode, figures["refreshed"]) == (0, True)
+    assert run(database, USES) == [(3,)]
+    with Store(database) as store:
+        assert last_runs(store)[REFRESH].report == {key: figures[key] for key in ("refreshed", "refreshed_at")}
+        # Statistics may be late with what drain did.
+        eventually(lambda: cli.run("refresh").stdout.startswith("nothing has changed since"), 30)
+        assert not last_runs(store)[REFRESH].report["refreshed"]
+        run(database, "UPDATE user_agent_analytics_state SET mark = ''")
+        assert cli.run("refresh").stdout.startswith("analytics refreshed in ")
+        with sole_transaction(store, REFRESH):
+            busy = cli.run("refresh")
+    assert (busy.returncode, busy.stdout) == (0, "another process is refreshing the analytics\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_refresh_in_the_database(cli: Cli, database: str, number: signal.Signals) -> None:
+    """The view is replaced by one that takes a minute, which a refresh that was only abandoned would go on with."""
+    run(
+        database,
+        """
+        DROP VIEW user_agent_analytics_own;
+        DROP MATERIALIZED VIEW user_agent_analytics;
+        CREATE TABLE pace AS SELECT 0 AS seconds;
+        CREATE MATERIALIZED VIEW user_agent_analytics AS SELECT seconds, pg_sleep(seconds)::text FROM pace;
+        CREATE UNIQUE INDEX ON user_agent_analytics (seconds);
+        UPDATE pace SET seconds = 60
+        """,
+    )
+    state = run(database, "SELECT * FROM user_agent_analytics_state")
+    with subprocess.Popen([PROGRAM, "refresh"], cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE) as process:
+        try:
+            eventually(lambda: run(database, ACTIVE))
+            process.send_signal(number)
+            assert process.wait(10) == 130
+            assert process.stdout
+            assert process.stdout.read() == b""
+        finally:
+            process.kill()
+    eventually(lambda: not run(database, ACTIVE))
+    assert run(database, "SELECT * FROM user_agent_analytics_state") == state
+    run(database, "UPDATE pace SET seconds = 1")
+    assert cli.run("refresh").stdout.startswith("analytics refreshed in 1.")
+
+
+def test_celery_refreshes(cli: Cli, database: str, redis_url: str) -> None:
+    send(redis_url, 3)
+    cli.drained()
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "--quiet", "worker", "--pool", "solo"]
+    with (
+        Store(database) as store,
+        Celery(broker=broker_url(redis_url)) as sender,
+        subprocess.Popen(command, cwd=cli.folder, env=cli.env, stderr=subprocess.DEVNULL) as worker,
+    ):
+        try:
+            sender.send_task(REFRESH)
+            eventually(lambda: run(database, USES) == [(3,)], 20)
+            runs = eventually(lambda: last_runs(store))
+        finally:
+            worker.kill()
+    assert runs[REFRESH].report["refreshed"]
