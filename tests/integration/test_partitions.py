@@ -79,11 +79,10 @@ def test_what_is_made_is_closed_to_everybody(database: str, store: Store) -> Non
     rights = """
         SELECT DISTINCT relrowsecurity, has_table_privilege('anon', oid, 'SELECT, INSERT, UPDATE, DELETE'),
                has_table_privilege('authenticated', oid, 'SELECT, INSERT, UPDATE, DELETE'),
-               has_table_privilege('service_role', oid, 'SELECT'),
-               has_table_privilege('service_role', oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+               has_table_privilege('service_role', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
           FROM pg_class WHERE relname::text = ANY (%s)
     """
-    assert run(database, rights, made) == [(True, False, False, True, False)]
+    assert run(database, rights, made) == [(True, False, False, False)]
 
 
 def test_what_somebody_detached_to_keep_is_kept(database: str, store: Store) -> None:

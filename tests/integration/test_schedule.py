@@ -151,7 +151,7 @@ def test_the_command_shows_the_timetable_and_the_last_runs(cli: Cli) -> None:
     assert duty["figures"]["ahead_days"]["usage_events"] == 7
     rows = [line.split("\t") for line in cli.run("schedule").stdout.splitlines()]
     assert {len(row) for row in rows} == {7}
-    assert rows[-1][:3] == ["partitions", MANAGE_PARTITIONS, "30 3 * * *"]
+    assert ["partitions", MANAGE_PARTITIONS, "30 3 * * *"] in [row[:3] for row in rows]
 
 
 def test_the_command_needs_no_database(cli: Cli) -> None:
