@@ -4,7 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench soak clean
+# The oldest PostgreSQL that the system has; the embedded one is the newest.
+SYSTEM_POSTGRES := $(patsubst %/postgres,%,$(firstword $(sort $(wildcard /usr/lib/postgresql/*/bin/postgres))))
+# What depends most on the version: the schema, its doors, the ingest.
+ON_SYSTEM_POSTGRES := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_hot.py \
+	tests/integration/test_ingest.py
+
+.PHONY: demo test test-system lint bench soak clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml
@@ -24,6 +30,14 @@ lint: $(STAMP)
 
 test: lint  ## every check that CI runs
 	$(BIN)/pytest
+	$(MAKE) --no-print-directory test-system
+
+test-system: $(STAMP)  ## the schema on the system's PostgreSQL, too
+ifneq ($(SYSTEM_POSTGRES),)
+	$(BIN)/pytest -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) $(ON_SYSTEM_POSTGRES)
+else
+	@echo "NOT RUN on the system's PostgreSQL: there is none in /usr/lib/postgresql (Debian: apt-get install postgresql)"
+endif
 
 bench: $(STAMP)  ## the ceiling, the usual way and the product, side by side
 	$(BIN)/usage-worker bench

@@ -3,9 +3,26 @@
 -- The values of the dropped columns are kept in user_agents_kept_3_0_0, from which a later upgrade restores them. A
 -- trigger keeps the copy current while it is filled in chunks, so that no writer waits for the copy and none is lost.
 
+-- A way up that stopped while it made the table anew left that half done.
+DO $stopped$
+BEGIN
+    IF to_regclass('public.user_agents_renewed') IS NOT NULL THEN
+        DROP TRIGGER user_agents_renew ON public.user_agents;
+        DROP FUNCTION public.user_agents_renew();
+        DROP TABLE public.user_agents_renewed;
+    END IF;
+END
+$stopped$;
+
 DO $begin$
 BEGIN
-    IF to_regclass('public.user_agents_kept_3_0_0') IS NOT NULL THEN
+    IF to_regclass('public.user_agents_kept_3_0_0') IS NOT NULL
+        -- A way up that stopped before it added the columns: there is nothing to keep.
+        OR NOT EXISTS (
+            SELECT FROM pg_catalog.pg_attribute
+            WHERE attrelid = 'public.user_agents'::regclass AND attname = 'custom_name'
+        )
+    THEN
         RETURN;
     END IF;
     CREATE TABLE public.user_agents_kept_3_0_0 (
@@ -48,7 +65,7 @@ BEGIN
     END IF;
     LOOP
         SELECT (array_agg(id ORDER BY id DESC))[1] INTO upper_end
-        FROM (SELECT id FROM public.user_agents WHERE id >= reached ORDER BY id LIMIT 1000) AS chunk;
+        FROM (SELECT id FROM public.user_agents WHERE id >= reached ORDER BY id LIMIT 200) AS chunk;
         EXIT WHEN upper_end IS NULL;
         INSERT INTO public.user_agents_kept_3_0_0
             SELECT * FROM public.user_agents WHERE id BETWEEN reached AND upper_end

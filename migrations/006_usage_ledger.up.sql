@@ -351,6 +351,27 @@ BEGIN
            SET response_time_total_ms = avg_response_time_ms::bigint * usage_count, response_time_samples = usage_count
          WHERE id = ANY (v_locked) AND response_time_samples = 0 AND avg_response_time_ms IS NOT NULL
            AND usage_count > 0;
+        -- A call of 3.0.0's function that ended after one of 4.0.0's on the same row left no sample: it gets the average of
+        -- the past, of which each use is one.
+        UPDATE public.user_agents AS ua
+           SET response_time_total_ms = ua.response_time_total_ms + past.missing_ms,
+               response_time_samples = ua.response_time_samples + past.missing,
+               avg_response_time_ms = round(
+                   (ua.response_time_total_ms + past.missing_ms) / (ua.response_time_samples + past.missing))
+          FROM (
+            SELECT opening.id, uses - samples AS missing, round(total_ms / nullif(samples, 0) * (uses - samples)) AS missing_ms
+              FROM (
+                SELECT balanced.id,
+                       balanced.usage_count - sum(days.usage_count) AS uses,
+                       balanced.response_time_samples - sum(days.response_time_samples) AS samples,
+                       balanced.response_time_total_ms - sum(days.response_time_total_ms) AS total_ms
+                  FROM public.user_agents balanced JOIN public.usage_daily days USING (user_id, agent_id)
+                 WHERE balanced.id = ANY (v_locked)
+                 GROUP BY balanced.id
+              ) opening
+             WHERE samples > 0 AND uses > samples
+          ) past
+         WHERE ua.id = past.id;
         -- A statement of its own: it sees all that was committed before the rows were locked.
         INSERT INTO public.usage_daily AS d (
             user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,

@@ -41,7 +41,6 @@ $lasting$;
 -- One statement, so that nothing is shared between its parts.
 DO $down$
 BEGIN
-    DROP POLICY IF EXISTS user_agents_update_keeps_user ON public.user_agents;
     DROP POLICY IF EXISTS user_agents_received_update ON public.user_agents;
     DROP POLICY IF EXISTS user_agents_received_select ON public.user_agents;
     DROP POLICY IF EXISTS user_agents_select_team ON public.user_agents;

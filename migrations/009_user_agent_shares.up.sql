@@ -204,14 +204,13 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Who may edit another's row may change what it looks like and how it works: not whose it is, what it is, whether it is
--- there and who else sees it.
+-- Who may edit another's row may change what it looks like and how it works: not whether it is there and who else sees it.
 CREATE OR REPLACE FUNCTION public.user_agents_guard_shared() RETURNS trigger
 LANGUAGE plpgsql SET search_path = '' AS $$
 BEGIN
     IF OLD.user_id <> auth.uid() AND row_security_active('public.user_agents')
        AND NOT pg_has_role(current_user, 'service_role', 'MEMBER') THEN
-        RAISE insufficient_privilege USING MESSAGE = 'only its own user may delete, share or move this row';
+        RAISE insufficient_privilege USING MESSAGE = 'only its own user may delete or share this row';
     END IF;
     RETURN NEW;
 END $$;
@@ -232,12 +231,10 @@ CREATE OR REPLACE TRIGGER user_agents_take_shares
     WHEN ((OLD.is_shared, OLD.shared_with, OLD.team_id) IS DISTINCT FROM (NEW.is_shared, NEW.shared_with, NEW.team_id))
     EXECUTE FUNCTION public.user_agents_take_shares();
 CREATE OR REPLACE TRIGGER user_agents_guard_shared
-    BEFORE UPDATE OF id, user_id, agent_id, deleted_at, is_shared, shared_with, team_id, share_settings
+    BEFORE UPDATE OF deleted_at, is_shared, shared_with, team_id, share_settings
     ON public.user_agents FOR EACH ROW
-    WHEN ((OLD.id, OLD.user_id, OLD.agent_id, OLD.deleted_at, OLD.is_shared, OLD.shared_with, OLD.team_id,
-           OLD.share_settings)
-          IS DISTINCT FROM (NEW.id, NEW.user_id, NEW.agent_id, NEW.deleted_at, NEW.is_shared, NEW.shared_with,
-                            NEW.team_id, NEW.share_settings))
+    WHEN ((OLD.deleted_at, OLD.is_shared, OLD.shared_with, OLD.team_id, OLD.share_settings)
+          IS DISTINCT FROM (NEW.deleted_at, NEW.is_shared, NEW.shared_with, NEW.team_id, NEW.share_settings))
     EXECUTE FUNCTION public.user_agents_guard_shared();
 
 -- What the columns say already. Shares that were kept aside and that the columns of 3.0.0 no longer say were ended
@@ -304,29 +301,21 @@ BEGIN
 END
 $take$;
 
--- One statement, so that nobody loses sight of a row between two policies. Restrictive is what keeps a row from being
--- taken over: the taker's own-row policy would welcome the row that now is his. PostgreSQL tries policies in the reverse
--- order of their names: who reads his own rows never comes to those of shares.
+-- One statement, so that nobody loses sight of a row between two policies. That a row is not taken over is the matter of
+-- user_agents_keep_pair: the taker's own-row policy would welcome the row that now is his. PostgreSQL tries policies in
+-- the reverse order of their names: who reads his own rows never comes to those of shares.
 DO $swap$
 BEGIN
     DROP POLICY IF EXISTS user_agents_select_team ON public.user_agents;
     DROP POLICY IF EXISTS user_agents_received_select ON public.user_agents;
     DROP POLICY IF EXISTS user_agents_received_update ON public.user_agents;
-    DROP POLICY IF EXISTS user_agents_update_keeps_user ON public.user_agents;
     CREATE POLICY user_agents_received_select ON public.user_agents FOR SELECT TO authenticated
         USING (
             deleted_at IS NULL
             AND id = ANY ((SELECT public.user_agents_shared_with_me(ARRAY['view', 'use', 'edit']))::uuid[])
         );
     CREATE POLICY user_agents_received_update ON public.user_agents FOR UPDATE TO authenticated
-        USING (deleted_at IS NULL AND id = ANY ((SELECT public.user_agents_shared_with_me(ARRAY['edit']))::uuid[]))
-        WITH CHECK (deleted_at IS NULL AND id = ANY ((SELECT public.user_agents_shared_with_me(ARRAY['edit']))::uuid[]));
-    CREATE POLICY user_agents_update_keeps_user ON public.user_agents AS RESTRICTIVE FOR UPDATE TO authenticated
-        USING (true)
-        WITH CHECK (NOT EXISTS (
-            SELECT FROM public.user_agent_shares AS s
-            WHERE s.user_agent_id = user_agents.id AND s.owner_id <> user_agents.user_id
-        ));
+        USING (deleted_at IS NULL AND id = ANY ((SELECT public.user_agents_shared_with_me(ARRAY['edit']))::uuid[]));
 END
 $swap$;
 

@@ -1,5 +1,6 @@
 """Real servers for the tests: embedded ones, or those that DATABASE_URL and REDIS_URL name.
 
+With `--postgres-bin FOLDER` PostgreSQL is started from that folder instead: the system's, which may be older.
 A server that cannot start fails the tests; nothing is skipped for it. Every test gets a database of its own,
 so that tests neither see nor wait for each other; what is made is dropped, and a given server is otherwise
 left alone.
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,14 +19,16 @@ import psycopg
 import pytest
 import redis
 from psycopg import sql
+from typing_extensions import override
 
 from worker.embedded import EmbeddedPostgres, EmbeddedValkey
 from worker.embedded.account import temporary_folder
-from worker.embedded.binaries import find_postgres
+from worker.embedded.binaries import Program, find_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from worker.embedded.account import Account
 
 # The tests' data is worth nothing after them: no waiting for the disk.
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -44,6 +48,18 @@ class Valkey(Protocol):
     """The Valkey or Redis server of the session."""
 
     def url(self, db: int = ...) -> str: ...
+
+
+class InstalledPostgres(EmbeddedPostgres):
+    """A server of our own from programs that the system has."""
+
+    def __init__(self, programs: Path, data_dir: Path) -> None:
+        super().__init__(data_dir, FAST_POSTGRES)
+        self._programs = programs
+
+    @override
+    def _find_program(self, account: Account | None, copies: Path) -> Program:
+        return Program(self._programs / "postgres", self._programs.parent.name)
 
 
 class GivenPostgres:
@@ -73,6 +89,15 @@ class GivenValkey:
         return _joined(self._url, f"/{db}", self._url.query)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--postgres-bin", type=Path, metavar="FOLDER", help="start PostgreSQL from this folder")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    given = "DATABASE_URL" if os.environ.get("DATABASE_URL") else "embedded"
+    return f"PostgreSQL: {config.getoption('--postgres-bin') or given}"
+
+
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
     """A short folder that the servers' account can enter, which pytest's own folders are not."""
@@ -81,7 +106,12 @@ def server_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(server_folder: Path) -> Iterator[Postgres]:
+def postgres(server_folder: Path, pytestconfig: pytest.Config) -> Iterator[Postgres]:
+    programs = pytestconfig.getoption("--postgres-bin")
+    if programs:
+        with InstalledPostgres(programs, server_folder / "postgres") as installed:
+            yield installed
+        return
     given = os.environ.get("DATABASE_URL")
     if given:
         yield GivenPostgres(given, server_folder)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -10,6 +13,8 @@ from worker.migrate.connection import connect
 from worker.migrate.verify import catalogue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from worker.migrate.verify import Fact
 
 
@@ -41,3 +46,18 @@ def add_pair(url: str) -> str:
         agent_id,
     )
     return str(row[0][0])
+
+
+@contextmanager
+def traffic(*clients: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Each client runs in a thread of its own until the block ends; what a client raises is raised."""
+    over = threading.Event()
+    with ThreadPoolExecutor(len(clients)) as pool:
+        running = [pool.submit(client, over) for client in clients]
+        try:
+            yield
+        finally:
+            over.set()
+            # What a client died of says more than what waited for it in vain.
+            for client in running:
+                client.result()

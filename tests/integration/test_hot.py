@@ -1,4 +1,4 @@
-"""Counter updates stay in their page: none of the 23 indexes is written for an event."""
+"""Counter updates stay in their page: none of the 23 indexes is written for an event. Since PostgreSQL 16, that is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
-import pytest
 
 from tests.helpers import eventually
 
@@ -18,8 +17,6 @@ EVENTS, BATCHES = 10_000, 100
 
 def test_ten_thousand_updates_are_hot(bench: Bench, database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
-        if connection.info.server_version < 160000:
-            pytest.skip("before PostgreSQL 16 a BRIN index keeps updates from being HOT")
         pairs = [(user, agent) for user in bench.users for agent in bench.agents]
         bench.publish(*[{"event_id": uuid4(), "user_id": u, "agent_id": a} for u, a in pairs], counted=False)
         bench.flush()
@@ -38,4 +35,8 @@ def test_ten_thousand_updates_are_hot(bench: Bench, database: str) -> None:
             return row if row and row[0] >= BATCHES * len(pairs) else None
 
         updates, hot = eventually(updated) or (0, 0)
-    assert hot / updates > 0.9
+        # Before 16 a BRIN index, too, keeps an update from being HOT.
+        if connection.info.server_version >= 160000:
+            assert hot / updates > 0.9
+        else:
+            assert hot == 0

@@ -140,6 +140,12 @@ def test_a_platform_that_brings_auth_keeps_it(platform: str) -> None:
     auth = """
         SELECT c.relname::text, c.relowner::regrole::text, c.relacl::text, obj_description(c.oid) FROM pg_class AS c
         WHERE c.relnamespace = 'auth'::regnamespace
+        UNION ALL SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attacl::text, a.attnotnull::text
+        FROM pg_attribute AS a WHERE a.attrelid = 'auth.users'::regclass AND a.attnum > 0
+        UNION ALL SELECT p.proname, p.proowner::regrole::text, p.proacl::text, obj_description(p.oid) || p.prosrc
+        FROM pg_proc AS p WHERE p.pronamespace = 'auth'::regnamespace
+        UNION ALL SELECT r.rolname, r.rolbypassrls::text, r.rolcanlogin::text, shobj_description(r.oid, 'pg_authid')
+        FROM pg_roles AS r WHERE r.rolname IN ('anon', 'authenticated', 'service_role')
         UNION ALL SELECT n.nspname, n.nspowner::regrole::text, n.nspacl::text, obj_description(n.oid)
         FROM pg_namespace AS n WHERE n.nspname = 'auth'
         ORDER BY 1

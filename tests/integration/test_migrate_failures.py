@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
+from tests.integration.commands import Cli
 from tests.integration.database import add_pair, run, schema
 from worker.errors import MigrationError, SchemaError, StoreUnavailableError
 from worker.migrate import Deviation, Runner, discover, schema_version
@@ -142,6 +144,23 @@ def test_an_edited_file_is_refused(empty_database: str, files: Path) -> None:
     for act in (edited.up, edited.verify, lambda: edited.down("1.0.0")):
         with pytest.raises(MigrationError, match=r"001_identity\.up\.sql was edited"):
             act()
+
+
+def test_status_tells_of_a_version_that_is_there_in_part(empty_database: str, tmp_path: Path) -> None:
+    runner = Runner(empty_database)
+    assert (str(runner.status()), runner.status().begun) == ("empty", None)
+    runner.up("3.0.0")
+    assert (str(runner.status()), runner.status().begun) == ("3.0.0", None)
+    runner.up("4.0.0")
+    assert str(runner.status()) == "4.0.0"
+    # What a newer release adds to a version that is installed.
+    run(empty_database, "DELETE FROM public.usage_migrations WHERE number = (SELECT max(number) FROM usage_migrations)")
+    found = runner.status()
+    assert (found.version, found.begun, str(found)) == ("3.0.0", "4.0.0", "3.0.0 and a part of 4.0.0")
+    assert schema_version(empty_database) == "3.0.0"
+    cli = Cli(tmp_path, DATABASE_URL=empty_database)
+    assert "the schema is 3.0.0 and a part of 4.0.0; this code brings" in cli.run("migrate", "status").stdout
+    assert json.loads(cli.run("migrate", "status", "--json").stdout)["begun"] == "4.0.0"
 
 
 def test_line_ends_are_no_edit(empty_database: str, files: Path) -> None:

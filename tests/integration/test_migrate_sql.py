@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import run, schema
 from worker.errors import MigrationError
@@ -49,6 +50,9 @@ def psql(postgres: Postgres, empty_database: str, tmp_path: Path) -> Callable[[s
         options = ["-qX", "-d", empty_database, "-f", str(file)]
         done = subprocess.run([postgres.bin_dir / "psql", *options], check=False, capture_output=True, text=True)
         assert (done.returncode == 0) is (done.stderr == ""), done
+        # Its session ends a moment after psql, and holds the lock of migrations until then.
+        open_sessions = "SELECT FROM pg_stat_activity WHERE application_name = 'psql' AND datname = current_database()"
+        eventually(lambda: not run(empty_database, open_sessions))
         return done.stderr
 
     return run_script

@@ -64,6 +64,7 @@ def status(as_json: AsJson = False) -> None:
         _print_json(
             {
                 "version": found.version,
+                "begun": found.begun,
                 "latest": found.latest,
                 "migrations": [asdict(m) for m in found.migrations],
             }
@@ -77,14 +78,14 @@ def verify(as_json: AsJson = False) -> None:
     """Compare the database with what its migrations have made; exit with 1 where it differs."""
     runner = _runner()
     found = runner.verify()
-    version = runner.status().version
+    where = runner.status()
     if as_json:
-        _print_json({"version": version, "deviations": [asdict(deviation) for deviation in found]})
+        _print_json({"version": where.version, "deviations": [asdict(deviation) for deviation in found]})
     elif found:
         rows = [(deviation.kind, deviation.object, deviation.problem) for deviation in found]
         _show_rows(("kind", "object", "problem"), rows)
     else:
-        _say(f"the schema is {version or 'incomplete'}, as it should be")
+        _say(f"the schema is {where}, as it should be")
     if found:
         raise typer.Exit(1)
 
@@ -103,13 +104,13 @@ def _tell(step: Step) -> None:
 
 
 def _conclude(runner: Runner, moved: list[Migration], *, as_json: bool) -> None:
-    version = runner.status().version
+    where = runner.status()
     if as_json:
-        _print_json({"version": version, "migrations": [migration.label for migration in moved]})
+        _print_json({"version": where.version, "migrations": [migration.label for migration in moved]})
     elif moved:
-        _say(f"the schema is {version or 'empty'}")
+        _say(f"the schema is {where}")
     else:
-        _say(f"nothing to do: the schema is {version or 'empty'}")
+        _say(f"nothing to do: the schema is {where}")
 
 
 def _show_status(found: Status) -> None:
@@ -124,7 +125,7 @@ def _show_status(found: Status) -> None:
         for migration in found.migrations
     ]
     _show_rows(("migration", "version", "state", "started", "ms"), rows)
-    _say(f"the schema is {found.version or 'empty'}; this code brings {found.latest}")
+    _say(f"the schema is {found}; this code brings {found.latest}")
 
 
 def _show_rows(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from psycopg import sql
 
 from worker.errors import MigrationError, SchemaError
-from worker.migrate.files import version_key
+from worker.migrate.files import EMPTY, version_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,11 +90,21 @@ class MigrationStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a database is; `version` is None before the first migration."""
+    """Where a database is; `version` is the highest that is complete, None before the first one."""
 
     version: str | None
     latest: str
     migrations: tuple[MigrationStatus, ...]
+
+    @property
+    def begun(self) -> str | None:
+        """The version of which a part is there: a run stopped, or this code brings more of it than an older one."""
+        complete = version_key(self.version or EMPTY)
+        above = (step for step in self.migrations if version_key(step.version) > complete and step.state != "pending")
+        return next((step.version for step in above), None)
+
+    def __str__(self) -> str:
+        return (self.version or "empty") + (f" and a part of {self.begun}" if self.begun else "")
 
 
 def create(connection: Connection) -> None:

@@ -1,0 +1,130 @@
+"""A user removes agents softly, takes them back, adds them again: in SQL of their own and by the functions."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+import pytest
+
+from tests.integration.database import run
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterator
+
+AGENTS = 3
+REMOVED = "SELECT agent_id FROM public.user_agents WHERE deleted_at IS NOT NULL ORDER BY agent_id"
+
+
+class Owners(NamedTuple):
+    """Two users with the same agents, each used seven times."""
+
+    ann: uuid.UUID
+    bob: uuid.UUID
+    agents: list[uuid.UUID]
+
+
+@contextmanager
+def signed_in(url: str, user: uuid.UUID) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A session like that of an API request of this user."""
+    with psycopg.connect(url, autocommit=True, options=f"-c request.jwt.claim.sub={user}") as connection:
+        connection.execute("SET ROLE authenticated")
+        yield connection
+
+
+@pytest.fixture
+def owners(database: str) -> Owners:
+    ann, bob = (run(database, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0] for _ in range(2))
+    create = "INSERT INTO public.agents (name) SELECT 'a' FROM generate_series(1, %s) RETURNING id"
+    agents = sorted(row[0] for row in run(database, create, AGENTS))
+    run(
+        database,
+        "INSERT INTO public.user_agents (user_id, agent_id, usage_count, folder)"
+        " SELECT u.id, a.id, 7, 'work' FROM auth.users AS u, public.agents AS a",
+    )
+    return Owners(ann, bob, agents)
+
+
+def removed(url: str) -> dict[uuid.UUID, list[uuid.UUID]]:
+    """What is removed softly, by user."""
+    query = "SELECT user_id, agent_id FROM public.user_agents WHERE deleted_at IS NOT NULL ORDER BY agent_id"
+    found: dict[uuid.UUID, list[uuid.UUID]] = {}
+    for user_id, agent_id in run(url, query):
+        found.setdefault(user_id, []).append(agent_id)
+    return found
+
+
+@pytest.mark.parametrize("returning", ["", " RETURNING deleted_at"])
+def test_an_update_with_where_removes_that_row(database: str, owners: Owners, returning: str) -> None:
+    remove = "UPDATE public.user_agents SET deleted_at = now() WHERE agent_id = %s" + returning
+    with signed_in(database, owners.ann) as session:
+        assert session.execute(remove.encode(), [owners.agents[0]]).rowcount == 1
+        # The row stays the owner's to see and to take back; the views show what is there.
+        assert session.execute(REMOVED.encode()).fetchall() == [(owners.agents[0],)]
+        shown = session.execute("SELECT agent_id FROM public.user_agents_with_details ORDER BY agent_id").fetchall()
+        assert [row[0] for row in shown] == owners.agents[1:]
+    assert removed(database) == {owners.ann: owners.agents[:1]}
+
+
+def test_an_update_without_where_removes_all_of_ones_own_and_no_other(database: str, owners: Owners) -> None:
+    with signed_in(database, owners.ann) as session:
+        assert session.execute("UPDATE public.user_agents SET deleted_at = now()").rowcount == AGENTS
+        assert session.execute("SELECT FROM public.user_agents_with_details").rowcount == 0
+    assert removed(database) == {owners.ann: owners.agents}
+    with signed_in(database, owners.ann) as session:
+        assert session.execute("UPDATE public.user_agents SET deleted_at = NULL").rowcount == AGENTS
+    assert removed(database) == {}
+
+
+def test_the_functions_take_back_what_sql_removed_and_the_other_way_round(database: str, owners: Owners) -> None:
+    state = "SELECT is_active, deleted_at IS NULL, usage_count FROM public.user_agents WHERE agent_id = %s"
+    agent = owners.agents[0]
+    with signed_in(database, owners.ann) as session:
+        restore = "SELECT public.restore_user_agent(%s, %s)"
+        assert session.execute(restore, [owners.ann, agent]).fetchone() == (False,)
+        session.execute("UPDATE public.user_agents SET deleted_at = now() WHERE agent_id = %s", [agent])
+        assert session.execute(state.encode(), [agent]).fetchone() == (True, False, 7)
+        assert session.execute(restore, [owners.ann, agent]).fetchone() == (True,)
+        assert session.execute(state.encode(), [agent]).fetchone() == (True, True, 7)
+        remove = "SELECT public.soft_delete_user_agent(%s, %s)"
+        assert session.execute(remove, [owners.ann, agent]).fetchone() == (True,)
+        assert session.execute(state.encode(), [agent]).fetchone() == (False, False, 7)
+        session.execute("UPDATE public.user_agents SET deleted_at = NULL WHERE agent_id = %s", [agent])
+        # SQL says what it changes and no more: the agent is there and switched off.
+        assert session.execute(state.encode(), [agent]).fetchone() == (False, True, 7)
+
+
+def test_adding_again_revives_the_row_with_its_past(database: str, owners: Owners) -> None:
+    agent = owners.agents[0]
+    with signed_in(database, owners.ann) as session:
+        before = session.execute("SELECT id FROM public.user_agents WHERE agent_id = %s", [agent]).fetchone()
+        session.execute("SELECT public.soft_delete_user_agent(%s, %s)", [owners.ann, agent])
+        insert = "INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)"
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            session.execute(insert, [owners.ann, agent])
+        add = "SELECT public.add_user_agent(%s, %s, 'template', 'home')"
+        assert session.execute(add, [owners.ann, agent]).fetchone() == before
+        revived = session.execute(
+            "SELECT id, deleted_at, is_active, usage_count, source, folder FROM public.user_agents WHERE agent_id = %s",
+            [agent],
+        ).fetchone()
+        assert before is not None
+        assert revived == (before[0], None, True, 7, "template", "home")
+        # Somebody who switched an agent off and adds what is there already finds it as it was.
+        session.execute("UPDATE public.user_agents SET is_active = false WHERE agent_id = %s", [agent])
+        assert session.execute(add, [owners.ann, agent]).fetchone() == before
+        state = "SELECT is_active FROM public.user_agents WHERE agent_id = %s"
+        assert session.execute(state, [agent]).fetchone() == (False,)
+    assert removed(database) == {}
+
+
+def test_a_removed_row_is_counted_and_stays_removed(database: str, owners: Owners) -> None:
+    agent = owners.agents[0]
+    with signed_in(database, owners.ann) as session:
+        session.execute("SELECT public.soft_delete_user_agent(%s, %s)", [owners.ann, agent])
+        session.execute("SELECT public.track_agent_usage(%s, %s)", [owners.ann, agent])
+        count = "SELECT usage_count FROM public.user_agents WHERE agent_id = %s"
+        assert session.execute(count, [agent]).fetchone() == (8,)
+    assert removed(database) == {owners.ann: [agent]}
