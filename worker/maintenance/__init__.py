@@ -2,5 +2,17 @@
 
 from worker.maintenance.analytics import REFRESH, RefreshReport, refresh
 from worker.maintenance.duty import Tell, perform
+from worker.maintenance.partitions import MANAGE_PARTITIONS, Outlook, PartitionsReport, manage_partitions, outlook
 
-__all__ = ["REFRESH", "RefreshReport", "Tell", "perform", "refresh"]
+__all__ = [
+    "MANAGE_PARTITIONS",
+    "REFRESH",
+    "Outlook",
+    "PartitionsReport",
+    "RefreshReport",
+    "Tell",
+    "manage_partitions",
+    "outlook",
+    "perform",
+    "refresh",
+]

@@ -5,6 +5,7 @@ from worker.store.batch import BatchTransaction, DeadLetter, Identity, Missing, 
 from worker.store.books import Intake
 from worker.store.connection import Store
 from worker.store.duties import Run, last_runs, record_run, sole_transaction
+from worker.store.partitions import drop_partition, forget_entries, make_partition, partitions, today
 
 __all__ = [
     "BatchTransaction",
@@ -15,8 +16,13 @@ __all__ = [
     "Run",
     "Store",
     "batch_transaction",
+    "drop_partition",
+    "forget_entries",
     "last_runs",
+    "make_partition",
+    "partitions",
     "record_run",
     "refresh_analytics",
     "sole_transaction",
+    "today",
 ]
