@@ -49,10 +49,11 @@ $body$;
     DROP TRIGGER IF EXISTS user_agents_keep_pair ON public.user_agents;
     DROP FUNCTION IF EXISTS public.user_agents_keep_pair();
     DROP TRIGGER IF EXISTS user_agents_forget_children ON public.user_agents;
-    DROP FUNCTION IF EXISTS public.user_agents_forget_children();
+    DROP FUNCTION IF EXISTS public.user_agents_forget_children(), public.usage_end_lives(uuid[], uuid[]);
     DROP TABLE IF EXISTS public.usage_dead_letters, public.usage_intake, public.usage_entries,
-        public.user_agent_conversations, public.usage_daily, public.usage_events;
+        public.user_agent_conversations, public.usage_past_daily, public.usage_daily, public.usage_events;
     DROP FUNCTION IF EXISTS public.usage_events_ensure_day(date);
+    DROP SEQUENCE IF EXISTS public.usage_ended_lives;
     ALTER TABLE public.user_agents
         DROP COLUMN IF EXISTS response_time_total_ms,
         DROP COLUMN IF EXISTS response_time_samples,

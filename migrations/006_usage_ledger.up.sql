@@ -85,6 +85,16 @@ COMMENT ON COLUMN public.usage_daily.conversation_count IS
     'conversations first seen on this day''s events; their sum is user_agents.conversation_count';
 COMMENT ON TABLE public.usage_daily IS 'sums per UTC day; day 1970-01-01 holds the opening balance of rows older than 4.0.0';
 
+-- A pair that is purged and used again begins a new life with new counters, while the ledger keeps the events of the old
+-- one until their day is dropped. What the old lives counted on those days stands here, so that for every pair and
+-- retained day the ledger's sums are those of usage_daily plus these.
+CREATE TABLE IF NOT EXISTS public.usage_past_daily (
+    LIKE public.usage_daily INCLUDING DEFAULTS,
+    PRIMARY KEY (day, user_id, agent_id)
+);
+COMMENT ON TABLE public.usage_past_daily IS
+    'sums per UTC day of pairs that were deleted since; kept as long as the ledger keeps the day';
+
 CREATE TABLE IF NOT EXISTS public.user_agent_conversations (
     user_id uuid NOT NULL,
     agent_id uuid NOT NULL,
@@ -129,13 +139,55 @@ CREATE TABLE IF NOT EXISTS public.usage_dead_letters (
 );
 COMMENT ON COLUMN public.usage_dead_letters.events IS 'how many events the letter stands for: more than 1 when a whole entry was unreadable';
 
+-- Counts on whenever conversations go with their pair, seen by all at once and not only after a commit: a batch that has
+-- looked whether a conversation is known learns from it to look again.
+CREATE SEQUENCE IF NOT EXISTS public.usage_ended_lives;
+REVOKE ALL ON SEQUENCE public.usage_ended_lives FROM PUBLIC, anon, authenticated, service_role;
+
+-- What is left of pairs that have no row any more: the sums of the days that the ledger still has.
+CREATE OR REPLACE FUNCTION public.usage_end_lives(p_users uuid[], p_agents uuid[]) RETURNS void
+LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+    WITH ended AS (
+        DELETE FROM public.usage_daily d USING unnest(p_users, p_agents) AS g (user_id, agent_id)
+         WHERE (d.user_id, d.agent_id) = (g.user_id, g.agent_id)
+        RETURNING d.*
+    )
+    INSERT INTO public.usage_past_daily AS p (
+        user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,
+        input_tokens, output_tokens, total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples
+    )
+    SELECT user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,
+           input_tokens, output_tokens, total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples
+      FROM ended
+     WHERE to_regclass('public.usage_events_' || to_char(day, 'YYYYMMDD')) IS NOT NULL
+    ON CONFLICT (day, user_id, agent_id) DO UPDATE SET
+        usage_count = p.usage_count + excluded.usage_count,
+        message_count = p.message_count + excluded.message_count,
+        conversation_count = p.conversation_count + excluded.conversation_count,
+        success_count = p.success_count + excluded.success_count,
+        error_count = p.error_count + excluded.error_count,
+        input_tokens = p.input_tokens + excluded.input_tokens,
+        output_tokens = p.output_tokens + excluded.output_tokens,
+        total_tokens_used = p.total_tokens_used + excluded.total_tokens_used,
+        total_cost_usd = p.total_cost_usd + excluded.total_cost_usd,
+        response_time_total_ms = p.response_time_total_ms + excluded.response_time_total_ms,
+        response_time_samples = p.response_time_samples + excluded.response_time_samples;
+    DELETE FROM public.user_agent_conversations c USING unnest(p_users, p_agents) AS g (user_id, agent_id)
+     WHERE (c.user_id, c.agent_id) = (g.user_id, g.agent_id);
+    -- Behind the deletion: who sees the number that was before it waits for us at the conversations.
+    IF FOUND THEN
+        PERFORM nextval('public.usage_ended_lives');
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION public.usage_end_lives(uuid[], uuid[]) FROM PUBLIC, anon, authenticated, service_role;
+
 -- Children go with their pair, also when a user or agent is deleted by cascade. A statement trigger instead of
 -- foreign keys: those would look the parent up again for every row that ingest inserts.
 CREATE OR REPLACE FUNCTION public.user_agents_forget_children() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
-    DELETE FROM public.usage_daily d USING gone g WHERE (d.user_id, d.agent_id) = (g.user_id, g.agent_id);
-    DELETE FROM public.user_agent_conversations c USING gone g WHERE (c.user_id, c.agent_id) = (g.user_id, g.agent_id);
+    PERFORM public.usage_end_lives(array_agg(g.user_id), array_agg(g.agent_id)) FROM gone g;
     RETURN NULL;
 END $$;
 REVOKE ALL ON FUNCTION public.user_agents_forget_children() FROM PUBLIC, anon, authenticated, service_role;
@@ -144,15 +196,16 @@ CREATE OR REPLACE TRIGGER user_agents_forget_children AFTER DELETE ON public.use
 
 ALTER TABLE public.usage_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_daily ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.usage_past_daily ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.user_agent_conversations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_entries ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_intake ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_dead_letters ENABLE ROW LEVEL SECURITY;
 -- A platform's default privileges may have given service_role more than is meant.
-REVOKE ALL ON public.usage_events, public.usage_daily, public.user_agent_conversations, public.usage_entries,
-    public.usage_intake, public.usage_dead_letters FROM PUBLIC, anon, authenticated, service_role;
-GRANT SELECT ON public.usage_events, public.usage_daily, public.user_agent_conversations, public.usage_entries,
-    public.usage_intake, public.usage_dead_letters TO service_role;
+REVOKE ALL ON public.usage_events, public.usage_daily, public.usage_past_daily, public.user_agent_conversations,
+    public.usage_entries, public.usage_intake, public.usage_dead_letters FROM PUBLIC, anon, authenticated, service_role;
+GRANT SELECT ON public.usage_events, public.usage_daily, public.usage_past_daily, public.user_agent_conversations,
+    public.usage_entries, public.usage_intake, public.usage_dead_letters TO service_role;
 REVOKE ALL ON SEQUENCE public.usage_dead_letters_id_seq FROM PUBLIC, anon, authenticated, service_role;
 
 -- For a service_role that could not be given BYPASSRLS.
@@ -160,8 +213,8 @@ DO $policies$
 DECLARE
     v_table text;
 BEGIN
-    FOREACH v_table IN ARRAY ARRAY['usage_events', 'usage_daily', 'user_agent_conversations', 'usage_entries',
-                                   'usage_intake', 'usage_dead_letters'] LOOP
+    FOREACH v_table IN ARRAY ARRAY['usage_events', 'usage_daily', 'usage_past_daily', 'user_agent_conversations',
+                                   'usage_entries', 'usage_intake', 'usage_dead_letters'] LOOP
         CONTINUE WHEN EXISTS (
             SELECT FROM pg_catalog.pg_policy WHERE polrelid = format('public.%I', v_table)::regclass
         );

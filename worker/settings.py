@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     history_retention_days: int = Field(730, ge=1)
     # At least two, since a day ends before the next run has come.
     partitions_ahead_days: int = Field(7, ge=2, le=366)
+    purge_after_days: int = Field(30, ge=0, le=36_500)
+    purge_budget: float = Field(30.0, gt=0)
+    reconcile_budget: float = Field(600.0, gt=0)
     unknown: Literal["quarantine", "create"] = "quarantine"
 
     # Seconds, a crontab or "off"; see worker/timetable.py, which reads them.
@@ -76,6 +79,11 @@ class Settings(BaseSettings):
     def accept_window(self) -> timedelta:
         """How old an event may be when it is counted."""
         return timedelta(days=self.accept_days)
+
+    @property
+    def purge_after(self) -> timedelta:
+        """How long ago a row must have been deleted to be purged."""
+        return timedelta(days=self.purge_after_days)
 
     @property
     def trigger_expires(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -55,6 +56,22 @@ def track(self: Task, **event: Any) -> None:
 def track_many(self: Task, events: list[dict[str, Any]]) -> None:
     """Take many events at once."""
     _append(self, events)
+
+
+@shared_task(name=maintenance.PURGE, bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
+def purge(self: Task) -> dict[str, Any]:
+    """Purge what was deleted and not restored in time."""
+    store, settings = _resources(self).store, _resources(self).settings
+    work = partial(maintenance.purge, store, settings.purge_after, settings.purge_budget)
+    return maintenance.perform(store, maintenance.PURGE, work)
+
+
+@shared_task(name=maintenance.RECONCILE, bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
+def reconcile(self: Task) -> dict[str, Any]:
+    """See whether counters, roll-up, ledger and books say the same."""
+    store, settings = _resources(self).store, _resources(self).settings
+    work = partial(maintenance.reconcile, store, settings, budget=settings.reconcile_budget)
+    return maintenance.perform(store, maintenance.RECONCILE, work)
 
 
 @shared_task(name=maintenance.REFRESH, bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]

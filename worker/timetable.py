@@ -24,8 +24,10 @@ CRONTAB_FIELDS = 5
 
 # The periodic tasks, by the name of the variable that says when each is due.
 DUTIES = {
+    "USAGE_SCHEDULE_PURGE": maintenance.PURGE,
     "USAGE_SCHEDULE_PARTITIONS": maintenance.MANAGE_PARTITIONS,
     "USAGE_SCHEDULE_ANALYTICS": maintenance.REFRESH,
+    "USAGE_SCHEDULE_RECONCILE": maintenance.RECONCILE,
 }
 
 

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from worker.cli.bench import bench_app
+from worker.cli.bench_purge import purge as bench_purge
 from worker.cli.bench_queries import queries
 from worker.cli.bench_soak import soak
 from worker.cli.dead_letters import dead_letters_app
@@ -15,6 +16,8 @@ from worker.cli.drain import drain
 from worker.cli.migrate import migrate_app
 from worker.cli.partitions import partitions
 from worker.cli.publish import publish
+from worker.cli.purge import purge
+from worker.cli.reconcile import reconcile
 from worker.cli.refresh import refresh
 from worker.cli.report import report
 from worker.cli.schedule import schedule
@@ -28,10 +31,11 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, up, publish, status, drain, schedule, partitions, refresh, report):
+for command in (demo, up, publish, status, drain, schedule, partitions, purge, reconcile, refresh, report):
     cli.command()(command)
 bench_app.command()(soak)
 bench_app.command()(queries)
+bench_app.command("purge")(bench_purge)
 cli.add_typer(bench_app, name="bench")
 cli.add_typer(migrate_app, name="migrate")
 cli.add_typer(dead_letters_app, name="dead-letters")

@@ -39,6 +39,7 @@ class Applier:
         self._unknown = unknown
         self._duplicates = _Wary()
         self._missing = _Wary()
+        self._deletions = _Wary()
 
     def apply(self, entries: Sequence[Entry]) -> Intake:
         """Count the entries of one shard.
@@ -49,6 +50,7 @@ class Applier:
         """
         self._duplicates.relax()
         self._missing.relax()
+        self._deletions.relax()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 with batch_transaction(self._store) as transaction:
@@ -63,6 +65,7 @@ class Applier:
         raise AssertionError("unreachable")
 
     def _count(self, transaction: BatchTransaction, entries: Sequence[Entry]) -> Intake:
+        ended_lives = transaction.ended_lives()
         first_seen = transaction.register_entries(entry.key for entry in entries)
         if seen := [entry for entry in entries if entry.key not in first_seen]:
             _leave_letters(transaction, seen)
@@ -76,6 +79,12 @@ class Applier:
         fresh.sort()
         refused: Refused = {}
         self._count_records(transaction, fresh, refused)
+        if transaction.ended_lives() != ended_lives:
+            held = bool(self._deletions)
+            self._deletions.alert()
+            if not held:
+                # A conversation that was known when we looked may have gone with its pair, and the pair be back.
+                raise ConcurrencyError("pairs were deleted meanwhile")
         quarantined = transaction.quarantine(_letters(entries, refused))
         applied = len(fresh) - len(refused)
         intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
@@ -105,6 +114,8 @@ class Applier:
 
     def _write(self, transaction: BatchTransaction, records: list[Record]) -> None:
         for day, totals in fold(records).items():
+            if self._deletions:
+                transaction.hold(totals)
             transaction.stage(day, totals)
             if self._missing and (missing := transaction.missing_pairs()):
                 self._missing.alert()
@@ -118,8 +129,8 @@ class Applier:
 class _Wary:
     """Whether to look for something before a batch is written.
 
-    Looking costs every event a look-up; running into a duplicate, or into a pair that has no row yet, costs the whole
-    batch a second attempt. So we look for some batches after one was met, and run otherwise.
+    Looking costs every event a look-up; running into a duplicate, into a pair that has no row yet, or into a purge
+    costs the whole batch a second attempt. So we look for some batches after one was met, and run otherwise.
     """
 
     def __init__(self) -> None:

@@ -85,6 +85,16 @@ class BatchTransaction:
         parameters = {"ids": _array(ids), "times": _array(times), "oldest": min(times), "newest": max(times)}
         return {numbered[row[0] - 1] for row in self._connection.execute(query("known_events"), parameters)}
 
+    def ended_lives(self) -> int:
+        """A number that is another one when conversations have been deleted, with their pairs, meanwhile."""
+        row = self._connection.execute(query("ended_lives")).fetchone()
+        return int(row[0]) if row else 0
+
+    def hold(self, pairs: Iterable[Pair]) -> None:
+        """Keep the rows of these pairs from being deleted before they are counted."""
+        users, agents = zip(*pairs, strict=True)
+        self._connection.execute(query("hold_batch"), {"users": _array(users), "agents": _array(agents)})
+
     def stage(self, day: str, totals: Mapping[Pair, Totals]) -> None:
         """Lay one day's totals ready, and note their conversations."""
         self._connection.execute(query("ensure_day"), {"day": day})

@@ -1,0 +1,337 @@
+"""The purge on a real database: what goes, what stays, and that every event is in one life or the other."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.commands import PROGRAM, Cli
+from tests.integration.database import run
+from tests.integration.lives import expected_uses, meanwhile, soft_delete, track, uses
+from worker.demo.workload import Population, usage
+from worker.errors import BusyError, SettingsError
+from worker.maintenance import PURGE, RECONCILE, reconcile
+from worker.maintenance import purge as purge_rows
+from worker.maintenance.purge import CHUNK_ROWS, PurgeReport
+from worker.store import Store, last_runs, sole_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.integration.conftest import Bench
+    from worker.resources import Resources
+
+MONTH = timedelta(days=30)
+LEFT = "SELECT notes FROM public.user_agents ORDER BY notes"
+SEED = """
+    INSERT INTO auth.users (email) SELECT 'u' FROM generate_series(1, %s);
+    INSERT INTO public.agents (name) VALUES ('a');
+    INSERT INTO public.user_agents (user_id, agent_id, deleted_at)
+    SELECT u.id, a.id, now() - interval '40 days' FROM auth.users u, public.agents a
+"""
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    with Store(database) as store:
+        yield store
+
+
+def purge(store: Store, **options: Any) -> PurgeReport:
+    return purge_rows(store, MONTH, **options)
+
+
+def seed(url: str, rows: int) -> None:
+    run(url, SEED.replace("%s", str(rows)))
+
+
+def pairs(url: str) -> list[tuple[Any, Any]]:
+    return run(url, "SELECT user_id, agent_id FROM public.user_agents ORDER BY user_id, agent_id")
+
+
+def events(bench: Bench, count: int, seed: int) -> list[dict[str, Any]]:
+    now, chosen = datetime.now(UTC), random.Random(seed)
+    return [
+        fields | {"event_id": uuid4(), "occurred_at": now - timedelta(seconds=chosen.randrange(2 * 86_400))}
+        for fields in usage(Population(bench.users, bench.agents), count, "uniform", seed)
+    ]
+
+
+def test_what_was_deleted_in_time_goes_and_nothing_else(database: str, store: Store) -> None:
+    seed(database, 5)
+    rows = {"alive": "NULL, NULL", "archived": "NULL, now() - interval '1 year'", "late": "now(), NULL"}
+    rows |= {"gone": "now() - interval '31 days', NULL", "oldest": "now() - interval '2 years', NULL"}
+    for (user_id, _), (notes, values) in zip(pairs(database), rows.items(), strict=True):
+        statement = (
+            f"UPDATE public.user_agents SET notes = %s, (deleted_at, archived_at) = ({values}) WHERE user_id = %s"
+        )
+        run(database, statement, notes, user_id)
+    due = purge(store, dry_run=True)
+    assert (due.purged, due.remaining) == (0, 2)
+    assert due.oldest_remaining_seconds == pytest.approx(2 * 365.25 * 86_400, rel=0.01)
+    assert purge(store) == PurgeReport(purged=2)
+    assert run(database, LEFT) == [("alive",), ("archived",), ("late",)]
+
+
+def test_children_go_along_and_the_sums_of_retained_days_stay(database: str, store: Store) -> None:
+    seed(database, 2)
+    (user_id, agent_id), (other, _) = pairs(database)
+    for _ in range(3):
+        track(database, user_id, agent_id)
+    track(database, other, agent_id)
+    run(database, "UPDATE public.user_agents SET deleted_at = NULL WHERE user_id = %s", other)
+    run(database, "INSERT INTO public.user_agent_conversations SELECT user_id, agent_id, id FROM public.user_agents")
+    opening = "INSERT INTO public.usage_daily (user_id, agent_id, day, usage_count) VALUES (%s, %s, '1970-01-01', 9)"
+    run(database, opening, user_id, agent_id)
+    assert purge(store).purged == 1
+    for table in ("usage_daily", "user_agent_conversations"):
+        assert run(database, f"SELECT user_id FROM public.{table}") == [(other,)]
+    past = "SELECT user_id, usage_count, total_tokens_used, response_time_samples FROM public.usage_past_daily"
+    assert run(database, past) == [(user_id, 3, 21, 3)]
+
+
+def test_many_lives_end_in_one_sum(database: str, store: Store) -> None:
+    seed(database, 1)
+    ((user_id, agent_id),) = pairs(database)
+    for life in range(3):
+        for _ in range(life + 1):
+            track(database, user_id, agent_id)
+        soft_delete(database, user_id, agent_id)
+        assert purge(store).purged == 1
+    track(database, user_id, agent_id)
+    assert run(database, "SELECT usage_count, deleted_at FROM public.user_agents") == [(1, None)]
+    assert run(database, "SELECT usage_count FROM public.usage_past_daily") == [(6,)]
+
+
+def test_the_audit_trail_keeps_who_and_when(database: str, store: Store) -> None:
+    seed(database, 1)
+    ((user_id, agent_id),) = pairs(database)
+    trail = "SELECT action, user_id, agent_id, actor_role = current_user, now() - created_at < '1 minute'"
+    run(database, "DELETE FROM public.user_agent_history")
+    purge(store)
+    found = run(database, f"{trail} FROM public.user_agent_history")
+    assert found == [("purge", user_id, agent_id, True, True)]
+
+
+def test_past_sums_go_when_the_ledger_forgets_their_day(database: str, store: Store) -> None:
+    seed(database, 1)
+    ((user_id, agent_id),) = pairs(database)
+    run(database, "SELECT public.usage_events_ensure_day(current_date - 60)")
+    for age in (59, 60, 61):
+        past = "INSERT INTO public.usage_past_daily (user_id, agent_id, day) VALUES (%s, %s, current_date - %s::int)"
+        run(database, past, user_id, agent_id, age)
+    assert purge(store).forgotten_days == 1
+    assert run(database, "SELECT current_date - day FROM public.usage_past_daily ORDER BY 1") == [(59,), (60,)]
+
+
+@pytest.mark.parametrize("plan", ["", "enable_hashjoin enable_mergejoin enable_material enable_bitmapscan"])
+def test_chunks_stay_small_whatever_the_plan(database: str, plan: str) -> None:
+    seed(database, 2 * CHUNK_ROWS + 1)
+    for setting in plan.split():
+        run(database, f"ALTER DATABASE {database.rpartition('/')[2].partition('?')[0]} SET {setting} = off")
+    told: list[tuple[int, int | None]] = []
+    with Store(database) as store:
+        assert purge(store, tell=lambda done, of: told.append((done, of))).purged == 2 * CHUNK_ROWS + 1
+    due = 2 * CHUNK_ROWS + 1
+    assert told == [(CHUNK_ROWS, due), (2 * CHUNK_ROWS, due), (due, due)]
+
+
+def test_ends_when_the_time_is_up(database: str, store: Store) -> None:
+    seed(database, 10)
+    report = purge(store, budget=0)
+    assert (report.purged, report.remaining) == (0, 10)
+    assert report.oldest_remaining_seconds == pytest.approx(40 * 86_400, abs=60)
+
+
+def test_a_row_in_somebodys_hands_is_left_to_the_next_run(database: str, store: Store) -> None:
+    seed(database, 3)
+    row_id = run(database, "SELECT id FROM public.user_agents LIMIT 1")[0][0]
+    with psycopg.connect(database) as holder:
+        holder.execute("UPDATE public.user_agents SET deleted_at = NULL WHERE id = %s", [row_id])
+        report = purge(store)
+        assert (report.purged, report.remaining) == (2, 1)
+    assert purge(store) == PurgeReport()
+    assert run(database, "SELECT id FROM public.user_agents") == [(row_id,)]
+
+
+def test_whoever_restores_in_time_keeps_the_row(database: str, store: Store) -> None:
+    seed(database, 4_000)
+    waiting = [row[0] for row in run(database, "SELECT id FROM public.user_agents ORDER BY random()")]
+    restored: list[Any] = []
+    restore = "UPDATE public.user_agents SET deleted_at = NULL WHERE id = %s AND deleted_at IS NOT NULL RETURNING id"
+    with psycopg.connect(database, autocommit=True) as client:
+
+        def restore_one() -> None:
+            if waiting:
+                restored.extend(client.execute(restore, [waiting.pop()]).fetchall())
+
+        with meanwhile(restore_one):
+            eventually(lambda: len(restored) > 20)
+            report = purge(store)
+    assert 20 < len(restored) < 4_000
+    while purge(store).purged:
+        pass
+    assert report.purged > 0
+    left = run(database, "SELECT id FROM public.user_agents")
+    assert set(left) >= set(restored)
+    assert len(left) == len(restored)
+
+
+def test_two_at_once_do_no_harm(database: str, store: Store) -> None:
+    seed(database, 3 * CHUNK_ROWS)
+    with Store(database) as other, meanwhile(lambda: purge(other, patience=30)):
+        purge(store, patience=30)
+        eventually(lambda: not run(database, LEFT))
+    seed(database, 1)
+    with Store(database) as other, sole_transaction(other, PURGE), pytest.raises(BusyError):
+        purge(store)
+
+
+def test_refuses_to_run_where_it_would_see_nothing(database: str) -> None:
+    seed(database, 1)
+    run(database, "GRANT SELECT, DELETE ON ALL TABLES IN SCHEMA public TO authenticated")
+    separator = "&" if "?" in database else "?"
+    refused = pytest.raises(SettingsError, match="row-level security")
+    with Store(f"{database}{separator}options=-crole%3Dauthenticated") as blind, refused:
+        purge(blind)
+    assert len(pairs(database)) == 1
+
+
+def test_every_event_is_in_one_life_or_the_other(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+    """Pairs are deleted and purged at full speed while the stream and SQL count for them."""
+    url = bench.resources.settings.database_url
+    accepted: list[dict[str, Any]] = []
+    tracked: list[tuple[Any, Any]] = []
+    purged: list[int] = []
+    chosen = random.Random(5)
+    others = make_resources(), make_resources()
+
+    def count_shard(shard: int) -> Callable[[], object]:
+        return lambda: others[shard].flusher.flush(shard, 5)
+
+    def publish() -> None:
+        more = events(bench, 500, len(accepted))
+        bench.publish(*more, counted=False)
+        accepted.extend(more)
+
+    def track_one() -> None:
+        pair = chosen.choice(bench.users), chosen.choice(bench.agents)
+        track(url, *pair)
+        tracked.append(pair)
+
+    with Store(url) as store, psycopg.connect(url, autocommit=True) as client:
+        delete = "UPDATE public.user_agents SET deleted_at = now() - interval '40 days' WHERE user_id = ANY (%s)"
+
+        def purge_some() -> None:
+            client.execute(delete, [chosen.sample(bench.users, 5)])
+            purged.append(purge(store).purged)
+
+        with meanwhile(publish, count_shard(0), count_shard(1), track_one, purge_some):
+            eventually(lambda: len(accepted) >= 15_000 and sum(purged) >= 500, 60)
+        eventually(lambda: not bench.flush().accepted)
+        assert reconcile(store, bench.resources.settings).differences == []
+    expected = expected_uses(accepted)
+    expected.update(tracked)
+    assert uses(url) == expected
+    assert bench.resources.store.rows("unbalanced") == []
+    assert bench.resources.store.intake_totals().applied == len(accepted)
+
+
+def test_a_conversation_that_goes_on_in_a_new_life_is_counted_there(bench: Bench) -> None:
+    """The pair is purged and back again between the look for its conversations and its counters."""
+    url, agent = bench.resources.settings.database_url, bench.agents[0]
+    pair_user, later_user = sorted(bench.users)[:2]
+    known, other = uuid4(), uuid4()
+    when = datetime.now(UTC)
+
+    def event(user_id: Any, conversation: Any) -> dict[str, Any]:
+        ids = {"event_id": uuid4(), "occurred_at": when, "user_id": user_id, "agent_id": agent}
+        return ids | {"conversation_id": conversation}
+
+    bench.publish(event(pair_user, known), event(later_user, uuid4()), counted=False)
+    bench.flush()
+    soft_delete(url, pair_user, agent)
+    body = json.dumps([event(pair_user, known), event(later_user, other)], default=str)
+    bench.xadd(body)
+    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with Store(url) as store, psycopg.connect(url) as holder:
+        # In the order of the keys, the batch has seen the first conversation when it waits for this one.
+        insert = "INSERT INTO public.user_agent_conversations VALUES (%s, %s, %s)"
+        holder.execute(insert, [later_user, agent, other])
+
+        def meet() -> None:
+            bench.flush_shard(0)
+            done.append(True)
+
+        done: list[bool] = []
+        with meanwhile(lambda: None if done else meet()):
+            eventually(lambda: run(url, waits))
+            assert purge(store).purged == 1
+            track(url, pair_user, agent)
+            holder.rollback()
+            eventually(lambda: done)
+        assert reconcile(store, bench.resources.settings).differences == []
+    counters = "SELECT usage_count, conversation_count FROM public.user_agents WHERE user_id = %s"
+    assert run(url, counters, pair_user) == [(2, 1)]
+    assert run(url, counters, later_user) == [(2, 2)]
+
+
+def test_the_tasks_note_their_figures(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from worker.app import app  # noqa: PLC0415 - reads the settings
+
+    app.loader.import_default_modules()
+    monkeypatch.setitem(app.__dict__, "resources", bench.resources)
+    track(bench.resources.settings.database_url, bench.users[0], bench.agents[0])
+    soft_delete(bench.resources.settings.database_url, bench.users[0], bench.agents[0])
+    for task, figure in (PURGE, ("purged", 1)), (RECONCILE, ("different", 0)):
+        figures = app.tasks[task].apply().get()
+        assert figure in figures.items()
+        assert figure in last_runs(bench.resources.store)[task].report.items()
+
+
+def test_the_command(database: str, redis_url: str, tmp_path: Path) -> None:
+    seed(database, 3)
+    run(
+        database,
+        "UPDATE public.user_agents SET deleted_at = now() - interval '2 hours' WHERE id = %s",
+        *_first(database),
+    )
+    cli = Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
+    none = {"oldest_remaining_seconds": None, "forgotten_days": 0}
+    dry = json.loads(cli.run("purge", "--dry-run", "--json").stdout)
+    assert (dry["purged"], dry["remaining"], round(dry["oldest_remaining_seconds"] / 86_400)) == (0, 2, 40)
+    assert cli.run("purge", "--older-than", "50d").stdout == "0 purged, 0 due\n"
+    assert json.loads(cli.run("purge", "--json").stdout) == {"purged": 2, "remaining": 0} | none
+    assert cli.run("purge", "--dry-run", "--older-than", "90m").stdout.startswith(
+        "0 purged, 1 due, the oldest deleted 2:0"
+    )
+    assert json.loads(cli.run("purge", "--json", "--older-than", "1h").stdout) == {"purged": 1, "remaining": 0} | none
+    assert "--older-than" in cli.complaint("purge --older-than soon")
+    seed(database, 1)
+    before = pairs(database)
+    with psycopg.connect(database) as holder:
+        # Its conversations cannot go yet: the purge waits, and is interrupted.
+        holder.execute("LOCK TABLE public.user_agent_conversations")
+        command = [PROGRAM, "purge", "--json"]
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            eventually(lambda: run(database, "SELECT 1 FROM pg_locks WHERE NOT granted"))
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=10)
+    assert (process.returncode, json.loads(output)["purged"]) == (130, 0), errors
+    assert pairs(database) == before
+
+
+def _first(url: str) -> list[Any]:
+    return [run(url, "SELECT id FROM public.user_agents LIMIT 1")[0][0]]

@@ -1,0 +1,396 @@
+"""Reconcile on a real database: every difference is named with both figures, and mended while counting goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.commands import Cli
+from tests.integration.database import run
+from tests.integration.lives import expected_uses, meanwhile, soft_delete, track, uses
+from tests.integration.test_migrate_ledger import seed as seed_3_0_0
+from worker.demo.workload import Population, usage
+from worker.errors import SettingsError
+from worker.maintenance import ReconcileReport, Scope, purge, reconcile
+from worker.migrate import Runner
+from worker.settings import Settings
+from worker.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from tests.integration.conftest import Bench
+    from worker.resources import Resources
+
+TODAY = datetime.now(UTC).date()
+YESTERDAY, EARLIER = TODAY - timedelta(days=1), TODAY - timedelta(days=2)
+# So many uses of one pair yesterday and today; of ten tokens, a quarter of a dollar, 200 ms, and a conversation a day.
+USES = 4, 3
+
+
+class Damage(NamedTuple):
+    """What is done to a pair's figures, and what reconcile says to it: day, column, expected, found."""
+
+    statement: str
+    named: set[tuple[date | None, str, int, int]]
+    # How many uses the ledger then has.
+    uses: int = sum(USES)
+
+
+DAMAGE = {
+    "counters": Damage(
+        "UPDATE user_agents SET usage_count = 9, total_tokens_used = 0 WHERE {pair}",
+        {(None, "usage_count", 7, 9), (None, "total_tokens_used", 70, 0)},
+    ),
+    "average": Damage(
+        "UPDATE user_agents SET avg_response_time_ms = 1 WHERE {pair}", {(None, "avg_response_time_ms", 200, 1)}
+    ),
+    "conversations": Damage(
+        "UPDATE user_agents SET conversation_count = 5 WHERE {pair}", {(None, "conversation_count", 2, 5)}
+    ),
+    "conversations of the days": Damage(
+        "UPDATE usage_daily SET conversation_count = 3 WHERE {pair} AND day = '{yesterday}'",
+        {(None, "usage_daily.conversation_count", 2, 4)},
+    ),
+    "a day": Damage(
+        "UPDATE usage_daily SET error_count = 2, response_time_total_ms = 1300 WHERE {pair} AND day = '{today}'",
+        {
+            *((TODAY, "error_count", 0, 2), (TODAY, "response_time_total_ms", 600, 1300)),
+            *((None, "error_count", 2, 0), (None, "response_time_total_ms", 2100, 1400)),
+            (None, "avg_response_time_ms", 300, 200),
+        },
+    ),
+    "a missing day": Damage(
+        "DELETE FROM usage_daily WHERE {pair} AND day = '{yesterday}'",
+        {
+            *((YESTERDAY, "usage_count", 4, 0), (YESTERDAY, "input_tokens", 40, 0), (None, "usage_count", 3, 7)),
+            (None, "usage_daily.conversation_count", 2, 1),
+        },
+    ),
+    "a day too many": Damage(
+        "INSERT INTO usage_daily (user_id, agent_id, day, usage_count) SELECT user_id, agent_id, '{earlier}', 6"
+        " FROM user_agents WHERE {pair}",
+        {(EARLIER, "usage_count", 0, 6), (None, "usage_count", 13, 7)},
+    ),
+    "a day of nobody": Damage(
+        "INSERT INTO usage_daily (user_id, agent_id, day, usage_count)"
+        " VALUES (gen_random_uuid(), gen_random_uuid(), '{today}', 6)",
+        {(TODAY, "usage_count", 0, 6), (None, "usage_count", 6, 0)},
+    ),
+    "an ended life too many": Damage(
+        "INSERT INTO usage_past_daily (user_id, agent_id, day, usage_count) SELECT user_id, agent_id, '{today}', 5"
+        " FROM user_agents WHERE {pair}",
+        {(TODAY, "usage_count", 3, 8)},
+    ),
+    "a lost event": Damage(
+        "DELETE FROM {partition} WHERE ctid = (SELECT min(ctid) FROM {partition} WHERE {pair})",
+        {(TODAY, "usage_count", 2, 3), (TODAY, "total_tokens_used", 20, 30)},
+        uses=6,
+    ),
+    "a lost row": Damage(
+        "SET session_replication_role = replica; DELETE FROM user_agents WHERE {pair}",
+        {(None, "usage_count", 7, 0), (None, "conversation_count", 2, 0)},
+    ),
+    "a lost row and its days": Damage(
+        "SET session_replication_role = replica; DELETE FROM user_agents WHERE {pair};"
+        " DELETE FROM usage_daily WHERE {pair}",
+        {(TODAY, "usage_count", 3, 0), (YESTERDAY, "usage_count", 4, 0), (None, "conversation_count", 2, 0)},
+    ),
+}
+
+
+def use(bench: Bench, day: date, count: int, **fields: Any) -> list[dict[str, Any]]:
+    """Uses of one pair in the first minutes of a day, all of one conversation."""
+    began, conversation = datetime(day.year, day.month, day.day, tzinfo=UTC), uuid4()
+    pair = {"user_id": bench.users[3], "agent_id": bench.agents[2], "conversation_id": conversation}
+    figures = {"input_tokens": 10, "cost_usd": "0.25", "response_time_ms": 200}
+    return [
+        pair | figures | {"event_id": uuid4(), "occurred_at": began + timedelta(milliseconds=number)} | fields
+        for number in range(count)
+    ]
+
+
+def traffic(bench: Bench, count: int, seed: int) -> list[dict[str, Any]]:
+    now, chosen = datetime.now(UTC), random.Random(seed)
+    events = []
+    for fields in usage(Population(bench.users, bench.agents), count, "uniform", seed):
+        when = now - timedelta(seconds=chosen.randrange(2 * 86_400))
+        rating = {"type": "rating", "rating": 4} if chosen.random() < 0.02 else None
+        ids = {"event_id": uuid4(), "occurred_at": when, "user_id": fields["user_id"], "agent_id": fields["agent_id"]}
+        events.append(ids | (rating or fields))
+    return events
+
+
+def check(bench: Bench, *days: date, repair: bool = False) -> ReconcileReport:
+    return reconcile(bench.resources.store, bench.resources.settings, Scope(*days), repair=repair)
+
+
+def count_one_pair(bench: Bench) -> None:
+    bench.publish(*use(bench, YESTERDAY, USES[0]), *use(bench, TODAY, USES[1]))
+    bench.flush()
+
+
+def damage(bench: Bench, statement: str) -> None:
+    places: dict[str, object] = {"today": TODAY, "yesterday": YESTERDAY, "earlier": EARLIER}
+    places["pair"] = f"(user_id, agent_id) = ('{bench.users[3]}', '{bench.agents[2]}')"
+    places["partition"] = f"usage_events_{TODAY:%Y%m%d}"
+    run(bench.resources.settings.database_url, statement.format(**places))
+
+
+def named(report: ReconcileReport) -> set[tuple[Any, ...]]:
+    return {(it.day and date.fromisoformat(it.day), it.column, it.expected, it.found) for it in report.differences}
+
+
+def check_lives(bench: Bench, events: Iterable[dict[str, Any]], tracked: Iterable[tuple[Any, Any]] = ()) -> None:
+    """Nothing differs, and every use is in one life or another."""
+    assert check(bench).differences == []
+    expected = expected_uses(events)
+    expected.update(tracked)
+    assert {pair: count for pair, count in uses(bench.resources.settings.database_url).items() if count} == expected
+
+
+def test_what_was_counted_is_clean(bench: Bench) -> None:
+    bench.publish(*traffic(bench, 3_000, 1))
+    bench.flush()
+    track(bench.resources.settings.database_url, bench.users[0], bench.agents[0])
+    report = check(bench)
+    assert (report.differences, report.left, report.complete) == ([], 0, True)
+    assert report.checked == len(bench.resources.store.rows("counters"))
+    assert report.days >= 2
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_difference_is_named_with_both_figures_and_mended(bench: Bench, kind: str) -> None:
+    damage(bench, f"SELECT public.usage_events_ensure_day('{EARLIER}')")
+    count_one_pair(bench)
+    assert check(bench).differences == []
+    damage(bench, DAMAGE[kind].statement)
+    report = check(bench)
+    assert named(report) >= DAMAGE[kind].named
+    assert report.left == len(report.differences)
+    mended = check(bench, repair=True)
+    assert mended.differences
+    assert mended.left == 0
+    assert check(bench).differences == []
+    if DAMAGE[kind].uses == sum(USES):
+        bench.check()
+    counters = "SELECT sum(usage_count)::int, sum(total_cost_usd), max(avg_response_time_ms) FROM public.user_agents"
+    found = run(bench.resources.settings.database_url, counters)
+    assert found == [(DAMAGE[kind].uses, DAMAGE[kind].uses * Decimal("0.25"), 200)]
+
+
+def test_lives_are_told_apart(bench: Bench) -> None:
+    url = bench.resources.settings.database_url
+    events = traffic(bench, 1_000, 3)
+    bench.publish(*events)
+    bench.flush()
+    soft_delete(url, bench.users[0], bench.agents[0])
+    soft_delete(url, bench.users[1], bench.agents[1])
+    assert purge(bench.resources.store, timedelta(days=30)).purged == 2
+    run(url, "DELETE FROM auth.users WHERE id = %s", bench.users[2])
+    run(url, "DELETE FROM public.agents WHERE id = %s", bench.agents[2])
+    check_lives(bench, events)
+    more = [event for event in traffic(bench, 500, 4) if event["user_id"] == bench.users[0]]
+    more = [event for event in more if event["agent_id"] != bench.agents[2]]
+    bench.publish(*more)
+    bench.flush()
+    check_lives(bench, [*events, *more])
+
+
+@pytest.mark.parametrize("lost", ["usage_past_daily", "usage_daily"])
+def test_what_a_life_lacks_is_given_to_that_life(bench: Bench, lost: str) -> None:
+    """The sums of the ended life are wrong, or those of the life that goes on: its counters say which."""
+    url, pair = bench.resources.settings.database_url, (bench.users[3], bench.agents[2])
+    count_one_pair(bench)
+    soft_delete(url, *pair)
+    purge(bench.resources.store, timedelta(days=30))
+    track(url, *pair)
+    track(url, *pair)
+    run(url, f"UPDATE public.{lost} SET usage_count = usage_count - 1, total_tokens_used = 0 WHERE day = %s", TODAY)
+    assert check(bench, repair=True).left == 0
+    assert check(bench).differences == []
+    assert run(url, "SELECT usage_count, total_tokens_used FROM public.user_agents") == [(2, 14)]
+    past = "SELECT usage_count, total_tokens_used FROM public.usage_past_daily ORDER BY day"
+    assert run(url, past) == [(4, 40), (3, 30)]
+
+
+def test_what_nobody_can_own_any_more_becomes_an_ended_life(bench: Bench) -> None:
+    url = bench.resources.settings.database_url
+    count_one_pair(bench)
+    damage(
+        bench,
+        "SET session_replication_role = replica; DELETE FROM auth.users WHERE id = (SELECT user_id FROM"
+        " public.user_agents WHERE {pair}); DELETE FROM user_agents WHERE {pair};"
+        " DELETE FROM usage_daily WHERE day = '{today}'",
+    )
+    assert check(bench, repair=True).left == 0
+    assert check(bench).differences == []
+    assert run(url, "SELECT count(*) FROM public.user_agents") == [(0,)]
+    past = "SELECT day, usage_count FROM public.usage_past_daily ORDER BY day"
+    assert run(url, past) == [(YESTERDAY, USES[0]), (TODAY, USES[1])]
+
+
+def test_only_the_days_that_are_asked_for(bench: Bench) -> None:
+    count_one_pair(bench)
+    damage(bench, "UPDATE usage_daily SET input_tokens = 1")
+    days = {difference.day for difference in check(bench).differences}
+    assert days == {YESTERDAY.isoformat(), TODAY.isoformat()}
+    days = {difference.day for difference in check(bench, TODAY, TODAY).differences}
+    assert days == {TODAY.isoformat()}
+
+
+def test_the_books_say_what_the_ledger_recorded(bench: Bench) -> None:
+    """On days whose events the ledger has all, and that are over."""
+    url = bench.resources.settings.database_url
+    count_one_pair(bench)
+    track(url, bench.users[0], bench.agents[0])
+    run(url, "SELECT public.usage_events_ensure_day(%s)", TODAY - timedelta(days=40))
+    run(url, "UPDATE public.usage_intake SET day = day - 3")
+    run(url, "UPDATE public.usage_events SET recorded_at = recorded_at - interval '3 days' WHERE input_tokens > 0")
+    assert check(bench).differences == []
+    run(
+        url,
+        "UPDATE public.usage_intake SET applied = applied + 2, accepted = accepted + 2 WHERE stream LIKE %s",
+        "%{0}",
+    )
+    run(
+        url,
+        "UPDATE public.usage_intake SET applied = applied + 2, accepted = accepted + 2 WHERE stream LIKE %s",
+        "%{1}",
+    )
+    (difference,) = check(bench).differences
+    rows = run(url, "SELECT count(*) FROM public.usage_intake")[0][0]
+    day = (TODAY - timedelta(days=3)).isoformat()
+    assert difference == (None, None, day, "applied", sum(USES), sum(USES) + 2 * rows)
+
+
+def test_refuses_to_compare_what_it_cannot_see(bench: Bench) -> None:
+    settings = bench.resources.settings
+    url = settings.database_url
+    run(url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO authenticated")
+    blind = f"{url}{'&' if '?' in url else '?'}options=-crole%3Dauthenticated"
+    with Store(blind) as store, pytest.raises(SettingsError, match="row-level security"):
+        reconcile(store, settings)
+
+
+def test_ends_when_the_time_is_up(bench: Bench) -> None:
+    report = reconcile(bench.resources.store, bench.resources.settings, budget=0)
+    assert (report.days, report.complete) == (0, False)
+
+
+def test_chunks_cover_every_pair(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.publish(*traffic(bench, 2_000, 6))
+    bench.flush()
+    module = import_module("worker.maintenance.reconcile")
+    for pairs, rows in (3, 1_000), (50, 4):
+        monkeypatch.setattr(module, "CHUNK_PAIRS", pairs)
+        monkeypatch.setattr(module, "CHUNK_ROWS", rows)
+        run(bench.resources.settings.database_url, "UPDATE public.user_agents SET usage_count = usage_count + 1")
+        assert len(check(bench).differences) == 100
+        monkeypatch.setattr(module, "MEND_PAIRS", 7)
+        report = check(bench, repair=True)
+        assert (len(report.differences), report.left, report.checked) == (100, 0, 100)
+    bench.check()
+
+
+def test_repair_is_exact_under_full_load(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+    """Stream, SQL and purges go on, two repairs run at once, and everything is damaged before."""
+    url, settings = bench.resources.settings.database_url, bench.resources.settings
+    accepted = traffic(bench, 5_000, 7)
+    bench.publish(*accepted, counted=False)
+    bench.flush()
+    tracked: list[tuple[Any, Any]] = []
+    chosen = random.Random(8)
+    others = make_resources(), make_resources()
+
+    def count_shard(shard: int) -> Callable[[], object]:
+        return lambda: others[shard].flusher.flush(shard, 5)
+
+    def publish() -> None:
+        more = traffic(bench, 300, len(accepted))
+        bench.publish(*more, counted=False)
+        accepted.extend(more)
+
+    def track_one() -> None:
+        pair = chosen.choice(bench.users), chosen.choice(bench.agents)
+        track(url, *pair)
+        tracked.append(pair)
+
+    def purge_one() -> None:
+        soft_delete(url, chosen.choice(bench.users[:5]), chosen.choice(bench.agents))
+        with Store(url) as store:
+            purge(store, timedelta(days=30))
+
+    with Store(url) as one, Store(url) as two:
+        with meanwhile(publish, count_shard(0), count_shard(1), track_one, purge_one):
+            eventually(lambda: len(tracked) > 50)
+            run(
+                url,
+                """
+                UPDATE public.user_agents SET usage_count = usage_count + 3, total_cost_usd = 0
+                 WHERE user_id IN (SELECT user_id FROM public.user_agents ORDER BY 1 LIMIT 30);
+                DELETE FROM public.usage_daily WHERE hashtext(user_id::text) % 3 = 0;
+                UPDATE public.usage_daily SET error_count = error_count + 1 WHERE hashtext(agent_id::text) % 3 = 0;
+                """,
+            )
+            with meanwhile(lambda: reconcile(two, settings, repair=True)):
+                found = reconcile(one, settings, repair=True)
+            eventually(lambda: len(accepted) > 8_000, 60)
+        eventually(lambda: not bench.flush().accepted)
+    assert found.differences
+    check_lives(bench, accepted, tracked)
+    assert bench.resources.store.rows("unbalanced") == []
+
+
+def test_opening_balances_hold_from_the_first_day(empty_database: str) -> None:
+    runner, settings = Runner(empty_database), Settings(DATABASE_URL=empty_database)
+    figures = "SELECT id, usage_count, total_tokens_used, conversation_count, total_cost_usd FROM public.user_agents"
+    runner.up("3.0.0")
+    seed_3_0_0(empty_database, 20, 10)
+    user_id, agent_id = run(empty_database, "SELECT user_id, agent_id FROM public.user_agents WHERE usage_count = 5")[0]
+    with Store(empty_database) as store:
+        for uses_now in (6, 8):
+            before = run(empty_database, f"{figures} ORDER BY id")
+            runner.up()
+            assert run(empty_database, f"{figures} ORDER BY id") == before
+            assert reconcile(store, settings).differences == []
+            track(empty_database, user_id, agent_id)
+            assert reconcile(store, settings).differences == []
+            before = run(empty_database, f"{figures} ORDER BY id")
+            runner.down("3.0.0")
+            assert run(empty_database, f"{figures} ORDER BY id") == before
+            track(empty_database, user_id, agent_id)
+            used = "SELECT usage_count FROM public.user_agents WHERE (user_id, agent_id) = (%s, %s)"
+            assert run(empty_database, used, user_id, agent_id) == [(uses_now + 1,)]
+        runner.up()
+        assert reconcile(store, settings).differences == []
+
+
+def test_the_command(bench: Bench, tmp_path: Path) -> None:
+    settings = bench.resources.settings
+    cli = Cli(tmp_path, DATABASE_URL=settings.database_url, REDIS_URL=settings.redis_url)
+    count_one_pair(bench)
+    done = cli.run("reconcile")
+    assert (done.returncode, done.stdout.partition(" compared: ")[2]) == (0, "0 differences, 0 left\n")
+    damage(bench, "UPDATE user_agents SET usage_count = 8")
+    done = cli.run("reconcile", "--json")
+    report = json.loads(done.stdout)
+    difference: dict[str, object] = {"user_id": str(bench.users[3]), "agent_id": str(bench.agents[2]), "day": None}
+    difference |= {"column": "usage_count", "expected": 7, "found": 8}
+    assert (done.returncode, report["checked"], report["differences"]) == (1, 1, [difference])
+    line = f"{bench.users[3]} {bench.agents[2]} usage_count: 8 instead of 7"
+    assert cli.run("reconcile").stdout.splitlines()[0] == line
+    done = cli.run("reconcile", "--repair", "--from", TODAY.isoformat(), "--to", TODAY.isoformat(), "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["days"], report["different"], report["left"]) == (0, 1, 1, 0)
+    assert cli.run("reconcile").returncode == 0
+    bench.check()

@@ -1,0 +1,39 @@
+"""Trying again: what lost a race, and what another process is doing already."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from worker.errors import BusyError, ConcurrencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+ATTEMPTS = 8
+PAUSE_SECONDS = 0.1
+
+
+def persist(step: Callable[[], T], patience: float = 0.0) -> T:
+    """Take a step, a short transaction, until it goes through.
+
+    Raises:
+        BusyError: another process was at it for `patience` seconds.
+        ConcurrencyError: it lost too many races.
+    """
+    deadline, attempt = time.monotonic() + patience, 0
+    while True:
+        try:
+            return step()
+        except BusyError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(PAUSE_SECONDS)
+        except ConcurrencyError:
+            attempt += 1
+            if attempt == ATTEMPTS:
+                raise
+            time.sleep(random.uniform(0, PAUSE_SECONDS * attempt))  # noqa: S311 - jitter is no secret

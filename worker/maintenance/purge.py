@@ -1,0 +1,109 @@
+"""`maintenance.purge_soft_deleted`: rows that people deleted go for good when nobody restored them in time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from worker.maintenance.patience import persist
+from worker.store import forget_past, purge_chunk, purge_due, require_sight, retained_days
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from worker.maintenance.duty import Tell
+    from worker.store import Store
+
+PURGE = "maintenance.purge_soft_deleted"
+# So few that a batch of ingest which meets one of them waits for milliseconds.
+CHUNK_ROWS = 500
+FORGET_ROWS = 10_000
+# After each chunk, so many times as long as it took: who counts meanwhile has most of the database to himself.
+REST = 2.0
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class PurgeReport:
+    """What a run did; filled while it goes on, so that whoever interrupts it can still read it."""
+
+    purged: int = 0
+    remaining: int = 0
+    """Rows that are due and still there: the time was up, or somebody was changing them."""
+    oldest_remaining_seconds: float | None = None
+    """How long ago the oldest of them was deleted."""
+    forgotten_days: int = 0
+    """Daily sums of ended lives that were dropped, since the ledger has their day no longer."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def purge(
+    store: Store,
+    older_than: timedelta,
+    budget: float | None = None,
+    *,
+    dry_run: bool = False,
+    patience: float = 0.0,
+    tell: Tell = lambda _done, _total: None,
+    report: PurgeReport | None = None,
+) -> PurgeReport:
+    """Purge what was deleted longer ago than that; ends when nothing is due or `budget` seconds are spent.
+
+    A pair goes with its conversations and days; if it is used again, it begins with new counters.
+
+    Raises:
+        BusyError: another process was purging for `patience` seconds.
+        SettingsError: row-level security would hide rows from us.
+        StoreUnavailableError: the rest is left to the next run.
+    """
+    report = report or PurgeReport()
+    require_sight(store)
+    due = purge_due(store, older_than)
+    if not dry_run:
+        deadline = None if budget is None else time.monotonic() + budget
+        run = _Run(store, deadline, patience, report)
+        run.purge(older_than, due.remaining, tell)
+        run.forget()
+        due = purge_due(store, older_than)
+    report.remaining, report.oldest_remaining_seconds = due
+    return report
+
+
+class _Run:
+    """One run and its bounds."""
+
+    def __init__(self, store: Store, deadline: float | None, patience: float, report: PurgeReport) -> None:
+        self._store = store
+        self._deadline = deadline
+        self._patience = patience
+        self._report = report
+
+    def purge(self, older_than: timedelta, due: int, tell: Tell) -> None:
+        """Chunk by chunk, the oldest first."""
+        reached = LONG_AGO
+        while not self._is_over():
+            began = time.monotonic()
+            step = partial(purge_chunk, self._store, PURGE, reached, older_than, CHUNK_ROWS)
+            rows, reached = persist(step, self._patience)
+            if not rows:
+                return
+            self._report.purged += rows
+            tell(self._report.purged, due)
+            time.sleep(REST * (time.monotonic() - began))
+
+    def forget(self) -> None:
+        """Forget what stands for days that the ledger has forgotten."""
+        days = retained_days(self._store)
+        while days and not self._is_over():
+            forgotten = persist(partial(forget_past, self._store, PURGE, days[0], FORGET_ROWS), self._patience)
+            self._report.forgotten_days += forgotten
+            if forgotten < FORGET_ROWS:
+                return
+
+    def _is_over(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline

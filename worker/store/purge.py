@@ -1,0 +1,61 @@
+"""The statements of the purge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from worker.errors import SettingsError
+from worker.store.duties import sole_transaction
+from worker.store.queries import query
+
+if TYPE_CHECKING:
+    from datetime import date, datetime, timedelta
+
+    from worker.store.connection import Store
+
+
+class Purged(NamedTuple):
+    """What a chunk took: how many rows, and when the last of them had been deleted."""
+
+    rows: int
+    reached: datetime
+
+
+class Due(NamedTuple):
+    """Rows that are past their time, and for how many seconds the oldest has been deleted."""
+
+    remaining: int
+    oldest_remaining_seconds: float | None
+
+
+def require_sight(store: Store) -> None:
+    """Make sure that row-level security hides nothing from us.
+
+    Raises:
+        SettingsError: it does; what is hidden would look like what is not there.
+    """
+    if not store.rows("sees_all")[0]["sees_all"]:
+        raise SettingsError("row-level security hides rows from DATABASE_URL's role; give the tables' owner")
+
+
+def purge_due(store: Store, older_than: timedelta) -> Due:
+    """What was deleted longer ago than that and is still there."""
+    return Due(**store.rows("purge_due", older_than=older_than)[0])
+
+
+def purge_chunk(store: Store, task: str, reached: datetime, older_than: timedelta, rows: int) -> Purged:
+    """Purge so many rows that were deleted longer ago than that, from the time reached on.
+
+    What is being changed right now is passed over.
+    """
+    with sole_transaction(store, task) as connection:
+        connection.execute(query("purge_action"))
+        parameters = {"reached": reached, "older_than": older_than, "rows": rows}
+        deleted = [row[0] for row in connection.execute(query("purge_chunk"), parameters)]
+    return Purged(len(deleted), max(deleted, default=reached))
+
+
+def forget_past(store: Store, task: str, oldest: date, rows: int) -> int:
+    """Forget so many sums of ended lives on days before the oldest day of the ledger; how many there were."""
+    with sole_transaction(store, task) as connection:
+        return connection.execute(query("forget_past"), {"oldest": oldest, "rows": rows}).rowcount

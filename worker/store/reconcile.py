@@ -1,0 +1,153 @@
+"""The statements that compare counters, roll-up and ledger, and those that make them equal again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+from worker.store.duties import sole_transaction
+from worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import date
+    from decimal import Decimal
+    from typing import LiteralString
+
+    from psycopg import Connection
+
+    from worker.store.connection import Store
+
+Figures = tuple["Decimal | None", ...]
+
+
+class PairKey(NamedTuple):
+    """A user and an agent, in the order of the index."""
+
+    user_id: UUID
+    agent_id: UUID
+
+
+FIRST_PAIR = PairKey(UUID(int=0), UUID(int=0))
+
+
+class Differing(NamedTuple):
+    """A pair whose figures are not what they must be."""
+
+    pair: PairKey
+    expected: Figures
+    found: Figures
+
+
+class Booked(NamedTuple):
+    """The books of one day: what was accepted, what was applied, and all that became of it."""
+
+    day: date
+    accepted: int
+    applied: int
+    parts: int
+
+
+def retained_days(store: Store) -> list[date]:
+    """The days that the ledger has, oldest first."""
+    return [row["day"] for row in store.rows("retained_days")]
+
+
+def next_pairs(store: Store, first: PairKey, pairs: int, rows: int) -> PairKey | None:
+    """Where the pairs begin that come after `pairs` pairs, or after so many rows of theirs."""
+    found = store.rows("next_pairs", **first._asdict(), pairs=pairs, rows=rows)
+    return PairKey(**found[0]) if found else None
+
+
+def day_differences(store: Store, day: date) -> list[Differing]:
+    """Pairs whose sums of a day are not those of its events."""
+    return _differences(store, "day_differences", {"day": day})
+
+
+def counter_differences(store: Store, first: PairKey, end: PairKey | None) -> list[Differing]:
+    """Pairs from the first on and before the end whose counters are not the sums of their days."""
+    return _differences(store, "counter_differences", _range(first, end))
+
+
+def count_pairs(store: Store, first: PairKey, end: PairKey | None) -> int:
+    """How many pairs there are from the first on and before the end."""
+    return int(store.rows("count_pairs", **_range(first, end))[0]["pairs"])
+
+
+def mend_day(store: Store, task: str, day: date, most: int) -> list[Differing]:
+    """Give the days of so many pairs the sums of their events; which differed.
+
+    The difference is added rather than the sum written: whatever is counted meanwhile goes into both sides at once, so
+    that the difference found before the rows are locked is still the same afterwards.
+    """
+    with sole_transaction(store, task) as connection:
+        _find(connection, "day_differences", {"day": day, "most": most})
+        for name in ("revive_pairs", "hold_pairs", "leave_vanished"):
+            connection.execute(query(name))
+        for name in ("blame_past", "mend_past", "open_day", "mend_day", "close_past", "close_day"):
+            connection.execute(query(name), {"day": day})
+        connection.execute(query("mend_times"))
+        return [row for row, _ in _found(connection)]
+
+
+def mend_counters(store: Store, task: str, first: PairKey, end: PairKey | None, most: int) -> list[Differing]:
+    """Give the counters of so many pairs the sums of their days, in the manner of `mend_day`; which differed."""
+    with sole_transaction(store, task) as connection:
+        _find(connection, "counter_differences", _range(first, end) | {"most": most})
+        for name in (
+            *("revive_pairs", "hold_pairs", "leave_vanished"),
+            *("mend_counters", "open_conversation_day", "mend_conversations", "end_lives"),
+        ):
+            connection.execute(query(name))
+        found = _found(connection)
+    if revived := [row.pair for row, is_revived in found if is_revived]:
+        _restore_times(store, revived)
+    return [row for row, _ in found]
+
+
+def recorded_by_day(store: Store, day: date) -> dict[date, int]:
+    """How many events of a day were recorded on which days, those from outside the stream left out."""
+    return {row["day"]: row["events"] for row in store.rows("recorded_by_day", day=day)}
+
+
+def booked_by_day(store: Store, first: date, last: date) -> list[Booked]:
+    """The books of the days that are over."""
+    return [Booked(**row) for row in store.rows("booked_by_day", first=first, last=last)]
+
+
+def _restore_times(store: Store, pairs: Sequence[PairKey]) -> None:
+    """A transaction of its own: reading the whole ledger takes a while, in which no row should be locked."""
+    users, agents = zip(*pairs, strict=True)
+    with store.connection() as connection:
+        connection.execute(query("restore_times"), {"users": list(users), "agents": list(agents)})
+
+
+def _range(first: PairKey, end: PairKey | None) -> dict[str, object]:
+    end_user, end_agent = end or (None, None)
+    return {**first._asdict(), "end_user": end_user, "end_agent": end_agent}
+
+
+def _differences(store: Store, name: str, parameters: Mapping[str, object]) -> list[Differing]:
+    with store.connection() as connection:
+        rows = _planned(connection, query(name), {**parameters, "most": None})
+        return [Differing(PairKey(row[0], row[1]), tuple(row[3]), tuple(row[4])) for row in rows]
+
+
+def _find(connection: Connection, name: str, parameters: Mapping[str, object]) -> None:
+    """Lay the differing pairs ready; from then on rows are locked like in a batch."""
+    connection.execute(query("differing"))
+    _planned(connection, query("differing_insert") + query(name), parameters)
+    connection.execute(query("begin"))
+
+
+def _planned(
+    connection: Connection, statement: LiteralString, parameters: Mapping[str, object]
+) -> list[tuple[Any, ...]]:
+    """Never prepared: the plan of one day or range is not that of another."""
+    cursor = connection.execute(statement, parameters, prepare=False)
+    return cursor.fetchall() if cursor.description else []
+
+
+def _found(connection: Connection) -> list[tuple[Differing, bool]]:
+    rows = connection.execute(query("differing_rows")).fetchall()
+    return [(Differing(PairKey(row[0], row[1]), tuple(row[2]), tuple(row[3])), row[4]) for row in rows]
