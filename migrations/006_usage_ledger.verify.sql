@@ -92,6 +92,7 @@ SELECT * FROM (VALUES
     ('grant', 'table user_agent_conversations to service_role', 'select'),
     ('grant', 'table user_agents to authenticated', 'delete, select'),
     ('index', 'idx_usage_daily_day', 'CREATE INDEX idx_usage_daily_day ON public.usage_daily USING brin (day) WITH (autosummarize=''on'')'),
+    ('index', 'idx_usage_entries_seen_at', 'CREATE INDEX idx_usage_entries_seen_at ON public.usage_entries USING btree (seen_at)'),
     ('index', 'usage_daily_pkey', 'CREATE UNIQUE INDEX usage_daily_pkey ON public.usage_daily USING btree (user_id, agent_id, day)'),
     ('index', 'usage_dead_letters_entry_key_position_key', 'CREATE UNIQUE INDEX usage_dead_letters_entry_key_position_key ON public.usage_dead_letters USING btree (entry_key, "position")'),
     ('index', 'usage_dead_letters_pkey', 'CREATE UNIQUE INDEX usage_dead_letters_pkey ON public.usage_dead_letters USING btree (id)'),

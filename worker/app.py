@@ -8,17 +8,20 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from celery import Celery
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from celery import Celery, Task
+from celery.signals import setup_logging, task_failure, worker_process_init, worker_process_shutdown
 
-from worker.errors import SettingsError
-from worker.logs import configure_logs
+from worker.errors import SettingsError, UsageError
+from worker.logs import configure_logs, get_logger
+from worker.queues import QueueName
 from worker.resources import Resources
 from worker.settings import Settings, load_settings
+from worker.timetable import DUTIES, beat_schedule
 
-HEARTBEAT_SECONDS = 10.0
 # Objects made, less those freed, before the garbage collector looks at the young ones.
 COLLECT_AFTER = 100_000
+
+log = get_logger("tasks")
 
 
 class UsageApp(Celery):  # type: ignore[misc]
@@ -49,28 +52,12 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # With REMAP_SIGTERM=SIGQUIT a stop waits for the batch in hand, but not for ever.
         "worker_soft_shutdown_timeout": settings.flush_budget + 10,
         "worker_enable_soft_shutdown_on_idle": False,
-        "timezone": "UTC",
-        "beat_schedule": schedule(settings),
-    }
-
-
-def schedule(settings: Settings) -> dict[str, Any]:
-    """What beat sends and how often. A trigger that nobody took in time is dropped: the next one does its work."""
-    ticks = {
-        f"flush-{shard}": {
-            "task": "usage.flush",
-            "schedule": settings.flush_interval,
-            "args": (shard,),
-            "options": {"expires": settings.trigger_expires},
-        }
-        for shard in range(settings.stream_shards)
-    }
-    return ticks | {
-        "heartbeat": {
-            "task": "monitoring.heartbeat",
-            "schedule": HEARTBEAT_SECONDS,
-            "options": {"expires": HEARTBEAT_SECONDS},
-        }
+        # A plain worker takes from all. Where long tasks have a worker of their own, the counting never waits for them.
+        "task_queues": {name: {"exchange": name, "routing_key": name} for name in QueueName},
+        "task_default_queue": QueueName.COUNTING,
+        "task_routes": {task: {"queue": QueueName.MAINTENANCE} for task in DUTIES.values()},
+        "timezone": settings.timezone,
+        "beat_schedule": beat_schedule(settings),
     }
 
 
@@ -89,6 +76,13 @@ def _configure_logs(**_: object) -> None:
     # Celery announces every trigger three times a second and shard; what a flush did, ingest says itself.
     for chatty in ("celery.app.trace", "celery.worker.strategy", "celery.beat"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+@task_failure.connect  # type: ignore[untyped-decorator]
+def _tell_failure(sender: Task, exception: BaseException, **_: object) -> None:
+    """Celery tells of the failures that a task expects on a level that the line above has silenced."""
+    if isinstance(exception, UsageError):
+        log.warning("a task failed", task=sender.name, reason=str(exception))
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]

@@ -51,6 +51,10 @@ class SchemaError(UsageError):
     """the database schema does not fit"""
 
 
+class ObstacleError(UsageError):
+    """something in the database is in the way"""
+
+
 class MigrationError(UsageError):
     """the migration cannot go on"""
 

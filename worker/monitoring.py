@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from worker.maintenance import MANAGE_PARTITIONS, outlook
 from worker.migrate import schema_version
+from worker.store import last_runs
 
 if TYPE_CHECKING:
     from celery.app.control import Control
 
+    from worker.maintenance import Outlook
     from worker.resources import Resources
-    from worker.store import Intake
+    from worker.store import Intake, Store
     from worker.stream import Backlog
 
 PING_SECONDS = 1.0
@@ -37,18 +40,33 @@ class Status:
     schema: str | None
     totals: Intake
     applied_per_second: float
+    partitions: list[Outlook]
+    partitions_failed: dict[str, str]
+    """What the last run left undone, and why."""
+
+    @property
+    def beat_alive(self) -> bool:
+        """Whether beat sends, and some worker executes what it sends."""
+        return self.beat_seconds is not None and self.beat_seconds < BEAT_SILENCE
+
+    @property
+    def partitions_healthy(self) -> bool:
+        """Whether there are partitions for days ahead, and nothing kept the last run from its work."""
+        return not self.partitions_failed and not any(table.is_short for table in self.partitions)
 
     @property
     def healthy(self) -> bool:
-        """Whether somebody works and somebody ticks."""
-        return bool(self.workers) and self.beat_seconds is not None and self.beat_seconds < BEAT_SILENCE
+        """Whether somebody works, somebody ticks and the coming days have their partitions."""
+        return bool(self.workers) and self.beat_alive and self.partitions_healthy
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {
             "backlog": {str(shard): backlog._asdict() for shard, backlog in self.backlog.items()},
             "totals": self.totals._asdict(),
-            "beat_alive": self.beat_seconds is not None and self.beat_seconds < BEAT_SILENCE,
+            "partitions": [asdict(table) | {"is_short": table.is_short} for table in self.partitions],
+            "beat_alive": self.beat_alive,
             "worker_alive": bool(self.workers),
+            "partitions_healthy": self.partitions_healthy,
             "healthy": self.healthy,
         }
 
@@ -73,7 +91,15 @@ def look(control: Control, resources: Resources) -> Status:
         schema=version,
         totals=totals,
         applied_per_second=(totals.applied - before.applied) / (time.monotonic() - started),
+        partitions=outlook(store, resources.settings),
+        partitions_failed=_left_undone(store),
     )
+
+
+def _left_undone(store: Store) -> dict[str, str]:
+    run = last_runs(store).get(MANAGE_PARTITIONS)
+    failed: dict[str, str] = run.report["failed"] if run else {}
+    return failed
 
 
 def _answering(control: Control) -> list[str]:

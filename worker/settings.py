@@ -27,17 +27,25 @@ class Settings(BaseSettings):
     stream_shards: int = Field(2, ge=1, le=256)
     batch_events: int = Field(20_000, ge=1, le=50_000)
     batch_bytes: int = Field(8 * 2**20, ge=2**16)
-    flush_interval: float = Field(1.0, gt=0)
+    flush_interval: float = Field(1.0, gt=0, le=86_400)
     flush_budget: float = Field(10.0, gt=0)
     reclaim_idle: float = Field(15.0, gt=0)
 
     accept_days: int = Field(35, ge=1)
     retention_days: int = Field(90, ge=2)
+    history_retention_days: int = Field(730, ge=1)
+    # At least two, since a day ends before the next run has come.
+    partitions_ahead_days: int = Field(7, ge=2, le=366)
     purge_after_days: int = Field(30, ge=0, le=36_500)
     purge_budget: float = Field(30.0, gt=0)
     reconcile_budget: float = Field(600.0, gt=0)
     unknown: Literal["quarantine", "create"] = "quarantine"
 
+    # Seconds, a crontab or "off"; see worker/timetable.py, which reads them.
+    schedule_purge: str = "10 * * * *"
+    schedule_partitions: str = "20 * * * *"
+    schedule_analytics: str = "300"
+    schedule_reconcile: str = "30 3 * * *"
     timezone: str = "UTC"
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"

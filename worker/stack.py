@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 from worker.embedded.processes import ChildProcess
 from worker.errors import ProcessError
 from worker.logs import get_logger
+from worker.queues import QueueName
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,6 +35,7 @@ PING_TIMEOUT = 1.0
 STOP_TIMEOUT = 30.0  # a worker finishes the batch in hand; a batch that is cut off is counted by the next worker
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 30.0
+MAINTAINER = "maintenance"
 SETTLED = 60.0  # who ran that long has not crashed for the reason of the time before
 
 log = get_logger("stack")
@@ -77,7 +79,8 @@ class Stack:
     """Celery workers, beat and Flower as child processes; a context manager.
 
     `log_dir` takes one log file a process; without it their output goes to standard error. `flower_port` 0
-    chooses a free port, None leaves Flower out. `state_dir` keeps beat's schedule, otherwise it is temporary.
+    chooses a free port, None leaves Flower out. `state_dir` keeps beat's schedule, otherwise it is temporary. One more
+    worker than `workers` does the maintenance.
     """
 
     def __init__(
@@ -92,8 +95,10 @@ class Stack:
         log_dir: Path | None = None,
     ) -> None:
         self.flower_port = _free_port() if flower_port == 0 else flower_port
-        self._nodes = [f"worker{number}@{platform.node()}" for number in range(1, workers + 1)]
-        self._concurrency = concurrency
+        node = platform.node()
+        # By node: what it takes from, and with how many processes.
+        self._nodes = {f"worker{number}@{node}": (QueueName.COUNTING, concurrency) for number in range(1, workers + 1)}
+        self._nodes[f"{MAINTAINER}@{node}"] = (QueueName.MAINTENANCE, 1)
         self._state_dir = state_dir
         self._log_dir = log_dir
         servers = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
@@ -117,7 +122,7 @@ class Stack:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process numbers of what was started, by name (worker1, beat, flower)."""
+        """The process numbers of what was started, by name (worker1, maintenance, beat, flower)."""
         return {service.name: service.child.pid for service in self._services if service.child}
 
     def start(self) -> None:
@@ -139,7 +144,7 @@ class Stack:
 
     def stop(self) -> None:
         """Stop beat and Flower, then the workers, which finish what they hold."""
-        workers = [service for service in self._services if service.name.startswith("worker")]
+        workers = [service for service in self._services if "worker" in service.command]
         others = [service for service in self._services if service not in workers]
         for group in (others, workers):
             children = [service.child for service in group if service.child]
@@ -175,8 +180,13 @@ class Stack:
                 raise ProcessError(f"no answer after {timeout:.0f} s from {', '.join(silent)}")
 
     def _planned(self, state: Path) -> list[Service]:
-        options = ["--concurrency", str(self._concurrency), "--hostname"]
-        plan = [Service(node.split("@")[0], [*CELERY, "worker", *options, node]) for node in self._nodes]
+        plan = [
+            Service(
+                node.split("@")[0],
+                [*CELERY, "worker", "--hostname", node, "--queues", queue, "--concurrency", str(concurrency)],
+            )
+            for node, (queue, concurrency) in self._nodes.items()
+        ]
         schedule = state / "celerybeat-schedule"
         plan.append(Service("beat", [*CELERY, "beat", "--pidfile=", f"--schedule={schedule}"]))
         if self.flower_port is not None:

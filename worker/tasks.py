@@ -81,6 +81,17 @@ def refresh(self: Task) -> dict[str, Any]:
     return maintenance.perform(store, maintenance.REFRESH, lambda: maintenance.refresh(store))
 
 
+@shared_task(name=maintenance.MANAGE_PARTITIONS, bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
+def manage_partitions(self: Task) -> dict[str, Any]:
+    """Make partitions ahead, drop those past their retention."""
+    resources = _resources(self)
+    return maintenance.perform(
+        resources.store,
+        maintenance.MANAGE_PARTITIONS,
+        lambda: maintenance.manage_partitions(resources.store, resources.settings),
+    )
+
+
 @shared_task(name="monitoring.heartbeat", bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
 def heartbeat(self: Task) -> None:
     """Leave a trace that beat sends and a worker executes."""

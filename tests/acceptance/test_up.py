@@ -116,7 +116,7 @@ def test_killed_it_leaves_nothing_behind_and_starts_again(folder: Path) -> None:
 def test_what_dies_is_started_again(folder: Path) -> None:
     with running(folder) as up:
         children = [process for process in up.tree() if process.parent == up.process.pid]
-        assert len(children) == 5
+        assert len(children) == 6
         for child in children:
             os.kill(child.pid, signal.SIGKILL)
         eventually(lambda: names_of_children(up) == {name_of(child) for child in children}, 30)

@@ -17,6 +17,7 @@ import pytest
 
 from worker.app import configuration
 from worker.migrate import latest_version
+from worker.queues import QueueName
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 # Names that programs of others read: libpq, Celery.
 FOREIGN = {"PGPASSWORD", "REMAP_SIGTERM"}
-OURS = ("migrate", "worker", "beat", "flower")
+OURS = ("migrate", "worker", "maintenance", "beat", "flower")
 
 
 class Installed:
@@ -123,6 +124,13 @@ def test_compose_sets_only_variables_that_somebody_reads(services: dict[str, Any
     for service in OURS:
         assert set(services[service]["environment"]) <= settings | FOREIGN
         assert {"DATABASE_URL", "REDIS_URL"} <= set(services[service]["environment"])
+
+
+def test_compose_has_a_worker_for_every_queue(services: dict[str, Any]) -> None:
+    commands = [services[name]["command"] for name in ("worker", "maintenance")]
+    assert {option for command in commands for option in command if option.startswith("--queues")} == {
+        f"--queues={name}" for name in QueueName
+    }
 
 
 def test_compose_lets_a_worker_finish_its_batch(services: dict[str, Any]) -> None:

@@ -14,11 +14,13 @@ from worker.cli.dead_letters import dead_letters_app
 from worker.cli.demo import demo
 from worker.cli.drain import drain
 from worker.cli.migrate import migrate_app
+from worker.cli.partitions import partitions
 from worker.cli.publish import publish
 from worker.cli.purge import purge
 from worker.cli.reconcile import reconcile
 from worker.cli.refresh import refresh
 from worker.cli.report import report
+from worker.cli.schedule import schedule
 from worker.cli.status import status
 from worker.cli.up import up
 from worker.errors import UsageError
@@ -29,7 +31,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, up, publish, status, drain, purge, reconcile, refresh, report):
+for command in (demo, up, publish, status, drain, schedule, partitions, purge, reconcile, refresh, report):
     cli.command()(command)
 bench_app.command()(soak)
 bench_app.command()(queries)

@@ -26,7 +26,7 @@ Watch = Annotated[bool, typer.Option("--watch", help="Look again every second un
 
 
 def status(as_json: AsJson = False, watch: Watch = False) -> None:
-    """Show backlog, rates, workers, beat and schema; exit with 1 when no worker or no beat is alive."""
+    """Show backlog, rates, workers, beat, partitions, schema; exit with 1 for no worker, beat or coming partition."""
     # Celery takes a third of a second to load, which the other commands need not wait for.
     from worker.app import app  # noqa: PLC0415
     from worker.monitoring import look  # noqa: PLC0415
@@ -79,6 +79,12 @@ def _rows(seen: Status) -> Iterator[tuple[str, str]]:
     yield "workers", escape(", ".join(seen.workers)) or "[red]none answers: start `usage-worker up`[/]"
     beat = "[red]no heartbeat yet[/]" if seen.beat_seconds is None else f"last heartbeat {seen.beat_seconds:.0f} s ago"
     yield "beat", beat
+    for table in seen.partitions:
+        ahead = f"{table.ahead_days} days ahead" if table.ahead_days >= 0 else "none for today, 0 days ahead"
+        short = f"[red]{ahead} of {table.wanted_days}: run `usage-worker partitions`[/]"
+        yield f"partitions of {table.table}", short if table.is_short else ahead
+    for name, reason in seen.partitions_failed.items():
+        yield f"partition {name}", f"[red]{escape(reason)}; run `usage-worker partitions`[/]"
     yield "schema", _schema(seen.schema)
 
 

@@ -5,6 +5,7 @@ from worker.store.batch import BatchTransaction, DeadLetter, Identity, Missing, 
 from worker.store.books import Intake
 from worker.store.connection import Store
 from worker.store.duties import Run, last_runs, record_run, sole_transaction
+from worker.store.partitions import drop_partition, forget_entries, make_partition, partitions, today
 from worker.store.purge import forget_past, purge_chunk, purge_due, require_sight
 from worker.store.reconcile import (
     FIRST_PAIR,
@@ -37,11 +38,15 @@ __all__ = [
     "count_pairs",
     "counter_differences",
     "day_differences",
+    "drop_partition",
+    "forget_entries",
     "forget_past",
     "last_runs",
+    "make_partition",
     "mend_counters",
     "mend_day",
     "next_pairs",
+    "partitions",
     "purge_chunk",
     "purge_due",
     "record_run",
@@ -50,4 +55,5 @@ __all__ = [
     "require_sight",
     "retained_days",
     "sole_transaction",
+    "today",
 ]

@@ -15,6 +15,7 @@ from worker.errors import (
     ConcurrencyError,
     DataRefusedError,
     DuplicateEventError,
+    ObstacleError,
     SchemaError,
     SettingsError,
     StoreUnavailableError,
@@ -42,10 +43,20 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             errors.SerializationFailure,
             errors.ForeignKeyViolation,
             errors.DuplicateTable,
+            errors.LockNotAvailable,
         ),
     ),
     (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
     (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
+    # A view on a partition that shall go, a partition of somebody's own making where ours should be.
+    (
+        ObstacleError,
+        (
+            errors.DependentObjectsStillExist,
+            errors.InvalidObjectDefinition,
+            errors.ObjectNotInPrerequisiteState,
+        ),
+    ),
     (DataRefusedError, (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException)),
     # After a failover we may be talking to a standby; a process that was stopped for a while finds its session ended.
     (
@@ -60,6 +71,11 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
 )
 # A server that vanishes without a word (a failover, a cut cable) is noticed within half a minute.
 _NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+_OPTIONS: dict[str, Any] = {
+    "application_name": "usage-worker",
+    "connect_timeout": int(CONNECT_SECONDS),
+    **_NOTICE_SILENCE,
+}
 _ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
 
 
@@ -72,6 +88,7 @@ class Store:
         except psycopg.ProgrammingError:
             # The driver quotes the part that it could not read, which may be the password, and the pool would log it.
             raise SettingsError("DATABASE_URL cannot be read; write / # ? @ % in a password as %2F %23 …") from None
+        self._url = database_url
         self._pool = ConnectionPool(
             database_url,
             min_size=0,
@@ -80,7 +97,7 @@ class Store:
             timeout=CONNECT_SECONDS,
             reconnect_timeout=CONNECT_SECONDS,
             check=ConnectionPool.check_connection,
-            kwargs={"application_name": "usage-worker", "connect_timeout": int(CONNECT_SECONDS), **_NOTICE_SILENCE},
+            kwargs=_OPTIONS,
             name="usage-worker",
         )
 
@@ -99,6 +116,12 @@ class Store:
             self._pool.open()
             with self._pool.connection() as connection:
                 yield connection
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """A connection of its own and without transactions, for what refuses one. Raises like `connection`."""
+        with translated(), psycopg.connect(self._url, autocommit=True, **_OPTIONS) as connection:
+            yield connection
 
     def rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
         """All rows of a named query, as dictionaries."""

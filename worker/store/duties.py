@@ -6,6 +6,8 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from psycopg import ClientCursor
+
 from worker.errors import BusyError
 from worker.store.queries import query
 
@@ -38,7 +40,9 @@ def sole_transaction(store: Store, task: str) -> Iterator[Connection]:
         BusyError: another process has it.
     """
     with store.connection() as connection:
-        row = connection.execute(query("guard_task"), {"task": task}).fetchone()
+        # By the simple protocol: an extended one's portal keeps its snapshot until the next statement comes, and what a
+        # task does on another connection (DETACH … FINALIZE) would wait for that.
+        row = ClientCursor(connection).execute(query("guard_task"), {"task": task}).fetchone()
         if not (row and row[0]):
             raise BusyError(task)
         yield connection

@@ -1,0 +1,46 @@
+"""The ledger's partitions, as tests make and count them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from tests.integration.database import run
+
+TODAY = datetime.now(UTC).date()
+ATTACHED = """
+    SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'usage_events'::regclass AND NOT i.inhdetachpending ORDER BY 1
+"""
+
+
+INSERT = """
+    INSERT INTO usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens,
+                              tokens, success)
+    SELECT gen_random_uuid(), %s, 'usage', gen_random_uuid(), gen_random_uuid(), 1, 0, 0, 0, true
+"""
+
+
+def name(day: date) -> str:
+    return f"usage_events_{day:%Y%m%d}"
+
+
+def days(*ahead: int) -> list[str]:
+    return [name(TODAY + timedelta(days=number)) for number in ahead]
+
+
+def attached(database: str) -> list[str]:
+    return [row[0] for row in run(database, ATTACHED)]
+
+
+def tables(database: str) -> set[str]:
+    """All tables that are or were partitions of the ledger."""
+    found = "SELECT relname::text FROM pg_class WHERE relname ~ '^usage_events_[0-9]+$' AND relkind = 'r'"
+    return {row[0] for row in run(database, found)}
+
+
+def make_days(database: str, *ahead: int, rows: int = 0) -> None:
+    for number in ahead:
+        day = TODAY + timedelta(days=number)
+        run(database, "SELECT public.usage_events_ensure_day(%s)", day)
+        insert = f"{INSERT} FROM generate_series(1, {rows})"
+        run(database, insert, datetime(day.year, day.month, day.day, 12, tzinfo=UTC))

@@ -1,0 +1,187 @@
+"""Partitions: there before their day, gone after their retention, and nobody waits for either."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.integration.commands import Cli
+from tests.integration.database import run
+from tests.integration.ledger import TODAY, attached, days, make_days, tables
+from worker.app import app
+from worker.maintenance import MANAGE_PARTITIONS, manage_partitions, outlook, perform
+from worker.monitoring import look
+from worker.resources import Resources
+from worker.settings import Settings
+from worker.store import Store, sole_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.conftest import Bench
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    with Store(database) as store:
+        yield store
+
+
+@pytest.fixture
+def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
+    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
+
+
+def event(bench: Bench, user: int, **fields: object) -> dict[str, Any]:
+    """A complete event, so that the oracle knows its identity."""
+    own = {"event_id": uuid4(), "occurred_at": datetime.now(UTC), "tokens": 1}
+    return {"user_id": bench.users[user], "agent_id": bench.agents[0], **own, **fields}
+
+
+def test_days_are_made_ahead_and_dropped_past_the_retention(database: str, store: Store) -> None:
+    make_days(database, -92, -91, -90, -36, rows=3)
+    settings = Settings(partitions_ahead_days=9)
+    report = manage_partitions(store, settings)
+    assert (report.created, report.dropped, report.failed) == (days(8, 9), days(-92, -91), {})
+    assert attached(database) == days(-90, -36, *range(10))
+    assert tables(database) == set(attached(database))
+    assert report.ahead_days["usage_events"] == 9
+    assert not report.short
+    again = manage_partitions(store, settings)
+    assert (again.created, again.dropped) == ([], [])
+
+
+def test_months_of_the_audit_trail(database: str, store: Store) -> None:
+    run(database, "SELECT public.user_agent_history_ensure_month('2020-02-10')")
+    report = manage_partitions(store, Settings(partitions_ahead_days=70))
+    last = TODAY + timedelta(days=70)
+    found = (
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'user_agent_history'::regclass ORDER BY 1"
+    )
+    months = [row[0] for row in run(database, found)]
+    assert months[0] == f"user_agent_history_{TODAY:%Y%m}"
+    assert months[-1] == f"user_agent_history_{last:%Y%m}"
+    assert "user_agent_history_202002" in report.dropped
+    assert report.ahead_days["user_agent_history"] >= 70
+
+
+def test_what_is_made_is_closed_to_everybody(database: str, store: Store) -> None:
+    run(database, "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated, service_role")
+    made = manage_partitions(store, Settings(partitions_ahead_days=9)).created
+    assert set(days(8, 9)) <= set(made)
+    rights = """
+        SELECT DISTINCT relrowsecurity, has_table_privilege('anon', oid, 'SELECT, INSERT, UPDATE, DELETE'),
+               has_table_privilege('authenticated', oid, 'SELECT, INSERT, UPDATE, DELETE'),
+               has_table_privilege('service_role', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
+          FROM pg_class WHERE relname::text = ANY (%s)
+    """
+    assert run(database, rights, made) == [(True, False, False, False)]
+
+
+def test_what_somebody_detached_to_keep_is_kept(database: str, store: Store) -> None:
+    make_days(database, -100, rows=3)
+    (archived,) = days(-100)
+    run(database, f"ALTER TABLE usage_events DETACH PARTITION {archived}")
+    assert manage_partitions(store, Settings()).dropped == []
+    assert run(database, f"SELECT count(*) FROM {archived}") == [(3,)]
+
+
+def test_counters_stay_the_sum_of_their_days(bench: Bench, database: str) -> None:
+    bench.publish(*(event(bench, number, tokens=5) for number in range(5)))
+    bench.flush()
+    long_ago = TODAY - timedelta(days=120)
+    make_days(database, -120)
+    run(
+        database,
+        "UPDATE usage_events SET occurred_at = %s",
+        datetime(long_ago.year, long_ago.month, long_ago.day, tzinfo=UTC),
+    )
+    run(database, "UPDATE usage_daily SET day = %s", long_ago)
+    assert manage_partitions(bench.resources.store, Settings()).dropped == days(-120)
+    assert run(database, "SELECT count(*) FROM usage_events") == [(0,)]
+    bench.check()
+    assert run(database, "SELECT sum(usage_count), sum(total_tokens_used) FROM usage_daily") == [(5, 25)]
+
+
+def test_missed_runs_lose_no_event_and_are_an_alarm(bench: Bench, database: str) -> None:
+    """A week without a run: today has no partition, nor have the days that late events fall on."""
+    store, settings = bench.resources.store, bench.resources.settings
+    for partition in attached(database):
+        run(database, f"DROP TABLE {partition}")
+    ledger, _ = outlook(store, settings)
+    assert (ledger.ahead_days, ledger.is_short) == (-1, True)
+    moments = [datetime.now(UTC) - timedelta(days=number) for number in range(8)]
+    bench.publish(*(event(bench, 0, occurred_at=moment) for moment in moments))
+    assert bench.flush().applied == 8
+    bench.check()
+    assert attached(database) == days(*range(-7, 1))
+    manage_partitions(store, settings)
+    assert not any(seen.is_short for seen in outlook(store, settings))
+
+
+def test_what_is_in_the_way_is_named_and_is_an_alarm(database: str, cli: Cli) -> None:
+    make_days(database, -100)
+    (old,) = days(-100)
+    (new,) = days(9)
+    run(database, f"CREATE VIEW kept AS SELECT * FROM {old}")
+    run(database, f"CREATE TABLE {new} ()")
+    cli.env["USAGE_PARTITIONS_AHEAD_DAYS"] = "9"
+    done = cli.run("partitions", "--json")
+    figures = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert (figures["created"], figures["dropped"], figures["short"]) == (days(8), [], [])
+    assert "no partition of usage_events" in figures["failed"][new]
+    assert "other objects depend on it" in figures["failed"][old]
+    assert "failed" in cli.run("partitions").stdout
+    with closing(Resources(Settings(DATABASE_URL=database, REDIS_URL=cli.env["REDIS_URL"]))) as resources:
+        assert not look(app.control, resources).partitions_healthy
+    run(database, "DROP VIEW kept")
+    run(database, f"DROP TABLE {new}")
+    assert json.loads(cli.run("partitions", "--json").stdout)["dropped"] == [old]
+
+
+def test_a_shortage_is_an_alarm_in_status(database: str, cli: Cli) -> None:
+    for partition in days(2, 4, 5, 6, 7):
+        run(database, f"DROP TABLE {partition}")
+    done = cli.run("status", "--json")
+    seen = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert not seen["partitions_healthy"]
+    assert seen["partitions"][0] == {"table": "usage_events", "ahead_days": 1, "wanted_days": 7, "is_short": True}
+    assert "partitions of usage_events\t1 days ahead of 7: run `usage-worker partitions`" in cli.run("status").stdout
+    assert "usage_events: 7 days ahead" in cli.run("partitions").stdout
+    assert json.loads(cli.run("status", "--json").stdout)["partitions_healthy"]
+
+
+def test_stream_entries_are_forgotten_with_the_ledger(bench: Bench, database: str) -> None:
+    store, settings = bench.resources.store, bench.resources.settings
+    bench.publish(*(event(bench, 0) for _ in range(5)))
+    bench.flush()
+    young = run(database, "SELECT count(*) FROM usage_entries")[0][0]
+    old = (
+        "INSERT INTO usage_entries SELECT gen_random_uuid(), now() - %s * interval '1 day' FROM generate_series(1, %s)"
+    )
+    run(database, old, settings.retention_days - 1, 10)
+    run(database, old, settings.retention_days + 1, 12_000)
+    run(database, old, settings.retention_days + 2, 3)
+    with psycopg.connect(database) as batch:
+        held = "SELECT key FROM usage_entries WHERE seen_at < now() - interval '91.5 days' LIMIT 1 FOR KEY SHARE"
+        batch.execute(held)
+        assert manage_partitions(store, settings).forgotten_entries == 12_002
+    assert manage_partitions(store, settings).forgotten_entries == 1
+    assert run(database, "SELECT count(*) FROM usage_entries") == [(young + 10,)]
+    bench.check()
+
+
+def test_two_at_once(database: str, store: Store) -> None:
+    with Store(database) as other, sole_transaction(other, MANAGE_PARTITIONS):
+        done = perform(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, Settings(partitions_ahead_days=9)))
+    assert done == {"busy": True}
+    assert attached(database) == days(*range(8))

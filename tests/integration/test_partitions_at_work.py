@@ -1,0 +1,179 @@
+"""Partitions with readers and writers at work, and with the process that sees to them killed or interrupted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.commands import PROGRAM, Cli
+from tests.integration.database import run
+from tests.integration.ledger import INSERT, attached, days, make_days, tables
+from worker.errors import BusyError
+from worker.maintenance import manage_partitions
+from worker.settings import Settings
+from worker.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Nobody should wait at all; PostgreSQL's own housekeeping may be in the way for a moment.
+LONGEST_WAIT = "100ms"
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    with Store(database) as store:
+        yield store
+
+
+@pytest.fixture
+def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
+    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
+
+
+class Client:
+    """Somebody who uses the ledger without a pause and gives up when he has to wait too long."""
+
+    def __init__(self, database: str, statement: str, *parameters: object) -> None:
+        self._options = {"autocommit": True, "options": f"-c lock_timeout={LONGEST_WAIT}"}
+        self._database, self._statement, self._parameters = database, statement, parameters
+        self._stopped = threading.Event()
+        self.done, self.error = 0, ""
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with psycopg.connect(self._database, **self._options) as connection:  # type: ignore[arg-type]
+            while not self._stopped.is_set() and not self.error:
+                try:
+                    connection.execute(self._statement.encode(), self._parameters)
+                except psycopg.Error as error:
+                    self.error = str(error)
+                self.done += 1
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            eventually(lambda: self.done > 10)
+            yield
+            before = self.done
+            eventually(lambda: self.error or self.done > before + 10)
+        finally:
+            self._stopped.set()
+            self._thread.join()
+
+
+def test_no_writer_and_no_reader_waits(database: str, store: Store) -> None:
+    make_days(database, *range(-102, -90), rows=1_000)
+    writer = Client(database, INSERT, datetime.now(UTC))
+    reader = Client(database, "SELECT count(*) FROM usage_events WHERE occurred_at > now() - interval '100 days'")
+    # A long statement, as analytics would run it: it keeps whoever wants to lock everything out of the queue.
+    scanner = Client(database, "SELECT pg_sleep(0.5) FROM (SELECT FROM usage_events LIMIT 1) AS one")
+    with writer.at_work(), reader.at_work(), scanner.at_work():
+        report = manage_partitions(store, Settings(partitions_ahead_days=19))
+    assert [writer.error, reader.error, scanner.error] == ["", "", ""]
+    assert report.failed == {}
+    assert len([made for made in report.created if made.startswith("usage_events")]) == 12
+    assert len(report.dropped) == 12
+
+
+def test_a_transaction_that_stays_open_delays_a_drop_and_nothing_else(database: str, store: Store) -> None:
+    make_days(database, -100, -99)
+    with psycopg.connect(database) as older:
+        older.execute("SELECT count(*) FROM usage_events")
+        report = manage_partitions(store, Settings(partitions_ahead_days=9))
+        assert report.created == days(8, 9)
+        assert list(report.failed) == days(-100)
+        with psycopg.connect(database, autocommit=True, options=f"-c lock_timeout={LONGEST_WAIT}") as client:
+            client.execute(INSERT.encode(), [datetime.now(UTC)])
+            client.execute("SELECT count(*) FROM usage_events")
+    assert manage_partitions(store, Settings()).dropped == days(-100, -99)
+    assert tables(database) == set(attached(database))
+
+
+def test_forgetting_keeps_no_batch_waiting(database: str, store: Store) -> None:
+    old = "INSERT INTO usage_entries SELECT gen_random_uuid(), now() - interval '200 days' FROM generate_series(1, %s)"
+    run(database, old, 200_000)
+    register = "INSERT INTO usage_entries (key) SELECT gen_random_uuid() FROM generate_series(1, 50)"
+    ingest = Client(database, register)
+    with ingest.at_work():
+        assert manage_partitions(store, Settings()).forgotten_entries == 200_000
+    assert ingest.error == ""
+
+
+def test_a_kill_while_it_detaches_is_repaired_by_the_next_run(database: str, store: Store, cli: Cli) -> None:
+    make_days(database, -100, rows=3)
+    (old,) = days(-100)
+    with psycopg.connect(database) as reader:
+        reader.execute(f"LOCK TABLE {old} IN ACCESS SHARE MODE".encode())
+        process = subprocess.Popen([PROGRAM, "partitions"], cwd=cli.folder, env=cli.env, stderr=subprocess.DEVNULL)
+        eventually(lambda: run(database, "SELECT 1 FROM pg_inherits WHERE inhdetachpending"), 30)
+        process.kill()
+        process.wait()
+    assert old in tables(database)
+    eventually(lambda: manage_again(store, old))
+    assert old not in tables(database)
+
+
+def test_a_kill_before_it_drops_is_repaired_by_the_next_run(database: str, store: Store, cli: Cli) -> None:
+    make_days(database, -100, rows=3)
+    (old,) = days(-100)
+    process = subprocess.run([sys.executable, "-c", KILLED_BEFORE_DROP], cwd=cli.folder, env=cli.env, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert old in tables(database) - set(attached(database))
+    eventually(lambda: manage_again(store, old))
+    assert old not in tables(database)
+
+
+# The product has no hooks for that: its function is wrapped from outside.
+KILLED_BEFORE_DROP = """
+import os, signal
+import sys
+from worker import cli
+import worker.store.partitions
+partitions = sys.modules["worker.store.partitions"]
+query = partitions.query
+def strike(name):
+    if name == "drop_partition":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return query(name)
+partitions.query = strike
+cli.cli(["partitions"])
+"""
+
+
+def manage_again(store: Store, dropped: str) -> bool:
+    """Until the server has noticed that the killed process is gone."""
+    try:
+        return manage_partitions(store, Settings()).dropped == [dropped]
+    except BusyError:
+        return False
+
+
+def test_interrupted_it_prints_what_was_done(database: str, cli: Cli) -> None:
+    make_days(database, -100)
+    cli.env["USAGE_PARTITIONS_AHEAD_DAYS"] = "9"
+    with psycopg.connect(database) as older:
+        older.execute("SELECT count(*) FROM usage_events")
+        process = subprocess.Popen(
+            [PROGRAM, "partitions", "--json"], cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE
+        )
+        eventually(lambda: run(database, "SELECT 1 FROM pg_inherits WHERE inhdetachpending"), 30)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    figures = json.loads(output)
+    assert process.returncode == 130
+    assert figures["interrupted"]
+    assert (figures["created"], figures["dropped"]) == (days(8, 9), [])
+    assert json.loads(cli.run("partitions", "--json").stdout)["dropped"] == days(-100)

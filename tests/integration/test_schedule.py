@@ -1,0 +1,162 @@
+"""The timetable at work: real beats and a real worker, and the command that shows it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.commands import Cli
+from tests.integration.database import run
+from worker.maintenance import MANAGE_PARTITIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.conftest import Bench
+
+ROOT = Path(__file__).parents[2]
+CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
+TODAY = datetime.now(UTC).date()
+
+
+class Celery:
+    """Celery's processes, each with a log of JSON lines."""
+
+    def __init__(self, folder: Path, cli: Cli) -> None:
+        self._folder = folder
+        self._env = cli.env | {"USAGE_LOG_FORMAT": "json", "REMAP_SIGTERM": "SIGQUIT"}
+
+    @contextmanager
+    def running(self, name: str, *arguments: str, **env: str) -> Iterator[None]:
+        with (
+            (self._folder / f"{name}.log").open("wb") as log,
+            subprocess.Popen([*CELERY, *arguments], cwd=ROOT, env=self._env | env, stderr=log, stdout=log) as process,
+        ):
+            try:
+                yield
+                assert process.poll() is None
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
+            finally:
+                process.kill()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What was logged, by anybody; Celery's banner is no log."""
+        texts = (log.read_text().splitlines() for log in self._folder.glob("*.log"))
+        return [json.loads(line) for text in texts for line in text if line.startswith("{")]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
+    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
+
+
+def test_two_beats_do_everything_once(bench: Bench, database: str, cli: Cli, tmp_path: Path) -> None:
+    expired = TODAY - timedelta(days=100)
+    run(database, "SELECT public.usage_events_ensure_day(%s)", expired)
+    cli.env |= {
+        "USAGE_SCHEDULE_PARTITIONS": "1",
+        "USAGE_SCHEDULE_ANALYTICS": "1",
+        "USAGE_FLUSH_INTERVAL": "0.2",
+        "USAGE_PARTITIONS_AHEAD_DAYS": "20",
+    }
+    celery = Celery(tmp_path, cli)
+    with ExitStack() as stack:
+        stack.enter_context(celery.running("worker", "worker", "--concurrency=2"))
+        for number in (1, 2):
+            options = ["--pidfile=", f"--schedule={tmp_path / f'beat{number}'}"]
+            stack.enter_context(celery.running(f"beat{number}", "beat", *options))
+        for number in range(500):
+            moment = datetime.now(UTC) - timedelta(hours=number % 100)
+            fields = {"event_id": uuid4(), "occurred_at": moment, "tokens": number}
+            bench.publish({"user_id": bench.users[number % 20], "agent_id": bench.agents[0], **fields})
+        eventually(lambda: bench.resources.store.intake_totals().accepted == 500, 60)
+        runs = "SELECT finished_at FROM usage_maintenance WHERE task = %s"
+        first = eventually(lambda: run(database, runs, MANAGE_PARTITIONS), 30)
+        eventually(lambda: run(database, runs, MANAGE_PARTITIONS) != first, 30)
+        counted = "SELECT sum(usage_count) FROM user_agent_analytics"
+        eventually(lambda: run(database, counted) == [(500,)], 30)
+    bench.check()
+    lines = celery.lines()
+    assert [line for line in lines if line["level"] not in ("debug", "info")] == []
+    reports = [line for line in lines if line["event"] == MANAGE_PARTITIONS]
+    created = [partition for report in reports for partition in report["created"] if "events" in partition]
+    assert created == [f"usage_events_{TODAY + timedelta(days=number):%Y%m%d}" for number in range(8, 21)]
+    assert [partition for report in reports for partition in report["dropped"]] == [f"usage_events_{expired:%Y%m%d}"]
+
+
+def test_long_tasks_have_a_queue_of_their_own(bench: Bench, database: str, cli: Cli, tmp_path: Path) -> None:
+    """A worker that takes only from the queue of small tasks leaves the others to those that take them."""
+    cli.env |= {"USAGE_SCHEDULE_PARTITIONS": "1", "USAGE_FLUSH_INTERVAL": "0.2"}
+    celery = Celery(tmp_path, cli)
+    moment = datetime.now(UTC)
+    bench.publish({"user_id": bench.users[0], "agent_id": bench.agents[0], "event_id": uuid4(), "occurred_at": moment})
+    with (
+        celery.running("worker", "worker", "--queues=celery", "--concurrency=1"),
+        celery.running("beat", "beat", "--pidfile=", f"--schedule={tmp_path / 'beat'}"),
+    ):
+        eventually(lambda: bench.resources.store.intake_totals().accepted == 1, 60)
+        eventually(lambda: bench.redis.llen("maintenance"), 30)
+        assert run(database, "SELECT FROM usage_maintenance") == []
+        with celery.running("maintenance", "worker", "--queues=maintenance", "--concurrency=1", "--hostname=m@%h"):
+            eventually(lambda: run(database, "SELECT 1 FROM usage_maintenance"), 60)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("USAGE_SCHEDULE_PARTITIONS", "daily"),
+        ("USAGE_TIMEZONE", "Europe/Nowhere"),
+        ("USAGE_FLUSH_INTERVAL", "inf"),
+        ("USAGE_RETENTION_DAYS", "35"),  # as long as events are accepted
+    ],
+)
+def test_no_process_starts_with_a_wrong_timetable(cli: Cli, variable: str, value: str) -> None:
+    cli.env[variable] = value
+    started = [
+        subprocess.Popen([*CELERY, name], cwd=ROOT, env=cli.env, stderr=subprocess.PIPE, text=True)
+        for name in ("worker", "beat")
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert len(errors.splitlines()) == 1
+        assert variable in errors
+    assert variable in cli.complaint("schedule")
+
+
+def test_the_command_shows_the_timetable_and_the_last_runs(cli: Cli) -> None:
+    cli.env |= {"USAGE_SCHEDULE_PARTITIONS": "30 3 * * *", "USAGE_TIMEZONE": "Asia/Kolkata"}
+    assert cli.run("partitions").returncode == 0
+    shown = json.loads(cli.run("schedule", "--json").stdout)
+    assert shown["timezone"] == "Asia/Kolkata"
+    lines = {line["name"]: line for line in shown["schedule"]}
+    assert lines["flush-1"] | {"task": "usage.flush", "when": "every 1 s", "last_run": None} == lines["flush-1"]
+    duty = lines["partitions"]
+    assert (duty["task"], duty["when"]) == (MANAGE_PARTITIONS, "30 3 * * *")
+    due = datetime.fromisoformat(duty["next_run"])
+    assert duty["next_run"].endswith("T03:30:00+05:30")
+    assert timedelta() < due - datetime.now(UTC) <= timedelta(days=1)
+    assert datetime.now(UTC) - datetime.fromisoformat(duty["last_run"]) < timedelta(minutes=1)
+    assert duty["figures"]["ahead_days"]["usage_events"] == 7
+    rows = [line.split("\t") for line in cli.run("schedule").stdout.splitlines()]
+    assert {len(row) for row in rows} == {7}
+    assert ["partitions", MANAGE_PARTITIONS, "30 3 * * *"] in [row[:3] for row in rows]
+
+
+def test_the_command_needs_no_database(cli: Cli) -> None:
+    cli.env |= {"DATABASE_URL": "postgresql://somebody@127.0.0.1:1/usage", "USAGE_SCHEDULE_PARTITIONS": "off"}
+    done = cli.run("schedule")
+    assert done.returncode == 0
+    assert "PostgreSQL is not available" in done.stderr
+    assert f"partitions\t{MANAGE_PARTITIONS}\toff\t-\t-\t-\t-" in done.stdout

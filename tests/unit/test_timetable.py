@@ -1,0 +1,80 @@
+"""When beat sends what, by the settings."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from worker.errors import SettingsError
+from worker.settings import Settings, load_settings
+from worker.timetable import Entry, beat_schedule, next_of, timetable
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def partitions(when: str) -> Entry:
+    settings = Settings(schedule_partitions=when)
+    (entry,) = [entry for entry in timetable(settings) if entry.name == "partitions"]
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("text", "when", "words", "expires"),
+    [
+        ("3600", 3600.0, "every 3600 s", 3600),
+        (" 1.5 ", 1.5, "every 1.5 s", 1.5),
+        ("20 * * * *", "20 * * * *", "20 * * * *", 3600),
+        ("*/5  3 * * mon", "*/5 3 * * mon", "*/5 3 * * mon", 300),
+        ("0 1,23 * * *", "0 1,23 * * *", "0 1,23 * * *", 7200),
+        ("30 3 * * *", "30 3 * * *", "30 3 * * *", 86_400),
+        ("off", None, "off", None),
+    ],
+)
+def test_an_interval_a_crontab_or_off(text: str, when: float | str | None, words: str, expires: float | None) -> None:
+    entry = partitions(text)
+    assert (entry.when, entry.words, entry.expires) == (when, words, expires)
+    assert ("partitions" in beat_schedule(Settings(schedule_partitions=text))) == (when is not None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "-5", "nan", "inf", "1e9", "daily", "1 2 3", "99 * * * *", "*/0 * * * *", "30 3 31 2 *", "* * * * x"],
+)
+def test_anything_else_is_refused_in_one_line_with_its_name(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^a setting is wrong: USAGE_SCHEDULE_PARTITIONS: [^\n]+$"):
+        timetable(Settings(schedule_partitions=text))
+
+
+@pytest.mark.parametrize("name", ["Europe/Nowhere", "", "../etc", "Europe"])
+def test_a_time_zone_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("USAGE_TIMEZONE", name)
+    with pytest.raises(SettingsError, match="USAGE_TIMEZONE"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "due"),
+    [
+        (ZoneInfo("UTC"), "2026-11-22T03:29:59", "2026-11-22T03:30:00+00:00"),
+        (ZoneInfo("UTC"), "2026-11-22T03:30:00", "2026-11-23T03:30:00+00:00"),
+        (BERLIN, "2026-11-22T12:00:00", "2026-11-23T03:30:00+01:00"),
+        (BERLIN, "2027-03-27T12:00:00", "2027-03-28T03:30:00+02:00"),  # an hour less lies in between
+    ],
+)
+def test_the_next_run_is_by_the_clock_of_the_zone(zone: tzinfo, now: str, due: str) -> None:
+    assert next_of("30 3 * * *", datetime.fromisoformat(now).replace(tzinfo=zone)).isoformat() == due
+
+
+def test_an_interval_counts_from_the_last_run_where_one_is_known() -> None:
+    now = datetime(2026, 11, 22, 12, tzinfo=BERLIN)
+    entry = partitions("3600")
+    assert entry.next_run(now, None) is None
+    assert entry.next_run(now, now - timedelta(minutes=20)) == now + timedelta(minutes=40)
+    assert entry.next_run(now, now - timedelta(days=1)) == now
+    assert partitions("off").next_run(now, now) is None

@@ -1,0 +1,2 @@
+-- Nobody finds it any more.
+DROP TABLE IF EXISTS public.{partition}
