@@ -307,7 +307,7 @@ def test_the_command(database: str, redis_url: str, tmp_path: Path) -> None:
         *_first(database),
     )
     cli = Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
-    none = {"oldest_remaining_seconds": None, "forgotten_days": 0}
+    none = {"oldest_remaining_seconds": None, "ended_shares": 0, "forgotten_days": 0}
     dry = json.loads(cli.run("purge", "--dry-run", "--json").stdout)
     assert (dry["purged"], dry["remaining"], round(dry["oldest_remaining_seconds"] / 86_400)) == (0, 2, 40)
     assert cli.run("purge", "--older-than", "50d").stdout == "0 purged, 0 due\n"
