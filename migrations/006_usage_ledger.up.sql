@@ -211,6 +211,10 @@ BEGIN
        AND NOT pg_has_role(v_caller, 'service_role', 'MEMBER') THEN
         RAISE insufficient_privilege USING MESSAGE = 'track_agent_usage: this is not your user';
     END IF;
+    -- The bounds of an event: nobody lowers what was counted, and NaN, greater than any number, adds up to nothing.
+    IF least(p_tokens, p_cost, p_response_time) < 0 OR p_cost > 1000000 OR p_response_time > 86400000 THEN
+        RAISE numeric_value_out_of_range USING MESSAGE = 'track_agent_usage: tokens, cost or time out of bounds';
+    END IF;
     PERFORM public.usage_events_ensure_day(v_day);
     INSERT INTO public.usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens,
                                      output_tokens, tokens, cost_usd, response_time_ms, success)

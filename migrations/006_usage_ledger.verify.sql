@@ -63,7 +63,7 @@ SELECT * FROM (VALUES
     ('constraint', 'usage_intake.usage_intake_adds_up', 'CHECK ((accepted = ((applied + duplicate) + quarantined)))'),
     ('constraint', 'usage_intake.usage_intake_pkey', 'PRIMARY KEY (day, stream)'),
     ('constraint', 'user_agent_conversations.user_agent_conversations_pkey', 'PRIMARY KEY (user_id, agent_id, conversation_id)'),
-    ('function', 'track_agent_usage(p_user_id uuid, p_agent_id uuid, p_success boolean, p_tokens bigint, p_cost numeric, p_response_time integer)', 'returns void, plpgsql, volatile, security definer, search_path="", body 535d743ec5fc155a1e39b70a3163cd9e'),
+    ('function', 'track_agent_usage(p_user_id uuid, p_agent_id uuid, p_success boolean, p_tokens bigint, p_cost numeric, p_response_time integer)', 'returns void, plpgsql, volatile, security definer, search_path="", body d15fa55d5565e6ce8f7b132c0b430ca7'),
     ('function', 'usage_events_ensure_day(p_day date)', 'returns void, plpgsql, volatile, security invoker, search_path="", body dd7da98629af7f687516797d0dd767ef'),
     ('function', 'user_agents_forget_children()', 'returns trigger, plpgsql, volatile, security definer, search_path="", body a63a1f826dc1ded55eb7211149930ef2'),
     ('function', 'user_agents_keep_pair()', 'returns trigger, plpgsql, volatile, security invoker, search_path="", body ec39e76deea53ff6306d50280d289fe6'),

@@ -84,6 +84,8 @@ CREATE TABLE public.user_agent_analytics_state (
 );
 INSERT INTO public.user_agent_analytics_state DEFAULT VALUES;
 ALTER TABLE public.user_agent_analytics_state ENABLE ROW LEVEL SECURITY;
+CREATE POLICY user_agent_analytics_state_service_role ON public.user_agent_analytics_state FOR SELECT TO service_role
+    USING (true);
 
 -- A materialized view knows no row-level security: who may see only his own lines sees them through this. It reads with
 -- its owner's rights, and security_barrier keeps a condition of the caller away from the lines of others.

@@ -85,6 +85,13 @@ def test_nobody_writes_counters(shared: Connection, column: str) -> None:
         shared.execute(statement.encode(), [OWNER, OTHER_AGENT])
 
 
+@pytest.mark.parametrize("values", ["-1, 0, NULL", "0, -0.5, NULL", "0, 'NaN', NULL", "0, 0, -1", "0, 1000000.1, NULL"])
+def test_nobody_lowers_counters_by_a_call(shared: Connection, values: str) -> None:
+    come(shared, ROLES["owner"])
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="out of bounds"):
+        shared.execute(f"SELECT public.track_agent_usage(%s, %s, true, {values})".encode(), [OWNER, AGENT])
+
+
 def test_clients_of_3_0_0_go_on(database: str) -> None:
     """The statements of an application that writes as its user, with the upsert as PostgREST makes it."""
     with psycopg.connect(database) as connection:

@@ -34,6 +34,7 @@ INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
 INSERT INTO public.usage_intake (day, stream) VALUES ('2026-01-31', 'usage:events:{0}');
 INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, reason, payload)
 VALUES (gen_random_uuid(), 0, 'usage:events:{0}', '1-0', 'test', '{}');
+REFRESH MATERIALIZED VIEW public.user_agent_analytics;
 
 CREATE ROLE access_test_other;
 CREATE ROLE access_test_granted IN ROLE authenticated;

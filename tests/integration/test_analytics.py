@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from tests.integration.test_migrate_access import FORBIDDEN, acting
+from tests.integration.people import FORBIDDEN, acting
 from worker.errors import BusyError
 from worker.maintenance import REFRESH, perform, refresh
 from worker.migrate import Runner

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from contextlib import contextmanager
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.integration.database import run
+from tests.integration.people import acting
 from worker.migrate import EMPTY, Runner, schema_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@contextmanager
-def signed_in(url: str, user: uuid.UUID) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """A session like that of an API request of this user."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SET ROLE authenticated")
-        connection.execute("SELECT set_config('request.jwt.claims', %s, false)", [json.dumps({"sub": str(user)})])
-        yield connection
 
 
 @pytest.fixture
@@ -84,7 +73,7 @@ def test_quality_score(
 
 def test_adding_tracking_removing_and_coming_back(database: str, pair: tuple[uuid.UUID, uuid.UUID]) -> None:
     key = [*pair]
-    with signed_in(database, pair[0]) as session:
+    with acting(database, "authenticated", pair[0]) as session:
         added = session.execute("SELECT public.add_user_agent(%s, %s, 'template', 'work')", key).fetchone()
         session.execute("SELECT public.track_agent_usage(%s, %s, true, 120, 0.0000000001, 100)", key)
         session.execute("SELECT public.track_agent_usage(%s, %s, false, 30, 0.5, 301)", key)

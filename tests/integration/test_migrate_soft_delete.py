@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 import pytest
 
 from tests.integration.database import run
+from tests.integration.people import acting
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator
 
 AGENTS = 3
 REMOVED = "SELECT agent_id FROM public.user_agents WHERE deleted_at IS NOT NULL ORDER BY agent_id"
@@ -24,14 +23,6 @@ class Owners(NamedTuple):
     ann: uuid.UUID
     bob: uuid.UUID
     agents: list[uuid.UUID]
-
-
-@contextmanager
-def signed_in(url: str, user: uuid.UUID) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """A session like that of an API request of this user."""
-    with psycopg.connect(url, autocommit=True, options=f"-c request.jwt.claim.sub={user}") as connection:
-        connection.execute("SET ROLE authenticated")
-        yield connection
 
 
 @pytest.fixture
@@ -59,7 +50,7 @@ def removed(url: str) -> dict[uuid.UUID, list[uuid.UUID]]:
 @pytest.mark.parametrize("returning", ["", " RETURNING deleted_at"])
 def test_an_update_with_where_removes_that_row(database: str, owners: Owners, returning: str) -> None:
     remove = "UPDATE public.user_agents SET deleted_at = now() WHERE agent_id = %s" + returning
-    with signed_in(database, owners.ann) as session:
+    with acting(database, "authenticated", owners.ann) as session:
         assert session.execute(remove.encode(), [owners.agents[0]]).rowcount == 1
         # The row stays the owner's to see and to take back; the views show what is there.
         assert session.execute(REMOVED.encode()).fetchall() == [(owners.agents[0],)]
@@ -69,11 +60,11 @@ def test_an_update_with_where_removes_that_row(database: str, owners: Owners, re
 
 
 def test_an_update_without_where_removes_all_of_ones_own_and_no_other(database: str, owners: Owners) -> None:
-    with signed_in(database, owners.ann) as session:
+    with acting(database, "authenticated", owners.ann) as session:
         assert session.execute("UPDATE public.user_agents SET deleted_at = now()").rowcount == AGENTS
         assert session.execute("SELECT FROM public.user_agents_with_details").rowcount == 0
     assert removed(database) == {owners.ann: owners.agents}
-    with signed_in(database, owners.ann) as session:
+    with acting(database, "authenticated", owners.ann) as session:
         assert session.execute("UPDATE public.user_agents SET deleted_at = NULL").rowcount == AGENTS
     assert removed(database) == {}
 
@@ -81,7 +72,7 @@ def test_an_update_without_where_removes_all_of_ones_own_and_no_other(database: 
 def test_the_functions_take_back_what_sql_removed_and_the_other_way_round(database: str, owners: Owners) -> None:
     state = "SELECT is_active, deleted_at IS NULL, usage_count FROM public.user_agents WHERE agent_id = %s"
     agent = owners.agents[0]
-    with signed_in(database, owners.ann) as session:
+    with acting(database, "authenticated", owners.ann) as session:
         restore = "SELECT public.restore_user_agent(%s, %s)"
         assert session.execute(restore, [owners.ann, agent]).fetchone() == (False,)
         session.execute("UPDATE public.user_agents SET deleted_at = now() WHERE agent_id = %s", [agent])
@@ -98,7 +89,7 @@ def test_the_functions_take_back_what_sql_removed_and_the_other_way_round(databa
 
 def test_adding_again_revives_the_row_with_its_past(database: str, owners: Owners) -> None:
     agent = owners.agents[0]
-    with signed_in(database, owners.ann) as session:
+    with acting(database, "authenticated", owners.ann) as session:
         before = session.execute("SELECT id FROM public.user_agents WHERE agent_id = %s", [agent]).fetchone()
         session.execute("SELECT public.soft_delete_user_agent(%s, %s)", [owners.ann, agent])
         insert = "INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)"
@@ -122,7 +113,7 @@ def test_adding_again_revives_the_row_with_its_past(database: str, owners: Owner
 
 def test_a_removed_row_is_counted_and_stays_removed(database: str, owners: Owners) -> None:
     agent = owners.agents[0]
-    with signed_in(database, owners.ann) as session:
+    with acting(database, "authenticated", owners.ann) as session:
         session.execute("SELECT public.soft_delete_user_agent(%s, %s)", [owners.ann, agent])
         session.execute("SELECT public.track_agent_usage(%s, %s)", [owners.ann, agent])
         count = "SELECT usage_count FROM public.user_agents WHERE agent_id = %s"

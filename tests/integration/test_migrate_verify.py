@@ -26,11 +26,10 @@ from worker.migrate import Runner
             "is text not null default 'paused'::text, expected text not null default 'active'::text",
         ),
         (
-            "DROP VIEW user_agents_with_details CASCADE;"
-            " ALTER TABLE user_agents ALTER avg_response_time_ms TYPE bigint",
+            "DROP VIEW user_agents_with_details CASCADE; ALTER TABLE user_agents ALTER first_used_at TYPE date",
             "column",
-            "user_agents.avg_response_time_ms",
-            "is bigint",
+            "user_agents.first_used_at",
+            "is date",
         ),
         ("ALTER TABLE user_agents ADD extra int", "column", "user_agents.extra", "unexpected: integer"),
         ("DROP INDEX idx_user_agents_team", "index", "idx_user_agents_team", "missing"),
