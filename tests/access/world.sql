@@ -14,6 +14,7 @@ INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, expires_a
 VALUES (%(row)s, %(mate)s, now() - interval '1 day');
 UPDATE public.user_agents SET shared_with = ARRAY[%(mate)s::uuid], team_id = %(team)s;
 INSERT INTO public.usage_daily (user_id, agent_id, day, usage_count) VALUES (%(owner)s, %(agent)s, '2026-01-31', 1);
+INSERT INTO public.usage_past_daily (user_id, agent_id, day, usage_count) VALUES (%(owner)s, %(agent)s, '2026-01-31', 1);
 INSERT INTO public.user_agent_conversations (user_id, agent_id, conversation_id)
 VALUES (%(owner)s, %(agent)s, gen_random_uuid());
 -- One in every partition.

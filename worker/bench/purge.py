@@ -75,7 +75,8 @@ def _count(ground: Ground, load: Load, rows: int = 0, result: PurgeResult | None
     ground.reset()
     if rows:
         ground.store.rows("bench_doom", users=rows // AGENTS)
-        ground.store.execute("vacuum_pairs", alone=True)
+    for name in ("bench_settle", "checkpoint"):
+        ground.store.execute(name, alone=True)
     with ground.stack() as stack, _purge(ground, result) if result else nullcontext():
         return product(ground.store, ground.servers, stack, load)[0]
 

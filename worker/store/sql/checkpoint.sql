@@ -1,0 +1,2 @@
+-- Pages that were filled are on disk before anything is measured.
+CHECKPOINT
