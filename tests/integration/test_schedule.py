@@ -51,8 +51,8 @@ class Celery:
                 process.kill()
 
     def lines(self) -> list[dict[str, Any]]:
-        """What was logged, by anybody; Celery's banner is no log."""
-        texts = (log.read_text().splitlines() for log in self._folder.glob("*.log"))
+        """What was logged, by anybody; Celery's banner is no log, and the last line may be half written."""
+        texts = (log.read_text().rpartition("\n")[0].splitlines() for log in self._folder.glob("*.log"))
         return [json.loads(line) for text in texts for line in text if line.startswith("{")]
 
 
@@ -110,6 +110,21 @@ def test_long_tasks_have_a_queue_of_their_own(bench: Bench, database: str, cli: 
         assert run(database, "SELECT FROM usage_maintenance") == []
         with celery.running("maintenance", "worker", "--queues=maintenance", "--concurrency=1", "--hostname=m@%h"):
             eventually(lambda: run(database, "SELECT 1 FROM usage_maintenance"), 60)
+
+
+def test_a_task_that_cannot_do_its_work_says_so_in_the_log(
+    empty_database: str, redis_url: str, cli: Cli, tmp_path: Path
+) -> None:
+    cli.env |= {"DATABASE_URL": empty_database, "USAGE_SCHEDULE_PARTITIONS": "1"}
+    celery = Celery(tmp_path, cli)
+    with (
+        celery.running("worker", "worker", "--queues=maintenance", "--concurrency=1"),
+        celery.running("beat", "beat", "--pidfile=", f"--schedule={tmp_path / 'beat'}"),
+    ):
+        eventually(lambda: [line for line in celery.lines() if line["event"] == "a task failed"], 60)
+    told = next(line for line in celery.lines() if line["event"] == "a task failed")
+    assert (told["task"], told["level"]) == (MANAGE_PARTITIONS, "warning")
+    assert "usage-worker migrate up" in told["reason"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -11,6 +12,8 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.database import run
 from tests.integration.people import FORBIDDEN, People, acting
+from worker.maintenance import purge
+from worker.store import Store
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -147,6 +150,23 @@ def test_an_expired_share_stops_at_once_and_comes_back_when_prolonged(database: 
     assert sees(database, people.cid) == 1
     do(database, people.ann, "UPDATE public.user_agent_shares SET expires_at = 'infinity'")
     assert do(database, people.bob, edit) == 1
+
+
+def test_what_has_expired_is_cleaned_up(database: str, people: People) -> None:
+    """Old readers, who know no end of a share, stop seeing it; what goes on stays."""
+    soon = "UPDATE public.user_agent_shares SET expires_at = now() + interval '300 ms' WHERE shared_with_user = %s"
+    run(database, soon, people.bob)
+    eventually(lambda: run(database, "SELECT id FROM public.user_agent_shares WHERE expires_at <= now()") != [])
+    assert run(database, COLUMNS) == [(True, [people.bob], people.team)]
+    with Store(database) as store, psycopg.connect(database) as holder:
+        holder.execute("SELECT FROM public.user_agents FOR UPDATE")
+        assert purge(store, timedelta(days=30)).ended_shares == 0
+        holder.rollback()
+        assert purge(store, timedelta(days=30)).ended_shares == 1
+    assert run(database, "SELECT shared_with_team FROM public.user_agent_shares") == [(people.team,)]
+    assert run(database, COLUMNS) == [(True, None, people.team)]
+    told = "SELECT changes -> 'shared_with_user' ->> 'old' FROM public.user_agent_history WHERE action = 'unshare'"
+    assert run(database, told) == [(str(people.bob),)]
 
 
 def test_shares_go_with_their_row_and_the_trail_tells_it_once(database: str, people: People) -> None:

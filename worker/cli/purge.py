@@ -36,7 +36,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.
 
 
 def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson = False) -> None:
-    """Remove rows that were soft-deleted and not restored in time, with their days and conversations.
+    """Remove rows that were soft-deleted and not restored in time, with all that hangs on them, and expired shares.
 
     Ctrl-C ends it without harm.
     """
@@ -51,7 +51,8 @@ def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson
     else:
         oldest = report.oldest_remaining_seconds
         since = "" if oldest is None else f", the oldest deleted {timedelta(seconds=round(oldest))} ago"
-        typer.echo(f"{report.purged:,} purged, {report.remaining:,} due{since}")
+        shares = f"; {report.ended_shares:,} expired shares" if report.ended_shares else ""
+        typer.echo(f"{report.purged:,} purged, {report.remaining:,} due{since}{shares}")
     if stop.is_set:
         raise typer.Exit(130)
 

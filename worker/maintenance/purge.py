@@ -1,4 +1,4 @@
-"""`maintenance.purge_soft_deleted`: rows that people deleted go for good when nobody restored them in time."""
+"""`maintenance.purge_soft_deleted`: what people deleted, and nobody restored, goes for good; so do ended shares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from worker.maintenance.patience import persist
-from worker.store import forget_past, purge_chunk, purge_due, require_sight, retained_days
+from worker.store import end_shares, forget_past, purge_chunk, purge_due, require_sight, retained_days
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -35,6 +35,8 @@ class PurgeReport:
     """Rows that are due and still there: the time was up, or somebody was changing them."""
     oldest_remaining_seconds: float | None = None
     """How long ago the oldest of them was deleted."""
+    ended_shares: int = 0
+    """Shares that had expired."""
     forgotten_days: int = 0
     """Daily sums of ended lives that were dropped, since the ledger has their day no longer."""
 
@@ -54,7 +56,8 @@ def purge(
 ) -> PurgeReport:
     """Purge what was deleted longer ago than that; ends when nothing is due or `budget` seconds are spent.
 
-    A pair goes with its conversations and days; if it is used again, it begins with new counters.
+    A pair goes with its conversations, days and shares; if it is used again, it begins with new counters. Shares that
+    have expired go, too.
 
     Raises:
         BusyError: another process was purging for `patience` seconds.
@@ -68,6 +71,7 @@ def purge(
         deadline = None if budget is None else time.monotonic() + budget
         run = _Run(store, deadline, patience, report)
         run.purge(older_than, due.remaining, tell)
+        run.end_shares()
         run.forget()
         due = purge_due(store, older_than)
     report.remaining, report.oldest_remaining_seconds = due
@@ -95,6 +99,14 @@ class _Run:
             self._report.purged += rows
             tell(self._report.purged, due)
             time.sleep(REST * (time.monotonic() - began))
+
+    def end_shares(self) -> None:
+        """Remove the shares that have expired."""
+        while not self._is_over():
+            ended = persist(partial(end_shares, self._store, PURGE, CHUNK_ROWS), self._patience)
+            self._report.ended_shares += ended
+            if not ended:
+                return
 
     def forget(self) -> None:
         """Forget what stands for days that the ledger has forgotten."""

@@ -6,7 +6,7 @@ from worker.store.books import Intake
 from worker.store.connection import Store
 from worker.store.duties import Run, last_runs, record_run, sole_transaction
 from worker.store.partitions import drop_partition, forget_entries, make_partition, partitions, today
-from worker.store.purge import forget_past, purge_chunk, purge_due, require_sight
+from worker.store.purge import end_shares, forget_past, purge_chunk, purge_due, require_sight
 from worker.store.reconcile import (
     FIRST_PAIR,
     Differing,
@@ -39,6 +39,7 @@ __all__ = [
     "counter_differences",
     "day_differences",
     "drop_partition",
+    "end_shares",
     "forget_entries",
     "forget_past",
     "last_runs",

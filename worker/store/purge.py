@@ -55,6 +55,12 @@ def purge_chunk(store: Store, task: str, reached: datetime, older_than: timedelt
     return Purged(len(deleted), max(deleted, default=reached))
 
 
+def end_shares(store: Store, task: str, rows: int) -> int:
+    """Remove the expired shares of so many rows; how many there were."""
+    with sole_transaction(store, task) as connection:
+        return connection.execute(query("end_shares"), {"rows": rows}).rowcount
+
+
 def forget_past(store: Store, task: str, oldest: date, rows: int) -> int:
     """Forget so many sums of ended lives on days before the oldest day of the ledger; how many there were."""
     with sole_transaction(store, task) as connection:
