@@ -113,9 +113,11 @@ class Applier:
             self._count_records(transaction, records[middle:], refused)
 
     def _write(self, transaction: BatchTransaction, records: list[Record]) -> None:
-        for day, totals in fold(records).items():
-            if self._deletions:
-                transaction.hold(totals)
+        days = fold(records)
+        if self._deletions or len(days) > 1:
+            # Day by day, the rows of all days together would not be taken in key order.
+            transaction.hold({pair for totals in days.values() for pair in totals})
+        for day, totals in days.items():
             transaction.stage(day, totals)
             if self._missing and (missing := transaction.missing_pairs()):
                 self._missing.alert()

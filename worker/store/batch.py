@@ -91,7 +91,7 @@ class BatchTransaction:
         return int(row[0]) if row else 0
 
     def hold(self, pairs: Iterable[Pair]) -> None:
-        """Keep the rows of these pairs from being deleted before they are counted."""
+        """Lock the rows of these pairs, in key order: nobody else counts or deletes them until the end."""
         users, agents = zip(*pairs, strict=True)
         self._connection.execute(query("hold_batch"), {"users": _array(users), "agents": _array(agents)})
 
