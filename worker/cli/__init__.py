@@ -13,6 +13,7 @@ from worker.cli.bench_soak import soak
 from worker.cli.dead_letters import dead_letters_app
 from worker.cli.demo import demo
 from worker.cli.drain import drain
+from worker.cli.metrics import metrics
 from worker.cli.migrate import migrate_app
 from worker.cli.partitions import partitions
 from worker.cli.publish import publish
@@ -31,7 +32,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, up, publish, status, drain, schedule, partitions, purge, reconcile, refresh, report):
+for command in (demo, up, publish, status, metrics, drain, schedule, partitions, purge, reconcile, refresh, report):
     cli.command()(command)
 bench_app.command()(soak)
 bench_app.command()(queries)

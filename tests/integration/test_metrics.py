@@ -1,0 +1,91 @@
+"""What Prometheus sees: the same as `status`."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.helpers import eventually
+from tests.integration.commands import PROGRAM, Cli, send
+from tests.integration.database import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Figures = dict[tuple[str, str], float]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
+    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_UNKNOWN="create")
+
+
+def figures(text: str) -> Figures:
+    """By name and the value of the one label."""
+    return {
+        (sample.name, next(iter(sample.labels.values()), "")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@contextmanager
+def served(cli: Cli) -> Iterator[str]:
+    """The address of a server process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with subprocess.Popen([PROGRAM, "metrics", "--port", str(port)], cwd=cli.folder, env=cli.env) as process:
+        try:
+            yield f"http://127.0.0.1:{port}/metrics"
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+def scraped(url: str) -> Figures:
+    """What a scrape gives; nothing while the server is not there yet."""
+    try:
+        with urlopen(url, timeout=20) as reply:  # noqa: S310 - our own address
+            return figures(reply.read().decode())
+    except URLError:
+        return {}
+
+
+def test_printed_they_tell_what_waits_what_was_counted_and_what_ran(cli: Cli, redis_url: str) -> None:
+    send(redis_url, 4)
+    waiting = figures(cli.run("metrics").stdout)
+    entries = sum(value for (name, _), value in waiting.items() if name == "usage_stream_entries")
+    assert (waiting["usage_up", ""], waiting["usage_healthy", ""], waiting["usage_workers", ""]) == (1, 0, 0)
+    assert entries >= 1
+    assert cli.drained()["applied"] == 4
+    assert cli.run("partitions").returncode == 0
+    counted = figures(cli.run("metrics").stdout)
+    assert counted["usage_events_total", "applied"] == 4
+    assert counted["usage_task_finished_timestamp_seconds", "maintenance.manage_partitions"] > 1.7e9
+
+
+def test_a_shortage_of_partitions_is_seen(cli: Cli, database: str) -> None:
+    assert figures(cli.run("metrics").stdout)["usage_partitions_short", "usage_events"] == 0
+    for (name,) in run(
+        database, "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'usage_events'::regclass"
+    ):
+        run(database, f"DROP TABLE {name}")
+    assert figures(cli.run("metrics").stdout)["usage_partitions_short", "usage_events"] == 1
+
+
+def test_served_they_tell_when_a_server_is_away(cli: Cli) -> None:
+    with served(cli) as url:
+        assert eventually(lambda: scraped(url), 30)["usage_up", ""] == 1
+    cli.env["DATABASE_URL"] = "postgresql://127.0.0.1:1/nowhere"
+    with served(cli) as url:
+        assert eventually(lambda: scraped(url), 30) == {("usage_up", ""): 0}
