@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.commands import Cli
 from tests.integration.people import People, add_people
 from worker.demo.oracle import Oracle
 from worker.demo.workload import Population
 from worker.publisher import UsagePublisher
 from worker.resources import Resources
 from worker.settings import Settings
-from worker.store import Intake
+from worker.store import Intake, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from uuid import UUID
 
     import redis
@@ -92,3 +94,14 @@ def bench(make_resources: Callable[..., Resources], redis_client: redis.Redis) -
 @pytest.fixture
 def people(database: str) -> People:
     return add_people(database)
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    with Store(database) as store:
+        yield store
+
+
+@pytest.fixture
+def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
+    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tests.integration.database import run
+from tests.integration.database import run, traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    import threading
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
 LIVES = """
     SELECT user_id, agent_id, sum(usage_count)::int
@@ -44,20 +43,14 @@ def expected_uses(events: Iterable[dict[str, Any]]) -> Counter[tuple[Any, Any]]:
     return Counter((event["user_id"], event["agent_id"]) for event in events if event.get("type") != "rating")
 
 
-@contextmanager
-def meanwhile(*clients: Callable[[], object]) -> Iterator[None]:
+def meanwhile(*clients: Callable[[], object]) -> AbstractContextManager[None]:
     """Each client is called again and again, in a thread of its own, until the block ends; what it raises is raised."""
-    over = threading.Event()
 
-    def repeat(client: Callable[[], object]) -> None:
-        while not over.is_set():
-            client()
+    def repeated(client: Callable[[], object]) -> Callable[[threading.Event], None]:
+        def repeat(over: threading.Event) -> None:
+            while not over.is_set():
+                client()
 
-    with ThreadPoolExecutor(len(clients)) as pool:
-        running = [pool.submit(repeat, client) for client in clients]
-        try:
-            yield
-        finally:
-            over.set()
-        for client in running:
-            client.result()
+        return repeat
+
+    return traffic(*map(repeated, clients))

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
-import pytest
 
-from tests.integration.commands import Cli
 from tests.integration.database import run
 from tests.integration.ledger import TODAY, attached, days, make_days, tables
 from worker.app import app
@@ -22,21 +20,8 @@ from worker.settings import Settings
 from worker.store import Store, sole_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
+    from tests.integration.commands import Cli
     from tests.integration.conftest import Bench
-
-
-@pytest.fixture
-def store(database: str) -> Iterator[Store]:
-    with Store(database) as store:
-        yield store
-
-
-@pytest.fixture
-def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
-    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
 
 
 def event(bench: Bench, user: int, **fields: object) -> dict[str, Any]:

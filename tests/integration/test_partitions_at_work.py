@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import psycopg
-import pytest
 
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli
@@ -21,25 +20,14 @@ from tests.integration.ledger import INSERT, attached, days, make_days, tables
 from worker.errors import BusyError
 from worker.maintenance import manage_partitions
 from worker.settings import Settings
-from worker.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from worker.store import Store
 
 # Nobody should wait at all; PostgreSQL's own housekeeping may be in the way for a moment.
 LONGEST_WAIT = "100ms"
-
-
-@pytest.fixture
-def store(database: str) -> Iterator[Store]:
-    with Store(database) as store:
-        yield store
-
-
-@pytest.fixture
-def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
-    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
 
 
 class Client:

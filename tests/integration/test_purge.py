@@ -25,7 +25,7 @@ from worker.maintenance.purge import CHUNK_ROWS, PurgeReport
 from worker.store import Store, last_runs, sole_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.integration.conftest import Bench
@@ -39,12 +39,6 @@ SEED = """
     INSERT INTO public.user_agents (user_id, agent_id, deleted_at)
     SELECT u.id, a.id, now() - interval '40 days' FROM auth.users u, public.agents a
 """
-
-
-@pytest.fixture
-def store(database: str) -> Iterator[Store]:
-    with Store(database) as store:
-        yield store
 
 
 def purge(store: Store, **options: Any) -> PurgeReport:

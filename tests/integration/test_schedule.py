@@ -15,13 +15,13 @@ from uuid import uuid4
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.commands import Cli
 from tests.integration.database import run
 from worker.maintenance import MANAGE_PARTITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.integration.commands import Cli
     from tests.integration.conftest import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -54,11 +54,6 @@ class Celery:
         """What was logged, by anybody; Celery's banner is no log, and the last line may be half written."""
         texts = (log.read_text().rpartition("\n")[0].splitlines() for log in self._folder.glob("*.log"))
         return [json.loads(line) for text in texts for line in text if line.startswith("{")]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
-    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
 
 
 def test_two_beats_do_everything_once(bench: Bench, database: str, cli: Cli, tmp_path: Path) -> None:
