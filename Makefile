@@ -29,12 +29,14 @@ lint: $(STAMP)
 	$(BIN)/squawk migrations/*.sql
 
 test: lint  ## every check that CI runs
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 -m 'not size' tests/unit tests/access tests/integration
+	$(BIN)/pytest -m size tests/integration
+	$(BIN)/pytest tests/acceptance tests/faults
 	$(MAKE) --no-print-directory test-system
 
 test-system: $(STAMP)  ## the schema on the system's PostgreSQL, too
 ifneq ($(SYSTEM_POSTGRES),)
-	$(BIN)/pytest -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) $(ON_SYSTEM_POSTGRES)
+	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) $(ON_SYSTEM_POSTGRES)
 else
 	@echo "NOT RUN on the system's PostgreSQL: there is none in /usr/lib/postgresql (Debian: apt-get install postgresql)"
 endif

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import psycopg
+import pytest
 
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli
@@ -62,6 +63,7 @@ class Client:
             self._thread.join()
 
 
+@pytest.mark.size
 def test_no_writer_and_no_reader_waits(database: str, store: Store) -> None:
     make_days(database, *range(-102, -90), rows=1_000)
     writer = Client(database, INSERT, datetime.now(UTC))
