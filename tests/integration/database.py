@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from worker.migrate import discover
 from worker.migrate.connection import connect
 from worker.migrate.verify import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from worker.migrate import Migration
     from worker.migrate.verify import Fact
 
 
@@ -29,6 +33,15 @@ def schema(url: str) -> set[Fact]:
     with connect(url) as connection:
         facts = catalogue(connection)
     return {fact for fact in facts if fact.kind != "role" and "_kept_" not in (fact.belongs_to or "")}
+
+
+def copy_up_to(last: Migration, folder: Path) -> Path:
+    """The migrations up to this one, in a folder where a test may change them."""
+    shutil.copytree(last.up.parent, folder)
+    for migration in discover(folder):
+        if migration.number > last.number:
+            migration.up.unlink()
+    return folder
 
 
 def add_pair(url: str) -> str:

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.database import run, schema, traffic
+from tests.integration.database import copy_up_to, run, schema, traffic
 from worker.errors import MigrationError, StoreUnavailableError
 from worker.migrate import Runner, discover
 from worker.migrate.connection import WORK_NAME
@@ -37,12 +37,7 @@ TRACK = "SELECT public.track_agent_usage(%s, %s, true, 7, 0.25, %s)"
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """The migrations up to the ledger, which a test may change."""
-    folder = tmp_path / "migrations"
-    shutil.copytree(LEDGER.up.parent, folder)
-    for migration in discover(folder):
-        if migration.number > LEDGER.number:
-            migration.up.unlink()
-    return folder
+    return copy_up_to(LEDGER, tmp_path / "migrations")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.database import run, schema
+from tests.integration.database import copy_up_to, run, schema
 from tests.integration.people import People, acting, add_people
 from worker.errors import MigrationError
 from worker.migrate import Runner, discover
@@ -41,12 +40,7 @@ COLUMNS = "SELECT is_shared, shared_with, team_id FROM public.user_agents WHERE 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """The migrations up to the shares, which a test may change."""
-    folder = tmp_path / "migrations"
-    shutil.copytree(SHARES.up.parent, folder)
-    for migration in discover(folder):
-        if migration.number > SHARES.number:
-            migration.up.unlink()
-    return folder
+    return copy_up_to(SHARES, tmp_path / "migrations")
 
 
 @pytest.fixture
