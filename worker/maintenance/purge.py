@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from worker.maintenance.patience import persist
-from worker.store import end_shares, forget_past, purge_chunk, purge_due, require_sight, retained_days
+from worker.store import end_shares, forget_past, purge_chunk, purge_due, purge_places, require_sight, retained_days
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -23,7 +22,6 @@ CHUNK_ROWS = 500
 FORGET_ROWS = 10_000
 # After each chunk, so many times as long as it took: who counts meanwhile has most of the database to himself.
 REST = 2.0
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -88,17 +86,18 @@ class _Run:
         self._report = report
 
     def purge(self, older_than: timedelta, due: int, tell: Tell) -> None:
-        """Chunk by chunk, the oldest first."""
-        reached = LONG_AGO
-        while not self._is_over():
-            began = time.monotonic()
-            step = partial(purge_chunk, self._store, PURGE, reached, older_than, CHUNK_ROWS)
-            rows, reached = persist(step, self._patience)
-            if not rows:
-                return
-            self._report.purged += rows
-            tell(self._report.purged, due)
-            time.sleep(REST * (time.monotonic() - began))
+        """Chunk by chunk, until nothing is due but what somebody is changing."""
+        before = -1
+        while before < self._report.purged:
+            before = self._report.purged
+            for places in purge_places(self._store, older_than, CHUNK_ROWS):
+                if self._is_over():
+                    return
+                began = time.monotonic()
+                step = partial(purge_chunk, self._store, PURGE, places, older_than)
+                self._report.purged += persist(step, self._patience)
+                tell(self._report.purged, due)
+                time.sleep(REST * (time.monotonic() - began))
 
     def end_shares(self) -> None:
         """Remove the shares that have expired."""

@@ -6,7 +6,7 @@ from worker.store.books import Intake
 from worker.store.connection import Store
 from worker.store.duties import Run, last_runs, record_run, sole_transaction
 from worker.store.partitions import drop_partition, forget_entries, make_partition, partitions, today
-from worker.store.purge import end_shares, forget_past, purge_chunk, purge_due, require_sight
+from worker.store.purge import end_shares, forget_past, purge_chunk, purge_due, purge_places, require_sight
 from worker.store.reconcile import (
     FIRST_PAIR,
     Differing,
@@ -50,6 +50,7 @@ __all__ = [
     "partitions",
     "purge_chunk",
     "purge_due",
+    "purge_places",
     "record_run",
     "recorded_by_day",
     "refresh_analytics",

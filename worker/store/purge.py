@@ -9,16 +9,9 @@ from worker.store.duties import sole_transaction
 from worker.store.queries import query
 
 if TYPE_CHECKING:
-    from datetime import date, datetime, timedelta
+    from datetime import date, timedelta
 
     from worker.store.connection import Store
-
-
-class Purged(NamedTuple):
-    """What a chunk took: how many rows, and when the last of them had been deleted."""
-
-    rows: int
-    reached: datetime
 
 
 class Due(NamedTuple):
@@ -43,16 +36,16 @@ def purge_due(store: Store, older_than: timedelta) -> Due:
     return Due(**store.rows("purge_due", older_than=older_than)[0])
 
 
-def purge_chunk(store: Store, task: str, reached: datetime, older_than: timedelta, rows: int) -> Purged:
-    """Purge so many rows that were deleted longer ago than that, from the time reached on.
+def purge_places(store: Store, older_than: timedelta, rows: int) -> list[str]:
+    """Where the rows are that were deleted longer ago than that, in chunks of so many rows, as `purge_chunk` takes them."""
+    return [row["places"] for row in store.rows("purge_places", older_than=older_than, rows=rows)]
 
-    What is being changed right now is passed over.
-    """
+
+def purge_chunk(store: Store, task: str, places: str, older_than: timedelta) -> int:
+    """Purge what is due at these places; how many rows that were. What is being changed right now is passed over."""
     with sole_transaction(store, task) as connection:
         connection.execute(query("purge_action"))
-        parameters = {"reached": reached, "older_than": older_than, "rows": rows}
-        deleted = [row[0] for row in connection.execute(query("purge_chunk"), parameters)]
-    return Purged(len(deleted), max(deleted, default=reached))
+        return connection.execute(query("purge_chunk"), {"places": places, "older_than": older_than}).rowcount
 
 
 def end_shares(store: Store, task: str, rows: int) -> int:

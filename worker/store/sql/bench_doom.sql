@@ -1,4 +1,5 @@
--- Users whose pairs were all deleted some weeks ago, after one use each on a day that the ledger still has.
+-- Users whose pairs were all deleted some weeks ago, after one use each on a day that the ledger still has. Days and
+-- conversations lie in another order than their pairs, as they do in life.
 WITH day AS (
     SELECT (now() AT TIME ZONE 'UTC')::date - 40 AS day
 ), partition AS (
@@ -16,8 +17,8 @@ WITH day AS (
     INSERT INTO public.usage_daily (
         user_id, agent_id, day, usage_count, message_count, success_count, conversation_count
     )
-    SELECT user_id, agent_id, day, 1, 1, 1, 1 FROM pairs, day
+    SELECT user_id, agent_id, day, 1, 1, 1, 1 FROM pairs, day ORDER BY random()
 ), conversations AS (
-    INSERT INTO public.user_agent_conversations SELECT user_id, agent_id, gen_random_uuid() FROM pairs
+    INSERT INTO public.user_agent_conversations SELECT user_id, agent_id, gen_random_uuid() FROM pairs ORDER BY random()
 )
 SELECT count(*) AS pairs FROM pairs
