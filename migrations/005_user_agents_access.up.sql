@@ -231,8 +231,9 @@ CREATE POLICY user_agents_select_team ON public.user_agents FOR SELECT TO authen
     );
 GRANT DELETE ON public.user_agents TO authenticated;
 
+-- Who says the same himself, as ingest does for thousands of rows at once, need not be told.
 CREATE TRIGGER user_agents_updated_at BEFORE UPDATE ON public.user_agents
-    FOR EACH ROW EXECUTE FUNCTION public.user_agents_set_updated_at();
+    FOR EACH ROW WHEN (NEW.updated_at IS DISTINCT FROM now()) EXECUTE FUNCTION public.user_agents_set_updated_at();
 CREATE TRIGGER user_agents_auto_quality
     BEFORE INSERT OR UPDATE OF user_rating, usage_count, success_count, error_count ON public.user_agents
     FOR EACH ROW EXECUTE FUNCTION public.user_agents_set_quality();

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal  # noqa: TC003 - pydantic reads the annotations
-from typing import Annotated, Any, Literal, NamedTuple, Required
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Required, get_args, get_origin, get_type_hints
 from uuid import UUID, uuid5
 
 from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Namespace of the UUIDv5 (RFC 9562, section 5.5) that an application's own idempotency key becomes.
 KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
@@ -39,9 +42,9 @@ class Event(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]
 
-    type: Kind
     event_id: Identity | None
     occurred_at: AwareDatetime | None
+    type: Kind
     user_id: Required[UUID]
     agent_id: Required[UUID]
     messages: Messages
@@ -57,11 +60,25 @@ class Event(TypedDict, total=False):
 
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-FIELDS = tuple(Event.__annotations__)
+_types = get_type_hints(Event, include_extras=True)
+FIELDS = tuple(_types)
+REQUIRED = frozenset(name for name in FIELDS if get_origin(_types[name]) is Required)
+
+# An event's values in the order of its fields, with what goes without saying filled in: checked and completed in less
+# time than an object.
+Values = tuple[Any, ...]
+VALUES: TypeAdapter[Values] = TypeAdapter(
+    tuple[tuple(get_args(_types[name])[0] if name in REQUIRED else _types[name] for name in FIELDS)]  # type: ignore[arg-type,misc]
+)
+_UNSAID = {"type": "usage", "messages": 1, "input_tokens": 0, "output_tokens": 0, "success": True}
+_DEFAULTS = tuple(map(_UNSAID.get, FIELDS))
+_EVENT_ID, _OCCURRED_AT, _TYPE, *_ = range(len(FIELDS))
+_INPUT_TOKENS, _OUTPUT_TOKENS, _TOKENS = map(FIELDS.index, ("input_tokens", "output_tokens", "tokens"))
+_COST, _RATING = map(FIELDS.index, ("cost_usd", "rating"))
 
 
 class Record(NamedTuple):
-    """An event as it is counted; the order of the fields is the order of the ledger's columns.
+    """An event as it is counted; the order of the fields is that of `Event` and of the ledger's columns.
 
     Ids are lower-case UUIDs with hyphens, times `2026-01-31T23:59:59.000000Z`, decimals without an exponent.
     """
@@ -104,50 +121,40 @@ class Window(NamedTuple):
         return None
 
 
-def refusal(event: Event, window: Window) -> str | None:
-    """Why an event cannot be accepted although each of its fields can, or None."""
-    if (event.get("type") == "rating") != (event.get("rating") is not None):
+def values_of(event: Mapping[str, Any]) -> Values:
+    """An event's values."""
+    return tuple(map(event.get, FIELDS, _DEFAULTS))
+
+
+def refusal(values: Values, window: Window) -> str | None:
+    """Why an event cannot be accepted although each of its values can, or None."""
+    if (values[_TYPE] == "rating") != (values[_RATING] is not None):
         return "rating: goes with type rating, and only with it"
-    occurred_at = event.get("occurred_at")
-    if occurred_at is not None:
-        return window.refusal(time_text(occurred_at))
-    if isinstance(event.get("event_id"), str):
+    if values[_OCCURRED_AT] is not None:
+        return window.refusal(time_text(values[_OCCURRED_AT]))
+    if isinstance(values[_EVENT_ID], str):
         return "occurred_at: must be given with an idempotency key of your own"
     return None
 
 
-def record_of(event: Event, entry_key: UUID, position: int, entry_time: datetime) -> Record:
+def record_of(values: Values, entry_key: UUID, position: int, entry_time: datetime) -> Record:
     """The ledger row of an accepted event.
 
     An event without identity or time takes both from its entry, so that they are the same whenever it is read again.
     """
-    event_id = event.get("event_id")
+    event_id, occurred_at, *_ = values
     identity = uuid5(entry_key, str(position)) if event_id is None else identity_of(event_id)
-    row = row_of(event, str(identity), time_text(event.get("occurred_at") or entry_time))
+    row = row_of(values, str(identity), time_text(occurred_at or entry_time))
     return Record._make(str(value) if isinstance(value, UUID) else value for value in row)
 
 
-def row_of(event: Event, event_id: str, occurred_at: str) -> tuple[Any, ...]:
+def row_of(values: Values, event_id: str, occurred_at: str) -> list[Any]:
     """The values of an event's `Record`, where UUIDs may still be such."""
-    input_tokens, output_tokens = event.get("input_tokens", 0), event.get("output_tokens", 0)
-    tokens = event.get("tokens")
-    return (
-        event_id,
-        occurred_at,
-        event.get("type", "usage"),
-        event["user_id"],
-        event["agent_id"],
-        event.get("messages", 1),
-        input_tokens,
-        output_tokens,
-        input_tokens + output_tokens if tokens is None else tokens,
-        decimal_text(event.get("cost_usd")),
-        event.get("response_time_ms"),
-        event.get("success", True),
-        event.get("conversation_id"),
-        event.get("model"),
-        decimal_text(event.get("rating")),
-    )
+    row = [event_id, occurred_at, *values[2:]]
+    if row[_TOKENS] is None:
+        row[_TOKENS] = row[_INPUT_TOKENS] + row[_OUTPUT_TOKENS]
+    row[_COST], row[_RATING] = decimal_text(row[_COST]), decimal_text(row[_RATING])
+    return row
 
 
 def identity_of(event_id: UUID | str) -> UUID:
@@ -167,5 +174,9 @@ def decimal_text(number: Decimal | None) -> str | None:
 
 def explain(error: ValidationError) -> str:
     """Which fields were wrong and why, in one line, without their values (they may be secret)."""
-    problems = {str(item["loc"][0]) if item["loc"] else "event": item["msg"] for item in error.errors()}
+    problems = {_field(*item["loc"][:1]): item["msg"] for item in error.errors()}
     return "; ".join(f"{field}: {message}" for field, message in problems.items())
+
+
+def _field(place: int | str = "event") -> str:
+    return FIELDS[place] if isinstance(place, int) else place

@@ -24,10 +24,10 @@ from worker.errors import EventRefusedError, StreamUnavailableError
 from worker.events import Window
 from worker.settings import load_settings
 from worker.stream import PACK_EVENTS, EventStream, Pack
-from worker.wire import prepare
+from worker.wire import complete, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from decimal import Decimal
     from uuid import UUID
 
@@ -124,22 +124,8 @@ class UsagePublisher:
         Returns the event's identity (a UUID as text), or None when it was refused (a field is wrong; the log says
         which) or dropped (the buffer is full). Never raises for what is in the fields or for the state of Redis.
         """
-        fields = {
-            "user_id": user_id,
-            "agent_id": agent_id,
-            "event_id": event_id,
-            "occurred_at": occurred_at,
-            "messages": messages,
-            "input_tokens": input_tokens,
-            "output_tokens": output_tokens,
-            "tokens": tokens,
-            "cost_usd": cost_usd,
-            "response_time_ms": response_time_ms,
-            "success": success,
-            "conversation_id": conversation_id,
-            "model": model,
-        }
-        return self.add(fields)
+        said = (event_id, occurred_at, "usage", user_id, agent_id, messages, input_tokens, output_tokens, tokens)
+        return self._publish(complete, (*said, cost_usd, response_time_ms, success, conversation_id, model, None))
 
     def rate(
         self,
@@ -157,18 +143,7 @@ class UsagePublisher:
 
     def add(self, fields: dict[str, Any]) -> str | None:
         """Like `track`, from a dictionary of the event's fields."""
-        now = time.time()
-        if now - self._window_made > 1:
-            self._window = Window.around(datetime.now(UTC), self._accept_window)
-            self._window_made = now
-        try:
-            event = prepare(fields, self._window)
-        except EventRefusedError as error:
-            with self._changed:
-                self._refused += 1
-            self._complain(logging.WARNING, "%s", error)
-            return None
-        return event.event_id if self.send(event) else None
+        return self._publish(prepare, fields)
 
     def send(self, event: Prepared) -> bool:
         """Like `track`, for an event that `worker.wire.prepare` has completed; False when it was dropped."""
@@ -229,6 +204,20 @@ class UsagePublisher:
         self._holding = ""
         self._complained = self._memory_checked = self._window_made = 0.0
         self._window = Window.around(datetime.now(UTC), timedelta())
+
+    def _publish(self, form: Callable[[T, Window], Prepared], said: T) -> str | None:
+        now = time.time()
+        if now - self._window_made > 1:
+            self._window = Window.around(datetime.now(UTC), self._accept_window)
+            self._window_made = now
+        try:
+            event = form(said, self._window)
+        except EventRefusedError as error:
+            with self._changed:
+                self._refused += 1
+            self._complain(logging.WARNING, "%s", error)
+            return None
+        return event.event_id if self.send(event) else None
 
     def _enqueue(self, shard: int, body: bytes) -> bool:
         with self._changed:

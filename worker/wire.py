@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from time import time_ns
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from time import time
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -20,6 +20,9 @@ from uuid_utils import uuid7
 from worker.errors import EventRefusedError
 from worker.events import (
     EVENT,
+    FIELDS,
+    REQUIRED,
+    VALUES,
     Count,
     Kind,
     Messages,
@@ -31,13 +34,16 @@ from worker.events import (
     refusal,
     row_of,
     time_text,
+    values_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
-    from worker.events import Window
+    from worker.events import Values, Window
+
+T = TypeVar("T")
 
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
 # Days that their month does not have are left to PostgreSQL.
@@ -73,7 +79,7 @@ Row = tuple[
 ]
 
 _ENTRY = TypeAdapter(list[Row])
-_check = EVENT.validator.validate_python
+_KNOWN = frozenset(FIELDS)
 
 
 class Prepared(NamedTuple):
@@ -85,26 +91,39 @@ class Prepared(NamedTuple):
 
 
 def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
-    """Check an application's own values, fill in identity and time, and write the event down.
+    """Check an application's own fields, fill in identity and time, and write the event down.
 
     Raises:
-        EventRefusedError: a field is unknown, of the wrong type or out of bounds; the message names it.
+        EventRefusedError: a field is unknown, missing, of the wrong type or out of bounds; the message names it.
     """
+    if not REQUIRED <= fields.keys() <= _KNOWN:
+        _checked(EVENT, fields)
+    return complete(values_of(fields), window)
+
+
+def complete(values: Values, window: Window) -> Prepared:
+    """Like `prepare`, from the values of all fields in their order."""
+    values = _checked(VALUES, values)
+    event_id, occurred_at, _, user_id = values[:4]
+    if reason := refusal(values, window):
+        raise EventRefusedError(reason)
+    identity = str(uuid7() if event_id is None else identity_of(event_id))
+    row = row_of(values, identity, _now_text() if occurred_at is None else time_text(occurred_at))
+    return Prepared(identity, user_id, to_json(row))
+
+
+def _checked(adapter: TypeAdapter[T], said: Any) -> T:
     try:
-        event = _check(fields)
+        checked: T = adapter.validator.validate_python(said)
     except ValidationError as error:
         raise EventRefusedError(explain(error)) from None
-    if reason := refusal(event, window):
-        raise EventRefusedError(reason)
-    event_id, occurred_at = event.get("event_id"), event.get("occurred_at")
-    identity = str(uuid7() if event_id is None else identity_of(event_id))
-    row = row_of(event, identity, _now_text() if occurred_at is None else time_text(occurred_at))
-    return Prepared(identity, event["user_id"], to_json(row))
+    return checked
 
 
 def _now_text() -> str:
-    seconds, nanoseconds = divmod(time_ns(), 1_000_000_000)
-    return f"{_second_text(seconds)}.{nanoseconds // 1000:06d}Z"
+    now = time()
+    seconds = int(now)
+    return f"{_second_text(seconds)}.{int((now - seconds) * 1_000_000):06d}Z"
 
 
 @lru_cache(maxsize=2)

@@ -81,6 +81,7 @@ def test_the_time_of_change_is_that_of_every_update_and_of_no_insert(database: s
         *(*pair, long_ago, long_ago, long_ago, long_ago),
     )
     assert inserted == [(True, True, False)]
-    for change in ("folder = 'work'", "usage_count = usage_count + 1", "updated_at = '2024-02-29 12:00:00+00'"):
+    said = ("updated_at = '2024-02-29 12:00:00+00'", "updated_at = now()")
+    for change in ("folder = 'work'", "usage_count = usage_count + 1", *said):
         update = f"UPDATE public.user_agents SET {change} WHERE (user_id, agent_id) = (%s, %s) RETURNING {times}"
         assert run(database, update, *pair, long_ago, long_ago) == [(True, False, True)]

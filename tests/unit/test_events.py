@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 import pytest
 
 from worker.errors import EventRefusedError
-from worker.events import KEY_NAMESPACE, Event, Record, Window, record_of, time_text
+from worker.events import FIELDS, KEY_NAMESPACE, REQUIRED, Event, Record, Window, record_of, time_text, values_of
 from worker.wire import Prepared, load, prepare
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -112,13 +112,23 @@ def test_a_key_of_the_application_becomes_the_same_uuid5_every_time() -> None:
     key = uuid5(KEY_NAMESPACE, "order-7")
     assert event(event_id="order-7").event_id == str(key)
     foreign = Event(user_id=USER, agent_id=AGENT, event_id="order-7", occurred_at=NOW)
-    assert record_of(foreign, UUID(int=9), 0, NOW).event_id == str(key)
+    assert record_of(values_of(foreign), UUID(int=9), 0, NOW).event_id == str(key)
 
 
 def test_an_event_without_identity_takes_it_from_its_entry() -> None:
     bare = Event(user_id=USER, agent_id=AGENT)
-    first, again = (record_of(bare, UUID(int=9), 4, NOW) for _ in range(2))
-    other = record_of(bare, UUID(int=9), 5, NOW)
+    first, again = (record_of(values_of(bare), UUID(int=9), 4, NOW) for _ in range(2))
+    other = record_of(values_of(bare), UUID(int=9), 5, NOW)
     assert first[:2] == again[:2]
     assert first.event_id != other.event_id
     assert first.occurred_at == time_text(NOW)
+
+
+def test_an_event_a_record_and_the_ledger_have_one_order() -> None:
+    assert Record._fields == FIELDS
+    assert {"user_id", "agent_id"} == REQUIRED
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(EventRefusedError, match="agent_id: Field required"):
+        prepare({"user_id": USER, "colour": "red"}, WINDOW)

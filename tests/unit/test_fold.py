@@ -10,7 +10,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.events import Event, Record, decimal_text, record_of, time_text
+from worker.events import Event, Record, decimal_text, record_of, time_text, values_of
 from worker.fold import Folded, Totals, fold
 
 START = datetime(2026, 3, 1, 23, 59, 58, tzinfo=UTC)
@@ -95,5 +95,5 @@ def test_days_ascend(events: list[Record]) -> None:
 def test_a_day_is_a_utc_day() -> None:
     east = datetime.fromisoformat("2026-03-02T01:30:00+02:00")
     event = Event(user_id=UUID(int=1), agent_id=UUID(int=2), occurred_at=east)
-    record = record_of(event, UUID(int=3), 0, east)
+    record = record_of(values_of(event), UUID(int=3), 0, east)
     assert list(fold([record])) == ["2026-03-01"]

@@ -17,7 +17,7 @@ from uuid_utils import uuid7
 from worker.bench.meter import cpu_seconds
 from worker.embedded.processes import ChildProcess
 from worker.errors import ProcessError
-from worker.events import record_of
+from worker.events import record_of, values_of
 from worker.stack import CELERY, Stack
 from worker.store.bare_copy import bare_copy, binary_row
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from worker.bench.load import Load
-    from worker.events import Event, Record
+    from worker.events import Record
     from worker.servers import Servers
     from worker.store import Store
 
@@ -121,5 +121,5 @@ def _counted(store: Store) -> int:
 
 
 def _record(fields: dict[str, Any], now: datetime) -> Record:
-    event: Event = {"event_id": UUID(int=uuid7().int), "occurred_at": now, **fields}  # type: ignore[typeddict-item]
-    return record_of(event, event["user_id"], 0, now)
+    event = {"event_id": UUID(int=uuid7().int), "occurred_at": now, **fields}
+    return record_of(values_of(event), event["user_id"], 0, now)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DEFAULTS = {
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",
+    # Slowed down as much as PostgreSQL has it, an ANALYZE keeps its snapshot for a minute under load, and meanwhile no
+    # page of user_agents is freed of the versions of its rows: updates leave their pages (they are HOT no longer).
+    "autovacuum_vacuum_cost_limit": "2000",
     "max_connections": "200",
     "track_commit_timestamp": "on",
     "timezone": "UTC",

@@ -9,13 +9,13 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import ValidationError
 
-from worker.events import EVENT, explain, record_of, refusal
+from worker.events import EVENT, explain, record_of, refusal, values_of
 from worker.store import DeadLetter
 from worker.stream import VERSION
 from worker.wire import load, spelled_out
 
 if TYPE_CHECKING:
-    from worker.events import Event, Record, Window
+    from worker.events import Record, Values, Window
     from worker.stream import RawEntry
 
 # All of it: what is not kept here is lost. Only what PostgreSQL cannot take as one value is cut off.
@@ -87,7 +87,7 @@ def _check(entry: Entry, records: list[Record], window: Window) -> None:
 
 def _reason(payload: str, window: Window) -> str:
     try:
-        return refusal(EVENT.validate_json(payload), window) or ""
+        return refusal(values_of(EVENT.validate_json(payload)), window) or ""
     except ValidationError as error:  # a day that its month does not have
         return explain(error)
 
@@ -103,19 +103,20 @@ def _one_by_one(entry: Entry, raw: RawEntry, body: bytes, window: Window) -> Non
     for position, item in enumerate(map(spelled_out, items)):
         payload = json.dumps(item)
         try:
-            event = EVENT.validate_json(payload, strict=True)
+            values = values_of(EVENT.validate_json(payload, strict=True))
         except ValidationError as error:
             entry.refuse(position, explain(error), payload)
             continue
-        if reason := refusal(event, window):
+        if reason := refusal(values, window):
             entry.refuse(position, reason, payload)
         else:
-            _accept(entry, position, event, raw)
+            _accept(entry, position, values, raw)
 
 
-def _accept(entry: Entry, position: int, event: Event, raw: RawEntry) -> None:
-    record = record_of(event, entry.key, position, raw.added_at)
-    if event.get("event_id") is None:
+def _accept(entry: Entry, position: int, values: Values, raw: RawEntry) -> None:
+    record = record_of(values, entry.key, position, raw.added_at)
+    event_id, *_ = values
+    if event_id is None:
         entry.anonymous.add(record.event_id)
     entry.records.append(record)
     entry.positions.append(position)

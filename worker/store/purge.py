@@ -37,7 +37,7 @@ def purge_due(store: Store, older_than: timedelta) -> Due:
 
 
 def purge_places(store: Store, older_than: timedelta, rows: int) -> list[str]:
-    """Where the rows are that were deleted longer ago than that, in chunks of so many rows, as `purge_chunk` takes them."""
+    """Where the rows are that were deleted longer ago than that, in chunks of so many, as `purge_chunk` takes them."""
     return [row["places"] for row in store.rows("purge_places", older_than=older_than, rows=rows)]
 
 

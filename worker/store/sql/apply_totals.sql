@@ -1,6 +1,6 @@
 -- One day's totals onto the counters and the daily roll-up, everything in key order, so that concurrent batches queue
 -- up instead of deadlocking. The newest rating and conversation win by the event's time, at equal times by the greater
--- value.
+-- value. The time of change is what the trigger would say, which is then not called.
 WITH totals AS MATERIALIZED (
     SELECT * FROM batch_totals ORDER BY user_id, agent_id
 ), daily AS (
@@ -26,6 +26,7 @@ WITH totals AS MATERIALIZED (
         response_time_samples = d.response_time_samples + excluded.response_time_samples
 )
 UPDATE public.user_agents ua SET
+    updated_at = now(),
     usage_count = ua.usage_count + t.usage_count,
     message_count = ua.message_count + t.message_count,
     conversation_count = ua.conversation_count + t.conversation_count,
