@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from worker.errors import StreamUnavailableError
 from worker.events import Window
@@ -18,6 +20,7 @@ from worker.store import Intake
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from worker.ingest.entries import Entry
     from worker.settings import Settings
     from worker.store import Store
     from worker.stream import EventStream, RawEntry
@@ -30,11 +33,13 @@ _FIRST_READ = 10
 # tick, while a processor stands idle.
 _BUSY = 1_000
 _LINGER = 0.1
+# So much of a batch, and more is waiting.
+_FULL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class FlushReport:
-    """What one flush did; `seconds` is wall time, `cut_short` says that its time budget was spent before the end."""
+    """What one flush did; `seconds` is wall time, `cut_short` says that its time budget was spent."""
 
     shard: int
     batches: int = 0
@@ -46,6 +51,13 @@ class FlushReport:
         figures = asdict(self)
         del figures["intake"]
         return figures | self.intake._asdict() | {"seconds": round(self.seconds, 3)}
+
+
+class Batch(NamedTuple):
+    """Entries that were read and decoded; `is_full` says that more of them are waiting."""
+
+    entries: list[Entry]
+    is_full: bool
 
 
 class Flusher:
@@ -77,51 +89,72 @@ class Flusher:
         """
         started = time.monotonic()
         deadline = started + (self._settings.flush_budget if budget is None else budget)
-        batches, intake, cut_short = 0, Intake(), False
+        batches, intake = 0, Intake()
         # Asked before anything is read: with the database away, entries had better stay where they are.
         self._store.ping()
-        for batch in self._batches(shard):
+        for batch in self._read_ahead(shard, deadline):
             intake += self._count(shard, batch)
             batches += 1
             if renew:
                 self._stream.claim(shard, self._consumer)
-            if cut_short := time.monotonic() >= deadline:
-                break
-        report = FlushReport(shard, batches, intake, time.monotonic() - started, cut_short)
+        now = time.monotonic()
+        report = FlushReport(shard, batches, intake, now - started, cut_short=now >= deadline)
         if batches:
             log.info("flushed", **report.as_dict())
         return report
 
-    def _count(self, shard: int, batch: list[RawEntry]) -> Intake:
-        stream = self._stream.key(shard)
-        window = Window.around(datetime.now(UTC), self._settings.accept_window)
-        entries = [decode(stream, raw, window) for raw in batch]
-        intake = self._applier.apply(entries)
+    def _count(self, shard: int, batch: Batch) -> Intake:
+        intake = self._applier.apply(batch.entries)
         # Only now, when they are committed, may the entries leave Redis.
-        self._stream.done(shard, [raw.entry_id for raw in batch])
+        self._stream.done(shard, [entry.entry_id for entry in batch.entries])
         if intake.quarantined:
             log.warning("quarantined", shard=shard, events=intake.quarantined)
         return intake
 
-    def _batches(self, shard: int) -> Iterator[list[RawEntry]]:
+    def _read_ahead(self, shard: int, deadline: float) -> Iterator[Batch]:
+        """The batches of a shard until it is empty or the time is up.
+
+        Where a backlog waits, the next one is made ready while PostgreSQL is busy with the one in hand. Otherwise the
+        events that arrive meanwhile had better become one batch.
+        """
+        with ThreadPoolExecutor(1, "usage-read") as reader:
+            read = partial(reader.submit, next, self._batches(shard), None)
+            upcoming = read()
+            while batch := upcoming.result():
+                ahead = read() if batch.is_full and time.monotonic() < deadline else None
+                yield batch
+                if not ahead and time.monotonic() >= deadline:
+                    return
+                upcoming = ahead or read()
+
+    def _batches(self, shard: int) -> Iterator[Batch]:
         """First what a vanished worker left behind, then what is new."""
         count, cursor = _FIRST_READ, "0-0"
         while True:
-            cursor, batch = self._stream.reclaim(shard, self._consumer, count, self._settings.reclaim_idle, cursor)
-            if batch:
-                yield batch
-                count = self._next_count(batch)
+            cursor, raw = self._stream.reclaim(shard, self._consumer, count, self._settings.reclaim_idle, cursor)
+            if raw:
+                yield self._decoded(shard, raw)
+                count = self._next_count(raw)
             if cursor == "0-0":
                 break
         wait = 0.0
-        while batch := self._stream.read(shard, self._consumer, count, wait):
-            yield batch
-            count = self._next_count(batch)
-            wait = _LINGER if sum(raw.declared for raw in batch) >= _BUSY else 0.0
+        while raw := self._stream.read(shard, self._consumer, count, wait):
+            yield self._decoded(shard, raw)
+            count = self._next_count(raw)
+            wait = _LINGER if sum(entry.declared for entry in raw) >= _BUSY else 0.0
 
-    def _next_count(self, batch: list[RawEntry]) -> int:
-        """How many entries like these make a batch, by events and by bytes."""
-        events = sum(raw.declared for raw in batch)
-        size = sum(len(raw.fields.get(b"events", b"")) for raw in batch)
-        fill = max(events / self._settings.batch_events, size / self._settings.batch_bytes)
-        return max(1, min(int(len(batch) / fill), self._settings.batch_events)) if fill else _FIRST_READ
+    def _decoded(self, shard: int, raw: list[RawEntry]) -> Batch:
+        stream = self._stream.key(shard)
+        window = Window.around(datetime.now(UTC), self._settings.accept_window)
+        return Batch([decode(stream, entry, window) for entry in raw], self._fill(raw) >= _FULL)
+
+    def _next_count(self, raw: list[RawEntry]) -> int:
+        """How many entries like these make a batch."""
+        fill = self._fill(raw)
+        return max(1, min(int(len(raw) / fill), self._settings.batch_events)) if fill else _FIRST_READ
+
+    def _fill(self, raw: list[RawEntry]) -> float:
+        """How much of a batch, by events and by bytes, these entries are."""
+        events = sum(entry.declared for entry in raw)
+        size = sum(len(entry.fields.get(b"events", b"")) for entry in raw)
+        return max(events / self._settings.batch_events, size / self._settings.batch_bytes)
