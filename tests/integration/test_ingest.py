@@ -115,6 +115,24 @@ def test_two_flushes_do_not_meet_in_a_shard(bench: Bench) -> None:
     bench.check()
 
 
+def test_a_flush_whose_time_is_up_counts_what_it_has_read(
+    bench: Bench, make_resources: Callable[..., Resources]
+) -> None:
+    for one in traffic(bench, 60):
+        bench.publish(one)
+    # Every entry fills a batch, so the next one is read while one is counted, also when the time runs out.
+    hasty = make_resources(batch_events=1)
+    counted, cut_short = Intake(), 0
+    while hasty.stream.backlog(0).entries or hasty.stream.backlog(1).entries:
+        for shard in range(2):
+            report = hasty.flusher.flush(shard, 0.02)
+            counted, cut_short = counted + report.intake, cut_short + report.cut_short
+            assert hasty.stream.backlog(shard).pending == 0
+    assert counted == Intake(60, 60, 0, 0)
+    assert cut_short
+    bench.check()
+
+
 def test_an_abandoned_batch_is_reclaimed(bench: Bench, make_resources: Callable[..., Resources]) -> None:
     bench.publish(*traffic(bench, 300))
     for shard in range(2):

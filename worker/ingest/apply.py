@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Literal
 
 from worker.errors import ConcurrencyError, DataRefusedError, DuplicateEventError, SettingsError
 from worker.fold import fold
+from worker.ingest.batch import batch_of
 from worker.ingest.entries import payload_of
 from worker.store import Intake, batch_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     from worker.events import Record
-    from worker.fold import Pair
+    from worker.fold import Folded, Pair
+    from worker.ingest.batch import Batch
     from worker.ingest.entries import Entry
     from worker.store import BatchTransaction, DeadLetter, Identity, Missing, Store
 
@@ -41,8 +42,8 @@ class Applier:
         self._missing = _Wary()
         self._deletions = _Wary()
 
-    def apply(self, entries: Sequence[Entry]) -> Intake:
-        """Count the entries of one shard.
+    def apply(self, batch: Batch) -> Intake:
+        """Count a batch, which was made as if nothing in it had been delivered before.
 
         Raises:
             ConcurrencyError: the transaction lost `MAX_ATTEMPTS` races; try the batch again later.
@@ -54,7 +55,7 @@ class Applier:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 with batch_transaction(self._store) as transaction:
-                    return self._count(transaction, entries)
+                    return self._count(transaction, batch)
             except ConcurrencyError as error:
                 if attempt == MAX_ATTEMPTS:
                     raise
@@ -64,7 +65,8 @@ class Applier:
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
 
-    def _count(self, transaction: BatchTransaction, entries: Sequence[Entry]) -> Intake:
+    def _count(self, transaction: BatchTransaction, batch: Batch) -> Intake:
+        entries = batch.entries
         ended_lives = transaction.ended_lives()
         first_seen = transaction.register_entries(entry.key for entry in entries)
         if seen := [entry for entry in entries if entry.key not in first_seen]:
@@ -72,13 +74,12 @@ class Applier:
         known: set[Identity] = set()
         if self._duplicates or seen:
             known = transaction.known({record[:2] for entry in entries for record in entry.records})
-        fresh, duplicate = _without_duplicates(entries, first_seen, known)
-        if duplicate:
+        if known or seen:
+            batch = batch_of(entries, first_seen, known)
+        if batch.duplicate:
             self._duplicates.alert()
-        # By event id: two batches with common events then wait for each other instead of deadlocking.
-        fresh.sort()
         refused: Refused = {}
-        self._count_records(transaction, fresh, refused)
+        self._count_records(transaction, batch.records, batch.days, refused)
         if transaction.ended_lives() != ended_lives:
             held = bool(self._deletions)
             self._deletions.alert()
@@ -86,34 +87,35 @@ class Applier:
                 # A conversation that was known when we looked may have gone with its pair, and the pair be back.
                 raise ConcurrencyError("pairs were deleted meanwhile")
         quarantined = transaction.quarantine(_letters(entries, refused))
-        applied = len(fresh) - len(refused)
-        intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
+        applied = len(batch.records) - len(refused)
+        intake = Intake(applied + batch.duplicate + quarantined, applied, batch.duplicate, quarantined)
         transaction.book(entries[0].stream, intake)
         return intake
 
-    def _count_records(self, transaction: BatchTransaction, records: list[Record], refused: Refused) -> None:
+    def _count_records(
+        self, transaction: BatchTransaction, records: list[Record], days: Folded, refused: Refused
+    ) -> None:
         """Count the records; those that PostgreSQL refuses are found by halving, and only they are refused."""
         if not records:
             return
         try:
             with transaction.savepoint():
-                self._write(transaction, records)
+                self._write(transaction, records, days)
         except _StrangersError as error:
             known = [record for record in records if (record.user_id, record.agent_id) not in error.reasons]
             for record in records:
                 if reason := error.reasons.get((record.user_id, record.agent_id)):
                     refused[record[:2]] = reason
-            self._count_records(transaction, known, refused)
+            self._count_records(transaction, known, fold(known), refused)
         except DataRefusedError as error:
             if len(records) == 1:
                 refused[records[0][:2]] = str(error)
                 return
             middle = len(records) // 2
-            self._count_records(transaction, records[:middle], refused)
-            self._count_records(transaction, records[middle:], refused)
+            for half in (records[:middle], records[middle:]):
+                self._count_records(transaction, half, fold(half), refused)
 
-    def _write(self, transaction: BatchTransaction, records: list[Record]) -> None:
-        days = fold(records)
+    def _write(self, transaction: BatchTransaction, records: list[Record], days: Folded) -> None:
         if self._deletions or len(days) > 1:
             # Day by day, the rows of all days together would not be taken in key order.
             transaction.hold({pair for totals in days.values() for pair in totals})
@@ -167,29 +169,6 @@ def _leave_letters(transaction: BatchTransaction, seen: Sequence[Entry]) -> None
         kept = [(position, record) for position, record in places if (entry.key, position) not in letters]
         entry.positions, entry.records = [position for position, _ in kept], [record for _, record in kept]
         entry.letters = []
-
-
-def _without_duplicates(
-    entries: Sequence[Entry], first_seen: set[UUID], known: set[Identity]
-) -> tuple[list[Record], int]:
-    """The records to count, and how many are duplicates.
-
-    What an entry brought when it was delivered before is in the books already, so a second delivery's duplicates are
-    left out of them; its events that have no identity of their own must then be left out, too. The same holds for a
-    pack that was sent twice and lies twice in this batch.
-    """
-    fresh: dict[Identity, Record] = {}
-    duplicate = 0
-    for entry in entries:
-        new = entry.key in first_seen
-        for record in entry.records:
-            identity = record[:2]
-            if identity in known or identity in fresh:
-                duplicate += new
-            elif new or record.event_id not in entry.anonymous:
-                fresh[identity] = record
-        first_seen.discard(entry.key)
-    return list(fresh.values()), duplicate
 
 
 def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unknown) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from worker.errors import StreamUnavailableError
 from worker.events import Window
 from worker.ingest.apply import Applier
+from worker.ingest.batch import batch_of
 from worker.ingest.entries import decode
 from worker.logs import get_logger
 from worker.store import Intake
@@ -20,7 +21,7 @@ from worker.store import Intake
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.ingest.entries import Entry
+    from worker.ingest.batch import Batch
     from worker.settings import Settings
     from worker.store import Store
     from worker.stream import EventStream, RawEntry
@@ -53,10 +54,10 @@ class FlushReport:
         return figures | self.intake._asdict() | {"seconds": round(self.seconds, 3)}
 
 
-class Batch(NamedTuple):
-    """Entries that were read and decoded; `is_full` says that more of them are waiting."""
+class Read(NamedTuple):
+    """What was read from a shard; `is_full` says that more is waiting."""
 
-    entries: list[Entry]
+    batch: Batch
     is_full: bool
 
 
@@ -92,8 +93,8 @@ class Flusher:
         batches, intake = 0, Intake()
         # Asked before anything is read: with the database away, entries had better stay where they are.
         self._store.ping()
-        for batch in self._read_ahead(shard, deadline):
-            intake += self._count(shard, batch)
+        for read in self._read_ahead(shard, deadline):
+            intake += self._count(shard, read.batch)
             batches += 1
             if renew:
                 self._stream.claim(shard, self._consumer)
@@ -104,49 +105,49 @@ class Flusher:
         return report
 
     def _count(self, shard: int, batch: Batch) -> Intake:
-        intake = self._applier.apply(batch.entries)
+        intake = self._applier.apply(batch)
         # Only now, when they are committed, may the entries leave Redis.
         self._stream.done(shard, [entry.entry_id for entry in batch.entries])
         if intake.quarantined:
             log.warning("quarantined", shard=shard, events=intake.quarantined)
         return intake
 
-    def _read_ahead(self, shard: int, deadline: float) -> Iterator[Batch]:
+    def _read_ahead(self, shard: int, deadline: float) -> Iterator[Read]:
         """The batches of a shard until it is empty or the time is up.
 
         Where a backlog waits, the next one is made ready while PostgreSQL is busy with the one in hand. Otherwise the
         events that arrive meanwhile had better become one batch.
         """
         with ThreadPoolExecutor(1, "usage-read") as reader:
-            read = partial(reader.submit, next, self._batches(shard), None)
-            upcoming = read()
-            while batch := upcoming.result():
-                ahead = read() if batch.is_full and time.monotonic() < deadline else None
-                yield batch
+            read_next = partial(reader.submit, next, self._reads(shard), None)
+            upcoming = read_next()
+            while read := upcoming.result():
+                ahead = read_next() if read.is_full and time.monotonic() < deadline else None
+                yield read
                 if not ahead and time.monotonic() >= deadline:
                     return
-                upcoming = ahead or read()
+                upcoming = ahead or read_next()
 
-    def _batches(self, shard: int) -> Iterator[Batch]:
+    def _reads(self, shard: int) -> Iterator[Read]:
         """First what a vanished worker left behind, then what is new."""
         count, cursor = _FIRST_READ, "0-0"
         while True:
             cursor, raw = self._stream.reclaim(shard, self._consumer, count, self._settings.reclaim_idle, cursor)
             if raw:
-                yield self._decoded(shard, raw)
+                yield self._read(shard, raw)
                 count = self._next_count(raw)
             if cursor == "0-0":
                 break
         wait = 0.0
         while raw := self._stream.read(shard, self._consumer, count, wait):
-            yield self._decoded(shard, raw)
+            yield self._read(shard, raw)
             count = self._next_count(raw)
             wait = _LINGER if sum(entry.declared for entry in raw) >= _BUSY else 0.0
 
-    def _decoded(self, shard: int, raw: list[RawEntry]) -> Batch:
+    def _read(self, shard: int, raw: list[RawEntry]) -> Read:
         stream = self._stream.key(shard)
         window = Window.around(datetime.now(UTC), self._settings.accept_window)
-        return Batch([decode(stream, entry, window) for entry in raw], self._fill(raw) >= _FULL)
+        return Read(batch_of([decode(stream, entry, window) for entry in raw]), self._fill(raw) >= _FULL)
 
     def _next_count(self, raw: list[RawEntry]) -> int:
         """How many entries like these make a batch."""

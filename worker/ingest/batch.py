@@ -1,0 +1,51 @@
+"""The batch: what the entries of one transaction come to, as far as that can be known without the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from worker.fold import fold
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from uuid import UUID
+
+    from worker.events import Record
+    from worker.fold import Folded
+    from worker.ingest.entries import Entry
+    from worker.store import Identity
+
+
+class Batch(NamedTuple):
+    """Entries of one shard; which of their records are to be counted, by event id, and what these add up to."""
+
+    entries: Sequence[Entry]
+    records: list[Record]
+    duplicate: int
+    days: Folded
+
+
+def batch_of(
+    entries: Sequence[Entry], first_seen: set[UUID] | None = None, known: Collection[Identity] = frozenset()
+) -> Batch:
+    """The batch if only these entries are delivered for the first time (default: all), and these events are counted.
+
+    What an entry brought when it was delivered before is in the books already, so a second delivery's duplicates are
+    left out of them; its events that have no identity of their own must then be left out, too. The same holds for a
+    pack that was sent twice and lies twice in this batch.
+    """
+    first_seen = {entry.key for entry in entries} if first_seen is None else set(first_seen)
+    fresh: dict[Identity, Record] = {}
+    duplicate = 0
+    for entry in entries:
+        new = entry.key in first_seen
+        for record in entry.records:
+            identity = record[:2]
+            if identity in known or identity in fresh:
+                duplicate += new
+            elif new or record.event_id not in entry.anonymous:
+                fresh[identity] = record
+        first_seen.discard(entry.key)
+    # By event id: two batches with common events then wait for each other instead of deadlocking.
+    records = sorted(fresh.values())
+    return Batch(entries, records, duplicate, fold(records))
