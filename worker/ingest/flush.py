@@ -55,10 +55,10 @@ class FlushReport:
 
 
 class Read(NamedTuple):
-    """What was read from a shard; `is_full` says that more is waiting."""
+    """What was read from a shard, and how much of a batch it is, by events and by bytes."""
 
     batch: Batch
-    is_full: bool
+    fill: float
 
 
 class Flusher:
@@ -122,7 +122,7 @@ class Flusher:
             read_next = partial(reader.submit, next, self._reads(shard), None)
             upcoming = read_next()
             while read := upcoming.result():
-                ahead = read_next() if read.is_full and time.monotonic() < deadline else None
+                ahead = read_next() if read.fill >= _FULL and time.monotonic() < deadline else None
                 yield read
                 if not ahead and time.monotonic() >= deadline:
                     return
@@ -134,28 +134,25 @@ class Flusher:
         while True:
             cursor, raw = self._stream.reclaim(shard, self._consumer, count, self._settings.reclaim_idle, cursor)
             if raw:
-                yield self._read(shard, raw)
-                count = self._next_count(raw)
+                yield (read := self._read(shard, raw))
+                count = self._next_count(read)
             if cursor == "0-0":
                 break
         wait = 0.0
         while raw := self._stream.read(shard, self._consumer, count, wait):
-            yield self._read(shard, raw)
-            count = self._next_count(raw)
+            yield (read := self._read(shard, raw))
+            count = self._next_count(read)
             wait = _LINGER if sum(entry.declared for entry in raw) >= _BUSY else 0.0
 
     def _read(self, shard: int, raw: list[RawEntry]) -> Read:
         stream = self._stream.key(shard)
         window = Window.around(datetime.now(UTC), self._settings.accept_window)
-        return Read(batch_of([decode(stream, entry, window) for entry in raw]), self._fill(raw) >= _FULL)
-
-    def _next_count(self, raw: list[RawEntry]) -> int:
-        """How many entries like these make a batch."""
-        fill = self._fill(raw)
-        return max(1, min(int(len(raw) / fill), self._settings.batch_events)) if fill else _FIRST_READ
-
-    def _fill(self, raw: list[RawEntry]) -> float:
-        """How much of a batch, by events and by bytes, these entries are."""
+        batch = batch_of([decode(stream, entry, window) for entry in raw])
         events = sum(entry.declared for entry in raw)
         size = sum(len(entry.fields.get(b"events", b"")) for entry in raw)
-        return max(events / self._settings.batch_events, size / self._settings.batch_bytes)
+        return Read(batch, max(events / self._settings.batch_events, size / self._settings.batch_bytes))
+
+    def _next_count(self, read: Read) -> int:
+        """How many entries like these make a batch."""
+        entries = len(read.batch.entries)
+        return max(1, min(int(entries / read.fill), self._settings.batch_events)) if read.fill else _FIRST_READ
