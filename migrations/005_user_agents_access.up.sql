@@ -142,7 +142,7 @@ BEGIN
 END
 $body$;
 
--- The two triggers run for every counted row: one assignment each, no query.
+-- The two triggers may run for every counted row: one assignment each, no query.
 CREATE FUNCTION public.user_agents_set_updated_at() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     NEW.updated_at := now();
@@ -231,9 +231,13 @@ CREATE POLICY user_agents_select_team ON public.user_agents FOR SELECT TO authen
     );
 GRANT DELETE ON public.user_agents TO authenticated;
 
--- Who says the same himself, as ingest does for thousands of rows at once, need not be told.
+-- Only where it would say something else: ingest sets the time itself, and most uses leave the score as it is.
 CREATE TRIGGER user_agents_updated_at BEFORE UPDATE ON public.user_agents
     FOR EACH ROW WHEN (NEW.updated_at IS DISTINCT FROM now()) EXECUTE FUNCTION public.user_agents_set_updated_at();
 CREATE TRIGGER user_agents_auto_quality
     BEFORE INSERT OR UPDATE OF user_rating, usage_count, success_count, error_count ON public.user_agents
-    FOR EACH ROW EXECUTE FUNCTION public.user_agents_set_quality();
+    FOR EACH ROW WHEN (
+        NEW.quality_score IS DISTINCT FROM public.calculate_agent_quality_score(
+            NEW.user_rating, NEW.usage_count, NEW.success_count, NEW.error_count
+        )
+    ) EXECUTE FUNCTION public.user_agents_set_quality();

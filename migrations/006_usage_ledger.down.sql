@@ -53,7 +53,6 @@ $body$;
     DROP TABLE IF EXISTS public.usage_dead_letters, public.usage_intake, public.usage_entries,
         public.user_agent_conversations, public.usage_past_daily, public.usage_daily, public.usage_events;
     DROP FUNCTION IF EXISTS public.usage_events_ensure_day(date);
-    DROP SEQUENCE IF EXISTS public.usage_ended_lives;
     ALTER TABLE public.user_agents
         DROP COLUMN IF EXISTS response_time_total_ms,
         DROP COLUMN IF EXISTS response_time_samples,

@@ -139,11 +139,6 @@ CREATE TABLE IF NOT EXISTS public.usage_dead_letters (
 );
 COMMENT ON COLUMN public.usage_dead_letters.events IS 'how many events the letter stands for: more than 1 when a whole entry was unreadable';
 
--- Counts on whenever conversations go with their pair, seen by all at once and not only after a commit: a batch that has
--- looked whether a conversation is known learns from it to look again.
-CREATE SEQUENCE IF NOT EXISTS public.usage_ended_lives;
-REVOKE ALL ON SEQUENCE public.usage_ended_lives FROM PUBLIC, anon, authenticated, service_role;
-
 -- What is left of pairs that have no row any more: the sums of the days that the ledger still has.
 CREATE OR REPLACE FUNCTION public.usage_end_lives(p_users uuid[], p_agents uuid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = '' AS $$
@@ -175,10 +170,6 @@ BEGIN
         response_time_samples = p.response_time_samples + excluded.response_time_samples;
     DELETE FROM public.user_agent_conversations c USING unnest(p_users, p_agents) AS g (user_id, agent_id)
      WHERE (c.user_id, c.agent_id) = (g.user_id, g.agent_id);
-    -- Behind the deletion: who sees the number that was before it waits for us at the conversations.
-    IF FOUND THEN
-        PERFORM nextval('public.usage_ended_lives');
-    END IF;
 END $$;
 REVOKE ALL ON FUNCTION public.usage_end_lives(uuid[], uuid[]) FROM PUBLIC, anon, authenticated, service_role;
 

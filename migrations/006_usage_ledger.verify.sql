@@ -79,7 +79,7 @@ SELECT * FROM (VALUES
     ('constraint', 'usage_past_daily.usage_past_daily_pkey', 'PRIMARY KEY (day, user_id, agent_id)'),
     ('constraint', 'user_agent_conversations.user_agent_conversations_pkey', 'PRIMARY KEY (user_id, agent_id, conversation_id)'),
     ('function', 'track_agent_usage(p_user_id uuid, p_agent_id uuid, p_success boolean, p_tokens bigint, p_cost numeric, p_response_time integer)', 'returns void, plpgsql, volatile, security definer, search_path="", body d15fa55d5565e6ce8f7b132c0b430ca7'),
-    ('function', 'usage_end_lives(p_users uuid[], p_agents uuid[])', 'returns void, plpgsql, volatile, security invoker, search_path="", body 617bf2ff939ce2e6c9f4bc95ee879ed9'),
+    ('function', 'usage_end_lives(p_users uuid[], p_agents uuid[])', 'returns void, plpgsql, volatile, security invoker, search_path="", body e085b41d56ad3a31ccfd291dd98f2caa'),
     ('function', 'usage_events_ensure_day(p_day date)', 'returns void, plpgsql, volatile, security invoker, search_path="", body dd7da98629af7f687516797d0dd767ef'),
     ('function', 'user_agents_forget_children()', 'returns trigger, plpgsql, volatile, security definer, search_path="", body 4bb03a22855f5945cdb95946e4b5ad27'),
     ('function', 'user_agents_keep_pair()', 'returns trigger, plpgsql, volatile, security invoker, search_path="", body ec39e76deea53ff6306d50280d289fe6'),

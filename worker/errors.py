@@ -35,8 +35,8 @@ class ConcurrencyError(UsageError):
     """the transaction lost a race and may be tried again"""
 
 
-class DuplicateEventError(ConcurrencyError):
-    """the ledger has an event of this batch already"""
+class DuplicateError(ConcurrencyError):
+    """another batch has counted an event of this one, or opened a conversation of it"""
 
 
 class BusyError(UsageError):

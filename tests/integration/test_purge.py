@@ -241,45 +241,6 @@ def test_every_event_is_in_one_life_or_the_other(bench: Bench, make_resources: C
     assert bench.resources.store.intake_totals().applied == len(accepted)
 
 
-def test_a_conversation_that_goes_on_in_a_new_life_is_counted_there(bench: Bench) -> None:
-    """The pair is purged and back again between the look for its conversations and its counters."""
-    url, agent = bench.resources.settings.database_url, bench.agents[0]
-    pair_user, later_user = sorted(bench.users)[:2]
-    known, other = uuid4(), uuid4()
-    when = datetime.now(UTC)
-
-    def event(user_id: Any, conversation: Any) -> dict[str, Any]:
-        ids = {"event_id": uuid4(), "occurred_at": when, "user_id": user_id, "agent_id": agent}
-        return ids | {"conversation_id": conversation}
-
-    bench.publish(event(pair_user, known), event(later_user, uuid4()), counted=False)
-    bench.flush()
-    soft_delete(url, pair_user, agent)
-    body = json.dumps([event(pair_user, known), event(later_user, other)], default=str)
-    bench.xadd(body)
-    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    with Store(url) as store, psycopg.connect(url) as holder:
-        # In the order of the keys, the batch has seen the first conversation when it waits for this one.
-        insert = "INSERT INTO public.user_agent_conversations VALUES (%s, %s, %s)"
-        holder.execute(insert, [later_user, agent, other])
-
-        def meet() -> None:
-            bench.flush_shard(0)
-            done.append(True)
-
-        done: list[bool] = []
-        with meanwhile(lambda: None if done else meet()):
-            eventually(lambda: run(url, waits))
-            assert purge(store).purged == 1
-            track(url, pair_user, agent)
-            holder.rollback()
-            eventually(lambda: done)
-        assert reconcile(store, bench.resources.settings).differences == []
-    counters = "SELECT usage_count, conversation_count FROM public.user_agents WHERE user_id = %s"
-    assert run(url, counters, pair_user) == [(2, 1)]
-    assert run(url, counters, later_user) == [(2, 2)]
-
-
 def test_the_tasks_note_their_figures(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from worker.app import app  # noqa: PLC0415 - reads the settings
 

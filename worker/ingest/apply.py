@@ -10,7 +10,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Literal
 
-from worker.errors import ConcurrencyError, DataRefusedError, DuplicateEventError, SettingsError
+from worker.errors import ConcurrencyError, DataRefusedError, DuplicateError, SettingsError
 from worker.fold import fold
 from worker.ingest.batch import batch_of
 from worker.ingest.entries import payload_of
@@ -40,7 +40,7 @@ class Applier:
         self._unknown = unknown
         self._duplicates = _Wary()
         self._missing = _Wary()
-        self._deletions = _Wary()
+        self._rivals = _Wary()
 
     def apply(self, batch: Batch) -> Intake:
         """Count a batch, which was made as if nothing in it had been delivered before.
@@ -51,7 +51,7 @@ class Applier:
         """
         self._duplicates.relax()
         self._missing.relax()
-        self._deletions.relax()
+        self._rivals.relax()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 with batch_transaction(self._store) as transaction:
@@ -59,15 +59,15 @@ class Applier:
             except ConcurrencyError as error:
                 if attempt == MAX_ATTEMPTS:
                     raise
-                if isinstance(error, DuplicateEventError):
+                if isinstance(error, DuplicateError):
                     self._duplicates.alert()
+                    self._rivals.alert()
                 # Jitter, so that two workers that lost to each other do not meet again.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
 
     def _count(self, transaction: BatchTransaction, batch: Batch) -> Intake:
         entries = batch.entries
-        ended_lives = transaction.ended_lives()
         first_seen = transaction.register_entries(entry.key for entry in entries)
         if seen := [entry for entry in entries if entry.key not in first_seen]:
             _leave_letters(transaction, seen)
@@ -80,12 +80,6 @@ class Applier:
             self._duplicates.alert()
         refused: Refused = {}
         self._count_records(transaction, batch.records, batch.days, refused)
-        if transaction.ended_lives() != ended_lives:
-            held = bool(self._deletions)
-            self._deletions.alert()
-            if not held:
-                # A conversation that was known when we looked may have gone with its pair, and the pair be back.
-                raise ConcurrencyError("pairs were deleted meanwhile")
         quarantined = transaction.quarantine(_letters(entries, refused))
         applied = len(batch.records) - len(refused)
         intake = Intake(applied + batch.duplicate + quarantined, applied, batch.duplicate, quarantined)
@@ -116,8 +110,9 @@ class Applier:
                 self._count_records(transaction, half, fold(half), refused)
 
     def _write(self, transaction: BatchTransaction, records: list[Record], days: Folded) -> None:
-        if self._deletions or len(days) > 1:
-            # Day by day, the rows of all days together would not be taken in key order.
+        if self._rivals or len(days) > 1:
+            # Day by day, the rows of all days together would not be taken in key order. And when another batch opens
+            # conversations of the same pairs, we must look which are known once it has come to its end.
             transaction.hold({pair for totals in days.values() for pair in totals})
         for day, totals in days.items():
             transaction.stage(day, totals)

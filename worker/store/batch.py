@@ -6,9 +6,9 @@ Python would convert it into what a binary protocol wants.
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.store.connection import translated
@@ -85,25 +85,18 @@ class BatchTransaction:
         parameters = {"ids": _array(ids), "times": _array(times), "oldest": min(times), "newest": max(times)}
         return {numbered[row[0] - 1] for row in self._connection.execute(query("known_events"), parameters)}
 
-    def ended_lives(self) -> int:
-        """A number that is another one when conversations have been deleted, with their pairs, meanwhile."""
-        row = self._connection.execute(query("ended_lives")).fetchone()
-        return int(row[0]) if row else 0
-
     def hold(self, pairs: Iterable[Pair]) -> None:
         """Lock the rows of these pairs, in key order: nobody else counts or deletes them until the end."""
         users, agents = zip(*pairs, strict=True)
         self._connection.execute(query("hold_batch"), {"users": _array(users), "agents": _array(agents)})
 
     def stage(self, day: str, totals: Mapping[Pair, Totals]) -> None:
-        """Lay one day's totals ready, and note their conversations."""
+        """Lay one day's totals ready."""
         self._connection.execute(query("ensure_day"), {"day": day})
         if self._staged:
-            self._connection.execute("TRUNCATE batch_totals, batch_conversations")
+            self._connection.execute("TRUNCATE batch_totals")
         self._staged = True
-        self._copy("copy_conversations", _conversation_lines(totals))
-        opened = Counter(self._connection.execute(query("open_conversations")).fetchall())
-        self._copy("copy_totals", (_totals_line(pair, total, opened[pair]) for pair, total in totals.items()))
+        self._copy("copy_totals", starmap(_totals_line, totals.items()))
 
     def missing_pairs(self) -> list[Missing]:
         """Which staged pairs have no row in `user_agents`."""
@@ -180,21 +173,17 @@ def _ledger_line(record: Record) -> str:
     )
 
 
-def _conversation_lines(totals: Mapping[Pair, Totals]) -> Iterator[str]:
-    for (user_id, agent_id), total in totals.items():
-        for conversation in total.conversations:
-            yield f"{user_id}\t{agent_id}\t{conversation}\n"
-
-
-def _totals_line(pair: Pair, total: Totals, opened: int) -> str:
-    conversation_at, conversation = total.last_conversation or (_NULL, _NULL)
+def _totals_line(pair: Pair, total: Totals) -> str:
+    first, last = total.first_used_at, total.last_used_at
+    conversation_at, newest = total.last_conversation or (_NULL, "")
+    others = total.conversations - {newest} if len(total.conversations) > 1 else ()
     rated_at, rating = total.last_rating or (_NULL, _NULL)
     return (
-        f"{pair[0]}\t{pair[1]}\t{total.usage_count}\t{total.message_count}\t{opened}\t{total.success_count}\t"
+        f"{pair[0]}\t{pair[1]}\t{total.usage_count}\t{total.message_count}\t{total.success_count}\t"
         f"{total.input_tokens}\t{total.output_tokens}\t{total.tokens}\t"
         f"{total.cost_usd:f}\t{total.response_time_total_ms}\t{total.response_time_samples}\t"
-        f"{total.first_used_at or _NULL}\t{total.last_used_at or _NULL}\t{conversation}\t{conversation_at}\t"
-        f"{rating}\t{rated_at}\n"
+        f"{_NULL if first is None or first == last else first}\t{last or _NULL}\t"
+        f"{_array((newest, *others)) if newest else _NULL}\t{conversation_at}\t{rating}\t{rated_at}\n"
     )
 
 

@@ -14,7 +14,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from worker.errors import (
     ConcurrencyError,
     DataRefusedError,
-    DuplicateEventError,
+    DuplicateError,
     ObstacleError,
     SchemaError,
     SettingsError,
@@ -33,7 +33,7 @@ CONNECT_SECONDS = 5.0
 
 # Which of the driver's errors mean what; the first that fits counts.
 _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] = (
-    (DuplicateEventError, (errors.UniqueViolation,)),
+    (DuplicateError, (errors.UniqueViolation,)),
     # Lost races: the same transaction, tried again, finds another state. A vanished parent row is one, too, and so is
     # a partition that another worker has just created.
     (

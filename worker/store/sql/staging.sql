@@ -4,7 +4,6 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     agent_id uuid NOT NULL,
     usage_count integer NOT NULL,
     message_count bigint NOT NULL,
-    conversation_count bigint NOT NULL,
     success_count bigint NOT NULL,
     input_tokens bigint NOT NULL,
     output_tokens bigint NOT NULL,
@@ -12,15 +11,12 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     cost_usd numeric NOT NULL,
     response_time_total_ms bigint NOT NULL,
     response_time_samples bigint NOT NULL,
+    -- NULL where it is the last use, too: a time is dear to parse.
     first_used_at timestamptz,
     last_used_at timestamptz,
-    last_conversation_id uuid,
+    -- The newest one first.
+    conversations uuid[],
     last_conversation_at timestamptz,
     rating numeric,
     rated_at timestamptz
-) ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE IF NOT EXISTS batch_conversations (
-    user_id uuid NOT NULL,
-    agent_id uuid NOT NULL,
-    conversation_id uuid NOT NULL
 ) ON COMMIT DELETE ROWS
