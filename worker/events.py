@@ -73,8 +73,7 @@ VALUES: TypeAdapter[Values] = TypeAdapter(
 _UNSAID = {"type": "usage", "messages": 1, "input_tokens": 0, "output_tokens": 0, "success": True}
 _DEFAULTS = tuple(map(_UNSAID.get, FIELDS))
 _EVENT_ID, _OCCURRED_AT, _TYPE, *_ = range(len(FIELDS))
-_INPUT_TOKENS, _OUTPUT_TOKENS, _TOKENS = map(FIELDS.index, ("input_tokens", "output_tokens", "tokens"))
-_COST, _RATING = map(FIELDS.index, ("cost_usd", "rating"))
+_RATING = FIELDS.index("rating")
 
 
 class Record(NamedTuple):
@@ -150,11 +149,10 @@ def record_of(values: Values, entry_key: UUID, position: int, entry_time: dateti
 
 def row_of(values: Values, event_id: str, occurred_at: str) -> list[Any]:
     """The values of an event's `Record`, where UUIDs may still be such."""
-    row = [event_id, occurred_at, *values[2:]]
-    if row[_TOKENS] is None:
-        row[_TOKENS] = row[_INPUT_TOKENS] + row[_OUTPUT_TOKENS]
-    row[_COST], row[_RATING] = decimal_text(row[_COST]), decimal_text(row[_RATING])
-    return row
+    _, _, kind, user, agent, messages, tin, tout, tokens, cost, time, success, conversation, model, rating = values
+    tokens = tin + tout if tokens is None else tokens
+    row = [event_id, occurred_at, kind, user, agent, messages, tin, tout, tokens, decimal_text(cost), time, success]
+    return [*row, conversation, model, decimal_text(rating)]
 
 
 def identity_of(event_id: UUID | str) -> UUID:

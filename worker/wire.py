@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from time import time
+from time import time_ns
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -121,9 +121,8 @@ def _checked(adapter: TypeAdapter[T], said: Any) -> T:
 
 
 def _now_text() -> str:
-    now = time()
-    seconds = int(now)
-    return f"{_second_text(seconds)}.{int((now - seconds) * 1_000_000):06d}Z"
+    seconds, microseconds = divmod(time_ns() // 1000, 1_000_000)
+    return f"{_second_text(seconds)}.{microseconds:06d}Z"
 
 
 @lru_cache(maxsize=2)
