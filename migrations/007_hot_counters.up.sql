@@ -9,7 +9,7 @@
 -- rows in some order are found by user_id and sorted: they are few.
 -- Room in every page for the next version of its rows; pages that are full already gain it as they are updated.
 -- squawk-ignore prefer-robust-stmts -- done again it changes nothing
-ALTER TABLE public.user_agents SET (fillfactor = 60);
+ALTER TABLE public.user_agents SET (fillfactor = 50);
 
 -- Each new index is there before the old one of its name goes; a way down that stopped may have left a _3 behind.
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_last_used_3;
