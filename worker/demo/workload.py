@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate
@@ -17,6 +18,8 @@ Mix = Literal["uniform", "production"]
 # What a production installation looked like: its top pair took 35 % of the events, its top five 78 %, top ten 90 %.
 _TOP = [0.35, *[0.43 / 4] * 4, *[0.12 / 5] * 5]
 _LARGE, _SUCCESS = 0.3, 0.97
+# Five questions and answers, ten messages, until a user begins another conversation.
+_NEW_CONVERSATION = 0.2
 # Dollars per token, input and output.
 _MODELS = {
     "small": (Decimal("0.0000001500"), Decimal("0.0000006000")),
@@ -48,8 +51,13 @@ def usage(population: Population, count: int, mix: Mix, seed: int) -> Iterator[d
     pairs = population.pairs()
     Random(0).shuffle(pairs)  # noqa: S311 - every seed agrees on which pairs are the hot ones
     weights = _weights(len(pairs), mix)
-    for user_id, agent_id in random.choices(pairs, cum_weights=weights, k=count):
-        yield {"user_id": user_id, "agent_id": agent_id, **_conversation(random, user_id, agent_id)}
+    first, begun = random.getrandbits(64), Counter[tuple[UUID, UUID]]()
+    for pair in random.choices(pairs, cum_weights=weights, k=count):
+        begun[pair] += random.random() < _NEW_CONVERSATION
+        user_id, agent_id = pair
+        # The bits of the pair make an id without another hash.
+        conversation = UUID(int=user_id.int ^ (agent_id.int >> 1) ^ (first + begun[pair]))
+        yield {"user_id": user_id, "agent_id": agent_id, "conversation_id": conversation, **_answer(random)}
 
 
 def _weights(pairs: int, mix: Mix) -> list[float] | None:
@@ -59,13 +67,11 @@ def _weights(pairs: int, mix: Mix) -> list[float] | None:
     return list(accumulate([*_TOP, *[rest] * (pairs - len(_TOP))]))
 
 
-def _conversation(random: Random, user_id: UUID, agent_id: UUID) -> dict[str, Any]:
+def _answer(random: Random) -> dict[str, Any]:
     model = "large" if random.random() < _LARGE else "small"
     price_in, price_out = _MODELS[model]
     input_tokens, output_tokens = int(random.lognormvariate(6.5, 1.2)), int(random.lognormvariate(5, 1))
     success = random.random() < _SUCCESS
-    # Low bits of the pair make the id without another hash; a conversation has about ten messages.
-    conversation = UUID(int=user_id.int ^ (agent_id.int >> 1) ^ random.getrandbits(6))
     return {
         "messages": 2 if success else 1,
         "input_tokens": input_tokens,
@@ -73,6 +79,5 @@ def _conversation(random: Random, user_id: UUID, agent_id: UUID) -> dict[str, An
         "cost_usd": input_tokens * price_in + output_tokens * price_out,
         "response_time_ms": int(random.lognormvariate(6.8, 0.6)) if success else None,
         "success": success,
-        "conversation_id": conversation,
         "model": model,
     }
