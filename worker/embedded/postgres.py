@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 # For two cores that are shared with the workers; durability stays as PostgreSQL has it, fully on.
 DEFAULTS = {
-    "shared_buffers": "256MB",
+    # A million pairs with their days; what is never touched is never allocated.
+    "shared_buffers": "1GB",
     "max_wal_size": "2GB",
     # Slowed down as much as PostgreSQL has it, an ANALYZE keeps its snapshot for a minute under load, and meanwhile no
     # page of user_agents is freed of the versions of its rows: updates leave their pages (they are HOT no longer).
