@@ -61,9 +61,9 @@ def track_many(self: Task, events: list[dict[str, Any]]) -> None:
 @shared_task(name=maintenance.PURGE, bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
 def purge(self: Task) -> dict[str, Any]:
     """Purge what was deleted and not restored in time."""
-    store, settings = _resources(self).store, _resources(self).settings
-    work = partial(maintenance.purge, store, settings.purge_after, settings.purge_budget)
-    return maintenance.perform(store, maintenance.PURGE, work)
+    store, settings, report = _resources(self).store, _resources(self).settings, maintenance.PurgeReport()
+    work = partial(maintenance.purge, store, settings.purge_after, settings.purge_budget, report=report)
+    return maintenance.perform(store, maintenance.PURGE, work, report)
 
 
 @shared_task(name=maintenance.RECONCILE, bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
@@ -84,12 +84,9 @@ def refresh(self: Task) -> dict[str, Any]:
 @shared_task(name=maintenance.MANAGE_PARTITIONS, bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]
 def manage_partitions(self: Task) -> dict[str, Any]:
     """Make partitions ahead, drop those past their retention."""
-    resources = _resources(self)
-    return maintenance.perform(
-        resources.store,
-        maintenance.MANAGE_PARTITIONS,
-        lambda: maintenance.manage_partitions(resources.store, resources.settings),
-    )
+    store, settings, report = _resources(self).store, _resources(self).settings, maintenance.PartitionsReport()
+    work = partial(maintenance.manage_partitions, store, settings, report=report)
+    return maintenance.perform(store, maintenance.MANAGE_PARTITIONS, work, report)
 
 
 @shared_task(name="monitoring.heartbeat", bind=True, throws=(UsageError,))  # type: ignore[untyped-decorator]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -13,11 +13,11 @@ import psycopg
 from tests.integration.database import run
 from tests.integration.ledger import TODAY, attached, days, make_days, tables
 from worker.app import app
-from worker.maintenance import MANAGE_PARTITIONS, manage_partitions, outlook, perform
+from worker.maintenance import MANAGE_PARTITIONS, PartitionsReport, manage_partitions, outlook, perform
 from worker.monitoring import look
 from worker.resources import Resources
 from worker.settings import Settings
-from worker.store import Store, sole_transaction
+from worker.store import Store, last_runs, sole_transaction
 
 if TYPE_CHECKING:
     from tests.integration.commands import Cli
@@ -170,3 +170,18 @@ def test_two_at_once(database: str, store: Store) -> None:
         done = perform(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, Settings(partitions_ahead_days=9)))
     assert done == {"busy": True}
     assert attached(database) == days(*range(8))
+
+
+def test_one_that_finds_another_at_work_in_the_middle_says_what_it_did(database: str, store: Store) -> None:
+    report = PartitionsReport()
+    with Store(database) as other, ExitStack() as stack:
+
+        def meet(done: int, _total: int | None) -> None:
+            if done == 2:
+                stack.enter_context(sole_transaction(other, MANAGE_PARTITIONS))
+
+        settings = Settings(partitions_ahead_days=11)
+        done = perform(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, meet, report), report)
+    assert (done["busy"], done["created"]) == (True, days(8, 9))
+    assert attached(database) == days(*range(10))
+    assert last_runs(store)[MANAGE_PARTITIONS].report["created"] == days(8, 9)

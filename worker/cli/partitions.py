@@ -29,11 +29,14 @@ def partitions(as_json: AsJson = False) -> None:
     figures: dict[str, Any] | None = None
     with leave_on_signal(), Resources(settings) as resources, shown("partitions") as tell:
         store = resources.store
-        figures = perform(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, tell, report))
+        figures = perform(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, tell, report), report)
     if as_json:
         typer.echo(json.dumps(figures or report.as_dict() | {"interrupted": True}))
     else:
-        typer.echo("another process is at work on the partitions" if figures and "busy" in figures else _lines(report))
+        if figures and "busy" in figures:
+            typer.echo("another process is at work on the partitions")
+        if figures != {"busy": True}:
+            typer.echo(_lines(report))
     raise typer.Exit(INTERRUPTED if figures is None else int(bool(report.failed or report.short)))
 
 

@@ -25,17 +25,20 @@ class Report(Protocol):
     def as_dict(self) -> dict[str, Any]: ...
 
 
-def perform(store: Store, task: str, work: Callable[[], Report]) -> dict[str, Any]:
+def perform(store: Store, task: str, work: Callable[[], Report], begun: Report | None = None) -> dict[str, Any]:
     """Do a periodic task and note what it did; the figures are what Flower shows.
 
-    Two beats, or a command beside beat, send it twice: who finds another process at work leaves it to that one.
+    Two beats, or a command beside beat, send it twice: who finds another process at work leaves it to that one. What
+    it had done before that, `begun` says: the report that the work fills in as it goes.
     """
     started = time.monotonic()
     try:
-        report = work().as_dict()
+        figures = work().as_dict()
     except BusyError:
-        return {"busy": True}
+        if begun is None or begun == type(begun)():
+            return {"busy": True}
+        figures = begun.as_dict() | {"busy": True}
     seconds = round(time.monotonic() - started, 3)
-    record_run(store, task, seconds, report)
-    log.info(task, **report, seconds=seconds)
-    return report | {"seconds": seconds}
+    record_run(store, task, seconds, figures)
+    log.info(task, **figures, seconds=seconds)
+    return figures | {"seconds": seconds}
