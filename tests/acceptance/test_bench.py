@@ -15,7 +15,7 @@ def test_bench_checks_its_totals_and_speaks_json() -> None:
     run = subprocess.run(command, check=True, timeout=170, capture_output=True, text=True)
     result = json.loads(run.stdout)
     assert result["exact"] is True
-    assert set(result["events_per_second"]) == {"ceiling", "naive", "product"}
+    assert set(result["events_per_second"]) == {"prepared", "ceiling", "naive", "product"}
     for path in result["events_per_second"].values():
         assert set(path) == MIXES
         assert min(path.values()) > 0
@@ -23,6 +23,7 @@ def test_bench_checks_its_totals_and_speaks_json() -> None:
         rates = {path: result["events_per_second"][path][mix] for path in result["events_per_second"]}
         assert result["ratio_to_naive"][mix] == rates["product"] / rates["naive"]
         assert result["ratio_to_copy"][mix] == rates["product"] / rates["ceiling"]
+        assert result["ratio_to_prepared_copy"][mix] == rates["product"] / rates["prepared"]
         assert result["wal_bytes_per_event"][mix] > 0
         assert set(result["cpu_seconds_per_1000_events"][mix]) == {"publisher", "worker", "database"}
     assert 0 < result["visible_p50_ms"] <= result["visible_p99_ms"]

@@ -48,11 +48,17 @@ def _show(result: BenchResult) -> None:
     table = Table("", *MIXES, box=None)
     for column in table.columns[1:]:
         column.justify = "right"
-    labels = {"ceiling": "bare COPY, events/s", "naive": "one task each, events/s", "product": "usage-worker, events/s"}
+    labels = {
+        "prepared": "bare COPY of prepared rows",
+        "ceiling": "bare COPY",
+        "naive": "one task each",
+        "product": "usage-worker",
+    }
     for path, label in labels.items():
-        table.add_row(label, *(f"{result.events_per_second[path][mix]:,.0f}" for mix in MIXES))
+        table.add_row(f"{label}, events/s", *(f"{result.events_per_second[path][mix]:,.0f}" for mix in MIXES))
     table.add_row("  times one task each", *(f"{result.ratio_to_naive[mix]:.0f}" for mix in MIXES))
     table.add_row("  of the bare COPY", *(f"{result.ratio_to_copy[mix]:.2f}" for mix in MIXES))
+    table.add_row("  of that of prepared rows", *(f"{result.ratio_to_prepared_copy[mix]:.2f}" for mix in MIXES))
     table.add_row("WAL bytes per event", *(f"{result.wal_bytes_per_event[mix]:,.0f}" for mix in MIXES))
     for who in ("publisher", "worker", "database"):
         costs = (result.cpu_seconds_per_1000_events[mix][who] for mix in MIXES)

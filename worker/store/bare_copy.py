@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from worker.store.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from worker.events import Record
     from worker.store.connection import Store
 
 _TYPES = (
     *("uuid", "timestamptz", "text", "uuid", "uuid", "int4", "int8", "int8", "int8"),
     *("numeric", "int4", "bool", "uuid", "text", "numeric"),
 )
-_READERS: dict[str, Any] = {"uuid": UUID, "timestamptz": datetime.fromisoformat, "numeric": Decimal}
-
-
-def binary_row(record: Record) -> tuple[Any, ...]:
-    """The values as the driver's binary protocol wants them."""
-    return tuple(
-        value if value is None or kind not in _READERS else _READERS[kind](value)
-        for kind, value in zip(_TYPES, record, strict=True)
-    )
 
 
 def bare_copy(store: Store, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Append rows to the ledger and commit, with no regard to duplicates, counters or anything else."""
+    """Append rows to the ledger and commit, with no regard to duplicates, counters or anything else.
+
+    A row holds an event's values in the order of its fields, as `UUID`, `datetime`, `Decimal` and the like.
+    """
     with (
         store.connection() as connection,
         connection.cursor() as cursor,
