@@ -175,9 +175,10 @@ def test_leaving_the_program_sends_what_is_buffered(redis_url: str, redis_client
         from worker import UsagePublisher
         publisher = UsagePublisher(sys.argv[1], linger=60)
         publisher.track(uuid.uuid4(), uuid.uuid4())
+        UsagePublisher(sys.argv[1], linger=60).track(uuid.uuid4(), uuid.uuid4())
     """
     subprocess.run([sys.executable, "-c", program, redis_url], check=True, timeout=60)
-    assert events_in(redis_client) == 1
+    assert events_in(redis_client) == 2
 
 
 def test_the_publisher_loads_neither_celery_nor_psycopg() -> None:
