@@ -119,11 +119,13 @@ def test_what_the_bound_drops_is_counted_and_logged(caplog: pytest.LogCaptureFix
     publisher.close(timeout=0)
 
 
-def test_a_closed_publisher_drops_and_says_so(redis_url: str) -> None:
+def test_a_closed_publisher_drops_and_says_so(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     publisher = UsagePublisher(redis_url)
     publisher.close()
-    assert publisher.track(USER, AGENT) is None
+    with caplog.at_level(logging.ERROR):
+        assert publisher.track(USER, AGENT) is None
     assert publisher.stats().dropped == 1
+    assert "event dropped: the publisher is closed" in caplog.text
 
 
 def test_it_goes_on_when_redis_comes_back(server_folder: Path) -> None:

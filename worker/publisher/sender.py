@@ -74,21 +74,13 @@ class Sender:
     def put(self, shard: int, body: bytes) -> bool:
         """Take an event in canonical form; False when there is no room for it, or no more time."""
         with self._changed:
-            if self._closing or self._bytes + len(body) > self._limits.buffer_bytes:
-                self._dropped += 1
-                reason = self._holding or "sending lags"
-            else:
-                self._buffers[shard].append(body)
-                self._buffered += 1
-                self._bytes += len(body)
-                self._accepted += 1
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
-                    self._thread.start()
-                elif self._buffered in (1, self._limits.pack_events):
-                    self._changed.notify_all()
+            if not self._closing and self._bytes + len(body) <= self._limits.buffer_bytes:
+                self._take(shard, body)
                 return True
-        self._say(logging.ERROR, "event dropped: the buffer is full (%s)", reason)
+            self._dropped += 1
+            full = f"the buffer is full ({self._holding or 'sending lags'})"
+            reason = "the publisher is closed" if self._closing else full
+        self._say(logging.ERROR, "event dropped: %s", reason)
         return False
 
     def refuse(self, reason: object) -> None:
@@ -128,6 +120,17 @@ class Sender:
             self._changed.notify_all()
         if left:
             log.error("%d events dropped at close: %s", left, self._holding or "not sent in time")
+
+    def _take(self, shard: int, body: bytes) -> None:
+        self._buffers[shard].append(body)
+        self._buffered += 1
+        self._bytes += len(body)
+        self._accepted += 1
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
+            self._thread.start()
+        elif self._buffered in (1, self._limits.pack_events):
+            self._changed.notify_all()
 
     def _run(self) -> None:
         while batch := self._next_batch():
