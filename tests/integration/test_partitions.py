@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
+import pytest
 
 from tests.integration.database import run
 from tests.integration.ledger import TODAY, attached, days, make_days, tables
@@ -185,3 +186,20 @@ def test_one_that_finds_another_at_work_in_the_middle_says_what_it_did(database:
     assert (done["busy"], done["created"]) == (True, days(8, 9))
     assert attached(database) == days(*range(10))
     assert last_runs(store)[MANAGE_PARTITIONS].report["created"] == days(8, 9)
+
+
+@pytest.mark.parametrize("moment", [(2, 4), (1, 3)], ids=["making", "dropping"])
+def test_two_that_take_turns_say_each_what_it_did_itself(moment: tuple[int, int], database: str, store: Store) -> None:
+    make_days(database, -93, -92, -91)
+    settings, reports = Settings(partitions_ahead_days=11), []
+    with Store(database) as other:
+
+        def meet(done: int, total: int | None) -> None:
+            if (done, total) == moment:
+                reports.append(manage_partitions(other, settings))
+
+        reports.append(manage_partitions(store, settings, meet))
+    assert sorted(name for report in reports for name in report.created) == days(8, 9, 10, 11)
+    assert sorted(name for report in reports for name in report.dropped) == days(-93, -92, -91)
+    assert all(report.created + report.dropped for report in reports)
+    assert attached(database) == days(*range(12))

@@ -145,22 +145,25 @@ class _Run:
             self._report.forgotten_entries += chunk.entries
             self._tell(self._report.forgotten_entries, None)
 
-    def _take(self, steps: Mapping[str, Callable[[], None]], done: list[str]) -> None:
-        """Take the steps in turn; what is in the way of one is in the way of those after it."""
+    def _take(self, steps: Mapping[str, Callable[[], bool]], done: list[str]) -> None:
+        """Take the steps in turn, some of which another run may have taken; what is in the way of one is in the way of
+        those after it.
+        """
         for number, (name, step) in enumerate(steps.items()):
             self._tell(number, len(steps))
             try:
-                _persist(step)
+                taken = _persist(step)
             except (BusyError, StoreUnavailableError):
                 raise
             except UsageError as error:
                 self._report.failed[name] = str(error)
                 log.warning("a partition is left to the next run", partition=name, reason=str(error))
                 return
-            done.append(name)
+            if taken:
+                done.append(name)
 
 
-def _persist(step: Callable[[], None]) -> None:
+def _persist(step: Callable[[], bool]) -> bool:
     """Try until it goes through: a step gives way to others, the patience is ours."""
     for attempt in count(1):
         try:
@@ -169,7 +172,7 @@ def _persist(step: Callable[[], None]) -> None:
             if attempt == ATTEMPTS:
                 raise
             time.sleep(random.uniform(PAUSE_SECONDS / 5, PAUSE_SECONDS))  # noqa: S311 - jitter is no secret
-    return None
+    raise AssertionError("unreachable")
 
 
 def _attached(store: Store, table: Partitioned) -> set[str]:

@@ -48,21 +48,26 @@ def partitions(store: Store, table: str) -> dict[str, State]:
         return _states(connection, table)
 
 
-def make_partition(store: Store, task: str, table: str, partition: str, *, ensure: str, day: date) -> None:
-    """Make the partition that holds a day, by the query `ensure`, where it is not there already.
+def make_partition(store: Store, task: str, table: str, partition: str, *, ensure: str, day: date) -> bool:
+    """Make the partition that holds a day, by the query `ensure`; False when it is there already.
 
     Raises:
         ObstacleError: another table has its name.
     """
     with sole_transaction(store, task) as connection:
+        if _states(connection, table).get(partition) == "attached":
+            return False
         _give_way(connection, in_transaction=True)
         connection.execute(query(ensure), {"day": day})
         if _states(connection, table).get(partition) != "attached":
             raise ObstacleError(f"{partition} is a table, and no partition of {table}")
+        return True
 
 
-def drop_partition(store: Store, task: str, table: str, partition: str) -> None:
+def drop_partition(store: Store, task: str, table: str, partition: str) -> bool:
     """Take a partition out of its table and drop it, beginning where an interrupted attempt ended.
+
+    False when it is gone already.
 
     Raises:
         ObstacleError: something depends on it.
@@ -82,6 +87,7 @@ def drop_partition(store: Store, task: str, table: str, partition: str) -> None:
             alter("finish_detaching")
         if state is not None:
             alter("drop_partition")
+        return state is not None
 
 
 def forget_entries(store: Store, task: str, before: date, since: datetime | None) -> Forgotten:
