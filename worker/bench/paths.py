@@ -41,12 +41,12 @@ class Cost:
     database: float
 
 
-def ceiling(store: Store, load: Load, *, prepared: bool) -> float:
+def ceiling(store: Store, events: list[dict[str, Any]], *, prepared: bool) -> float:
     """(a) Seconds that a binary COPY of the events into the ledger takes; nothing else is done.
 
     It begins with the events, as the other paths do, or, stricter, with rows that were `prepared` beforehand.
     """
-    events, now = list(load.fields()), datetime.now(UTC)
+    now = datetime.now(UTC)
     rows: Iterable[tuple[Any, ...]] = (_row(event, now) for event in events)
     rows = list(rows) if prepared else rows
     store.rows("ensure_day", day=now.date())

@@ -95,11 +95,11 @@ class Bench:
         self.result.ratio_to_prepared_copy[mix] = rates["product"] / rates["prepared"]
 
     def _copies(self, load: Load) -> dict[str, float]:
-        seconds = {}
-        for path in ("prepared", "ceiling"):
+        events, seconds = list(load.fields()), {}
+        for path, prepared, what in (("prepared", True, "rows"), ("ceiling", False, "events")):
             self._ground.reset()
-            self._say(f"{load.mix}: bare COPY of {load.events:,} {'rows' if path == 'prepared' else 'events'}")
-            seconds[path] = ceiling(self._store, load, prepared=path == "prepared")
+            self._say(f"{load.mix}: bare COPY of {load.events:,} {what}")
+            seconds[path] = ceiling(self._store, events, prepared=prepared)
         return seconds
 
     def _naive(self, mix: Mix) -> float:

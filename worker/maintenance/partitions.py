@@ -10,12 +10,12 @@ import time
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from worker.errors import BusyError, ConcurrencyError, StoreUnavailableError, UsageError
+from worker.errors import BusyError, StoreUnavailableError, UsageError
 from worker.logs import get_logger
 from worker.maintenance.partitioned import partitioned_tables
+from worker.maintenance.patience import persist
 from worker.store import drop_partition, forget_entries, make_partition, partitions, today
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class _Run:
         for number, (name, step) in enumerate(steps.items()):
             self._tell(number, len(steps))
             try:
-                taken = _persist(step)
+                taken = persist(step, attempts=ATTEMPTS, pause=_short)
             except (BusyError, StoreUnavailableError):
                 raise
             except UsageError as error:
@@ -163,16 +163,9 @@ class _Run:
                 done.append(name)
 
 
-def _persist(step: Callable[[], bool]) -> bool:
-    """Try until it goes through: a step gives way to others, the patience is ours."""
-    for attempt in count(1):
-        try:
-            return step()
-        except ConcurrencyError:
-            if attempt == ATTEMPTS:
-                raise
-            time.sleep(random.uniform(PAUSE_SECONDS / 5, PAUSE_SECONDS))  # noqa: S311 - jitter is no secret
-    raise AssertionError("unreachable")
+def _short(_attempt: int) -> float:
+    """A step gives way to others at once, so that it had better try often."""
+    return random.uniform(PAUSE_SECONDS / 5, PAUSE_SECONDS)  # noqa: S311 - jitter is no secret
 
 
 def _attached(store: Store, table: Partitioned) -> set[str]:

@@ -17,12 +17,22 @@ ATTEMPTS = 8
 PAUSE_SECONDS = 0.1
 
 
-def persist(step: Callable[[], T], patience: float = 0.0) -> T:
+def _growing(attempt: int) -> float:
+    """Seconds to wait after an attempt that failed, more after each."""
+    return random.uniform(0, PAUSE_SECONDS * attempt)  # noqa: S311 - jitter is no secret
+
+
+def persist(
+    step: Callable[[], T],
+    patience: float = 0.0,
+    attempts: int = ATTEMPTS,
+    pause: Callable[[int], float] = _growing,
+) -> T:
     """Take a step, a short transaction, until it goes through.
 
     Raises:
         BusyError: another process was at it for `patience` seconds.
-        ConcurrencyError: it lost too many races.
+        ConcurrencyError: it lost `attempts` races.
     """
     deadline, attempt = time.monotonic() + patience, 0
     while True:
@@ -34,6 +44,6 @@ def persist(step: Callable[[], T], patience: float = 0.0) -> T:
             time.sleep(PAUSE_SECONDS)
         except ConcurrencyError:
             attempt += 1
-            if attempt == ATTEMPTS:
+            if attempt == attempts:
                 raise
-            time.sleep(random.uniform(0, PAUSE_SECONDS * attempt))  # noqa: S311 - jitter is no secret
+            time.sleep(pause(attempt))

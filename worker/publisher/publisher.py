@@ -7,6 +7,7 @@ import os
 import time
 import weakref
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from worker.errors import EventRefusedError
@@ -63,7 +64,8 @@ class UsagePublisher:
         self._start_over()
         # What was accepted is sent, also where nobody closes or even holds us.
         atexit.register(self.close)
-        os.register_at_fork(after_in_child=_weak(self._start_over))
+        # Weak, since it cannot be taken back.
+        os.register_at_fork(after_in_child=partial(_call, weakref.WeakMethod(self._start_over)))
 
     def track(
         self,
@@ -151,12 +153,6 @@ class UsagePublisher:
         return event.event_id if self.send(event) else None
 
 
-def _weak(method: Callable[[], None]) -> Callable[[], None]:
-    """What calls a method while its object lives, since what is to be done at a fork cannot be taken back."""
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        if (bound := reference()) is not None:
-            bound()
-
-    return call
+def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    if (bound := method()) is not None:
+        bound()
