@@ -54,13 +54,12 @@ BEGIN
         SELECT FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
         WHERE n.nspname = 'auth' AND p.proname = 'uid'
     ) THEN
-        -- The two settings are those of PostgREST before and since version 9.
-        CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $body$
-            SELECT coalesce(
-                nullif(current_setting('request.jwt.claim.sub', true), ''),
-                nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
-            )::uuid
-        $body$;
+        -- The two settings are those of PostgREST before and since version 9. RETURN binds names at creation: neither the
+        -- caller's search_path nor temporary types change what they mean.
+        CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE RETURN coalesce(
+            nullif(current_setting('request.jwt.claim.sub', true), ''),
+            nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
+        )::uuid;
         COMMENT ON FUNCTION auth.uid() IS 'created by usage-worker';
     END IF;
 END

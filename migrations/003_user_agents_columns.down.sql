@@ -36,7 +36,7 @@ BEGIN
 
     -- SECURITY DEFINER: whoever writes user_agents has no right on the copy.
     CREATE FUNCTION public.user_agents_keep_3_0_0() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $body$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
     BEGIN
         LOOP
             DELETE FROM public.user_agents_kept_3_0_0 WHERE id = NEW.id;

@@ -45,7 +45,7 @@ BEGIN
 
     -- SECURITY DEFINER: whoever writes user_agents has no right on the new table.
     CREATE FUNCTION public.user_agents_renew() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $body$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
     BEGIN
         LOOP
             DELETE FROM public.user_agents_renewed WHERE id = NEW.id;

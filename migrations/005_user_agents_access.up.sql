@@ -32,30 +32,30 @@ BEGIN
 END
 $assignments$;
 
--- 0.5 rating + 0.3 success rate + 0.2 usage tier, each on the scale of 0 to 5. An unrated agent counts as 3.0. Without
--- a search_path of its own, so that PostgreSQL can inline it into the trigger that runs for every counted row.
+-- 0.5 rating + 0.3 success rate + 0.2 usage tier, each on the scale of 0 to 5. An unrated agent counts as 3.0. RETURN
+-- binds names at creation, whatever the caller's search_path. SET search_path would keep PostgreSQL from inlining it
+-- into the trigger that runs for every counted row.
 CREATE FUNCTION public.calculate_agent_quality_score(
     p_rating numeric, p_usage_count bigint, p_success_count bigint, p_error_count bigint
-) RETURNS numeric(3, 2) LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
-    SELECT round(
-        0.5 * coalesce(p_rating, 3.0)
-        + CASE
-            WHEN p_success_count + p_error_count > 0
-                THEN 1.5 * p_success_count / (p_success_count + p_error_count)
-            ELSE 0
-        END
-        + CASE
-            WHEN p_usage_count > 100 THEN 1.0
-            WHEN p_usage_count > 50 THEN 0.9
-            WHEN p_usage_count > 20 THEN 0.8
-            WHEN p_usage_count > 10 THEN 0.7
-            WHEN p_usage_count > 5 THEN 0.6
-            WHEN p_usage_count > 0 THEN 0.5
-            ELSE 0
-        END,
-        2
-    )
-$body$;
+) RETURNS numeric(3, 2) LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN round(
+    0.5 * coalesce(p_rating, 3.0)
+    + CASE
+        WHEN p_success_count + p_error_count > 0
+            THEN 1.5 * p_success_count / (p_success_count + p_error_count)
+        ELSE 0
+    END
+    + CASE
+        WHEN p_usage_count > 100 THEN 1.0
+        WHEN p_usage_count > 50 THEN 0.9
+        WHEN p_usage_count > 20 THEN 0.8
+        WHEN p_usage_count > 10 THEN 0.7
+        WHEN p_usage_count > 5 THEN 0.6
+        WHEN p_usage_count > 0 THEN 0.5
+        ELSE 0
+    END,
+    2
+);
 
 -- The four functions below run with the rights of the caller: row-level security is what keeps `authenticated` to
 -- rows of its own, and lets service_role and the owner act for everybody.
@@ -63,7 +63,7 @@ $body$;
 -- A row that was removed softly comes back as it was.
 CREATE FUNCTION public.add_user_agent(
     p_user_id uuid, p_agent_id uuid, p_source text DEFAULT 'store', p_folder text DEFAULT NULL
-) RETURNS uuid LANGUAGE sql SET search_path = '' AS $body$
+) RETURNS uuid LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     INSERT INTO public.user_agents AS ua (user_id, agent_id, source, folder)
     VALUES (p_user_id, p_agent_id, p_source, p_folder)
     ON CONFLICT (user_id, agent_id) DO UPDATE SET
@@ -81,7 +81,7 @@ CREATE FUNCTION public.track_agent_usage(
     p_tokens bigint DEFAULT 0,
     p_cost numeric DEFAULT 0,
     p_response_time integer DEFAULT NULL
-) RETURNS void LANGUAGE sql SET search_path = '' AS $body$
+) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     INSERT INTO public.user_agents AS ua (
         user_id, agent_id, usage_count, message_count, success_count, error_count, total_tokens_used, total_cost_usd,
         avg_response_time_ms, first_used_at, last_used_at
@@ -114,7 +114,7 @@ $body$;
 
 -- True where the row was there to be removed.
 CREATE FUNCTION public.soft_delete_user_agent(p_user_id uuid, p_agent_id uuid)
-RETURNS boolean LANGUAGE plpgsql SET search_path = '' AS $body$
+RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     IF p_user_id IS DISTINCT FROM auth.uid() AND row_security_active('public.user_agents')
         AND NOT pg_has_role(current_user, 'service_role', 'MEMBER')
@@ -129,7 +129,7 @@ $body$;
 
 -- True where the row was there to be restored.
 CREATE FUNCTION public.restore_user_agent(p_user_id uuid, p_agent_id uuid)
-RETURNS boolean LANGUAGE plpgsql SET search_path = '' AS $body$
+RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     IF p_user_id IS DISTINCT FROM auth.uid() AND row_security_active('public.user_agents')
         AND NOT pg_has_role(current_user, 'service_role', 'MEMBER')
@@ -143,14 +143,16 @@ END
 $body$;
 
 -- The two triggers may run for every counted row: one assignment each, no query.
-CREATE FUNCTION public.user_agents_set_updated_at() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE FUNCTION public.user_agents_set_updated_at() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     NEW.updated_at := now();
     RETURN NEW;
 END
 $body$;
 
-CREATE FUNCTION public.user_agents_set_quality() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE FUNCTION public.user_agents_set_quality() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     NEW.quality_score := public.calculate_agent_quality_score(
         NEW.user_rating, NEW.usage_count, NEW.success_count, NEW.error_count

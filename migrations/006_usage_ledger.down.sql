@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION public.track_agent_usage(
     p_tokens bigint DEFAULT 0,
     p_cost numeric DEFAULT 0,
     p_response_time integer DEFAULT NULL
-) RETURNS void LANGUAGE sql SET search_path = '' AS $body$
+) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     INSERT INTO public.user_agents AS ua (
         user_id, agent_id, usage_count, message_count, success_count, error_count, total_tokens_used, total_cost_usd,
         avg_response_time_ms, first_used_at, last_used_at

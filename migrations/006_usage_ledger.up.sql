@@ -39,12 +39,14 @@ CREATE TABLE IF NOT EXISTS public.usage_events (
 ) PARTITION BY RANGE (occurred_at);
 
 -- Creates the partition of one UTC day. LIKE + ATTACH instead of PARTITION OF, which would lock out every writer.
+-- Variables name their types in full, here and below: whoever may execute a function may call plpgsql_validator() on
+-- it, which compiles it with the caller's search_path, and the session keeps the result.
 CREATE OR REPLACE FUNCTION public.usage_events_ensure_day(p_day date) RETURNS void
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_name text := 'usage_events_' || to_char(p_day, 'YYYYMMDD');
-    v_from timestamptz := p_day::timestamp AT TIME ZONE 'UTC';
-    v_to timestamptz := (p_day + 1)::timestamp AT TIME ZONE 'UTC';
+    v_name pg_catalog.text := 'usage_events_' || to_char(p_day, 'YYYYMMDD');
+    v_from pg_catalog.timestamptz := p_day::timestamp AT TIME ZONE 'UTC';
+    v_to pg_catalog.timestamptz := (p_day + 1)::timestamp AT TIME ZONE 'UTC';
 BEGIN
     IF to_regclass(format('public.%I', v_name)) IS NOT NULL THEN
         RETURN;
@@ -141,7 +143,7 @@ COMMENT ON COLUMN public.usage_dead_letters.events IS 'how many events the lette
 
 -- What is left of pairs that have no row any more: the sums of the days that the ledger still has.
 CREATE OR REPLACE FUNCTION public.usage_end_lives(p_users uuid[], p_agents uuid[]) RETURNS void
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     WITH ended AS (
         DELETE FROM public.usage_daily d USING unnest(p_users, p_agents) AS g (user_id, agent_id)
@@ -176,7 +178,7 @@ REVOKE ALL ON FUNCTION public.usage_end_lives(uuid[], uuid[]) FROM PUBLIC, anon,
 -- Children go with their pair, also when a user or agent is deleted by cascade. A statement trigger instead of
 -- foreign keys: those would look the parent up again for every row that ingest inserts.
 CREATE OR REPLACE FUNCTION public.user_agents_forget_children() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM public.usage_end_lives(array_agg(g.user_id), array_agg(g.agent_id)) FROM gone g;
     RETURN NULL;
@@ -218,7 +220,7 @@ $policies$;
 -- Days, conversations and events are found by the pair, history by the id: a row that took another would leave them
 -- behind. After the statement, so that row-level security speaks first. A client's upsert may name the same values.
 CREATE OR REPLACE FUNCTION public.user_agents_keep_pair() RETURNS trigger
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE restrict_violation USING MESSAGE = 'a row of user_agents keeps its id, its user and its agent';
 END $$;
@@ -244,10 +246,10 @@ CREATE OR REPLACE FUNCTION public.track_agent_usage(
     p_tokens bigint DEFAULT 0,
     p_cost numeric DEFAULT 0,
     p_response_time integer DEFAULT NULL
-) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $body$
+) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-    v_caller name := coalesce(nullif(current_setting('role', true), 'none'), session_user);
-    v_day date := (now() AT TIME ZONE 'UTC')::date;
+    v_caller pg_catalog.name := coalesce(nullif(current_setting('role', true), 'none'), session_user);
+    v_day pg_catalog.date := (now() AT TIME ZONE 'UTC')::date;
     v_successes integer := CASE WHEN coalesce(p_success, true) THEN 1 ELSE 0 END;
     v_samples integer := CASE WHEN p_response_time IS NULL THEN 0 ELSE 1 END;
 BEGIN

@@ -47,10 +47,10 @@ GRANT SELECT ON public.user_agent_history TO authenticated, service_role;
 -- it would keep their month from ever being attached, and each ATTACH would lock and read it. Whoever writes the first
 -- entry of a month makes its partition instead, should nobody have made it ahead.
 CREATE FUNCTION public.user_agent_history_ensure_month(p_day date) RETURNS void
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_first timestamp := date_trunc('month', p_day::timestamp);
-    v_name text := 'user_agent_history_' || to_char(v_first, 'YYYYMM');
+    v_name pg_catalog.text := 'user_agent_history_' || to_char(v_first, 'YYYYMM');
 BEGIN
     IF to_regclass(format('public.%I', v_name)) IS NOT NULL THEN
         RETURN;
@@ -70,11 +70,11 @@ END $$;
 
 -- The columns to compare are those that the trigger itself names.
 CREATE FUNCTION public.user_agents_record_change() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET timezone = 'UTC' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
-    v_old jsonb := to_jsonb(OLD);
-    v_new jsonb := to_jsonb(NEW);
-    v_changes jsonb;
+    v_old pg_catalog.jsonb := to_jsonb(OLD);
+    v_new pg_catalog.jsonb := to_jsonb(NEW);
+    v_changes pg_catalog.jsonb;
 BEGIN
     SELECT jsonb_object_agg(c.name, jsonb_build_object('old', v_old -> c.name, 'new', v_new -> c.name)) INTO v_changes
       FROM (
@@ -104,10 +104,10 @@ END $$;
 
 -- What a row held is gone with it; that it was there, whose, and who removed it when, stays.
 CREATE FUNCTION public.user_agents_record_delete() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET timezone = 'UTC' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
-    v_caller name := coalesce(nullif(current_setting('role', true), 'none'), session_user);
-    v_action text := 'delete';
+    v_caller pg_catalog.name := coalesce(nullif(current_setting('role', true), 'none'), session_user);
+    v_action pg_catalog.text := 'delete';
 BEGIN
     IF NOT EXISTS (SELECT FROM gone) THEN
         RETURN NULL;

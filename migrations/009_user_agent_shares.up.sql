@@ -75,7 +75,7 @@ $policies$;
 -- to two index look-ups; PL/pgSQL keeps the plan for the session. With the caller's rights: what he may read of shares
 -- and memberships decides here as well.
 CREATE OR REPLACE FUNCTION public.user_agents_shared_with_me(p_permissions text[]) RETURNS uuid[]
-LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN ARRAY(
         SELECT user_agent_id FROM public.user_agent_shares
@@ -92,7 +92,7 @@ GRANT EXECUTE ON FUNCTION public.user_agents_shared_with_me(text[]) TO authentic
 -- The owner is that of the row, whatever the caller says; the policy then compares him with the caller. The lock lets two
 -- who share the same row see each other.
 CREATE OR REPLACE FUNCTION public.user_agent_shares_set_owner() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     SELECT user_id INTO NEW.owner_id FROM public.user_agents WHERE id = NEW.user_agent_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -104,7 +104,7 @@ END $$;
 -- Shares to columns. One team is all that the columns can tell: the one they tell already, or else the oldest share's.
 -- p_lasting leaves out what ends some day, which 3.0.0 would never end. Called with the owner's rights by the trigger.
 CREATE OR REPLACE FUNCTION public.user_agents_reflect_shares(p_ids uuid[], p_lasting boolean) RETURNS void
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM FROM public.user_agents WHERE id = ANY (p_ids) ORDER BY id FOR NO KEY UPDATE;
     -- The other direction rests meanwhile.
@@ -133,10 +133,10 @@ END $$;
 -- Columns to shares: only what the statement changed, so that a share which the columns cannot tell stays, unless
 -- sharing ends altogether. Whom the columns name anew may view, for good.
 CREATE OR REPLACE FUNCTION public.user_agents_take_shares() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_users uuid[] := '{}';
-    v_team uuid;
+    v_users pg_catalog.uuid[] := '{}';
+    v_team pg_catalog.uuid;
 BEGIN
     IF current_setting('usage_worker.sharing', true) = 'on' THEN
         RETURN NULL;
@@ -172,11 +172,11 @@ END $$;
 
 -- What a share tells the audit trail and, unless it comes from there, the columns.
 CREATE OR REPLACE FUNCTION public.user_agent_shares_changed() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET timezone = 'UTC' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
-    v_id uuid := coalesce(NEW.user_agent_id, OLD.user_agent_id);
-    v_old jsonb := to_jsonb(OLD);
-    v_new jsonb := to_jsonb(NEW);
+    v_id pg_catalog.uuid := coalesce(NEW.user_agent_id, OLD.user_agent_id);
+    v_old pg_catalog.jsonb := to_jsonb(OLD);
+    v_new pg_catalog.jsonb := to_jsonb(NEW);
 BEGIN
     IF v_old = v_new THEN
         RETURN NULL;
@@ -198,7 +198,7 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION public.user_agents_forget_shares() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM public.user_agent_shares AS s USING gone WHERE s.user_agent_id = gone.id;
     RETURN NULL;
@@ -206,7 +206,7 @@ END $$;
 
 -- Who may edit another's row may change what it looks like and how it works: not whether it is there and who else sees it.
 CREATE OR REPLACE FUNCTION public.user_agents_guard_shared() RETURNS trigger
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF OLD.user_id <> auth.uid() AND row_security_active('public.user_agents')
        AND NOT pg_has_role(current_user, 'service_role', 'MEMBER') THEN

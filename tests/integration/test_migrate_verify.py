@@ -89,6 +89,14 @@ from worker.migrate import Runner
             "security invoker, body",
         ),
         (
+            "CREATE OR REPLACE FUNCTION calculate_agent_quality_score(p_rating numeric, p_usage_count bigint,"
+            " p_success_count bigint, p_error_count bigint) RETURNS numeric LANGUAGE sql IMMUTABLE RETURN 5.0",
+            "function",
+            "calculate_agent_quality_score(p_rating numeric, p_usage_count bigint, p_success_count bigint,"
+            " p_error_count bigint)",
+            "expected returns numeric, sql, immutable, security invoker, body",
+        ),
+        (
             "CREATE FUNCTION add_user_agent(uuid) RETURNS void LANGUAGE sql AS ''",
             "function",
             "add_user_agent(uuid)",

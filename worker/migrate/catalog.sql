@@ -81,12 +81,14 @@ SELECT 'trigger', format('%s.%s', r.name, t.tgname), r.name,
 FROM relations AS r JOIN pg_trigger AS t ON t.tgrelid = r.oid AND NOT t.tgisinternal
 
 UNION ALL
+-- prosrc is empty where the body was bound at creation.
 SELECT 'function', p.name, p.proname,
     format('returns %s, %s, %s, security %s%s, body %s',
         pg_get_function_result(p.oid), l.lanname,
         CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' ELSE 'volatile' END,
         CASE WHEN p.prosecdef THEN 'definer' ELSE 'invoker' END,
-        coalesce(', ' || array_to_string(p.proconfig, ', '), ''), md5(p.prosrc))
+        coalesce(', ' || array_to_string(p.proconfig, ', '), ''),
+        md5(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc)))
 FROM routines AS p JOIN pg_language AS l ON l.oid = p.prolang
 
 UNION ALL

@@ -1,0 +1,189 @@
+"""No function of ours runs what a caller put into the session's temporary schema.
+
+PostgreSQL looks there first for types and relations, never for functions and operators, unless the search_path puts
+pg_temp last. A domain's CHECK would then run with the rights of the function that casts to it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from tests.access.world import AGENT, HERE, OWNER, ROLES, ROW, STRANGER, TEAM, come, populate
+from worker.migrate import discover
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg.errors import Diagnostic
+
+    from tests.access.world import Connection
+
+PATH = "SET search_path = pg_catalog, pg_temp"
+SETTING = "search_path=pg_catalog, pg_temp"
+OURS = "FROM objects JOIN pg_proc AS p USING (oid) WHERE kind IN ('function', 'predicate')"
+REPORT = """
+CREATE FUNCTION pg_temp.report(pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE NOTICE '% evaluated as %', $1, current_user;
+    RETURN true;
+END $$
+"""
+# Anybody may, for each function that they may execute. The session keeps what is compiled here for later calls.
+COMPILE = """
+SELECT pg_catalog.plpgsql_validator(p.oid)
+  FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
+ WHERE l.lanname = 'plpgsql' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+"""
+# Functions then have to create their partitions, and are compiled anew, as in a new session.
+BEGIN = """
+DO $$
+DECLARE
+    v_function regprocedure;
+BEGIN
+    EXECUTE format('DROP TABLE public.usage_events_%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'));
+    EXECUTE format('DROP TABLE public.user_agent_history_%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'));
+    FOR v_function IN SELECT oid FROM objects WHERE kind IN ('function', 'predicate') LOOP
+        EXECUTE format('ALTER FUNCTION %s COST 100', v_function);
+    END LOOP;
+END $$
+"""
+# Together they call every function and fire every trigger. No statement names a type, which would be the caller's own.
+CALLS = [
+    ("owner", "SELECT public.track_agent_usage(%(owner)s, %(agent)s, true, 7, 0.25, 100)"),
+    ("owner", "SELECT public.soft_delete_user_agent(%(owner)s, %(agent)s)"),
+    ("owner", "SELECT public.restore_user_agent(%(owner)s, %(agent)s)"),
+    ("owner", "SELECT public.add_user_agent(%(owner)s, %(agent)s)"),
+    ("owner", "SELECT public.calculate_agent_quality_score(4, 1, 1, 0)"),
+    ("owner", "UPDATE public.user_agents SET notes = 'x', user_rating = 5, updated_at = '2026-01-31'"),
+    ("owner", "UPDATE public.user_agents SET is_shared = true, team_id = %(team)s, shared_with = %(people)s"),
+    ("owner", "UPDATE public.user_agents SET shared_with = NULL"),
+    ("owner", "INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, permission)"
+              " VALUES (%(row)s, %(stranger)s, 'edit')"),
+    ("stranger", "UPDATE public.user_agents SET folder = 'x'"),
+    ("stranger", "UPDATE public.user_agents SET deleted_at = now()"),
+    ("owner", "DELETE FROM public.user_agent_shares"),
+    ("owner", "UPDATE public.user_agents SET id = %(owner)s"),
+    ("owner", "DELETE FROM public.user_agents"),
+    ("service role", "SELECT public.track_agent_usage(%(owner)s, %(agent)s)"),
+    # The cascade runs as the owner of user_agents.
+    ("service role", "DELETE FROM public.agents"),
+]  # fmt: skip
+REFUSED = [errors.InsufficientPrivilege, errors.RestrictViolation]
+
+
+@pytest.fixture
+def session(database: str) -> Iterator[Connection]:
+    """A world in a session of its own, whose temporary schema ends with it."""
+    with psycopg.connect(database) as connection:
+        populate(connection)
+        yield connection
+        connection.rollback()
+
+
+def functions(connection: Connection, condition: str) -> list[str]:
+    """The names of those functions of ours that meet the condition."""
+    rows = connection.execute(f"SELECT p.oid::regprocedure::text {OURS} AND ({condition}) ORDER BY 1".encode())
+    return [row[0] for row in rows]
+
+
+def attack(connection: Connection, attacker: str) -> tuple[str, list[type[psycopg.Error]]]:
+    """What of the attacker's temporary schema the calls evaluated, and how calls failed."""
+    names = connection.execute((HERE / "temporary_names.sql").read_bytes()).fetchall()
+    connection.execute(BEGIN.encode())
+    come(connection, ROLES[attacker])
+    for statement in (REPORT, *(row[1] for row in names), COMPILE):
+        connection.execute(statement.encode())
+    evaluated: list[str] = []
+    failures: list[type[psycopg.Error]] = []
+
+    def note(notice: Diagnostic) -> None:
+        evaluated.append(notice.message_primary or "")
+
+    connection.add_notice_handler(note)
+    values = {"owner": OWNER, "agent": AGENT, "team": TEAM, "row": ROW, "stranger": STRANGER, "people": [STRANGER]}
+    for role, call in CALLS:
+        try:
+            with connection.transaction():
+                come(connection, ROLES[role])
+                connection.execute(call.encode(), values)
+        except psycopg.Error as error:
+            failures.append(type(error))
+    connection.remove_notice_handler(note)
+    connection.execute("RESET ROLE")
+    return "\n".join(evaluated), failures
+
+
+@pytest.mark.parametrize("attacker", ["owner", "granted", "service role"])
+def test_nothing_of_a_caller_runs(session: Connection, attacker: str) -> None:
+    session.execute("SET LOCAL track_functions = 'all'")
+    assert attack(session, attacker) == ("", REFUSED)
+    # A bound body may be inlined, and is then not counted.
+    ran = "p.oid IN (SELECT funcid FROM pg_stat_xact_user_functions)"
+    assert functions(session, f"p.prosqlbody IS NULL AND NOT {ran}") == []
+
+
+def test_every_function_fixes_its_names(session: Connection) -> None:
+    """By the search_path, or by a body that was bound at creation."""
+    unsafe = f"p.prosqlbody IS NULL AND '{SETTING}' <> ALL (coalesce(p.proconfig, '{{}}'))"
+    assert functions(session, unsafe) == []
+    assert len(functions(session, "true")) >= 20
+
+
+def test_declared_variables_name_their_types_in_full(session: Connection) -> None:
+    """What is compiled by plpgsql_validator() is compiled with the search_path of its caller."""
+    session.execute(BEGIN.encode())
+    for name, _ in session.execute((HERE / "temporary_names.sql").read_bytes()).fetchall():
+        # A shell type: a variable of it fails to compile.
+        session.execute(f'CREATE TYPE pg_temp."{name}"'.encode())
+    session.execute(COMPILE.encode())
+
+
+def test_functions_in_migration_files_fix_their_names() -> None:
+    """Including those that exist only while a migration runs, and those that a way down creates."""
+    headers = [
+        header
+        for migration in discover()
+        for script in (migration.up_sql, migration.down_sql)
+        for header in re.findall(r"CREATE (?:OR REPLACE )?FUNCTION.*?(?:\bAS \$|\bRETURN )", script, re.DOTALL)
+    ]
+    assert [it for it in headers if PATH not in it and not it.endswith("RETURN ")] == []
+    assert len(headers) >= 20
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "track_agent_usage",
+        "user_agents_record_change",
+        "user_agents_record_delete",
+        "user_agents_take_shares",
+        "user_agent_shares_changed",
+    ],
+)
+def test_a_path_without_pg_temp_is_noticed(session: Connection, function: str) -> None:
+    session.execute(f"ALTER FUNCTION public.{function} SET search_path = ''".encode())
+    assert f"as {session.info.user}" in attack(session, "owner")[0]
+
+
+@pytest.mark.parametrize(
+    "function", ["track_agent_usage", "usage_events_ensure_day", "user_agent_history_ensure_month"]
+)
+def test_a_variable_without_the_schema_of_its_type_is_noticed(session: Connection, function: str) -> None:
+    row = session.execute(f"SELECT pg_get_functiondef('public.{function}'::regproc)".encode()).fetchone()
+    assert row
+    session.execute(row[0].replace("pg_catalog.", "").encode())
+    assert f"as {session.info.user}" in attack(session, "granted")[0]
+
+
+def test_a_body_that_is_not_bound_is_noticed(session: Connection) -> None:
+    """The role that calls is not always the one that created the types: a pool gives its sessions to many."""
+    row = session.execute("SELECT pg_get_function_sqlbody('auth.uid'::regproc)").fetchone()
+    assert row
+    body = row[0].replace("RETURN", "SELECT")
+    session.execute(f"CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $${body}$$".encode())
+    assert "as authenticated" in attack(session, "service role")[0]
