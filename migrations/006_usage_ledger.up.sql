@@ -122,9 +122,11 @@ CREATE TABLE IF NOT EXISTS public.usage_intake (
     applied bigint NOT NULL DEFAULT 0,
     duplicate bigint NOT NULL DEFAULT 0,
     quarantined bigint NOT NULL DEFAULT 0,
+    booked_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (day, stream),
     CONSTRAINT usage_intake_adds_up CHECK (accepted = applied + duplicate + quarantined)
 ) WITH (fillfactor = 50);
+COMMENT ON COLUMN public.usage_intake.booked_at IS 'when the last batch of the day and stream was booked, just before its commit';
 
 CREATE TABLE IF NOT EXISTS public.usage_dead_letters (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

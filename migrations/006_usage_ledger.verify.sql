@@ -44,6 +44,7 @@ SELECT * FROM (VALUES
     ('column', 'usage_events.user_id', 'uuid not null'),
     ('column', 'usage_intake.accepted', 'bigint not null default 0'),
     ('column', 'usage_intake.applied', 'bigint not null default 0'),
+    ('column', 'usage_intake.booked_at', 'timestamp with time zone not null default now()'),
     ('column', 'usage_intake.day', 'date not null'),
     ('column', 'usage_intake.duplicate', 'bigint not null default 0'),
     ('column', 'usage_intake.quarantined', 'bigint not null default 0'),

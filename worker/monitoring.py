@@ -11,13 +11,17 @@ from redis.exceptions import RedisError
 
 from worker.maintenance import MANAGE_PARTITIONS, outlook
 from worker.migrate import schema_version
+from worker.quarantine import quarantine
+from worker.stalls import stalls
 from worker.store import last_runs
 
 if TYPE_CHECKING:
     from celery.app.control import Control
 
     from worker.maintenance import Outlook
+    from worker.quarantine import Quarantine
     from worker.resources import Resources
+    from worker.stalls import Stall
     from worker.store import Intake, Store
     from worker.stream import Backlog
 
@@ -34,11 +38,13 @@ class Status:
     """
 
     backlog: dict[int, Backlog]
+    stalled: list[Stall]
     redis_memory: float
     workers: list[str]
     beat_seconds: float | None
     schema: str | None
     totals: Intake
+    quarantine: Quarantine | None
     applied_per_second: float
     partitions: list[Outlook]
     partitions_failed: dict[str, str]
@@ -56,8 +62,8 @@ class Status:
 
     @property
     def healthy(self) -> bool:
-        """Whether somebody works, somebody ticks and the coming days have their partitions."""
-        return bool(self.workers) and self.beat_alive and self.partitions_healthy
+        """Whether workers and beat are alive, no shard is stalled and the coming days have their partitions."""
+        return bool(self.workers) and self.beat_alive and not self.stalled and self.partitions_healthy
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {
@@ -85,11 +91,13 @@ def look(control: Control, resources: Resources) -> Status:
     totals = store.intake_totals()
     return Status(
         backlog=backlog,
+        stalled=stalls(stream, store, backlog, resources.settings.flush_interval),
         redis_memory=stream.memory_used(),
         workers=workers,
         beat_seconds=stream.beat_age(),
         schema=version,
         totals=totals,
+        quarantine=quarantine(store),
         applied_per_second=(totals.applied - before.applied) / (time.monotonic() - started),
         partitions=outlook(store, resources.settings),
         partitions_failed=_left_undone(store),

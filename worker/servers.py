@@ -24,13 +24,15 @@ log = get_logger("servers")
 class Servers:
     """PostgreSQL and Valkey: those that DATABASE_URL and REDIS_URL name, embedded ones for what they do not.
 
-    Embedded ones keep their data below `data_dir`; without it, in a temporary folder that goes with them.
+    Embedded ones keep their data below `data_dir`; without it, in a temporary folder that goes with them. `exports` are
+    the variables with which other processes find the embedded ones.
     """
 
     def __init__(self, settings: Settings, data_dir: Path | None = None) -> None:
         self.database_url = settings.database_url
         # The setting has a default, which is no reason to believe that there is such a server.
         self.redis_url = settings.redis_url if "redis_url" in settings.model_fields_set else ""
+        self.exports: dict[str, str] = {}
         self._data_dir = data_dir
         self._embedded: list[EmbeddedServer] = []
         self._resources = contextlib.ExitStack()
@@ -69,8 +71,8 @@ class Servers:
         if not self.database_url:
             postgres = resources.enter_context(EmbeddedPostgres(folder / "postgres"))
             self._embedded.append(postgres)
-            self.database_url = postgres.ensure_database(DATABASE)
+            self.database_url = self.exports["DATABASE_URL"] = postgres.ensure_database(DATABASE)
         if not self.redis_url:
             valkey = resources.enter_context(EmbeddedValkey(folder / "valkey"))
             self._embedded.append(valkey)
-            self.redis_url = valkey.url()
+            self.redis_url = self.exports["REDIS_URL"] = valkey.url()

@@ -26,6 +26,7 @@ from worker.logs import get_logger
 from worker.queues import QueueName
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
 
@@ -80,7 +81,7 @@ class Stack:
 
     `log_dir` takes one log file a process; without it their output goes to standard error. `flower_port` 0
     chooses a free port, None leaves Flower out. `state_dir` keeps beat's schedule, otherwise it is temporary. One more
-    worker than `workers` does the maintenance.
+    worker than `workers` does the maintenance. `variables` are added to the environment of the processes.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Stack:
         flower_port: int | None = 0,
         state_dir: Path | None = None,
         log_dir: Path | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.flower_port = _free_port() if flower_port == 0 else flower_port
         node = platform.node()
@@ -103,7 +105,7 @@ class Stack:
         self._log_dir = log_dir
         servers = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
         # With REMAP_SIGTERM a worker takes SIGTERM for Celery's soft shutdown, which is bounded in time.
-        self._env = {**os.environ, **servers, "REMAP_SIGTERM": "SIGQUIT"}
+        self._env = {**os.environ, **servers, **(variables or {}), "REMAP_SIGTERM": "SIGQUIT"}
         self._services: list[Service] = []
         self._temporary = contextlib.ExitStack()
 

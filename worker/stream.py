@@ -30,6 +30,8 @@ TIMEOUT_SECONDS = 5.0
 # A prime, so that every bit of a UUID has a say in its shard, whatever its version.
 _SPREAD = 65_521
 CLAIM_SECONDS = 5
+# Longer than a worker needs to fail again, so that a noted failure outlasts the flushes that find nothing to read.
+FAILURE_SECONDS = 300
 MAX_DECLARED_DIGITS = 6
 # Events in one of our own entries, at most.
 PACK_EVENTS = 500
@@ -70,6 +72,13 @@ class Backlog(NamedTuple):
     entries: int
     pending: int
     oldest_seconds: float
+
+
+class Failure(NamedTuple):
+    """What a flush of a shard failed of, and how many seconds ago."""
+
+    error: str
+    seconds: float
 
 
 class EventStream:
@@ -176,7 +185,24 @@ class EventStream:
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.xdel(self.key(shard), *entry_ids)
             pipeline.xack(self.key(shard), GROUP, *entry_ids)
+            pipeline.delete(_failure_key(shard))  # here it costs no round trip
             pipeline.execute()
+
+    def note_failure(self, shard: int, error: str) -> None:
+        """Note what a flush failed of, until entries are `done` or for `FAILURE_SECONDS`; a full Redis refuses it."""
+        with _translated():
+            self._redis.set(_failure_key(shard), error.encode(errors="backslashreplace"), ex=FAILURE_SECONDS)
+
+    def last_failure(self, shard: int) -> Failure | None:
+        """The failure that was noted last, None where entries were `done` since."""
+        key = _failure_key(shard)
+        with _translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.get(key)
+            pipeline.pttl(key)
+            error, left = pipeline.execute()
+        # Its age by Redis' own clock: what is gone of the time that it is kept.
+        return None if error is None else Failure(error.decode(), max(FAILURE_SECONDS - left / 1000, 0.0))
 
     def backlog(self, shard: int) -> Backlog:
         """What waits in a shard."""
@@ -235,6 +261,10 @@ class EventStream:
 
 def _claim_key(shard: int) -> str:
     return f"usage:flushing:{{{shard}}}"
+
+
+def _failure_key(shard: int) -> str:
+    return f"usage:failure:{{{shard}}}"
 
 
 def _time_of(entry_id: str) -> datetime:

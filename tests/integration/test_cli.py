@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -203,17 +201,3 @@ def test_the_readme_names_every_setting() -> None:
         str(field.validation_alias or f"USAGE_{name.upper()}") for name, field in Settings.model_fields.items()
     }
     assert [name for name in sorted(variables) if f"`{name}`" not in readme] == []
-
-
-def test_the_examples_of_the_readme_work(cli: Cli, redis_client: redis.Redis, database: str) -> None:
-    """What is printed there is run here; only `send_task` needs a Celery application and is left to other tests."""
-    examples: dict[str, list[str]] = {}
-    for language, text in re.findall(r"```(\w+)\n(.*?)```", README.read_text(), re.DOTALL):
-        examples.setdefault(language, []).append(text)
-    subprocess.run([sys.executable, "-c", examples["python"][0]], env=cli.env, cwd=cli.folder, check=True, timeout=30)
-    redis_client.execute_command(*shlex.split(examples["sh"][0])[1:])  # type: ignore[no-untyped-call]
-    assert cli.drained() == figures(applied=2)
-    ((agent, uses, tokens, cost, latency, rate, quality),) = rows(database, examples["sql"][0])
-    assert (uses, tokens, str(cost), latency, rate) == (2, 2 * 972, "0.0031000000", 840, 100)
-    assert agent
-    assert quality > 0

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from worker.monitoring import Status
+    from worker.quarantine import Quarantine
+    from worker.stalls import Stall
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object (with --watch: one a line).")]
 Watch = Annotated[bool, typer.Option("--watch", help="Look again every second until Ctrl-C.")]
 
 
 def status(as_json: AsJson = False, watch: Watch = False) -> None:
-    """Show backlog, rates, workers, beat, partitions, schema; exit with 1 for no worker, beat or coming partition."""
+    """Show backlog, rates, workers, beat, partitions, schema; exit with 1 if one is missing or a shard stalls."""
     # Celery takes a third of a second to load, which the other commands need not wait for.
     from worker.app import app  # noqa: PLC0415
     from worker.monitoring import look  # noqa: PLC0415
@@ -68,6 +70,8 @@ def _rows(seen: Status) -> Iterator[tuple[str, str]]:
     for shard, backlog in seen.backlog.items():
         waiting = f"{backlog.entries:,} entries, oldest {backlog.oldest_seconds:.1f} s, {backlog.pending:,} in hand"
         yield f"backlog of shard {shard}", waiting
+    for stall in seen.stalled:
+        yield f"shard {stall.shard} is stalled", f"[red]{escape(_stall(stall))}[/]"
     yield "Redis memory", _memory(seen.redis_memory)
     totals = seen.totals
     yield "rate", f"{seen.applied_per_second:,.0f} events/s"
@@ -76,6 +80,8 @@ def _rows(seen: Status) -> Iterator[tuple[str, str]]:
         f"{totals.accepted:,} accepted = {totals.applied:,} applied + {totals.duplicate:,} duplicate"
         f" + {totals.quarantined:,} quarantined",
     )
+    if seen.quarantine:
+        yield "quarantined", f"[yellow]{escape(_quarantine(seen.quarantine))}[/]"
     yield "workers", escape(", ".join(seen.workers)) or "[red]none answers: start `usage-worker up`[/]"
     beat = "[red]no heartbeat yet[/]" if seen.beat_seconds is None else f"last heartbeat {seen.beat_seconds:.0f} s ago"
     yield "beat", beat
@@ -86,6 +92,20 @@ def _rows(seen: Status) -> Iterator[tuple[str, str]]:
     for name, reason in seen.partitions_failed.items():
         yield f"partition {name}", f"[red]{escape(reason)}; run `usage-worker partitions`[/]"
     yield "schema", _schema(seen.schema)
+
+
+def _stall(stall: Stall) -> str:
+    if stall.committed_seconds is None:
+        silence = "nothing was ever committed"
+    else:
+        silence = f"nothing was committed for {stall.committed_seconds:.0f} s"
+    if stall.error is None:
+        return f"{silence}, and no flush failed lately: does a worker take from the queue `celery`?"
+    return f"{silence}; {stall.error_seconds:.0f} s ago a flush failed: {stall.error}"
+
+
+def _quarantine(waiting: Quarantine) -> str:
+    return f"{waiting.events:,} of the newest {waiting.total:,} events: {waiting.reason}; {waiting.remedy}"
 
 
 def _schema(version: str | None) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -17,6 +18,9 @@ from worker.servers import Servers
 from worker.settings import load_settings
 from worker.stack import Stack
 from worker.stopping import leave_on_signal
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
 
 ROOT_DATA_DIR = Path("/var/lib/usage-worker")
 POLL_INTERVAL = 0.5
@@ -36,6 +40,7 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: Flow
     """Run everything until Ctrl-C: servers, schema, worker, beat and Flower.
 
     DATABASE_URL and REDIS_URL name the servers to use; what they do not name is started and keeps its data.
+    In a PostgreSQL of its own unknown users and agents are created, unless USAGE_UNKNOWN says otherwise.
     """
     settings = load_settings()
     configure_logs(settings)
@@ -44,22 +49,39 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: Flow
         _say("PostgreSQL", _without_password(servers.database_url))
         _say("Redis", _without_password(servers.redis_url))
         Runner(servers.database_url).up()
+        exports = _exports(servers, settings)
         with Stack(
             servers.database_url,
             servers.redis_url,
             concurrency=concurrency,
             flower_port=flower_port,
             state_dir=folder,
+            variables=exports,
         ) as stack:
             for name, pid in stack.pids.items():
                 _say(name, f"process {pid}")
             stack.wait_ready()
             _say("Flower", stack.flower_url or "")
+            if exports:
+                typer.echo("for commands in another terminal:")
+            for name, value in exports.items():
+                typer.echo(f"export {name}={shlex.quote(value)}")
             typer.echo("ready; Ctrl-C stops everything")
             while not stop.is_set:
                 servers.poll()
                 stack.poll()
                 time.sleep(POLL_INTERVAL)
+
+
+def _exports(servers: Servers, settings: Settings) -> dict[str, str]:
+    """What other processes must know of servers of our own.
+
+    Such a database begins without users and agents, so by default the first event of each creates it.
+    """
+    if "DATABASE_URL" not in servers.exports:
+        return servers.exports
+    unknown = settings.unknown if "unknown" in settings.model_fields_set else "create"
+    return servers.exports | {"USAGE_UNKNOWN": unknown}
 
 
 def _default_data_dir() -> Path:

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from worker.errors import StreamUnavailableError
+from worker.errors import StreamUnavailableError, UsageError
 from worker.events import Window
 from worker.ingest.apply import Applier
 from worker.ingest.batch import batch_of
 from worker.ingest.entries import decode
 from worker.logs import get_logger
+from worker.printable import printable
 from worker.store import Intake
 
 if TYPE_CHECKING:
@@ -88,8 +89,17 @@ class Flusher:
             StoreUnavailableError, StreamUnavailableError: what was read stays in the stream and is reclaimed later.
             ConcurrencyError: likewise.
         """
+        try:
+            return self._flush(shard, self._settings.flush_budget if budget is None else budget, renew=renew)
+        except StreamUnavailableError:
+            raise  # nowhere to note it
+        except Exception as error:
+            self._note_failure(shard, error)
+            raise
+
+    def _flush(self, shard: int, budget: float, *, renew: bool) -> FlushReport:
         started = time.monotonic()
-        deadline = started + (self._settings.flush_budget if budget is None else budget)
+        deadline = started + budget
         batches, intake = 0, Intake()
         # Asked before anything is read: with the database away, entries had better stay where they are.
         self._store.ping()
@@ -103,6 +113,13 @@ class Flusher:
         if batches:
             log.info("flushed", **report.as_dict())
         return report
+
+    def _note_failure(self, shard: int, error: Exception) -> None:
+        """Leave the error where `status` finds it; not what stands below its first line, which may quote rows."""
+        first_line = next(iter(str(error).splitlines()), "")
+        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+        with suppress(StreamUnavailableError):
+            self._stream.note_failure(shard, printable(kind + first_line))
 
     def _count(self, shard: int, batch: Batch) -> Intake:
         intake = self._applier.apply(batch)

@@ -115,7 +115,13 @@ class Store:
         with translated():
             self._pool.open()
             with self._pool.connection() as connection:
-                yield connection
+                try:
+                    with translated():
+                        yield connection
+                except StoreUnavailableError:
+                    # It may still answer, but as a standby, or read-only as its database was when it was opened.
+                    connection.close()
+                    raise
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
@@ -144,7 +150,7 @@ class Store:
         return Intake(**self.rows("intake_totals")[0])
 
     def ping(self) -> None:
-        """Nothing, or an error: PostgreSQL is away, or its schema is not the one that ingest needs."""
+        """Nothing, or an error: PostgreSQL is away or read-only, or its schema is not the one that ingest needs."""
         self.execute("ready", alone=True)
 
     def close(self) -> None:

@@ -1,2 +1,2 @@
--- Costs nothing and fails where the schema is missing or too old to ingest.
-SELECT FROM public.usage_entries LIMIT 0
+-- Costs nothing and fails where ingest would: the schema is missing or too old, or the session takes no writes.
+INSERT INTO public.usage_entries (key) SELECT NULL WHERE false

@@ -1,0 +1,72 @@
+"""The README's first minute, walked as it is written: its blocks are run, and print what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from tests.acceptance.test_up import PROGRAM, folder, running
+from tests.helpers import eventually
+
+if TYPE_CHECKING:
+    from tests.acceptance.test_up import Up
+
+README = Path(__file__).parents[2] / "README.md"
+
+__all__ = ["folder"]  # the fixture
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Reader:
+    """Somebody who pastes the README's blocks into the shell of a second terminal."""
+
+    def __init__(self, up: Up) -> None:
+        self._exports = "\n".join(re.findall(r"^export .*$", up.printed, re.MULTILINE))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("USAGE_")}
+        # What activating the virtual environment does.
+        self._environment = environment | {"PATH": f"{PROGRAM.parent}:{environment['PATH']}"}
+
+    def shell(self, command: str, stdin: str = "") -> str:
+        """What a command prints after the lines that `up` wants to be pasted."""
+        done = subprocess.run(
+            ["sh", "-e", "-c", f"{self._exports}\n{command}"],
+            input=stdin,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def python(self, block: str) -> str:
+        return self.shell("python", block)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_first_minute_ends_in_the_printed_row(folder: Path) -> None:
+    publish, select = (block for block in blocks("python") if "import" in block)
+    (printed,) = blocks("text")
+    (add,) = blocks("sh")
+    assert len(publish.strip().splitlines()) - publish.count("\n\n") == 5
+    with running(folder) as up:
+        reader = Reader(up)
+        assert reader.python(publish) == ""
+        assert eventually(lambda: reader.python(select)) == printed
+        with redis.Redis.from_url(reader.shell('printf %s "$REDIS_URL"')) as client:
+            client.execute_command(*shlex.split(add)[1:])
+        assert eventually(lambda: " | 2 | 1944 | " in reader.python(select))
+        # What a command of the second terminal counts, it counts as the workers do.
+        assert reader.shell('printf %s "$USAGE_UNKNOWN"') == "create"

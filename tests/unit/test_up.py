@@ -1,0 +1,33 @@
+"""What `usage-worker up` does with unknown users and agents, by where its servers come from."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker.cli.up import _exports
+from worker.servers import Servers
+from worker.settings import Settings
+
+OWN = {"DATABASE_URL": "postgresql:///own"}
+
+
+@pytest.mark.parametrize(
+    ("given", "embedded", "policy"),
+    [
+        ({}, OWN, "create"),
+        ({"USAGE_UNKNOWN": "create"}, OWN, "create"),
+        ({"USAGE_UNKNOWN": "quarantine"}, OWN, "quarantine"),
+        ({"USAGE_UNKNOWN": "create"}, {}, None),
+        ({}, {"REDIS_URL": "unix:///own"}, None),
+    ],
+)
+def test_own_servers_create_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], embedded: dict[str, str], policy: str | None
+) -> None:
+    monkeypatch.delenv("USAGE_UNKNOWN", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    servers = Servers(settings)
+    servers.exports.update(embedded)
+    assert _exports(servers, settings).get("USAGE_UNKNOWN") == policy
