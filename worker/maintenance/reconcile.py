@@ -220,15 +220,16 @@ class _Run:
         Unless this is final, what seems unexplained is not reported yet.
         """
         tried: set[PairKey] = set()
-        while True:
-            tried_before, left = len(tried), []
+        changed = True
+        while changed:
+            left, changed = [], False
             for row in _swept(step):
-                left += name(row)
+                differences = name(row)
+                left += differences
                 if row.pair not in tried:
-                    self._report.differences += (it for it in name(row) if final or not it.unexplained)
                     tried.add(row.pair)
-            if len(tried) == tried_before:
-                break
+                    self._report.differences += (it for it in differences if final or not it.unexplained)
+                    changed |= (final and self._accept) or not all(it.unexplained for it in differences)
         if final:
             self._report.left += len(left)
             self._report.unexplained += sum(it.unexplained for it in left)

@@ -36,15 +36,22 @@ WITH pairs AS (
            coalesce(pairs.figures, array_fill(0::numeric, ARRAY[8])) || avg_response_time_ms::numeric
            || ARRAY[coalesce(conversation_count, 0), coalesce(days.conversations, 0)] AS found
       FROM pairs FULL JOIN days USING (user_id, agent_id) FULL JOIN noted USING (user_id, agent_id)
+), differing AS MATERIALIZED (
+    SELECT *
+      FROM checked
+     WHERE expected <> found
+       AND (%(after_user)s::uuid IS NULL OR (user_id, agent_id) > (%(after_user)s::uuid, %(after_agent)s::uuid))
+     ORDER BY user_id, agent_id
+     LIMIT %(most)s
 )
 SELECT user_id, agent_id, life, expected, found,
        figures.added || expected[11] - found[11] + CASE WHEN %(accept)s THEN 0 ELSE figures.unexplained[11] END AS added,
        NULL::numeric[] AS added_past, figures.unexplained,
        NULL::timestamptz AS first_used_at, NULL::timestamptz AS last_used_at, false AS ended
-  FROM checked
+  FROM differing
  CROSS JOIN LATERAL (
-    -- What a column cannot hold is not added. NaN is no figure that anything could explain. Conversations of the days
-    -- are too many as far as the counter does not have them, too.
+    -- What a column cannot hold is not added. NaN is never unexplained: it is replaced. Conversations of the days are
+    -- unexplained only as far as the counter has them, too.
     SELECT array_agg(CASE WHEN f.expected <= f.bound THEN greatest(f.expected - f.found, 0) ELSE 0 END ORDER BY n)
            FILTER (WHERE n < 11) AS added,
            array_agg(CASE WHEN n = 9 OR f.found = 'NaN' THEN 0 ELSE greatest(f.found - f.expected, 0) END ORDER BY n)
@@ -55,7 +62,4 @@ SELECT user_id, agent_id, life, expected, found,
                      9999999999, 9223372036854775807, 9223372036854775807, 2147483647, 9223372036854775807, NULL]
            ) WITH ORDINALITY AS f (expected, found, bound, n)
  ) figures
- WHERE expected <> found
-   AND (%(after_user)s::uuid IS NULL OR (user_id, agent_id) > (%(after_user)s::uuid, %(after_agent)s::uuid))
  ORDER BY user_id, agent_id
- LIMIT %(most)s

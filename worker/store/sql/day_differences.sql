@@ -67,7 +67,9 @@ SELECT c.user_id, c.agent_id, ua.id AS life, c.expected, c.found, parts.added, p
      WHERE p.user_id = c.user_id AND p.agent_id = c.agent_id AND p.day = %(day)s LIMIT 1
  ) past ON true
  CROSS JOIN LATERAL (
+    -- OFFSET: looked up once, not wherever it is used.
     SELECT EXISTS (SELECT FROM public.usage_past_daily p WHERE p.user_id = c.user_id AND p.agent_id = c.agent_id) AS ended
+    OFFSET 0
  ) lives
  CROSS JOIN LATERAL (
     -- What is missing: where a pair had several lives, those that ended lack it if there is no other, or if its counters
