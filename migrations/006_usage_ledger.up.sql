@@ -85,7 +85,7 @@ CREATE TABLE IF NOT EXISTS public.usage_daily (
 CREATE INDEX IF NOT EXISTS idx_usage_daily_day ON public.usage_daily USING brin (day) WITH (autosummarize = on);
 COMMENT ON COLUMN public.usage_daily.conversation_count IS
     'conversations first seen on this day''s events; their sum is user_agents.conversation_count';
-COMMENT ON TABLE public.usage_daily IS 'sums per UTC day; day 1970-01-01 holds the opening balance of rows older than 4.0.0';
+COMMENT ON TABLE public.usage_daily IS 'sums per UTC day; day 1970-01-01 holds the opening balance: what rows brought that are older than 4.0.0, and what was accepted as unexplained';
 
 -- A pair that is purged and used again begins a new life with new counters, while the ledger keeps the events of the old
 -- one until their day is dropped. What the old lives counted on those days stands here, so that for every pair and

@@ -1,7 +1,8 @@
 """`maintenance.reconcile`: whether counters, roll-up, ledger and books say the same, and how they come to do so again.
 
 The ledger is right about the days that it has, the days are right about the counters, and the noted conversations
-about their number. Every comparison is one statement, so what is being counted meanwhile makes no difference.
+about their number; what counters have beyond all of them is not taken away. Every comparison is one statement, so what
+is being counted meanwhile makes no difference.
 """
 
 from __future__ import annotations
@@ -9,13 +10,22 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
+from worker.errors import SettingsError
 from worker.logs import get_logger
+from worker.maintenance.differences import (
+    COUNTERS,
+    DAY_COLUMNS,
+    Difference,
+    ReconcileReport,
+    named,
+    without_explained,
+)
 from worker.maintenance.patience import persist
 from worker.store import (
     FIRST_PAIR,
@@ -34,11 +44,10 @@ from worker.store import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import date
-    from decimal import Decimal
 
     from worker.maintenance.duty import Tell
     from worker.settings import Settings
-    from worker.store import Differing, PairKey, Store
+    from worker.store import Differing, Mended, PairKey, Store
 
 RECONCILE = "maintenance.reconcile"
 # What one statement compares: so many pairs, or the pairs of so many rows.
@@ -47,57 +56,8 @@ CHUNK_PAIRS, CHUNK_ROWS = 5_000, 100_000
 MEND_PAIRS = 1_000
 # A second repair, or one of beat's, takes turns with this one.
 PATIENCE_SECONDS = 600.0
-# What a task notes, among all that differs.
-NOTED = 20
-
-DAY_COLUMNS = (
-    *("usage_count", "message_count", "success_count", "error_count", "input_tokens", "output_tokens"),
-    *("total_tokens_used", "total_cost_usd", "response_time_total_ms", "response_time_samples"),
-)
-COUNTERS = (
-    *("usage_count", "message_count", "success_count", "error_count", "total_tokens_used", "total_cost_usd"),
-    *("response_time_total_ms", "response_time_samples", "avg_response_time_ms", "conversation_count"),
-    "usage_daily.conversation_count",
-)
 
 log = get_logger("reconcile")
-
-
-class Difference(NamedTuple):
-    """A figure that is not what it must be: of a pair on a day, of a pair's counters, or of the books on a day."""
-
-    user_id: str | None
-    agent_id: str | None
-    day: str | None
-    column: str
-    expected: int | str | None
-    found: int | str | None
-
-
-@dataclass(slots=True)
-class ReconcileReport:
-    """What a run found; filled while it goes on, so that whoever interrupts it can still read it."""
-
-    checked: int = 0
-    """Pairs whose counters were compared."""
-    days: int = 0
-    """Days of the ledger that were compared."""
-    differences: list[Difference] = field(default_factory=list)
-    left: int = 0
-    """How many of the differences are still there."""
-    complete: bool = False
-    """Whether the time sufficed for all of it."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The figures, and some of the differences."""
-        return {
-            "checked": self.checked,
-            "days": self.days,
-            "different": len(self.differences),
-            "left": self.left,
-            "complete": self.complete,
-            "differences": [difference._asdict() for difference in self.differences[:NOTED]],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,62 +81,98 @@ def reconcile(
     scope: Scope = Scope(),
     *,
     repair: bool = False,
+    accept_unexplained: bool = False,
     budget: float | None = None,
     tell: Tell = lambda _done, _total: None,
     report: ReconcileReport | None = None,
 ) -> ReconcileReport:
     """Compare the days with the ledger, the counters with the days, and the books with the ledger.
 
-    With `repair` the days get the sums of the ledger and the counters those of the days, while counting goes on. Ends
-    early when `budget` seconds are spent.
+    With `repair` the days get the sums of the ledger and the counters those of the days, while counting goes on. A
+    counter is never lowered: what neither ledger nor days explain stays, unless `accept_unexplained`, a repair that
+    needs all days, makes it opening balance. Ends early when `budget` seconds are spent.
 
     Raises:
         BusyError: another repair did not let this one have its turn.
-        SettingsError: row-level security would hide rows from us.
+        SettingsError: row-level security would hide rows from us; accepting was asked for some days only.
         StoreUnavailableError: what was repaired until then stays so.
     """
+    if accept_unexplained and scope != Scope():
+        # What a day left out explains would be counted again when that day is repaired.
+        raise SettingsError("--accept-unexplained compares all days: leave out --from and --to")
     report = report or ReconcileReport()
     require_sight(store)
-    run = _Run(store, report, repair=repair)
-    days = scope.days(store)
-    by_day: list[Callable[[], None]] = [partial(run.check_day, day) for day in days]
-    if scope == Scope():
-        by_day.append(partial(run.check_books, days, settings.accept_days))
-    if budget is not None:
-        # Where the time does not suffice for all of them, every day has its turn some night.
-        random.shuffle(by_day)
+    run = _Run(store, report, repair=repair or accept_unexplained, accept=accept_unexplained)
+    try:
+        report.complete = _take(run.steps(scope, settings.accept_days, shuffled=budget is not None), budget, tell)
+    finally:
+        run.conclude()
+    if not report.complete:
+        log.warning("the time did not suffice", budget=budget, **report.as_dict())
+    elif report.left:
+        log.error("figures differ", different=len(report.differences), left=report.left, unexplained=report.unexplained)
+    return report
+
+
+def _take(steps: Iterable[Callable[[], None]], budget: float | None, tell: Tell) -> bool:
+    """Run the steps in order. Returns whether the budget (seconds) sufficed for all of them."""
     deadline = None if budget is None else time.monotonic() + budget
-    # A repair gives the counters what the days have then.
-    for done, step in enumerate(chain(by_day, run.ranges()) if repair else chain(run.ranges(), by_day)):
+    for done, step in enumerate(steps):
         if deadline is not None and time.monotonic() >= deadline:
-            log.warning("the time did not suffice", budget=budget, **report.as_dict())
-            return report
+            return False
         tell(done, None)
         step()
-    report.complete = True
-    if report.left:
-        log.error("figures differ", different=len(report.differences), left=report.left)
-    return report
+    return True
 
 
 class _Run:
     """One run: what it compares goes into the report."""
 
-    def __init__(self, store: Store, report: ReconcileReport, *, repair: bool) -> None:
+    def __init__(self, store: Store, report: ReconcileReport, *, repair: bool, accept: bool) -> None:
         self._store = store
         self._report = report
         self._repair = repair
+        self._accept = accept
+        # Days on which something seemed unexplained as long as other days were not repaired.
+        self._open_days: list[date] = []
 
-    def check_day(self, day: date) -> None:
+    def steps(self, scope: Scope, accept_days: int, *, shuffled: bool) -> Iterable[Callable[[], None]]:
+        """List the comparisons of the run in their order."""
+        days = scope.days(self._store)
+        by_day: list[Callable[[], None]] = [partial(self._check_day, day) for day in days]
+        if scope == Scope():
+            by_day.append(partial(self._check_books, days, accept_days))
+        if shuffled:
+            # Where the time does not suffice for all of them, every day has its turn some night.
+            random.shuffle(by_day)
+        # A repair gives the counters what the days have then.
+        return chain(by_day, self._close_days(), self._ranges()) if self._repair else chain(self._ranges(), by_day)
+
+    def conclude(self) -> None:
+        """Withdraw the mark of counters that a day explains: it may have been compared later."""
+        if not self._repair:
+            self._report.differences = without_explained(self._report.differences)
+            self._report.unexplained = sum(it.unexplained for it in self._report.differences)
+
+    def _check_day(self, day: date) -> None:
         """Compare a day with the ledger."""
-        name = partial(_named, DAY_COLUMNS, day)
-        if self._repair:
-            self._mend(partial(mend_day, self._store, RECONCILE, day, MEND_PAIRS), name)
-        else:
+        name = partial(named, DAY_COLUMNS, day)
+        if not self._repair:
             self._note(chain.from_iterable(map(name, day_differences(self._store, day))))
+        elif self._mend(partial(mend_day, self._store, RECONCILE, day, MEND_PAIRS, accept=False), name, final=False):
+            self._open_days.append(day)
         self._report.days += 1
 
-    def ranges(self) -> Iterator[Callable[[], None]]:
+    def _close_days(self) -> Iterator[Callable[[], None]]:
+        """One step for every day that something is left of, once no day lacks anything."""
+        for day in self._open_days:
+            yield partial(self._close_day, day)
+
+    def _close_day(self, day: date) -> None:
+        step = partial(mend_day, self._store, RECONCILE, day, MEND_PAIRS, accept=self._accept)
+        self._mend(step, partial(named, DAY_COLUMNS, day))
+
+    def _ranges(self) -> Iterator[Callable[[], None]]:
         """One step for every range of pairs."""
         first: PairKey | None = FIRST_PAIR
         while first is not None:
@@ -184,7 +180,7 @@ class _Run:
             yield partial(self._check_counters, first, end)
             first = end
 
-    def check_books(self, days: Sequence[date], accept_days: int) -> None:
+    def _check_books(self, days: Sequence[date], accept_days: int) -> None:
         """Compare what was booked as applied with what the ledger recorded.
 
         An event may be recorded so many days after it happened, so the ledger must still have those days, too.
@@ -203,23 +199,41 @@ class _Run:
             )
 
     def _check_counters(self, first: PairKey, end: PairKey | None) -> None:
-        name = partial(_named, COUNTERS, None)
+        name = partial(named, COUNTERS, None)
         if self._repair:
-            self._mend(partial(mend_counters, self._store, RECONCILE, first, end, MEND_PAIRS), name)
+            self._mend(
+                partial(mend_counters, self._store, RECONCILE, first, end, MEND_PAIRS, accept=self._accept), name
+            )
         else:
             self._note(chain.from_iterable(map(name, counter_differences(self._store, first, end))))
         self._report.checked += count_pairs(self._store, first, end)
 
-    def _mend(self, step: Callable[[], list[Differing]], name: Callable[[Differing], list[Difference]]) -> None:
-        """Mend until nothing differs any more; what differs a second time cannot be mended."""
+    def _mend(
+        self,
+        step: Callable[[PairKey | None], Mended],
+        name: Callable[[Differing], list[Difference]],
+        *,
+        final: bool = True,
+    ) -> bool:
+        """Repair until no pair differs for the first time. Returns whether anything is left.
+
+        Unless this is final, what seems unexplained is not reported yet.
+        """
         tried: set[PairKey] = set()
-        while found := persist(step, PATIENCE_SECONDS):
-            fresh = [row for row in found if row.pair not in tried]
-            if not fresh:
-                self._report.left += sum(len(name(row)) for row in found)
-                return
-            tried.update(row.pair for row in fresh)
-            self._report.differences += chain.from_iterable(map(name, fresh))
+        changed = True
+        while changed:
+            left, changed = [], False
+            for row in _swept(step):
+                differences = name(row)
+                left += differences
+                if row.pair not in tried:
+                    tried.add(row.pair)
+                    self._report.differences += (it for it in differences if final or not it.unexplained)
+                    changed |= (final and self._accept) or not all(it.unexplained for it in differences)
+        if final:
+            self._report.left += len(left)
+            self._report.unexplained += sum(it.unexplained for it in left)
+        return bool(left)
 
     def _note(self, differences: Iterable[Difference]) -> None:
         for difference in differences:
@@ -227,23 +241,10 @@ class _Run:
             self._report.left += 1
 
 
-def _named(columns: Sequence[str], day: date | None, row: Differing) -> list[Difference]:
-    return [
-        Difference(
-            str(row.pair.user_id),
-            str(row.pair.agent_id),
-            None if day is None else day.isoformat(),
-            column,
-            _plain(expected),
-            _plain(found),
-        )
-        for column, expected, found in zip(columns, row.expected, row.found, strict=True)
-        if expected != found
-    ]
-
-
-def _plain(figure: Decimal | None) -> int | str | None:
-    """As JSON has it: money as text, which keeps its decimals."""
-    if figure is None:
-        return None
-    return int(figure) if figure == figure.to_integral_value() else str(figure)
+def _swept(step: Callable[[PairKey | None], Mended]) -> Iterator[Differing]:
+    """Yield what differs, from the first pair to the last."""
+    mended = persist(partial(step, None), PATIENCE_SECONDS)
+    yield from mended.rows
+    while mended.last:
+        mended = persist(partial(step, mended.last), PATIENCE_SECONDS)
+        yield from mended.rows

@@ -37,6 +37,16 @@ class Differing(NamedTuple):
     pair: PairKey
     expected: Figures
     found: Figures
+    unexplained: Figures
+    """How much of each figure is too much, and nothing says why."""
+
+
+class Mended(NamedTuple):
+    """What one step of a repair found, in the order of the pairs."""
+
+    rows: list[Differing]
+    last: PairKey | None
+    """The last pair of the step; None where no other pair differs."""
 
 
 class Booked(NamedTuple):
@@ -74,35 +84,45 @@ def count_pairs(store: Store, first: PairKey, end: PairKey | None) -> int:
     return int(store.rows("count_pairs", **_range(first, end))[0]["pairs"])
 
 
-def mend_day(store: Store, task: str, day: date, most: int) -> list[Differing]:
-    """Give the days of so many pairs the sums of their events; which differed.
+def mend_day(store: Store, task: str, day: date, most: int, after: PairKey | None, *, accept: bool) -> Mended:
+    """Give the days of up to `most` pairs after a pair the sums of their events.
 
     The difference is added rather than the sum written: whatever is counted meanwhile goes into both sides at once, so
-    that the difference found before the rows are locked is still the same afterwards.
+    that the difference found before the rows are locked is still the same afterwards. What a day has too much is taken
+    from it only where no counter has it, too; otherwise it stays, or becomes opening balance if that is accepted.
     """
     with sole_transaction(store, task) as connection:
-        _find(connection, "day_differences", {"day": day, "most": most})
+        last = _find(connection, "day_differences", {"day": day}, most, after, accept=accept)
         for name in ("revive_pairs", "hold_pairs", "leave_vanished"):
             connection.execute(query(name))
-        for name in ("blame_past", "mend_past", "open_day", "mend_day", "close_past", "close_day"):
+        for name in ("mend_past", "open_day", "mend_day", "close_past", "close_day"):
             connection.execute(query(name), {"day": day})
         connection.execute(query("mend_times"))
-        return [row for row, _ in _found(connection)]
+        if accept:
+            connection.execute(query("accept_day"))
+        return Mended([row for row, _ in _found(connection)], last)
 
 
-def mend_counters(store: Store, task: str, first: PairKey, end: PairKey | None, most: int) -> list[Differing]:
-    """Give the counters of so many pairs the sums of their days, in the manner of `mend_day`; which differed."""
+def mend_counters(
+    store: Store, task: str, first: PairKey, end: PairKey | None, most: int, after: PairKey | None, *, accept: bool
+) -> Mended:
+    """Raise the counters of up to `most` pairs to the sums of their days, in the manner of `mend_day`.
+
+    What a counter has beyond its days stays, or becomes opening balance if that is accepted.
+    """
     with sole_transaction(store, task) as connection:
-        _find(connection, "counter_differences", _range(first, end) | {"most": most})
+        last = _find(connection, "counter_differences", _range(first, end), most, after, accept=accept)
         for name in (
             *("revive_pairs", "hold_pairs", "leave_vanished"),
-            *("mend_counters", "open_conversation_day", "mend_conversations", "end_lives"),
+            *("mend_counters", "open_conversation_day", "mend_conversations"),
+            *(["accept_counters"] if accept else []),
+            "end_lives",
         ):
             connection.execute(query(name))
         found = _found(connection)
     if revived := [row.pair for row, is_revived in found if is_revived]:
         _restore_times(store, revived)
-    return [row for row, _ in found]
+    return Mended([row for row, _ in found], last)
 
 
 def recorded_by_day(store: Store, day: date) -> dict[date, int]:
@@ -129,15 +149,30 @@ def _range(first: PairKey, end: PairKey | None) -> dict[str, object]:
 
 def _differences(store: Store, name: str, parameters: Mapping[str, object]) -> list[Differing]:
     with store.connection() as connection:
-        rows = _planned(connection, query(name), {**parameters, "most": None})
-        return [Differing(PairKey(row[0], row[1]), tuple(row[3]), tuple(row[4])) for row in rows]
+        rows = _planned(connection, query(name), {**parameters, **_part(None, None), "accept": False})
+        return [Differing(PairKey(row[0], row[1]), tuple(row[3]), tuple(row[4]), tuple(row[7])) for row in rows]
 
 
-def _find(connection: Connection, name: str, parameters: Mapping[str, object]) -> None:
-    """Lay the differing pairs ready; from then on rows are locked like in a batch."""
+def _part(most: int | None, after: PairKey | None) -> dict[str, object]:
+    user_id, agent_id = after or (None, None)
+    return {"most": most, "after_user": user_id, "after_agent": agent_id}
+
+
+def _find(
+    connection: Connection,
+    name: str,
+    parameters: Mapping[str, object],
+    most: int,
+    after: PairKey | None,
+    *,
+    accept: bool,
+) -> PairKey | None:
+    """Lay the differing pairs ready; from then on rows are locked like in a batch. Returns the last, if more follow."""
     connection.execute(query("differing"))
-    _planned(connection, query("differing_insert") + query(name), parameters)
+    statement = query("differing_insert") + query(name) + "RETURNING user_id, agent_id"
+    pairs = _planned(connection, statement, {**parameters, **_part(most, after), "accept": accept})
     connection.execute(query("begin"))
+    return PairKey(*pairs[-1]) if len(pairs) == most else None
 
 
 def _planned(
@@ -150,4 +185,4 @@ def _planned(
 
 def _found(connection: Connection) -> list[tuple[Differing, bool]]:
     rows = connection.execute(query("differing_rows")).fetchall()
-    return [(Differing(PairKey(row[0], row[1]), tuple(row[2]), tuple(row[3])), row[4]) for row in rows]
+    return [(Differing(PairKey(row[0], row[1]), *map(tuple, row[2:5])), row[5]) for row in rows]

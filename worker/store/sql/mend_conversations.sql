@@ -4,9 +4,9 @@ WITH days AS (
     SELECT d.user_id, d.agent_id, d.day, d.conversation_count,
            sum(d.conversation_count) OVER upwards AS reached,
            lead(d.day) OVER upwards IS NULL AS is_newest,
-           sum(d.conversation_count) OVER (PARTITION BY d.user_id, d.agent_id) + x.expected[11] - x.found[11] AS wanted
+           sum(d.conversation_count) OVER (PARTITION BY d.user_id, d.agent_id) + x.added[11] AS wanted
       FROM public.usage_daily d JOIN differing x USING (user_id, agent_id)
-     WHERE x.holder IS NOT NULL AND x.expected[11] <> x.found[11]
+     WHERE x.holder IS NOT NULL AND x.added[11] <> 0
     WINDOW upwards AS (PARTITION BY d.user_id, d.agent_id ORDER BY d.day)
 )
 UPDATE public.usage_daily d SET

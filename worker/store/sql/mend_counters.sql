@@ -1,17 +1,22 @@
--- The difference onto the counters.
+-- What is missing onto the counters. NaN was no number to begin with: nothing can be added to it.
 UPDATE public.user_agents ua SET
-    usage_count = ua.usage_count + x.expected[1] - x.found[1],
-    message_count = ua.message_count + x.expected[2] - x.found[2],
-    success_count = ua.success_count + x.expected[3] - x.found[3],
-    error_count = ua.error_count + x.expected[4] - x.found[4],
-    total_tokens_used = ua.total_tokens_used + x.expected[5] - x.found[5],
-    total_cost_usd = ua.total_cost_usd + x.expected[6] - x.found[6],
-    response_time_total_ms = ua.response_time_total_ms + x.expected[7] - x.found[7],
-    response_time_samples = ua.response_time_samples + x.expected[8] - x.found[8],
+    usage_count = coalesce(ua.usage_count, 0) + x.added[1],
+    message_count = coalesce(ua.message_count, 0) + x.added[2],
+    success_count = coalesce(ua.success_count, 0) + x.added[3],
+    error_count = coalesce(ua.error_count, 0) + x.added[4],
+    total_tokens_used = coalesce(ua.total_tokens_used, 0) + x.added[5],
+    total_cost_usd = CASE
+        WHEN ua.total_cost_usd = 'NaN'
+        THEN (SELECT coalesce(sum(d.total_cost_usd), 0) FROM public.usage_daily d
+               WHERE d.user_id = ua.user_id AND d.agent_id = ua.agent_id)
+        ELSE coalesce(ua.total_cost_usd, 0) + x.added[6] END,
+    response_time_total_ms = ua.response_time_total_ms + x.added[7],
+    response_time_samples = ua.response_time_samples + x.added[8],
     avg_response_time_ms = coalesce(
-        round((ua.response_time_total_ms + x.expected[7] - x.found[7])
-              / nullif(ua.response_time_samples + x.expected[8] - x.found[8], 0)),
+        CASE WHEN ua.response_time_samples + x.added[8] > 0
+             THEN least(round((ua.response_time_total_ms + x.added[7]) / (ua.response_time_samples + x.added[8])),
+                        2147483647) END,
         ua.avg_response_time_ms),
-    conversation_count = ua.conversation_count + x.expected[10] - x.found[10]
+    conversation_count = coalesce(ua.conversation_count, 0) + x.added[10]
   FROM differing x
- WHERE ua.id = x.holder
+ WHERE ua.id = x.holder AND (0 <> ANY (x.added[1:8] || x.added[10]) OR x.expected[9] IS DISTINCT FROM x.found[9])

@@ -4,13 +4,13 @@ INSERT INTO public.usage_past_daily AS p (
     total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples
 )
 SELECT user_id, agent_id, %(day)s,
-       x.expected[1] - x.found[1], x.expected[2] - x.found[2],
-       x.expected[3] - x.found[3], x.expected[4] - x.found[4],
-       x.expected[5] - x.found[5], x.expected[6] - x.found[6],
-       x.expected[7] - x.found[7], x.expected[8] - x.found[8],
-       x.expected[9] - x.found[9], x.expected[10] - x.found[10]
+       x.added_past[1], x.added_past[2],
+       x.added_past[3], x.added_past[4],
+       x.added_past[5], x.added_past[6],
+       x.added_past[7], x.added_past[8],
+       x.added_past[9], x.added_past[10]
   FROM differing x
- WHERE blames_past
+ WHERE 0 <> ANY (x.added_past)
  ORDER BY user_id, agent_id
 ON CONFLICT (day, user_id, agent_id) DO UPDATE SET
     usage_count = p.usage_count + excluded.usage_count,

@@ -6,4 +6,4 @@ UPDATE public.user_agents ua SET
     last_used_at = CASE WHEN x.ended THEN coalesce(ua.last_used_at, x.last_used_at)
                         ELSE greatest(ua.last_used_at, x.last_used_at) END
   FROM differing x
- WHERE ua.id = x.holder AND x.expected[1] > x.found[1] AND NOT x.blames_past
+ WHERE ua.id = x.holder AND x.added[1] > 0
