@@ -6,6 +6,8 @@ prints such an error as one line and exits with 1; anything else is a bug and ke
 
 from __future__ import annotations
 
+from worker.printable import REASON_LENGTH, printable
+
 
 class UsageError(Exception):
     """usage-worker failed"""
@@ -22,6 +24,10 @@ class SettingsError(UsageError):
 class EventRefusedError(UsageError):
     """event refused"""
 
+    def __init__(self, detail: str) -> None:
+        # It quotes names of fields, and goes into the logs of applications.
+        super().__init__(printable(detail, REASON_LENGTH))
+
 
 class StreamUnavailableError(UsageError):
     """Redis is not available"""
@@ -37,6 +43,10 @@ class ConcurrencyError(UsageError):
 
 class DuplicateError(ConcurrencyError):
     """another batch has counted an event of this one, or opened a conversation of it"""
+
+
+class ReferenceMissingError(ConcurrencyError):
+    """a row that is referred to does not exist, or no longer"""
 
 
 class BusyError(UsageError):

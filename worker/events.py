@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Namespace of the UUIDv5 (RFC 9562, section 5.5) that an application's own idempotency key becomes.
 KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
 MAX_AHEAD = timedelta(minutes=5)
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 Kind = Literal["usage", "rating"]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -161,8 +162,15 @@ def identity_of(event_id: UUID | str) -> UUID:
 
 
 def time_text(time: datetime) -> str:
-    """The canonical text of an aware time, in UTC."""
-    return time.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+    """The canonical text of an aware time, in UTC.
+
+    Where an offset leads out of the calendar it is the calendar's end on that side, which no window accepts either.
+    """
+    try:
+        time = time.astimezone(UTC)
+    except OverflowError:
+        time = _LATEST if time.year == _LATEST.year else _EARLIEST
+    return time.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def decimal_text(number: Decimal | None) -> str | None:
@@ -172,9 +180,11 @@ def decimal_text(number: Decimal | None) -> str | None:
 
 def explain(error: ValidationError) -> str:
     """Which fields were wrong and why, in one line, without their values (they may be secret)."""
-    problems = {_field(*item["loc"][:1]): item["msg"] for item in error.errors()}
+    items = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = {_field(item["type"], *item["loc"][:1]): item["msg"] for item in items}
     return "; ".join(f"{field}: {message}" for field, message in problems.items())
 
 
-def _field(place: int | str = "event") -> str:
-    return FIELDS[place] if isinstance(place, int) else place
+def _field(problem: str, place: int | str = "event") -> str:
+    """A field's name; in a tuple of values it is known by its place, in a dictionary any integer may be a key."""
+    return FIELDS[place] if isinstance(place, int) and problem != "invalid_key" else str(place)

@@ -1,13 +1,19 @@
-"""Text from outside, made fit for a terminal, a table and a line of a log."""
+"""Text from outside, made fit for a terminal, a log line and any database encoding."""
 
 from __future__ import annotations
 
+# Characters of a text in a table or a log line, and of the reason why an event was refused.
 PRINTABLE_LENGTH = 200
+REASON_LENGTH = 500
 
 
 def printable(text: str, length: int = PRINTABLE_LENGTH) -> str:
     r"""Escape what is not printable (a newline becomes `\n`), and cut what is longer than `length` characters."""
-    head = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[: length + 1]
-    )
-    return head if len(head) <= length else f"{head[: length - 1]}…"
+    head = text[: length + 1]
+    if not head.isprintable():
+        head = "".join(map(_escaped, head))
+    return head if len(head) <= length else head[: length - 3] + "..."
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()

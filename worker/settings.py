@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     flush_budget: float = Field(10.0, gt=0)
     reclaim_idle: float = Field(15.0, gt=0)
 
-    accept_days: int = Field(35, ge=1)
+    accept_days: int = Field(35, ge=1, le=36_500)
     retention_days: int = Field(90, ge=2)
     history_retention_days: int = Field(730, ge=1)
     # At least two, since a day ends before the next run has come.

@@ -33,6 +33,8 @@ CLAIM_SECONDS = 5
 # Longer than a worker needs to fail again, so that a noted failure outlasts the flushes that find nothing to read.
 FAILURE_SECONDS = 300
 MAX_DECLARED_DIGITS = 6
+# 9999-12-31T23:59:59Z.
+_LAST_SECOND = 253_402_300_799
 # Events in one of our own entries, at most.
 PACK_EVENTS = 500
 
@@ -51,8 +53,8 @@ class RawEntry(NamedTuple):
 
     @property
     def added_at(self) -> datetime:
-        """When Redis took it in: the first half of its id, in milliseconds."""
-        return _time_of(self.entry_id)
+        """When Redis took it in, as its id says; a producer may have made up one that lies beyond the calendar."""
+        return datetime.fromtimestamp(min(_seconds_of(self.entry_id), _LAST_SECOND), UTC)
 
 
 class Pack(NamedTuple):
@@ -216,7 +218,7 @@ class EventStream:
             length, oldest, (seconds, micros), groups = pipeline.execute(raise_on_error=False)
             if isinstance(length, RedisError):
                 raise length
-        age = seconds + micros / 1e6 - _time_of(oldest[0][0].decode()).timestamp() if oldest else 0.0
+        age = seconds + micros / 1e6 - _seconds_of(oldest[0][0].decode()) if oldest else 0.0
         pending = 0 if isinstance(groups, RedisError) else sum(group["pending"] for group in groups)
         return Backlog(length, pending, max(age, 0.0))
 
@@ -267,8 +269,9 @@ def _failure_key(shard: int) -> str:
     return f"usage:failure:{{{shard}}}"
 
 
-def _time_of(entry_id: str) -> datetime:
-    return datetime.fromtimestamp(int(entry_id.split("-", maxsplit=1)[0]) / 1000, UTC)
+def _seconds_of(entry_id: str) -> float:
+    """The first half of an id, which is in milliseconds since 1970."""
+    return int(entry_id.split("-", maxsplit=1)[0]) / 1000
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
+from json import dumps
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -99,8 +100,15 @@ def _append(task: Task, events: list[dict[str, Any]]) -> None:
     """Bad events are appended, too: ingest quarantines them with their reason, where an exception would lose them."""
     stream, task_id = _resources(task).stream, UUID(task.request.id)
     shard = stream.shard_of(task_id)
-    bodies = [to_json(event) for event in events]
+    bodies = list(map(_body, events))
     stream.append(
         (shard, Pack(uuid5(task_id, str(start)), bodies[start : start + PACK_EVENTS]))
         for start in range(0, len(bodies), PACK_EVENTS)
     )
+
+
+def _body(event: dict[str, Any]) -> bytes:
+    try:
+        return to_json(event)
+    except ValueError:  # half a character, which UTF-8 cannot say; JSON's escapes can
+        return dumps(event, default=str).encode()

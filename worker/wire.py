@@ -9,7 +9,7 @@ a UUID, a time or a number, goes the long way through `Event`; both ways end in 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
 from time import time_ns
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
@@ -38,7 +38,7 @@ from worker.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from uuid import UUID
 
     from worker.events import Values, Window
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
-# Days that their month does not have are left to PostgreSQL.
-Time = Annotated[
-    str,
-    Field(
-        pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z$"
-    ),
-]
+# No day that its month does not have: PostgreSQL would refuse it in the middle of a batch.
+_LEAP_YEAR = r"([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
+_DAY_OF_YEAR = (
+    r"((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+)
+_DAY = rf"([0-9]{{4}}-{_DAY_OF_YEAR}|{_LEAP_YEAR}-02-29)"
+Time = Annotated[str, Field(pattern=rf"^{_DAY}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{{6}}Z$")]
 Cost = Annotated[str, Field(pattern=r"^([0-9]{1,6}(\.[0-9]{1,10})?|1000000(\.0{1,10})?)$")]
 Rating = Annotated[str, Field(pattern=r"^([0-4](\.[0-9]{1,10})?|5(\.0{1,10})?)$")]
 
@@ -90,17 +90,40 @@ class Prepared(NamedTuple):
     body: bytes
 
 
+def _refusing(form: Callable[[T, Window], Prepared]) -> Callable[[T, Window], Prepared]:
+    """Refuse an event whatever reading it raises: the methods of a value are not ours."""
+
+    @wraps(form)
+    def guarded(said: T, window: Window) -> Prepared:
+        try:
+            return form(said, window)
+        except EventRefusedError:
+            raise
+        except Exception as error:
+            raise EventRefusedError(f"reading its values raised {type(error).__name__}") from error
+
+    return guarded
+
+
+@_refusing
 def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
     """Check an application's own fields, fill in identity and time, and write the event down.
 
     Raises:
         EventRefusedError: a field is unknown, missing, of the wrong type or out of bounds; the message names it.
     """
-    if not REQUIRED <= fields.keys() <= _KNOWN:
+    if not isinstance(fields, dict) or not REQUIRED <= fields.keys() <= _KNOWN:
         _checked(EVENT, fields)
     return complete(values_of(fields), window)
 
 
+@_refusing
+def prepare_rating(fields: Mapping[str, Any], window: Window) -> Prepared:
+    """Like `prepare`, for a rating of any type of number."""
+    return prepare({**fields, "type": "rating", "rating": str(fields["rating"])}, window)
+
+
+@_refusing
 def complete(values: Values, window: Window) -> Prepared:
     """Like `prepare`, from the values of all fields in their order."""
     values = _checked(VALUES, values)

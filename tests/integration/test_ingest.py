@@ -258,7 +258,6 @@ def test_unknown_users_are_created_where_the_setting_says_so(
 
 
 def test_a_day_that_its_month_does_not_have(bench: Bench, make_resources: Callable[..., Resources]) -> None:
-    """The one thing that the canonical form leaves to PostgreSQL."""
     year = NOW.year if NOW.month > 2 else NOW.year - 1
     identity = [str(uuid4()), f"{year}-02-30T00:00:00.000000Z", "usage", str(bench.users[0]), str(bench.agents[0])]
     bench.xadd(json.dumps([[*identity, 1, 0, 0, 0, None, None, True, None, None, None]]))
@@ -266,7 +265,7 @@ def test_a_day_that_its_month_does_not_have(bench: Bench, make_resources: Callab
     patient = make_resources(accept_days=400).flusher
     assert sum((patient.flush(shard).intake for shard in range(2)), Intake()) == Intake(2, 1, 0, 1)
     bench.check()
-    assert "out of range" in bench.letters()[0]["reason"]
+    assert "day value is outside expected range" in bench.letters()[0]["reason"]
 
 
 def test_creating_users_is_refused_where_the_platform_owns_them(

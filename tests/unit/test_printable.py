@@ -17,8 +17,8 @@ from worker.printable import printable
         ("\ud800", r"\ud800"),
         ("", ""),
         ("x" * 200, "x" * 200),
-        ("x" * 200_000, "x" * 199 + "…"),
-        ("\x1b" * 100, r"\x1b" * 49 + r"\x1" + "…"),
+        ("x" * 200_000, "x" * 197 + "..."),
+        ("\x1b" * 100, "\\x1b" * 49 + "\\" + "..."),
     ],
 )
 def test_what_is_shown(text: str, shown: str) -> None:

@@ -46,7 +46,11 @@ def _csv_lines(file: TextIO, wanted: Collection[str]) -> Iterator[Line]:
             yield text
 
     reader = csv.DictReader(numbered())
-    _check_header(reader.fieldnames, wanted)
+    try:
+        names = reader.fieldnames
+    except csv.Error as error:
+        raise SettingsError(f"the header line is not CSV: {error}") from None
+    _check_header(names, wanted)
     while True:
         try:
             row = next(reader, None)
@@ -114,14 +118,15 @@ class Reading:
                 if when is not None:
                     if shift is None:
                         shift = self.start_at - when if self.start_at else timedelta()
-                    fields["occurred_at"] = when + shift
-            except (ValueError, OverflowError) as error:
+                    fields["occurred_at"] = _moved(when, shift)
+                    # Published twice, a recording counts once: the place and the text of a line are its identity.
+                    fields.setdefault("event_id", str(uuid5(NAMESPACE_OID, f"{line.number} {sorted(fields.items())}")))
+            except ValueError as error:
                 yield line._replace(problem=str(error))
-                continue
-            if when is not None:
-                # Published twice, a recording counts once: the place and the text of a line are its identity.
-                fields.setdefault("event_id", str(uuid5(NAMESPACE_OID, f"{line.number} {sorted(fields.items())}")))
-            yield Line(line.number, fields)
+            except Exception as error:  # noqa: BLE001 - one line never stops a file
+                yield line._replace(problem=f"cannot be read: {type(error).__name__}: {error}")
+            else:
+                yield Line(line.number, fields)
 
     def _rename(self, line: Line) -> dict[str, Any]:
         """The line's known values under the names of the event's fields."""
@@ -149,6 +154,13 @@ class Reading:
                 raise ValueError("occurred_at: has no time zone; --assume-utc reads it as UTC")
             when = when.replace(tzinfo=UTC)
         return when
+
+
+def _moved(when: datetime, shift: timedelta) -> datetime:
+    try:
+        return when + shift
+    except OverflowError:
+        raise ValueError("occurred_at: outside the acceptance window, since it is moved beyond the calendar") from None
 
 
 def _zipf_pairs(count: int) -> Iterator[tuple[str, str]]:

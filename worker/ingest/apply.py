@@ -10,11 +10,13 @@ import random
 import time
 from typing import TYPE_CHECKING, Literal
 
-from worker.errors import ConcurrencyError, DataRefusedError, DuplicateError, SettingsError
+from worker.errors import ConcurrencyError, DataRefusedError, DuplicateError, ReferenceMissingError, SettingsError
 from worker.fold import fold
 from worker.ingest.batch import batch_of
-from worker.ingest.entries import payload_of
-from worker.store import Intake, batch_transaction
+from worker.ingest.entries import describe, payload_of
+from worker.logs import get_logger
+from worker.printable import REASON_LENGTH, printable
+from worker.store import OUTAGES, Intake, batch_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 Unknown = Literal["quarantine", "create"]
 Refused = dict["Identity", str]
+
+log = get_logger("ingest")
 
 MAX_ATTEMPTS = 8
 WARY_BATCHES = 50
@@ -41,23 +45,45 @@ class Applier:
         self._duplicates = _Wary()
         self._missing = _Wary()
         self._rivals = _Wary()
+        self._last_attempt = False
 
-    def apply(self, batch: Batch) -> Intake:
+    def apply(self, batch: Batch, *, again: bool = False) -> Intake:
         """Count a batch, which was made as if nothing in it had been delivered before.
+
+        An entry whose transaction fails, although each of its events could be refused by itself, is found by halving
+        the batch; failing twice alone, it is quarantined whole.
 
         Raises:
             ConcurrencyError: the transaction lost `MAX_ATTEMPTS` races; try the batch again later.
             StoreUnavailableError: nothing is known to be committed; try the batch again later.
         """
+        try:
+            return self._attempt(batch)
+        except OUTAGES:
+            raise
+        except Exception as error:  # noqa: BLE001 - one entry must not stop its shard, whatever it is
+            entries, reason = batch.entries, describe(error)
+            log.warning("a batch failed", entries=len(entries), reason=printable(reason, REASON_LENGTH))
+            if len(entries) > 1:
+                middle = len(entries) // 2
+                return self.apply(batch_of(entries[:middle])) + self.apply(batch_of(entries[middle:]))
+            if not again:
+                return self.apply(batch_of(entries), again=True)
+            entries[0].refuse_all(reason)
+            return self._attempt(batch_of(entries))
+
+    def _attempt(self, batch: Batch) -> Intake:
+        """Count a batch in one transaction; a race that it loses is run again."""
         self._duplicates.relax()
         self._missing.relax()
         self._rivals.relax()
         for attempt in range(1, MAX_ATTEMPTS + 1):
+            self._last_attempt = attempt == MAX_ATTEMPTS
             try:
                 with batch_transaction(self._store) as transaction:
                     return self._count(transaction, batch)
             except ConcurrencyError as error:
-                if attempt == MAX_ATTEMPTS:
+                if self._last_attempt:
                     raise
                 if isinstance(error, DuplicateError):
                     self._duplicates.alert()
@@ -87,27 +113,46 @@ class Applier:
         return intake
 
     def _count_records(
-        self, transaction: BatchTransaction, records: list[Record], days: Folded, refused: Refused
+        self,
+        transaction: BatchTransaction,
+        records: list[Record],
+        days: Folded | None,
+        refused: Refused,
+        *,
+        again: bool = False,
     ) -> None:
-        """Count the records; those that PostgreSQL refuses are found by halving, and only they are refused."""
+        """Count the records; those that cannot be are found by halving, and only they are refused.
+
+        A record that PostgreSQL did not refuse is tried twice: what failed may have been something beside it.
+        """
         if not records:
             return
         try:
             with transaction.savepoint():
-                self._write(transaction, records, days)
+                self._write(transaction, records, fold(records) if days is None else days)
         except _StrangersError as error:
             known = [record for record in records if (record.user_id, record.agent_id) not in error.reasons]
             for record in records:
                 if reason := error.reasons.get((record.user_id, record.agent_id)):
                     refused[record[:2]] = reason
-            self._count_records(transaction, known, fold(known), refused)
-        except DataRefusedError as error:
-            if len(records) == 1:
-                refused[records[0][:2]] = str(error)
-                return
+            self._count_records(transaction, known, None, refused)
+        except Exception as error:
+            if self._is_outage(error):
+                raise
             middle = len(records) // 2
-            for half in (records[:middle], records[middle:]):
-                self._count_records(transaction, half, fold(half), refused)
+            if middle:
+                self._count_records(transaction, records[:middle], None, refused)
+                self._count_records(transaction, records[middle:], None, refused)
+            elif again or isinstance(error, DataRefusedError):
+                refused[records[0][:2]] = describe(error)
+            else:
+                self._count_records(transaction, records, None, refused, again=True)
+
+    def _is_outage(self, error: Exception) -> bool:
+        """Whether the same records may be counted later, as they are."""
+        if isinstance(error, ReferenceMissingError) and self._last_attempt:
+            return False  # no race is lost so often: a foreign key of somebody's own, which the event violates
+        return isinstance(error, OUTAGES)
 
     def _write(self, transaction: BatchTransaction, records: list[Record], days: Folded) -> None:
         if self._rivals or len(days) > 1:

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """Entries of one shard; which of their records are to be counted, by event id, and what these add up to."""
+    """Entries of one shard; which of their records are to be counted, by event id, and what these add up to.
+
+    `days` is None where they could not be added up; who counts them finds out whose fault it is.
+    """
 
     entries: Sequence[Entry]
     records: list[Record]
     duplicate: int
-    days: Folded
+    days: Folded | None
 
 
 def batch_of(
@@ -48,4 +51,11 @@ def batch_of(
         first_seen.discard(entry.key)
     # By event id: two batches with common events then wait for each other instead of deadlocking.
     records = sorted(fresh.values())
-    return Batch(entries, records, duplicate, fold(records))
+    return Batch(entries, records, duplicate, _folded(records))
+
+
+def _folded(records: list[Record]) -> Folded | None:
+    try:
+        return fold(records)
+    except Exception:  # noqa: BLE001 - raised again where it can be told which record it is
+        return None

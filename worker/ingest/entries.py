@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import ValidationError
 
+from worker.errors import UsageError
 from worker.events import EVENT, explain, record_of, refusal, values_of
+from worker.printable import REASON_LENGTH, printable
 from worker.store import DeadLetter
 from worker.stream import VERSION
 from worker.wire import load, spelled_out
@@ -41,32 +44,56 @@ class Entry:
     def letter(self, position: int, reason: str, payload: str, events: int = 1) -> DeadLetter:
         """The dead letter of one of the entry's events."""
         text = payload[:_MAX_PAYLOAD].replace("\x00", "\\u0000")
-        return DeadLetter(self.key, position, self.stream, self.entry_id, events, reason, text)
+        shown = printable(reason, REASON_LENGTH)
+        return DeadLetter(self.key, position, self.stream, self.entry_id, events, shown, text)
+
+    def refuse_all(self, reason: str) -> None:
+        """Make a dead letter of every event that was good so far."""
+        for position, record in zip(self.positions, self.records, strict=True):
+            self.refuse(position, reason, payload_of(record))
+        self.records, self.positions = [], []
 
 
 def decode(stream: str, raw: RawEntry, window: Window) -> Entry:
-    """Decode and check an entry; whatever is wrong with it becomes a dead letter, never an exception."""
+    """Decode and check an entry; whatever is wrong with it becomes a dead letter, never an exception.
+
+    Raises:
+        MemoryError: which is this process's fault; another one may have room for the entry.
+    """
     entry = Entry(stream, raw.entry_id, _key(stream, raw))
-    body = raw.fields.get(b"events", b"")
     if raw.fields.get(b"v") != VERSION:
         return _unreadable(entry, raw, "v: the entry's version must be 1")
     try:
-        records = load(body)
-    except ValidationError:
-        try:
-            _one_by_one(entry, raw, body, window)
-        except (ValueError, RecursionError) as error:
-            return _unreadable(entry, raw, f"events: {error}")
-    else:
-        _check(entry, records, window)
+        _read(entry, raw, window)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one entry must not stop its shard, whatever it is
+        return _unreadable(entry, raw, f"events: {describe(error)}")
     if not entry.records and not entry.letters:
         return _unreadable(entry, raw, "events: the entry holds no event")
     return entry
 
 
+def describe(error: Exception) -> str:
+    """What went wrong, as the reason of a letter; our own errors and those of a parser speak for themselves."""
+    if isinstance(error, ValidationError):
+        return explain(error)
+    return str(error) if isinstance(error, UsageError | ValueError) else f"{type(error).__name__}: {error}"
+
+
 def payload_of(record: Record) -> str:
     """A record as the JSON of an event, to be shown, repaired and replayed."""
     return json.dumps({name: value for name, value in record._asdict().items() if value is not None})
+
+
+def _read(entry: Entry, raw: RawEntry, window: Window) -> None:
+    body = raw.fields.get(b"events", b"")
+    try:
+        records = load(body)
+    except ValidationError:
+        _one_by_one(entry, raw, body, window)
+    else:
+        _check(entry, records, window)
 
 
 def _check(entry: Entry, records: list[Record], window: Window) -> None:
@@ -88,7 +115,7 @@ def _check(entry: Entry, records: list[Record], window: Window) -> None:
 def _reason(payload: str, window: Window) -> str:
     try:
         return refusal(values_of(EVENT.validate_json(payload)), window) or ""
-    except ValidationError as error:  # a day that its month does not have
+    except ValidationError as error:  # the year 0, which PostgreSQL does not have either
         return explain(error)
 
 
@@ -104,22 +131,26 @@ def _one_by_one(entry: Entry, raw: RawEntry, body: bytes, window: Window) -> Non
         payload = json.dumps(item)
         try:
             values = values_of(EVENT.validate_json(payload, strict=True))
-        except ValidationError as error:
-            entry.refuse(position, explain(error), payload)
-            continue
-        if reason := refusal(values, window):
+            reason = refusal(values, window) or _accept(entry, position, values, raw, window)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one event must not stop its neighbours, whatever it is
+            reason = describe(error)
+        if reason:
             entry.refuse(position, reason, payload)
-        else:
-            _accept(entry, position, values, raw)
 
 
-def _accept(entry: Entry, position: int, values: Values, raw: RawEntry) -> None:
+def _accept(entry: Entry, position: int, values: Values, raw: RawEntry, window: Window) -> str | None:
+    """Add the record of an event, or say why the time that it takes from its entry is not accepted."""
     record = record_of(values, entry.key, position, raw.added_at)
-    event_id, *_ = values
+    event_id, occurred_at, *_ = values
+    if occurred_at is None and (reason := window.refusal(record.occurred_at)):
+        return f"{reason}, by the entry's id, since the event has no time of its own"
     if event_id is None:
         entry.anonymous.add(record.event_id)
     entry.records.append(record)
     entry.positions.append(position)
+    return None
 
 
 def _bounded_int(digits: str) -> int | str:
@@ -128,10 +159,20 @@ def _bounded_int(digits: str) -> int | str:
 
 
 def _unreadable(entry: Entry, raw: RawEntry, reason: str) -> Entry:
-    body = raw.fields.get(b"events", b"").decode(errors="backslashreplace")
+    body = raw.fields.get(b"events")
+    fields = raw.fields.items()
+    kept = json.dumps({_text(name): _text(value) for name, value in fields}) if body is None else _text(body)
     whole = Entry(entry.stream, entry.entry_id, entry.key)
-    whole.refuse(0, reason, body, raw.declared)
+    whole.refuse(0, reason, kept, raw.declared)
     return whole
+
+
+def _text(content: bytes) -> str:
+    """Bytes as text from which they can be had back."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return f"base64:{b64encode(content).decode()}"
 
 
 def _key(stream: str, raw: RawEntry) -> UUID:

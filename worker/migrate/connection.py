@@ -24,6 +24,7 @@ POLL_SECONDS = 0.2
 CONNECT_SECONDS = 10
 # No role or database setting may cut a long step short or lead a name elsewhere; IF EXISTS need not be chatty.
 SESSION = """
+SET client_encoding = 'UTF8';
 SET search_path = public;
 SET statement_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;
@@ -97,6 +98,8 @@ def _parameters(database_url: str) -> dict[str, Any]:
         ) from None
     parameters.setdefault("connect_timeout", CONNECT_SECONDS)
     parameters.pop("application_name", None)
+    # From the very first answer on, whatever the URL, PGCLIENTENCODING, the role or the database say.
+    parameters["client_encoding"] = "UTF8"
     return parameters
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import psycopg
 from psycopg import sql
 
-from worker.errors import MigrationError, SchemaError
+from worker.errors import MigrationError, ObstacleError, SchemaError
 from worker.migrate import ledger
 from worker.migrate.connection import WORK_NAME, connect, exclusive, one_line
 from worker.migrate.files import EMPTY, discover, split_statements, version_key
@@ -72,6 +72,7 @@ class Runner:
         Raises:
             MigrationError: a step failed, a file was edited, or another run holds the lock and `wait` is off.
             SchemaError: the database is newer than this code, or than `to`.
+            ObstacleError: the database's encoding cannot hold every text.
             StoreUnavailableError: the database cannot be reached.
         """
         target = to or self._migrations[-1].version
@@ -114,6 +115,8 @@ class Runner:
             exclusive(self._url, wait=wait, waiting=lambda: tell(Step("waiting", direction))),
             connect(self._url, WORK_NAME) as connection,
         ):
+            if direction == "up":
+                _refuse_encoding(connection)
             ledger.create(connection)
             entries = ledger.read(connection)
             ledger.refuse_strangers(self._migrations, entries)
@@ -153,6 +156,14 @@ def check_known(migrations: tuple[Migration, ...], version: str) -> None:
 def lock_timeout(migration: Migration) -> sql.Composed:
     """The statement that bounds how long the migration may wait for a lock, in either direction."""
     return sql.SQL("SET lock_timeout = {}").format(sql.Literal(migration.lock_timeout))
+
+
+def _refuse_encoding(connection: Connection) -> None:
+    if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
+        raise ObstacleError(
+            f"the database's encoding is {encoding}, which cannot hold every text; make a new one with"
+            " createdb -E UTF8 -T template0"
+        )
 
 
 def _plan_up(migrations: tuple[Migration, ...], entries: dict[int, Entry], target: str) -> list[Migration]:

@@ -28,6 +28,15 @@ BEGIN
 END
 $lock$
 """
+_ENCODING = """
+DO $encoding$
+BEGIN
+    IF current_setting('server_encoding') <> 'UTF8' THEN
+        RAISE 'the database''s encoding cannot hold every text; make a new one with createdb -E UTF8 -T template0';
+    END IF;
+END
+$encoding$
+"""
 # What is left unfinished of this very way may be run again; anything else has to be as the version has it.
 _CHECK = """
 DO $check$
@@ -60,6 +69,7 @@ def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
         " psql -X -v ON_ERROR_STOP=1 -f FILE",
         _STOP + SESSION,
         _statement(sql.SQL(_LOCK).format(key=sql.Literal(LOCK_KEY))),
+        *([_statement(sql.SQL(_ENCODING))] if direction == "up" else []),
         _statement(sql.SQL(ledger.CREATE)),
         _statement(_check(start, installed, plan)),
         *(_step(migration, direction) for migration in plan),

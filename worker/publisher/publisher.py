@@ -16,7 +16,7 @@ from worker.publisher.sender import Limits, Sender
 from worker.publisher.sparing_log import SparingLog
 from worker.settings import load_settings
 from worker.stream import PACK_EVENTS, EventStream
-from worker.wire import complete, prepare
+from worker.wire import complete, prepare, prepare_rating
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,7 @@ class UsagePublisher:
         """Record a user's rating of an agent, 0 to 5; the newest one counts. Returns like `track`."""
         fields = locals()
         del fields["self"]
-        return self.add(fields | {"type": "rating", "rating": str(rating)})
+        return self._publish(prepare_rating, fields)
 
     def add(self, fields: dict[str, Any]) -> str | None:
         """Like `track`, from a dictionary of the event's fields."""

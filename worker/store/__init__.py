@@ -3,7 +3,7 @@
 from worker.store.analytics import refresh_analytics
 from worker.store.batch import BatchTransaction, DeadLetter, Identity, Missing, batch_transaction
 from worker.store.books import Intake
-from worker.store.connection import Store
+from worker.store.connection import OUTAGES, Store
 from worker.store.duties import Run, last_runs, record_run, sole_transaction
 from worker.store.partitions import drop_partition, forget_entries, make_partition, partitions, today
 from worker.store.purge import end_shares, forget_past, purge_chunk, purge_due, purge_places, require_sight
@@ -25,6 +25,7 @@ from worker.store.reconcile import (
 
 __all__ = [
     "FIRST_PAIR",
+    "OUTAGES",
     "BatchTransaction",
     "DeadLetter",
     "Differing",

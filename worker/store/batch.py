@@ -6,12 +6,14 @@ Python would convert it into what a binary protocol wants.
 
 from __future__ import annotations
 
+import json
+import re
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import starmap
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.store.connection import translated
+from worker.store.connection import OUTAGES, translated
 from worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ _CHUNK = 500
 # What the text format of COPY wants escaped (PostgreSQL manual, COPY, "Text Format"), and how it spells NULL.
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _NULL = "\\N"
+_NOT_ASCII = re.compile(r"[^\x01-\x7f]")
 
 
 class DeadLetter(NamedTuple):
@@ -125,13 +128,26 @@ class BatchTransaction:
         """Append the records to the ledger; it refuses one that it has already."""
         self._copy("copy_ledger", map(_ledger_line, records))
 
-    def quarantine(self, letters: Iterable[DeadLetter]) -> int:
-        """Keep what cannot be counted; how many events these stand for, letters that lie there already left out."""
-        kept = 0
-        for letter in letters:
-            if self._connection.execute(query("insert_dead_letter"), letter._asdict()).rowcount:
-                kept += letter.events
-        return kept
+    def quarantine(self, letters: Sequence[DeadLetter]) -> int:
+        """Keep what cannot be counted; how many events these stand for, letters that lie there already left out.
+
+        A letter whose text PostgreSQL refuses is kept in ASCII.
+        """
+        if not letters:
+            return 0
+        try:
+            with self.savepoint():
+                return sum(map(self._keep, letters))
+        except OUTAGES:
+            raise
+        except Exception:  # noqa: BLE001 - a letter must not fail a batch, whatever it says
+            if len(letters) > 1:
+                return sum(self.quarantine([letter]) for letter in letters)
+            return self._keep(_in_ascii(letters[0]))
+
+    def _keep(self, letter: DeadLetter) -> int:
+        kept = self._connection.execute(query("insert_dead_letter"), letter._asdict()).rowcount
+        return letter.events if kept else 0
 
     def book(self, stream: str, intake: Intake) -> None:
         """Enter the figures of the batch into the books."""
@@ -155,6 +171,12 @@ def batch_transaction(store: Store) -> Iterator[BatchTransaction]:
         connection.execute(query("begin"))
         connection.execute(query("staging"))
         yield BatchTransaction(connection)
+
+
+def _in_ascii(letter: DeadLetter) -> DeadLetter:
+    """The letter with everything else escaped as JSON escapes it, so that JSON still means the same."""
+    reason, payload = (_NOT_ASCII.sub(lambda it: json.dumps(it[0])[1:-1], it) for it in (letter.reason, letter.payload))
+    return letter._replace(reason=reason, payload=payload)
 
 
 def _array(values: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from worker.errors import (
     DataRefusedError,
     DuplicateError,
     ObstacleError,
+    ReferenceMissingError,
     SchemaError,
     SettingsError,
     StoreUnavailableError,
@@ -34,14 +35,14 @@ CONNECT_SECONDS = 5.0
 # Which of the driver's errors mean what; the first that fits counts.
 _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] = (
     (DuplicateError, (errors.UniqueViolation,)),
-    # Lost races: the same transaction, tried again, finds another state. A vanished parent row is one, too, and so is
-    # a partition that another worker has just created.
+    (ReferenceMissingError, (errors.ForeignKeyViolation,)),
+    # Lost races: the same transaction, tried again, finds another state. A vanished parent row is one, too (above), and
+    # so is a partition that another worker has just created.
     (
         ConcurrencyError,
         (
             errors.DeadlockDetected,
             errors.SerializationFailure,
-            errors.ForeignKeyViolation,
             errors.DuplicateTable,
             errors.LockNotAvailable,
         ),
@@ -57,7 +58,22 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             errors.ObjectNotInPrerequisiteState,
         ),
     ),
-    (DataRefusedError, (psycopg.DataError, psycopg.IntegrityError, errors.RaiseException)),
+    # The limits of a program are drivers' OperationalErrors, as outages are, but it is a value that exceeds them.
+    (
+        DataRefusedError,
+        (
+            psycopg.DataError,
+            psycopg.IntegrityError,
+            errors.ProgramLimitExceeded,
+            errors.StatementTooComplex,
+            # What PL/pgSQL raises, in somebody's trigger.
+            errors.PlpgsqlError,
+            errors.RaiseException,
+            errors.NoDataFound,
+            errors.TooManyRows,
+            errors.AssertFailure,
+        ),
+    ),
     # After a failover we may be talking to a standby; a process that was stopped for a while finds its session ended.
     (
         StoreUnavailableError,
@@ -66,14 +82,30 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             psycopg.InterfaceError,
             errors.ReadOnlySqlTransaction,
             errors.IdleInTransactionSessionTimeout,
+            errors.TransactionTimeout,
         ),
     ),
+)
+# A statement of ours is wrong: a bug, which keeps its name and its traceback.
+_BUGS = (psycopg.ProgrammingError, psycopg.NotSupportedError)
+# What befalls any batch; the same one, tried again later, goes through. Whatever else counting raises is the data's
+# fault.
+OUTAGES = (
+    ConcurrencyError,
+    SchemaError,
+    SettingsError,
+    ObstacleError,
+    StoreUnavailableError,
+    MemoryError,
+    *_BUGS,
 )
 # A server that vanishes without a word (a failover, a cut cable) is noticed within half a minute.
 _NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 _OPTIONS: dict[str, Any] = {
     "application_name": "usage-worker",
     "connect_timeout": int(CONNECT_SECONDS),
+    # Whatever the URL, PGCLIENTENCODING, the role or the database say: events may hold any text.
+    "client_encoding": "UTF8",
     **_NOTICE_SILENCE,
 }
 _ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
@@ -171,9 +203,16 @@ def translated() -> Iterator[None]:
     except PoolTimeout as error:
         raise StoreUnavailableError("no connection within 5 s; is DATABASE_URL right and the server up?") from error
     except psycopg.Error as error:
-        for meaning, kinds in _MEANINGS:
-            if isinstance(error, kinds):
-                # The primary message only: the detail quotes whole rows.
-                message = (error.diag.message_primary or str(error)).splitlines()[0]
-                raise meaning(message + _ADVICE.get(meaning, "")) from error
-        raise  # a bug of ours keeps its name and its traceback
+        meaning = _meaning(error)
+        if meaning is None:
+            raise
+        # The primary message only: the detail quotes whole rows.
+        message = (error.diag.message_primary or str(error)).partition("\n")[0]
+        raise meaning(message + _ADVICE.get(meaning, "")) from error
+
+
+def _meaning(error: psycopg.Error) -> type[UsageError] | None:
+    for meaning, kinds in _MEANINGS:
+        if isinstance(error, kinds):
+            return meaning
+    return None if isinstance(error, _BUGS) else DataRefusedError

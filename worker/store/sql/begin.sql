@@ -2,6 +2,8 @@
 -- keeps the order in which rows are locked. Left to guess, the planner may read the whole table, or lock in heap order.
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
+-- What somebody's deferred constraint or trigger refuses is refused with the events that it refuses, not at COMMIT.
+SET CONSTRAINTS ALL IMMEDIATE;
 -- A worker that was stopped or cut off inside its transaction would hold its rows, and with them every other worker,
 -- for ever. A limit that the administrator has set stays.
 SELECT set_config('idle_in_transaction_session_timeout', '15s', true)

@@ -1,0 +1,176 @@
+"""Values that PostgreSQL, its encoding or somebody's trigger refuses: alone in quarantine, unless it is an outage."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.integration.commands import Cli
+from tests.integration.database import run, schema
+from worker.errors import ObstacleError, UsageError
+from worker.migrate import Runner
+from worker.store import Intake, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import Postgres
+    from tests.integration.conftest import Bench
+
+POISON = "poison"
+TRIGGER = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = '{code}', MESSAGE = E'this one\\nis refused', DETAIL = 'quotes a whole row';
+END $$;
+CREATE {kind} TRIGGER refuse AFTER INSERT ON usage_events {when} FOR EACH ROW
+    WHEN (NEW.model = 'poison') EXECUTE FUNCTION refuse();
+"""
+
+
+def body(bench: Bench, *models: str | None) -> str:
+    pair = {"user_id": str(bench.users[0]), "agent_id": str(bench.agents[0])}
+    return json.dumps([pair | ({"model": model} if model else {}) for model in models])
+
+
+def install(bench: Bench, code: str, kind: str = "", when: str = "") -> None:
+    run(bench.resources.settings.database_url, TRIGGER.format(code=code, kind=kind, when=when))
+
+
+def remove(bench: Bench) -> None:
+    run(bench.resources.settings.database_url, "DROP FUNCTION refuse CASCADE")
+
+
+def test_whatever_an_event_makes_postgresql_raise(bench: Bench) -> None:
+    """A value, a constraint, a foreign key, PL/pgSQL, a program's limit, an internal error, a code of one's own."""
+    codes = ("22012", "23514", "23503", "P0001", "P0002", "54000", "54001", "XX000", "U0001")
+    for code in codes:
+        install(bench, code)
+        bench.xadd(body(bench, "a", POISON, "b"))
+        bench.xadd(body(bench, "c"))
+        assert bench.flush() == Intake(4, 3, 0, 1), code
+        remove(bench)
+    letters = bench.letters()
+    assert len(letters) == len(codes)
+    for letter in letters:
+        assert letter["reason"].endswith(": this one")
+        assert json.loads(letter["payload"])["model"] == POISON
+
+
+def test_what_only_the_commit_would_refuse(bench: Bench) -> None:
+    install(bench, "23514", "CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED")
+    bench.xadd(body(bench, "a", POISON, "b"))
+    bench.xadd(body(bench, "c"))
+    assert bench.flush() == Intake(4, 3, 0, 1)
+
+
+def test_an_entry_that_fails_beside_its_events(bench: Bench) -> None:
+    """Whatever is done for a batch as a whole may fail, too; then the entry is the smallest part that can be blamed."""
+    install(bench, "P0001")
+    url = bench.resources.settings.database_url
+    run(url, "ALTER TABLE usage_events DISABLE TRIGGER refuse")
+    run(
+        url,
+        "CREATE TRIGGER refuse BEFORE INSERT ON usage_intake FOR EACH ROW"
+        " WHEN (NEW.applied % 2 = 1) EXECUTE FUNCTION refuse()",
+    )
+    bench.xadd(body(bench, "a", "b"))
+    bench.xadd(body(bench, "c", "d", "e"))
+    bench.xadd(body(bench, "f", "g"))
+    assert bench.flush() == Intake(7, 4, 0, 3)
+    assert [json.loads(letter["payload"])["model"] for letter in bench.letters()] == ["c", "d", "e"]
+    assert bench.resources.store.rows("unbalanced") == []
+
+
+def test_an_outage_is_not_the_events_fault(bench: Bench) -> None:
+    """A full disk, a shutdown, a right or a table that is missing, a statement that is wrong: all wait."""
+    bench.xadd(body(bench, "a", POISON, "b"))
+    for code in ("53100", "57P01", "42501", "42P01", "42601", "0A000", "25P04", "25006"):
+        install(bench, code)
+        with pytest.raises((UsageError, psycopg.Error)):
+            bench.flush()
+        assert bench.letters() == [], code
+        assert bench.resources.store.intake_totals() == Intake()
+        remove(bench)
+        bench.redis.xgroup_destroy("usage:events:{0}", "usage")
+    bench.redis.xgroup_destroy("usage:events:{0}", "usage")
+    assert bench.flush() == Intake(3, 3, 0, 0)
+
+
+@contextmanager
+def encoded(postgres: Postgres, encoding: str) -> Iterator[str]:
+    name = f"usage_test_{uuid4().hex[:12]}"
+    run(postgres.url(), f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    try:
+        yield postgres.url(name)
+    finally:
+        run(postgres.url(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres: Postgres, encoding: str, tmp_path: Path) -> None:
+    with encoded(postgres, encoding) as url:
+        empty = schema(url)
+        with pytest.raises(ObstacleError, match=f"encoding is {encoding}.*createdb -E UTF8 -T template0"):
+            Runner(url).up()
+        assert schema(url) == empty
+        assert "createdb" in Cli(tmp_path, DATABASE_URL=url).complaint("migrate up")
+
+
+def test_a_database_of_another_encoding_that_is_migrated_already(
+    bench: Bench, postgres: Postgres, database: str
+) -> None:
+    """Its catalogue is changed behind its back: what it holds so far is ASCII, which is the same in both."""
+    name = database.partition("?")[0].rpartition("/")[2]
+    run(postgres.url(), "UPDATE pg_database SET encoding = pg_char_to_encoding('LATIN1') WHERE datname = %s", name)
+    bench.resources.close()
+    bench.xadd(body(bench, "caf\u00e9", "\U0001f600", "b", "\u20ac"))
+    bench.xadd(json.dumps([{"\U0001f600": 1}]))
+    bench.xadd('[{"\U0001f600": ')
+    assert bench.flush() == Intake(6, 2, 0, 4)
+    letters = bench.letters()
+    assert all(letter["payload"].isascii() and letter["reason"].isascii() for letter in letters)
+    whole = [json.loads(letter["payload"]) for letter in letters if letter["payload"].endswith("}")]
+    assert {event.get("model") for event in whole} == {"\U0001f600", "\u20ac", None}
+    assert run(database, "SELECT model FROM usage_events ORDER BY model") == [("b",), ("caf\u00e9",)]
+
+
+@pytest.mark.parametrize("where", ["environment", "database", "url"])
+def test_connections_say_their_encoding(
+    bench: Bench, database: str, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    url = database
+    if where == "environment":
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    elif where == "database":
+        name = database.partition("?")[0].rpartition("/")[2]
+        run(database, f"ALTER DATABASE {name} SET client_encoding = 'SQL_ASCII'")
+    else:
+        url += "&client_encoding=EUC_JIS_2004"
+    with closing(Store(url)) as store:
+        resources = bench.resources
+        resources.close()
+        resources.__dict__["store"] = store
+        bench.xadd(body(bench, "\U0001f600"))
+        assert bench.flush() == Intake(1, 1, 0, 0)
+        resources.__dict__.pop("store")
+        with store.session() as session:
+            assert session.info.encoding == "utf-8"
+    assert Runner(url).verify() == []
+
+
+def test_a_letter_that_cannot_be_kept_as_it_is(bench: Bench) -> None:
+    """Somebody takes only ASCII into the quarantine."""
+    url = bench.resources.settings.database_url
+    run(url, "ALTER TABLE usage_dead_letters ADD CHECK (payload ~ '^[\\x01-\\x7f]*$' AND length(reason) < 600)")
+    bench.xadd('[{"model": "\U0001f600"')
+    bench.xadd(body(bench, "a"))
+    assert bench.flush() == Intake(2, 1, 0, 1)
+    (letter,) = bench.letters()
+    assert "\\ud83d\\ude00" in letter["payload"]

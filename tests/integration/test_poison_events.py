@@ -1,0 +1,179 @@
+"""Events and entries that no reader expects: the culprit goes into quarantine, its neighbours are counted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from subprocess import DEVNULL, Popen
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.helpers import eventually
+from tests.integration.commands import figures, rows
+from worker.app import broker_url
+from worker.printable import REASON_LENGTH
+from worker.store import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.commands import Cli
+    from tests.integration.conftest import Bench
+
+LATEST, EARLIEST = "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+01:00"
+HALF = "\ud83d"
+
+
+def pair(bench: Bench, **fields: Any) -> dict[str, Any]:
+    return {"user_id": str(bench.users[0]), "agent_id": str(bench.agents[0]), **fields}
+
+
+def row(bench: Bench, **fields: Any) -> list[Any]:
+    """An event as our own publisher writes it, with some values replaced."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+    values = {
+        "event_id": str(uuid4()), "occurred_at": now, "type": "usage", **pair(bench), "messages": 1, "input_tokens": 0,
+        "output_tokens": 0, "tokens": 0, "cost_usd": None, "response_time_ms": None, "success": True,
+        "conversation_id": None, "model": None, "rating": None,
+    }  # fmt: skip
+    return list((values | fields).values())
+
+
+POISON: list[tuple[dict[str, Any], str]] = [
+    ({"occurred_at": LATEST}, "occurred_at: more than 5 minutes in the future"),
+    ({"occurred_at": EARLIEST}, "occurred_at: older than the acceptance window"),
+    ({"a\x00b": 1}, r"a\x00b: Extra inputs"),
+    ({"a\x1b[2J\nb": 1}, r"a\x1b[2J\nb: Extra inputs"),
+    ({"user_id": "a\x00b"}, "user_id: "),
+    ({"agent_id": HALF}, "Invalid JSON"),
+    ({"conversation_id": "\x00"}, "conversation_id: "),
+    ({"event_id": "a\x00b"}, "event_id: "),
+    ({"event_id": HALF}, "Invalid JSON"),
+    ({"model": f"gpt-{HALF}"}, "Invalid JSON"),
+    ({HALF: 1}, "Invalid JSON"),
+    ({"metadata": {"a\x00": [{"b": "\x00"}]}}, "metadata: Extra inputs"),
+    ({"x" * 100_000: 1}, "xxx"),
+]
+
+
+@pytest.mark.parametrize("form", [pair, row])
+def test_one_poisoned_event_of_an_entry(bench: Bench, form: Callable[..., Any]) -> None:
+    for fields, _ in POISON:
+        known = fields.keys() <= {"occurred_at", "user_id", "agent_id", "conversation_id", "event_id", "model"}
+        bad = form(bench, **fields) if known else pair(bench) | fields
+        bench.xadd(json.dumps([form(bench), bad, form(bench)]))
+    count = len(POISON)
+    assert bench.flush() == Intake(3 * count, 2 * count, 0, count)
+    for (fields, reason), letter in zip(POISON, bench.letters(), strict=True):
+        assert reason in letter["reason"]
+        assert letter["reason"].isprintable()
+        assert len(letter["reason"]) <= REASON_LENGTH
+        assert fields.items() <= json.loads(letter["payload"]).items()
+    assert bench.resources.store.rows("unbalanced") == []
+
+
+@pytest.mark.parametrize(
+    "fields", [{b"v": b"1", b"ev\x00ents": b"[]"}, {b"v": b"1", b"events": b"\x1f\x8b\x00"}, {b"v\x00": b"\xff"}]
+)
+def test_an_entry_that_is_no_text_spares_its_neighbours(bench: Bench, fields: dict[Any, Any]) -> None:
+    bench.redis.xadd("usage:events:{0}", fields)
+    bench.xadd(json.dumps([pair(bench)]))
+    assert bench.flush() == Intake(2, 1, 0, 1)
+    (letter,) = bench.letters()
+    assert letter["payload"]
+
+
+def test_entry_ids_outside_the_calendar(bench: Bench, cli: Cli) -> None:
+    """They matter to the events that have no time of their own, and to nothing else."""
+    ids = ((0, "1-1"), (0, "253402300799000-0"), (1, "1795644342179221-0"), (1, f"{2**64 - 1}-{2**64 - 1}"))
+    for shard, entry_id in ids:
+        events = [pair(bench), pair(bench, occurred_at=datetime.now(UTC).isoformat())]
+        entry: Any = {"v": "1", "n": "2", "events": json.dumps(events)}
+        bench.redis.xadd(f"usage:events:{{{shard}}}", entry, id=entry_id)
+    assert cli.run("status", "--json").stdout.startswith("{")
+    assert cli.drained() == figures(applied=len(ids), quarantined=len(ids))
+    letters = bench.letters()
+    assert all(letter["reason"].startswith("occurred_at: ") for letter in letters)
+    assert all("by the entry's id" in letter["reason"] for letter in letters)
+    assert rows(bench.resources.settings.database_url, "SELECT count(*)::int FROM usage_events") == [(len(ids),)]
+    done = cli.run("dead-letters", "replay", "--all")
+    assert (done.returncode, done.stdout) == (1, f"0 events sent, {len(ids)} letters still bad\n")
+
+
+def test_numbers_that_only_their_sum_makes_too_long(bench: Bench) -> None:
+    """Python refuses to write an integer of more than 4,300 digits: no error of PostgreSQL's, and none of decoding."""
+    longest = int("9" * sys.get_int_max_str_digits()) if sys.get_int_max_str_digits() else 0
+    assert longest
+    bench.xadd(json.dumps([row(bench, tokens=longest), row(bench, tokens=1), row(bench, tokens=longest)]))
+    bench.xadd(json.dumps([pair(bench)]))
+    assert bench.flush() == Intake(4, 2, 0, 2)
+    assert {letter["position"] for letter in bench.letters()} == {0, 2}
+
+
+def test_a_day_that_does_not_exist_while_duplicates_are_looked_for(bench: Bench) -> None:
+    once = json.dumps([row(bench)])
+    bench.xadd(once)
+    bench.xadd(once)
+    assert bench.flush().duplicate == 1
+    bench.xadd(json.dumps([row(bench), row(bench, occurred_at=f"{datetime.now(UTC):%Y}-02-30T00:00:00.000000Z")]))
+    assert bench.flush() == Intake(2, 1, 0, 1)
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5)
+names = st.sampled_from(["user_id", "agent_id", "occurred_at", "event_id", "model", "tokens", "type"]) | st.text(
+    st.characters(), max_size=3
+)
+jsonish = st.recursive(
+    leaves | st.sampled_from([LATEST, EARLIEST, "usage", str(uuid4())]),
+    lambda inner: st.lists(inner, max_size=16) | st.dictionaries(names, inner, max_size=6),
+    max_leaves=40,
+)
+bodies = st.lists(jsonish, max_size=4).map(json.dumps).map(str.encode) | st.binary(max_size=40)
+entries = st.dictionaries(st.sampled_from([b"v", b"n", b"id", b"x\x00"]), st.binary(min_size=1, max_size=8), max_size=4)
+entry_fields = st.tuples(entries, st.none() | bodies, st.booleans()).map(
+    lambda it: it[0] | ({} if it[1] is None else {b"events": it[1]}) | ({b"v": b"1"} if it[2] else {})
+)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.lists(entry_fields.filter(bool), min_size=1, max_size=20))
+def test_no_entry_stops_the_shard(bench: Bench, poison: list[dict[Any, Any]]) -> None:
+    before = bench.resources.store.intake_totals()
+    for fields in poison:
+        bench.redis.xadd("usage:events:{0}", fields)
+    good = pair(bench, event_id=str(uuid4()), occurred_at=datetime.now(UTC).isoformat())
+    bench.xadd(json.dumps([good]))
+    intake = bench.flush()
+    assert intake.applied == 1
+    assert intake.accepted <= bench.resources.store.intake_totals().accepted - before.accepted
+    assert bench.resources.stream.backlog(0)[:2] == (0, 0)
+
+
+def test_the_celery_door_takes_what_is_no_text(bench: Bench) -> None:
+    redis_url, database = bench.resources.settings.redis_url, bench.resources.settings.database_url
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "--quiet", "worker", "--pool", "solo"]
+    environment = {"DATABASE_URL": database, "REDIS_URL": redis_url, "PYTHONPATH": ":".join(filter(None, sys.path))}
+    with (
+        Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL) as worker,
+        closing(Celery(broker=broker_url(redis_url))) as sender,
+    ):
+        try:
+            for fields in ({"model": f"gpt-{HALF}"}, {"occurred_at": LATEST}, {"occurred_at": EARLIEST}, {}):
+                sender.send_task("usage.track", kwargs=pair(bench, **fields))
+            sender.send_task("usage.track_many", args=[[pair(bench, model=HALF), pair(bench)]])
+            eventually(lambda: bench.flush() and bench.resources.store.intake_totals().accepted == 6, 30)
+        finally:
+            worker.terminate()
+    assert bench.resources.store.intake_totals() == Intake(6, 2, 0, 4)
