@@ -147,8 +147,9 @@ class Runner:
         ledger.refuse_strangers(self._migrations, entries)
         plan_for = plans.up if direction == "up" else plans.down
         plan = plan_for(self._migrations, entries, target)
-        connection.execute(marks.names(self._migrations))
-        obstacles.refuse(connection, plan, direction)
+        if plan:
+            connection.execute(marks.names(self._migrations))
+            obstacles.refuse(connection, plan, direction)
         return plan, entries
 
 
