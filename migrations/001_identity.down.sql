@@ -1,43 +1,40 @@
--- Drops only what the way up created, which its comments tell.
+-- Drops only what is marked as ours. What has rows stays where it is, and so does what something else needs: it is still
+-- marked, and the next way up goes on with it.
 
-DO $tables$
+DO $down$
 DECLARE
-    ours text;
+    ours record;
+    filled boolean;
 BEGIN
-    FOREACH ours IN ARRAY ARRAY['public.agents', 'public.user_profiles'] LOOP
-        IF obj_description(to_regclass(ours), 'pg_class') = 'created by usage-worker' THEN
-            EXECUTE format('DROP TABLE %s', ours);
+    -- Without marks psql has run the files by themselves.
+    IF to_regclass('public.usage_migration_objects') IS NULL THEN
+        RETURN;
+    END IF;
+    FOR ours IN
+        SELECT wanted.*
+        FROM (
+            VALUES
+            (1, 'table', 'agents', 'TABLE', 'public.agents'),
+            (2, 'table', 'user_profiles', 'TABLE', 'public.user_profiles'),
+            (3, 'auth', 'uid()', 'FUNCTION', 'auth.uid()'),
+            (4, 'auth', 'users.id', 'TABLE', 'auth.users'),
+            (5, 'auth', 'schema', 'SCHEMA', 'auth')
+        ) AS wanted (place, kind, name, what, drops)
+        JOIN public.usage_migration_objects AS m ON m.kind = wanted.kind AND m.name = wanted.name
+        ORDER BY wanted.place
+    LOOP
+        IF ours.what = 'TABLE' AND to_regclass(ours.drops) IS NOT NULL THEN
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s)', ours.drops) INTO filled;
+            CONTINUE WHEN filled;
         END IF;
+        BEGIN
+            EXECUTE format('DROP %s IF EXISTS %s', ours.what, ours.drops);
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            NULL;
+        END;
     END LOOP;
 END
-$tables$;
-
-DO $auth$
-BEGIN
-    IF EXISTS (
-        SELECT FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
-        WHERE n.nspname = 'auth' AND p.proname = 'uid'
-            AND obj_description(p.oid, 'pg_proc') = 'created by usage-worker'
-    ) THEN
-        DROP FUNCTION auth.uid();
-    END IF;
-
-    IF EXISTS (
-        SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE n.nspname = 'auth' AND c.relname = 'users'
-            AND obj_description(c.oid, 'pg_class') = 'created by usage-worker'
-    ) THEN
-        DROP TABLE auth.users;
-    END IF;
-
-    IF EXISTS (
-        SELECT FROM pg_catalog.pg_namespace
-        WHERE nspname = 'auth' AND obj_description(oid, 'pg_namespace') = 'created by usage-worker'
-    ) THEN
-        DROP SCHEMA auth;
-    END IF;
-END
-$auth$;
+$down$;
 
 -- A role stays where another database of the cluster still uses it, or is dropping it at this moment.
 DO $roles$

@@ -2,8 +2,8 @@
 -- lock_timeout: 100ms
 --
 -- Who uses agents, and the agents. A platform such as Supabase brings schema auth and the three roles itself: what is
--- there already is used as it is and never altered. What we create is marked by a comment, so that the way down
--- drops only that.
+-- there already is used as it is and never altered. The runner marks what we create, so that the way down drops only
+-- that. Roles belong to the whole cluster, so that a comment is their mark.
 
 -- Roles belong to the whole cluster, so another database may be creating the same ones at this moment.
 DO $roles$
@@ -33,7 +33,6 @@ DO $auth$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'auth') THEN
         CREATE SCHEMA auth;
-        COMMENT ON SCHEMA auth IS 'created by usage-worker';
         GRANT USAGE ON SCHEMA auth TO anon, authenticated, service_role;
     END IF;
 
@@ -46,7 +45,6 @@ BEGIN
             email text,
             created_at timestamptz NOT NULL DEFAULT now()
         );
-        COMMENT ON TABLE auth.users IS 'created by usage-worker';
         REVOKE ALL ON auth.users FROM PUBLIC, anon, authenticated;
     END IF;
 
@@ -60,7 +58,6 @@ BEGIN
             nullif(current_setting('request.jwt.claim.sub', true), ''),
             nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
         )::uuid;
-        COMMENT ON FUNCTION auth.uid() IS 'created by usage-worker';
     END IF;
 END
 $auth$;
@@ -75,7 +72,6 @@ BEGIN
             created_at timestamptz NOT NULL DEFAULT now(),
             updated_at timestamptz NOT NULL DEFAULT now()
         );
-        COMMENT ON TABLE public.user_profiles IS 'created by usage-worker';
         ALTER TABLE public.user_profiles ENABLE ROW LEVEL SECURITY;
         REVOKE ALL ON public.user_profiles FROM PUBLIC, anon, authenticated, service_role;
         GRANT SELECT, INSERT, UPDATE ON public.user_profiles TO authenticated;
@@ -101,7 +97,6 @@ BEGIN
             created_at timestamptz NOT NULL DEFAULT now(),
             updated_at timestamptz NOT NULL DEFAULT now()
         );
-        COMMENT ON TABLE public.agents IS 'created by usage-worker';
         CREATE INDEX idx_agents_created_by ON public.agents (created_by);
         ALTER TABLE public.agents ENABLE ROW LEVEL SECURITY;
         REVOKE ALL ON public.agents FROM PUBLIC, anon, authenticated, service_role;

@@ -1,5 +1,6 @@
 -- A table that the platform brought is the platform's: nothing is expected of it.
 SELECT kind, object, definition FROM (VALUES
+    ('auth', 'schema', 'exists', NULL),
     ('auth', 'uid()', 'returns uuid', NULL),
     ('auth', 'users.id', 'uuid', NULL),
     ('column', 'agents.created_at', 'timestamp with time zone not null default now()', 'public.agents'),
@@ -41,5 +42,5 @@ SELECT kind, object, definition FROM (VALUES
     ('table', 'agents', 'table, row-level security on', 'public.agents'),
     ('table', 'user_profiles', 'table, row-level security on', 'public.user_profiles')
 ) AS expected (kind, object, definition, adoptable)
-WHERE to_regclass(adoptable) IS NULL
-    OR obj_description(to_regclass(adoptable), 'pg_class') = 'created by usage-worker'
+WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(adoptable) AND relkind IN ('r', 'p'))
+    OR split_part(adoptable, '.', 2) IN (SELECT name FROM public.usage_migration_objects WHERE kind = 'table')

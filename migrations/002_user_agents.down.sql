@@ -1,8 +1,13 @@
--- squawk-ignore-file ban-drop-table -- a way down takes away what the way up brought
-
--- What an earlier way back from 4.0.0 or 3.0.0 kept aside belongs to these rows and goes with them.
-DROP TABLE IF EXISTS public.user_agent_shares_kept_4_0_0;
-DROP TABLE IF EXISTS public.user_agent_history_kept_4_0_0;
-DROP TABLE IF EXISTS public.user_agents_kept_3_0_0;
-DROP TABLE IF EXISTS public.user_role_assignments_kept_3_0_0;
-DROP TABLE public.user_agents;
+-- Rows are kept for the next upgrade, readable by the owner only, and with them what earlier ways down kept of them.
+DO $down$
+BEGIN
+    IF EXISTS (SELECT FROM public.user_agents) THEN
+        REVOKE ALL ON public.user_agents FROM PUBLIC, anon, authenticated, service_role;
+        ALTER TABLE public.user_agents RENAME TO user_agents_kept_2_0_0;
+    ELSE
+        -- They refer to it, so they are empty, too.
+        DROP TABLE IF EXISTS public.user_agents_kept_4_0_0, public.user_agents_kept_3_0_0;
+        DROP TABLE public.user_agents;
+    END IF;
+END
+$down$;

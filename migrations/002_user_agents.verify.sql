@@ -28,5 +28,6 @@ SELECT * FROM (VALUES
     ('policy', 'user_agents.user_agents_select_own', 'select to authenticated using (user_id = auth.uid())'),
     ('policy', 'user_agents.user_agents_service_role', 'all to service_role using true check true'),
     ('policy', 'user_agents.user_agents_update_own', 'update to authenticated using (user_id = auth.uid()) check (user_id = auth.uid())'),
-    ('table', 'user_agents', 'table, row-level security on')
+    ('table', 'user_agents', 'table, row-level security on'),
+    ('table', 'user_agents_kept_2_0_0', NULL)
 ) AS expected (kind, object, definition)

@@ -128,5 +128,8 @@ BEGIN
         DROP COLUMN IF EXISTS is_shared,
         DROP COLUMN IF EXISTS shared_with,
         DROP COLUMN IF EXISTS team_id;
+    IF NOT EXISTS (SELECT FROM public.user_agents) THEN
+        DROP TABLE IF EXISTS public.user_agents_kept_3_0_0;
+    END IF;
 END
 $end$;

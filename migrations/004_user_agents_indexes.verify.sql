@@ -18,5 +18,7 @@ SELECT * FROM (VALUES
     ('index', 'idx_user_agents_usage_count', 'CREATE INDEX idx_user_agents_usage_count ON public.user_agents USING btree (user_id, usage_count DESC) WHERE (deleted_at IS NULL)'),
     ('index', 'idx_user_agents_user_active', 'CREATE INDEX idx_user_agents_user_active ON public.user_agents USING btree (user_id) WHERE (is_active AND (deleted_at IS NULL))'),
     ('index', 'idx_user_agents_user_folder_order', 'CREATE INDEX idx_user_agents_user_folder_order ON public.user_agents USING btree (user_id, folder, sort_order) WHERE (deleted_at IS NULL)'),
-    ('index', 'idx_user_agents_user_status_last_used', 'CREATE INDEX idx_user_agents_user_status_last_used ON public.user_agents USING btree (user_id, status, last_used_at DESC NULLS LAST) WHERE (deleted_at IS NULL)')
+    ('index', 'idx_user_agents_user_status_last_used', 'CREATE INDEX idx_user_agents_user_status_last_used ON public.user_agents USING btree (user_id, status, last_used_at DESC NULLS LAST) WHERE (deleted_at IS NULL)'),
+    ('index', 'idx_user_agents_added_at_2', NULL),
+    ('index', 'idx_user_agents_added_at_3', NULL)
 ) AS expected (kind, object, definition)

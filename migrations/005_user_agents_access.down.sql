@@ -27,7 +27,13 @@ DROP FUNCTION public.calculate_agent_quality_score(numeric, bigint, bigint, bigi
 -- Memberships that were entered meanwhile are kept for the next upgrade, readable by the owner only.
 DO $assignments$
 BEGIN
-    IF obj_description(to_regclass('public.user_role_assignments'), 'pg_class') = 'created by usage-worker' THEN
+    -- Without marks psql has run the files by themselves.
+    IF to_regclass('public.usage_migration_objects') IS NULL THEN
+        RETURN;
+    END IF;
+    IF EXISTS (
+        SELECT FROM public.usage_migration_objects WHERE kind = 'table' AND name = 'user_role_assignments'
+    ) THEN
         IF EXISTS (SELECT FROM public.user_role_assignments) THEN
             REVOKE ALL ON public.user_role_assignments FROM authenticated, service_role;
             ALTER TABLE public.user_role_assignments RENAME TO user_role_assignments_kept_3_0_0;

@@ -19,7 +19,6 @@ BEGIN
             role text NOT NULL DEFAULT 'member',
             PRIMARY KEY (user_id, team_id)
         );
-        COMMENT ON TABLE public.user_role_assignments IS 'created by usage-worker';
         ALTER TABLE public.user_role_assignments ENABLE ROW LEVEL SECURITY;
         REVOKE ALL ON public.user_role_assignments FROM PUBLIC, anon, authenticated, service_role;
         GRANT SELECT ON public.user_role_assignments TO authenticated;

@@ -42,6 +42,7 @@ SELECT kind, object, definition FROM (VALUES
     ('policy', 'user_role_assignments.user_role_assignments_select_own', 'select to authenticated using (user_id = ( SELECT auth.uid() AS uid))', 'public.user_role_assignments'),
     ('policy', 'user_role_assignments.user_role_assignments_service_role', 'all to service_role using true check true', 'public.user_role_assignments'),
     ('table', 'user_role_assignments', 'table, row-level security on', 'public.user_role_assignments'),
+    ('table', 'user_role_assignments_kept_3_0_0', NULL, 'public.user_role_assignments'),
     ('trigger', 'user_agents.user_agents_auto_quality', 'CREATE TRIGGER user_agents_auto_quality BEFORE INSERT OR UPDATE OF user_rating, usage_count, success_count, error_count ON public.user_agents FOR EACH ROW WHEN ((new.quality_score IS DISTINCT FROM public.calculate_agent_quality_score(new.user_rating, (new.usage_count)::bigint, new.success_count, new.error_count))) EXECUTE FUNCTION public.user_agents_set_quality()', NULL),
     ('trigger', 'user_agents.user_agents_updated_at', 'CREATE TRIGGER user_agents_updated_at BEFORE UPDATE ON public.user_agents FOR EACH ROW WHEN ((new.updated_at IS DISTINCT FROM now())) EXECUTE FUNCTION public.user_agents_set_updated_at()', NULL),
     ('view', 'user_agents_with_details', 'view, security_invoker, query da11d073ebd46ec1867a5bcf1f78f530', NULL),
@@ -49,5 +50,5 @@ SELECT kind, object, definition FROM (VALUES
     ('view', 'user_popular_agents', 'view, security_invoker, query 6cf6f7d385c989bc721afd902de6e319', NULL),
     ('view', 'user_recent_agents', 'view, security_invoker, query d901e5864991277e0d352c2cad7626dd', NULL)
 ) AS expected (kind, object, definition, adoptable)
-WHERE to_regclass(adoptable) IS NULL
-    OR obj_description(to_regclass(adoptable), 'pg_class') = 'created by usage-worker'
+WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(adoptable) AND relkind IN ('r', 'p', 'f', 'v', 'm'))
+    OR split_part(adoptable, '.', 2) IN (SELECT name FROM public.usage_migration_objects WHERE kind = 'table')

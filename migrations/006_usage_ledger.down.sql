@@ -1,8 +1,90 @@
 -- version: 4.0.0
 -- transaction: off
+-- squawk-disable-assume-in-transaction
 --
+-- What was counted is kept aside, readable by the owner only, and a later upgrade takes it back: ledger, days,
+-- conversations, entries, books and dead letters under other names, and of user_agents the columns that 3.0.0 does not have.
+-- With them stands which rows there were: one that is deleted meanwhile goes from there, too, and so its days are known
+-- to be those of a life that ended. A trigger keeps the copy current while it is filled in chunks.
+DO $begin$
+BEGIN
+    IF to_regclass('public.user_agents_kept_4_0_0') IS NOT NULL
+        -- A way up that stopped before it added the columns: there is nothing to keep.
+        OR NOT EXISTS (
+            SELECT FROM pg_catalog.pg_attribute
+             WHERE attrelid = 'public.user_agents'::regclass AND attname = 'last_conversation_at' AND NOT attisdropped
+        )
+    THEN
+        RETURN;
+    END IF;
+    CREATE TABLE public.user_agents_kept_4_0_0 (
+        id uuid PRIMARY KEY REFERENCES public.user_agents (id) ON DELETE CASCADE,
+        user_id uuid NOT NULL,
+        agent_id uuid NOT NULL,
+        usage_count bigint,
+        avg_response_time_ms bigint,
+        response_time_total_ms bigint,
+        response_time_samples bigint,
+        last_conversation_at timestamptz
+    );
+    ALTER TABLE public.user_agents_kept_4_0_0 ENABLE ROW LEVEL SECURITY;
+    REVOKE ALL ON public.user_agents_kept_4_0_0 FROM PUBLIC, anon, authenticated, service_role;
+
+    -- SECURITY DEFINER: whoever writes user_agents has no right on the copy.
+    CREATE FUNCTION public.user_agents_keep_4_0_0() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+    BEGIN
+        INSERT INTO public.user_agents_kept_4_0_0
+        VALUES (NEW.id, NEW.user_id, NEW.agent_id, NEW.usage_count, NEW.avg_response_time_ms,
+                NEW.response_time_total_ms, NEW.response_time_samples, NEW.last_conversation_at)
+        ON CONFLICT (id) DO UPDATE SET
+            usage_count = excluded.usage_count,
+            avg_response_time_ms = excluded.avg_response_time_ms,
+            response_time_total_ms = excluded.response_time_total_ms,
+            response_time_samples = excluded.response_time_samples,
+            last_conversation_at = excluded.last_conversation_at;
+        RETURN NULL;
+    END
+    $body$;
+    REVOKE ALL ON FUNCTION public.user_agents_keep_4_0_0() FROM PUBLIC, anon, authenticated, service_role;
+
+    CREATE TRIGGER user_agents_keep_4_0_0 AFTER INSERT OR UPDATE ON public.user_agents
+        FOR EACH ROW EXECUTE FUNCTION public.user_agents_keep_4_0_0();
+END
+$begin$;
+
+DO $copy$
+DECLARE
+    v_reached uuid := '00000000-0000-0000-0000-000000000000';
+    v_upper_end uuid;
+BEGIN
+    -- Without the trigger the copy is complete.
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgname = 'user_agents_keep_4_0_0') THEN
+        RETURN;
+    END IF;
+    LOOP
+        SELECT (array_agg(id ORDER BY id DESC))[1] INTO v_upper_end
+        FROM (SELECT id FROM public.user_agents WHERE id >= v_reached ORDER BY id LIMIT 200) AS chunk;
+        EXIT WHEN v_upper_end IS NULL;
+        INSERT INTO public.user_agents_kept_4_0_0
+            SELECT id, user_id, agent_id, usage_count, avg_response_time_ms, response_time_total_ms,
+                   response_time_samples, last_conversation_at
+              FROM public.user_agents WHERE id BETWEEN v_reached AND v_upper_end
+            -- A row deleted at this moment is left out instead of failing the foreign key.
+            FOR KEY SHARE
+            ON CONFLICT DO NOTHING;
+        COMMIT;
+        EXIT WHEN v_upper_end = v_reached;
+        v_reached := v_upper_end;
+    END LOOP;
+END
+$copy$;
+
 -- One statement, so that nothing is counted between its parts.
 DO $down$
+DECLARE
+    v_table text;
+    v_filled boolean;
 BEGIN
     -- As it is in 3.0.0; the ledger that 4.0.0's writes is about to go.
 CREATE OR REPLACE FUNCTION public.track_agent_usage(
@@ -46,12 +128,29 @@ $body$;
     GRANT INSERT, UPDATE ON public.user_agents TO authenticated;
 
     -- IF EXISTS: the way up may have stopped anywhere.
+    DROP TRIGGER IF EXISTS user_agents_keep_4_0_0 ON public.user_agents;
+    DROP FUNCTION IF EXISTS public.user_agents_keep_4_0_0();
     DROP TRIGGER IF EXISTS user_agents_keep_pair ON public.user_agents;
     DROP FUNCTION IF EXISTS public.user_agents_keep_pair();
     DROP TRIGGER IF EXISTS user_agents_forget_children ON public.user_agents;
     DROP FUNCTION IF EXISTS public.user_agents_forget_children(), public.usage_end_lives(uuid[], uuid[]);
-    DROP TABLE IF EXISTS public.usage_dead_letters, public.usage_intake, public.usage_entries,
-        public.user_agent_conversations, public.usage_past_daily, public.usage_daily, public.usage_events;
+    FOREACH v_table IN ARRAY ARRAY['usage_entries', 'usage_events', 'usage_daily', 'usage_past_daily',
+                                   'user_agent_conversations', 'usage_intake', 'usage_dead_letters'] LOOP
+        CONTINUE WHEN to_regclass(format('public.%I', v_table)) IS NULL;
+        EXECUTE format('SELECT EXISTS (SELECT FROM public.%I)', v_table) INTO v_filled;
+        IF v_filled THEN
+            EXECUTE format('DROP POLICY IF EXISTS %I ON public.%I', v_table || '_service_role', v_table);
+            EXECUTE format('REVOKE ALL ON public.%I FROM PUBLIC, anon, authenticated, service_role', v_table);
+            EXECUTE format('ALTER TABLE public.%I RENAME TO %I', v_table, v_table || '_kept_4_0_0');
+        ELSE
+            EXECUTE format('DROP TABLE public.%I', v_table);
+        END IF;
+    END LOOP;
+    -- Without days and conversations no life has anything to end, and averages stand for latencies as before 4.0.0.
+    IF to_regclass('public.usage_daily_kept_4_0_0') IS NULL
+       AND to_regclass('public.user_agent_conversations_kept_4_0_0') IS NULL THEN
+        DROP TABLE IF EXISTS public.user_agents_kept_4_0_0;
+    END IF;
     DROP FUNCTION IF EXISTS public.usage_events_ensure_day(date);
     ALTER TABLE public.user_agents
         DROP COLUMN IF EXISTS response_time_total_ms,

@@ -10,12 +10,36 @@
 -- squawk-ignore-file prefer-robust-stmts -- what has no IF NOT EXISTS changes nothing when it is done again
 -- squawk-ignore-file prefer-bigint-over-int -- the contract bounds these numbers well below two thousand million
 
+-- A way back to 3.0.0 that stopped before it put anything aside left the values where they are.
+DO $stopped$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgname = 'user_agents_keep_4_0_0') THEN
+        DROP TRIGGER user_agents_keep_4_0_0 ON public.user_agents;
+        DROP FUNCTION public.user_agents_keep_4_0_0();
+        DROP TABLE public.user_agents_kept_4_0_0;
+    END IF;
+END
+$stopped$;
+
 -- Constant defaults live in the catalogue: no row is rewritten.
 ALTER TABLE public.user_agents
     ADD COLUMN IF NOT EXISTS response_time_total_ms bigint NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS response_time_samples bigint NOT NULL DEFAULT 0,
     -- When the newest event that named a conversation happened: without it the order of arrival would decide.
     ADD COLUMN IF NOT EXISTS last_conversation_at timestamptz;
+
+-- What a way back from 4.0.0 kept aside. usage_entries comes last, since a worker counts as soon as it is there.
+DO $kept$
+DECLARE
+    v_table text;
+BEGIN
+    FOREACH v_table IN ARRAY ARRAY['usage_events', 'usage_daily', 'usage_past_daily', 'user_agent_conversations',
+                                   'usage_intake', 'usage_dead_letters'] LOOP
+        CONTINUE WHEN to_regclass(format('public.%I', v_table || '_kept_4_0_0')) IS NULL;
+        EXECUTE format('ALTER TABLE public.%I RENAME TO %I', v_table || '_kept_4_0_0', v_table);
+    END LOOP;
+END
+$kept$;
 
 -- The ledger. No index beside the primary key and no foreign key: each would be paid for by every event.
 CREATE TABLE IF NOT EXISTS public.usage_events (
@@ -104,17 +128,6 @@ CREATE TABLE IF NOT EXISTS public.user_agent_conversations (
     PRIMARY KEY (user_id, agent_id, conversation_id)
 );
 
--- Every stream entry that was counted. It never decides whether an event counts (the ledger does); it tells a
--- redelivered entry from a new one, so that the books below add up whatever was delivered twice.
-CREATE TABLE IF NOT EXISTS public.usage_entries (
-    key uuid PRIMARY KEY,
-    seen_at timestamptz NOT NULL DEFAULT now()
-);
--- For forgetting the oldest ones. A batch has one time, so the index is small; BRIN would cost an insert as much
--- (measured: 1 microsecond an entry) and lose its order with the first reused page.
--- squawk-ignore require-concurrent-index-creation -- the table is empty
-CREATE INDEX IF NOT EXISTS idx_usage_entries_seen_at ON public.usage_entries (seen_at);
-
 CREATE TABLE IF NOT EXISTS public.usage_intake (
     day date NOT NULL,
     stream text NOT NULL,
@@ -188,6 +201,82 @@ END $$;
 REVOKE ALL ON FUNCTION public.user_agents_forget_children() FROM PUBLIC, anon, authenticated, service_role;
 CREATE OR REPLACE TRIGGER user_agents_forget_children AFTER DELETE ON public.user_agents
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_forget_children();
+
+-- What changed while the rest was kept aside. A pair whose row went meanwhile has ended its life, though it may have begun
+-- another. The others get their columns back. An average that 3.0.0 changed is believed, and each use since is one of
+-- it; what the counters say otherwise goes into the opening balance below. It can be done again: nothing else writes
+-- these columns yet.
+DO $lives$
+DECLARE
+    v_user uuid := '00000000-0000-0000-0000-000000000000';
+    v_agent uuid := v_user;
+    v_reached uuid := v_user;
+    v_users uuid[];
+    v_agents uuid[];
+    v_chunk uuid[];
+BEGIN
+    IF to_regclass('public.user_agents_kept_4_0_0') IS NOT NULL THEN
+        LOOP
+            SELECT array_agg(p.user_id ORDER BY p.user_id, p.agent_id), array_agg(p.agent_id ORDER BY p.user_id, p.agent_id)
+              INTO v_users, v_agents
+              FROM (
+                SELECT DISTINCT user_id, agent_id FROM public.usage_daily WHERE (user_id, agent_id) > (v_user, v_agent)
+                 ORDER BY user_id, agent_id LIMIT 500
+              ) p;
+            EXIT WHEN v_users IS NULL;
+            v_user := v_users[cardinality(v_users)];
+            v_agent := v_agents[cardinality(v_agents)];
+            PERFORM public.usage_end_lives(array_agg(p.user_id), array_agg(p.agent_id))
+               FROM unnest(v_users, v_agents) AS p (user_id, agent_id)
+              WHERE NOT EXISTS (
+                SELECT FROM public.user_agents ua JOIN public.user_agents_kept_4_0_0 k USING (id, user_id, agent_id)
+                 WHERE (ua.user_id, ua.agent_id) = (p.user_id, p.agent_id));
+            COMMIT;
+        END LOOP;
+        LOOP
+            v_chunk := ARRAY(
+                SELECT id FROM public.user_agents_kept_4_0_0 WHERE id > v_reached ORDER BY id LIMIT 200);
+            EXIT WHEN cardinality(v_chunk) = 0;
+            v_reached := v_chunk[cardinality(v_chunk)];
+            UPDATE public.user_agents ua
+               SET response_time_total_ms = latency.total_ms, response_time_samples = latency.samples,
+                   last_conversation_at = k.last_conversation_at
+              FROM public.user_agents_kept_4_0_0 k
+             CROSS JOIN LATERAL (
+                SELECT k.response_time_samples + greatest(now_.usage_count - k.usage_count, 0) AS uses,
+                       now_.avg_response_time_ms AS average
+                  FROM public.user_agents now_ WHERE now_.id = k.id
+             ) since
+             CROSS JOIN LATERAL (
+                SELECT CASE WHEN since.average IS NOT DISTINCT FROM k.avg_response_time_ms THEN k.response_time_total_ms
+                            ELSE coalesce(since.average * since.uses, 0) END AS total_ms,
+                       CASE WHEN since.average IS NOT DISTINCT FROM k.avg_response_time_ms THEN k.response_time_samples
+                            WHEN since.average IS NULL THEN 0
+                            ELSE since.uses END AS samples
+             ) latency
+             WHERE k.id = ANY (v_chunk) AND (ua.id, ua.user_id, ua.agent_id) = (k.id, k.user_id, k.agent_id)
+               AND (ua.response_time_total_ms, ua.response_time_samples, ua.last_conversation_at)
+                   IS DISTINCT FROM (latency.total_ms, latency.samples, k.last_conversation_at);
+            COMMIT;
+        END LOOP;
+        DROP TABLE public.user_agents_kept_4_0_0;
+    END IF;
+    IF to_regclass('public.usage_entries_kept_4_0_0') IS NOT NULL THEN
+        ALTER TABLE public.usage_entries_kept_4_0_0 RENAME TO usage_entries;
+    END IF;
+END
+$lives$;
+
+-- Every stream entry that was counted. It never decides whether an event counts (the ledger does); it tells a
+-- redelivered entry from a new one, so that the books below add up whatever was delivered twice.
+CREATE TABLE IF NOT EXISTS public.usage_entries (
+    key uuid PRIMARY KEY,
+    seen_at timestamptz NOT NULL DEFAULT now()
+);
+-- For forgetting the oldest ones. A batch has one time, so the index is small; BRIN would cost an insert as much
+-- (measured: 1 microsecond an entry) and lose its order with the first reused page.
+-- squawk-ignore require-concurrent-index-creation -- the table is empty
+CREATE INDEX IF NOT EXISTS idx_usage_entries_seen_at ON public.usage_entries (seen_at);
 
 ALTER TABLE public.usage_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_daily ENABLE ROW LEVEL SECURITY;
@@ -380,18 +469,18 @@ BEGIN
         v_chunk := ARRAY(SELECT id FROM public.user_agents WHERE id > v_reached ORDER BY id LIMIT 500);
         IF cardinality(v_chunk) > 0 THEN
             v_reached := v_chunk[cardinality(v_chunk)];
-            -- What was never used is left alone. Its first event will be in both places.
+            -- What was never used and has no days is left alone. Its first event will be in both places.
+            v_chunk := ARRAY(
+                SELECT ua.id FROM public.user_agents ua
+                 WHERE ua.id = ANY (v_chunk)
+                   AND ((usage_count, message_count, conversation_count, success_count, error_count, total_tokens_used,
+                         total_cost_usd) <> (0, 0, 0, 0, 0, 0, 0)
+                        OR EXISTS (SELECT FROM public.usage_daily d
+                                    WHERE (d.user_id, d.agent_id) = (ua.user_id, ua.agent_id))));
             v_locked := ARRAY(
                 SELECT id FROM public.user_agents
-                 WHERE id = ANY (v_chunk)
-                   AND (usage_count, message_count, conversation_count, success_count, error_count, total_tokens_used,
-                        total_cost_usd) <> (0, 0, 0, 0, 0, 0, 0)
-                   FOR NO KEY UPDATE SKIP LOCKED);
-            v_passed_over := v_passed_over || ARRAY(
-                SELECT id FROM public.user_agents
-                 WHERE id = ANY (v_chunk) AND id <> ALL (v_locked)
-                   AND (usage_count, message_count, conversation_count, success_count, error_count, total_tokens_used,
-                        total_cost_usd) <> (0, 0, 0, 0, 0, 0, 0));
+                 WHERE id = ANY (v_chunk) FOR NO KEY UPDATE SKIP LOCKED);
+            v_passed_over := v_passed_over || ARRAY(SELECT unnest(v_chunk) EXCEPT SELECT unnest(v_locked));
         ELSE
             EXIT WHEN v_taken = cardinality(v_passed_over);
             v_taken := v_taken + 1;
@@ -424,6 +513,11 @@ BEGIN
              WHERE samples > 0 AND uses > samples
           ) past
          WHERE ua.id = past.id;
+        -- So did one on a row whose columns had come back already.
+        UPDATE public.user_agents
+           SET avg_response_time_ms = round(response_time_total_ms::numeric / response_time_samples)
+         WHERE id = ANY (v_locked) AND response_time_samples > 0
+           AND avg_response_time_ms IS DISTINCT FROM round(response_time_total_ms::numeric / response_time_samples);
         -- A statement of its own: it sees all that was committed before the rows were locked.
         INSERT INTO public.usage_daily AS d (
             user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,

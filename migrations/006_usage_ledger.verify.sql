@@ -117,7 +117,18 @@ SELECT * FROM (VALUES
     ('table', 'usage_past_daily', 'table, row-level security on'),
     ('table', 'user_agent_conversations', 'table, row-level security on'),
     ('trigger', 'user_agents.user_agents_forget_children', 'CREATE TRIGGER user_agents_forget_children AFTER DELETE ON public.user_agents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_forget_children()'),
-    ('trigger', 'user_agents.user_agents_keep_pair', 'CREATE TRIGGER user_agents_keep_pair AFTER UPDATE OF id, user_id, agent_id ON public.user_agents FOR EACH ROW WHEN ((((old.id IS DISTINCT FROM new.id) OR (old.user_id IS DISTINCT FROM new.user_id)) OR (old.agent_id IS DISTINCT FROM new.agent_id))) EXECUTE FUNCTION public.user_agents_keep_pair()')
+    ('trigger', 'user_agents.user_agents_keep_pair', 'CREATE TRIGGER user_agents_keep_pair AFTER UPDATE OF id, user_id, agent_id ON public.user_agents FOR EACH ROW WHEN ((((old.id IS DISTINCT FROM new.id) OR (old.user_id IS DISTINCT FROM new.user_id)) OR (old.agent_id IS DISTINCT FROM new.agent_id))) EXECUTE FUNCTION public.user_agents_keep_pair()'),
+    ('function', 'user_agents_keep_4_0_0()', NULL),
+    ('partition', 'usage_events_[0-9]{8}', NULL),
+    ('sequence', 'usage_dead_letters_id_seq', 'bigint'),
+    ('table', 'usage_daily_kept_4_0_0', NULL),
+    ('table', 'usage_dead_letters_kept_4_0_0', NULL),
+    ('table', 'usage_entries_kept_4_0_0', NULL),
+    ('table', 'usage_events_kept_4_0_0', NULL),
+    ('table', 'usage_intake_kept_4_0_0', NULL),
+    ('table', 'usage_past_daily_kept_4_0_0', NULL),
+    ('table', 'user_agent_conversations_kept_4_0_0', NULL),
+    ('table', 'user_agents_kept_4_0_0', NULL)
 ) AS expected (kind, object, definition)
 
 UNION ALL

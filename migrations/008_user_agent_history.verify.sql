@@ -22,5 +22,8 @@ SELECT * FROM (VALUES
     ('table', 'user_agent_history', 'partitioned table, row-level security on'),
     ('trigger', 'user_agents.user_agents_record_change', 'CREATE TRIGGER user_agents_record_change AFTER UPDATE OF custom_name, custom_description, custom_avatar, custom_color, custom_system_prompt, custom_temperature, custom_max_tokens, is_favorite, is_pinned, folder, tags, sort_order, display_position, archived_at, deleted_at, is_active, is_enabled, is_visible, status, settings, preferences, ui_config, source_details, share_settings, notification_settings, metadata, notifications_enabled, notes, quick_notes, source ON public.user_agents FOR EACH ROW EXECUTE FUNCTION public.user_agents_record_change()'),
     ('trigger', 'user_agents.user_agents_record_delete', 'CREATE TRIGGER user_agents_record_delete AFTER DELETE ON public.user_agents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_record_delete()'),
-    ('trigger', 'user_agents.user_agents_record_rating', 'CREATE TRIGGER user_agents_record_rating AFTER UPDATE OF user_rating ON public.user_agents FOR EACH ROW WHEN ((old.user_rating IS DISTINCT FROM new.user_rating)) EXECUTE FUNCTION public.user_agents_record_change()')
+    ('trigger', 'user_agents.user_agents_record_rating', 'CREATE TRIGGER user_agents_record_rating AFTER UPDATE OF user_rating ON public.user_agents FOR EACH ROW WHEN ((old.user_rating IS DISTINCT FROM new.user_rating)) EXECUTE FUNCTION public.user_agents_record_change()'),
+    ('partition', 'user_agent_history_[0-9]{6}', NULL),
+    ('sequence', 'user_agent_history_id_seq', 'bigint'),
+    ('table', 'user_agent_history_kept_4_0_0', NULL)
 ) AS expected (kind, object, definition)

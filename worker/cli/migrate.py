@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from worker.errors import MigrationError
 from worker.migrate import EMPTY, Runner, discover, latest_version
 from worker.migrate.script import script
 from worker.settings import load_settings
@@ -18,7 +20,7 @@ from worker.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.migrate import Migration, Status, Step
+    from worker.migrate import Kept, Migration, Status, Step
 
 migrate_app = typer.Typer(help="Move the database schema between versions.", no_args_is_help=True)
 
@@ -28,6 +30,7 @@ DownTo = Annotated[
     typer.Option("--to", metavar="VERSION", help=f"Roll back to this version; {EMPTY} removes everything."),
 ]
 From = Annotated[str, typer.Option("--from", metavar="VERSION", help=f"What is installed; {EMPTY} is nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; required where there is no terminal to ask on.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for another run to end, or fail at once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -43,9 +46,11 @@ def up(to: To = None, wait: Wait = True, as_json: AsJson = False) -> None:
 
 
 @migrate_app.command()
-def down(to: DownTo, wait: Wait = True, as_json: AsJson = False) -> None:
-    """Roll back to an older version; what the columns of 3.0.0 hold is kept for the next upgrade."""
+def down(to: DownTo, yes: Yes = False, wait: Wait = True, as_json: AsJson = False) -> None:
+    """Roll back to an older version. Rows are kept aside for the next upgrade; asks first, with their numbers."""
     runner = _runner()
+    if not yes:
+        _confirm(runner, to)
     moved = runner.down(to, wait=wait, report=None if as_json else _tell)
     _conclude(runner, moved, as_json=as_json)
 
@@ -92,6 +97,28 @@ def verify(as_json: AsJson = False) -> None:
 
 def _runner() -> Runner:
     return Runner(load_settings().require_database())
+
+
+def _confirm(runner: Runner, to: str) -> None:
+    """Say what the way down puts aside, and ask.
+
+    Raises:
+        MigrationError: there is no terminal to ask on.
+    """
+    found = runner.kept_by_down(to)
+    if found is None:
+        return
+    what = f"down to {to} keeps aside {_counted(found)}"
+    if not sys.stdin.isatty():
+        raise MigrationError(f"{what}; run it again with --yes to go on, nothing was changed")
+    if not typer.confirm(f"{what}, for the next up. Go on?", err=True):
+        typer.echo("nothing was changed", err=True)
+        raise typer.Exit(1)
+
+
+def _counted(found: list[Kept]) -> str:
+    parts = (f"{kept.rows:,} rows of {kept.table}{' (new columns)' if kept.only_columns else ''}" for kept in found)
+    return ", ".join(parts) or "no rows"
 
 
 def _tell(step: Step) -> None:

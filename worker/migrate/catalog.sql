@@ -5,7 +5,7 @@ WITH relations AS (
         c.relowner
     FROM pg_class AS c
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
-        AND c.relname <> 'usage_migrations'
+        AND c.relname NOT IN ('usage_migrations', 'usage_migration_objects')
 ), routines AS (
     SELECT p.*, format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) AS name
     FROM pg_proc AS p
@@ -59,6 +59,12 @@ SELECT 'index', i.relname, r.name,
 FROM relations AS r JOIN pg_index AS x ON x.indrelid = r.oid JOIN pg_class AS i ON i.oid = x.indexrelid
 
 UNION ALL
+SELECT 'sequence', c.relname, r.name, format_type(s.seqtypid, NULL)
+FROM relations AS r JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = r.oid
+JOIN pg_class AS c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+JOIN pg_sequence AS s ON s.seqrelid = c.oid
+
+UNION ALL
 -- PostgreSQL 18 lists NOT NULL here as well; that is told with the column.
 SELECT 'constraint', format('%s.%s', r.name, k.conname), r.name, pg_get_constraintdef(k.oid)
 FROM relations AS r JOIN pg_constraint AS k ON k.conrelid = r.oid AND k.contype NOT IN ('n', 't')
@@ -100,6 +106,9 @@ GROUP BY object, belongs_to, role.rolname
 
 UNION ALL
 -- What the platform may bring: only what we need of it.
+SELECT 'auth', 'schema', NULL, 'exists' FROM pg_namespace WHERE nspname = 'auth'
+
+UNION ALL
 SELECT 'auth', format('users.%s', a.attname), NULL, format_type(a.atttypid, a.atttypmod)
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'auth'
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

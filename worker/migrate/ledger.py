@@ -20,16 +20,15 @@ if TYPE_CHECKING:
 
 State = Literal["applied", "running", "failed"]
 
-# The platform may grant new tables to its roles by default privileges; the ledger is nobody's business.
+# The ledger, and the names that migrations have marked as theirs. The platform may grant new tables to its roles by
+# default privileges; these are nobody's business.
 CREATE = """
 DO $ledger$
 DECLARE
+    ours text;
     outsider text;
 BEGIN
-    IF to_regclass('public.usage_migrations') IS NOT NULL THEN
-        RETURN;
-    END IF;
-    CREATE TABLE public.usage_migrations (
+    CREATE TABLE IF NOT EXISTS public.usage_migrations (
         number integer PRIMARY KEY,
         name text NOT NULL,
         version text NOT NULL,
@@ -38,14 +37,22 @@ BEGIN
         started_at timestamptz NOT NULL DEFAULT now(),
         duration_ms integer
     );
-    ALTER TABLE public.usage_migrations ENABLE ROW LEVEL SECURITY;
-    REVOKE ALL ON public.usage_migrations FROM PUBLIC;
-    FOR outsider IN
-        SELECT rolname FROM pg_roles
-        WHERE rolname IN ('anon', 'authenticated', 'service_role')
-            AND has_table_privilege(oid, 'public.usage_migrations', 'SELECT')
-    LOOP
-        EXECUTE format('REVOKE ALL ON public.usage_migrations FROM %I', outsider);
+    CREATE TABLE IF NOT EXISTS public.usage_migration_objects (
+        kind text NOT NULL,
+        name text NOT NULL,
+        number integer NOT NULL,
+        PRIMARY KEY (kind, name)
+    );
+    FOREACH ours IN ARRAY ARRAY['public.usage_migrations', 'public.usage_migration_objects'] LOOP
+        CONTINUE WHEN (SELECT relrowsecurity FROM pg_class WHERE oid = ours::regclass);
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', ours);
+        EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', ours);
+        FOR outsider IN
+            SELECT rolname FROM pg_roles
+            WHERE rolname IN ('anon', 'authenticated', 'service_role') AND has_table_privilege(oid, ours, 'SELECT')
+        LOOP
+            EXECUTE format('REVOKE ALL ON %s FROM %I', ours, outsider);
+        END LOOP;
     END LOOP;
 END
 $ledger$

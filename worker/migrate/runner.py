@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal
 import psycopg
 from psycopg import sql
 
-from worker.errors import MigrationError, ObstacleError, SchemaError
-from worker.migrate import ledger
+from worker.errors import MigrationError, SchemaError
+from worker.migrate import ledger, marks, obstacles, plans
 from worker.migrate.connection import WORK_NAME, connect, exclusive, one_line
-from worker.migrate.files import EMPTY, discover, split_statements, version_key
+from worker.migrate.files import EMPTY, discover, split_statements
 from worker.migrate.verify import Deviation, deviations
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from worker.migrate.connection import Connection
     from worker.migrate.files import Migration
     from worker.migrate.ledger import Entry, Status
+    from worker.migrate.marks import Kept
 
 RETRY_SECONDS = 120.0
 FIRST_PAUSE = 0.1
@@ -71,19 +72,32 @@ class Runner:
 
         Raises:
             MigrationError: a step failed, a file was edited, or another run holds the lock and `wait` is off.
+            ObstacleError: what is not ours has a name that a step needs, or the database's encoding cannot hold every
+                text; nothing was changed.
             SchemaError: the database is newer than this code, or than `to`.
-            ObstacleError: the database's encoding cannot hold every text.
             StoreUnavailableError: the database cannot be reached.
         """
         target = to or self._migrations[-1].version
-        check_known(self._migrations, target)
+        plans.check_known(self._migrations, target)
         return self._run("up", target, wait, report)
 
     def down(self, to: str, *, wait: bool = True, report: Report | None = None) -> list[Migration]:
         """Roll back to the version, "0.0.0" being nothing; return what was rolled back. Raises like `up`."""
         if to != EMPTY:
-            check_known(self._migrations, to)
+            plans.check_known(self._migrations, to)
         return self._run("down", to, wait, report)
+
+    def kept_by_down(self, to: str) -> list[Kept] | None:
+        """What the way down to the version would put aside; None where there is no way to go. Changes nothing.
+
+        Raises:
+            MigrationError, SchemaError, ObstacleError, StoreUnavailableError: `down` would raise it.
+        """
+        if to != EMPTY:
+            plans.check_known(self._migrations, to)
+        with connect(self._url) as connection, connection.transaction(force_rollback=True):
+            plan, _ = self._prepare(connection, "down", to)
+            return marks.kept(connection, plan) if plan else None
 
     def status(self) -> Status:
         """Where the database is; changes nothing."""
@@ -115,21 +129,31 @@ class Runner:
             exclusive(self._url, wait=wait, waiting=lambda: tell(Step("waiting", direction))),
             connect(self._url, WORK_NAME) as connection,
         ):
-            if direction == "up":
-                _refuse_encoding(connection)
-            ledger.create(connection)
-            entries = ledger.read(connection)
-            ledger.refuse_strangers(self._migrations, entries)
-            plan = (
-                _plan_up(self._migrations, entries, target)
-                if direction == "up"
-                else _plan_down(self._migrations, entries, target)
-            )
+            # What is refused has changed nothing.
+            with connection.transaction():
+                plan, entries = self._prepare(connection, direction, target)
             for migration in plan:
                 tell(Step("started", direction, migration))
-                duration_ms = _Move(connection, migration, direction, tell).run()
+                made = not migration.transactional or ledger.is_applied(entries, migration)
+                duration_ms = _Move(connection, migration, direction, tell, made=made).run()
                 tell(Step("done", direction, migration, duration_ms))
             return plan
+
+    def _prepare(
+        self, connection: Connection, direction: Direction, target: str
+    ) -> tuple[list[Migration], dict[int, Entry]]:
+        """The plan, with nothing in its way, and where the database is; the ledger is there and the names are noted."""
+        if direction == "up":
+            obstacles.refuse_encoding(connection)
+        ledger.create(connection)
+        entries = ledger.read(connection)
+        ledger.refuse_strangers(self._migrations, entries)
+        plan_for = plans.up if direction == "up" else plans.down
+        plan = plan_for(self._migrations, entries, target)
+        if plan:
+            connection.execute(marks.names(self._migrations))
+            obstacles.refuse(connection, plan, direction)
+        return plan, entries
 
 
 def schema_version(database_url: str) -> str | None:
@@ -142,69 +166,26 @@ def schema_version(database_url: str) -> str | None:
         return ledger.installed_version(discover(), ledger.read(connection))
 
 
-def check_known(migrations: tuple[Migration, ...], version: str) -> None:
-    """Refuse a version that no migration leads to.
-
-    Raises:
-        MigrationError: it is none of theirs.
-    """
-    known = sorted({migration.version for migration in migrations}, key=version_key)
-    if version not in known:
-        raise MigrationError(f"there is no version {version}; known are {', '.join(known)}")
-
-
 def lock_timeout(migration: Migration) -> sql.Composed:
     """The statement that bounds how long the migration may wait for a lock, in either direction."""
     return sql.SQL("SET lock_timeout = {}").format(sql.Literal(migration.lock_timeout))
 
 
-def _refuse_encoding(connection: Connection) -> None:
-    if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
-        raise ObstacleError(
-            f"the database's encoding is {encoding}, which cannot hold every text; make a new one with"
-            " createdb -E UTF8 -T template0"
-        )
-
-
-def _plan_up(migrations: tuple[Migration, ...], entries: dict[int, Entry], target: str) -> list[Migration]:
-    above = [entry.version for entry in entries.values() if version_key(entry.version) > version_key(target)]
-    if above:
-        raise SchemaError(
-            f"the database is at {max(above, key=version_key)}; to go back run migrate down --to {target}"
-        )
-    return [
-        migration
-        for migration in migrations
-        if version_key(migration.version) <= version_key(target) and not ledger.is_applied(entries, migration)
-    ]
-
-
-def _plan_down(migrations: tuple[Migration, ...], entries: dict[int, Entry], target: str) -> list[Migration]:
-    missing = [
-        migration.label
-        for migration in migrations
-        if version_key(migration.version) <= version_key(target) and not ledger.is_applied(entries, migration)
-    ]
-    if missing:
-        raise MigrationError(
-            f"the database is below {target} ({missing[0]} is not applied); run migrate up --to {target}"
-        )
-    return [
-        migration
-        for migration in reversed(migrations)
-        if version_key(migration.version) > version_key(target) and migration.number in entries
-    ]
-
-
 class _Move:
     """One migration in one direction."""
 
-    def __init__(self, connection: Connection, migration: Migration, direction: Direction, tell: Report) -> None:
+    def __init__(
+        self, connection: Connection, migration: Migration, direction: Direction, tell: Report, *, made: bool
+    ) -> None:
         self._connection = connection
         self._migration = migration
         self._direction = direction
         self._tell = tell
-        self._sql = migration.up_sql if direction == "up" else migration.down_sql
+        if direction == "up":
+            self._sql = migration.up_sql
+        else:
+            # A way up in one transaction that failed made nothing; what has its names is not ours.
+            self._sql = migration.down_sql if made else ""
 
     def run(self) -> int:
         """Move, with the ledger; return the milliseconds that it took."""
@@ -228,6 +209,8 @@ class _Move:
 
         def attempt() -> None:
             with self._connection.transaction():
+                if self._direction == "up":
+                    self._connection.execute(marks.reservation(self._migration))
                 self._connection.execute(self._sql.encode())
                 self._finish(began)
 
@@ -235,10 +218,14 @@ class _Move:
 
     def _in_statements(self, began: float) -> None:
         # Killed in between, either direction can be run again: every statement bears repetition.
-        ledger.record(self._connection, self._migration, "running")
+        with self._connection.transaction():
+            ledger.record(self._connection, self._migration, "running")
+            if self._direction == "up":
+                self._connection.execute(marks.reservation(self._migration))
         for statement in split_statements(self._sql):
             self._persist(partial(self._execute, statement))
-        self._finish(began)
+        with self._connection.transaction():
+            self._finish(began)
 
     def _execute(self, statement: str) -> None:
         index = _CONCURRENT_INDEX.match(statement)
@@ -251,6 +238,8 @@ class _Move:
             ledger.record(self._connection, self._migration, "applied", _milliseconds(began))
         else:
             ledger.remove(self._connection, self._migration)
+            for release in marks.releases(self._migration):
+                self._connection.execute(release)
 
     def _persist(self, attempt: Callable[[], None]) -> None:
         """Try until it goes through: a short lock_timeout gives way to others, the patience is ours."""

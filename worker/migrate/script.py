@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from worker.migrate import ledger
+from worker.migrate import ledger, marks, obstacles
 from worker.migrate.connection import LOCK_KEY, SESSION
 from worker.migrate.files import EMPTY, version_key
-from worker.migrate.runner import check_known, lock_timeout
+from worker.migrate.plans import check_known
+from worker.migrate.runner import lock_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,15 +28,6 @@ BEGIN
     END IF;
 END
 $lock$
-"""
-_ENCODING = """
-DO $encoding$
-BEGIN
-    IF current_setting('server_encoding') <> 'UTF8' THEN
-        RAISE 'the database''s encoding cannot hold every text; make a new one with createdb -E UTF8 -T template0';
-    END IF;
-END
-$encoding$
 """
 # What is left unfinished of this very way may be run again; anything else has to be as the version has it.
 _CHECK = """
@@ -69,9 +61,13 @@ def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
         " psql -X -v ON_ERROR_STOP=1 -f FILE",
         _STOP + SESSION,
         _statement(sql.SQL(_LOCK).format(key=sql.Literal(LOCK_KEY))),
-        *([_statement(sql.SQL(_ENCODING))] if direction == "up" else []),
+        *([_statement(sql.SQL(obstacles.ENCODING))] if direction == "up" else []),
+        "BEGIN;",
         _statement(sql.SQL(ledger.CREATE)),
         _statement(_check(start, installed, plan)),
+        _statement(marks.names(migrations)),
+        _statement(obstacles.refusal(plan, direction)),
+        "COMMIT;",
         *(_step(migration, direction) for migration in plan),
     ]
     return "\n\n".join(parts) + "\n"
@@ -96,13 +92,20 @@ def _check(start: str, installed: Sequence[Migration], plan: Sequence[Migration]
 def _step(migration: Migration, direction: Direction) -> str:
     """One migration as the runner moves it, statement for statement."""
     up = direction == "up"
-    finish = _statement(ledger.recording(migration, "applied") if up else ledger.removal(migration))
-    moves = [_terminated(migration.up_sql if up else migration.down_sql), finish]
+    running = [_statement(ledger.recording(migration, "running"))]
+    reserve = [_statement(marks.reservation(migration))] if up else []
+    move = [_terminated(migration.up_sql if up else migration.down_sql)]
+    last = (ledger.recording(migration, "applied"),) if up else (ledger.removal(migration), *marks.releases(migration))
+    finish = [*map(_statement, last)]
     if migration.transactional:
-        moves = ["BEGIN;", *moves, "COMMIT;"]
-    if up or not migration.transactional:
-        moves = [_statement(ledger.recording(migration, "running")), *moves]
+        moves = [*(running if up else []), *_together(*reserve, *move, *finish)]
+    else:
+        moves = [*_together(*running, *reserve), *move, *finish]
     return "\n\n".join((f"-- {migration.label} ({direction})", _statement(lock_timeout(migration)), *moves))
+
+
+def _together(*statements: str) -> tuple[str, ...]:
+    return ("BEGIN;", *statements, "COMMIT;")
 
 
 def _statement(statement: sql.Composable) -> str:

@@ -43,7 +43,7 @@ def catalogue(connection: Connection) -> list[Fact]:
     """What is in the database."""
     # Names outside the search_path are rendered in full.
     connection.execute("SET search_path = pg_catalog")
-    return [Fact(*row) for row in connection.execute(_catalogue_sql())]
+    return [Fact(*row) for row in connection.execute(catalogue_sql().encode())]
 
 
 def deviations(connection: Connection, applied: Iterable[Migration]) -> list[Deviation]:
@@ -83,5 +83,6 @@ def _problem(fact: Fact | None, wanted: str | None) -> str | None:
 
 
 @cache
-def _catalogue_sql() -> bytes:
-    return Path(__file__).with_name("catalog.sql").read_bytes()
+def catalogue_sql() -> str:
+    """The query of `Fact` rows."""
+    return Path(__file__).with_name("catalog.sql").read_text(encoding="utf-8")

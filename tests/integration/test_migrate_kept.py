@@ -1,0 +1,279 @@
+"""Down and up again: what was counted is kept aside, and what changed meanwhile is booked."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import random
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.commands import PROGRAM, Cli
+from tests.integration.database import copy_up_to, run, schema, traffic
+from tests.integration.ledger import TODAY, name
+from tests.integration.lives import soft_delete
+from worker.errors import MigrationError
+from worker.maintenance import purge, reconcile
+from worker.migrate import EMPTY, Kept, Runner, discover
+from worker.migrate.files import split_statements
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+    from pathlib import Path
+    from uuid import UUID
+
+    from tests.integration.conftest import Bench
+
+NOW = datetime.now(UTC)
+LEDGER = next(migration for migration in discover() if migration.name == "usage_ledger")
+KEPT = (
+    *("usage_events", "usage_daily", "usage_past_daily", "user_agent_conversations", "usage_entries", "usage_intake"),
+    *("usage_dead_letters", "usage_maintenance", "user_agent_history", "user_agent_shares", "user_agents"),
+)
+TRACK = "SELECT public.track_agent_usage(%s, %s, true, 7, 0.25, %s)"
+
+
+def event(user: UUID, agent: UUID, **fields: Any) -> dict[str, Any]:
+    when = NOW - timedelta(seconds=random.randrange(3 * 86_400))
+    return {"event_id": uuid4(), "occurred_at": when, "user_id": user, "agent_id": agent, **fields}
+
+
+def events_of_all_kinds(bench: Bench) -> list[dict[str, Any]]:
+    """Two for each pair, with latencies, conversations and ratings."""
+    return [
+        event(user, agent, input_tokens=11, cost_usd="0.25", conversation_id=uuid4(), response_time_ms=100 * number)
+        if number % 2
+        else event(user, agent, type="rating", rating=4)
+        for user in bench.users[:6]
+        for agent in bench.agents[:3]
+        for number in range(4)
+    ]
+
+
+def count_some(bench: Bench) -> list[dict[str, Any]]:
+    """Events, dead letters, a history, and a pair that was purged and used again; returns what was published."""
+    published = events_of_all_kinds(bench)
+    bench.publish(*published, counted=False)
+    bench.xadd(b"[{]")
+    bench.xadd(json.dumps([{"event_id": str(uuid4())}]))
+    bench.flush()
+    url = bench.resources.settings.database_url
+    soft_delete(str(url), bench.users[0], bench.agents[0])
+    purge(bench.resources.store, timedelta(days=30))
+    bench.publish(event(bench.users[0], bench.agents[0]), counted=False)
+    bench.flush()
+    run(str(url), "UPDATE public.user_agents SET notes = 'mine', is_shared = true, shared_with = ARRAY[user_id]")
+    run(str(url), "SELECT public.track_agent_usage(%s, %s)", bench.users[1], bench.agents[1])
+    run(str(url), "INSERT INTO public.usage_maintenance VALUES ('purge', now(), 1, '{}')")
+    return published
+
+
+def values(url: str, *tables: str) -> dict[str, list[Any]]:
+    """Every row as text; updated_at tells of the migrations themselves."""
+    read = "SELECT (to_jsonb(t) - 'updated_at')::text FROM public.{} AS t ORDER BY 1"
+    return {table: run(url, read.format(table)) for table in tables or KEPT}
+
+
+def check_books(bench: Bench) -> None:
+    assert reconcile(bench.resources.store, bench.resources.settings).differences == []
+    assert bench.resources.store.rows("unbalanced") == []
+
+
+@pytest.mark.parametrize("version", ["3.0.0", EMPTY])
+def test_down_and_up_lose_nothing(bench: Bench, database: str, cli: Cli, version: str) -> None:
+    published = count_some(bench)
+    # A killed run may have left a partition half dropped.
+    going = name(TODAY + timedelta(days=7))
+    run(database, f"ALTER TABLE usage_events DETACH PARTITION {going}")
+    run(database, f"COMMENT ON TABLE {going} IS 'dropped by usage-worker'")
+    at_4, before = schema(database), values(database)
+    assert all(before.values()), before
+    runner = Runner(database)
+    runner.down(version)
+    readable = """
+        SELECT DISTINCT c.relname FROM pg_class AS c, unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role
+         WHERE c.relname LIKE '%kept%' AND c.relkind IN ('r', 'p') AND has_table_privilege(role, c.oid, 'SELECT')
+    """
+    assert run(database, readable) == []
+    runner.up()
+    assert runner.verify() == []
+    assert schema(database) == at_4
+    assert values(database) == before
+    assert run(database, "SELECT relname FROM pg_class WHERE relname LIKE '%kept%'") == []
+    done = cli.run("reconcile")
+    assert (done.returncode, done.stdout.partition(" compared: ")[2]) == (0, "0 differences, 0 left\n")
+    bench.publish(*published, counted=False)
+    intake = bench.flush()
+    assert (intake.accepted, intake.applied, intake.duplicate) == (len(published), 0, len(published))
+    assert len(bench.letters()) == 2
+
+
+def test_what_changed_meanwhile_is_booked(bench: Bench, database: str) -> None:
+    count_some(bench)
+    pairs = [(user, agent) for user in bench.users[1:6] for agent in bench.agents[:3]]
+    tracked, lowered, zeroed, deleted, renewed, slower, unused, moved, *_ = pairs
+    row = "(user_id, agent_id) = (%s, %s)"
+    runner = Runner(database)
+    runner.down("3.0.0")
+    run(database, TRACK, *tracked, 900)
+    run(database, TRACK, *tracked, None)
+    run(database, f"UPDATE user_agents SET usage_count = 1, total_tokens_used = 5 WHERE {row}", *lowered)
+    zero = "usage_count = 0, message_count = 0, conversation_count = 0, success_count = 0, error_count = 0"
+    run(database, f"UPDATE user_agents SET {zero}, total_tokens_used = 0, total_cost_usd = 0 WHERE {row}", *zeroed)
+    run(database, f"DELETE FROM user_agents WHERE {row}", *deleted)
+    run(database, f"DELETE FROM user_agents WHERE {row}", *renewed)
+    run(database, TRACK, *renewed, 40)
+    run(database, f"UPDATE user_agents SET avg_response_time_ms = 5000 WHERE {row}", *slower)
+    run(database, f"UPDATE user_agents SET agent_id = %s WHERE {row}", bench.agents[4], *moved)
+    newcomer = (bench.users[7], bench.agents[4])
+    run(database, TRACK, *newcomer, 70)
+    counters = (
+        "SELECT id, usage_count, message_count, conversation_count, success_count, total_tokens_used, total_cost_usd,"
+        " avg_response_time_ms, last_used_at FROM public.user_agents ORDER BY id"
+    )
+    before = run(database, counters)
+    runner.up()
+    assert run(database, counters) == before, "what 3.0.0 showed is what 4.0.0 shows"
+    check_books(bench)
+    figures = "SELECT usage_count, total_tokens_used, response_time_samples FROM public.usage_daily"
+    opening = f"{figures} WHERE {row} AND day = '1970-01-01'"
+    assert run(database, opening, *tracked) == [(2, 14, 2)]
+    assert run(database, opening, *lowered) == [(-2, -17, 0)]
+    assert run(database, opening, *renewed) == [(1, 7, 1)]
+    assert run(database, opening, *newcomer) == [(1, 7, 1)]
+    assert run(database, opening, *unused) == []
+    for pair in (deleted, renewed, moved):
+        assert run(database, f"SELECT sum(usage_count)::int FROM usage_past_daily WHERE {row}", *pair) == [(2,)]
+        assert run(database, f"SELECT count(*) FROM user_agent_conversations WHERE {row}", *pair) == [(0,)]
+    bench.publish(event(*tracked, response_time_ms=7), event(*renewed), event(*deleted), counted=False)
+    bench.flush()
+    check_books(bench)
+
+
+@pytest.mark.parametrize(("direction", "parts"), [("down", ("",)), ("up", ("DO $kept$", "DO $lives$", "DO $balance$"))])
+def test_goes_on_from_wherever_it_stopped(
+    bench: Bench, database: str, tmp_path: Path, direction: str, parts: tuple[str, ...]
+) -> None:
+    """On the way up only the statements are tried that take back what was kept."""
+    count_some(bench)
+    files = copy_up_to(LEDGER, tmp_path / "migrations")
+    whole, runner = Runner(database), Runner(database, files)
+    tables = [table for table in KEPT if table.startswith("usage_") and table != "usage_maintenance"]
+    whole.down("3.0.0")
+    at_3 = schema(database)
+    runner.up()
+    at_4, before = schema(database), values(database, *tables, "user_agents")
+    if direction == "up":
+        runner.down("3.0.0")
+    file = files / f"{LEDGER.label}.{direction}.sql"
+    text = file.read_text()
+    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("--"))
+    statements = split_statements(text)
+    for stop in range(len(statements) + 1):
+        around = "".join(statements[max(stop - 1, 0) : stop + 1])
+        if not any(part in around for part in parts):
+            continue
+        file.write_text(header + ";\n".join([*statements[:stop], "SELECT 1 / 0", *statements[stop:]]) + ";\n")
+        with pytest.raises(MigrationError, match="division by zero"):
+            _move(Runner(database, files), direction)
+        file.write_text(text)
+        if stop % 2:
+            runner.down("3.0.0")
+            assert schema(database) == at_3
+        runner.up()
+        assert schema(database) == at_4
+        assert values(database, *tables, "user_agents") == before
+        if direction == "up":
+            runner.down("3.0.0")
+    whole.up()
+    check_books(bench)
+
+
+def _move(runner: Runner, direction: str) -> None:
+    if direction == "up":
+        runner.up("4.0.0")
+    else:
+        runner.down("3.0.0")
+
+
+def test_clients_count_on_through_down_and_up(bench: Bench, database: str) -> None:
+    bench.publish(*events_of_all_kinds(bench), counted=False)
+    bench.flush()
+    pairs = [(user, agent) for user in bench.users[:4] for agent in bench.agents[:2]]
+    uses = "SELECT coalesce(sum(usage_count), 0) FROM public.user_agents"
+    before = run(database, uses)[0][0]
+    made = [0, 0, 0]
+
+    def client(number: int) -> Callable[[threading.Event], None]:
+        def track(over: threading.Event) -> None:
+            chosen = random.Random(number)
+            with psycopg.connect(database, autocommit=True) as connection:
+                while not over.is_set():
+                    try:
+                        connection.execute(TRACK, [*chosen.choice(pairs), chosen.randrange(1000)])
+                    except psycopg.errors.UndefinedTable:
+                        # A call that was under way when its tables were put aside fails as a whole.
+                        continue
+                    made[number] += 1
+
+        return track
+
+    def all_went_on() -> None:
+        seen = list(made)
+        eventually(lambda: all(now > then + 5 for now, then in zip(made, seen, strict=True)))
+
+    runner = Runner(database)
+    with traffic(*map(client, range(len(made)))):
+        for _ in range(2):
+            all_went_on()
+            runner.down("3.0.0")
+            all_went_on()
+            runner.up()
+        all_went_on()
+    assert run(database, uses)[0][0] == before + sum(made)
+    check_books(bench)
+
+
+def test_it_asks_with_numbers(bench: Bench, database: str, cli: Cli) -> None:
+    count_some(bench)
+    ledger = len(values(database, "usage_events")["usage_events"])
+    figures = f"{ledger} rows of usage_events"
+    complaint, unknown = cli.complaints("migrate down --to 3.0.0", "migrate down --to 9.9.9")
+    assert figures in complaint
+    assert "2 rows of usage_dead_letters" in complaint
+    assert "rows of user_agents (new columns)" in complaint
+    assert "--yes" in complaint
+    assert "no version 9.9.9" in unknown
+    assert Runner(database).status().version == "4.0.0"
+    code, text = _on_a_terminal(cli, "n\n", "migrate", "down", "--to", "3.0.0")
+    assert (code, figures in text, "nothing was changed" in text) == (1, True, True)
+    assert Runner(database).status().version == "4.0.0"
+    code, text = _on_a_terminal(cli, "y\n", "migrate", "down", "--to", "3.0.0")
+    assert code == 0, text
+    assert Runner(database).status().version == "3.0.0"
+    assert Runner(database).kept_by_down("3.0.0") is None, "there is nothing to ask"
+    done = cli.run("migrate", "down", "--to", "2.0.0", "--yes", "--json")
+    assert json.loads(done.stdout)["version"] == "2.0.0"
+    whole = Runner(database).kept_by_down("1.0.0")
+    assert whole == [Kept("user_agents", len(bench.users[:6]) * 3, False)]
+
+
+def _on_a_terminal(cli: Cli, answer: str, *arguments: str) -> tuple[int, str]:
+    """Run the command as on a terminal; returns the exit code and what it printed."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, *arguments], cwd=cli.folder, env=cli.env, stdin=its, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    os.close(its)
+    os.write(ours, answer.encode())
+    output, _ = process.communicate(timeout=60)
+    os.close(ours)
+    return process.returncode, output.decode()
