@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from datetime import timedelta
 from typing import Literal
 from urllib.parse import urlsplit
@@ -11,9 +13,13 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.errors import SettingsError
+from worker.masking import Mask
 
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
+# Neither quotes what stands there, which may be part of a password.
+_NO_PORT = "its port is no number; write / # ? @ in a password as %2F %23 %3F %40"
+_MISPLACED_AT = "an @ stands behind the host; write / # ? @ in a password as %2F %23 %3F %40"
 
 
 class Settings(BaseSettings):
@@ -21,8 +27,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="USAGE_", env_file=".env", extra="ignore", frozen=True)
 
-    database_url: str = Field("", validation_alias="DATABASE_URL")
-    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
+    database_url: str = Field("", validation_alias="DATABASE_URL", repr=False)
+    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", repr=False)
 
     stream_shards: int = Field(2, ge=1, le=256)
     batch_events: int = Field(20_000, ge=1, le=50_000)
@@ -54,16 +60,28 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _database_scheme(cls, url: str) -> str:
-        return _checked_scheme(url, DATABASE_SCHEMES) if url else url
+        if not url:
+            return url
+        # As libpq reads it: the user part ends at the first @ before a slash. A password that is cut in two there
+        # would become a part of the host, the port or the database, which the driver's messages quote.
+        place = re.sub(r"^[^:]*://([^@/]*@)?", "", url).partition("?")[0]
+        ports = [host.rpartition("]")[2].partition(":")[2] for host in place.partition("/")[0].split(",")]
+        if any(port and not port.isdigit() for port in ports):
+            raise ValueError(_NO_PORT)
+        if "@" in place:
+            raise ValueError(_MISPLACED_AT)
+        return _checked_scheme(url, DATABASE_SCHEMES)
 
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, url: str) -> str:
         try:
-            urlsplit(url).port  # noqa: B018 - reading it is the check
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - reading it is the check
         except ValueError:
-            # What stands there may be part of a password, and is not quoted.
-            raise ValueError("its port is no number; write / # ? @ in a password as %2F %23 %3F %40") from None
+            raise ValueError(_NO_PORT) from None
+        if parts.scheme != "unix" and "@" in parts.path + parts.fragment + parts.query.partition("=")[0]:
+            raise ValueError(_MISPLACED_AT)
         return _checked_scheme(url, REDIS_SCHEMES)
 
     @field_validator("timezone")
@@ -89,6 +107,11 @@ class Settings(BaseSettings):
     def trigger_expires(self) -> float:
         """Seconds after which a trigger to flush that nobody took is dropped: the next one does its work."""
         return max(2 * self.flush_interval, 2.0)
+
+    @property
+    def mask(self) -> Mask:
+        """What takes the passwords of both servers out of a text."""
+        return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", "")])
 
     def require_database(self) -> str:
         """The database URL.
@@ -124,6 +147,7 @@ def _complaint(item: object) -> str:
 
 
 def _checked_scheme(url: str, schemes: tuple[str, ...]) -> str:
-    if urlsplit(url).scheme not in schemes:
+    # Not by urlsplit, whose complaints quote the password.
+    if url.partition("://")[0] not in schemes:
         raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
     return url

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 
 LOCALHOST = "127.0.0.1"
-CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
+CELERY = (sys.executable, "-m", "celery", "-A", "worker.app", "--quiet")  # without banners, which are no log
 PING_TIMEOUT = 1.0
 STOP_TIMEOUT = 30.0  # a worker finishes the batch in hand; a batch that is cut off is counted by the next worker
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 30.0
 MAINTAINER = "maintenance"
+FLOWER = "flower"
 SETTLED = 60.0  # who ran that long has not crashed for the reason of the time before
 
 log = get_logger("stack")
@@ -123,6 +124,12 @@ class Stack:
         return f"http://{LOCALHOST}:{self.flower_port}" if self.flower_port is not None else None
 
     @property
+    def flower_listens(self) -> bool:
+        """Whether Flower runs and its port answers."""
+        runs = any(service.name == FLOWER and not service.crashed for service in self._services)
+        return runs and self.flower_port is not None and _listens(self.flower_port)
+
+    @property
     def pids(self) -> dict[str, int]:
         """The process numbers of what was started, by name (worker1, maintenance, beat, flower)."""
         return {service.name: service.child.pid for service in self._services if service.child}
@@ -168,18 +175,21 @@ class Stack:
                 service.start(self._env, self._log_dir)
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until every worker answers and Flower listens.
+        """Wait until every worker answers and Flower listens, unless Flower dies: counting goes on without it.
 
         Raises:
-            ProcessError: a process died, or they are not ready after `timeout` seconds.
+            ProcessError: another process died, or the workers are not ready after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while silent := self._silent():
             for service in self._services:
-                if service.crashed:
+                if service.crashed and service.name != FLOWER:
                     raise ProcessError(_last_words(service))
             if time.monotonic() > deadline:
-                raise ProcessError(f"no answer after {timeout:.0f} s from {', '.join(silent)}")
+                if silent != [FLOWER]:
+                    raise ProcessError(f"no answer after {timeout:.0f} s from {', '.join(silent)}")
+                log.warning("Flower does not answer", seconds=timeout)
+                return
 
     def _planned(self, state: Path) -> list[Service]:
         plan = [
@@ -193,22 +203,20 @@ class Stack:
         plan.append(Service("beat", [*CELERY, "beat", "--pidfile=", f"--schedule={schedule}"]))
         if self.flower_port is not None:
             address = [f"--address={LOCALHOST}", f"--port={self.flower_port}"]
-            plan.append(Service("flower", [*CELERY, "flower", *address]))
+            plan.append(Service(FLOWER, [*CELERY, "flower", *address]))
         return plan
 
     def _silent(self) -> list[str]:
         """Who does not answer yet. The ping, at most PING_TIMEOUT long, paces the waiting."""
         silent = sorted(set(self._nodes) - self._answering_nodes())
-        if self.flower_port is not None and not _listens(self.flower_port):
-            silent.append("flower")
+        if not self.flower_listens and any(it.name == FLOWER and not it.crashed for it in self._services):
+            silent.append(FLOWER)
         return silent
 
     def _answering_nodes(self) -> set[str]:
         destination = f"--destination={','.join(self._nodes)}"
         options = ["--json", f"--timeout={PING_TIMEOUT}", destination]
-        ping = subprocess.run(
-            [*CELERY, "--quiet", "inspect", *options, "ping"], env=self._env, capture_output=True, check=False
-        )
+        ping = subprocess.run([*CELERY, "inspect", *options, "ping"], env=self._env, capture_output=True, check=False)
         if ping.returncode != 0:
             return set()
         return set(json.loads(ping.stdout))

@@ -118,7 +118,10 @@ class EventStream:
             pipeline = self._redis.pipeline(transaction=False)
             for shard, pack in packs:
                 pipeline.xadd(self.key(shard), pack.fields())  # type: ignore[arg-type]
-            pipeline.execute()
+            # The pipeline itself would quote the command in the error, and events with it.
+            refusals = [answer for answer in pipeline.execute(raise_on_error=False) if isinstance(answer, RedisError)]
+            if refusals:
+                raise refusals[0]
 
     def read(self, shard: int, consumer: str, count: int, wait: float = 0.0) -> list[RawEntry]:
         """At most `count` entries that nobody has read yet; they are in this consumer's hands until `done`.

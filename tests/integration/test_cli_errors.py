@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,17 @@ def test_a_missing_or_old_schema(cli: Cli, empty_database: str, redis_url: str, 
         backlogs = [stream.backlog(shard) for shard in range(2)]
     assert sum(backlog.entries for backlog in backlogs) > 0
     assert sum(backlog.pending for backlog in backlogs) == 0
+
+
+def test_up_says_that_flowers_port_is_taken_before_it_starts_anything(cli: Cli) -> None:
+    del cli.env["DATABASE_URL"], cli.env["REDIS_URL"]
+    with socket.create_server(("127.0.0.1", 0)) as occupier:
+        port = occupier.getsockname()[1]
+        complaint = cli.complaint(f"up --data-dir data --flower-port {port}")
+    assert f"port {port}" in complaint
+    assert "Address already in use" in complaint
+    assert "--flower-port" in complaint
+    assert not cli.folder.joinpath("data").exists()
 
 
 def test_publish_says_what_is_wrong_with_its_arguments(cli: Cli) -> None:

@@ -9,13 +9,14 @@ from functools import cache
 
 from celery import Celery
 
-from worker.app import broker_url
+from worker.app import broker_settings
 from worker.settings import load_settings
 from worker.store import Store
 
 QUEUE = "naive"
 
-app = Celery("naive", broker=broker_url(load_settings().redis_url))
+app = Celery("naive")
+app.conf.update(broker_settings(load_settings().redis_url))
 app.conf.update(task_ignore_result=True, task_default_queue=QUEUE, broker_connection_retry_on_startup=True)
 
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from worker.logs import configure_logs
 from worker.migrate import latest_version
 from worker.publisher import HOLD_ABOVE
 from worker.stopping import leave_on_signal
@@ -33,6 +34,7 @@ def status(as_json: AsJson = False, watch: Watch = False) -> None:
     from worker.app import app  # noqa: PLC0415
     from worker.monitoring import look  # noqa: PLC0415
 
+    configure_logs(app.settings)
     seen = look(app.control, app.resources)
     if not watch:
         _show(seen, as_json=as_json)

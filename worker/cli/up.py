@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -16,7 +16,7 @@ from worker.logs import configure_logs
 from worker.migrate import Runner
 from worker.servers import Servers
 from worker.settings import load_settings
-from worker.stack import Stack
+from worker.stack import LOCALHOST, Stack
 from worker.stopping import leave_on_signal
 
 if TYPE_CHECKING:
@@ -44,10 +44,11 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: Flow
     """
     settings = load_settings()
     configure_logs(settings)
+    _require_free(flower_port)
     folder = (data_dir or _default_data_dir()).expanduser().absolute()
     with leave_on_signal() as stop, Servers(settings, folder) as servers:
-        _say("PostgreSQL", _without_password(servers.database_url))
-        _say("Redis", _without_password(servers.redis_url))
+        _say("PostgreSQL", settings.mask(servers.database_url))
+        _say("Redis", settings.mask(servers.redis_url))
         Runner(servers.database_url).up()
         exports = _exports(servers, settings)
         with Stack(
@@ -61,7 +62,7 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: Flow
             for name, pid in stack.pids.items():
                 _say(name, f"process {pid}")
             stack.wait_ready()
-            _say("Flower", stack.flower_url or "")
+            _say("Flower", (stack.flower_listens and stack.flower_url) or "does not run; it is started again")
             if exports:
                 typer.echo("for commands in another terminal:")
             for name, value in exports.items():
@@ -94,9 +95,19 @@ def _default_data_dir() -> Path:
     return user_data_path("usage-worker")
 
 
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return url.replace(f":{parts.password}@", ":***@", 1) if parts.password else url
+def _require_free(port: int) -> None:
+    """Flower would find out only when everything else runs.
+
+    Raises:
+        SettingsError: Flower cannot listen on the port.
+    """
+    try:
+        socket.create_server((LOCALHOST, port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SettingsError(
+            f"Flower cannot have port {port} ({reason}); give --flower-port another one, or 0 for any that is free"
+        ) from None
 
 
 def _say(name: str, what: str) -> None:

@@ -203,11 +203,12 @@ def translated() -> Iterator[None]:
     except PoolTimeout as error:
         raise StoreUnavailableError("no connection within 5 s; is DATABASE_URL right and the server up?") from error
     except psycopg.Error as error:
+        # The primary message only, in tracebacks, too: detail and context quote whole rows.
+        message = (error.diag.message_primary or str(error)).partition("\n")[0]
+        error.args = (message,)
         meaning = _meaning(error)
         if meaning is None:
-            raise
-        # The primary message only: the detail quotes whole rows.
-        message = (error.diag.message_primary or str(error)).partition("\n")[0]
+            raise  # a bug of ours keeps its name and its traceback
         raise meaning(message + _ADVICE.get(meaning, "")) from error
 
 

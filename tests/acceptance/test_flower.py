@@ -1,0 +1,80 @@
+"""Flower shows the real queues, and nothing depends on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from structlog.testing import capture_logs
+
+from tests.helpers import eventually
+from worker import maintenance
+from worker.app import UsageApp
+from worker.settings import Settings
+from worker.stack import LOCALHOST, Stack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def fetched(url: str) -> str:
+    """What Flower answers; nothing while it does not."""
+    try:
+        with urlopen(url, timeout=10) as reply:  # noqa: S310 - our own address
+            text: str = reply.read().decode()
+            return text
+    except URLError:
+        return ""
+
+
+def test_queues_have_their_names_and_lengths(database: str, redis_url: str, tmp_path: Path) -> None:
+    with UsageApp(Settings(REDIS_URL=redis_url)) as app:
+        for task in ("usage.flush", "usage.flush", "usage.flush", maintenance.PURGE, maintenance.REFRESH):
+            app.send_task(task)
+    servers = {"DATABASE_URL": database, "REDIS_URL": redis_url, "FLOWER_UNAUTHENTICATED_API": "true"}
+    with socket.create_server((LOCALHOST, 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "flower", f"--port={port}"]
+    with (
+        (tmp_path / "flower.log").open("wb") as log,
+        subprocess.Popen(command, env=os.environ | servers, stdout=log, stderr=log) as flower,
+    ):
+        try:
+            answer: dict[str, Any] = json.loads(
+                eventually(lambda: fetched(f"http://{LOCALHOST}:{port}/api/queues/length"), 60)
+            )
+            page = fetched(f"http://{LOCALHOST}:{port}/broker")
+        finally:
+            flower.kill()
+    assert answer["active_queues"] == [{"name": "celery", "messages": 3}, {"name": "maintenance", "messages": 2}]
+    assert "maintenance" in page
+    assert "MAINTENANCE" not in page
+
+
+def test_the_stack_lives_without_flower(database: str, redis_url: str, tmp_path: Path) -> None:
+    with capture_logs() as said, socket.create_server((LOCALHOST, 0)) as occupier:
+        port = occupier.getsockname()[1]
+        with Stack(database, redis_url, concurrency=1, flower_port=port, log_dir=tmp_path) as stack:
+            others = {name: pid for name, pid in stack.pids.items() if name != "flower"}
+            stack.wait_ready()
+            eventually(lambda: polled(stack) and any(line.get("process") == "flower" for line in said), 30)
+            occupier.close()
+            eventually(lambda: polled(stack).flower_listens, 60)
+            os.kill(stack.pids["flower"], signal.SIGKILL)
+            eventually(lambda: not stack.flower_listens)
+            eventually(lambda: polled(stack).flower_listens, 60)
+            assert others == {name: pid for name, pid in stack.pids.items() if name != "flower"}
+    assert {line["process"] for line in said if line["log_level"] == "warning"} == {"flower"}
+    assert "Address already in use" in (tmp_path / "flower.log").read_text()
+
+
+def polled(stack: Stack) -> Stack:
+    stack.poll()
+    return stack

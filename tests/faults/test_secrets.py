@@ -1,0 +1,222 @@
+"""No log of any process shows a password or an event, while Redis and PostgreSQL go away and come back."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from itertools import dropwhile
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+from uuid import uuid4
+
+import psycopg
+import pytest
+import redis
+from celery import Celery
+from typing_extensions import override
+
+from tests.faults.arena import ROOT
+from tests.helpers import eventually
+from tests.integration.commands import PROGRAM
+from worker.app import broker_url
+from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+from worker.stack import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# What URLs, libpq and the servers' own files must each write differently.
+DEFAULT_USER, ACL_USER, ROLE = "d3fault_r3dis", "r3d/s:@#?%&+é=s3cret", "p0st/gr:@#?%&+é's3cret"
+SPELLINGS = {
+    spelling
+    for word in (DEFAULT_USER, ACL_USER, ROLE)
+    for spelling in (
+        word,
+        quote(word, safe=""),
+        quote(word),
+        quote_plus(word),
+        repr(word)[1:-1],
+        json.dumps(word)[1:-1],
+    )
+}
+SOMEBODY = str(uuid4())
+APPLICATION = f"""
+import itertools, threading
+from worker.publisher import UsagePublisher
+usage, pause = UsagePublisher(), threading.Event()
+for number in itertools.count():
+    usage.track("{SOMEBODY}", "{uuid4()}", tokens=number)
+    pause.wait(0.05)
+"""
+# What Celery and kombu print at a worker's end, past every log.
+PRINTED = ("worker: ", "Restoring ")
+
+
+class GuardedValkey(EmbeddedValkey):
+    """Listens on a port as well; the default user and the user `app` have passwords."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, {"requirepass": DEFAULT_USER})
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+
+    @override
+    def url(self, db: int = 0) -> str:
+        return super().url(db).replace("://", f"://:{DEFAULT_USER}@")
+
+    def tcp_url(self, db: int, login: str) -> str:
+        return f"redis://{login}@127.0.0.1:{self.port}/{db}"
+
+    @override
+    def _command(self) -> list[str | Path]:
+        user = ["--user", "app", "on", f">{ACL_USER}", "~*", "&*", "+@all"]
+        return [*super()._command(), "--port", str(self.port), "--bind", "127.0.0.1", *user]
+
+
+@pytest.fixture
+def guarded_valkey(server_folder: Path) -> Iterator[GuardedValkey]:
+    with GuardedValkey(server_folder / "guarded-valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def guarded_database(mortal_postgres: EmbeddedPostgres, mortal_database: str) -> str:
+    """The same as somebody whose password PostgreSQL asks for."""
+    rules = mortal_postgres.data_dir / "data" / "pg_hba.conf"
+    if "local all app" not in rules.read_text():
+        rules.write_text(f"local all app scram-sha-256\n{rules.read_text()}")
+        with psycopg.connect(mortal_database, autocommit=True) as connection:
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute(
+                f"CREATE ROLE app SUPERUSER LOGIN PASSWORD '{ROLE.replace(chr(39), 2 * chr(39))}'".encode()
+            )
+    return mortal_database.replace("postgres@", f"app:{quote(ROLE, safe='')}@", 1)
+
+
+class Installation:
+    """The processes of a worker's machine and of an application's, and what each of them has printed."""
+
+    def __init__(self, database: str, redis_url: str, folder: Path, log_format: str) -> None:
+        self.database, self.redis_url = database, redis_url
+        self.folder = folder / log_format
+        self.folder.mkdir()
+        settings = {"USAGE_LOG_FORMAT": log_format, "USAGE_FLUSH_INTERVAL": "0.5"}
+        self._env = {**os.environ, **settings, "DATABASE_URL": database, "REDIS_URL": redis_url}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._env.items():
+                patch.setenv(name, value)
+            stack = Stack(self.database, self.redis_url, concurrency=1, log_dir=self.folder)
+        with stack, self._process("publisher", [sys.executable, "-c", APPLICATION]):
+            yield
+
+    def run(self, *commands: str) -> None:
+        """Run commands of usage-worker, all at once, whatever comes of them."""
+        with ExitStack() as stack:
+            processes = [stack.enter_context(self._process(it, [PROGRAM, *it.split()])) for it in commands]
+            for process in processes:
+                process.wait(60)
+
+    def said(self) -> dict[str, str]:
+        return {path.stem: path.read_text() for path in self.folder.glob("*.log")}
+
+    def says(self, process: str, words: str) -> None:
+        eventually(lambda: words in self.said()[process], 40)
+
+    @contextmanager
+    def _process(self, name: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=self._env, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_an_outage_leaves_no_secret_in_any_log(
+    guarded_database: str, guarded_valkey: GuardedValkey, mortal_postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    logins = {"console": f":{DEFAULT_USER}", "json": f"app:{quote(ACL_USER, safe='')}"}
+    with ExitStack() as stack:
+        console, as_json = (
+            Installation(guarded_database, guarded_valkey.tcp_url(number, login), tmp_path, log_format)
+            for number, (log_format, login) in enumerate(logins.items())
+        )
+        for installation in (console, as_json):
+            stack.enter_context(installation.running())
+        lose_redis(guarded_valkey, console, as_json)
+        lose_postgres(mortal_postgres, console, as_json)
+    for installation in (console, as_json):
+        for process, text in installation.said().items():
+            check(process, text)
+    for process in ("worker1", "maintenance", "beat", "flower"):
+        check_json(as_json.said()[process])
+
+
+def lose_redis(server: GuardedValkey, console: Installation, as_json: Installation) -> None:
+    with redis.Redis.from_url(server.url()) as admin:
+        for installation, user in ((console, "default"), (as_json, "app")):
+            await_counting(installation)
+            send_what_nobody_knows(installation)
+            admin.acl_setuser(user, commands=["-xadd", "-lpush"])
+    for installation in (console, as_json):
+        installation.says("worker1", "usage.trak")
+        installation.says("publisher", "no permissions")
+        installation.says("beat", "Traceback")
+    server.kill()
+    console.run("drain")
+    as_json.run("status", "metrics")
+    for installation in (console, as_json):
+        for process in ("worker1", "maintenance"):
+            installation.says(process, "Cannot connect to redis://")
+        installation.says("flower", "Failed to capture events")
+    server.restart()  # which knows nothing of what was forbidden
+    for installation in (console, as_json):
+        await_counting(installation)
+
+
+def lose_postgres(server: EmbeddedPostgres, console: Installation, as_json: Installation) -> None:
+    server.kill()
+    console.run("status", "metrics")
+    as_json.run("drain", "migrate status")
+    for installation in (console, as_json):
+        installation.says("worker1", "PostgreSQL is not available")
+    server.restart()
+    for installation in (console, as_json):
+        await_counting(installation)
+
+
+def await_counting(installation: Installation) -> None:
+    before = installation.said()["worker1"].count("flushed")
+    eventually(lambda: installation.said()["worker1"].count("flushed") > before, 40)
+
+
+def send_what_nobody_knows(installation: Installation) -> None:
+    """A task of another application, whose arguments Celery would log."""
+    with Celery(broker=broker_url(installation.redis_url)) as sender:
+        sender.send_task("usage.trak", kwargs={"user_id": SOMEBODY})
+
+
+def check(process: str, text: str) -> None:
+    assert {secret for secret in SPELLINGS if secret in text} == set(), process
+    assert SOMEBODY not in text, process
+    # A command that Redis refused, with the events in it.
+    assert "XADD" not in text, process
+
+
+def check_json(text: str) -> None:
+    """Every line is an object, and a traceback is text in one of its fields."""
+    # Before its first line of log Celery warns root of itself.
+    lines = dropwhile(lambda line: not line.startswith("{"), text.splitlines())
+    logged = [json.loads(line) for line in lines if line and not line.startswith(PRINTED)]
+    assert all({"event", "level", "timestamp"} <= set(line) for line in logged)
+    assert all(line["exception"].startswith("Traceback") for line in logged if "exception" in line)
+    assert not [line for line in logged if "exc_info" in line]

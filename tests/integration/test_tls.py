@@ -1,0 +1,136 @@
+"""`rediss://`: the stream and Celery verify the server's certificate alike."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import sys
+import threading
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from kombu.exceptions import OperationalError
+from redis.connection import parse_url
+
+from tests.helpers import eventually
+from worker.app import UsageApp
+from worker.errors import StreamUnavailableError
+from worker.settings import Settings
+from worker.store import Store
+from worker.stream import EventStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.commands import Cli
+
+
+class TlsServer:
+    """A port of this machine that speaks TLS and passes on what it hears to a Redis that does not."""
+
+    def __init__(self, redis_url: str, certificate: trustme.LeafCert) -> None:
+        self._redis: dict[str, Any] = parse_url(redis_url)  # type: ignore[no-untyped-call]
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        certificate.configure_cert(self._tls)
+        self._loop = asyncio.new_event_loop()
+
+    @contextmanager
+    def listening(self) -> Iterator[int]:
+        """The port."""
+        server = self._loop.run_until_complete(asyncio.start_server(self._link, "127.0.0.1", 0, ssl=self._tls))
+        thread = threading.Thread(target=self._loop.run_forever, name="tls")
+        thread.start()
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            thread.join()
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if path := self._redis.get("path"):
+            answers, commands = await asyncio.open_unix_connection(path)
+        else:
+            answers, commands = await asyncio.open_connection(self._redis["host"], self._redis.get("port", 6379))
+        await asyncio.gather(_pass_on(reader, commands), _pass_on(answers, writer))
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Path]:
+    """One that nobody knows, and the file with its certificate."""
+    authority = trustme.CA()
+    path = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return authority, path
+
+
+@pytest.fixture
+def port(redis_url: str, authority: tuple[trustme.CA, Path]) -> Iterator[int]:
+    """Where a Redis speaks TLS, with a certificate for `localhost`."""
+    with TlsServer(redis_url, authority[0].issue_cert("localhost")).listening() as port:
+        yield port
+
+
+def complaints(url: str) -> list[str]:
+    """What the stream and Celery have against the server, if anything."""
+    said = []
+    with closing(EventStream(url, 1)) as stream:
+        try:
+            stream.memory_used()
+        except StreamUnavailableError as error:
+            said.append(str(error))
+    with UsageApp(Settings(REDIS_URL=url)).connection_for_write() as connection:
+        try:
+            connection.ensure_connection(max_retries=1)
+        except OperationalError as error:
+            said.append(str(error))
+    return said
+
+
+@pytest.mark.parametrize(
+    ("host", "trust", "reason"),
+    [("localhost", "", "certificate verify failed"), ("127.0.0.1", "?ssl_ca_certs={}", "IP address mismatch")],
+    ids=["of an unknown authority", "of another host"],
+)
+def test_a_certificate_is_refused_by_both(
+    port: int, authority: tuple[trustme.CA, Path], host: str, trust: str, reason: str
+) -> None:
+    said = complaints(f"rediss://{host}:{port}/0{trust.format(authority[1])}")
+    assert len(said) == 2
+    assert all(reason in line and "\n" not in line for line in said)
+
+
+@pytest.mark.parametrize("parameter", ["ssl_cert_reqs=none", "ssl_check_hostname=false&ssl_ca_certs={}"])
+def test_what_the_url_waives_is_waived_by_both(port: int, authority: tuple[trustme.CA, Path], parameter: str) -> None:
+    assert complaints(f"rediss://127.0.0.1:{port}/0?{parameter.format(authority[1])}") == []
+
+
+def test_a_task_is_executed_and_its_event_counted(
+    port: int, authority: tuple[trustme.CA, Path], database: str, cli: Cli, tmp_path: Path
+) -> None:
+    url = f"rediss://localhost:{port}/0?ssl_ca_certs={authority[1]}"
+    app = UsageApp(Settings(REDIS_URL=url))
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--pool=solo"]
+    with (
+        Store(database) as store,
+        (tmp_path / "worker.log").open("wb") as log,
+        subprocess.Popen(command, env=cli.env | {"REDIS_URL": url}, stdout=log, stderr=log) as worker,
+    ):
+        try:
+            app.send_task("usage.track", kwargs={"user_id": "nobody"})
+            for shard in range(2):
+                app.send_task("usage.flush", (shard,))
+            eventually(lambda: store.intake_totals().accepted == 1, 30)
+        finally:
+            worker.kill()

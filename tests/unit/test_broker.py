@@ -1,0 +1,65 @@
+"""Celery reads REDIS_URL as the Redis client does, and shows no password of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from worker.app import UsageApp, broker_settings
+from worker.errors import SettingsError
+from worker.settings import Settings
+
+VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("redis://", "redis://localhost:6379/0"),
+        ("redis://host?db=3", "redis://host:6379/3"),
+        ("redis://[::1]:7000/2", "redis://[::1]:7000/2"),
+        ("redis://:w@rd@host/1", "redis://:w%40rd@host:6379/1"),
+        ("redis://me:w%2Frd@host", "redis://me:w%2Frd@host:6379/0"),
+        ("redis://host?username=me&password=w%26rd", "redis://me:w%26rd@host:6379/0"),
+        ("unix:///run/valkey.sock?db=2", "redis+socket:///run/valkey.sock?virtual_host=2"),
+        ("unix://:w%40rd@/run/valkey.sock", "redis+socket://:w%40rd@/run/valkey.sock?virtual_host=0"),
+    ],
+)
+def test_the_url_of_the_same_redis(url: str, broker: str) -> None:
+    assert broker_settings(url) == {"broker_url": broker, "broker_transport_options": {}}
+
+
+@pytest.mark.parametrize(
+    ("query", "tls"),
+    [
+        ("", VERIFIED),
+        (
+            "?ssl_ca_certs=/ca.pem&ssl_certfile=/me.pem",
+            VERIFIED | {"ssl_ca_certs": "/ca.pem", "ssl_certfile": "/me.pem"},
+        ),
+        ("?ssl_check_hostname=false", VERIFIED | {"ssl_check_hostname": False}),
+        ("?ssl_cert_reqs=none", VERIFIED | {"ssl_cert_reqs": "none"}),
+    ],
+)
+def test_certificates_are_verified_unless_the_url_says_otherwise(query: str, tls: dict[str, Any]) -> None:
+    settings = broker_settings(f"rediss://host/1{query}")
+    assert settings["broker_url"] == "rediss://host:6379/1"
+    assert settings["broker_use_ssl"] == tls
+
+
+def test_timeouts_hold_for_both() -> None:
+    settings = broker_settings("redis://host?socket_timeout=3&decode_responses=true")
+    assert settings["broker_transport_options"] == {"socket_timeout": 3.0}
+
+
+def test_a_url_that_the_client_cannot_read_is_refused() -> None:
+    with pytest.raises(SettingsError):
+        broker_settings("redis://host?db=word")
+
+
+@pytest.mark.parametrize("url", ["redis://me:s3cret@host", "rediss://:s3cret@host", "unix://:s3cret@/run/valkey.sock"])
+def test_a_connection_describes_itself_without_its_password(url: str) -> None:
+    connection = UsageApp(Settings(REDIS_URL=url)).connection_for_write()
+    shown = {name: value for name, value in connection.info().items() if name != "password"}  # as Celery shows it
+    assert "s3cret" not in f"{shown} {connection} {connection.as_uri()}"
