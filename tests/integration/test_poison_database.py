@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -13,7 +14,8 @@ import pytest
 from tests.integration.commands import Cli
 from tests.integration.database import run, schema
 from worker.errors import ObstacleError, UsageError
-from worker.migrate import Runner
+from worker.migrate import EMPTY, Runner, discover, latest_version
+from worker.migrate.script import script
 from worker.store import Intake, Store
 
 if TYPE_CHECKING:
@@ -119,8 +121,13 @@ def test_a_database_that_cannot_hold_every_text_is_refused(postgres: Postgres, e
         empty = schema(url)
         with pytest.raises(ObstacleError, match=f"encoding is {encoding}.*createdb -E UTF8 -T template0"):
             Runner(url).up()
-        assert schema(url) == empty
         assert "createdb" in Cli(tmp_path, DATABASE_URL=url).complaint("migrate up")
+        text = script(discover(), EMPTY, latest_version())
+        done = subprocess.run(
+            [postgres.bin_dir / "psql", "-qX", "-d", url], input=text, check=False, capture_output=True, text=True
+        )
+        assert "createdb -E UTF8 -T template0" in done.stderr
+        assert schema(url) == empty
 
 
 def test_a_database_of_another_encoding_that_is_migrated_already(
