@@ -130,11 +130,11 @@ $body$;
     -- IF EXISTS: the way up may have stopped anywhere.
     DROP TRIGGER IF EXISTS user_agents_keep_4_0_0 ON public.user_agents;
     DROP FUNCTION IF EXISTS public.user_agents_keep_4_0_0();
-    DROP TRIGGER IF EXISTS user_agents_keep_pair ON public.user_agents;
-    DROP FUNCTION IF EXISTS public.user_agents_keep_pair();
-    DROP TRIGGER IF EXISTS user_agents_forget_children ON public.user_agents;
-    DROP FUNCTION IF EXISTS public.user_agents_forget_children(), public.usage_end_lives(uuid[], uuid[]);
-    FOREACH v_table IN ARRAY ARRAY['usage_entries', 'usage_events', 'usage_daily', 'usage_past_daily',
+    DROP TRIGGER IF EXISTS user_agents_forbid_pair_change ON public.user_agents;
+    DROP FUNCTION IF EXISTS public.user_agents_forbid_pair_change();
+    DROP TRIGGER IF EXISTS user_agents_retire_pair ON public.user_agents;
+    DROP FUNCTION IF EXISTS public.user_agents_retire_pair(), public.usage_retire_pairs(uuid[], uuid[]);
+    FOREACH v_table IN ARRAY ARRAY['usage_entries', 'usage_events', 'usage_daily', 'usage_retired_daily',
                                    'user_agent_conversations', 'usage_intake', 'usage_dead_letters'] LOOP
         CONTINUE WHEN to_regclass(format('public.%I', v_table)) IS NULL;
         EXECUTE format('SELECT EXISTS (SELECT FROM public.%I)', v_table) INTO v_filled;

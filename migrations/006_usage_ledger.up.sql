@@ -33,7 +33,7 @@ DO $kept$
 DECLARE
     v_table text;
 BEGIN
-    FOREACH v_table IN ARRAY ARRAY['usage_events', 'usage_daily', 'usage_past_daily', 'user_agent_conversations',
+    FOREACH v_table IN ARRAY ARRAY['usage_events', 'usage_daily', 'usage_retired_daily', 'user_agent_conversations',
                                    'usage_intake', 'usage_dead_letters'] LOOP
         CONTINUE WHEN to_regclass(format('public.%I', v_table || '_kept_4_0_0')) IS NULL;
         EXECUTE format('ALTER TABLE public.%I RENAME TO %I', v_table || '_kept_4_0_0', v_table);
@@ -114,11 +114,11 @@ COMMENT ON TABLE public.usage_daily IS 'sums per UTC day; day 1970-01-01 holds t
 -- A pair that is purged and used again begins a new life with new counters, while the ledger keeps the events of the old
 -- one until their day is dropped. What the old lives counted on those days stands here, so that for every pair and
 -- retained day the ledger's sums are those of usage_daily plus these.
-CREATE TABLE IF NOT EXISTS public.usage_past_daily (
+CREATE TABLE IF NOT EXISTS public.usage_retired_daily (
     LIKE public.usage_daily INCLUDING DEFAULTS,
     PRIMARY KEY (day, user_id, agent_id)
 );
-COMMENT ON TABLE public.usage_past_daily IS
+COMMENT ON TABLE public.usage_retired_daily IS
     'sums per UTC day of pairs that were deleted since; kept as long as the ledger keeps the day';
 
 CREATE TABLE IF NOT EXISTS public.user_agent_conversations (
@@ -157,7 +157,7 @@ CREATE TABLE IF NOT EXISTS public.usage_dead_letters (
 COMMENT ON COLUMN public.usage_dead_letters.events IS 'how many events the letter stands for: more than 1 when a whole entry was unreadable';
 
 -- What is left of pairs that have no row any more: the sums of the days that the ledger still has.
-CREATE OR REPLACE FUNCTION public.usage_end_lives(p_users uuid[], p_agents uuid[]) RETURNS void
+CREATE OR REPLACE FUNCTION public.usage_retire_pairs(p_users uuid[], p_agents uuid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     WITH ended AS (
@@ -165,7 +165,7 @@ BEGIN
          WHERE (d.user_id, d.agent_id) = (g.user_id, g.agent_id)
         RETURNING d.*
     )
-    INSERT INTO public.usage_past_daily AS p (
+    INSERT INTO public.usage_retired_daily AS p (
         user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,
         input_tokens, output_tokens, total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples
     )
@@ -188,19 +188,19 @@ BEGIN
     DELETE FROM public.user_agent_conversations c USING unnest(p_users, p_agents) AS g (user_id, agent_id)
      WHERE (c.user_id, c.agent_id) = (g.user_id, g.agent_id);
 END $$;
-REVOKE ALL ON FUNCTION public.usage_end_lives(uuid[], uuid[]) FROM PUBLIC, anon, authenticated, service_role;
+REVOKE ALL ON FUNCTION public.usage_retire_pairs(uuid[], uuid[]) FROM PUBLIC, anon, authenticated, service_role;
 
 -- Children go with their pair, also when a user or agent is deleted by cascade. A statement trigger instead of
 -- foreign keys: those would look the parent up again for every row that ingest inserts.
-CREATE OR REPLACE FUNCTION public.user_agents_forget_children() RETURNS trigger
+CREATE OR REPLACE FUNCTION public.user_agents_retire_pair() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM public.usage_end_lives(array_agg(g.user_id), array_agg(g.agent_id)) FROM gone g;
+    PERFORM public.usage_retire_pairs(array_agg(g.user_id), array_agg(g.agent_id)) FROM gone g;
     RETURN NULL;
 END $$;
-REVOKE ALL ON FUNCTION public.user_agents_forget_children() FROM PUBLIC, anon, authenticated, service_role;
-CREATE OR REPLACE TRIGGER user_agents_forget_children AFTER DELETE ON public.user_agents
-    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_forget_children();
+REVOKE ALL ON FUNCTION public.user_agents_retire_pair() FROM PUBLIC, anon, authenticated, service_role;
+CREATE OR REPLACE TRIGGER user_agents_retire_pair AFTER DELETE ON public.user_agents
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_retire_pair();
 
 -- What changed while the rest was kept aside. A pair whose row went meanwhile has ended its life, though it may have begun
 -- another. The others get their columns back. An average that 3.0.0 changed is believed, and each use since is one of
@@ -226,7 +226,7 @@ BEGIN
             EXIT WHEN v_users IS NULL;
             v_user := v_users[cardinality(v_users)];
             v_agent := v_agents[cardinality(v_agents)];
-            PERFORM public.usage_end_lives(array_agg(p.user_id), array_agg(p.agent_id))
+            PERFORM public.usage_retire_pairs(array_agg(p.user_id), array_agg(p.agent_id))
                FROM unnest(v_users, v_agents) AS p (user_id, agent_id)
               WHERE NOT EXISTS (
                 SELECT FROM public.user_agents ua JOIN public.user_agents_kept_4_0_0 k USING (id, user_id, agent_id)
@@ -280,15 +280,15 @@ CREATE INDEX IF NOT EXISTS idx_usage_entries_seen_at ON public.usage_entries (se
 
 ALTER TABLE public.usage_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_daily ENABLE ROW LEVEL SECURITY;
-ALTER TABLE public.usage_past_daily ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.usage_retired_daily ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.user_agent_conversations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_entries ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_intake ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.usage_dead_letters ENABLE ROW LEVEL SECURITY;
 -- A platform's default privileges may have given service_role more than is meant.
-REVOKE ALL ON public.usage_events, public.usage_daily, public.usage_past_daily, public.user_agent_conversations,
+REVOKE ALL ON public.usage_events, public.usage_daily, public.usage_retired_daily, public.user_agent_conversations,
     public.usage_entries, public.usage_intake, public.usage_dead_letters FROM PUBLIC, anon, authenticated, service_role;
-GRANT SELECT ON public.usage_events, public.usage_daily, public.usage_past_daily, public.user_agent_conversations,
+GRANT SELECT ON public.usage_events, public.usage_daily, public.usage_retired_daily, public.user_agent_conversations,
     public.usage_entries, public.usage_intake, public.usage_dead_letters TO service_role;
 REVOKE ALL ON SEQUENCE public.usage_dead_letters_id_seq FROM PUBLIC, anon, authenticated, service_role;
 
@@ -297,7 +297,7 @@ DO $policies$
 DECLARE
     v_table text;
 BEGIN
-    FOREACH v_table IN ARRAY ARRAY['usage_events', 'usage_daily', 'usage_past_daily', 'user_agent_conversations',
+    FOREACH v_table IN ARRAY ARRAY['usage_events', 'usage_daily', 'usage_retired_daily', 'user_agent_conversations',
                                    'usage_entries', 'usage_intake', 'usage_dead_letters'] LOOP
         CONTINUE WHEN EXISTS (
             SELECT FROM pg_catalog.pg_policy WHERE polrelid = format('public.%I', v_table)::regclass
@@ -310,15 +310,15 @@ $policies$;
 
 -- Days, conversations and events are found by the pair, history by the id: a row that took another would leave them
 -- behind. After the statement, so that row-level security speaks first. A client's upsert may name the same values.
-CREATE OR REPLACE FUNCTION public.user_agents_keep_pair() RETURNS trigger
+CREATE OR REPLACE FUNCTION public.user_agents_forbid_pair_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE restrict_violation USING MESSAGE = 'a row of user_agents keeps its id, its user and its agent';
 END $$;
-REVOKE ALL ON FUNCTION public.user_agents_keep_pair() FROM PUBLIC, anon, authenticated, service_role;
-CREATE OR REPLACE TRIGGER user_agents_keep_pair AFTER UPDATE OF id, user_id, agent_id ON public.user_agents
+REVOKE ALL ON FUNCTION public.user_agents_forbid_pair_change() FROM PUBLIC, anon, authenticated, service_role;
+CREATE OR REPLACE TRIGGER user_agents_forbid_pair_change AFTER UPDATE OF id, user_id, agent_id ON public.user_agents
     FOR EACH ROW WHEN ((OLD.id, OLD.user_id, OLD.agent_id) IS DISTINCT FROM (NEW.id, NEW.user_id, NEW.agent_id))
-    EXECUTE FUNCTION public.user_agents_keep_pair();
+    EXECUTE FUNCTION public.user_agents_forbid_pair_change();
 
 -- Before the first events come: those that found no partition would all make it, and all but one fail. A week, so that
 -- nothing is short until the periodic task comes.

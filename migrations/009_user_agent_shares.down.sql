@@ -59,7 +59,7 @@ BEGIN
     DROP TRIGGER IF EXISTS user_agents_guard_shared ON public.user_agents;
     DROP TRIGGER IF EXISTS user_agents_take_shares ON public.user_agents;
     DROP TRIGGER IF EXISTS user_agents_take_new_shares ON public.user_agents;
-    DROP TRIGGER IF EXISTS user_agents_forget_shares ON public.user_agents;
+    DROP TRIGGER IF EXISTS user_agents_delete_shares ON public.user_agents;
 
     IF to_regclass('public.user_agent_shares') IS NOT NULL THEN
         DROP TRIGGER IF EXISTS user_agent_shares_changed ON public.user_agent_shares;
@@ -77,7 +77,7 @@ BEGIN
     END IF;
 
     DROP FUNCTION IF EXISTS public.user_agents_guard_shared();
-    DROP FUNCTION IF EXISTS public.user_agents_forget_shares();
+    DROP FUNCTION IF EXISTS public.user_agents_delete_shares();
     DROP FUNCTION IF EXISTS public.user_agent_shares_changed();
     DROP FUNCTION IF EXISTS public.user_agents_take_shares();
     DROP FUNCTION IF EXISTS public.user_agents_reflect_shares(uuid[], boolean);

@@ -197,7 +197,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE OR REPLACE FUNCTION public.user_agents_forget_shares() RETURNS trigger
+CREATE OR REPLACE FUNCTION public.user_agents_delete_shares() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM public.user_agent_shares AS s USING gone WHERE s.user_agent_id = gone.id;
@@ -216,14 +216,14 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION public.user_agent_shares_set_owner(), public.user_agents_reflect_shares(uuid[], boolean),
-    public.user_agents_take_shares(), public.user_agent_shares_changed(), public.user_agents_forget_shares(),
+    public.user_agents_take_shares(), public.user_agent_shares_changed(), public.user_agents_delete_shares(),
     public.user_agents_guard_shared() FROM PUBLIC, anon, authenticated, service_role;
 
 CREATE OR REPLACE TRIGGER user_agent_shares_set_owner BEFORE INSERT ON public.user_agent_shares
     FOR EACH ROW EXECUTE FUNCTION public.user_agent_shares_set_owner();
 -- From here on the columns are followed; ingest names none of them.
-CREATE OR REPLACE TRIGGER user_agents_forget_shares AFTER DELETE ON public.user_agents
-    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_forget_shares();
+CREATE OR REPLACE TRIGGER user_agents_delete_shares AFTER DELETE ON public.user_agents
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_delete_shares();
 CREATE OR REPLACE TRIGGER user_agents_take_new_shares AFTER INSERT ON public.user_agents
     FOR EACH ROW WHEN (NEW.is_shared) EXECUTE FUNCTION public.user_agents_take_shares();
 CREATE OR REPLACE TRIGGER user_agents_take_shares
@@ -302,7 +302,7 @@ END
 $take$;
 
 -- One statement, so that nobody loses sight of a row between two policies. That a row is not taken over is the matter of
--- user_agents_keep_pair: the taker's own-row policy would welcome the row that now is his. PostgreSQL tries policies in
+-- user_agents_forbid_pair_change: the taker's own-row policy would welcome the row that now is his. PostgreSQL tries policies in
 -- the reverse order of their names: who reads his own rows never comes to those of shares.
 DO $swap$
 BEGIN

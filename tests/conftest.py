@@ -20,15 +20,14 @@ import pytest
 import redis
 from psycopg import sql
 from typing_extensions import override
-
-from worker.embedded import EmbeddedPostgres, EmbeddedValkey
-from worker.embedded.account import temporary_folder
-from worker.embedded.binaries import Program, find_postgres
+from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
+from usage_worker.local.account import temporary_folder
+from usage_worker.local.binaries import Program, find_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.embedded.account import Account
+    from usage_worker.local.account import Account
 
 # The tests' data is worth nothing after them: no waiting for the disk.
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -133,7 +132,7 @@ def valkey(server_folder: Path) -> Iterator[Valkey]:
 @pytest.fixture(scope="session")
 def template_database(postgres: Postgres) -> Iterator[str]:
     """The name of a migrated database to copy; nobody may stay connected to it."""
-    from worker.migrate import Runner  # noqa: PLC0415 - only tests with a schema need it
+    from usage_worker.migrate import Runner  # noqa: PLC0415 - only tests with a schema need it
 
     with _new_database(postgres) as name:
         Runner(postgres.url(name)).up()

@@ -11,7 +11,7 @@ MIXES = {"uniform", "production"}
 
 def test_bench_checks_its_totals_and_speaks_json() -> None:
     size = ["--events", "3000", "--naive-events", "100", "--pairs", "1000", "--paced-seconds", "2"]
-    command = [sys.executable, "-m", "worker.cli", "bench", *size, "--json"]
+    command = [sys.executable, "-m", "usage_worker.cli", "bench", *size, "--json"]
     run = subprocess.run(command, check=True, timeout=170, capture_output=True, text=True)
     result = json.loads(run.stdout)
     assert result["exact"] is True

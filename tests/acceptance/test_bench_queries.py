@@ -13,7 +13,7 @@ QUERIES_3 = {"list", "favourites", "folder", "tags", "popular", "recent"}
 
 
 def test_bench_queries_answers_every_query_from_an_index() -> None:
-    command = [sys.executable, "-m", "worker.cli", "bench", "queries", "--rows", ROWS, "--json"]
+    command = [sys.executable, "-m", "usage_worker.cli", "bench", "queries", "--rows", ROWS, "--json"]
     run = subprocess.run(command, check=False, timeout=170, capture_output=True, text=True)
     result = json.loads(run.stdout)
     assert run.returncode == (0 if result["ok"] else 1), run.stderr

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
 
 import psycopg
+from usage_worker.demo.publish import AGENTS, USERS
+from usage_worker.local.supervisor import Supervisor
+from usage_worker.queue.stream import GROUP
+from usage_worker.store import Store
+from usage_worker.testing.oracle import Oracle
+from usage_worker.testing.sql import query as testing_query
+from usage_worker.testing.workload import Population
 
 from tests.helpers import await_end, descendants, eventually
-from worker.demo.oracle import Oracle
-from worker.demo.publish import AGENTS, USERS
-from worker.demo.workload import Population
-from worker.stack import Stack
-from worker.store import Store
-from worker.stream import GROUP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,11 +31,11 @@ EVENTS = 3_000
 
 
 def publisher(journal: Path, seed: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "worker.demo.publish", str(journal), str(EVENTS), str(seed)]
+    command = [sys.executable, "-m", "usage_worker.demo.publish", str(journal), str(EVENTS), str(seed)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
-def kill_one_in_the_middle_of_a_batch(stack: Stack, database: str, client: redis.Redis) -> None:
+def kill_one_in_the_middle_of_a_batch(stack: Supervisor, database: str, client: redis.Redis) -> None:
     """A lock on the counters holds the batches where they are, inside their transactions; then one worker dies."""
     with psycopg.connect(database) as holder:
         holder.execute("LOCK TABLE user_agents IN SHARE ROW EXCLUSIVE MODE")
@@ -66,8 +67,8 @@ def test_totals_are_exact_whatever_happens(
     journals = [tmp_path / f"journal-{number}" for number in range(2)]
     with Store(database) as store:
         population = Population.of(USERS, AGENTS)
-        store.rows("seed_population", users=population.users, agents=population.agents)
-        with Stack(database, redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path) as stack:
+        store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
+        with Supervisor(database, redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path) as stack:
             stack.wait_ready()
             publishers = [publisher(journal, seed) for seed, journal in enumerate(journals)]
             kill_one_in_the_middle_of_a_batch(stack, database, redis_client)
@@ -76,7 +77,7 @@ def test_totals_are_exact_whatever_happens(
             published = [line for journal in journals for line in journal.read_text().splitlines()]
             again = tmp_path / "again.ndjson"
             again.write_text("\n".join(published))
-            subprocess.run([sys.executable, "-m", "worker.cli", "publish", str(again)], check=True, timeout=60)
+            subprocess.run([sys.executable, "-m", "usage_worker.cli", "publish", str(again)], check=True, timeout=60)
             sent = 2 * len(published)
 
             def settled() -> bool:
@@ -85,20 +86,20 @@ def test_totals_are_exact_whatever_happens(
 
             eventually(settled, timeout=60)
         intake = store.intake_totals()
-        oracle, strangers = Oracle(), 0
+        oracle, unknown_pairs = Oracle(), 0
         nobody = str(uuid5(NAMESPACE_OID, "nobody"))
         for line in published:
             event = json.loads(line)
             if event["user_id"] == nobody:
-                strangers += 1
+                unknown_pairs += 1
             else:
                 oracle.add(event)
-        assert oracle.differences(store.rows("counters")) == []
-        assert store.rows("unbalanced") == []
+        assert oracle.differences(store.rows(testing_query("counters"))) == []
+        assert store.rows(testing_query("unbalanced")) == []
         assert intake.accepted == sent == intake.applied + intake.duplicate + intake.quarantined
         assert intake.applied == oracle.distinct
         # Both copies of an event in one batch are a letter and a duplicate; in two batches, two letters.
-        assert strangers <= intake.quarantined <= 2 * strangers
+        assert unknown_pairs <= intake.quarantined <= 2 * unknown_pairs
     for shard in range(2):
         key = f"usage:events:{{{shard}}}"
         assert redis_client.xlen(key) == 0

@@ -13,12 +13,12 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from structlog.testing import capture_logs
+from usage_worker import maintenance
+from usage_worker.local.supervisor import LOCALHOST, Supervisor
+from usage_worker.service.app import UsageApp
+from usage_worker.settings import Settings
 
 from tests.helpers import eventually
-from worker import maintenance
-from worker.app import UsageApp
-from worker.settings import Settings
-from worker.stack import LOCALHOST, Stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def test_queues_have_their_names_and_lengths(database: str, redis_url: str, tmp_
     servers = {"DATABASE_URL": database, "REDIS_URL": redis_url, "FLOWER_UNAUTHENTICATED_API": "true"}
     with socket.create_server((LOCALHOST, 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "flower", f"--port={port}"]
+    command = [sys.executable, "-m", "celery", "-A", "usage_worker.service.app", "flower", f"--port={port}"]
     with (
         (tmp_path / "flower.log").open("wb") as log,
         subprocess.Popen(command, env=os.environ | servers, stdout=log, stderr=log) as flower,
@@ -61,7 +61,7 @@ def test_queues_have_their_names_and_lengths(database: str, redis_url: str, tmp_
 def test_the_stack_lives_without_flower(database: str, redis_url: str, tmp_path: Path) -> None:
     with capture_logs() as said, socket.create_server((LOCALHOST, 0)) as occupier:
         port = occupier.getsockname()[1]
-        with Stack(database, redis_url, concurrency=1, flower_port=port, log_dir=tmp_path) as stack:
+        with Supervisor(database, redis_url, concurrency=1, flower_port=port, log_dir=tmp_path) as stack:
             others = {name: pid for name, pid in stack.pids.items() if name != "flower"}
             stack.wait_ready()
             eventually(lambda: polled(stack) and any(line.get("process") == "flower" for line in said), 30)
@@ -75,6 +75,6 @@ def test_the_stack_lives_without_flower(database: str, redis_url: str, tmp_path:
     assert "Address already in use" in (tmp_path / "flower.log").read_text()
 
 
-def polled(stack: Stack) -> Stack:
+def polled(stack: Supervisor) -> Supervisor:
     stack.poll()
     return stack

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from celery import Celery
+from usage_worker.local.supervisor import Supervisor
+from usage_worker.publisher import UsagePublisher
+from usage_worker.service.app import broker_url
+from usage_worker.store import Store
+from usage_worker.testing.sql import query as testing_query
+from usage_worker.testing.workload import Population, usage
 
 from tests.helpers import eventually
-from worker.app import broker_url
-from worker.demo.workload import Population, usage
-from worker.publisher import UsagePublisher
-from worker.stack import Stack
-from worker.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +32,8 @@ def test_a_backlog_is_worked_off_after_a_single_trigger(
     monkeypatch.setenv("USAGE_BATCH_EVENTS", "100")
     population = Population.of(10, 5)
     with Store(database) as store:
-        store.rows("seed_population", users=population.users, agents=population.agents)
-        with Stack(database, redis_url, concurrency=1, flower_port=None, log_dir=tmp_path) as stack:
+        store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
+        with Supervisor(database, redis_url, concurrency=1, flower_port=None, log_dir=tmp_path) as stack:
             stack.wait_ready()
             with UsagePublisher(redis_url, pack_events=10) as publisher:
                 for event in usage(population, EVENTS, "uniform", seed=1):

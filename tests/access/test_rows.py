@@ -7,10 +7,11 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from usage_worker.migrate import Runner
+from usage_worker.store import Store
+from usage_worker.testing.sql import query as testing_query
 
 from tests.access.world import AGENT, MATE, OWNER, ROLES, ROW, STRANGER, come
-from worker.migrate import Runner
-from worker.store import Store
 
 if TYPE_CHECKING:
     from tests.access.world import Connection
@@ -139,6 +140,6 @@ def test_the_way_down_gives_the_counters_back(database: str) -> None:
 def check_balanced(database: str) -> None:
     store = Store(database)
     try:
-        assert store.rows("unbalanced") == []
+        assert store.rows(testing_query("unbalanced")) == []
     finally:
         store.close()

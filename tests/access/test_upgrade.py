@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
+from usage_worker.migrate import Runner
+from usage_worker.store import Store
+from usage_worker.testing.sql import query as testing_query
 
 from tests.access.world import OWNER, ROLES, come
 from tests.helpers import eventually
 from tests.integration.database import run
-from worker.migrate import Runner
-from worker.store import Store
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -65,6 +66,6 @@ def test_no_user_is_refused_what_is_theirs(empty_database: str) -> None:
     assert dict(found) == counted
     store = Store(empty_database)
     try:
-        assert store.rows("unbalanced") == []
+        assert store.rows(testing_query("unbalanced")) == []
     finally:
         store.close()

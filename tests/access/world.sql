@@ -14,7 +14,7 @@ INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, expires_a
 VALUES (%(row)s, %(mate)s, now() - interval '1 day');
 UPDATE public.user_agents SET shared_with = ARRAY[%(mate)s::uuid], team_id = %(team)s;
 INSERT INTO public.usage_daily (user_id, agent_id, day, usage_count) VALUES (%(owner)s, %(agent)s, '2026-01-31', 1);
-INSERT INTO public.usage_past_daily (user_id, agent_id, day, usage_count) VALUES (%(owner)s, %(agent)s, '2026-01-31', 1);
+INSERT INTO public.usage_retired_daily (user_id, agent_id, day, usage_count) VALUES (%(owner)s, %(agent)s, '2026-01-31', 1);
 INSERT INTO public.user_agent_conversations (user_id, agent_id, conversation_id)
 VALUES (%(owner)s, %(agent)s, gen_random_uuid());
 -- One in every partition.
@@ -30,7 +30,7 @@ SELECT %(row)s, %(owner)s, %(agent)s, 'update', '{}',
        to_date(right(p.relname, 6), 'YYYYMM')::timestamp AT TIME ZONE 'UTC'
   FROM pg_inherits JOIN pg_class AS p ON p.oid = inhrelid
  WHERE inhparent = 'public.user_agent_history'::regclass AND p.relkind = 'r';
-INSERT INTO public.usage_maintenance (task, finished_at, seconds, report) VALUES ('test', now(), 1, '{}');
+INSERT INTO public.usage_task_runs (task, finished_at, seconds, report) VALUES ('test', now(), 1, '{}');
 INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
 INSERT INTO public.usage_intake (day, stream) VALUES ('2026-01-31', 'usage:events:{0}');
 INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, reason, payload)

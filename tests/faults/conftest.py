@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
+from usage_worker.migrate import Runner
 
-from tests.faults.arena import Arena
-from worker.embedded import EmbeddedPostgres, EmbeddedValkey
-from worker.migrate import Runner
+from tests.faults.harness import Arena
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,11 +12,11 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from worker.errors import UsageError
-from worker.resources import Resources
-from worker.settings import load_settings
-from worker.store import BatchTransaction
-from worker.stream import EventStream
+from usage_worker.errors import UsageError
+from usage_worker.queue.stream import EventStream
+from usage_worker.service.resources import Resources
+from usage_worker.settings import load_settings
+from usage_worker.store import BatchTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

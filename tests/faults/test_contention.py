@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from usage_worker.testing.sql import query as testing_query
 
 from tests.helpers import eventually
 
 if TYPE_CHECKING:
-    from tests.faults.arena import Arena, Event
+    from tests.faults.harness import Arena, Event
 
 WORKERS = 6
 
@@ -31,7 +32,7 @@ def test_distinct_pairs_in_one_batch(arena: Arena, pairs: int) -> None:
 def test_five_thousand_pairs(arena: Arena) -> None:
     agents = arena.population.agents
     more = [uuid4() for _ in range(15)]
-    arena.resources.store.rows("seed_population", users=[], agents=more)
+    arena.resources.store.rows(testing_query("seed_population"), users=[], agents=more)
     pairs = [(user, agent) for user in arena.population.users for agent in (*agents, *more)]
     assert len(pairs) == 5_000
     events = [

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import sql
+from usage_worker.errors import ConcurrencyError, StoreUnavailableError
 
-from tests.faults.arena import Arena
+from tests.faults.harness import Arena
 from tests.faults.proxy import Cut, Proxy
 from tests.helpers import eventually
-from worker.errors import ConcurrencyError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import Literal
 
-    from worker.embedded import EmbeddedPostgres
+    from usage_worker.local import EmbeddedPostgres
 
 OUTAGE = float(os.environ.get("USAGE_FAULT_OUTAGE", "3"))  # seconds; `60` for the minute of the fault matrix
 WAITING = "SELECT xact_start FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

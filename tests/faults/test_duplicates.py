@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tests.helpers import eventually
 
 if TYPE_CHECKING:
-    from tests.faults.arena import Arena
+    from tests.faults.harness import Arena
 
 STREAMS = [f"usage:events:{{{shard}}}" for shard in range(2)]
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usage_worker.maintenance import manage_partitions
+from usage_worker.settings import Settings
+
 from tests.helpers import eventually
 from tests.integration.ledger import days, make_days, tables
-from worker.maintenance import manage_partitions
-from worker.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.arena import Arena
+    from tests.faults.harness import Arena
 
 
 def test_partitions_come_and_go_beside_ingest(arena: Arena, tmp_path: Path) -> None:

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from usage_worker.service.resources import Resources
+from usage_worker.store import Intake
+from usage_worker.testing.sql import query as testing_query
 
-from tests.faults.arena import NOBODY
+from tests.faults.harness import NOBODY
 from tests.integration.commands import Cli
-from worker.resources import Resources
-from worker.store import Intake
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.arena import Arena
+    from tests.faults.harness import Arena
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def send(arena: Arena, body: object, **fields: str) -> None:
     arena.drain()
 
 
-def letters(cli: Cli, *options: str) -> list[dict[str, Any]]:
+def dead_letters(cli: Cli, *options: str) -> list[dict[str, Any]]:
     done = cli.run("dead-letters", "list", "--json", *options)
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
@@ -62,30 +63,30 @@ def test_a_day_that_does_not_exist(arena: Arena, time: str) -> None:
     arena.xadd([], 0, entry_id="*")
     send(arena, [bad])
     send(arena, canonical)
-    reasons = [letter["reason"] for letter in arena.resources.store.rows("dead_letters")]
+    reasons = [dead_letter["reason"] for dead_letter in arena.resources.store.rows(testing_query("dead_letters"))]
     assert any("occurred_at" in reason and "window" not in reason for reason in reasons), reasons
     assert arena.intake.applied == 999
 
 
 def test_repaired_and_replayed_it_counts_once(arena: Arena, cli: Cli) -> None:
     send(arena, [one(arena, input_tokens=-5, cost_usd="0.0000000001")])
-    (letter,) = letters(cli)
-    assert "input_tokens" in letter["reason"]
-    shown = cli.run("dead-letters", "show", str(letter["id"]))
+    (dead_letter,) = dead_letters(cli)
+    assert "input_tokens" in dead_letter["reason"]
+    shown = cli.run("dead-letters", "show", str(dead_letter["id"]))
     assert '"cost_usd": "0.0000000001"' in shown.stdout
-    assert replay(cli, str(letter["id"])) == {"sent": 0, "bad": 1}
+    assert replay(cli, str(dead_letter["id"])) == {"sent": 0, "bad": 1}
     for applied in (1, 1, 1):
-        assert replay(cli, str(letter["id"]), "--set", "input_tokens=7") == {"sent": 1, "bad": 0}
+        assert replay(cli, str(dead_letter["id"]), "--set", "input_tokens=7") == {"sent": 1, "bad": 0}
         arena.drain()
         assert arena.intake.applied == applied
     assert arena.intake == Intake(4, 1, 2, 1)
-    assert letters(cli) == []
-    (done,) = letters(cli, "--replayed")
+    assert dead_letters(cli) == []
+    (done,) = dead_letters(cli, "--replayed")
     assert done["replayed_at"]
     assert arena.ask("SELECT usage_count, total_tokens_used, total_cost_usd::text AS cost FROM user_agents") == [
         {"usage_count": 1, "total_tokens_used": 7, "cost": "0.0000000001"}
     ]
-    assert arena.resources.store.rows("unbalanced") == []
+    assert arena.resources.store.rows(testing_query("unbalanced")) == []
 
 
 def test_replayed_after_the_user_has_come(arena: Arena, cli: Cli) -> None:
@@ -95,7 +96,7 @@ def test_replayed_after_the_user_has_come(arena: Arena, cli: Cli) -> None:
     send(arena, [event])
     assert replay(cli, "--all") == {"sent": 1, "bad": 0}
     arena.drain()  # still unknown: quarantined again, as a letter of its own
-    arena.resources.store.rows("seed_population", users=[user], agents=[])
+    arena.resources.store.rows(testing_query("seed_population"), users=[user], agents=[])
     assert replay(cli, "--all") == {"sent": 1, "bad": 0}
     send(arena, [event])
     assert arena.intake == Intake(4, 1, 1, 2)
@@ -105,9 +106,9 @@ def test_replayed_after_the_user_has_come(arena: Arena, cli: Cli) -> None:
 def test_a_key_of_the_applications_own_keeps_its_identity(arena: Arena, cli: Cli) -> None:
     event = one(arena, event_id="order-7", occurred_at=datetime.now(UTC).isoformat())
     send(arena, [event | {"colour": "red"}])
-    (letter,) = letters(cli)
-    assert replay(cli, str(letter["id"])) == {"sent": 0, "bad": 1}
-    assert replay(cli, str(letter["id"]), "--unset", "colour") == {"sent": 1, "bad": 0}
+    (dead_letter,) = dead_letters(cli)
+    assert replay(cli, str(dead_letter["id"])) == {"sent": 0, "bad": 1}
+    assert replay(cli, str(dead_letter["id"]), "--unset", "colour") == {"sent": 1, "bad": 0}
     send(arena, [event])
     assert arena.intake == Intake(3, 1, 1, 1)
 
@@ -115,15 +116,15 @@ def test_a_key_of_the_applications_own_keeps_its_identity(arena: Arena, cli: Cli
 def test_an_unreadable_entry_needs_a_repaired_body(arena: Arena, cli: Cli, tmp_path: Path) -> None:
     broken = json.dumps([one(arena), one(arena, messages=4)])[:-1]
     send(arena, broken, n="2")
-    (letter,) = letters(cli)
-    assert letter["events"] == 2
+    (dead_letter,) = dead_letters(cli)
+    assert dead_letter["events"] == 2
     assert replay(cli, "--all") == {"sent": 0, "bad": 1}
     exported = [json.loads(line) for line in cli.run("dead-letters", "export").stdout.splitlines()]
     assert [line["payload"] for line in exported] == [broken]
     body = tmp_path / "repaired.json"
     body.write_text(exported[0]["payload"] + "]")
     for _ in range(2):
-        assert replay(cli, str(letter["id"]), "--body", str(body)) == {"sent": 2, "bad": 0}
+        assert replay(cli, str(dead_letter["id"]), "--body", str(body)) == {"sent": 2, "bad": 0}
     arena.drain()
     assert arena.intake == Intake(6, 2, 2, 2)
     assert arena.ask("SELECT usage_count, message_count FROM user_agents") == [{"usage_count": 2, "message_count": 5}]
@@ -145,11 +146,11 @@ def test_a_redelivered_letter_is_not_booked_again(arena: Arena) -> None:
     arena.redis.xadd("usage:events:{0}", entry)  # type: ignore[arg-type]
     arena.drain()
     assert arena.intake == Intake(1, 0, 0, 1)
-    arena.resources.store.rows("seed_population", users=[user], agents=[])
+    arena.resources.store.rows(testing_query("seed_population"), users=[user], agents=[])
     arena.redis.xadd("usage:events:{0}", entry)  # type: ignore[arg-type]
     arena.drain()
     assert arena.intake == Intake(1, 0, 0, 1)
-    assert arena.resources.store.rows("unbalanced") == []
+    assert arena.resources.store.rows(testing_query("unbalanced")) == []
 
 
 @pytest.mark.parametrize(
@@ -178,4 +179,4 @@ def test_a_redelivered_event_that_has_become_too_old(arena: Arena) -> None:
     with closing(Resources(arena.resources.settings.model_copy(update={"accept_days": -1}))) as later:
         later.flusher.flush(0)
     assert arena.intake == Intake(1, 1, 0, 0)
-    assert arena.resources.store.rows("dead_letters") == []
+    assert arena.resources.store.rows(testing_query("dead_letters")) == []

@@ -9,18 +9,19 @@ from contextlib import ExitStack, closing
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.faults.arena import Arena, state_of
+from usage_worker.queue.stream import GROUP
+
 from tests.faults.flusher import POINTS
+from tests.faults.harness import Arena, state_of
 from tests.faults.proxy import Proxy
 from tests.helpers import eventually
-from worker.stream import GROUP
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
-    from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+    from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 
 SECONDS = float(os.environ.get("USAGE_FAULT_SECONDS", "60"))
 SEED = int(os.environ.get("USAGE_FAULT_SEED", str(time.time_ns() % 1_000_000)))

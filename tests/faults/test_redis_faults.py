@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import redis
+from usage_worker.local import EmbeddedValkey
+from usage_worker.local.supervisor import Supervisor
+from usage_worker.publisher import REDIS_MEMORY_LIMIT, UsagePublisher
+from usage_worker.queue.stream import GROUP
 
-from tests.faults.arena import Arena, state_of
+from tests.faults.harness import Arena, state_of
 from tests.helpers import eventually
-from worker.embedded import EmbeddedValkey
-from worker.publisher import HOLD_ABOVE, UsagePublisher
-from worker.stack import Stack
-from worker.stream import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def mortal_arena(database: str, mortal_valkey: EmbeddedValkey) -> Iterator[Arena
 @pytest.fixture(scope="module")
 def crew(
     mortal_postgres: Any, mortal_valkey: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Stack, Arena]]:
+) -> Iterator[tuple[Supervisor, Arena]]:
     """Real Celery workers and beat that live through all of this module's faults, one after the other."""
     with psycopg.connect(mortal_postgres.url(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE crew TEMPLATE template")
@@ -47,7 +47,7 @@ def crew(
         for name, value in arena.env.items():
             patch.setenv(name, value)
         logs = tmp_path_factory.mktemp("logs")
-        with Stack(arena.database, arena.redis_url, concurrency=2, flower_port=None, log_dir=logs) as stack:
+        with Supervisor(arena.database, arena.redis_url, concurrency=2, flower_port=None, log_dir=logs) as stack:
             stack.wait_ready()
             yield stack, arena
 
@@ -86,7 +86,7 @@ FAULTS = (restart, kill_clients, destroy_groups, delete_other_keys)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_under_load(crew: tuple[Stack, Arena], mortal_valkey: EmbeddedValkey, tmp_path: Path, fault: Any) -> None:
+def test_under_load(crew: tuple[Supervisor, Arena], mortal_valkey: EmbeddedValkey, tmp_path: Path, fault: Any) -> None:
     stack, arena = crew
     before = stack.pids
     with load(arena, tmp_path):
@@ -97,7 +97,7 @@ def test_under_load(crew: tuple[Stack, Arena], mortal_valkey: EmbeddedValkey, tm
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_idle(crew: tuple[Stack, Arena], mortal_valkey: EmbeddedValkey, tmp_path: Path, fault: Any) -> None:
+def test_idle(crew: tuple[Supervisor, Arena], mortal_valkey: EmbeddedValkey, tmp_path: Path, fault: Any) -> None:
     stack, arena = crew
     eventually(arena.settled, 30)
     fault(arena, mortal_valkey)
@@ -155,7 +155,7 @@ def fill(arena: Arena, share: float) -> None:
 
 
 def drain_command(arena: Arena) -> list[dict[str, Any]]:
-    process = arena.command("worker.cli", "drain", "--json", stdout=subprocess.PIPE)
+    process = arena.command("usage_worker.cli", "drain", "--json", stdout=subprocess.PIPE)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     figures: list[dict[str, Any]] = json.loads(output)
@@ -170,7 +170,7 @@ def test_full(database: str, server_folder: Path, group: str) -> None:
             arena.drain()
         arena.publish(arena.traffic(3_000))
         with UsagePublisher(arena.redis_url, linger=0) as publisher:
-            fill(arena, HOLD_ABOVE + 0.02)
+            fill(arena, REDIS_MEMORY_LIMIT + 0.02)
             waiting = arena.traffic(500, seed=2)
             for event in waiting:
                 assert publisher.add(dict(event))

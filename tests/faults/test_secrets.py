@@ -18,13 +18,13 @@ import pytest
 import redis
 from celery import Celery
 from typing_extensions import override
+from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
+from usage_worker.local.supervisor import Supervisor
+from usage_worker.service.app import broker_url
 
-from tests.faults.arena import ROOT
+from tests.faults.harness import ROOT
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM
-from worker.app import broker_url
-from worker.embedded import EmbeddedPostgres, EmbeddedValkey
-from worker.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ SPELLINGS = {
 SOMEBODY = str(uuid4())
 APPLICATION = f"""
 import itertools, threading
-from worker.publisher import UsagePublisher
+from usage_worker.publisher import UsagePublisher
 usage, pause = UsagePublisher(), threading.Event()
 for number in itertools.count():
     usage.track("{SOMEBODY}", "{uuid4()}", tokens=number)
@@ -113,7 +113,7 @@ class Installation:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self._env.items():
                 patch.setenv(name, value)
-            stack = Stack(self.database, self.redis_url, concurrency=1, log_dir=self.folder)
+            stack = Supervisor(self.database, self.redis_url, concurrency=1, log_dir=self.folder)
         with stack, self._process("publisher", [sys.executable, "-c", APPLICATION]):
             yield
 

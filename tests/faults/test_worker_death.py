@@ -9,25 +9,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from usage_worker.local.supervisor import Supervisor
+from usage_worker.queue.stream import GROUP
 
-from tests.faults.arena import NOBODY, state_of
 from tests.faults.flusher import POINTS
+from tests.faults.harness import NOBODY, state_of
 from tests.helpers import await_end, descendants, eventually
-from worker.stack import Stack
-from worker.stream import GROUP
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.arena import Arena
+    from tests.faults.harness import Arena
 
 COMMITTED = POINTS[3:]
 
 
 def with_duplicates(arena: Arena) -> None:
     events = arena.traffic(800)
-    strangers = [event | {"user_id": NOBODY} for event in arena.traffic(5, seed=9)]
-    arena.publish([*events, *events[:50], *strangers])
+    unknown_pairs = [event | {"user_id": NOBODY} for event in arena.traffic(5, seed=9)]
+    arena.publish([*events, *events[:50], *unknown_pairs])
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -89,7 +89,9 @@ def test_real_workers_asked_to_stop_under_load(
     monkeypatch.setenv("USAGE_FLUSH_BUDGET", "1")
     # `worker_soft_shutdown_timeout`, which Celery spends to the end where a task is running, and a little to exit.
     limit = 1 + 10 + 10
-    with Stack(arena.database, arena.redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path) as stack:
+    with Supervisor(
+        arena.database, arena.redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path
+    ) as stack:
         stack.wait_ready()
         with arena.publishers(tmp_path, 2, 2_000):
             eventually(partial(arena.has_booked, 500), 30)

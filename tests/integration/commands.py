@@ -13,8 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-
-from worker.publisher import UsagePublisher
+from usage_worker.publisher import UsagePublisher
 
 PROGRAM = str(Path(sys.executable).with_name("usage-worker"))
 SECRET = "s3cretword"

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from usage_worker.publisher import UsagePublisher
+from usage_worker.service.resources import Resources
+from usage_worker.settings import Settings
+from usage_worker.store import Intake, Store
+from usage_worker.testing.oracle import Oracle
+from usage_worker.testing.sql import query as testing_query
+from usage_worker.testing.workload import Population
 
 from tests.integration.commands import Cli
-from tests.integration.people import People, add_people
-from worker.demo.oracle import Oracle
-from worker.demo.workload import Population
-from worker.publisher import UsagePublisher
-from worker.resources import Resources
-from worker.settings import Settings
-from worker.store import Intake, Store
+from tests.integration.users import People, add_people
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     import redis
-
-    from worker.ingest import FlushReport
+    from usage_worker.ingest import FlushReport
 
 
 @dataclass
@@ -59,14 +59,14 @@ class Bench:
 
     def check(self) -> None:
         """Every counter equals the oracle, the books add up, nothing waits."""
-        assert self.oracle.differences(self.resources.store.rows("counters")) == []
-        assert self.resources.store.rows("unbalanced") == []
+        assert self.oracle.differences(self.resources.store.rows(testing_query("counters"))) == []
+        assert self.resources.store.rows(testing_query("unbalanced")) == []
         for shard in range(self.resources.stream.shards):
             backlog = self.resources.stream.backlog(shard)
             assert (backlog.entries, backlog.pending) == (0, 0)
 
-    def letters(self) -> list[dict[str, Any]]:
-        return self.resources.store.rows("dead_letters")
+    def dead_letters(self) -> list[dict[str, Any]]:
+        return self.resources.store.rows(testing_query("dead_letters"))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def make_resources(database: str, redis_url: str) -> Iterator[Callable[..., Reso
 def bench(make_resources: Callable[..., Resources], redis_client: redis.Redis) -> Bench:
     resources = make_resources()
     population = Population.of(20, 5)
-    resources.store.rows("seed_population", users=population.users, agents=population.agents)
+    resources.store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
     return Bench(resources, redis_client, population.users, population.agents, Oracle())
 
 

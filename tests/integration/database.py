@@ -9,17 +9,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-
-from worker.migrate import discover
-from worker.migrate.connection import connect
-from worker.migrate.verify import catalogue
+from usage_worker.migrate import discover
+from usage_worker.migrate.connection import connect
+from usage_worker.migrate.verify import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from worker.migrate import Migration
-    from worker.migrate.verify import Fact
+    from usage_worker.migrate import Migration
+    from usage_worker.migrate.verify import Fact
 
 
 def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:

@@ -12,21 +12,22 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from usage_worker.errors import BusyError
+from usage_worker.maintenance import REFRESH, refresh, run_task
+from usage_worker.migrate import Runner
+from usage_worker.store import Store, sole_transaction
+from usage_worker.store.queries import query
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from tests.integration.people import FORBIDDEN, acting
-from worker.errors import BusyError
-from worker.maintenance import REFRESH, perform, refresh
-from worker.migrate import Runner
-from worker.store import Store, sole_transaction
-from worker.store.queries import query
+from tests.integration.users import FORBIDDEN, acting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from usage_worker.service.resources import Resources
+
     from tests.integration.conftest import Bench
-    from worker.resources import Resources
 
 FIGURES = (
     "user_id, agent_id, usage_count, message_count, success_count, error_count, success_rate_percent,"
@@ -187,7 +188,7 @@ def test_nobody_waits_for_a_refresh(bench: Bench, database: str) -> None:
             assert reader.execute(own).fetchall() == before
             bench.publish(event(user, agent))
             assert bench.flush().applied == 1
-            assert perform(bench.resources.store, REFRESH, lambda: refresh(bench.resources.store)) == {"busy": True}
+            assert run_task(bench.resources.store, REFRESH, lambda: refresh(bench.resources.store)) == {"busy": True}
         assert [row[0] for row in before] == [1]
         assert [row[0] for row in reader.execute(own).fetchall()] == [2]
     bench.check()
@@ -210,7 +211,7 @@ def test_readers_refreshes_and_ingest_at_once(
     def keep_fresh() -> int:
         store, refreshed = make_resources().store, 0
         while not over.is_set():
-            refreshed += bool(perform(store, REFRESH, lambda: refresh(store)).get("refreshed"))
+            refreshed += bool(run_task(store, REFRESH, lambda: refresh(store)).get("refreshed"))
         return refreshed
 
     with ThreadPoolExecutor() as pool:
@@ -264,7 +265,7 @@ def test_of_many_at_once_one_refreshes(bench: Bench, database: str) -> None:
         with Store(database) as store:
             store.ping()
             together.wait(30)
-            return bool(perform(store, REFRESH, lambda: refresh(store)).get("refreshed"))
+            return bool(run_task(store, REFRESH, lambda: refresh(store)).get("refreshed"))
 
     with ThreadPoolExecutor(together.parties) as pool:
         attempts = [pool.submit(attempt) for _ in range(together.parties)]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from usage_worker.local import EmbeddedValkey
+from usage_worker.queue.stream import EventStream
+from usage_worker.settings import Settings
 
 from tests.helpers import eventually
 from tests.integration.commands import NOW, PROGRAM, Cli, events, figures, rows, send
-from worker.embedded import EmbeddedValkey
-from worker.settings import Settings
-from worker.stream import EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +149,7 @@ def test_status_with_nobody_alive(cli: Cli, redis_url: str) -> None:
 
 
 def test_status_is_healthy_with_a_worker_and_a_heartbeat(cli: Cli, redis_url: str) -> None:
-    celery = [sys.executable, "-m", "celery", "-A", "worker.app", "--quiet", "worker", "--pool", "solo"]
+    celery = [sys.executable, "-m", "celery", "-A", "usage_worker.service.app", "--quiet", "worker", "--pool", "solo"]
     command = [PROGRAM, "status", "--watch", "--json"]
     with (
         closing(EventStream(redis_url, 2)) as stream,
@@ -160,7 +160,7 @@ def test_status_is_healthy_with_a_worker_and_a_heartbeat(cli: Cli, redis_url: st
             stream.beat()
             assert watch.stdout
             looks = map(json.loads, watch.stdout)
-            seen = next(look for look in islice(looks, 20) if look["healthy"])
+            seen = next(collect_status for collect_status in islice(looks, 20) if collect_status["healthy"])
             assert len(seen["workers"]) == 1
             assert cli.run("status").returncode == 0
             watch.send_signal(signal.SIGINT)

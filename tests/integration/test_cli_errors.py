@@ -7,12 +7,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from usage_worker.errors import SettingsError
+from usage_worker.migrate import Runner
+from usage_worker.queue.stream import EventStream
+from usage_worker.store import Store
 
 from tests.integration.commands import SECRET, Cli, events, send
-from worker.errors import SettingsError
-from worker.migrate import Runner
-from worker.store import Store
-from worker.stream import EventStream
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,19 +11,20 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from usage_worker.maintenance import purge, reconcile
+from usage_worker.store import Store
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from tests.integration.lives import soft_delete, track
-from worker.maintenance import purge, reconcile
-from worker.store import Store
+from tests.integration.retired import soft_delete, track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from usage_worker.ingest import FlushReport
+    from usage_worker.service.resources import Resources
+
     from tests.integration.conftest import Bench
-    from worker.ingest import FlushReport
-    from worker.resources import Resources
 
 WAITS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 COUNTERS = "SELECT usage_count, conversation_count FROM public.user_agents WHERE user_id = %s"

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 import redis
+from usage_worker.errors import EmbeddedServerError
+from usage_worker.local import EmbeddedPostgres, EmbeddedValkey, binaries, server
+from usage_worker.local.processes import ChildProcess
 
 from tests.helpers import await_end, descendants, eventually, survivors
-from worker.embedded import EmbeddedPostgres, EmbeddedValkey, binaries, server
-from worker.embedded.processes import ChildProcess
-from worker.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OWNER = """
 import sys, threading
 from pathlib import Path
-from worker.embedded import EmbeddedPostgres, EmbeddedValkey
+from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 folder = Path(sys.argv[1])
 with EmbeddedPostgres(folder / "postgres"), EmbeddedValkey(folder / "valkey"):
     print("ready", flush=True)

@@ -11,16 +11,17 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-
-from worker.demo.workload import Population, usage
-from worker.errors import SettingsError
-from worker.store import Intake
+from usage_worker.errors import SettingsError
+from usage_worker.store import Intake
+from usage_worker.testing.sql import query as testing_query
+from usage_worker.testing.workload import Population, usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from usage_worker.service.resources import Resources
+
     from tests.integration.conftest import Bench
-    from worker.resources import Resources
 
 NOW = datetime.now(UTC)
 
@@ -73,7 +74,7 @@ def test_order_of_arrival_does_not_matter(bench: Bench) -> None:
     bench.publish(event(bench))
     bench.flush()
     bench.check()
-    rows = bench.resources.store.rows("last_conversations")
+    rows = bench.resources.store.rows(testing_query("last_conversations"))
     assert [row["last_conversation_id"] for row in rows] == [conversations[0]]
 
 
@@ -156,7 +157,7 @@ def test_a_lost_consumer_group_counts_nothing_twice(bench: Bench) -> None:
 def test_foreign_producer_needs_neither_identity_nor_time(bench: Bench) -> None:
     bench.xadd(json.dumps([{"user_id": str(bench.users[0]), "agent_id": str(bench.agents[0]), "cost_usd": 0.1}] * 2))
     assert bench.flush() == Intake(2, 2, 0, 0)
-    row = next(row for row in bench.resources.store.rows("counters") if row["usage_count"])
+    row = next(row for row in bench.resources.store.rows(testing_query("counters")) if row["usage_count"])
     assert (row["usage_count"], row["total_cost_usd"]) == (2, Decimal("0.2"))
 
 
@@ -165,7 +166,7 @@ def test_numbers_never_go_through_binary_floats(bench: Bench, number: str) -> No
     body = f'[{{"user_id": "{bench.users[0]}", "agent_id": "{bench.agents[0]}", "cost_usd": {number}}}]'
     bench.xadd(body)
     assert bench.flush().applied == 1
-    row = next(row for row in bench.resources.store.rows("counters") if row["usage_count"])
+    row = next(row for row in bench.resources.store.rows(testing_query("counters")) if row["usage_count"])
     assert row["total_cost_usd"] == Decimal(number)
 
 
@@ -200,11 +201,11 @@ def test_one_bad_event_among_a_thousand(bench: Bench, kind: str) -> None:
     bench.xadd(json.dumps(events))
     assert bench.flush() == Intake(1_000, 999, 0, 1)
     bench.check()
-    (letter,) = bench.letters()
-    assert reason in letter["reason"]
-    assert (letter["position"], letter["events"]) == (500, 1)
+    (dead_letter,) = bench.dead_letters()
+    assert reason in dead_letter["reason"]
+    assert (dead_letter["position"], dead_letter["events"]) == (500, 1)
     if bad is not None and "user_id" not in (fields or {}):
-        assert str(bench.users[0]) in letter["payload"]
+        assert str(bench.users[0]) in dead_letter["payload"]
 
 
 @pytest.mark.parametrize(
@@ -223,9 +224,9 @@ def test_an_unreadable_entry_is_quarantined_whole(bench: Bench, body: bytes, ver
     bench.xadd(body, version, n="7")
     assert bench.flush() == Intake(8, 1, 0, 7)
     bench.check()
-    (letter,) = bench.letters()
-    assert reason in letter["reason"]
-    assert letter["events"] == 7
+    (dead_letter,) = bench.dead_letters()
+    assert reason in dead_letter["reason"]
+    assert dead_letter["events"] == 7
 
 
 def test_an_entry_with_foreign_fields_only(bench: Bench) -> None:
@@ -245,7 +246,7 @@ def test_two_bad_values_that_fit_alone_but_not_together(bench: Bench) -> None:
     huge = [event(bench, tokens=2**62) for _ in range(3)]
     bench.publish(*huge, counted=False)
     assert bench.flush() == Intake(3, 1, 0, 2)
-    assert bench.resources.store.rows("unbalanced") == []
+    assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
 def test_unknown_users_are_created_where_the_setting_says_so(
@@ -265,7 +266,7 @@ def test_a_day_that_its_month_does_not_have(bench: Bench, make_resources: Callab
     patient = make_resources(accept_days=400).flusher
     assert sum((patient.flush(shard).intake for shard in range(2)), Intake()) == Intake(2, 1, 0, 1)
     bench.check()
-    assert "day value is outside expected range" in bench.letters()[0]["reason"]
+    assert "day value is outside expected range" in bench.dead_letters()[0]["reason"]
 
 
 def test_creating_users_is_refused_where_the_platform_owns_them(

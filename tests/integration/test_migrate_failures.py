@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from usage_worker.errors import MigrationError, SchemaError, StoreUnavailableError
+from usage_worker.migrate import Deviation, Runner, discover, schema_version
+from usage_worker.migrate.files import split_statements
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import add_pair, run, schema
-from worker.errors import MigrationError, SchemaError, StoreUnavailableError
-from worker.migrate import Deviation, Runner, discover, schema_version
-from worker.migrate.files import split_statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +106,7 @@ def test_a_kill_while_an_index_is_built_is_repaired(empty_database: str, files: 
     with psycopg.connect(empty_database) as reader:
         # An older transaction, for which the building of an index has to wait.
         reader.execute("SELECT FROM public.user_agents")
-        program = "import sys; from worker.migrate import Runner; Runner(sys.argv[1]).up('3.0.0')"
+        program = "import sys; from usage_worker.migrate import Runner; Runner(sys.argv[1]).up('3.0.0')"
         migrating = subprocess.Popen([sys.executable, "-c", program, empty_database])
         eventually(lambda: run(empty_database, invalid)[0][0])
         migrating.send_signal(signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_a_kill_inside_a_transaction_is_repaired(empty_database: str) -> None:
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
     with psycopg.connect(empty_database) as writer:
         writer.execute("INSERT INTO public.agents (name) VALUES ('uncommitted')")
-        program = "import sys; from worker.migrate import Runner; Runner(sys.argv[1]).up('2.0.0')"
+        program = "import sys; from usage_worker.migrate import Runner; Runner(sys.argv[1]).up('2.0.0')"
         migrating = subprocess.Popen([sys.executable, "-c", program, empty_database])
         eventually(lambda: run(empty_database, waiting)[0][0])
         migrating.send_signal(signal.SIGKILL)

@@ -13,16 +13,17 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from usage_worker.errors import MigrationError
+from usage_worker.maintenance import purge, reconcile
+from usage_worker.migrate import EMPTY, Kept, Runner, discover
+from usage_worker.migrate.files import split_statements
+from usage_worker.testing.sql import query as testing_query
 
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import copy_up_to, run, schema, traffic
-from tests.integration.ledger import TODAY, name
-from tests.integration.lives import soft_delete
-from worker.errors import MigrationError
-from worker.maintenance import purge, reconcile
-from worker.migrate import EMPTY, Kept, Runner, discover
-from worker.migrate.files import split_statements
+from tests.integration.journal import TODAY, name
+from tests.integration.retired import soft_delete
 
 if TYPE_CHECKING:
     import threading
@@ -35,8 +36,15 @@ if TYPE_CHECKING:
 NOW = datetime.now(UTC)
 LEDGER = next(migration for migration in discover() if migration.name == "usage_ledger")
 KEPT = (
-    *("usage_events", "usage_daily", "usage_past_daily", "user_agent_conversations", "usage_entries", "usage_intake"),
-    *("usage_dead_letters", "usage_maintenance", "user_agent_history", "user_agent_shares", "user_agents"),
+    *(
+        "usage_events",
+        "usage_daily",
+        "usage_retired_daily",
+        "user_agent_conversations",
+        "usage_entries",
+        "usage_intake",
+    ),
+    *("usage_dead_letters", "usage_task_runs", "user_agent_history", "user_agent_shares", "user_agents"),
 )
 TRACK = "SELECT public.track_agent_usage(%s, %s, true, 7, 0.25, %s)"
 
@@ -72,7 +80,7 @@ def count_some(bench: Bench) -> list[dict[str, Any]]:
     bench.flush()
     run(str(url), "UPDATE public.user_agents SET notes = 'mine', is_shared = true, shared_with = ARRAY[user_id]")
     run(str(url), "SELECT public.track_agent_usage(%s, %s)", bench.users[1], bench.agents[1])
-    run(str(url), "INSERT INTO public.usage_maintenance VALUES ('purge', now(), 1, '{}')")
+    run(str(url), "INSERT INTO public.usage_task_runs VALUES ('purge', now(), 1, '{}')")
     return published
 
 
@@ -84,7 +92,7 @@ def values(url: str, *tables: str) -> dict[str, list[Any]]:
 
 def check_books(bench: Bench) -> None:
     assert reconcile(bench.resources.store, bench.resources.settings).differences == []
-    assert bench.resources.store.rows("unbalanced") == []
+    assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
 @pytest.mark.parametrize("version", ["3.0.0", EMPTY])
@@ -113,7 +121,7 @@ def test_down_and_up_lose_nothing(bench: Bench, database: str, cli: Cli, version
     bench.publish(*published, counted=False)
     intake = bench.flush()
     assert (intake.accepted, intake.applied, intake.duplicate) == (len(published), 0, len(published))
-    assert len(bench.letters()) == 2
+    assert len(bench.dead_letters()) == 2
 
 
 def test_what_changed_meanwhile_is_booked(bench: Bench, database: str) -> None:
@@ -151,7 +159,7 @@ def test_what_changed_meanwhile_is_booked(bench: Bench, database: str) -> None:
     assert run(database, opening, *newcomer) == [(1, 7, 1)]
     assert run(database, opening, *unused) == []
     for pair in (deleted, renewed, moved):
-        assert run(database, f"SELECT sum(usage_count)::int FROM usage_past_daily WHERE {row}", *pair) == [(2,)]
+        assert run(database, f"SELECT sum(usage_count)::int FROM usage_retired_daily WHERE {row}", *pair) == [(2,)]
         assert run(database, f"SELECT count(*) FROM user_agent_conversations WHERE {row}", *pair) == [(0,)]
     bench.publish(event(*tracked, response_time_ms=7), event(*renewed), event(*deleted), counted=False)
     bench.flush()
@@ -166,7 +174,7 @@ def test_goes_on_from_wherever_it_stopped(
     count_some(bench)
     files = copy_up_to(LEDGER, tmp_path / "migrations")
     whole, runner = Runner(database), Runner(database, files)
-    tables = [table for table in KEPT if table.startswith("usage_") and table != "usage_maintenance"]
+    tables = [table for table in KEPT if table.startswith("usage_") and table != "usage_task_runs"]
     whole.down("3.0.0")
     at_3 = schema(database)
     runner.up()
@@ -244,8 +252,8 @@ def test_clients_count_on_through_down_and_up(bench: Bench, database: str) -> No
 
 def test_it_asks_with_numbers(bench: Bench, database: str, cli: Cli) -> None:
     count_some(bench)
-    ledger = len(values(database, "usage_events")["usage_events"])
-    figures = f"{ledger} rows of usage_events"
+    journal = len(values(database, "usage_events")["usage_events"])
+    figures = f"{journal} rows of usage_events"
     complaint, unknown = cli.complaints("migrate down --to 3.0.0", "migrate down --to 9.9.9")
     assert figures in complaint
     assert "2 rows of usage_dead_letters" in complaint

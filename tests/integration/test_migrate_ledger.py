@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from usage_worker.errors import MigrationError, StoreUnavailableError
+from usage_worker.migrate import Runner, discover
+from usage_worker.migrate.connection import WORK_NAME
+from usage_worker.migrate.files import split_statements
+from usage_worker.store import Store
+from usage_worker.testing.sql import query as testing_query
 
 from tests.helpers import eventually
 from tests.integration.database import copy_up_to, run, schema, traffic
-from worker.errors import MigrationError, StoreUnavailableError
-from worker.migrate import Runner, discover
-from worker.migrate.connection import WORK_NAME
-from worker.migrate.files import split_statements
-from worker.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ def check_balanced(url: str) -> None:
     """The counters are the sums of the days, and the average is that of the total."""
     store = Store(url)
     try:
-        assert store.rows("unbalanced") == []
+        assert store.rows(testing_query("unbalanced")) == []
     finally:
         store.close()
     wrong = """
@@ -213,7 +214,7 @@ def test_rows_that_an_older_transaction_adds_are_balanced_too(empty_database: st
     seed(empty_database, 1, 1)
     user_id = run(empty_database, "INSERT INTO auth.users (email) VALUES ('new') RETURNING id")[0][0]
     agent_id = run(empty_database, "SELECT id FROM public.agents")[0][0]
-    ledger = "SELECT to_regprocedure('public.usage_events_ensure_day(date)')"
+    journal = "SELECT to_regprocedure('public.usage_events_ensure_day(date)')"
     with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(empty_database) as older:
             # It has begun to call the old function, and writes only when the new one is there.
@@ -228,7 +229,7 @@ def test_rows_that_an_older_transaction_adds_are_balanced_too(empty_database: st
             time.sleep(0.1)
             assert not migrating.done()
         migrating.result(30)
-    assert run(empty_database, ledger) != [(None,)]
+    assert run(empty_database, journal) != [(None,)]
     check_balanced(empty_database)
 
 

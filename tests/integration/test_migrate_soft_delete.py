@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.integration.database import run
-from tests.integration.people import acting
+from tests.integration.users import acting
 
 if TYPE_CHECKING:
     import uuid
@@ -97,12 +97,12 @@ def test_adding_again_revives_the_row_with_its_past(database: str, owners: Owner
             session.execute(insert, [owners.ann, agent])
         add = "SELECT public.add_user_agent(%s, %s, 'template', 'home')"
         assert session.execute(add, [owners.ann, agent]).fetchone() == before
-        revived = session.execute(
+        recreated = session.execute(
             "SELECT id, deleted_at, is_active, usage_count, source, folder FROM public.user_agents WHERE agent_id = %s",
             [agent],
         ).fetchone()
         assert before is not None
-        assert revived == (before[0], None, True, 7, "template", "home")
+        assert recreated == (before[0], None, True, 7, "template", "home")
         # Somebody who switched an agent off and adds what is there already finds it as it was.
         session.execute("UPDATE public.user_agents SET is_active = false WHERE agent_id = %s", [agent])
         assert session.execute(add, [owners.ann, agent]).fetchone() == before

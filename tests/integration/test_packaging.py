@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from worker.app import configuration
-from worker.migrate import latest_version
-from worker.queues import QueueName
-from worker.settings import Settings
+from usage_worker.migrate import latest_version
+from usage_worker.service.app import configuration
+from usage_worker.service.queues import QueueName
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +99,7 @@ def test_the_installed_command_migrates_and_counts(installed: Installed, empty_d
     assert installed.run("usage-worker", "migrate", "up", **servers).endswith(f"the schema is {latest_version()}\n")
     verified = installed.run("usage-worker", "migrate", "verify", **servers)
     assert verified == f"the schema is {latest_version()}, as it should be\n"
-    place = installed.run("python", "-c", "import worker; print(worker.__file__)")
+    place = installed.run("python", "-c", "import usage_worker; print(worker.__file__)")
     assert str(installed.folder.parent / "venv") in place
     installed.run("usage-worker", "publish", "-", "--draw-pairs", "2", stdin="{}\n{}\n", **servers)
     shards = json.loads(installed.run("usage-worker", "drain", "--json", **servers))
@@ -135,9 +134,9 @@ def test_compose_has_a_worker_for_every_queue(services: dict[str, Any]) -> None:
 
 def test_compose_lets_a_worker_finish_its_batch(services: dict[str, Any]) -> None:
     worker = services["worker"]
-    patience = configuration(Settings.model_construct())["worker_soft_shutdown_timeout"]
+    wait_timeout = configuration(Settings.model_construct())["worker_soft_shutdown_timeout"]
     assert worker["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
-    assert int(worker["stop_grace_period"].rstrip("s")) >= patience + 5
+    assert int(worker["stop_grace_period"].rstrip("s")) >= wait_timeout + 5
 
 
 def test_compose_keeps_data_checks_health_and_is_closed_to_others(services: dict[str, Any]) -> None:

@@ -10,15 +10,21 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from usage_worker.maintenance import (
+    MANAGE_PARTITIONS,
+    PartitionsReport,
+    manage_partitions,
+    partition_coverage,
+    run_task,
+)
+from usage_worker.monitoring.status import collect_status
+from usage_worker.service.app import app
+from usage_worker.service.resources import Resources
+from usage_worker.settings import Settings
+from usage_worker.store import Store, last_runs, sole_transaction
 
 from tests.integration.database import run
 from tests.integration.ledger import TODAY, attached, days, make_days, tables
-from worker.app import app
-from worker.maintenance import MANAGE_PARTITIONS, PartitionsReport, manage_partitions, outlook, perform
-from worker.monitoring import look
-from worker.resources import Resources
-from worker.settings import Settings
-from worker.store import Store, last_runs, sole_transaction
 
 if TYPE_CHECKING:
     from tests.integration.commands import Cli
@@ -101,7 +107,7 @@ def test_missed_runs_lose_no_event_and_are_an_alarm(bench: Bench, database: str)
     store, settings = bench.resources.store, bench.resources.settings
     for partition in attached(database):
         run(database, f"DROP TABLE {partition}")
-    ledger, _ = outlook(store, settings)
+    ledger, _ = partition_coverage(store, settings)
     assert (ledger.ahead_days, ledger.is_short) == (-1, True)
     moments = [datetime.now(UTC) - timedelta(days=number) for number in range(8)]
     bench.publish(*(event(bench, 0, occurred_at=moment) for moment in moments))
@@ -109,7 +115,7 @@ def test_missed_runs_lose_no_event_and_are_an_alarm(bench: Bench, database: str)
     bench.check()
     assert attached(database) == days(*range(-7, 1))
     manage_partitions(store, settings)
-    assert not any(seen.is_short for seen in outlook(store, settings))
+    assert not any(seen.is_short for seen in partition_coverage(store, settings))
 
 
 def test_what_is_in_the_way_is_named_and_is_an_alarm(database: str, cli: Cli) -> None:
@@ -127,7 +133,7 @@ def test_what_is_in_the_way_is_named_and_is_an_alarm(database: str, cli: Cli) ->
     assert "other objects depend on it" in figures["failed"][old]
     assert "failed" in cli.run("partitions").stdout
     with closing(Resources(Settings(DATABASE_URL=database, REDIS_URL=cli.env["REDIS_URL"]))) as resources:
-        assert not look(app.control, resources).partitions_healthy
+        assert not collect_status(app.control, resources).partitions_healthy
     run(database, "DROP VIEW kept")
     run(database, f"DROP TABLE {new}")
     assert json.loads(cli.run("partitions", "--json").stdout)["dropped"] == [old]
@@ -160,15 +166,15 @@ def test_stream_entries_are_forgotten_with_the_ledger(bench: Bench, database: st
     with psycopg.connect(database) as batch:
         held = "SELECT key FROM usage_entries WHERE seen_at < now() - interval '91.5 days' LIMIT 1 FOR KEY SHARE"
         batch.execute(held)
-        assert manage_partitions(store, settings).forgotten_entries == 12_002
-    assert manage_partitions(store, settings).forgotten_entries == 1
+        assert manage_partitions(store, settings).deleted_entries == 12_002
+    assert manage_partitions(store, settings).deleted_entries == 1
     assert run(database, "SELECT count(*) FROM usage_entries") == [(young + 10,)]
     bench.check()
 
 
 def test_two_at_once(database: str, store: Store) -> None:
     with Store(database) as other, sole_transaction(other, MANAGE_PARTITIONS):
-        done = perform(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, Settings(partitions_ahead_days=9)))
+        done = run_task(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, Settings(partitions_ahead_days=9)))
     assert done == {"busy": True}
     assert attached(database) == days(*range(8))
 
@@ -182,7 +188,7 @@ def test_one_that_finds_another_at_work_in_the_middle_says_what_it_did(database:
                 stack.enter_context(sole_transaction(other, MANAGE_PARTITIONS))
 
         settings = Settings(partitions_ahead_days=11)
-        done = perform(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, meet, report), report)
+        done = run_task(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, meet, report), report)
     assert (done["busy"], done["created"]) == (True, days(8, 9))
     assert attached(database) == days(*range(10))
     assert last_runs(store)[MANAGE_PARTITIONS].report["created"] == days(8, 9)

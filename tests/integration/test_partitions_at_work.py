@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from usage_worker.errors import BusyError
+from usage_worker.maintenance import manage_partitions
+from usage_worker.settings import Settings
 
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import run
 from tests.integration.ledger import INSERT, attached, days, make_days, tables
-from worker.errors import BusyError
-from worker.maintenance import manage_partitions
-from worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.store import Store
+    from usage_worker.store import Store
 
 # Nobody should wait at all; PostgreSQL's own housekeeping may be in the way for a moment.
 LONGEST_WAIT = "100ms"
@@ -98,7 +98,7 @@ def test_forgetting_keeps_no_batch_waiting(database: str, store: Store) -> None:
     register = "INSERT INTO usage_entries (key) SELECT gen_random_uuid() FROM generate_series(1, 50)"
     ingest = Client(database, register)
     with ingest.at_work():
-        assert manage_partitions(store, Settings()).forgotten_entries == 200_000
+        assert manage_partitions(store, Settings()).deleted_entries == 200_000
     assert ingest.error == ""
 
 
@@ -130,9 +130,9 @@ def test_a_kill_before_it_drops_is_repaired_by_the_next_run(database: str, store
 KILLED_BEFORE_DROP = """
 import os, signal
 import sys
-from worker import cli
-import worker.store.partitions
-partitions = sys.modules["worker.store.partitions"]
+from usage_worker import cli
+import usage_worker.store.partitions
+partitions = sys.modules["usage_worker.store.partitions"]
 query = partitions.query
 def strike(name):
     if name == "drop_partition":

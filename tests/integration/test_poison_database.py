@@ -10,13 +10,14 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from usage_worker.errors import ObstacleError, UsageError
+from usage_worker.migrate import EMPTY, Runner, discover, latest_version
+from usage_worker.migrate.script import script
+from usage_worker.store import Intake, Store
+from usage_worker.testing.sql import query as testing_query
 
 from tests.integration.commands import Cli
 from tests.integration.database import run, schema
-from worker.errors import ObstacleError, UsageError
-from worker.migrate import EMPTY, Runner, discover, latest_version
-from worker.migrate.script import script
-from worker.store import Intake, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,11 +59,11 @@ def test_whatever_an_event_makes_postgresql_raise(bench: Bench) -> None:
         bench.xadd(body(bench, "c"))
         assert bench.flush() == Intake(4, 3, 0, 1), code
         remove(bench)
-    letters = bench.letters()
-    assert len(letters) == len(codes)
-    for letter in letters:
-        assert letter["reason"].endswith(": this one")
-        assert json.loads(letter["payload"])["model"] == POISON
+    dead_letters = bench.dead_letters()
+    assert len(dead_letters) == len(codes)
+    for dead_letter in dead_letters:
+        assert dead_letter["reason"].endswith(": this one")
+        assert json.loads(dead_letter["payload"])["model"] == POISON
 
 
 def test_what_only_the_commit_would_refuse(bench: Bench) -> None:
@@ -86,8 +87,8 @@ def test_an_entry_that_fails_beside_its_events(bench: Bench) -> None:
     bench.xadd(body(bench, "c", "d", "e"))
     bench.xadd(body(bench, "f", "g"))
     assert bench.flush() == Intake(7, 4, 0, 3)
-    assert [json.loads(letter["payload"])["model"] for letter in bench.letters()] == ["c", "d", "e"]
-    assert bench.resources.store.rows("unbalanced") == []
+    assert [json.loads(dead_letter["payload"])["model"] for dead_letter in bench.dead_letters()] == ["c", "d", "e"]
+    assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
 def test_an_outage_is_not_the_events_fault(bench: Bench) -> None:
@@ -97,7 +98,7 @@ def test_an_outage_is_not_the_events_fault(bench: Bench) -> None:
         install(bench, code)
         with pytest.raises((UsageError, psycopg.Error)):
             bench.flush()
-        assert bench.letters() == [], code
+        assert bench.dead_letters() == [], code
         assert bench.resources.store.intake_totals() == Intake()
         remove(bench)
         bench.redis.xgroup_destroy("usage:events:{0}", "usage")
@@ -141,9 +142,9 @@ def test_a_database_of_another_encoding_that_is_migrated_already(
     bench.xadd(json.dumps([{"\U0001f600": 1}]))
     bench.xadd('[{"\U0001f600": ')
     assert bench.flush() == Intake(6, 2, 0, 4)
-    letters = bench.letters()
-    assert all(letter["payload"].isascii() and letter["reason"].isascii() for letter in letters)
-    whole = [json.loads(letter["payload"]) for letter in letters if letter["payload"].endswith("}")]
+    dead_letters = bench.dead_letters()
+    assert all(dead_letter["payload"].isascii() and dead_letter["reason"].isascii() for dead_letter in dead_letters)
+    whole = [json.loads(dead_letter["payload"]) for dead_letter in dead_letters if dead_letter["payload"].endswith("}")]
     assert {event.get("model") for event in whole} == {"\U0001f600", "\u20ac", None}
     assert run(database, "SELECT model FROM usage_events ORDER BY model") == [("b",), ("caf\u00e9",)]
 
@@ -179,5 +180,5 @@ def test_a_letter_that_cannot_be_kept_as_it_is(bench: Bench) -> None:
     bench.xadd('[{"model": "\U0001f600"')
     bench.xadd(body(bench, "a"))
     assert bench.flush() == Intake(2, 1, 0, 1)
-    (letter,) = bench.letters()
-    assert "\\ud83d\\ude00" in letter["payload"]
+    (dead_letter,) = bench.dead_letters()
+    assert "\\ud83d\\ude00" in dead_letter["payload"]

@@ -14,12 +14,13 @@ import pytest
 from celery import Celery
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from usage_worker.printable import REASON_LENGTH
+from usage_worker.service.app import broker_url
+from usage_worker.store import Intake
+from usage_worker.testing.sql import query as testing_query
 
 from tests.helpers import eventually
 from tests.integration.commands import figures, rows
-from worker.app import broker_url
-from worker.printable import REASON_LENGTH
-from worker.store import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,12 +72,12 @@ def test_one_poisoned_event_of_an_entry(bench: Bench, form: Callable[..., Any]) 
         bench.xadd(json.dumps([form(bench), bad, form(bench)]))
     count = len(POISON)
     assert bench.flush() == Intake(3 * count, 2 * count, 0, count)
-    for (fields, reason), letter in zip(POISON, bench.letters(), strict=True):
-        assert reason in letter["reason"]
-        assert letter["reason"].isprintable()
-        assert len(letter["reason"]) <= REASON_LENGTH
-        assert fields.items() <= json.loads(letter["payload"]).items()
-    assert bench.resources.store.rows("unbalanced") == []
+    for (fields, reason), dead_letter in zip(POISON, bench.dead_letters(), strict=True):
+        assert reason in dead_letter["reason"]
+        assert dead_letter["reason"].isprintable()
+        assert len(dead_letter["reason"]) <= REASON_LENGTH
+        assert fields.items() <= json.loads(dead_letter["payload"]).items()
+    assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
 @pytest.mark.parametrize(
@@ -86,8 +87,8 @@ def test_an_entry_that_is_no_text_spares_its_neighbours(bench: Bench, fields: di
     bench.redis.xadd("usage:events:{0}", fields)
     bench.xadd(json.dumps([pair(bench)]))
     assert bench.flush() == Intake(2, 1, 0, 1)
-    (letter,) = bench.letters()
-    assert letter["payload"]
+    (dead_letter,) = bench.dead_letters()
+    assert dead_letter["payload"]
 
 
 def test_entry_ids_outside_the_calendar(bench: Bench, cli: Cli) -> None:
@@ -99,9 +100,9 @@ def test_entry_ids_outside_the_calendar(bench: Bench, cli: Cli) -> None:
         bench.redis.xadd(f"usage:events:{{{shard}}}", entry, id=entry_id)
     assert cli.run("status", "--json").stdout.startswith("{")
     assert cli.drained() == figures(applied=len(ids), quarantined=len(ids))
-    letters = bench.letters()
-    assert all(letter["reason"].startswith("occurred_at: ") for letter in letters)
-    assert all("by the entry's id" in letter["reason"] for letter in letters)
+    dead_letters = bench.dead_letters()
+    assert all(dead_letter["reason"].startswith("occurred_at: ") for dead_letter in dead_letters)
+    assert all("by the entry's id" in dead_letter["reason"] for dead_letter in dead_letters)
     assert rows(bench.resources.settings.database_url, "SELECT count(*)::int FROM usage_events") == [(len(ids),)]
     done = cli.run("dead-letters", "replay", "--all")
     assert (done.returncode, done.stdout) == (1, f"0 events sent, {len(ids)} letters still bad\n")
@@ -114,7 +115,7 @@ def test_numbers_that_only_their_sum_makes_too_long(bench: Bench) -> None:
     bench.xadd(json.dumps([row(bench, tokens=longest), row(bench, tokens=1), row(bench, tokens=longest)]))
     bench.xadd(json.dumps([pair(bench)]))
     assert bench.flush() == Intake(4, 2, 0, 2)
-    assert {letter["position"] for letter in bench.letters()} == {0, 2}
+    assert {dead_letter["position"] for dead_letter in bench.dead_letters()} == {0, 2}
 
 
 def test_a_day_that_does_not_exist_while_duplicates_are_looked_for(bench: Bench) -> None:
@@ -163,7 +164,7 @@ def test_no_entry_stops_the_shard(bench: Bench, poison: list[dict[Any, Any]]) ->
 
 def test_the_celery_door_takes_what_is_no_text(bench: Bench) -> None:
     redis_url, database = bench.resources.settings.redis_url, bench.resources.settings.database_url
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "--quiet", "worker", "--pool", "solo"]
+    command = [sys.executable, "-m", "celery", "-A", "usage_worker.service.app", "--quiet", "worker", "--pool", "solo"]
     environment = {"DATABASE_URL": database, "REDIS_URL": redis_url, "PYTHONPATH": ":".join(filter(None, sys.path))}
     with (
         Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL) as worker,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
+import usage_worker.events.event
 from typing_extensions import override
+from usage_worker.publisher import UsagePublisher
 
-import worker.events
 from tests.integration.commands import NOW, Cli, events, figures
-from worker.publisher import UsagePublisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +101,7 @@ VALUES: dict[str, Any] = {
     "bytes": b"\xff",
     "type": Raising,
 }
-FIELDS = tuple(name for name in worker.events.FIELDS if name not in {"type", "rating"})
+FIELDS = tuple(name for name in usage_worker.events.event.FIELDS if name not in {"type", "rating"})
 
 
 @pytest.fixture

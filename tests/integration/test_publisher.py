@@ -15,12 +15,12 @@ from uuid import UUID, uuid4, uuid5
 
 import pytest
 import redis
+from usage_worker.events.event import KEY_NAMESPACE, time_text
+from usage_worker.events.wire import load
+from usage_worker.local import EmbeddedValkey
+from usage_worker.publisher import UsagePublisher
 
 from tests.helpers import eventually
-from worker.embedded import EmbeddedValkey
-from worker.events import KEY_NAMESPACE, time_text
-from worker.publisher import UsagePublisher
-from worker.wire import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +174,7 @@ def test_a_forked_child_sends_its_own_events_only(redis_url: str, redis_client: 
 def test_leaving_the_program_sends_what_is_buffered(redis_url: str, redis_client: redis.Redis) -> None:
     program = """if True:
         import sys, uuid
-        from worker import UsagePublisher
+        from usage_worker import UsagePublisher
         publisher = UsagePublisher(sys.argv[1], linger=60)
         publisher.track(uuid.uuid4(), uuid.uuid4())
         UsagePublisher(sys.argv[1], linger=60).track(uuid.uuid4(), uuid.uuid4())

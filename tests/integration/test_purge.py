@@ -12,24 +12,26 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from usage_worker.errors import BusyError, SettingsError
+from usage_worker.maintenance import PURGE, RECONCILE, reconcile
+from usage_worker.maintenance import purge as purge_rows
+from usage_worker.maintenance.purge import CHUNK_ROWS, PurgeReport
+from usage_worker.store import Store, last_runs, sole_transaction
+from usage_worker.testing.sql import query as testing_query
+from usage_worker.testing.workload import Population, usage
 
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import run
-from tests.integration.lives import expected_uses, meanwhile, soft_delete, track, uses
-from worker.demo.workload import Population, usage
-from worker.errors import BusyError, SettingsError
-from worker.maintenance import PURGE, RECONCILE, reconcile
-from worker.maintenance import purge as purge_rows
-from worker.maintenance.purge import CHUNK_ROWS, PurgeReport
-from worker.store import Store, last_runs, sole_transaction
+from tests.integration.retired import expected_uses, meanwhile, soft_delete, track, uses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from usage_worker.service.resources import Resources
+
     from tests.integration.conftest import Bench
-    from worker.resources import Resources
 
 MONTH = timedelta(days=30)
 LEFT = "SELECT notes FROM public.user_agents ORDER BY notes"
@@ -90,7 +92,7 @@ def test_children_go_along_and_the_sums_of_retained_days_stay(database: str, sto
     assert purge(store).purged == 1
     for table in ("usage_daily", "user_agent_conversations"):
         assert run(database, f"SELECT user_id FROM public.{table}") == [(other,)]
-    past = "SELECT user_id, usage_count, total_tokens_used, response_time_samples FROM public.usage_past_daily"
+    past = "SELECT user_id, usage_count, total_tokens_used, response_time_samples FROM public.usage_retired_daily"
     assert run(database, past) == [(user_id, 3, 21, 3)]
 
 
@@ -104,7 +106,7 @@ def test_many_lives_end_in_one_sum(database: str, store: Store) -> None:
         assert purge(store).purged == 1
     track(database, user_id, agent_id)
     assert run(database, "SELECT usage_count, deleted_at FROM public.user_agents") == [(1, None)]
-    assert run(database, "SELECT usage_count FROM public.usage_past_daily") == [(6,)]
+    assert run(database, "SELECT usage_count FROM public.usage_retired_daily") == [(6,)]
 
 
 def test_the_audit_trail_keeps_who_and_when(database: str, store: Store) -> None:
@@ -122,10 +124,10 @@ def test_past_sums_go_when_the_ledger_forgets_their_day(database: str, store: St
     ((user_id, agent_id),) = pairs(database)
     run(database, "SELECT public.usage_events_ensure_day(current_date - 60)")
     for age in (59, 60, 61):
-        past = "INSERT INTO public.usage_past_daily (user_id, agent_id, day) VALUES (%s, %s, current_date - %s::int)"
+        past = "INSERT INTO public.usage_retired_daily (user_id, agent_id, day) VALUES (%s, %s, current_date - %s::int)"
         run(database, past, user_id, agent_id, age)
-    assert purge(store).forgotten_days == 1
-    assert run(database, "SELECT current_date - day FROM public.usage_past_daily ORDER BY 1") == [(59,), (60,)]
+    assert purge(store).deleted_retired_days == 1
+    assert run(database, "SELECT current_date - day FROM public.usage_retired_daily ORDER BY 1") == [(59,), (60,)]
 
 
 @pytest.mark.parametrize("plan", ["", "enable_hashjoin enable_mergejoin enable_material enable_bitmapscan"])
@@ -135,7 +137,7 @@ def test_chunks_stay_small_whatever_the_plan(database: str, plan: str) -> None:
         run(database, f"ALTER DATABASE {database.rpartition('/')[2].partition('?')[0]} SET {setting} = off")
     told: list[tuple[int, int | None]] = []
     with Store(database) as store:
-        assert purge(store, tell=lambda done, of: told.append((done, of))).purged == 2 * CHUNK_ROWS + 1
+        assert purge(store, on_progress=lambda done, of: told.append((done, of))).purged == 2 * CHUNK_ROWS + 1
     due = 2 * CHUNK_ROWS + 1
     assert told == [(CHUNK_ROWS, due), (2 * CHUNK_ROWS, due), (due, due)]
 
@@ -183,8 +185,8 @@ def test_whoever_restores_in_time_keeps_the_row(database: str, store: Store) -> 
 
 def test_two_at_once_do_no_harm(database: str, store: Store) -> None:
     seed(database, 3 * CHUNK_ROWS)
-    with Store(database) as other, meanwhile(lambda: purge(other, patience=30)):
-        purge(store, patience=30)
+    with Store(database) as other, meanwhile(lambda: purge(other, wait_timeout=30)):
+        purge(store, wait_timeout=30)
         eventually(lambda: not run(database, LEFT))
     seed(database, 1)
     with Store(database) as other, sole_transaction(other, PURGE), pytest.raises(BusyError):
@@ -237,12 +239,12 @@ def test_every_event_is_in_one_life_or_the_other(bench: Bench, make_resources: C
     expected = expected_uses(accepted)
     expected.update(tracked)
     assert uses(url) == expected
-    assert bench.resources.store.rows("unbalanced") == []
+    assert bench.resources.store.rows(testing_query("unbalanced")) == []
     assert bench.resources.store.intake_totals().applied == len(accepted)
 
 
 def test_the_tasks_note_their_figures(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker.app import app  # noqa: PLC0415 - reads the settings
+    from usage_worker.service.app import app  # noqa: PLC0415 - reads the settings
 
     app.loader.import_default_modules()
     monkeypatch.setitem(app.__dict__, "resources", bench.resources)
@@ -262,7 +264,7 @@ def test_the_command(database: str, redis_url: str, tmp_path: Path) -> None:
         *_first(database),
     )
     cli = Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
-    none = {"oldest_remaining_seconds": None, "ended_shares": 0, "forgotten_days": 0}
+    none = {"oldest_remaining_seconds": None, "expired_shares": 0, "deleted_retired_days": 0}
     dry = json.loads(cli.run("purge", "--dry-run", "--json").stdout)
     assert (dry["purged"], dry["remaining"], round(dry["oldest_remaining_seconds"] / 86_400)) == (0, 2, 40)
     assert cli.run("purge", "--older-than", "50d").stdout == "0 purged, 0 due\n"

@@ -6,13 +6,15 @@ import json
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from usage_worker.monitoring.quarantine import quarantine
+
 from tests.integration.database import run
-from worker.quarantine import quarantine
 
 if TYPE_CHECKING:
+    from usage_worker.store import Store
+
     from tests.integration.commands import Cli
     from tests.integration.conftest import Bench
-    from worker.store import Store
 
 INSERT = """
     INSERT INTO usage_dead_letters (entry_key, position, stream, entry_id, events, reason, payload)

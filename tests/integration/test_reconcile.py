@@ -11,25 +11,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import pytest
+from usage_worker.errors import SettingsError
+from usage_worker.maintenance import ReconcileReport, Scope, purge, reconcile
+from usage_worker.migrate import Runner
+from usage_worker.settings import Settings
+from usage_worker.store import Store
+from usage_worker.testing.sql import query as testing_query
+from usage_worker.testing.workload import Population, usage
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import run
-from tests.integration.lives import expected_uses, meanwhile, soft_delete, track, uses
+from tests.integration.retired import expected_uses, meanwhile, soft_delete, track, uses
 from tests.integration.test_migrate_ledger import seed as seed_3_0_0
-from worker.demo.workload import Population, usage
-from worker.errors import SettingsError
-from worker.maintenance import ReconcileReport, Scope, purge, reconcile
-from worker.migrate import Runner
-from worker.settings import Settings
-from worker.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from usage_worker.service.resources import Resources
+
     from tests.integration.conftest import Bench
-    from worker.resources import Resources
 
 TODAY = datetime.now(UTC).date()
 YESTERDAY, EARLIER = TODAY - timedelta(days=1), TODAY - timedelta(days=2)
@@ -85,7 +87,7 @@ DAMAGE = {
         {(TODAY, "usage_count", 0, 6), (None, "usage_count", 6, 0)},
     ),
     "an ended life too many": Damage(
-        "INSERT INTO usage_past_daily (user_id, agent_id, day, usage_count) SELECT user_id, agent_id, '{today}', 5"
+        "INSERT INTO usage_retired_daily (user_id, agent_id, day, usage_count) SELECT user_id, agent_id, '{today}', 5"
         " FROM user_agents WHERE {pair}",
         {(TODAY, "usage_count", 3, 8)},
     ),
@@ -157,7 +159,7 @@ def test_what_was_counted_is_clean(bench: Bench) -> None:
     track(bench.resources.settings.database_url, bench.users[0], bench.agents[0])
     report = check(bench)
     assert (report.differences, report.left, report.complete) == ([], 0, True)
-    assert report.checked == len(bench.resources.store.rows("counters"))
+    assert report.checked == len(bench.resources.store.rows(testing_query("counters")))
     assert report.days >= 2
 
 
@@ -198,7 +200,7 @@ def test_lives_are_told_apart(bench: Bench) -> None:
     check_lives(bench, [*events, *more])
 
 
-@pytest.mark.parametrize("lost", ["usage_past_daily", "usage_daily"])
+@pytest.mark.parametrize("lost", ["usage_retired_daily", "usage_daily"])
 def test_what_a_life_lacks_is_given_to_that_life(bench: Bench, lost: str) -> None:
     """The sums of the ended life are wrong, or those of the life that goes on: its counters say which."""
     url, pair = bench.resources.settings.database_url, (bench.users[3], bench.agents[2])
@@ -211,7 +213,7 @@ def test_what_a_life_lacks_is_given_to_that_life(bench: Bench, lost: str) -> Non
     assert check(bench, repair=True).left == 0
     assert check(bench).differences == []
     assert run(url, "SELECT usage_count, total_tokens_used FROM public.user_agents") == [(2, 14)]
-    past = "SELECT usage_count, total_tokens_used FROM public.usage_past_daily ORDER BY day"
+    past = "SELECT usage_count, total_tokens_used FROM public.usage_retired_daily ORDER BY day"
     assert run(url, past) == [(4, 40), (3, 30)]
 
 
@@ -227,7 +229,7 @@ def test_what_nobody_can_own_any_more_becomes_an_ended_life(bench: Bench) -> Non
     assert check(bench, repair=True).left == 0
     assert check(bench).differences == []
     assert run(url, "SELECT count(*) FROM public.user_agents") == [(0,)]
-    past = "SELECT day, usage_count FROM public.usage_past_daily ORDER BY day"
+    past = "SELECT day, usage_count FROM public.usage_retired_daily ORDER BY day"
     assert run(url, past) == [(YESTERDAY, USES[0]), (TODAY, USES[1])]
 
 
@@ -282,13 +284,13 @@ def test_ends_when_the_time_is_up(bench: Bench) -> None:
 def test_chunks_cover_every_pair(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.publish(*traffic(bench, 2_000, 6))
     bench.flush()
-    module = import_module("worker.maintenance.reconcile")
+    module = import_module("usage_worker.maintenance.reconcile")
     for pairs, rows in (3, 1_000), (50, 4):
         monkeypatch.setattr(module, "CHUNK_PAIRS", pairs)
         monkeypatch.setattr(module, "CHUNK_ROWS", rows)
         run(bench.resources.settings.database_url, "UPDATE public.user_agents SET usage_count = usage_count - 1")
         assert len(check(bench).differences) == 100
-        monkeypatch.setattr(module, "MEND_PAIRS", 7)
+        monkeypatch.setattr(module, "REPAIR_PAIRS", 7)
         report = check(bench, repair=True)
         assert (len(report.differences), report.left, report.checked) == (100, 0, 100)
     bench.check()
@@ -341,7 +343,7 @@ def test_repair_is_exact_under_full_load(bench: Bench, make_resources: Callable[
         eventually(lambda: not bench.flush().accepted)
     assert any(report.differences for report in reports)
     check_lives(bench, accepted, tracked)
-    assert bench.resources.store.rows("unbalanced") == []
+    assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
 def test_opening_balances_hold_from_the_first_day(empty_database: str) -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from usage_worker.maintenance import MANAGE_PARTITIONS
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from worker.maintenance import MANAGE_PARTITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Bench
 
 ROOT = Path(__file__).parents[2]
-CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
+CELERY = (sys.executable, "-m", "celery", "-A", "usage_worker.service.app")
 TODAY = datetime.now(UTC).date()
 
 
@@ -76,7 +76,7 @@ def test_two_beats_do_everything_once(bench: Bench, database: str, cli: Cli, tmp
             fields = {"event_id": uuid4(), "occurred_at": moment, "tokens": number}
             bench.publish({"user_id": bench.users[number % 20], "agent_id": bench.agents[0], **fields})
         eventually(lambda: bench.resources.store.intake_totals().accepted == 500, 60)
-        runs = "SELECT finished_at FROM usage_maintenance WHERE task = %s"
+        runs = "SELECT finished_at FROM usage_task_runs WHERE task = %s"
         first = eventually(lambda: run(database, runs, MANAGE_PARTITIONS), 30)
         eventually(lambda: run(database, runs, MANAGE_PARTITIONS) != first, 30)
         counted = "SELECT sum(usage_count) FROM user_agent_analytics"
@@ -102,9 +102,9 @@ def test_long_tasks_have_a_queue_of_their_own(bench: Bench, database: str, cli: 
     ):
         eventually(lambda: bench.resources.store.intake_totals().accepted == 1, 60)
         eventually(lambda: bench.redis.llen("maintenance"), 30)
-        assert run(database, "SELECT FROM usage_maintenance") == []
+        assert run(database, "SELECT FROM usage_task_runs") == []
         with celery.running("maintenance", "worker", "--queues=maintenance", "--concurrency=1", "--hostname=m@%h"):
-            eventually(lambda: run(database, "SELECT 1 FROM usage_maintenance"), 60)
+            eventually(lambda: run(database, "SELECT 1 FROM usage_task_runs"), 60)
 
 
 def test_a_task_that_cannot_do_its_work_says_so_in_the_log(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from usage_worker.maintenance import purge
+from usage_worker.store import Store
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from tests.integration.people import FORBIDDEN, People, acting
-from worker.maintenance import purge
-from worker.store import Store
+from tests.integration.users import FORBIDDEN, People, acting
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -160,9 +160,9 @@ def test_what_has_expired_is_cleaned_up(database: str, people: People) -> None:
     assert run(database, COLUMNS) == [(True, [people.bob], people.team)]
     with Store(database) as store, psycopg.connect(database) as holder:
         holder.execute("SELECT FROM public.user_agents FOR UPDATE")
-        assert purge(store, timedelta(days=30)).ended_shares == 0
+        assert purge(store, timedelta(days=30)).expired_shares == 0
         holder.rollback()
-        assert purge(store, timedelta(days=30)).ended_shares == 1
+        assert purge(store, timedelta(days=30)).expired_shares == 1
     assert run(database, "SELECT shared_with_team FROM public.user_agent_shares") == [(people.team,)]
     assert run(database, COLUMNS) == [(True, None, people.team)]
     told = "SELECT changes -> 'shared_with_user' ->> 'old' FROM public.user_agent_history WHERE action = 'unshare'"

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from psycopg import sql
+from usage_worker.errors import StoreUnavailableError, UsageError
+from usage_worker.local.supervisor import Supervisor
+from usage_worker.monitoring.stalls import stalls
+from usage_worker.queue.stream import GROUP
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli, events, figures
 from tests.integration.database import run
 from tests.integration.test_metrics import figures as metrics
-from worker.errors import StoreUnavailableError, UsageError
-from worker.stack import Stack
-from worker.stalls import stalls
-from worker.stream import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import redis
+    from usage_worker.monitoring.stalls import Stall
+    from usage_worker.service.resources import Resources
 
     from tests.integration.conftest import Bench
-    from worker.resources import Resources
-    from worker.stalls import Stall
 
 READ_ONLY = "default_transaction_read_only"
 MINUTE_MS = 60_000
@@ -83,7 +83,10 @@ def test_a_read_only_database_is_red_until_it_takes_writes_again(
 ) -> None:
     monkeypatch.setenv("USAGE_UNKNOWN", "create")
     add_old(bench.redis)
-    with read_only(database) as reset, Stack(database, redis_url, concurrency=1, flower_port=None, log_dir=tmp_path):
+    with (
+        read_only(database) as reset,
+        Supervisor(database, redis_url, concurrency=1, flower_port=None, log_dir=tmp_path),
+    ):
         bench.resources.stream.beat()  # beat itself would do so in ten seconds
         eventually(lambda: bench.redis.exists("usage:failure:{0}"), 30)
         seen = looked(cli)

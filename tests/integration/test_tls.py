@@ -14,13 +14,13 @@ import pytest
 import trustme
 from kombu.exceptions import OperationalError
 from redis.connection import parse_url
+from usage_worker.errors import StreamUnavailableError
+from usage_worker.queue.stream import EventStream
+from usage_worker.service.app import UsageApp
+from usage_worker.settings import Settings
+from usage_worker.store import Store
 
 from tests.helpers import eventually
-from worker.app import UsageApp
-from worker.errors import StreamUnavailableError
-from worker.settings import Settings
-from worker.store import Store
-from worker.stream import EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +121,7 @@ def test_a_task_is_executed_and_its_event_counted(
 ) -> None:
     url = f"rediss://localhost:{port}/0?ssl_ca_certs={authority[1]}"
     app = UsageApp(Settings(REDIS_URL=url))
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--pool=solo"]
+    command = [sys.executable, "-m", "celery", "-A", "usage_worker.service.app", "worker", "--pool=solo"]
     with (
         Store(database) as store,
         (tmp_path / "worker.log").open("wb") as log,

@@ -12,12 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from usage_worker.errors import SettingsError
+from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, reconcile, run_task
+from usage_worker.maintenance import purge as purge_rows
+from usage_worker.store import Store, retained_days
+from usage_worker.testing.sql import query as testing_query
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import run
-from tests.integration.lives import meanwhile, soft_delete, track
-from tests.integration.people import acting
+from tests.integration.retired import meanwhile, soft_delete, track
 from tests.integration.test_reconcile import (
     TODAY,
     YESTERDAY,
@@ -27,18 +31,16 @@ from tests.integration.test_reconcile import (
     traffic,
     use,
 )
-from worker.errors import SettingsError
-from worker.maintenance import RECONCILE, ReconcileReport, Scope, perform, reconcile
-from worker.maintenance import purge as purge_rows
-from worker.store import Store, retained_days
+from tests.integration.users import acting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from usage_worker.service.resources import Resources
+
     from tests.conftest import Postgres
     from tests.integration.conftest import Bench
-    from worker.resources import Resources
 
 FIGURES = (
     "usage_count, message_count, conversation_count, success_count, error_count, total_tokens_used, total_cost_usd,"
@@ -86,7 +88,7 @@ def check_accepted(bench: Bench) -> None:
     report = accept(bench)
     assert (report.left, report.unexplained, report.complete) == (0, 0, True)
     assert check(bench).differences == []
-    assert bench.resources.store.rows("unbalanced") == []
+    assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
 def test_rows_restored_from_a_dump_keep_their_counters(bench: Bench, postgres: Postgres, tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_an_ended_life_gives_way_before_the_present_one(bench: Bench) -> None:
     damage(bench, "DELETE FROM usage_events")
     report = repair(bench)
     assert {it.column for it in report.differences if it.unexplained} >= {"usage_count", "total_tokens_used"}
-    assert run(url_of(bench), "SELECT sum(usage_count) FROM public.usage_past_daily") == [(0,)]
+    assert run(url_of(bench), "SELECT sum(usage_count) FROM public.usage_retired_daily") == [(0,)]
     assert run(url_of(bench), "SELECT day, usage_count FROM public.usage_daily") == [(TODAY, 1)]
     check_accepted(bench)
     assert run(url_of(bench), "SELECT usage_count FROM public.user_agents") == [(1,)]
@@ -254,7 +256,7 @@ def test_no_figure_stops_the_repair(bench: Bench) -> None:
 
 def test_the_unexplained_do_not_hide_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many more of them than are locked at once stand before the pairs that can be mended, on days as in counters."""
-    monkeypatch.setattr(import_module("worker.maintenance.reconcile"), "MEND_PAIRS", 30)
+    monkeypatch.setattr(import_module("usage_worker.maintenance.reconcile"), "REPAIR_PAIRS", 30)
     bench.publish(*traffic(bench, 1_000, 12))
     bench.flush()
     last = max(bench.users)
@@ -280,7 +282,7 @@ def test_accepting_twice_or_at_once_books_once(bench: Bench, make_resources: Cal
     assert accept(bench).differences == []
     assert counters(bench) == kept
     assert set(run(url_of(bench), OPENINGS)) == {(10,)}
-    assert bench.resources.store.rows("unbalanced") == []
+    assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
 def test_an_opening_balance_ends_with_its_row(bench: Bench) -> None:
@@ -325,11 +327,11 @@ def test_exact_while_others_count_and_import(bench: Bench, make_resources: Calla
         with Store(url) as store:
             reports.append(reconcile(store, settings, repair=True))
 
-    def book() -> None:
+    def add_intake() -> None:
         with Store(url) as store:
             reports.append(reconcile(store, settings, accept_unexplained=True))
 
-    with meanwhile(publish, flush, bring_in, mend, book):
+    with meanwhile(publish, flush, bring_in, mend, add_intake):
         eventually(lambda: len(accepted) > 2_500 and len(reports) > 3, 60)
     eventually(lambda: not bench.flush().accepted)
     check_accepted(bench)
@@ -344,7 +346,7 @@ def test_beat_changes_nothing(bench: Bench) -> None:
     damage(bench, "UPDATE user_agents SET usage_count = 9, message_count = 0")
     before = counters(bench)
     store, settings = bench.resources.store, bench.resources.settings
-    figures = perform(store, RECONCILE, lambda: reconcile(store, settings, budget=60))
+    figures = run_task(store, RECONCILE, lambda: reconcile(store, settings, budget=60))
     assert (figures["left"], figures["unexplained"]) == (2, 1)
     assert counters(bench) == before
 

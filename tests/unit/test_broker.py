@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from worker.app import UsageApp, broker_settings
-from worker.errors import SettingsError
-from worker.settings import Settings
+from usage_worker.errors import SettingsError
+from usage_worker.service.app import UsageApp, broker_settings
+from usage_worker.settings import Settings
 
 VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
 

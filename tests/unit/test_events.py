@@ -8,10 +8,19 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-
-from worker.errors import EventRefusedError
-from worker.events import FIELDS, KEY_NAMESPACE, REQUIRED, Event, Record, Window, record_of, time_text, values_of
-from worker.wire import Prepared, load, prepare
+from usage_worker.errors import EventRefusedError
+from usage_worker.events.event import (
+    FIELDS,
+    KEY_NAMESPACE,
+    REQUIRED,
+    Event,
+    Record,
+    Window,
+    record_of,
+    time_text,
+    values_of,
+)
+from usage_worker.events.wire import Prepared, load, prepare
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WINDOW = Window.around(NOW, timedelta(days=35))

@@ -9,9 +9,8 @@ from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
-
-from worker.events import Event, Record, decimal_text, record_of, time_text, values_of
-from worker.fold import Folded, Totals, fold
+from usage_worker.events.event import Event, Record, decimal_text, record_of, time_text, values_of
+from usage_worker.ingest.fold import Folded, Totals, fold
 
 START = datetime(2026, 3, 1, 23, 59, 58, tzinfo=UTC)
 ids = st.integers(0, 2).map(lambda number: str(UUID(int=number)))

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-
-from worker.cli.lines import Line, Reading, read_lines
-from worker.errors import SettingsError
+from usage_worker.errors import SettingsError
+from usage_worker.publisher.event_files import Line, Reading, read_lines
 
 USER, AGENT = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 PLAIN = Reading({}, {})

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from worker.printable import printable
+from usage_worker.printable import printable
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
-from worker.errors import SettingsError
-from worker.settings import Settings, load_settings
+from usage_worker.errors import SettingsError
+from usage_worker.settings import Settings, load_settings
 
 SECRET = "s3cretword"
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from worker.stalls import is_stalled
+from usage_worker.monitoring.stalls import is_stalled
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
-
-from worker.errors import SettingsError
-from worker.settings import Settings, load_settings
-from worker.timetable import Entry, beat_schedule, next_of, timetable
+from usage_worker.errors import SettingsError
+from usage_worker.service.schedule import ScheduleEntry, beat_schedule, next_of, schedule_entries
+from usage_worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-def partitions(when: str) -> Entry:
+def partitions(when: str) -> ScheduleEntry:
     settings = Settings(schedule_partitions=when)
-    (entry,) = [entry for entry in timetable(settings) if entry.name == "partitions"]
+    (entry,) = [entry for entry in schedule_entries(settings) if entry.name == "partitions"]
     return entry
 
 
@@ -36,9 +35,11 @@ def partitions(when: str) -> Entry:
         ("off", None, "off", None),
     ],
 )
-def test_an_interval_a_crontab_or_off(text: str, when: float | str | None, words: str, expires: float | None) -> None:
+def test_an_interval_a_crontab_or_off(
+    text: str, when: float | str | None, description: str, expires: float | None
+) -> None:
     entry = partitions(text)
-    assert (entry.when, entry.words, entry.expires) == (when, words, expires)
+    assert (entry.when, entry.description, entry.expires) == (when, description, expires)
     assert ("partitions" in beat_schedule(Settings(schedule_partitions=text))) == (when is not None)
 
 
@@ -48,7 +49,7 @@ def test_an_interval_a_crontab_or_off(text: str, when: float | str | None, words
 )
 def test_anything_else_is_refused_in_one_line_with_its_name(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^a setting is wrong: USAGE_SCHEDULE_PARTITIONS: [^\n]+$"):
-        timetable(Settings(schedule_partitions=text))
+        schedule_entries(Settings(schedule_partitions=text))
 
 
 @pytest.mark.parametrize("name", ["Europe/Nowhere", "", "../etc", "Europe"])

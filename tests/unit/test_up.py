@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-
-from worker.cli.up import _exports
-from worker.servers import Servers
-from worker.settings import Settings
+from usage_worker.cli.up import _exports
+from usage_worker.local.servers import Servers
+from usage_worker.settings import Settings
 
 OWN = {"DATABASE_URL": "postgresql:///own"}
 

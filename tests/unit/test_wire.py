@@ -10,12 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-
-from worker.errors import EventRefusedError
-from worker.events import Record, Window, time_text
-from worker.ingest.entries import decode
-from worker.stream import RawEntry
-from worker.wire import load, prepare
+from usage_worker.errors import EventRefusedError
+from usage_worker.events.event import Record, Window, time_text
+from usage_worker.events.wire import load, prepare
+from usage_worker.ingest.entries import decode
+from usage_worker.queue.stream import RawEntry
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WINDOW = Window.around(NOW, timedelta(days=35))
@@ -71,8 +70,10 @@ def test_both_ways_end_in_the_same_record(event: dict[str, Any]) -> None:
         return  # not canonical: there is the long way only
     long = decode("s", RawEntry("1-0", {b"v": b"1", b"events": json.dumps([event]).encode()}), WINDOW)
     short = decode("s", RawEntry("1-0", {b"v": b"1", b"events": body}), WINDOW)
-    if short.letters:
-        assert [letter.reason for letter in short.letters] == [letter.reason for letter in long.letters]
+    if short.dead_letters:
+        assert [dead_letter.reason for dead_letter in short.dead_letters] == [
+            dead_letter.reason for dead_letter in long.dead_letters
+        ]
     else:
         assert short.records == quick == long.records[:1]
 

@@ -1,0 +1,220 @@
+"""What a fault test needs at hand: servers, traffic whose sum is known, worker processes, and the reckoning."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
+
+import psycopg
+import redis
+from psycopg.rows import dict_row
+from usage_worker.demo.publish import AGENTS, USERS
+from usage_worker.publisher import UsagePublisher
+from usage_worker.queue.stream import GROUP
+from usage_worker.service.resources import Resources
+from usage_worker.settings import Settings
+from usage_worker.testing.oracle import Oracle
+from usage_worker.testing.sql import query as testing_query
+from usage_worker.testing.workload import Mix, Population, usage
+
+from tests.faults.totals import DAILY, DAILY_COLUMNS, LEDGER, LEDGER_COLUMNS, differences
+from tests.helpers import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from usage_worker.store import Intake
+
+ROOT = Path(__file__).parents[2]
+NOBODY = str(uuid5(NAMESPACE_OID, "nobody"))  # whom the demo's traffic names now and then
+Event = dict[str, Any]
+
+
+class Arena:
+    """One database, one Redis, everything that was ever sent to them, and the processes that count it."""
+
+    def __init__(self, database: str, redis_url: str, **settings: Any) -> None:
+        self.database, self.redis_url = database, redis_url
+        self.env = {"USAGE_RECLAIM_IDLE": "0.5", "USAGE_FLUSH_INTERVAL": "0.2", "USAGE_FLUSH_BUDGET": "5"}
+        # A stopped worker's transaction is ended after this; 15 s where nobody says anything.
+        self.env["PGOPTIONS"] = "-c idle_in_transaction_session_timeout=1s"
+        self.resources = Resources(Settings(DATABASE_URL=database, REDIS_URL=redis_url, reclaim_idle=0.5, **settings))
+        self.redis = redis.Redis.from_url(redis_url, protocol=2)
+        self.population = Population.of(USERS, AGENTS)
+        self.oracle, self.days = Oracle(), defaultdict[date, Oracle](Oracle)
+        self.sent = 0
+        self.unknown_pairs: set[str] = set()
+        users, agents = self.population.users, self.population.agents
+        self.resources.store.rows(testing_query("seed_population"), users=users, agents=agents)
+
+    def reconnect(self) -> None:
+        """Drop what is open: settings of the database hold for new connections."""
+        self.resources.close()
+        self.resources = Resources(self.resources.settings)
+
+    def close(self) -> None:
+        self.resources.close()
+        self.redis.close()
+
+    # Traffic
+
+    def traffic(self, count: int, *, seed: int = 1, mix: Mix = "uniform", days: int = 3) -> list[Event]:
+        """Complete events of the last days, some of them ratings, each at a time of its own."""
+        random, now = Random(seed), datetime.now(UTC)
+        events = []
+        for number, fields in enumerate(usage(self.population, count, mix, seed)):
+            when = now - timedelta(seconds=random.randrange(days * 86_400), microseconds=number)
+            event = fields | {"event_id": uuid4(), "occurred_at": when}
+            if random.random() < 0.02:
+                kept = {key: event[key] for key in ("event_id", "occurred_at", "user_id", "agent_id")}
+                event = kept | {"type": "rating", "rating": f"{random.randint(0, 500) / 100}"}
+            events.append(event)
+        return events
+
+    def note(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Write down what is sent; an event of nobody must be quarantined, any other be counted."""
+        for event in events:
+            self.sent += 1
+            if str(event["user_id"]) == NOBODY:
+                self.unknown_pairs.add(str(event["event_id"]))
+                continue
+            self.oracle.add(event)
+            when = event["occurred_at"]
+            when = datetime.fromisoformat(when) if isinstance(when, str) else when
+            self.days[when.astimezone(UTC).date()].add(event)
+
+    def publish(self, events: Iterable[Event], timeout: float = 30) -> None:
+        """Send through the publisher, as an application does."""
+        with UsagePublisher(self.redis_url, linger=0) as publisher:
+            for event in events:
+                assert publisher.add(dict(event)) is not None
+                self.note([event])
+            assert publisher.flush(timeout)
+
+    def xadd(self, events: list[Event], shard: int, entry_id: str = "*", **fields: str) -> str:
+        """What a producer in another language does: no key, any shard."""
+        self.note(events)
+        body = json.dumps(events, default=str)
+        entry: Any = {"v": "1", "n": str(len(events)), "events": body, **fields}
+        added: Any = self.redis.xadd(f"usage:events:{{{shard}}}", entry, id=entry_id)
+        return str(added.decode())
+
+    # Processes
+
+    def command(self, module: str, *arguments: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
+        """A process of the project on this arena's servers."""
+        servers = {"DATABASE_URL": self.database, "REDIS_URL": self.redis_url}
+        environment = {**os.environ, **self.env, **servers}
+        return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment, stdout=stdout)
+
+    @contextmanager
+    def workers(self, count: int, *arguments: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+        """Worker processes that flush until the block ends; one that fails by itself fails the test."""
+        with ExitStack() as stack:
+            processes = [self.command("tests.faults.flusher", *arguments) for _ in range(count)]
+            for process in processes:
+                stack.callback(_end, process)
+            yield processes
+            for process in processes:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGCONT)
+                    process.terminate()
+                # By SIGTERM itself dies who has hardly begun.
+                assert process.wait(30) in (0, -signal.SIGKILL, -signal.SIGTERM)
+
+    @contextmanager
+    def publishers(self, folder: Path, count: int, events: int, timeout: float = 60) -> Iterator[None]:
+        """Publisher processes, each with a journal; they have sent everything when the block is left."""
+        journals = [folder / f"journal-{self.sent}-{number}" for number in range(count)]
+        processes = [
+            self.command("usage_worker.demo.publish", str(journal), str(events), str(self.sent + seed))
+            for seed, journal in enumerate(journals)
+        ]
+        try:
+            yield
+            for process in processes:
+                assert process.wait(timeout) == 0
+        finally:
+            for process in processes:
+                _end(process)
+            for journal in filter(Path.exists, journals):
+                self.note(json.loads(line) for line in journal.read_text().splitlines())
+
+    def drain(self, shard: int | None = None) -> None:
+        """Finish in this process what anybody left behind."""
+        for number in range(self.resources.stream.shards) if shard is None else [shard]:
+            eventually(partial(self._empty_after_flush, number), 30)
+
+    def _empty_after_flush(self, shard: int) -> bool:
+        self.resources.flusher.flush(shard)
+        backlog = self.resources.stream.backlog(shard)
+        return backlog.entries == backlog.pending == 0
+
+    # Reckoning
+
+    @property
+    def intake(self) -> Intake:
+        return self.resources.store.intake_totals()
+
+    @property
+    def pending(self) -> int:
+        return sum(self.resources.stream.backlog(shard).pending for shard in range(self.resources.stream.shards))
+
+    def ask(self, sql: str) -> list[dict[str, Any]]:
+        with psycopg.connect(self.database, row_factory=dict_row) as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+    def has_booked(self, events: int) -> bool:
+        return self.intake.accepted >= events
+
+    def settled(self) -> bool:
+        """Whether everything that was sent is booked and nothing waits."""
+        empty = not any(self.redis.xlen(f"usage:events:{{{shard}}}") for shard in range(2))
+        return empty and self.intake.accepted >= self.sent and not self.pending
+
+    def check(self) -> None:
+        """Every total equals the oracle, the books add up to what was sent, nothing waits."""
+        assert self.oracle.differences(self.resources.store.rows(testing_query("counters"))) == []
+        assert differences(self.ask(LEDGER), _expected(self.oracle), LEDGER_COLUMNS) == []
+        by_day = {(*pair, day): row for day, oracle in self.days.items() for pair, row in _expected(oracle).items()}
+        used = {key: row for key, row in by_day.items() if row.usage_count}
+        assert differences(self.ask(DAILY), used, DAILY_COLUMNS) == []
+        assert self.resources.store.rows(testing_query("unbalanced")) == []
+        intake = self.intake
+        assert intake.accepted == self.sent == intake.applied + intake.duplicate + intake.quarantined
+        assert intake.applied == self.oracle.distinct
+        assert (intake.quarantined > 0) == bool(self.unknown_pairs)
+        assert intake.quarantined >= len(self.unknown_pairs)
+        for shard in range(self.resources.stream.shards):
+            key = f"usage:events:{{{shard}}}"
+            assert self.redis.xlen(key) == 0
+            groups: Any = self.redis.xinfo_groups(key) if self.redis.exists(key) else []
+            assert [group["pending"] for group in groups if group["name"] == GROUP.encode()] in ([], [0])
+
+
+def _expected(oracle: Oracle) -> dict[tuple[UUID, UUID], Any]:
+    return dict(oracle.rows)
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for what a process does: T stopped, Z dead, nothing gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()

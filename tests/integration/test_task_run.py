@@ -1,0 +1,57 @@
+"""What all periodic tasks have in common: one at a time, and a note of the last run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from usage_worker.errors import BusyError, DataRefusedError
+from usage_worker.maintenance import run_task
+from usage_worker.store import Store, last_runs, sole_transaction
+
+
+@dataclass(frozen=True)
+class Swept:
+    rows: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+
+def test_only_one_process_at_a_time_does_a_task(database: str) -> None:
+    with Store(database) as one, Store(database) as other:
+        with sole_transaction(one, "sweep"):
+            with pytest.raises(BusyError), sole_transaction(other, "sweep"):
+                pass
+            with sole_transaction(other, "another"):
+                pass
+        with sole_transaction(other, "sweep"):
+            pass
+
+
+def test_the_guard_goes_with_a_transaction_that_failed(database: str) -> None:
+    with Store(database) as one, Store(database) as other:
+        with pytest.raises(DataRefusedError), sole_transaction(one, "sweep") as connection:
+            connection.execute("SELECT 1 / 0")
+        with sole_transaction(other, "sweep"):
+            pass
+
+
+def test_the_last_run_is_noted_with_its_figures(database: str) -> None:
+    with Store(database) as store:
+        run_task(store, "sweep", lambda: Swept(1))
+        figures = run_task(store, "sweep", lambda: Swept(2))
+        run = last_runs(store)["sweep"]
+    assert (figures["rows"], run.report, run.seconds) == (2, {"rows": 2}, figures["seconds"])
+
+
+def test_who_finds_another_at_work_leaves_no_note(database: str) -> None:
+    def refused() -> Swept:
+        with sole_transaction(second, "sweep"):
+            return Swept(1)
+
+    with Store(database) as first, Store(database) as second:
+        with sole_transaction(first, "sweep"):
+            assert run_task(second, "sweep", refused) == {"busy": True}
+        assert not last_runs(first)

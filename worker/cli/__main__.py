@@ -1,5 +1,0 @@
-"""`python -m worker.cli` is `usage-worker`."""
-
-from worker.cli import main
-
-main()

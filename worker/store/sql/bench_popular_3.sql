@@ -1,6 +1,0 @@
--- Since 3.0.0: what a user uses most.
-SELECT id, agent_id, custom_name, folder, tags, is_favorite, usage_count, last_used_at, added_at
-  FROM public.user_agents
- WHERE user_id = %(user_id)s AND deleted_at IS NULL AND usage_count > 0
- ORDER BY usage_count DESC
- LIMIT 50

@@ -1,6 +1,0 @@
--- 2.0.0: what a user used last.
-SELECT id, agent_id, usage_count, last_used_at
-  FROM public.user_agents
- WHERE user_id = %(user_id)s AND last_used_at IS NOT NULL
- ORDER BY last_used_at DESC NULLS LAST
- LIMIT 50

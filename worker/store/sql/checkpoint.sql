@@ -1,2 +1,0 @@
--- Pages that were filled are on disk before anything is measured.
-CHECKPOINT

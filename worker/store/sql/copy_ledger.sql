@@ -1,3 +1,0 @@
--- The fastest way in; a duplicate that slipped past known_events fails the whole COPY and the batch starts again.
-COPY public.usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens, tokens,
-    cost_usd, response_time_ms, success, conversation_id, model, rating) FROM STDIN

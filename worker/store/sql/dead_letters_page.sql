@@ -1,9 +1,0 @@
--- One page of the quarantine, oldest first: after a letter, of these numbers only (all where there are none named),
--- without those that were replayed.
-SELECT id, entry_key, position, stream, entry_id, events, reason, payload, created_at, replayed_at
-  FROM public.usage_dead_letters
- WHERE id > %(after)s
-   AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
-   AND (%(replayed)s OR replayed_at IS NULL)
- ORDER BY id
- LIMIT %(limit)s

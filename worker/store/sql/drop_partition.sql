@@ -1,2 +1,0 @@
--- Nobody finds it any more.
-DROP TABLE IF EXISTS public.{partition}

@@ -1,2 +1,0 @@
--- What the audit trail calls the deletions of this transaction.
-SELECT set_config('usage_worker.action', 'purge', true)

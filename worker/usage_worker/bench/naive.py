@@ -1,0 +1,39 @@
+"""The usual way, to compare with: one Celery task an event, each a call of `track_agent_usage` in its own transaction.
+
+Run by `celery -A usage_worker.bench.naive worker`; written as a team would write it, with a pooled connection a process.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from celery import Celery
+
+from usage_worker.service.app import broker_settings
+from usage_worker.settings import load_settings
+from usage_worker.store import Store
+
+QUEUE = "naive"
+
+app = Celery("naive")
+app.conf.update(broker_settings(load_settings().redis_url))
+app.conf.update(task_ignore_result=True, task_default_queue=QUEUE, broker_connection_retry_on_startup=True)
+
+
+@cache
+def _store() -> Store:
+    return Store(load_settings().require_database())
+
+
+@app.task(name="naive.track")  # type: ignore[untyped-decorator]
+def track(user_id: str, agent_id: str, success: bool, tokens: int, cost: str, response_time: int | None) -> None:
+    """Count one event."""
+    _store().rows(
+        "track_agent_usage",
+        user_id=user_id,
+        agent_id=agent_id,
+        success=success,
+        tokens=tokens,
+        cost=cost,
+        response_time=response_time,
+    )

@@ -1,0 +1,74 @@
+"""How long a user waits for a query: asked as the role `authenticated`, under row-level security."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import fmean, quantiles
+from typing import TYPE_CHECKING, Any
+
+from usage_worker.bench.sql import query as bench_query
+from usage_worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from uuid import UUID
+
+    from psycopg import Connection
+
+    from usage_worker.store.connection import Store
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTiming:
+    """One query over many users: milliseconds until all rows are here, rows of an average answer, how it scans."""
+
+    p50_ms: float
+    p95_ms: float
+    rows: float
+    plan: str
+
+
+def time_query(store: Store, name: str, users: Sequence[UUID], parameters: Mapping[str, Any]) -> QueryTiming:
+    """Ask a named query once for each user (two at least); the plan is that of the first.
+
+    Opening the transaction and signing in are not part of the time; parsing and planning are, for who asks over HTTP
+    has no statement prepared.
+    """
+    milliseconds, rows = zip(*(_ask(store, name, user, parameters) for user in users), strict=True)
+    percentiles = quantiles(milliseconds, n=100, method="inclusive")
+    return QueryTiming(percentiles[49], percentiles[94], fmean(rows), _explain(store, name, users[0], parameters))
+
+
+def _ask(store: Store, name: str, user_id: UUID, parameters: Mapping[str, Any]) -> tuple[float, int]:
+    with _signed_in(store, user_id) as connection:
+        began = time.perf_counter()
+        rows = connection.execute(query(name), {**parameters, "user_id": user_id}, prepare=False).fetchall()
+        return 1000 * (time.perf_counter() - began), len(rows)
+
+
+def _explain(store: Store, name: str, user_id: UUID, parameters: Mapping[str, Any]) -> str:
+    """The scan of the table and the indexes that it uses, in one line."""
+    with _signed_in(store, user_id) as connection:
+        explain = "EXPLAIN (FORMAT JSON) " + query(name)
+        row = connection.execute(explain, {**parameters, "user_id": user_id}, prepare=False).fetchone()
+    nodes = list(_nodes(row[0][0]["Plan"])) if row else []
+    scan = next(node["Node Type"] for node in nodes if "Relation Name" in node)
+    indexes = " and ".join(node["Index Name"] for node in nodes if "Index Name" in node)
+    return f"{scan} using {indexes}" if indexes else scan
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's nodes from the top, without the subqueries of its policies, which scan other tables."""
+    yield node
+    for child in node.get("Plans", ()):
+        if child["Parent Relationship"] not in {"InitPlan", "SubPlan"}:
+            yield from _nodes(child)
+
+
+@contextmanager
+def _signed_in(store: Store, user_id: UUID) -> Iterator[Connection]:
+    with store.connection() as connection:
+        connection.execute(bench_query("bench_sign_in"), {"user_id": user_id})
+        yield connection

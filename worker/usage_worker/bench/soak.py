@@ -1,0 +1,73 @@
+"""The long run: whether a worker's memory stays flat, and what ten times as many pairs cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from usage_worker.bench.environment import open_environment
+from usage_worker.bench.load import Load
+from usage_worker.bench.meter import resident_bytes
+from usage_worker.bench.paths import product
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from usage_worker.bench.environment import Environment
+    from usage_worker.local.supervisor import Supervisor
+
+# As many as a publisher process can prepare in memory before it begins.
+ROUND_EVENTS = 500_000
+SMALL_ROUNDS = 2
+
+
+@dataclass(slots=True)
+class SoakResult:
+    """Rates in events per second and memory in MiB, one figure a round; uniform mix."""
+
+    events: int = 0
+    pairs: list[int] = field(default_factory=list)
+    events_per_second: list[list[float]] = field(default_factory=list)
+    worker_mib: list[float] = field(default_factory=list)
+    speed_kept: float = 0.0
+    """The speed with the greater number of pairs, as a share of that with the smaller one."""
+    memory_growth: float = 0.0
+    """A worker's memory after the last round, as a multiple of that after the first."""
+    exact: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run_soak(events: int, few: int, many: int, echo: Callable[[str], None]) -> SoakResult:
+    """Count two rounds with few pairs, then `events` in rounds with many; check every total.
+
+    Raises:
+        ProcessError: a process failed, or a round did not end.
+    """
+    size = min(events, ROUND_EVENTS)
+    result = SoakResult(size * (events // size), [few, many])
+    for pairs, rounds in ((few, SMALL_ROUNDS), (many, events // size)):
+        echo(f"{pairs:,} pairs: filling the table")
+        with open_environment(pairs // 10) as environment:
+            environment.reset()
+            loads = [Load(size, "uniform", seed, environment.users) for seed in range(rounds)]
+            with environment.stack() as stack:
+                measured = [_round(environment, stack, load, echo) for load in loads]
+            echo(f"{pairs:,} pairs: checking every total")
+            result.exact &= environment.is_exact(loads)
+        result.events_per_second.append([rate for rate, _ in measured])
+        result.worker_mib = [memory for _, memory in measured]
+    slow, fast = (median(rates) for rates in reversed(result.events_per_second))
+    result.speed_kept = slow / fast
+    result.memory_growth = result.worker_mib[-1] / result.worker_mib[0]
+    return result
+
+
+def _round(environment: Environment, stack: Supervisor, load: Load, echo: Callable[[str], None]) -> tuple[float, float]:
+    seconds, _ = product(environment.store, environment.servers, stack, load)
+    # The greatest of the worker's processes.
+    memory = max(resident_bytes(stack.pids["worker1"])) / 2**20
+    echo(f"{load.events:,} events, {load.events / seconds:,.0f} a second, a worker's memory {memory:.0f} MiB")
+    return load.events / seconds, memory

@@ -1,0 +1,51 @@
+"""The command `usage-worker`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from usage_worker.cli.bench import bench_app
+from usage_worker.cli.bench_purge import purge as bench_purge
+from usage_worker.cli.bench_queries import queries
+from usage_worker.cli.bench_soak import soak
+from usage_worker.cli.dead_letters import dead_letters_app
+from usage_worker.cli.demo import demo
+from usage_worker.cli.drain import drain
+from usage_worker.cli.metrics import metrics
+from usage_worker.cli.migrate import migrate_app
+from usage_worker.cli.partitions import partitions
+from usage_worker.cli.publish import publish
+from usage_worker.cli.purge import purge
+from usage_worker.cli.reconcile import reconcile
+from usage_worker.cli.refresh import refresh
+from usage_worker.cli.report import report
+from usage_worker.cli.schedule import schedule
+from usage_worker.cli.status import status
+from usage_worker.cli.up import up
+from usage_worker.errors import UsageError
+
+cli = typer.Typer(
+    help="Count what users do with AI agents: exactly once, in batches, off the request path.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (demo, up, publish, status, metrics, drain, schedule, partitions, purge, reconcile, refresh, report):
+    cli.command()(command)
+bench_app.command()(soak)
+bench_app.command()(queries)
+bench_app.command("purge")(bench_purge)
+cli.add_typer(bench_app, name="bench")
+cli.add_typer(migrate_app, name="migrate")
+cli.add_typer(dead_letters_app, name="dead-letters")
+
+
+def main() -> None:
+    """Run the command; what went wrong is one line on standard error and exit code 1."""
+    try:
+        cli()
+    except UsageError as error:
+        sys.stderr.write(f"usage-worker: {error}\n")
+        sys.exit(1)

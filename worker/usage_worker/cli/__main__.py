@@ -1,0 +1,5 @@
+"""`python -m usage_worker.cli` is `usage-worker`."""
+
+from usage_worker.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""`usage-worker bench`: how fast, compared with the ceiling and with the usual way, in one run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from usage_worker.bench.run import MIXES, Size, run_bench
+from usage_worker.cli.outcome import finish
+from usage_worker.local.stopping import leave_on_signal
+
+if TYPE_CHECKING:
+    from usage_worker.bench.run import BenchResult
+
+Events = Annotated[int, typer.Option(min=1_000, help="Events of the bare COPY and of the product, for each mix.")]
+NaiveEvents = Annotated[int, typer.Option(min=10, help="Events of the usual way, for each mix.")]
+Pairs = Annotated[int, typer.Option(min=10, help="Rows in user_agents.")]
+PacedSeconds = Annotated[float, typer.Option(min=1, help="How long latency is measured at half of the maximum load.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+
+
+bench_app = typer.Typer(help="Measure: the whole way, a long run, or the queries of the schema.")
+
+
+@bench_app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    events: Events = 1_000_000,
+    naive_events: NaiveEvents = 3_000,
+    pairs: Pairs = 100_000,
+    paced_seconds: PacedSeconds = 15,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the ceiling, the usual way and the product side by side, and check every total."""
+    if context.invoked_subcommand is not None:
+        return
+    result = None
+    console = Console(stderr=True, highlight=False)
+    with leave_on_signal():
+        result = run_bench(Size(events, naive_events, pairs // 10, paced_seconds), console.print)
+    finish(result, _show, as_json=as_json)
+
+
+def _show(result: BenchResult) -> None:
+    table = Table("", *MIXES, box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    labels = {
+        "prepared": "bare COPY of prepared rows",
+        "ceiling": "bare COPY",
+        "naive": "one task each",
+        "product": "usage-worker",
+    }
+    for path, label in labels.items():
+        table.add_row(f"{label}, events/s", *(f"{result.events_per_second[path][mix]:,.0f}" for mix in MIXES))
+    table.add_row("  times one task each", *(f"{result.ratio_to_naive[mix]:.0f}" for mix in MIXES))
+    table.add_row("  of the bare COPY", *(f"{result.ratio_to_copy[mix]:.2f}" for mix in MIXES))
+    table.add_row("  of that of prepared rows", *(f"{result.ratio_to_prepared_copy[mix]:.2f}" for mix in MIXES))
+    table.add_row("WAL bytes per event", *(f"{result.wal_bytes_per_event[mix]:,.0f}" for mix in MIXES))
+    for who in ("publisher", "worker", "database"):
+        costs = (result.cpu_seconds_per_1000_events[mix][who] for mix in MIXES)
+        table.add_row(f"CPU s per 1,000 events, {who}", *(f"{cost:.4f}" for cost in costs))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"event to visible at half load: p50 {result.visible_p50_ms:,.0f} ms, p99 {result.visible_p99_ms:,.0f} ms\n"
+        f"HOT updates: {result.hot_ratio:.3f} of all; totals exact: {'yes' if result.exact else 'NO'}\n"
+        + ", ".join(f"{name} {value}" for name, value in result.machine.items())
+    )

@@ -1,0 +1,57 @@
+"""`usage-worker bench queries`: what a user waits for, and what a row costs, on each version of the schema."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from usage_worker.bench.queries import BOUND_MS, measure_queries
+from usage_worker.local.stopping import leave_on_signal
+
+if TYPE_CHECKING:
+    from usage_worker.bench.queries import QueriesResult
+
+ROWS = 100_000
+
+Rows = Annotated[
+    list[int] | None,
+    typer.Option(min=1_000, help="Rows in user_agents; may be given several times.", show_default=str(ROWS)),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+
+
+def queries(rows: Rows = None, as_json: AsJson = False) -> None:
+    """Time the queries of a user's own pages under row-level security, on each version of the schema."""
+    result = None
+    console = Console(stderr=True, highlight=False)
+    with leave_on_signal():
+        result = measure_queries(rows or [ROWS], console.print)
+    if result is None:
+        raise typer.Exit(130)
+    if as_json:
+        typer.echo(json.dumps(result.as_dict()))
+    else:
+        _show(result)
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _show(result: QueriesResult) -> None:
+    table = Table("schema", "rows", "query", "p50 ms", "p95 ms", "plan", box=None)
+    sizes = Table("schema", "rows", "bytes per row", "of indexes", box=None)
+    for column in (*table.columns[3:5], *sizes.columns[1:], table.columns[1]):
+        column.justify = "right"
+    for version, measurements in result.versions.items():
+        for rows, measured in measurements.items():
+            sizes.add_row(version, f"{rows:,}", f"{measured.bytes_per_row:,}", f"{measured.index_bytes_per_row:,}")
+            for name, timing in measured.queries.items():
+                times = f"{timing.p50_ms:.2f}", f"{timing.p95_ms:.2f}"
+                table.add_row(version, f"{rows:,}", name, *times, timing.plan)
+    console = Console(highlight=False)
+    verdict = "below" if result.ok else "NOT below"
+    for part in (sizes, table, f"slowest p95: {result.worst_p95_ms:.2f} ms, {verdict} {BOUND_MS:.0f} ms"):
+        console.print(part)

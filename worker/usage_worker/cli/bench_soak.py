@@ -1,0 +1,38 @@
+"""`usage-worker bench soak`: millions of events, a million pairs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from usage_worker.bench.soak import run_soak
+from usage_worker.cli.outcome import finish
+from usage_worker.local.stopping import leave_on_signal
+
+if TYPE_CHECKING:
+    from usage_worker.bench.soak import SoakResult
+
+Events = Annotated[int, typer.Option(min=1_000, help="Events that are counted with the greater number of pairs.")]
+Few = Annotated[int, typer.Option(min=10, help="Rows in user_agents, to compare with.")]
+Many = Annotated[int, typer.Option(min=10, help="Rows in user_agents.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+
+
+def soak(events: Events = 5_000_000, few: Few = 100_000, pairs: Many = 1_000_000, as_json: AsJson = False) -> None:
+    """See whether a worker's memory stays flat, and what ten times as many pairs cost; check every total."""
+    result = None
+    console = Console(stderr=True, highlight=False)
+    with leave_on_signal():
+        result = run_soak(events, few, pairs, console.print)
+    finish(result, _show, as_json=as_json)
+
+
+def _show(result: SoakResult) -> None:
+    Console(highlight=False).print(
+        f"speed at {result.pairs[1]:,} pairs: {result.speed_kept:.2f} of that at {result.pairs[0]:,}\n"
+        f"a worker's memory after {result.events:,} events: {result.worker_mib[-1]:.0f} MiB, "
+        f"{result.memory_growth:.2f} times that after the first round\n"
+        f"totals exact: {'yes' if result.exact else 'NO'}"
+    )

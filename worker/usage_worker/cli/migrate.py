@@ -1,0 +1,176 @@
+"""`usage-worker migrate`: move the database schema between versions, by script too, show where it is, verify it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from usage_worker.errors import MigrationError
+from usage_worker.migrate import EMPTY, Runner, discover, latest_version
+from usage_worker.migrate.script import script
+from usage_worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usage_worker.migrate import Kept, Migration, SchemaStatus, Step
+
+migrate_app = typer.Typer(help="Move the database schema between versions.", no_args_is_help=True)
+
+To = Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Stop at this version.", show_default="latest")]
+DownTo = Annotated[
+    str,
+    typer.Option("--to", metavar="VERSION", help=f"Roll back to this version; {EMPTY} removes everything."),
+]
+From = Annotated[str, typer.Option("--from", metavar="VERSION", help=f"What is installed; {EMPTY} is nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; required where there is no terminal to ask on.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for another run to end, or fail at once.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+_STYLES = {"applied": "green", "pending": "dim", "running": "yellow", "failed": "red", "edited": "red"}
+
+
+@migrate_app.command()
+def up(to: To = None, wait: Wait = True, as_json: AsJson = False) -> None:
+    """Apply what is missing. Safe to repeat, to run twice at once and to kill."""
+    runner = _runner()
+    moved = runner.up(to, wait=wait, report=None if as_json else _on_step)
+    _show_outcome(runner, moved, as_json=as_json)
+
+
+@migrate_app.command()
+def down(to: DownTo, yes: Yes = False, wait: Wait = True, as_json: AsJson = False) -> None:
+    """Roll back to an older version. Rows are kept aside for the next upgrade; asks first, with their numbers."""
+    runner = _runner()
+    if not yes:
+        _confirm(runner, to)
+    moved = runner.down(to, wait=wait, report=None if as_json else _on_step)
+    _show_outcome(runner, moved, as_json=as_json)
+
+
+@migrate_app.command("sql")
+def print_sql(start: From = EMPTY, to: To = None) -> None:
+    """Print one script for psql that does what up or down would do; no database is needed for it."""
+    typer.echo(script(discover(), start, to or latest_version()), nl=False)
+
+
+@migrate_app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show the version and the state of each migration."""
+    found = _runner().status()
+    if as_json:
+        _print_json(
+            {
+                "version": found.version,
+                "begun": found.begun,
+                "latest": found.latest,
+                "migrations": [asdict(m) for m in found.migrations],
+            }
+        )
+    else:
+        _show_status(found)
+
+
+@migrate_app.command()
+def verify(as_json: AsJson = False) -> None:
+    """Compare the database with what its migrations have made; exit with 1 where it differs."""
+    runner = _runner()
+    found = runner.verify()
+    where = runner.status()
+    if as_json:
+        _print_json({"version": where.version, "deviations": [asdict(deviation) for deviation in found]})
+    elif found:
+        rows = [(deviation.kind, deviation.object, deviation.problem) for deviation in found]
+        _show_rows(("kind", "object", "problem"), rows)
+    else:
+        _echo(f"the schema is {where}, as it should be")
+    if found:
+        raise typer.Exit(1)
+
+
+def _runner() -> Runner:
+    return Runner(load_settings().require_database())
+
+
+def _confirm(runner: Runner, to: str) -> None:
+    """Say what the way down puts aside, and ask.
+
+    Raises:
+        MigrationError: there is no terminal to ask on.
+    """
+    found = runner.kept_by_down(to)
+    if found is None:
+        return
+    what = f"down to {to} keeps aside {_counted(found)}"
+    if not sys.stdin.isatty():
+        raise MigrationError(f"{what}; run it again with --yes to go on, nothing was changed")
+    if not typer.confirm(f"{what}, for the next up. Go on?", err=True):
+        typer.echo("nothing was changed", err=True)
+        raise typer.Exit(1)
+
+
+def _counted(found: list[Kept]) -> str:
+    parts = (f"{kept.rows:,} rows of {kept.table}{' (new columns)' if kept.only_columns else ''}" for kept in found)
+    return ", ".join(parts) or "no rows"
+
+
+def _on_step(step: Step) -> None:
+    if step.migration is None:
+        _echo("waiting for another migration of this database to end")
+    elif step.event == "retrying":
+        _echo(f"  {step.migration.label}: {step.detail}; trying again")
+    elif step.event == "done":
+        _echo(f"{step.direction:<5}{step.migration.label}  {step.migration.version}  {step.duration_ms} ms")
+
+
+def _show_outcome(runner: Runner, moved: list[Migration], *, as_json: bool) -> None:
+    where = runner.status()
+    if as_json:
+        _print_json({"version": where.version, "migrations": [migration.label for migration in moved]})
+    elif moved:
+        _echo(f"the schema is {where}")
+    else:
+        _echo(f"nothing to do: the schema is {where}")
+
+
+def _show_status(found: SchemaStatus) -> None:
+    rows = [
+        (
+            f"{migration.number:03d}_{migration.name}",
+            migration.version,
+            migration.state,
+            migration.started_at.isoformat(timespec="seconds") if migration.started_at else "-",
+            "-" if migration.duration_ms is None else str(migration.duration_ms),
+        )
+        for migration in found.migrations
+    ]
+    _show_rows(("migration", "version", "state", "started", "ms"), rows)
+    _echo(f"the schema is {found}; this code brings {found.latest}")
+
+
+def _show_rows(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table on a terminal; elsewhere one line a row, with tabs, for grep and cut."""
+    console = Console()
+    if not console.is_terminal:
+        for row in rows:
+            _echo("\t".join(row))
+        return
+    table = Table(*headings, box=None)
+    for row in rows:
+        table.add_row(*(f"[{_STYLES[cell]}]{cell}[/]" if cell in _STYLES else escape(cell) for cell in row))
+    console.print(table)
+
+
+def _echo(line: str) -> None:
+    typer.echo(line)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, default=str))

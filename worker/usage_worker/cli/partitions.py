@@ -1,0 +1,51 @@
+"""`usage-worker partitions`: make partitions ahead, drop those past their retention, without Celery."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from usage_worker.cli.progress import shown
+from usage_worker.local.stopping import leave_on_signal
+from usage_worker.logs import configure_logs
+from usage_worker.maintenance import MANAGE_PARTITIONS, PartitionsReport, manage_partitions, run_task
+from usage_worker.service.resources import Resources
+from usage_worker.settings import load_settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
+INTERRUPTED = 130
+
+
+def partitions(as_json: AsJson = False) -> None:
+    """Make partitions ahead and drop those past their retention; exit with 1 where days are short or a step failed.
+
+    Beat does it every hour. Ctrl-C ends it at any moment without harm; what was done until then is printed.
+    """
+    settings = load_settings()
+    configure_logs(settings)
+    report = PartitionsReport()
+    figures: dict[str, Any] | None = None
+    with leave_on_signal(), Resources(settings) as resources, shown("partitions") as on_progress:
+        store = resources.store
+        figures = run_task(
+            store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, on_progress, report), report
+        )
+    if as_json:
+        typer.echo(json.dumps(figures or report.as_dict() | {"interrupted": True}))
+    else:
+        if figures and "busy" in figures:
+            typer.echo("another process is at work on the partitions")
+        if figures != {"busy": True}:
+            typer.echo(_lines(report))
+    raise typer.Exit(INTERRUPTED if figures is None else int(bool(report.failed or report.short)))
+
+
+def _lines(report: PartitionsReport) -> str:
+    made, dropped = len(report.created), len(report.dropped)
+    lines = [f"{made} made, {dropped} dropped, {report.deleted_entries:,} stream entries forgotten"]
+    lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
+    for table, days in report.ahead_days.items():
+        lines.append(f"{table}: {days} days ahead" + (", too few" if table in report.short else ""))
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""`usage-worker purge`: rows that people deleted go for good."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from usage_worker.cli.progress import shown
+from usage_worker.errors import SettingsError
+from usage_worker.local.stopping import leave_on_signal
+from usage_worker.logs import configure_logs
+from usage_worker.maintenance import PurgeReport
+from usage_worker.maintenance import purge as do_purge
+from usage_worker.settings import load_settings
+from usage_worker.store import Store
+
+if TYPE_CHECKING:
+    from usage_worker.settings import Settings
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+# Longer than a run that beat has sent.
+WAIT_TIMEOUT_SECONDS = 60.0
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count what is due and leave it there.")]
+OlderThan = Annotated[
+    str | None,
+    typer.Option(
+        metavar="30d", help="Purge what was deleted longer ago; default USAGE_PURGE_AFTER_DAYS.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
+
+
+def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson = False) -> None:
+    """Remove rows that were soft-deleted and not restored in time, with all that hangs on them, and expired shares.
+
+    Ctrl-C ends it without harm.
+    """
+    settings = load_settings()
+    configure_logs(settings)
+    age = _age(older_than, settings)
+    report = PurgeReport()
+    with Store(settings.require_database()) as store, leave_on_signal() as stop, shown("purge") as on_progress:
+        do_purge(store, age, dry_run=dry_run, wait_timeout=WAIT_TIMEOUT_SECONDS, on_progress=on_progress, report=report)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict()))
+    else:
+        oldest = report.oldest_remaining_seconds
+        since = "" if oldest is None else f", the oldest deleted {timedelta(seconds=round(oldest))} ago"
+        shares = f"; {report.expired_shares:,} expired shares" if report.expired_shares else ""
+        typer.echo(f"{report.purged:,} purged, {report.remaining:,} due{since}{shares}")
+    if stop.is_set:
+        raise typer.Exit(130)
+
+
+def _age(text: str | None, settings: Settings) -> timedelta:
+    if text is None:
+        return settings.purge_after
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if not match:
+        raise SettingsError("--older-than: write 30d, 12h, 45m or 90s")
+    return timedelta(**{UNITS[match[2]]: int(match[1])})

@@ -1,0 +1,87 @@
+"""`usage-worker reconcile`: whether the figures are right, and make them so."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from usage_worker.cli.progress import shown
+from usage_worker.local.stopping import leave_on_signal
+from usage_worker.logs import configure_logs
+from usage_worker.maintenance import ReconcileReport, Scope
+from usage_worker.maintenance import reconcile as do_reconcile
+from usage_worker.settings import load_settings
+from usage_worker.store import Store
+
+if TYPE_CHECKING:
+    from usage_worker.maintenance import Difference
+
+Repair = Annotated[
+    bool,
+    typer.Option("--repair", help="Give days the sums of the ledger, and counters those of days. Lowers no counter."),
+]
+Accept = Annotated[
+    bool,
+    typer.Option(
+        "--accept-unexplained",
+        help="Repair, and book what neither ledger nor days explain as opening balance. Not with --from or --to.",
+    ),
+]
+From = Annotated[datetime | None, typer.Option("--from", metavar="DAY", formats=["%Y-%m-%d"], help="First UTC day.")]
+To = Annotated[datetime | None, typer.Option("--to", metavar="DAY", formats=["%Y-%m-%d"], help="Last UTC day.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+
+
+def reconcile(
+    repair: Repair = False,
+    accept_unexplained: Accept = False,
+    first: From = None,
+    last: To = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare counters, daily roll-up, ledger and books, and name every difference; exit with 1 where one is left.
+
+    Counting may go on meanwhile, and Ctrl-C ends it without harm.
+    """
+    settings = load_settings()
+    configure_logs(settings)
+    scope = Scope(first.date() if first else None, last.date() if last else None)
+    report = ReconcileReport()
+    with Store(settings.require_database()) as store, leave_on_signal() as stop, shown("reconcile") as on_progress:
+        do_reconcile(
+            store,
+            settings,
+            scope,
+            repair=repair,
+            accept_unexplained=accept_unexplained,
+            on_progress=on_progress,
+            report=report,
+        )
+    if as_json:
+        differences = [difference._asdict() for difference in report.differences]
+        typer.echo(json.dumps(report.as_dict() | {"differences": differences}))
+    else:
+        _show(report, accepted=accept_unexplained)
+    if stop.is_set:
+        raise typer.Exit(130)
+    if report.left:
+        raise typer.Exit(1)
+
+
+def _show(report: ReconcileReport, *, accepted: bool) -> None:
+    for difference in report.differences:
+        typer.echo(_line(difference, accepted=accepted))
+    unexplained = f", {report.unexplained:,} of them unexplained" if report.unexplained else ""
+    typer.echo(
+        f"{report.checked:,} pairs and {report.days:,} days compared: {len(report.differences):,} differences, "
+        f"{report.left:,} left{unexplained}"
+    )
+
+
+def _line(it: Difference, *, accepted: bool) -> str:
+    where = " ".join(filter(None, (it.user_id, it.agent_id, it.day))) or "books"
+    then = "booked as opening balance" if accepted else "--accept-unexplained books it as opening balance"
+    return f"{where} {it.column}: {it.found} instead of {it.expected}" + (f", unexplained: {then}" * it.unexplained)

@@ -1,0 +1,41 @@
+"""`usage-worker refresh`: compute the analytics anew, here and now, without Celery."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from usage_worker.cli.progress import shown
+from usage_worker.local.stopping import leave_on_signal
+from usage_worker.logs import configure_logs
+from usage_worker.maintenance import REFRESH, run_task
+from usage_worker.maintenance import refresh as refresh_analytics
+from usage_worker.service.resources import Resources
+from usage_worker.settings import load_settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
+
+
+def refresh(as_json: AsJson = False) -> None:
+    """Refresh the analytics, if anything was counted since or a UTC day has begun; nobody waits for it.
+
+    Ctrl-C cancels it in the database, and the figures stay as they were.
+    """
+    settings = load_settings()
+    configure_logs(settings)
+    figures: dict[str, Any] | None = None
+    with leave_on_signal(), Resources(settings) as resources, shown("refreshing the analytics"):
+        figures = run_task(resources.store, REFRESH, lambda: refresh_analytics(resources.store))
+    if figures is None:
+        raise typer.Exit(130)
+    typer.echo(json.dumps(figures) if as_json else _line(figures))
+
+
+def _line(figures: dict[str, Any]) -> str:
+    if "busy" in figures:
+        return "another process is refreshing the analytics"
+    if figures["refreshed"]:
+        return f"analytics refreshed in {figures['seconds']:.1f} s"
+    return f"nothing has changed since the analytics of {figures['refreshed_at']}"

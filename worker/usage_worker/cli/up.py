@@ -1,0 +1,114 @@
+"""`usage-worker up`: the whole system in one terminal, on given servers or on its own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from usage_worker.errors import SettingsError
+from usage_worker.local.servers import Servers
+from usage_worker.local.stopping import leave_on_signal
+from usage_worker.local.supervisor import LOCALHOST, Supervisor
+from usage_worker.logs import configure_logs
+from usage_worker.migrate import Runner
+from usage_worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from usage_worker.settings import Settings
+
+ROOT_DATA_DIR = Path("/var/lib/usage-worker")
+POLL_INTERVAL = 0.5
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where embedded servers keep their data."
+        " [default: /var/lib/usage-worker for root, otherwise the user's data folder]"
+    ),
+]
+Concurrency = Annotated[int, typer.Option(min=1, help="Processes of the Celery worker.")]
+FlowerPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of Flower on 127.0.0.1; 0 takes a free one.")]
+
+
+def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: FlowerPort = 5555) -> None:
+    """Run everything until Ctrl-C: servers, schema, worker, beat and Flower.
+
+    DATABASE_URL and REDIS_URL name the servers to use; what they do not name is started and keeps its data.
+    In a PostgreSQL of its own unknown users and agents are created, unless USAGE_UNKNOWN says otherwise.
+    """
+    settings = load_settings()
+    configure_logs(settings)
+    _require_free(flower_port)
+    folder = (data_dir or _default_data_dir()).expanduser().absolute()
+    with leave_on_signal() as stop, Servers(settings, folder) as servers:
+        _echo("PostgreSQL", settings.mask(servers.database_url))
+        _echo("Redis", settings.mask(servers.redis_url))
+        Runner(servers.database_url).up()
+        exports = _exports(servers, settings)
+        with Supervisor(
+            servers.database_url,
+            servers.redis_url,
+            concurrency=concurrency,
+            flower_port=flower_port,
+            state_dir=folder,
+            variables=exports,
+        ) as stack:
+            for name, pid in stack.pids.items():
+                _echo(name, f"process {pid}")
+            stack.wait_ready()
+            _echo("Flower", (stack.flower_listens and stack.flower_url) or "does not run; it is started again")
+            if exports:
+                typer.echo("for commands in another terminal:")
+            for name, value in exports.items():
+                typer.echo(f"export {name}={shlex.quote(value)}")
+            typer.echo("ready; Ctrl-C stops everything")
+            while not stop.is_set:
+                servers.poll()
+                stack.poll()
+                time.sleep(POLL_INTERVAL)
+
+
+def _exports(servers: Servers, settings: Settings) -> dict[str, str]:
+    """What other processes must know of servers of our own.
+
+    Such a database begins without users and agents, so by default the first event of each creates it.
+    """
+    if "DATABASE_URL" not in servers.exports:
+        return servers.exports
+    unknown = settings.unknown if "unknown" in settings.model_fields_set else "create"
+    return servers.exports | {"USAGE_UNKNOWN": unknown}
+
+
+def _default_data_dir() -> Path:
+    if os.geteuid() == 0:
+        return ROOT_DATA_DIR  # the account that root's servers run under cannot enter /root
+    try:
+        from platformdirs import user_data_path  # noqa: PLC0415 - of the extra `embedded`
+    except ImportError:
+        raise SettingsError("give --data-dir, or run pip install 'usage-worker[embedded]'") from None
+    return user_data_path("usage-worker")
+
+
+def _require_free(port: int) -> None:
+    """Flower would find out only when everything else runs.
+
+    Raises:
+        SettingsError: Flower cannot listen on the port.
+    """
+    try:
+        socket.create_server((LOCALHOST, port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SettingsError(
+            f"Flower cannot have port {port} ({reason}); give --flower-port another one, or 0 for any that is free"
+        ) from None
+
+
+def _echo(name: str, what: str) -> None:
+    typer.echo(f"{name:<10}  {what}")

@@ -1,0 +1,190 @@
+"""The usage event: what it may say, what makes it one and the same event, and with which words it is refused.
+
+`Event` is what an application says. `Record` is what is counted: every default filled in, one row of the ledger, in the
+canonical text that JSON, Python and PostgreSQL agree upon. Text of a fixed form compares and sorts like the value it
+stands for, and is never parsed more often than needed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal  # noqa: TC003 - pydantic reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Required, get_args, get_origin, get_type_hints
+from uuid import UUID, uuid5
+
+from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Namespace of the UUIDv5 (RFC 9562, section 5.5) that an application's own idempotency key becomes.
+KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
+MAX_AHEAD = timedelta(minutes=5)
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+Kind = Literal["usage", "rating"]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Messages = Annotated[int, Field(ge=0, le=1_000_000)]
+Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
+# PostgreSQL's text cannot hold U+0000, so it is refused here, where the field still has a name.
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+Model = Annotated[Text, Field(max_length=200)]
+# What looks like a UUID is one, also as text; anything else is a key of the application's own.
+EventKey = Annotated[UUID | Annotated[Text, Field(min_length=1, max_length=255)], Field(union_mode="left_to_right")]
+
+
+class Event(TypedDict, total=False):
+    """One usage event, or one rating, of a user and an agent; only `user_id` and `agent_id` are required.
+
+    Tokens are counts, `cost_usd` is in US dollars with at most 10 decimals, `response_time_ms` in milliseconds.
+    None means unknown and is never counted as 0.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]
+
+    event_id: EventKey | None
+    occurred_at: AwareDatetime | None
+    type: Kind
+    user_id: Required[UUID]
+    agent_id: Required[UUID]
+    messages: Messages
+    input_tokens: Count
+    output_tokens: Count
+    tokens: Count | None
+    cost_usd: Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=10)] | None
+    response_time_ms: Milliseconds | None
+    success: bool
+    conversation_id: UUID | None
+    model: Model | None
+    rating: Annotated[Decimal, Field(ge=0, le=5, decimal_places=10)] | None
+
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+_types = get_type_hints(Event, include_extras=True)
+FIELDS = tuple(_types)
+REQUIRED = frozenset(name for name in FIELDS if get_origin(_types[name]) is Required)
+
+# An event's values in the order of its fields, with what goes without saying filled in: checked and completed in less
+# time than an object.
+Values = tuple[Any, ...]
+VALUES: TypeAdapter[Values] = TypeAdapter(
+    tuple[tuple(get_args(_types[name])[0] if name in REQUIRED else _types[name] for name in FIELDS)]  # type: ignore[arg-type,misc]
+)
+_DEFAULT_VALUES = {"type": "usage", "messages": 1, "input_tokens": 0, "output_tokens": 0, "success": True}
+_DEFAULTS = tuple(map(_DEFAULT_VALUES.get, FIELDS))
+_EVENT_ID, _OCCURRED_AT, _TYPE, *_ = range(len(FIELDS))
+_RATING = FIELDS.index("rating")
+
+
+class Record(NamedTuple):
+    """An event as it is counted; the order of the fields is that of `Event` and of the ledger's columns.
+
+    Ids are lower-case UUIDs with hyphens, times `2026-01-31T23:59:59.000000Z`, decimals without an exponent.
+    """
+
+    event_id: str
+    occurred_at: str
+    type: Kind
+    user_id: str
+    agent_id: str
+    messages: int
+    input_tokens: int
+    output_tokens: int
+    tokens: int
+    cost_usd: str | None
+    response_time_ms: int | None
+    success: bool
+    conversation_id: str | None
+    model: str | None
+    rating: str | None
+
+
+class Window(NamedTuple):
+    """The span of time within which an event is accepted, as canonical text."""
+
+    oldest: str
+    newest: str
+    days: int
+
+    @classmethod
+    def around(cls, now: datetime, accept: timedelta) -> Window:
+        """The window that ends `MAX_AHEAD` after now."""
+        return cls(time_text(now - accept), time_text(now + MAX_AHEAD), accept.days)
+
+    def refusal(self, occurred_at: str) -> str | None:
+        """Why a time is not accepted, or None."""
+        if occurred_at < self.oldest:
+            return f"occurred_at: older than the acceptance window ({self.days} days)"
+        if occurred_at > self.newest:
+            return f"occurred_at: more than {MAX_AHEAD.seconds // 60} minutes in the future"
+        return None
+
+
+def values_of(event: Mapping[str, Any]) -> Values:
+    """An event's values."""
+    return tuple(map(event.get, FIELDS, _DEFAULTS))
+
+
+def refusal(values: Values, window: Window) -> str | None:
+    """Why an event cannot be accepted although each of its values can, or None."""
+    if (values[_TYPE] == "rating") != (values[_RATING] is not None):
+        return "rating: goes with type rating, and only with it"
+    if values[_OCCURRED_AT] is not None:
+        return window.refusal(time_text(values[_OCCURRED_AT]))
+    if isinstance(values[_EVENT_ID], str):
+        return "occurred_at: must be given with an idempotency key of your own"
+    return None
+
+
+def record_of(values: Values, entry_key: UUID, position: int, entry_time: datetime) -> Record:
+    """The ledger row of an accepted event.
+
+    An event without identity or time takes both from its entry, so that they are the same whenever it is read again.
+    """
+    event_id, occurred_at, *_ = values
+    identity = uuid5(entry_key, str(position)) if event_id is None else identity_of(event_id)
+    row = row_of(values, str(identity), time_text(occurred_at or entry_time))
+    return Record._make(str(value) if isinstance(value, UUID) else value for value in row)
+
+
+def row_of(values: Values, event_id: str, occurred_at: str) -> list[Any]:
+    """The values of an event's `Record`, where UUIDs may still be such."""
+    _, _, kind, user, agent, messages, tin, tout, tokens, cost, time, success, conversation, model, rating = values
+    tokens = tin + tout if tokens is None else tokens
+    row = [event_id, occurred_at, kind, user, agent, messages, tin, tout, tokens, decimal_text(cost), time, success]
+    return [*row, conversation, model, decimal_text(rating)]
+
+
+def identity_of(event_id: UUID | str) -> UUID:
+    """An application's own key as a UUID; a UUID is what it is."""
+    return uuid5(KEY_NAMESPACE, event_id) if isinstance(event_id, str) else event_id
+
+
+def time_text(time: datetime) -> str:
+    """The canonical text of an aware time, in UTC.
+
+    Where an offset leads out of the calendar it is the calendar's end on that side, which no window accepts either.
+    """
+    try:
+        time = time.astimezone(UTC)
+    except OverflowError:
+        time = _LATEST if time.year == _LATEST.year else _EARLIEST
+    return time.isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def decimal_text(number: Decimal | None) -> str | None:
+    """The canonical text of a decimal: no exponent, no sign."""
+    return None if number is None else format(abs(number), "f")
+
+
+def explain(error: ValidationError) -> str:
+    """Which fields were wrong and why, in one line, without their values (they may be secret)."""
+    items = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = {_field(item["type"], *item["loc"][:1]): item["msg"] for item in items}
+    return "; ".join(f"{field}: {message}" for field, message in problems.items())
+
+
+def _field(problem: str, place: int | str = "event") -> str:
+    """A field's name; in a tuple of values it is known by its place, in a dictionary any integer may be a key."""
+    return FIELDS[place] if isinstance(place, int) and problem != "invalid_key" else str(place)

@@ -1,0 +1,172 @@
+"""The canonical form of events on the wire: what our publisher writes, and a reader that takes it without detours.
+
+An event in canonical form is a row of the ledger, as a JSON array. It needs no conversion at all: its ids, times and
+decimals are already the text that the ledger takes, so that checking it is all there is to do, and pydantic-core does
+that for a whole entry in one call. What other producers write, an object with the fields of `Event` in any spelling of
+a UUID, a time or a number, goes the long way through `Event`; both ways end in the same `Record`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache, wraps
+from time import time_ns
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
+from uuid_utils import uuid7
+
+from usage_worker.errors import EventRefusedError
+from usage_worker.events.event import (
+    EVENT,
+    FIELDS,
+    REQUIRED,
+    VALUES,
+    Count,
+    Kind,
+    Messages,
+    Milliseconds,
+    Model,
+    Record,
+    explain,
+    identity_of,
+    refusal,
+    row_of,
+    time_text,
+    values_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from uuid import UUID
+
+    from usage_worker.events.event import Values, Window
+
+T = TypeVar("T")
+
+Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
+# No day that its month does not have: PostgreSQL would refuse it in the middle of a batch.
+_LEAP_YEAR = r"([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
+_DAY_OF_YEAR = (
+    r"((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+)
+_DAY = rf"([0-9]{{4}}-{_DAY_OF_YEAR}|{_LEAP_YEAR}-02-29)"
+Time = Annotated[str, Field(pattern=rf"^{_DAY}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{{6}}Z$")]
+CostText = Annotated[str, Field(pattern=r"^([0-9]{1,6}(\.[0-9]{1,10})?|1000000(\.0{1,10})?)$")]
+RatingText = Annotated[str, Field(pattern=r"^([0-4](\.[0-9]{1,10})?|5(\.0{1,10})?)$")]
+
+
+# What two token counts add up to may be more than PostgreSQL takes, which is its to say.
+Sum = Annotated[int, Field(ge=0)]
+# The types of a `Record`, one by one.
+Row = tuple[
+    Uuid,
+    Time,
+    Kind,
+    Uuid,
+    Uuid,
+    Messages,
+    Count,
+    Count,
+    Sum,
+    CostText | None,
+    Milliseconds | None,
+    bool,
+    Uuid | None,
+    Model | None,
+    RatingText | None,
+]
+
+_ENTRY = TypeAdapter(list[Row])
+_KNOWN = frozenset(FIELDS)
+
+
+class Prepared(NamedTuple):
+    """An event that is ready to be sent; `body` is its canonical form."""
+
+    event_id: str
+    user_id: UUID
+    body: bytes
+
+
+def _refusing(form: Callable[[T, Window], Prepared]) -> Callable[[T, Window], Prepared]:
+    """Refuse an event whatever reading it raises: the methods of a value are not ours."""
+
+    @wraps(form)
+    def guarded(values: T, window: Window) -> Prepared:
+        try:
+            return form(values, window)
+        except EventRefusedError:
+            raise
+        except Exception as error:
+            raise EventRefusedError(f"reading its values raised {type(error).__name__}") from error
+
+    return guarded
+
+
+@_refusing
+def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
+    """Check an application's own fields, fill in identity and time, and write the event down.
+
+    Raises:
+        EventRefusedError: a field is unknown, missing, of the wrong type or out of bounds; the message names it.
+    """
+    if not isinstance(fields, dict) or not REQUIRED <= fields.keys() <= _KNOWN:
+        _checked(EVENT, fields)
+    return complete(values_of(fields), window)
+
+
+@_refusing
+def prepare_rating(fields: Mapping[str, Any], window: Window) -> Prepared:
+    """Like `prepare`, for a rating of any type of number."""
+    return prepare({**fields, "type": "rating", "rating": str(fields["rating"])}, window)
+
+
+@_refusing
+def complete(values: Values, window: Window) -> Prepared:
+    """Like `prepare`, from the values of all fields in their order."""
+    values = _checked(VALUES, values)
+    event_id, occurred_at, _, user_id = values[:4]
+    if reason := refusal(values, window):
+        raise EventRefusedError(reason)
+    identity = str(uuid7() if event_id is None else identity_of(event_id))
+    row = row_of(values, identity, _now_text() if occurred_at is None else time_text(occurred_at))
+    return Prepared(identity, user_id, to_json(row))
+
+
+def _checked(adapter: TypeAdapter[T], values: Any) -> T:
+    try:
+        checked: T = adapter.validator.validate_python(values)
+    except ValidationError as error:
+        raise EventRefusedError(explain(error)) from None
+    return checked
+
+
+def _now_text() -> str:
+    seconds, microseconds = divmod(time_ns() // 1000, 1_000_000)
+    return f"{_second_text(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second_text(seconds: int) -> str:
+    """Thousands of events share a second, and writing a time down is slow."""
+    return time_text(datetime.fromtimestamp(seconds, UTC))[: len("2026-01-31T23:59:59")]
+
+
+def load(body: bytes) -> list[Record]:
+    """The rows of the ledger that an entry in canonical form brings.
+
+    A time outside the window, or a rating out of place, is the caller's to find.
+
+    Raises:
+        pydantic.ValidationError: not everything is in canonical form, or something is wrong.
+    """
+    return list(map(Record._make, _ENTRY.validate_json(body, strict=True)))
+
+
+def spelled_out(item: Any) -> Any:
+    """A row as the object that an event is elsewhere; anything else as it is."""
+    if not isinstance(item, list) or len(item) != len(Record._fields):
+        return item
+    return {name: value for name, value in zip(Record._fields, item, strict=True) if value is not None}

@@ -1,0 +1,247 @@
+"""One batch, one transaction: what the design calls exactly once happens here.
+
+Whatever fails, the transaction as a whole is undone and the entries stay in the stream; whatever is tried twice, the
+ledger's primary key counts it once.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Literal
+
+from usage_worker.errors import ConcurrencyError, DataRefusedError, DuplicateError, ReferenceMissingError, SettingsError
+from usage_worker.ingest.batch import batch_of
+from usage_worker.ingest.entries import describe, payload_of
+from usage_worker.ingest.fold import fold
+from usage_worker.logs import get_logger
+from usage_worker.printable import REASON_LENGTH, printable
+from usage_worker.store import OUTAGES, Intake, batch_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usage_worker.events.event import Record
+    from usage_worker.ingest.batch import Batch
+    from usage_worker.ingest.entries import DecodedEntry
+    from usage_worker.ingest.fold import Folded, Pair
+    from usage_worker.store import BatchTransaction, DeadLetter, EventIdentity, Missing, Store
+
+Unknown = Literal["quarantine", "create"]
+Refused = dict["EventIdentity", str]
+
+log = get_logger("ingest")
+
+MAX_ATTEMPTS = 8
+PESSIMISTIC_BATCHES = 50
+
+
+class Applier:
+    """Counts batches, one transaction each."""
+
+    def __init__(self, store: Store, unknown: Unknown) -> None:
+        self._store = store
+        self._unknown = unknown
+        self._duplicates = _PessimisticMode()
+        self._missing = _PessimisticMode()
+        self._rivals = _PessimisticMode()
+        self._last_attempt = False
+
+    def apply(self, batch: Batch, *, again: bool = False) -> Intake:
+        """Count a batch, which was made as if nothing in it had been delivered before.
+
+        An entry whose transaction fails, although each of its events could be refused by itself, is found by halving
+        the batch; failing twice alone, it is quarantined whole.
+
+        Raises:
+            ConcurrencyError: the transaction lost `MAX_ATTEMPTS` races; try the batch again later.
+            StoreUnavailableError: nothing is known to be committed; try the batch again later.
+        """
+        try:
+            return self._attempt(batch)
+        except OUTAGES:
+            raise
+        except Exception as error:  # noqa: BLE001 - one entry must not stop its shard, whatever it is
+            entries, reason = batch.entries, describe(error)
+            log.warning("a batch failed", entries=len(entries), reason=printable(reason, REASON_LENGTH))
+            if len(entries) > 1:
+                middle = len(entries) // 2
+                return self.apply(batch_of(entries[:middle])) + self.apply(batch_of(entries[middle:]))
+            if not again:
+                return self.apply(batch_of(entries), again=True)
+            entries[0].refuse_all(reason)
+            return self._attempt(batch_of(entries))
+
+    def _attempt(self, batch: Batch) -> Intake:
+        """Count a batch in one transaction; a race that it loses is run again."""
+        self._duplicates.decay()
+        self._missing.decay()
+        self._rivals.decay()
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            self._last_attempt = attempt == MAX_ATTEMPTS
+            try:
+                with batch_transaction(self._store) as transaction:
+                    return self._count(transaction, batch)
+            except ConcurrencyError as error:
+                if self._last_attempt:
+                    raise
+                if isinstance(error, DuplicateError):
+                    self._duplicates.trip()
+                    self._rivals.trip()
+                # Jitter, so that two workers that lost to each other do not meet again.
+                time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
+        raise AssertionError("unreachable")
+
+    def _count(self, transaction: BatchTransaction, batch: Batch) -> Intake:
+        entries = batch.entries
+        first_seen = transaction.register_entries(entry.key for entry in entries)
+        if seen := [entry for entry in entries if entry.key not in first_seen]:
+            _keep_first_delivery(transaction, seen)
+        known: set[EventIdentity] = set()
+        if self._duplicates or seen:
+            known = transaction.known({record[:2] for entry in entries for record in entry.records})
+        if known or seen:
+            batch = batch_of(entries, first_seen, known)
+        if batch.duplicate:
+            self._duplicates.trip()
+        refused: Refused = {}
+        self._count_records(transaction, batch.records, batch.days, refused)
+        quarantined = transaction.quarantine(_dead_letters(entries, refused))
+        applied = len(batch.records) - len(refused)
+        intake = Intake(applied + batch.duplicate + quarantined, applied, batch.duplicate, quarantined)
+        transaction.add_intake(entries[0].stream, intake)
+        return intake
+
+    def _count_records(
+        self,
+        transaction: BatchTransaction,
+        records: list[Record],
+        days: Folded | None,
+        refused: Refused,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Count the records; those that cannot be are found by halving, and only they are refused.
+
+        A record that PostgreSQL did not refuse is tried twice: what failed may have been something beside it.
+        """
+        if not records:
+            return
+        try:
+            with transaction.savepoint():
+                self._write(transaction, records, fold(records) if days is None else days)
+        except _UnknownPairsError as error:
+            known = [record for record in records if (record.user_id, record.agent_id) not in error.reasons]
+            for record in records:
+                if reason := error.reasons.get((record.user_id, record.agent_id)):
+                    refused[record[:2]] = reason
+            self._count_records(transaction, known, None, refused)
+        except Exception as error:
+            if self._is_outage(error):
+                raise
+            middle = len(records) // 2
+            if middle:
+                self._count_records(transaction, records[:middle], None, refused)
+                self._count_records(transaction, records[middle:], None, refused)
+            elif again or isinstance(error, DataRefusedError):
+                refused[records[0][:2]] = describe(error)
+            else:
+                self._count_records(transaction, records, None, refused, again=True)
+
+    def _is_outage(self, error: Exception) -> bool:
+        """Whether the same records may be counted later, as they are."""
+        if isinstance(error, ReferenceMissingError) and self._last_attempt:
+            return False  # no race is lost so often: a foreign key of somebody's own, which the event violates
+        return isinstance(error, OUTAGES)
+
+    def _write(self, transaction: BatchTransaction, records: list[Record], days: Folded) -> None:
+        if self._rivals or len(days) > 1:
+            # Day by day, the rows of all days together would not be taken in key order. And when another batch opens
+            # conversations of the same pairs, we must look which are known once it has come to its end.
+            transaction.lock_pairs({pair for totals in days.values() for pair in totals})
+        for day, totals in days.items():
+            transaction.stage(day, totals)
+            if self._missing and (missing := transaction.missing_pairs()):
+                self._missing.trip()
+                _resolve(transaction, missing, self._unknown)
+            if transaction.apply_staged(day) != len(totals):
+                self._missing.trip()
+                raise ConcurrencyError("pairs have no row in user_agents, not yet or no longer")
+        transaction.write_ledger(records)
+
+
+class _PessimisticMode:
+    """Whether to look for something before a batch is written.
+
+    Looking costs every event a look-up; running into a duplicate, into a pair that has no row yet, or into a purge
+    costs the whole batch a second attempt. So we look for some batches after one was met, and run otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._batches = 0
+
+    def __bool__(self) -> bool:
+        return self._batches > 0
+
+    def trip(self) -> None:
+        self._batches = PESSIMISTIC_BATCHES
+
+    def decay(self) -> None:
+        self._batches = max(self._batches - 1, 0)
+
+
+class _UnknownPairsError(Exception):
+    """Pairs that cannot be counted, since their user or agent does not exist, with the reasons."""
+
+    def __init__(self, reasons: dict[Pair, str]) -> None:
+        super().__init__()
+        self.reasons = reasons
+
+
+def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEntry]) -> None:
+    """What the first delivery of an entry quarantined stays there and is booked there, and nothing is added to it.
+
+    Meanwhile its user may have come, or an event that was counted then may have become too old.
+    """
+    dead_letters = transaction.dead_letter_positions(entry.key for entry in seen)
+    for entry in seen:
+        places = zip(entry.positions, entry.records, strict=True)
+        kept = [(position, record) for position, record in places if (entry.key, position) not in dead_letters]
+        entry.positions, entry.records = [position for position, _ in kept], [record for _, record in kept]
+        entry.dead_letters = []
+
+
+def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unknown) -> None:
+    """Make the missing rows.
+
+    Raises:
+        _StrangersError: for some of them that is impossible.
+    """
+    absent = [row for row in missing if not (row.user_exists and row.agent_exists)]
+    if absent and unknown == "quarantine":
+        raise _UnknownPairsError(
+            {
+                (row.user_id, row.agent_id): "agent_id: no such agent" if row.user_exists else "user_id: no such user"
+                for row in absent
+            }
+        )
+    if absent:
+        if not transaction.owns_auth():
+            raise SettingsError("USAGE_UNKNOWN=create is not for a platform that owns auth.users; unset it")
+        transaction.create_parents(
+            {row.user_id for row in absent if not row.user_exists},
+            {row.agent_id for row in absent if not row.agent_exists},
+        )
+    transaction.insert_pairs([(row.user_id, row.agent_id) for row in missing])
+
+
+def _dead_letters(entries: Sequence[DecodedEntry], refused: Refused) -> list[DeadLetter]:
+    dead_letters = [dead_letter for entry in entries for dead_letter in entry.dead_letters]
+    if refused:
+        reasons = dict(refused)
+        for entry in entries:
+            for position, record in zip(entry.positions, entry.records, strict=True):
+                # Popped: a duplicate of a refused event is a duplicate, not a second letter.
+                if reason := reasons.pop(record[:2], None):
+                    dead_letters.append(entry.dead_letter(position, reason, payload_of(record)))
+    return dead_letters

@@ -1,0 +1,183 @@
+"""From a stream entry to records: the good ones, and the bad ones with their reasons."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from pydantic import ValidationError
+
+from usage_worker.errors import UsageError
+from usage_worker.events.event import EVENT, explain, record_of, refusal, values_of
+from usage_worker.events.wire import load, spelled_out
+from usage_worker.printable import REASON_LENGTH, printable
+from usage_worker.queue.stream import VERSION
+from usage_worker.store import DeadLetter
+
+if TYPE_CHECKING:
+    from usage_worker.events.event import Record, Values, Window
+    from usage_worker.queue.stream import RawEntry
+
+# All of it: what is not kept here is lost. Only what PostgreSQL cannot take as one value is cut off.
+_MAX_PAYLOAD = 100_000_000
+
+
+@dataclass(slots=True)
+class DecodedEntry:
+    """A decoded stream entry; `records` may leave out positions that `letters` have."""
+
+    stream: str
+    entry_id: str
+    key: UUID
+    records: list[Record] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    anonymous: set[str] = field(default_factory=set)
+    """Events that took their identity from the entry: nothing else tells a second delivery of them."""
+
+    def refuse(self, position: int, reason: str, payload: str, events: int = 1) -> None:
+        self.dead_letters.append(self.dead_letter(position, reason, payload, events))
+
+    def dead_letter(self, position: int, reason: str, payload: str, events: int = 1) -> DeadLetter:
+        """The dead letter of one of the entry's events."""
+        text = payload[:_MAX_PAYLOAD].replace("\x00", "\\u0000")
+        shown = printable(reason, REASON_LENGTH)
+        return DeadLetter(self.key, position, self.stream, self.entry_id, events, shown, text)
+
+    def refuse_all(self, reason: str) -> None:
+        """Make a dead letter of every event that was good so far."""
+        for position, record in zip(self.positions, self.records, strict=True):
+            self.refuse(position, reason, payload_of(record))
+        self.records, self.positions = [], []
+
+
+def decode(stream: str, raw: RawEntry, window: Window) -> DecodedEntry:
+    """Decode and check an entry; whatever is wrong with it becomes a dead letter, never an exception.
+
+    Raises:
+        MemoryError: which is this process's fault; another one may have room for the entry.
+    """
+    entry = DecodedEntry(stream, raw.entry_id, _key(stream, raw))
+    if raw.fields.get(b"v") != VERSION:
+        return _unreadable(entry, raw, "v: the entry's version must be 1")
+    try:
+        _read(entry, raw, window)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one entry must not stop its shard, whatever it is
+        return _unreadable(entry, raw, f"events: {describe(error)}")
+    if not entry.records and not entry.dead_letters:
+        return _unreadable(entry, raw, "events: the entry holds no event")
+    return entry
+
+
+def describe(error: Exception) -> str:
+    """What went wrong, as the reason of a letter; our own errors and those of a parser speak for themselves."""
+    if isinstance(error, ValidationError):
+        return explain(error)
+    return str(error) if isinstance(error, UsageError | ValueError) else f"{type(error).__name__}: {error}"
+
+
+def payload_of(record: Record) -> str:
+    """A record as the JSON of an event, to be shown, repaired and replayed."""
+    return json.dumps({name: value for name, value in record._asdict().items() if value is not None})
+
+
+def _read(entry: DecodedEntry, raw: RawEntry, window: Window) -> None:
+    body = raw.fields.get(b"events", b"")
+    try:
+        records = load(body)
+    except ValidationError:
+        _one_by_one(entry, raw, body, window)
+    else:
+        _check(entry, records, window)
+
+
+def _check(entry: DecodedEntry, records: list[Record], window: Window) -> None:
+    """What the form alone cannot say: whether a time is accepted and a rating in its place."""
+    oldest, newest, _ = window
+    bad = [
+        position
+        for position, (_, when, kind, *_, rating) in enumerate(records)
+        if not oldest <= when <= newest or (kind == "rating") != (rating is not None)
+    ]
+    for position in bad:
+        payload = payload_of(records[position])
+        entry.refuse(position, _reason(payload, window), payload)
+    excluded = set(bad)
+    entry.positions = [position for position in range(len(records)) if position not in excluded]
+    entry.records = [records[position] for position in entry.positions] if bad else records
+
+
+def _reason(payload: str, window: Window) -> str:
+    try:
+        return refusal(values_of(EVENT.validate_json(payload)), window) or ""
+    except ValidationError as error:  # the year 0, which PostgreSQL does not have either
+        return explain(error)
+
+
+def _one_by_one(entry: DecodedEntry, raw: RawEntry, body: bytes, window: Window) -> None:
+    """The long way, where something is bad or not in canonical form: each event stands for itself.
+
+    Numbers with a point stay text: a decimal never goes through a binary float.
+    """
+    items: Any = json.loads(body, parse_float=str, parse_int=_bounded_int)
+    if not isinstance(items, list):
+        raise ValueError("must be a JSON array")  # noqa: TRY004 - reported like any other unreadable body
+    for position, item in enumerate(map(spelled_out, items)):
+        payload = json.dumps(item)
+        try:
+            values = values_of(EVENT.validate_json(payload, strict=True))
+            reason = refusal(values, window) or _accept(entry, position, values, raw, window)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one event must not stop its neighbours, whatever it is
+            reason = describe(error)
+        if reason:
+            entry.refuse(position, reason, payload)
+
+
+def _accept(entry: DecodedEntry, position: int, values: Values, raw: RawEntry, window: Window) -> str | None:
+    """Add the record of an event, or say why the time that it takes from its entry is not accepted."""
+    record = record_of(values, entry.key, position, raw.added_at)
+    event_id, occurred_at, *_ = values
+    if occurred_at is None and (reason := window.refusal(record.occurred_at)):
+        return f"{reason}, by the entry's id, since the event has no time of its own"
+    if event_id is None:
+        entry.anonymous.add(record.event_id)
+    entry.records.append(record)
+    entry.positions.append(position)
+    return None
+
+
+def _bounded_int(digits: str) -> int | str:
+    """No field holds more than 64 bits, and Python refuses to parse some thousand digits at all."""
+    return int(digits) if len(digits) <= 20 else digits  # noqa: PLR2004
+
+
+def _unreadable(entry: DecodedEntry, raw: RawEntry, reason: str) -> DecodedEntry:
+    body = raw.fields.get(b"events")
+    fields = raw.fields.items()
+    kept = json.dumps({_text(name): _text(value) for name, value in fields}) if body is None else _text(body)
+    whole = DecodedEntry(entry.stream, entry.entry_id, entry.key)
+    whole.refuse(0, reason, kept, raw.declared)
+    return whole
+
+
+def _text(content: bytes) -> str:
+    """Bytes as text from which they can be had back."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return f"base64:{b64encode(content).decode()}"
+
+
+def _key(stream: str, raw: RawEntry) -> UUID:
+    """The identity of an entry: its sender's, so that a pack sent twice is known, or else its place in the stream."""
+    try:
+        return UUID(raw.fields[b"id"].decode())
+    except (KeyError, ValueError):
+        return uuid5(NAMESPACE_URL, f"redis-stream:{stream}/{raw.entry_id}")

@@ -1,0 +1,116 @@
+"""PostgreSQL as a child process."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from typing import TYPE_CHECKING, ClassVar, Literal
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from usage_worker.errors import EmbeddedServerError
+from usage_worker.local.account import Account, make_private_folder
+from usage_worker.local.binaries import Program, find_postgres
+from usage_worker.local.embedded_server import START_TIMEOUT, EmbeddedServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# For two cores that are shared with the workers; durability stays as PostgreSQL has it, fully on.
+DEFAULTS = {
+    # A million pairs with their days; what is never touched is never allocated.
+    "shared_buffers": "1GB",
+    "max_wal_size": "2GB",
+    # Slowed down as much as PostgreSQL has it, an ANALYZE keeps its snapshot for a minute under load, and meanwhile no
+    # page of user_agents is freed of the versions of its rows: updates leave their pages (they are HOT no longer).
+    "autovacuum_vacuum_cost_limit": "2000",
+    "max_connections": "200",
+    "track_commit_timestamp": "on",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+RESTART_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+
+class EmbeddedPostgres(EmbeddedServer):
+    """A PostgreSQL over a data folder; its socket is private to the owner, so that no password is needed.
+
+    `settings` are PostgreSQL's own (`{"fsync": "off"}`).
+    """
+
+    name: ClassVar[str] = "PostgreSQL"
+    socket_name: ClassVar[str] = ".s.PGSQL.5432.lock"  # the longer one of the two files in that folder
+    stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # fast shutdown: does not wait for clients
+
+    @property
+    def bin_dir(self) -> Path:
+        """The folder with psql, pg_dump and the like, of the server's version."""
+        return self._ready_program().path.parent
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@/{quote(database, safe='')}?host={quote(str(self.socket_dir), safe='')}"
+
+    def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop and start again on the same data; `immediate` goes through crash recovery."""
+        self._relaunch(RESTART_SIGNALS[mode])
+
+    def ensure_database(self, database: str) -> str:
+        """Create the database where it does not exist yet, and return its URL."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount
+            if not found:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+        return self.url(database)
+
+    def _find_program(self, account: Account | None, copies: Path) -> Program:
+        return find_postgres(account, copies)
+
+    def _prepare(self, server_lock: int) -> None:
+        data = self._data
+        if data.exists():
+            # Holding the server's lock proves that their writer is gone. PostgreSQL itself only sees that some
+            # process has that number: a zombie, or, after a reboot or in a container, anybody.
+            for stale in (data / "postmaster.pid", self.socket_dir / self.socket_name):
+                stale.unlink(missing_ok=True)
+            return
+        draft = data.with_name("data.draft")  # an interrupted initdb must not be taken for a database
+        shutil.rmtree(draft, ignore_errors=True)
+        make_private_folder(draft, self._account)
+        self._initialize(draft, server_lock)
+        draft.rename(data)
+
+    def _initialize(self, folder: Path, server_lock: int) -> None:
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        initdb = self._spawn([self.bin_dir / "initdb", f"--pgdata={folder}", *options], server_lock)
+        try:
+            if initdb.wait(START_TIMEOUT) != 0:
+                raise EmbeddedServerError(self._failure(initdb))
+        except TimeoutError as error:
+            raise EmbeddedServerError(str(error)) from None
+        finally:
+            initdb.kill()  # a start that is interrupted leaves nothing behind
+
+    def _command(self) -> list[str | Path]:
+        settings = {
+            **DEFAULTS,
+            **self.settings,
+            "listen_addresses": "",
+            "port": "5432",
+            "unix_socket_directories": str(self.socket_dir),
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [self._ready_program().path, "-D", self._data, *options]
+
+    def _answers(self) -> bool:
+        try:
+            with psycopg.connect(self.url(), connect_timeout=2) as connection:
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    @property
+    def _data(self) -> Path:
+        return self.data_dir / "data"

@@ -1,0 +1,35 @@
+"""The periodic work: what keeps tables lean, analytics fresh and figures provable. One duty a file; no Celery."""
+
+from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
+from usage_worker.maintenance.differences import Difference, ReconcileReport
+from usage_worker.maintenance.partitions import (
+    MANAGE_PARTITIONS,
+    PartitionCoverage,
+    PartitionsReport,
+    manage_partitions,
+    partition_coverage,
+)
+from usage_worker.maintenance.purge import PURGE, PurgeReport, purge
+from usage_worker.maintenance.reconcile import RECONCILE, Scope, reconcile
+from usage_worker.maintenance.task_run import OnProgress, run_task
+
+__all__ = [
+    "MANAGE_PARTITIONS",
+    "PURGE",
+    "RECONCILE",
+    "REFRESH",
+    "Difference",
+    "OnProgress",
+    "PartitionCoverage",
+    "PartitionsReport",
+    "PurgeReport",
+    "ReconcileReport",
+    "RefreshReport",
+    "Scope",
+    "manage_partitions",
+    "partition_coverage",
+    "purge",
+    "reconcile",
+    "refresh",
+    "run_task",
+]

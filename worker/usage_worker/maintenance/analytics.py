@@ -1,0 +1,38 @@
+"""The analytics of every pair of user and agent: kept fresh, and computed only when they would be others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from usage_worker.store import refresh_analytics
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from usage_worker.store import Store
+
+REFRESH = "analytics.refresh"
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReport:
+    """What a refresh found to do; `refreshed_at` is the moment that the figures there now are of."""
+
+    refreshed: bool
+    refreshed_at: datetime
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"refreshed": self.refreshed, "refreshed_at": self.refreshed_at.isoformat(timespec="seconds")}
+
+
+def refresh(store: Store) -> RefreshReport:
+    """Refresh `user_agent_analytics` where something was counted or changed since, or a UTC day has begun.
+
+    It is one statement: cut off, it leaves the figures as they were.
+
+    Raises:
+        BusyError: another process is doing it.
+        SettingsError: our role does not own the view.
+    """
+    return RefreshReport(*refresh_analytics(store, REFRESH))

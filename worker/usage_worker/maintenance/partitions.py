@@ -1,0 +1,180 @@
+"""`maintenance.manage_partitions`: partitions are there before their day comes and gone after their retention.
+
+A day without its partition loses nothing, since ingest makes what it lacks; it makes the first batch of the day slower.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from usage_worker.errors import BusyError, StoreUnavailableError, UsageError
+from usage_worker.logs import get_logger
+from usage_worker.maintenance.partitioned_table import partitioned_tables
+from usage_worker.maintenance.retry import retry
+from usage_worker.store import delete_old_entries, drop_partition, make_partition, partitions, today
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from usage_worker.maintenance.partitioned_table import Partitioned
+    from usage_worker.maintenance.task_run import OnProgress
+    from usage_worker.settings import Settings
+    from usage_worker.store import Store
+
+MANAGE_PARTITIONS = "maintenance.manage_partitions"
+# How often a step gives way before it is left to the next run: some seconds.
+ATTEMPTS = 20
+PAUSE_SECONDS = 0.25
+FORGET_SECONDS = 30.0
+
+log = get_logger("partitions")
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionCoverage:
+    """How many days after today a table has partitions for, and how many are wanted."""
+
+    table: str
+    ahead_days: int
+    wanted_days: int
+
+    @property
+    def is_short(self) -> bool:
+        """Whether runs have failed or been missed for days."""
+        return self.ahead_days < self.wanted_days / 2
+
+
+@dataclass(slots=True)
+class PartitionsReport:
+    """What a run did; filled while it goes on, so that whoever interrupts it can still read it."""
+
+    created: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """What is left to the next run, and why."""
+    deleted_entries: int = 0
+    ahead_days: dict[str, int] = field(default_factory=dict)
+    short: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def manage_partitions(
+    store: Store,
+    settings: Settings,
+    on_progress: OnProgress = lambda _done, _total: None,
+    report: PartitionsReport | None = None,
+) -> PartitionsReport:
+    """Make what is wanted, drop what is past its retention, forget old stream entries; then look whether all is well.
+
+    Raises:
+        BusyError: another process is doing it.
+        StoreUnavailableError: the rest is left to the next run.
+    """
+    report = report or PartitionsReport()
+    run = _PartitionsRun(store, settings, on_progress, report)
+    for table in partitioned_tables(settings):
+        run.make(table)
+        run.drop(table)
+    run.forget()
+    for coverage in partition_coverage(store, settings):
+        report.ahead_days[coverage.table] = coverage.ahead_days
+        if coverage.is_short:
+            report.short.append(coverage.table)
+            log.error(
+                "partitions are short",
+                table=coverage.table,
+                ahead_days=coverage.ahead_days,
+                wanted=coverage.wanted_days,
+            )
+    return report
+
+
+def partition_coverage(store: Store, settings: Settings) -> list[PartitionCoverage]:
+    """How far every table has its partitions."""
+    day, wanted = today(store), settings.partitions_ahead_days
+    return [
+        PartitionCoverage(table.table, table.ahead_days(day, _attached(store, table)), wanted)
+        for table in partitioned_tables(settings)
+    ]
+
+
+class _PartitionsRun:
+    """One run, all of it on one day."""
+
+    def __init__(self, store: Store, settings: Settings, on_progress: OnProgress, report: PartitionsReport) -> None:
+        self._store = store
+        self._settings = settings
+        self._tell = on_progress
+        self._report = report
+        self._today = today(store)
+
+    def make(self, table: Partitioned) -> None:
+        """Make the partitions that are wanted and not there."""
+        attached = _attached(self._store, table)
+        wanted = {table.name(first): first for first in table.wanted(self._today, self._settings.partitions_ahead_days)}
+        steps = {
+            name: partial(
+                make_partition, self._store, MANAGE_PARTITIONS, table.table, name, ensure=table.ensure, day=first
+            )
+            for name, first in wanted.items()
+            if name not in attached
+        }
+        self._take(steps, self._report.created)
+
+    def drop(self, table: Partitioned) -> None:
+        """Drop the partitions that are past their retention."""
+        found = partitions(self._store, table.table)
+        # A table has room for one half detached partition: it comes first.
+        expired = sorted((found[name] != "pending", name) for name in found if table.is_expired(name, self._today))
+        steps = {
+            name: partial(drop_partition, self._store, MANAGE_PARTITIONS, table.table, name) for _, name in expired
+        }
+        self._take(steps, self._report.dropped)
+
+    def forget(self) -> None:
+        """Forget stream entries when the ledger forgets their events.
+
+        One that came again after that could count nothing: its events are older than the acceptance window.
+        """
+        before = self._today - timedelta(days=self._settings.retention_days)
+        deadline, reached = time.monotonic() + FORGET_SECONDS, None
+        while time.monotonic() < deadline:
+            chunk = delete_old_entries(self._store, MANAGE_PARTITIONS, before, reached)
+            if not chunk.entries:
+                return
+            reached = chunk.reached
+            self._report.deleted_entries += chunk.entries
+            self._tell(self._report.deleted_entries, None)
+
+    def _take(self, steps: Mapping[str, Callable[[], bool]], done: list[str]) -> None:
+        """Take the steps in turn, some of which another run may have taken; what is in the way of one is in the way of
+        those after it.
+        """
+        for number, (name, step) in enumerate(steps.items()):
+            self._tell(number, len(steps))
+            try:
+                taken = retry(step, attempts=ATTEMPTS, pause=_short)
+            except (BusyError, StoreUnavailableError):
+                raise
+            except UsageError as error:
+                self._report.failed[name] = str(error)
+                log.warning("a partition is left to the next run", partition=name, reason=str(error))
+                return
+            if taken:
+                done.append(name)
+
+
+def _short(_attempt: int) -> float:
+    """A step gives way to others at once, so that it had better try often."""
+    return random.uniform(PAUSE_SECONDS / 5, PAUSE_SECONDS)  # noqa: S311 - jitter is no secret
+
+
+def _attached(store: Store, table: Partitioned) -> set[str]:
+    return {name for name, state in partitions(store, table.table).items() if state == "attached"}

@@ -1,0 +1,23 @@
+"""Schema migrations: `Runner` moves a database between the versions, `schema_version` says where it is."""
+
+from __future__ import annotations
+
+from usage_worker.migrate.files import EMPTY, Migration, discover, latest_version
+from usage_worker.migrate.journal import MigrationStatus, SchemaStatus
+from usage_worker.migrate.marks import Kept
+from usage_worker.migrate.runner import Runner, Step, schema_version
+from usage_worker.migrate.verify import Deviation
+
+__all__ = [
+    "EMPTY",
+    "Deviation",
+    "Kept",
+    "Migration",
+    "MigrationStatus",
+    "Runner",
+    "SchemaStatus",
+    "Step",
+    "discover",
+    "latest_version",
+    "schema_version",
+]

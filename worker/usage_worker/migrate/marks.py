@@ -1,0 +1,124 @@
+"""Whose objects they are: a migration marks the names that it takes, and the way down drops nothing unmarked.
+
+The names are those that the `.verify.sql` files expect; what is expected to be gone (a definition of NULL) is a name
+that a migration uses for a while. Of kind `partition` the name is a pattern. A mark is a row of a table, so that it
+outlives changed comments and a dump.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from usage_worker.migrate.connection import Connection
+    from usage_worker.migrate.files import Migration
+
+# What every migration of the files expects, for the session.
+_NAMES = """
+CREATE TEMPORARY TABLE usage_names AS
+{}
+"""
+_NAMES_OF_ONE = """
+SELECT {number} AS number, {transactional} AS transactional, kind, object, definition IS NULL AS passing
+FROM (
+{expected}
+) AS expected (kind, object, definition)
+"""
+# Whether nothing has the name; a function's comprises its arguments.
+_FREE = """
+CASE named.kind
+    WHEN 'function' THEN NOT EXISTS (
+        SELECT FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace
+            AND named.name = format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid))
+    )
+    WHEN 'auth' THEN named.name <> ALL (ARRAY(
+        SELECT 'schema' FROM pg_namespace WHERE nspname = 'auth'
+        UNION ALL
+        SELECT 'users.id' FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'auth' AND c.relname = 'users'
+        UNION ALL
+        SELECT 'uid()' FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        WHERE n.nspname = 'auth' AND p.proname = 'uid'
+    ))
+    ELSE to_regclass(format('public.%I', named.name)) IS NULL
+END
+"""
+_RESERVE = """
+INSERT INTO public.usage_migration_objects (kind, name, number)
+SELECT kind, name, number
+FROM (SELECT kind, object AS name, number FROM pg_temp.usage_names) AS named
+WHERE number = {number} AND kind IN ('table', 'view', 'index', 'sequence', 'function', 'auth') AND {free}
+ON CONFLICT DO NOTHING
+"""
+# The mark of what was put aside stays.
+_RELEASE = """
+DELETE FROM public.usage_migration_objects AS named WHERE number = {number} AND {free}
+"""
+_LAST = """
+DO $last$
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.usage_migrations) AND NOT EXISTS (SELECT FROM public.usage_migration_objects) THEN
+        DROP TABLE public.usage_migration_objects;
+    END IF;
+END
+$last$
+"""
+
+
+class Kept(NamedTuple):
+    """What a way down puts aside of a table: its rows, or only the columns that the older version does not have."""
+
+    table: str
+    rows: int
+    only_columns: bool
+
+
+def names(migrations: Sequence[Migration]) -> sql.Composed:
+    """The statement that notes, for this session, which names each migration takes."""
+    parts = [
+        sql.SQL(_NAMES_OF_ONE.strip()).format(
+            number=sql.Literal(migration.number),
+            transactional=sql.Literal(migration.transactional),
+            expected=sql.SQL(migration.verify_sql.strip()),
+        )
+        for migration in migrations
+        if migration.verify_sql is not None
+    ]
+    return sql.SQL(_NAMES.strip()).format(sql.SQL("\nUNION ALL\n").join(parts))
+
+
+def reservation(migration: Migration) -> sql.Composed:
+    """The statement that marks the names that the migration takes and that are free."""
+    return sql.SQL(_RESERVE).format(number=sql.Literal(migration.number), free=sql.SQL(_FREE.strip()))
+
+
+def releases(migration: Migration) -> tuple[sql.Composed, ...]:
+    """The statements that end the marks of what is gone; with the last one their table goes."""
+    release = sql.SQL(_RELEASE).format(number=sql.Literal(migration.number), free=sql.SQL(_FREE.strip()))
+    return release, sql.SQL(_LAST).format()
+
+
+def kept(connection: Connection, plan: Iterable[Migration]) -> list[Kept]:
+    """What the way down would put aside."""
+    numbers = [migration.number for migration in plan]
+    query = """
+        SELECT made.object, min(made.number) <> ALL (%(plan)s)
+        FROM pg_temp.usage_names AS n
+        JOIN pg_temp.usage_names AS made ON made.kind = 'table' AND made.object = split_part(n.object, '_kept_', 1)
+        JOIN public.usage_migrations AS entry ON entry.number = n.number
+        WHERE n.number = ANY (%(plan)s) AND n.kind = 'table' AND n.object LIKE '%%\\_kept\\_%%'
+            AND to_regclass('public.' || made.object) IS NOT NULL
+        GROUP BY made.object ORDER BY made.object
+    """
+    found = connection.execute(query, {"plan": numbers}).fetchall()
+    return [Kept(table, rows, only_columns) for table, only_columns in found if (rows := _count(connection, table))]
+
+
+def _count(connection: Connection, table: str) -> int:
+    query = sql.SQL("SELECT count(*) FROM public.{}").format(sql.Identifier(table))
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0

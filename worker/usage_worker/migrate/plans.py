@@ -1,0 +1,54 @@
+"""Which migrations lead from where a database is to a version, in which order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usage_worker.errors import MigrationError, SchemaError
+from usage_worker.migrate import journal
+from usage_worker.migrate.files import version_key
+
+if TYPE_CHECKING:
+    from usage_worker.migrate.files import Migration
+    from usage_worker.migrate.journal import JournalRecord
+
+
+def check_known(migrations: tuple[Migration, ...], version: str) -> None:
+    """Refuse a version that no migration leads to.
+
+    Raises:
+        MigrationError: it is none of theirs.
+    """
+    known = sorted({migration.version for migration in migrations}, key=version_key)
+    if version not in known:
+        raise MigrationError(f"there is no version {version}; known are {', '.join(known)}")
+
+
+def up(migrations: tuple[Migration, ...], entries: dict[int, JournalRecord], target: str) -> list[Migration]:
+    above = [entry.version for entry in entries.values() if version_key(entry.version) > version_key(target)]
+    if above:
+        raise SchemaError(
+            f"the database is at {max(above, key=version_key)}; to go back run migrate down --to {target}"
+        )
+    return [
+        migration
+        for migration in migrations
+        if version_key(migration.version) <= version_key(target) and not journal.is_applied(entries, migration)
+    ]
+
+
+def down(migrations: tuple[Migration, ...], entries: dict[int, JournalRecord], target: str) -> list[Migration]:
+    missing = [
+        migration.label
+        for migration in migrations
+        if version_key(migration.version) <= version_key(target) and not journal.is_applied(entries, migration)
+    ]
+    if missing:
+        raise MigrationError(
+            f"the database is below {target} ({missing[0]} is not applied); run migrate up --to {target}"
+        )
+    return [
+        migration
+        for migration in reversed(migrations)
+        if version_key(migration.version) > version_key(target) and migration.number in entries
+    ]

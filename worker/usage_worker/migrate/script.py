@@ -1,0 +1,120 @@
+"""The way between two versions as one script for psql, for a database on which only its administrator runs things."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from usage_worker.migrate import journal, marks, obstacles
+from usage_worker.migrate.connection import LOCK_KEY, SESSION
+from usage_worker.migrate.files import EMPTY, version_key
+from usage_worker.migrate.plans import check_known
+from usage_worker.migrate.runner import lock_timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usage_worker.migrate.files import Migration
+    from usage_worker.migrate.runner import Direction
+
+# Without ON_ERROR_STOP psql would go on behind the refusals below.
+_STOP = "\\set ON_ERROR_STOP on"
+_LOCK = """
+DO $lock$
+BEGIN
+    IF NOT pg_try_advisory_lock({key}) THEN
+        RAISE 'another migration of this database is running; try again when it has ended';
+    END IF;
+END
+$lock$
+"""
+# What is left unfinished of this very way may be run again; anything else has to be as the version has it.
+_CHECK = """
+DO $check$
+BEGIN
+    IF ARRAY(
+        SELECT format('%s %s %s', number, state, sha256) FROM public.usage_migrations
+        WHERE state = 'applied' OR number <> ALL (ARRAY[{plan}]::integer[])
+        ORDER BY number
+    ) <> ARRAY[{installed}]::text[] THEN
+        RAISE 'the database is not what this script starts from, which is {start}; see usage-worker migrate status';
+    END IF;
+END
+$check$
+"""
+
+
+def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
+    """What the runner does on the way from version `start` to `target`, its ledger included.
+
+    Unlike the runner it gives up where it has to wait too long; the ledger then tells the runner how to go on.
+
+    Raises:
+        MigrationError: there is no such version, or no way down.
+    """
+    installed, wanted = (_up_to(migrations, version) for version in (start, target))
+    direction: Direction = "up" if len(wanted) >= len(installed) else "down"
+    plan = wanted[len(installed) :] if direction == "up" else installed[len(wanted) :][::-1]
+    parts = [
+        f"-- usage-worker: the schema from {start} to {target}. Run it with psql, and not inside a transaction:"
+        " psql -X -v ON_ERROR_STOP=1 -f FILE",
+        _STOP + SESSION,
+        _statement(sql.SQL(_LOCK).format(key=sql.Literal(LOCK_KEY))),
+        *([_statement(sql.SQL(obstacles.ENCODING))] if direction == "up" else []),
+        "BEGIN;",
+        _statement(sql.SQL(journal.CREATE)),
+        _statement(_check(start, installed, plan)),
+        _statement(marks.names(migrations)),
+        _statement(obstacles.refusal(plan, direction)),
+        "COMMIT;",
+        *(_step(migration, direction) for migration in plan),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _up_to(migrations: tuple[Migration, ...], version: str) -> tuple[Migration, ...]:
+    if version != EMPTY:
+        check_known(migrations, version)
+    return tuple(migration for migration in migrations if version_key(migration.version) <= version_key(version))
+
+
+def _check(start: str, installed: Sequence[Migration], plan: Sequence[Migration]) -> sql.Composed:
+    return sql.SQL(_CHECK).format(
+        plan=sql.SQL(", ").join(sql.Literal(migration.number) for migration in plan),
+        installed=sql.SQL(",\n        ").join(
+            sql.Literal(f"{migration.number} applied {migration.sha256}") for migration in installed
+        ),
+        start=sql.SQL(start),
+    )
+
+
+def _step(migration: Migration, direction: Direction) -> str:
+    """One migration as the runner moves it, statement for statement."""
+    up = direction == "up"
+    running = [_statement(journal.recording(migration, "running"))]
+    reserve = [_statement(marks.reservation(migration))] if up else []
+    move = [_terminated(migration.up_sql if up else migration.down_sql)]
+    last = (
+        (journal.recording(migration, "applied"),) if up else (journal.removal(migration), *marks.releases(migration))
+    )
+    finish = [*map(_statement, last)]
+    if migration.transactional:
+        moves = [*(running if up else []), *_together(*reserve, *move, *finish)]
+    else:
+        moves = [*_together(*running, *reserve), *move, *finish]
+    return "\n\n".join((f"-- {migration.label} ({direction})", _statement(lock_timeout(migration)), *moves))
+
+
+def _together(*statements: str) -> tuple[str, ...]:
+    return ("BEGIN;", *statements, "COMMIT;")
+
+
+def _statement(statement: sql.Composable) -> str:
+    return f"{statement.as_string().strip()};"
+
+
+def _terminated(text: str) -> str:
+    """A file's last statement may do without its end; here more statements follow."""
+    text = text.strip()
+    return text if text.endswith(";") else f"{text}\n;"

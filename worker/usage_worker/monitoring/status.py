@@ -1,0 +1,119 @@
+"""What an operator wants to know at a glance: what waits, who is alive, whether the books add up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from usage_worker.maintenance import MANAGE_PARTITIONS, partition_coverage
+from usage_worker.migrate import schema_version
+from usage_worker.monitoring.quarantine import quarantine
+from usage_worker.monitoring.stalls import stalls
+from usage_worker.store import last_runs
+
+if TYPE_CHECKING:
+    from celery.app.control import Control
+
+    from usage_worker.maintenance import PartitionCoverage
+    from usage_worker.monitoring.quarantine import Quarantine
+    from usage_worker.monitoring.stalls import Stall
+    from usage_worker.queue.stream import Backlog
+    from usage_worker.service.resources import Resources
+    from usage_worker.store import Intake, Store
+
+PING_SECONDS = 1.0
+# Three heartbeats missed: beat is gone, or no worker executes what it sends.
+BEAT_SILENCE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SystemStatus:
+    """One look at the system; rates are events per second over the second that the look took.
+
+    `redis_memory` is the share of Redis' `maxmemory` in use, 0 where there is no limit.
+    """
+
+    backlog: dict[int, Backlog]
+    stalled: list[Stall]
+    redis_memory: float
+    workers: list[str]
+    beat_seconds: float | None
+    schema: str | None
+    totals: Intake
+    quarantine: Quarantine | None
+    applied_per_second: float
+    partitions: list[PartitionCoverage]
+    partitions_failed: dict[str, str]
+    """What the last run left undone, and why."""
+
+    @property
+    def beat_alive(self) -> bool:
+        """Whether beat sends, and some worker executes what it sends."""
+        return self.beat_seconds is not None and self.beat_seconds < BEAT_SILENCE
+
+    @property
+    def partitions_healthy(self) -> bool:
+        """Whether there are partitions for days ahead, and nothing kept the last run from its work."""
+        return not self.partitions_failed and not any(table.is_short for table in self.partitions)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether workers and beat are alive, no shard is stalled and the coming days have their partitions."""
+        return bool(self.workers) and self.beat_alive and not self.stalled and self.partitions_healthy
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "backlog": {str(shard): backlog._asdict() for shard, backlog in self.backlog.items()},
+            "totals": self.totals._asdict(),
+            "partitions": [asdict(table) | {"is_short": table.is_short} for table in self.partitions],
+            "beat_alive": self.beat_alive,
+            "worker_alive": bool(self.workers),
+            "partitions_healthy": self.partitions_healthy,
+            "healthy": self.healthy,
+        }
+
+
+def collect_status(control: Control, resources: Resources) -> SystemStatus:
+    """Ask Redis, the workers and PostgreSQL; takes a second, since workers are given that long to answer.
+
+    Raises:
+        StreamUnavailableError, StoreUnavailableError, SchemaError: one of them did not answer.
+    """
+    stream, store = resources.stream, resources.store
+    backlog = {shard: stream.backlog(shard) for shard in range(stream.shards)}
+    version = schema_version(resources.settings.require_database())
+    before, started = store.intake_totals(), time.monotonic()
+    workers = _answering(control)
+    totals = store.intake_totals()
+    return SystemStatus(
+        backlog=backlog,
+        stalled=stalls(stream, store, backlog, resources.settings.flush_interval),
+        redis_memory=stream.memory_used(),
+        workers=workers,
+        beat_seconds=stream.beat_age(),
+        schema=version,
+        totals=totals,
+        quarantine=quarantine(store),
+        applied_per_second=(totals.applied - before.applied) / (time.monotonic() - started),
+        partitions=partition_coverage(store, resources.settings),
+        partitions_failed=_left_undone(store),
+    )
+
+
+def _left_undone(store: Store) -> dict[str, str]:
+    run = last_runs(store).get(MANAGE_PARTITIONS)
+    failed: dict[str, str] = run.report["failed"] if run else {}
+    return failed
+
+
+def _answering(control: Control) -> list[str]:
+    """The workers that answer; nobody does where Redis is full, which is when this look is needed most."""
+    try:
+        replies = control.ping(timeout=PING_SECONDS)
+    except (OperationalError, RedisError):
+        return []
+    return sorted(name for reply in replies for name in reply)

@@ -1,0 +1,21 @@
+"""A log for a request path, which may fail thousands of times a second."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+# The standard library's logger: the application decides where its libraries' logs go.
+log = logging.getLogger("usage_worker.publisher")
+
+
+class RateLimitedLog:
+    """Says one thing a second, at most."""
+
+    def __init__(self) -> None:
+        self._logged_at = -1.0
+
+    def __call__(self, level: int, message: str, *values: object) -> None:
+        if time.monotonic() - self._logged_at >= 1:
+            self._logged_at = time.monotonic()
+            log.log(level, message, *values)

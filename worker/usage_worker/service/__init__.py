@@ -1,0 +1,1 @@
+"""Everything that knows Celery: the application, its tasks and their schedule."""

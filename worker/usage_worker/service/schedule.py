@@ -1,0 +1,143 @@
+"""The timetable: what beat sends, and when. It comes from the settings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from celery.schedules import ParseException, crontab
+
+from usage_worker import maintenance
+from usage_worker.errors import SettingsError
+
+if TYPE_CHECKING:
+    from usage_worker.settings import Settings
+
+HEARTBEAT_SECONDS = 10.0
+# Whoever wants a task still more rarely writes a crontab.
+LONGEST_INTERVAL = 31 * 86_400.0
+OFF = "off"
+MINUTES_A_DAY = 24 * 60
+CRONTAB_FIELDS = 5
+
+# The periodic tasks, by the name of the variable that says when each is due.
+PERIODIC_TASKS = {
+    "USAGE_SCHEDULE_PURGE": maintenance.PURGE,
+    "USAGE_SCHEDULE_PARTITIONS": maintenance.MANAGE_PARTITIONS,
+    "USAGE_SCHEDULE_ANALYTICS": maintenance.REFRESH,
+    "USAGE_SCHEDULE_RECONCILE": maintenance.RECONCILE,
+}
+
+
+class ScheduleEntry(NamedTuple):
+    """One line: a task, its arguments, when (seconds, a crontab, or None for never), and the seconds that a trigger
+    may wait for a worker.
+    """
+
+    name: str
+    task: str
+    when: float | str | None
+    arguments: tuple[Any, ...] = ()
+    expires: float | None = None
+
+    @property
+    def description(self) -> str:
+        """When, for people."""
+        return f"every {self.when:g} s" if isinstance(self.when, float) else self.when or OFF
+
+    def next_run(self, now: datetime, last: datetime | None) -> datetime | None:
+        """When it is due next; None where only beat knows, which counts an interval from its own start."""
+        if isinstance(self.when, str):
+            return next_of(self.when, now)
+        if self.when is None or last is None:
+            return None
+        return max(_later(last, timedelta(seconds=self.when)), now)
+
+
+def schedule_entries(settings: Settings) -> list[ScheduleEntry]:
+    """Every line.
+
+    Raises:
+        SettingsError: a variable is neither a number of seconds nor a crontab that ever comes nor "off".
+    """
+    interval = settings.flush_interval
+    flushes = [
+        ScheduleEntry(f"flush-{shard}", "usage.flush", interval, (shard,), settings.trigger_expires)
+        for shard in range(settings.stream_shards)
+    ]
+    heartbeat = ScheduleEntry("heartbeat", "monitoring.heartbeat", HEARTBEAT_SECONDS, expires=HEARTBEAT_SECONDS)
+    return [
+        *flushes,
+        heartbeat,
+        *(_periodic_task_line(settings, variable, task) for variable, task in PERIODIC_TASKS.items()),
+    ]
+
+
+def beat_schedule(settings: Settings) -> dict[str, Any]:
+    """The timetable as Celery wants it. A trigger that nobody took in time is dropped: the next one does its work."""
+    return {
+        entry.name: {
+            "task": entry.task,
+            "schedule": crontab.from_string(entry.when) if isinstance(entry.when, str) else entry.when,
+            "args": entry.arguments,
+            "options": {"expires": entry.expires},
+        }
+        for entry in schedule_entries(settings)
+        if entry.when is not None
+    }
+
+
+def next_of(text: str, now: datetime) -> datetime:
+    """When a crontab is due next, in the time zone of `now`.
+
+    Raises:
+        ValueError, ParseException, RuntimeError: it is no crontab, or never comes.
+    """
+    schedule = crontab.from_string(text)
+    # Celery would ask the application for both, which is being made when the settings are checked.
+    schedule.tz, schedule.nowfun = now.tzinfo, lambda: now
+    return _later(now, schedule.remaining_estimate(now))
+
+
+def _later(time: datetime, seconds: timedelta) -> datetime:
+    """So much later by the sun, in the same time zone: Python's own addition would go by its clocks."""
+    return (time.astimezone(UTC) + seconds).astimezone(time.tzinfo)
+
+
+def _periodic_task_line(settings: Settings, variable: str, task: str) -> ScheduleEntry:
+    name = variable.rpartition("_")[2].lower()
+    text = " ".join(getattr(settings, f"schedule_{name}").split())
+    if text == OFF:
+        return ScheduleEntry(name, task, None)
+    if " " not in text:
+        interval = _seconds(variable, text)
+        return ScheduleEntry(name, task, interval, expires=interval)
+    try:
+        if (fields := len(text.split())) != CRONTAB_FIELDS:
+            raise ValueError(f"it has {fields} fields, not {CRONTAB_FIELDS}")
+        next_of(text, datetime.now(ZoneInfo(settings.timezone)))
+    except (ValueError, ParseException, RuntimeError) as error:
+        raise SettingsError(
+            f'{variable}: is no crontab ({str(error).rstrip(".")}); write it like "30 3 * * *"'
+        ) from None
+    return ScheduleEntry(name, task, text, expires=_smallest_gap(text))
+
+
+def _seconds(variable: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= LONGEST_INTERVAL:
+        raise SettingsError(f'{variable}: must be seconds (1 to {LONGEST_INTERVAL:.0f}), a crontab or "{OFF}"')
+    return seconds
+
+
+def _smallest_gap(text: str) -> float:
+    """Seconds between two runs at least, taking it that every day has some."""
+    schedule = crontab.from_string(text)
+    minutes = sorted(60 * hour + minute for hour in schedule.hour for minute in schedule.minute)
+    gap: int = min(later - earlier for earlier, later in pairwise([*minutes, minutes[0] + MINUTES_A_DAY]))
+    return 60.0 * gap

@@ -1,0 +1,153 @@
+"""Every setting, read once from the environment (and from `.env` where there is one)."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from typing import Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from usage_worker.errors import SettingsError
+from usage_worker.masking import Mask
+
+DATABASE_SCHEMES = ("postgresql", "postgres")
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+# Neither quotes what stands there, which may be part of a password.
+_NO_PORT = "its port is no number; write / # ? @ in a password as %2F %23 %3F %40"
+_MISPLACED_AT = "an @ stands behind the host; write / # ? @ in a password as %2F %23 %3F %40"
+
+
+class Settings(BaseSettings):
+    """Settings of one process; durations are in seconds unless the name says days."""
+
+    model_config = SettingsConfigDict(env_prefix="USAGE_", env_file=".env", extra="ignore", frozen=True)
+
+    database_url: str = Field("", validation_alias="DATABASE_URL", repr=False)
+    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", repr=False)
+
+    stream_shards: int = Field(2, ge=1, le=256)
+    batch_events: int = Field(20_000, ge=1, le=50_000)
+    batch_bytes: int = Field(8 * 2**20, ge=2**16)
+    flush_interval: float = Field(1.0, gt=0, le=86_400)
+    flush_budget: float = Field(10.0, gt=0)
+    reclaim_idle: float = Field(15.0, gt=0)
+
+    accept_days: int = Field(35, ge=1, le=36_500)
+    retention_days: int = Field(90, ge=2)
+    history_retention_days: int = Field(730, ge=1)
+    # At least two, since a day ends before the next run has come.
+    partitions_ahead_days: int = Field(7, ge=2, le=366)
+    purge_after_days: int = Field(30, ge=0, le=36_500)
+    purge_budget: float = Field(30.0, gt=0)
+    reconcile_budget: float = Field(600.0, gt=0)
+    unknown: Literal["quarantine", "create"] = "quarantine"
+
+    # Seconds, a crontab or "off"; see worker/usage_worker/service/schedule.py, which reads them.
+    schedule_purge: str = "10 * * * *"
+    schedule_partitions: str = "20 * * * *"
+    schedule_analytics: str = "300"
+    schedule_reconcile: str = "30 3 * * *"
+    timezone: str = "UTC"
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_scheme(cls, url: str) -> str:
+        if not url:
+            return url
+        # As libpq reads it: the user part ends at the first @ before a slash. A password that is cut in two there
+        # would become a part of the host, the port or the database, which the driver's messages quote.
+        place = re.sub(r"^[^:]*://([^@/]*@)?", "", url).partition("?")[0]
+        ports = [host.rpartition("]")[2].partition(":")[2] for host in place.partition("/")[0].split(",")]
+        if any(port and not port.isdigit() for port in ports):
+            raise ValueError(_NO_PORT)
+        if "@" in place:
+            raise ValueError(_MISPLACED_AT)
+        return _checked_scheme(url, DATABASE_SCHEMES)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - reading it is the check
+        except ValueError:
+            raise ValueError(_NO_PORT) from None
+        if parts.scheme != "unix" and "@" in parts.path + parts.fragment + parts.query.partition("=")[0]:
+            raise ValueError(_MISPLACED_AT)
+        return _checked_scheme(url, REDIS_SCHEMES)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("is no time zone; write it like Europe/Berlin") from None
+        return name
+
+    @property
+    def accept_window(self) -> timedelta:
+        """How old an event may be when it is counted."""
+        return timedelta(days=self.accept_days)
+
+    @property
+    def purge_after(self) -> timedelta:
+        """How long ago a row must have been deleted to be purged."""
+        return timedelta(days=self.purge_after_days)
+
+    @property
+    def trigger_expires(self) -> float:
+        """Seconds after which a trigger to flush that nobody took is dropped: the next one does its work."""
+        return max(2 * self.flush_interval, 2.0)
+
+    @property
+    def mask(self) -> Mask:
+        """What takes the passwords of both servers out of a text."""
+        return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", "")])
+
+    def require_database(self) -> str:
+        """The database URL.
+
+        Raises:
+            SettingsError: DATABASE_URL is not set.
+        """
+        if not self.database_url:
+            raise SettingsError("DATABASE_URL is not set; export DATABASE_URL=postgresql://user:password@host/database")
+        return self.database_url
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: one is missing or out of range; the message names it and quotes no value, since it may be secret.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(item) for item in error.errors())) from None
+    if settings.retention_days <= settings.accept_days:
+        # A ledger that forgets an event which may still arrive again would count it twice.
+        raise SettingsError("USAGE_RETENTION_DAYS must be greater than USAGE_ACCEPT_DAYS")
+    return settings
+
+
+def _complaint(item: object) -> str:
+    name, message = str(item["loc"][0]), str(item["msg"])  # type: ignore[index]
+    variable = name if name.isupper() else f"USAGE_{name.upper()}"
+    return f"{variable}: {message}"
+
+
+def _checked_scheme(url: str, schemes: tuple[str, ...]) -> str:
+    # Not by urlsplit, whose complaints quote the password.
+    if url.partition("://")[0] not in schemes:
+        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    return url

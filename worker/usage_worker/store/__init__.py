@@ -1,0 +1,71 @@
+"""PostgreSQL: connections, and the statements of every use case, as named SQL files."""
+
+from usage_worker.store.analytics import refresh_analytics
+from usage_worker.store.batch import BatchTransaction, DeadLetter, EventIdentity, Missing, batch_transaction
+from usage_worker.store.connection import OUTAGES, Store
+from usage_worker.store.intake import Intake
+from usage_worker.store.partitions import delete_old_entries, drop_partition, make_partition, partitions, today
+from usage_worker.store.purge import (
+    delete_expired_shares,
+    delete_retired_days,
+    purge_blocks,
+    purge_chunk,
+    purge_due,
+    require_rls_bypass,
+)
+from usage_worker.store.reconcile import (
+    FIRST_PAIR,
+    Mended,
+    PairDifference,
+    PairKey,
+    count_pairs,
+    counter_differences,
+    day_differences,
+    intake_by_day,
+    next_pairs,
+    recorded_by_day,
+    repair_counters,
+    repair_day,
+    retained_days,
+)
+from usage_worker.store.task_runs import TaskRun, last_runs, record_run, sole_transaction
+
+__all__ = [
+    "FIRST_PAIR",
+    "OUTAGES",
+    "BatchTransaction",
+    "DeadLetter",
+    "EventIdentity",
+    "Intake",
+    "Mended",
+    "Missing",
+    "PairDifference",
+    "PairKey",
+    "Store",
+    "TaskRun",
+    "batch_transaction",
+    "count_pairs",
+    "counter_differences",
+    "day_differences",
+    "delete_expired_shares",
+    "delete_old_entries",
+    "delete_retired_days",
+    "drop_partition",
+    "intake_by_day",
+    "last_runs",
+    "make_partition",
+    "next_pairs",
+    "partitions",
+    "purge_blocks",
+    "purge_chunk",
+    "purge_due",
+    "record_run",
+    "recorded_by_day",
+    "refresh_analytics",
+    "repair_counters",
+    "repair_day",
+    "require_rls_bypass",
+    "retained_days",
+    "sole_transaction",
+    "today",
+]

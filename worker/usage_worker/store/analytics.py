@@ -1,0 +1,51 @@
+"""The materialized view of analytics: whether it is out of date, and its refresh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from psycopg import errors
+from psycopg.rows import dict_row
+
+from usage_worker.errors import BusyError
+from usage_worker.store.queries import query
+from usage_worker.store.task_runs import sole_transaction
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from psycopg import Cursor
+
+    from usage_worker.store.connection import Store
+
+
+class Freshness(NamedTuple):
+    """Whether anything had to be refreshed, and when the figures that are there now were computed."""
+
+    refreshed: bool
+    refreshed_at: datetime
+
+
+def refresh_analytics(store: Store, task: str) -> Freshness:
+    """Compute the analytics anew if they would not be the same, all in one transaction.
+
+    Raises:
+        BusyError: another process is doing it, or somebody by hand.
+    """
+    with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(query("analytics_lock_timeout"))
+        state = _row(cursor.execute(query("analytics_state")))
+        if state["fresh"] and state["filled"]:
+            return Freshness(refreshed=False, refreshed_at=state["refreshed_at"])
+        try:
+            cursor.execute(query("analytics_refresh" if state["filled"] else "analytics_fill"))
+        except errors.LockNotAvailable as error:
+            raise BusyError(task) from error
+        noted = _row(cursor.execute(query("analytics_note"), {"mark": state["mark"]}))
+        return Freshness(refreshed=True, refreshed_at=noted["refreshed_at"])
+
+
+def _row(cursor: Cursor[dict[str, Any]]) -> dict[str, Any]:
+    row = cursor.fetchone()
+    assert row is not None  # noqa: S101 - both statements give exactly one
+    return row

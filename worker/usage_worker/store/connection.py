@@ -1,0 +1,219 @@
+"""Connections to PostgreSQL, and the one place where the driver's errors become ours."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from usage_worker.errors import (
+    ConcurrencyError,
+    DataRefusedError,
+    DuplicateError,
+    ObstacleError,
+    ReferenceMissingError,
+    SchemaError,
+    SettingsError,
+    StoreUnavailableError,
+    UsageError,
+)
+from usage_worker.store.intake import Intake
+from usage_worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg import Connection
+
+CONNECT_SECONDS = 5.0
+
+# Which of the driver's errors mean what; the first that fits counts.
+_MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] = (
+    (DuplicateError, (errors.UniqueViolation,)),
+    (ReferenceMissingError, (errors.ForeignKeyViolation,)),
+    # Lost races: the same transaction, tried again, finds another state. A vanished parent row is one, too (above), and
+    # so is a partition that another worker has just created.
+    (
+        ConcurrencyError,
+        (
+            errors.DeadlockDetected,
+            errors.SerializationFailure,
+            errors.DuplicateTable,
+            errors.LockNotAvailable,
+        ),
+    ),
+    (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
+    (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
+    # A view on a partition that shall go, a partition of somebody's own making where ours should be.
+    (
+        ObstacleError,
+        (
+            errors.DependentObjectsStillExist,
+            errors.InvalidObjectDefinition,
+            errors.ObjectNotInPrerequisiteState,
+        ),
+    ),
+    # The limits of a program are drivers' OperationalErrors, as outages are, but it is a value that exceeds them.
+    (
+        DataRefusedError,
+        (
+            psycopg.DataError,
+            psycopg.IntegrityError,
+            errors.ProgramLimitExceeded,
+            errors.StatementTooComplex,
+            # What PL/pgSQL raises, in somebody's trigger.
+            errors.PlpgsqlError,
+            errors.RaiseException,
+            errors.NoDataFound,
+            errors.TooManyRows,
+            errors.AssertFailure,
+        ),
+    ),
+    # After a failover we may be talking to a standby; a process that was stopped for a while finds its session ended.
+    (
+        StoreUnavailableError,
+        (
+            psycopg.OperationalError,
+            psycopg.InterfaceError,
+            errors.ReadOnlySqlTransaction,
+            errors.IdleInTransactionSessionTimeout,
+            errors.TransactionTimeout,
+        ),
+    ),
+)
+# A statement of ours is wrong: a bug, which keeps its name and its traceback.
+_BUGS = (psycopg.ProgrammingError, psycopg.NotSupportedError)
+# What befalls any batch; the same one, tried again later, goes through. Whatever else counting raises is the data's
+# fault.
+OUTAGES = (
+    ConcurrencyError,
+    SchemaError,
+    SettingsError,
+    ObstacleError,
+    StoreUnavailableError,
+    MemoryError,
+    *_BUGS,
+)
+# A server that vanishes without a word (a failover, a cut cable) is noticed within half a minute.
+_NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+_OPTIONS: dict[str, Any] = {
+    "application_name": "usage-worker",
+    "connect_timeout": int(CONNECT_SECONDS),
+    # Whatever the URL, PGCLIENTENCODING, the role or the database say: events may hold any text.
+    "client_encoding": "UTF8",
+    **_NOTICE_SILENCE,
+}
+_ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
+
+
+class Store:
+    """The database of one process: a pool of one connection, opened at first use (never before a fork)."""
+
+    def __init__(self, database_url: str) -> None:
+        try:
+            conninfo_to_dict(database_url)
+        except psycopg.ProgrammingError:
+            # The driver quotes the part that it could not read, which may be the password, and the pool would log it.
+            raise SettingsError("DATABASE_URL cannot be read; write / # ? @ % in a password as %2F %23 …") from None
+        self._url = database_url
+        self._pool = ConnectionPool(
+            database_url,
+            min_size=0,
+            max_size=1,
+            open=False,
+            timeout=CONNECT_SECONDS,
+            reconnect_timeout=CONNECT_SECONDS,
+            check=ConnectionPool.check_connection,
+            kwargs=_OPTIONS,
+            name="usage-worker",
+        )
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection, committed at the end, or rolled back.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL cannot be reached, or went away; nothing was committed, or, when it went
+                away during COMMIT, everything was: only the ledger can tell.
+            ConcurrencyError: the transaction lost a race; try it again.
+            DataRefusedError: a value does not fit.
+            SchemaError: the schema is missing or too old.
+        """
+        with translated():
+            self._pool.open()
+            with self._pool.connection() as connection:
+                try:
+                    with translated():
+                        yield connection
+                except StoreUnavailableError:
+                    # It may still answer, but as a standby, or read-only as its database was when it was opened.
+                    connection.close()
+                    raise
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """A connection of its own and without transactions, for what refuses one. Raises like `connection`."""
+        with translated(), psycopg.connect(self._url, autocommit=True, **_OPTIONS) as connection:
+            yield connection
+
+    def rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
+        """All rows of a named query, as dictionaries."""
+        with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query(name), parameters).fetchall()
+
+    def execute(self, name: str, *, alone: bool = False) -> None:
+        """Run a named statement; `alone` outside a transaction, as VACUUM wants it."""
+        with self.connection() as connection:
+            if alone:
+                connection.set_autocommit(True)
+            try:
+                connection.execute(query(name))
+            finally:
+                if alone:
+                    connection.set_autocommit(False)
+
+    def intake_totals(self) -> Intake:
+        """The books, summed over all days and streams."""
+        return Intake(**self.rows(query("intake_totals"))[0])
+
+    def ping(self) -> None:
+        """Nothing, or an error: PostgreSQL is away or read-only, or its schema is not the one that ingest needs."""
+        self.execute(query("ready"), alone=True)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors into ours, keeping the cause."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreUnavailableError("no connection within 5 s; is DATABASE_URL right and the server up?") from error
+    except psycopg.Error as error:
+        # The primary message only, in tracebacks, too: detail and context quote whole rows.
+        message = (error.diag.message_primary or str(error)).partition("\n")[0]
+        error.args = (message,)
+        meaning = _meaning(error)
+        if meaning is None:
+            raise  # a bug of ours keeps its name and its traceback
+        raise meaning(message + _ADVICE.get(meaning, "")) from error
+
+
+def _meaning(error: psycopg.Error) -> type[UsageError] | None:
+    for meaning, kinds in _MEANINGS:
+        if isinstance(error, kinds):
+            return meaning
+    return None if isinstance(error, _BUGS) else DataRefusedError

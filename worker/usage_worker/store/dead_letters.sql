@@ -1,0 +1,16 @@
+-- Events that could not be counted.
+
+-- name: dead_letters_page
+-- One page of the quarantine, oldest first: after a letter, of these numbers only (all where there are none named),
+-- without those that were replayed.
+SELECT id, entry_key, position, stream, entry_id, events, reason, payload, created_at, replayed_at
+  FROM public.usage_dead_letters
+ WHERE id > %(after)s
+   AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+   AND (%(replayed)s OR replayed_at IS NULL)
+ ORDER BY id
+ LIMIT %(limit)s
+
+-- name: mark_replayed
+-- The letters whose events are in the stream again.
+UPDATE public.usage_dead_letters SET replayed_at = now() WHERE id = ANY (%(ids)s::bigint[]) RETURNING id

@@ -1,0 +1,199 @@
+-- One transaction counts one batch: its statements, in the order in which they are called.
+
+-- name: ready
+-- Costs nothing and fails where ingest would: the schema is missing or too old, or the session takes no writes.
+INSERT INTO public.usage_entries (key) SELECT NULL WHERE false
+
+-- name: begin
+-- A batch is a few thousand keys against a table of millions: a nested loop over the primary key is the plan, and it
+-- keeps the order in which rows are locked. Left to guess, the planner may read the whole table, or lock in heap order.
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+-- What somebody's deferred constraint or trigger refuses is refused with the events that it refuses, not at COMMIT.
+SET CONSTRAINTS ALL IMMEDIATE;
+-- A worker that was stopped or cut off inside its transaction would hold its rows, and with them every other worker,
+-- for ever. A limit that the administrator has set stays.
+SELECT set_config('idle_in_transaction_session_timeout', '15s', true)
+ WHERE current_setting('idle_in_transaction_session_timeout') = '0'
+
+-- name: staging
+-- Where COPY puts the totals of one day. Temporary and emptied at commit.
+CREATE TEMP TABLE IF NOT EXISTS batch_totals (
+    user_id uuid NOT NULL,
+    agent_id uuid NOT NULL,
+    usage_count integer NOT NULL,
+    message_count bigint NOT NULL,
+    success_count bigint NOT NULL,
+    input_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    tokens bigint NOT NULL,
+    cost_usd numeric NOT NULL,
+    response_time_total_ms bigint NOT NULL,
+    response_time_samples bigint NOT NULL,
+    -- NULL where it is the last use, too: a time is dear to parse.
+    first_used_at timestamptz,
+    last_used_at timestamptz,
+    -- The newest one first.
+    conversations uuid[],
+    last_conversation_at timestamptz,
+    rating numeric,
+    rated_at timestamptz
+) ON COMMIT DELETE ROWS
+
+-- name: register_entries
+-- Which stream entries are seen for the first time. A second transaction with the same entry waits here for the
+-- first one's end, so that an entry in two hands is booked once.
+INSERT INTO public.usage_entries (key)
+SELECT key FROM unnest(%(keys)s::uuid[]) AS key ORDER BY key
+ON CONFLICT DO NOTHING
+RETURNING key
+
+-- name: dead_letter_positions
+-- What an entry that is delivered again has in the quarantine since the first time.
+SELECT entry_key, position FROM public.usage_dead_letters WHERE entry_key = ANY (%(keys)s)
+
+-- name: known_events
+-- Which of these events the ledger has already, by their place in the question. The time bounds spare the partitions
+-- that cannot hold them.
+SELECT b.place
+  FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[]) WITH ORDINALITY AS b (event_id, occurred_at, place)
+  JOIN public.usage_events e USING (event_id, occurred_at)
+ WHERE e.occurred_at BETWEEN %(oldest)s AND %(newest)s
+
+-- name: lock_batch_pairs
+-- Lock the rows of a batch in key order, before its conversations are looked up: from here on they cannot be deleted,
+-- and the days of the batch can be counted in any order.
+SELECT FROM public.user_agents ua
+  JOIN unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b (user_id, agent_id) USING (user_id, agent_id)
+ ORDER BY user_id, agent_id
+   FOR NO KEY UPDATE OF ua
+
+-- name: ensure_day
+-- The ledger's partition of a day; a look into the catalogue when it is there already.
+SELECT public.usage_events_ensure_day(%(day)s::date)
+
+-- name: copy_totals
+-- Columns in the order of batch_totals.
+COPY batch_totals FROM STDIN
+
+-- name: missing_pairs
+-- Staged pairs without a row in user_agents, and whether their user and their agent exist. A scalar subquery instead of
+-- an anti-join: it is one look into the index a pair, where the planner may think that reading all of it is cheaper.
+SELECT t.user_id::text, t.agent_id::text,
+       EXISTS (SELECT FROM auth.users u WHERE u.id = t.user_id) AS user_exists,
+       EXISTS (SELECT FROM public.agents a WHERE a.id = t.agent_id) AS agent_exists
+  FROM batch_totals t
+ WHERE (SELECT true FROM public.user_agents ua WHERE ua.user_id = t.user_id AND ua.agent_id = t.agent_id) IS NULL
+
+-- name: owns_auth
+-- Whether auth.users is ours to write, or the platform's.
+SELECT pg_get_userbyid(c.relowner) = current_user FROM pg_class c WHERE c.oid = 'auth.users'::regclass
+
+-- name: create_users
+-- USAGE_UNKNOWN=create: users that live elsewhere get a bare row, for the foreign keys' sake.
+INSERT INTO auth.users (id) SELECT id FROM unnest(%(ids)s::uuid[]) AS new (id) ORDER BY 1 ON CONFLICT DO NOTHING
+
+-- name: create_agents
+-- USAGE_UNKNOWN=create: agents that live elsewhere are named by their id until somebody names them.
+INSERT INTO public.agents (id, name)
+SELECT id, id::text FROM unnest(%(ids)s::uuid[]) AS new (id) ORDER BY 1 ON CONFLICT DO NOTHING
+
+-- name: insert_pairs
+-- The rows that first use creates; in key order, like every write to user_agents.
+INSERT INTO public.user_agents (user_id, agent_id)
+SELECT user_id, agent_id FROM unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b (user_id, agent_id)
+ ORDER BY user_id, agent_id
+ON CONFLICT (user_id, agent_id) DO NOTHING
+
+-- name: apply_totals
+-- One day's totals onto the counters and the daily roll-up, everything in key order, so that concurrent batches queue
+-- up instead of deadlocking. The newest rating and conversation win by the event's time, at equal times by the greater
+-- value. The time of change is what the trigger would say, which is then not called.
+--
+-- One statement, one snapshot: a pair that is deleted after we looked which of its conversations are known is not
+-- updated, which the caller sees; a conversation that another batch opened after we looked fails the insert.
+WITH totals AS MATERIALIZED (
+    SELECT t.*,
+           ARRAY(SELECT named.id FROM (SELECT unnest(t.conversations) AS id) named
+                  -- Scalar for the sake of its plan: a look into the index each.
+                  WHERE (SELECT true FROM public.user_agent_conversations c
+                          WHERE c.user_id = t.user_id AND c.agent_id = t.agent_id AND c.conversation_id = named.id
+                        ) IS NULL) AS opened
+      FROM (SELECT * FROM batch_totals ORDER BY user_id, agent_id) t
+), conversations AS (
+    INSERT INTO public.user_agent_conversations (user_id, agent_id, conversation_id)
+    SELECT user_id, agent_id, unnest(opened) FROM totals
+), daily AS (
+    INSERT INTO public.usage_daily AS d (
+        user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,
+        input_tokens, output_tokens, total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples)
+    SELECT user_id, agent_id, %(day)s::date, usage_count, message_count, cardinality(opened), success_count,
+           usage_count - success_count, input_tokens, output_tokens, tokens, cost_usd, response_time_total_ms,
+           response_time_samples
+      FROM totals
+     WHERE usage_count > 0
+    ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
+        usage_count = d.usage_count + excluded.usage_count,
+        message_count = d.message_count + excluded.message_count,
+        conversation_count = d.conversation_count + excluded.conversation_count,
+        success_count = d.success_count + excluded.success_count,
+        error_count = d.error_count + excluded.error_count,
+        input_tokens = d.input_tokens + excluded.input_tokens,
+        output_tokens = d.output_tokens + excluded.output_tokens,
+        total_tokens_used = d.total_tokens_used + excluded.total_tokens_used,
+        total_cost_usd = d.total_cost_usd + excluded.total_cost_usd,
+        response_time_total_ms = d.response_time_total_ms + excluded.response_time_total_ms,
+        response_time_samples = d.response_time_samples + excluded.response_time_samples
+)
+UPDATE public.user_agents ua SET
+    updated_at = now(),
+    usage_count = ua.usage_count + t.usage_count,
+    message_count = ua.message_count + t.message_count,
+    conversation_count = ua.conversation_count + cardinality(t.opened),
+    success_count = ua.success_count + t.success_count,
+    error_count = ua.error_count + t.usage_count - t.success_count,
+    total_tokens_used = ua.total_tokens_used + t.tokens,
+    total_cost_usd = ua.total_cost_usd + t.cost_usd,
+    response_time_total_ms = ua.response_time_total_ms + t.response_time_total_ms,
+    response_time_samples = ua.response_time_samples + t.response_time_samples,
+    avg_response_time_ms = round((ua.response_time_total_ms + t.response_time_total_ms)::numeric
+                                 / nullif(ua.response_time_samples + t.response_time_samples, 0)),
+    first_used_at = least(ua.first_used_at, t.first_used_at, t.last_used_at),
+    last_used_at = greatest(ua.last_used_at, t.last_used_at),
+    last_conversation_id = CASE
+        WHEN ua.last_conversation_at IS NULL
+          OR (t.last_conversation_at, t.conversations[1]) > (ua.last_conversation_at, ua.last_conversation_id)
+        THEN coalesce(t.conversations[1], ua.last_conversation_id)
+        ELSE ua.last_conversation_id END,
+    last_conversation_at = greatest(ua.last_conversation_at, t.last_conversation_at),
+    user_rating = CASE
+        WHEN ua.last_rating_at IS NULL OR (t.rated_at, t.rating) > (ua.last_rating_at, ua.user_rating)
+        THEN coalesce(t.rating, ua.user_rating)
+        ELSE ua.user_rating END,
+    last_rating_at = greatest(ua.last_rating_at, t.rated_at)
+  FROM totals t
+ WHERE ua.user_id = t.user_id AND ua.agent_id = t.agent_id
+
+-- name: copy_ledger
+-- The fastest way in; a duplicate that slipped past known_events fails the whole COPY and the batch starts again.
+COPY public.usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens, tokens,
+    cost_usd, response_time_ms, success, conversation_id, model, rating) FROM STDIN
+
+-- name: insert_dead_letter
+-- Once per place in the stream, however often the entry is delivered.
+INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, events, reason, payload)
+VALUES (%(entry_key)s, %(position)s, %(stream)s, %(entry_id)s, %(events)s, %(reason)s, %(payload)s)
+ON CONFLICT (entry_key, position) DO NOTHING
+
+-- name: add_intake
+-- The books of intake; the table itself checks that they add up. Last statement of the batch: workers of one stream
+-- wait here for one another's commit.
+INSERT INTO public.usage_intake AS i (day, stream, accepted, applied, duplicate, quarantined, booked_at)
+VALUES ((now() AT TIME ZONE 'UTC')::date, %(stream)s, %(accepted)s, %(applied)s, %(duplicate)s, %(quarantined)s,
+        clock_timestamp())
+ON CONFLICT (day, stream) DO UPDATE SET
+    accepted = i.accepted + excluded.accepted,
+    applied = i.applied + excluded.applied,
+    duplicate = i.duplicate + excluded.duplicate,
+    quarantined = i.quarantined + excluded.quarantined,
+    booked_at = clock_timestamp()

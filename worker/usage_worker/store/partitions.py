@@ -1,0 +1,106 @@
+"""Partitions made and dropped without a reader or writer waiting for it, and old stream entries forgotten.
+
+Every step holds the guard of its task, is short, and gives way after `PATIENCE` to whoever is in its way
+(ConcurrencyError: try it again).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from usage_worker.errors import ObstacleError
+from usage_worker.store.queries import query
+from usage_worker.store.task_runs import sole_transaction
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+
+    from psycopg import Connection
+
+    from usage_worker.store.connection import Store
+
+LOCK_TIMEOUT = "200ms"
+ENTRIES_AT_ONCE = 5_000
+MARK = "dropped by usage-worker"
+
+PartitionState = Literal["attached", "pending", "detached"]
+
+
+class DeletedEntries(NamedTuple):
+    """A chunk of stream entries that were forgotten, and up to when they were seen."""
+
+    entries: int
+    reached: datetime | None
+
+
+def today(store: Store) -> date:
+    """The UTC day by the database's clock."""
+    day: date = store.rows(query("today"))[0]["today"]
+    return day
+
+
+def partitions(store: Store, table: str) -> dict[str, PartitionState]:
+    """The partitions of a table by name; those that are not (quite) `attached` any more were to be dropped."""
+    with store.connection() as connection:
+        return _states(connection, table)
+
+
+def make_partition(store: Store, task: str, table: str, partition: str, *, ensure: str, day: date) -> bool:
+    """Make the partition that holds a day, by the query `ensure`; False when it is there already.
+
+    Raises:
+        ObstacleError: another table has its name.
+    """
+    with sole_transaction(store, task) as connection:
+        if _states(connection, table).get(partition) == "attached":
+            return False
+        _set_lock_timeout(connection, in_transaction=True)
+        connection.execute(query(ensure), {"day": day})
+        if _states(connection, table).get(partition) != "attached":
+            raise ObstacleError(f"{partition} is a table, and no partition of {table}")
+        return True
+
+
+def drop_partition(store: Store, task: str, table: str, partition: str) -> bool:
+    """Take a partition out of its table and drop it, beginning where an interrupted attempt ended.
+
+    False when it is gone already.
+
+    Raises:
+        ObstacleError: something depends on it.
+    """
+    with sole_transaction(store, task), store.session() as session:
+        _set_lock_timeout(session, in_transaction=False)
+
+        def alter(name: str) -> None:
+            names = {"table": sql.Identifier(table), "partition": sql.Identifier(partition), "mark": sql.Literal(MARK)}
+            session.execute(sql.SQL(query(name)).format(**names))
+
+        state = _states(session, table).get(partition)
+        if state == "attached":
+            alter("mark_partition")
+            alter("detach_partition")
+        elif state == "pending":
+            alter("finish_detaching")
+        if state is not None:
+            alter("drop_partition")
+        return state is not None
+
+
+def delete_old_entries(store: Store, task: str, before: date, since: datetime | None) -> DeletedEntries:
+    """Forget some stream entries last seen before the (UTC) day, from `since` on."""
+    parameters = {"before": before, "since": since or "-infinity", "count": ENTRIES_AT_ONCE}
+    with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(query("delete_old_entries"), parameters).fetchone()
+    return DeletedEntries(**row) if row else DeletedEntries(0, None)
+
+
+def _states(connection: Connection, table: str) -> dict[str, PartitionState]:
+    return dict(connection.execute(query("partitions"), {"table": table, "mark": MARK}).fetchall())
+
+
+def _set_lock_timeout(connection: Connection, *, in_transaction: bool) -> None:
+    connection.execute(query("set_lock_timeout"), {"patience": LOCK_TIMEOUT, "in_transaction": in_transaction})

@@ -1,0 +1,1 @@
+"""The independent oracle and generated traffic, for tests, demo and benchmark."""
