@@ -20,6 +20,7 @@ import pytest
 import redis
 from psycopg import sql
 from typing_extensions import override
+
 from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 from usage_worker.local.account import temporary_folder
 from usage_worker.local.binaries import Program, find_postgres

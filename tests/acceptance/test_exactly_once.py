@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
 
 import psycopg
+
+from tests.helpers import await_end, descendants, eventually
 from usage_worker.demo.publish import AGENTS, USERS
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.queue.stream import GROUP
@@ -18,8 +20,6 @@ from usage_worker.store import Store
 from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population
-
-from tests.helpers import await_end, descendants, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from usage_worker.migrate import Runner
 
 from tests.access.matrix import differences, every_cell
 from tests.access.table import read_table
 from tests.access.world import populate
 from tests.integration.database import run
+from usage_worker.migrate import Runner
 
 
 def test_a_platform_that_grants_everything_changes_nothing(empty_database: str) -> None:

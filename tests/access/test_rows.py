@@ -7,11 +7,11 @@ from uuid import UUID
 
 import psycopg
 import pytest
+
+from tests.access.world import AGENT, MATE, OWNER, ROLES, ROW, STRANGER, come
 from usage_worker.migrate import Runner
 from usage_worker.store import Store
 from usage_worker.testing.sql import query as testing_query
-
-from tests.access.world import AGENT, MATE, OWNER, ROLES, ROW, STRANGER, come
 
 if TYPE_CHECKING:
     from tests.access.world import Connection

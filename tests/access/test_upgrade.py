@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
-from usage_worker.migrate import Runner
-from usage_worker.store import Store
-from usage_worker.testing.sql import query as testing_query
 
 from tests.access.world import OWNER, ROLES, come
 from tests.helpers import eventually
 from tests.integration.database import run
+from usage_worker.migrate import Runner
+from usage_worker.store import Store
+from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
-from usage_worker.migrate import Runner
 
 from tests.faults.harness import Arena
+from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
+from usage_worker.migrate import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,6 +19,9 @@ from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 import psycopg
 import redis
 from psycopg.rows import dict_row
+
+from tests.faults.totals import DAILY, DAILY_COLUMNS, LEDGER, LEDGER_COLUMNS, differences
+from tests.helpers import eventually
 from usage_worker.demo.publish import AGENTS, USERS
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.stream import GROUP
@@ -27,9 +30,6 @@ from usage_worker.settings import Settings
 from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Mix, Population, usage
-
-from tests.faults.totals import DAILY, DAILY_COLUMNS, LEDGER, LEDGER_COLUMNS, differences
-from tests.helpers import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from usage_worker.testing.sql import query as testing_query
 
 from tests.helpers import eventually
+from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
     from tests.faults.harness import Arena, Event

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import sql
-from usage_worker.errors import ConcurrencyError, StoreUnavailableError
 
 from tests.faults.harness import Arena
 from tests.faults.proxy import Cut, Proxy
 from tests.helpers import eventually
+from usage_worker.errors import ConcurrencyError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

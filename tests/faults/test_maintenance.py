@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usage_worker.maintenance import manage_partitions
-from usage_worker.settings import Settings
-
 from tests.helpers import eventually
 from tests.integration.ledger import days, make_days, tables
+from usage_worker.maintenance import manage_partitions
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

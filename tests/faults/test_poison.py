@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from usage_worker.service.resources import Resources
-from usage_worker.store import Intake
-from usage_worker.testing.sql import query as testing_query
 
 from tests.faults.harness import NOBODY
 from tests.integration.commands import Cli
+from usage_worker.service.resources import Resources
+from usage_worker.store import Intake
+from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,12 +9,11 @@ from contextlib import ExitStack, closing
 from random import Random
 from typing import TYPE_CHECKING
 
-from usage_worker.queue.stream import GROUP
-
 from tests.faults.flusher import POINTS
 from tests.faults.harness import Arena, state_of
 from tests.faults.proxy import Proxy
 from tests.helpers import eventually
+from usage_worker.queue.stream import GROUP
 
 if TYPE_CHECKING:
     import subprocess

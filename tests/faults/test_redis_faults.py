@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import redis
+
+from tests.faults.harness import Arena, state_of
+from tests.helpers import eventually
 from usage_worker.local import EmbeddedValkey
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.publisher import REDIS_MEMORY_LIMIT, UsagePublisher
 from usage_worker.queue.stream import GROUP
-
-from tests.faults.harness import Arena, state_of
-from tests.helpers import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

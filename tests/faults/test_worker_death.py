@@ -9,12 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from usage_worker.local.supervisor import Supervisor
-from usage_worker.queue.stream import GROUP
 
 from tests.faults.flusher import POINTS
 from tests.faults.harness import NOBODY, state_of
 from tests.helpers import await_end, descendants, eventually
+from usage_worker.local.supervisor import Supervisor
+from usage_worker.queue.stream import GROUP
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
+
 from usage_worker.publisher import UsagePublisher
 
 PROGRAM = str(Path(sys.executable).with_name("usage-worker"))

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.integration.commands import Cli
+from tests.integration.users import People, add_people
 from usage_worker.publisher import UsagePublisher
 from usage_worker.service.resources import Resources
 from usage_worker.settings import Settings
@@ -14,15 +17,13 @@ from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population
 
-from tests.integration.commands import Cli
-from tests.integration.users import People, add_people
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
     from uuid import UUID
 
     import redis
+
     from usage_worker.ingest import FlushReport
 
 

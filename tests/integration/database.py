@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+
 from usage_worker.migrate import discover
 from usage_worker.migrate.connection import connect
 from usage_worker.migrate.verify import catalogue

@@ -12,22 +12,21 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+
+from tests.helpers import eventually
+from tests.integration.database import run
+from tests.integration.users import FORBIDDEN, acting
 from usage_worker.errors import BusyError
 from usage_worker.maintenance import REFRESH, refresh, run_task
 from usage_worker.migrate import Runner
 from usage_worker.store import Store, sole_transaction
 from usage_worker.store.queries import query
 
-from tests.helpers import eventually
-from tests.integration.database import run
-from tests.integration.users import FORBIDDEN, acting
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from usage_worker.service.resources import Resources
-
     from tests.integration.conftest import Bench
+    from usage_worker.service.resources import Resources
 
 FIGURES = (
     "user_id, agent_id, usage_count, message_count, success_count, error_count, success_rate_percent,"

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
-from usage_worker.local import EmbeddedValkey
-from usage_worker.queue.stream import EventStream
-from usage_worker.settings import Settings
 
 from tests.helpers import eventually
 from tests.integration.commands import NOW, PROGRAM, Cli, events, figures, rows, send
+from usage_worker.local import EmbeddedValkey
+from usage_worker.queue.stream import EventStream
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,12 +7,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.integration.commands import SECRET, Cli, events, send
 from usage_worker.errors import SettingsError
 from usage_worker.migrate import Runner
 from usage_worker.queue.stream import EventStream
 from usage_worker.store import Store
-
-from tests.integration.commands import SECRET, Cli, events, send
 
 if TYPE_CHECKING:
     from pathlib import Path

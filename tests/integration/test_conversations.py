@@ -11,20 +11,19 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from usage_worker.maintenance import purge, reconcile
-from usage_worker.store import Store
 
 from tests.helpers import eventually
 from tests.integration.database import run
 from tests.integration.retired import soft_delete, track
+from usage_worker.maintenance import purge, reconcile
+from usage_worker.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.integration.conftest import Bench
     from usage_worker.ingest import FlushReport
     from usage_worker.service.resources import Resources
-
-    from tests.integration.conftest import Bench
 
 WAITS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 COUNTERS = "SELECT usage_count, conversation_count FROM public.user_agents WHERE user_id = %s"

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 import redis
-from usage_worker.errors import EmbeddedServerError
-from usage_worker.local import EmbeddedPostgres, EmbeddedValkey, binaries, server
-from usage_worker.local.processes import ChildProcess
 
 from tests.helpers import await_end, descendants, eventually, survivors
+from usage_worker.errors import EmbeddedServerError
+from usage_worker.local import EmbeddedPostgres, EmbeddedValkey, binaries, embedded_server
+from usage_worker.local.processes import ChildProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,7 @@ def test_hanging_server_of_a_killed_owner_is_replaced(
     for process in servers:
         os.kill(process.pid, signal.SIGSTOP)
     owner.kill()
-    monkeypatch.setattr(server, "TAKEOVER_TIMEOUT", 0.5)
+    monkeypatch.setattr(embedded_server, "TAKEOVER_TIMEOUT", 0.5)
     try:
         with EmbeddedPostgres(folder / "postgres") as postgres, EmbeddedValkey(folder / "valkey") as valkey:
             assert not survivors(tree)

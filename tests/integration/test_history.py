@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from usage_worker.migrate import EMPTY, Runner
 
 from tests.integration.database import run, schema
 from tests.integration.users import FORBIDDEN, People, acting
+from usage_worker.migrate import EMPTY, Runner
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Bench

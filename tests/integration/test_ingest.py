@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+
 from usage_worker.errors import SettingsError
 from usage_worker.store import Intake
 from usage_worker.testing.sql import query as testing_query
@@ -19,9 +20,8 @@ from usage_worker.testing.workload import Population, usage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from usage_worker.service.resources import Resources
-
     from tests.integration.conftest import Bench
+    from usage_worker.service.resources import Resources
 
 NOW = datetime.now(UTC)
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from usage_worker.errors import MigrationError
-from usage_worker.migrate import EMPTY, Runner, discover, latest_version, schema_version
-from usage_worker.migrate.connection import LOCK_KEY
 
 from tests.helpers import eventually
 from tests.integration.database import add_pair, run, schema
+from usage_worker.errors import MigrationError
+from usage_worker.migrate import EMPTY, Runner, discover, latest_version, schema_version
+from usage_worker.migrate.connection import LOCK_KEY
 
 if TYPE_CHECKING:
     from pathlib import Path

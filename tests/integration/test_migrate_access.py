@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from psycopg.conninfo import make_conninfo
-from usage_worker.migrate import EMPTY, Runner, schema_version
 
 from tests.integration.database import run
 from tests.integration.users import acting
+from usage_worker.migrate import EMPTY, Runner, schema_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,11 +6,11 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.integration.database import add_pair, run, schema
 from usage_worker.errors import MigrationError
 from usage_worker.migrate import Runner, discover
 from usage_worker.migrate.files import split_statements
-
-from tests.integration.database import add_pair, run, schema
 
 if TYPE_CHECKING:
     from pathlib import Path

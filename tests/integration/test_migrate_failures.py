@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from usage_worker.errors import MigrationError, SchemaError, StoreUnavailableError
-from usage_worker.migrate import Deviation, Runner, discover, schema_version
-from usage_worker.migrate.files import split_statements
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import add_pair, run, schema
+from usage_worker.errors import MigrationError, SchemaError, StoreUnavailableError
+from usage_worker.migrate import Deviation, Runner, discover, schema_version
+from usage_worker.migrate.files import split_statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable

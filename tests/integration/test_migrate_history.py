@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from psycopg import errors
-from usage_worker.migrate import Runner
 
 from tests.integration.database import add_pair, run
+from usage_worker.migrate import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable

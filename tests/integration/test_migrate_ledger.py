@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+
+from tests.helpers import eventually
+from tests.integration.database import copy_up_to, run, schema, traffic
 from usage_worker.errors import MigrationError, StoreUnavailableError
 from usage_worker.migrate import Runner, discover
 from usage_worker.migrate.connection import WORK_NAME
 from usage_worker.migrate.files import split_statements
 from usage_worker.store import Store
 from usage_worker.testing.sql import query as testing_query
-
-from tests.helpers import eventually
-from tests.integration.database import copy_up_to, run, schema, traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable

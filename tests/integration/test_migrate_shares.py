@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from usage_worker.errors import MigrationError
-from usage_worker.migrate import Runner, discover
-from usage_worker.migrate.files import split_statements
 
 from tests.helpers import eventually
 from tests.integration.database import copy_up_to, run, schema
 from tests.integration.users import People, acting, add_people
+from usage_worker.errors import MigrationError
+from usage_worker.migrate import Runner, discover
+from usage_worker.migrate.files import split_statements
 
 if TYPE_CHECKING:
     from pathlib import Path

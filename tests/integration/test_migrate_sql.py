@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from usage_worker.errors import MigrationError
-from usage_worker.migrate import EMPTY, Runner, discover, latest_version, schema_version
-from usage_worker.migrate.connection import LOCK_KEY
-from usage_worker.migrate.script import script
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import run, schema
+from usage_worker.errors import MigrationError
+from usage_worker.migrate import EMPTY, Runner, discover, latest_version, schema_version
+from usage_worker.migrate.connection import LOCK_KEY
+from usage_worker.migrate.script import script
 
 if TYPE_CHECKING:
     from collections.abc import Callable

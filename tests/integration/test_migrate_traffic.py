@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from usage_worker.migrate import Runner
 
 from tests.helpers import eventually
 from tests.integration.database import run, traffic
 from tests.integration.test_migrate_cycles import COLUMN_NUMBERS, WEAR
+from usage_worker.migrate import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from usage_worker.errors import SchemaError
-from usage_worker.migrate import Runner
 
 from tests.integration.database import run
+from usage_worker.errors import SchemaError
+from usage_worker.migrate import Runner
 
 
 @pytest.mark.parametrize(

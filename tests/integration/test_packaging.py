@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from usage_worker.migrate import latest_version
 from usage_worker.service.app import configuration
 from usage_worker.service.queues import QueueName

@@ -10,6 +10,9 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+
+from tests.integration.database import run
+from tests.integration.ledger import TODAY, attached, days, make_days, tables
 from usage_worker.maintenance import (
     MANAGE_PARTITIONS,
     PartitionsReport,
@@ -22,9 +25,6 @@ from usage_worker.service.app import app
 from usage_worker.service.resources import Resources
 from usage_worker.settings import Settings
 from usage_worker.store import Store, last_runs, sole_transaction
-
-from tests.integration.database import run
-from tests.integration.ledger import TODAY, attached, days, make_days, tables
 
 if TYPE_CHECKING:
     from tests.integration.commands import Cli

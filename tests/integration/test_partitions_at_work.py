@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from usage_worker.errors import BusyError
-from usage_worker.maintenance import manage_partitions
-from usage_worker.settings import Settings
 
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import run
 from tests.integration.ledger import INSERT, attached, days, make_days, tables
+from usage_worker.errors import BusyError
+from usage_worker.maintenance import manage_partitions
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,12 +15,12 @@ from uuid import UUID, uuid4, uuid5
 
 import pytest
 import redis
+
+from tests.helpers import eventually
 from usage_worker.events.event import KEY_NAMESPACE, time_text
 from usage_worker.events.wire import load
 from usage_worker.local import EmbeddedValkey
 from usage_worker.publisher import UsagePublisher
-
-from tests.helpers import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

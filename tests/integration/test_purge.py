@@ -12,6 +12,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+
+from tests.helpers import eventually
+from tests.integration.commands import PROGRAM, Cli
+from tests.integration.database import run
+from tests.integration.retired import expected_uses, meanwhile, soft_delete, track, uses
 from usage_worker.errors import BusyError, SettingsError
 from usage_worker.maintenance import PURGE, RECONCILE, reconcile
 from usage_worker.maintenance import purge as purge_rows
@@ -20,18 +25,12 @@ from usage_worker.store import Store, last_runs, sole_transaction
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population, usage
 
-from tests.helpers import eventually
-from tests.integration.commands import PROGRAM, Cli
-from tests.integration.database import run
-from tests.integration.retired import expected_uses, meanwhile, soft_delete, track, uses
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from usage_worker.service.resources import Resources
-
     from tests.integration.conftest import Bench
+    from usage_worker.service.resources import Resources
 
 MONTH = timedelta(days=30)
 LEFT = "SELECT notes FROM public.user_agents ORDER BY notes"

@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import pytest
+
+from tests.helpers import eventually
+from tests.integration.commands import Cli
+from tests.integration.database import run
+from tests.integration.retired import expected_uses, meanwhile, soft_delete, track, uses
+from tests.integration.test_migrate_ledger import seed as seed_3_0_0
 from usage_worker.errors import SettingsError
 from usage_worker.maintenance import ReconcileReport, Scope, purge, reconcile
 from usage_worker.migrate import Runner
@@ -19,19 +25,12 @@ from usage_worker.store import Store
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population, usage
 
-from tests.helpers import eventually
-from tests.integration.commands import Cli
-from tests.integration.database import run
-from tests.integration.retired import expected_uses, meanwhile, soft_delete, track, uses
-from tests.integration.test_migrate_ledger import seed as seed_3_0_0
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from usage_worker.service.resources import Resources
-
     from tests.integration.conftest import Bench
+    from usage_worker.service.resources import Resources
 
 TODAY = datetime.now(UTC).date()
 YESTERDAY, EARLIER = TODAY - timedelta(days=1), TODAY - timedelta(days=2)

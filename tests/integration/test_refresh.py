@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from celery import Celery
-from usage_worker.maintenance import REFRESH
-from usage_worker.service.app import broker_url
-from usage_worker.store import Store, last_runs, sole_transaction
 
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli, send
 from tests.integration.database import run
+from usage_worker.maintenance import REFRESH
+from usage_worker.service.app import broker_url
+from usage_worker.store import Store, last_runs, sole_transaction
 
 if TYPE_CHECKING:
     from pathlib import Path

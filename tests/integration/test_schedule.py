@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from usage_worker.maintenance import MANAGE_PARTITIONS
 
 from tests.helpers import eventually
 from tests.integration.database import run
+from usage_worker.maintenance import MANAGE_PARTITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

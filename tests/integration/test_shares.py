@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from usage_worker.maintenance import purge
-from usage_worker.store import Store
 
 from tests.helpers import eventually
 from tests.integration.database import run
 from tests.integration.users import FORBIDDEN, People, acting
+from usage_worker.maintenance import purge
+from usage_worker.store import Store
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
 from usage_worker.errors import BusyError, DataRefusedError
 from usage_worker.maintenance import run_task
 from usage_worker.store import Store, last_runs, sole_transaction

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
+
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.event import (
     FIELDS,

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from usage_worker.events.event import Event, Record, decimal_text, record_of, time_text, values_of
 from usage_worker.ingest.fold import Folded, Totals, fold
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from usage_worker.errors import SettingsError
 from usage_worker.publisher.event_files import Line, Reading, read_lines
 

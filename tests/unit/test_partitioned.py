@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 import pytest
+
 from usage_worker.maintenance.partitioned_table import Partitioned
 
 DAILY = Partitioned("usage_events", "day", 90, "ensure_day")

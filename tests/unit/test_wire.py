@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.event import Record, Window, time_text
 from usage_worker.events.wire import load, prepare

@@ -41,7 +41,7 @@ class Environment:
     def reset(self) -> None:
         """Every pair has a row that has counted nothing."""
         for name in ("reset_counts", "seed_pairs"):
-            self.store.execute(name)
+            self.store.execute(bench_query(name))
         self.store.execute(bench_query("vacuum_pairs"), alone=True)
 
     @contextmanager

@@ -1,6 +1,7 @@
 """The usual way, to compare with: one Celery task an event, each a call of `track_agent_usage` in its own transaction.
 
-Run by `celery -A usage_worker.bench.naive worker`; written as a team would write it, with a pooled connection a process.
+Run by `celery -A usage_worker.bench.naive worker`; written as a team would write it, with a pooled connection for
+each process.
 """
 
 from __future__ import annotations

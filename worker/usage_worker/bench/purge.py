@@ -78,7 +78,7 @@ def _count(environment: Environment, load: Load, rows: int = 0, result: PurgeRes
     if rows:
         environment.store.rows(bench_query("bench_soft_delete"), users=rows // AGENTS)
     for name in ("bench_vacuum", "checkpoint"):
-        environment.store.execute(name, alone=True)
+        environment.store.execute(bench_query(name), alone=True)
     with environment.stack() as stack, _purge(environment, result) if result else nullcontext():
         return product(environment.store, environment.servers, stack, load)[0]
 

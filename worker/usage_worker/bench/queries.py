@@ -104,7 +104,7 @@ def _measure(store: Store, schema: Schema, rows: int, echo: Callable[[str], None
     store.execute(bench_query("bench_reset"))
     store.rows(bench_query("bench_pairs"), rows=rows)
     store.rows(bench_query("bench_population"))
-    store.execute(schema.fill)
+    store.execute(bench_query(schema.fill))
     store.execute(bench_query("vacuum_pairs"), alone=True)
     users = [row["user_id"] for row in store.rows(bench_query("bench_users"), half=HALF)]
     echo(f"{schema.version}: {len(schema.queries)} queries for {len(users)} users each")

@@ -9,7 +9,6 @@ from statistics import fmean, quantiles
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.bench.sql import query as bench_query
-from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,14 +43,14 @@ def time_query(store: Store, name: str, users: Sequence[UUID], parameters: Mappi
 def _ask(store: Store, name: str, user_id: UUID, parameters: Mapping[str, Any]) -> tuple[float, int]:
     with _signed_in(store, user_id) as connection:
         began = time.perf_counter()
-        rows = connection.execute(query(name), {**parameters, "user_id": user_id}, prepare=False).fetchall()
+        rows = connection.execute(bench_query(name), {**parameters, "user_id": user_id}, prepare=False).fetchall()
         return 1000 * (time.perf_counter() - began), len(rows)
 
 
 def _explain(store: Store, name: str, user_id: UUID, parameters: Mapping[str, Any]) -> str:
     """The scan of the table and the indexes that it uses, in one line."""
     with _signed_in(store, user_id) as connection:
-        explain = "EXPLAIN (FORMAT JSON) " + query(name)
+        explain = "EXPLAIN (FORMAT JSON) " + bench_query(name)
         row = connection.execute(explain, {**parameters, "user_id": user_id}, prepare=False).fetchone()
     nodes = list(_nodes(row[0][0]["Plan"])) if row else []
     scan = next(node["Node Type"] for node in nodes if "Relation Name" in node)

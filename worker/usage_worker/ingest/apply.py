@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import random
 import time
+from itertools import starmap
 from typing import TYPE_CHECKING, Literal
 
 from usage_worker.errors import ConcurrencyError, DataRefusedError, DuplicateError, ReferenceMissingError, SettingsError
 from usage_worker.ingest.batch import batch_of
+from usage_worker.ingest.copy_lines import ledger_line, totals_line
 from usage_worker.ingest.entries import describe, payload_of
 from usage_worker.ingest.fold import fold
 from usage_worker.logs import get_logger
@@ -160,14 +162,14 @@ class Applier:
             # conversations of the same pairs, we must look which are known once it has come to its end.
             transaction.lock_pairs({pair for totals in days.values() for pair in totals})
         for day, totals in days.items():
-            transaction.stage(day, totals)
+            transaction.stage(day, starmap(totals_line, totals.items()))
             if self._missing and (missing := transaction.missing_pairs()):
                 self._missing.trip()
                 _resolve(transaction, missing, self._unknown)
             if transaction.apply_staged(day) != len(totals):
                 self._missing.trip()
                 raise ConcurrencyError("pairs have no row in user_agents, not yet or no longer")
-        transaction.write_ledger(records)
+        transaction.write_ledger(map(ledger_line, records))
 
 
 class _PessimisticMode:

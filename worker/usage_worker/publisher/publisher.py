@@ -111,7 +111,7 @@ class UsagePublisher:
         return self._publish(prepare, fields)
 
     def send(self, event: Prepared) -> bool:
-        """Like `track`, for an event that `usage_worker.events.wire.prepare` has completed; False when it was dropped."""
+        """Send an event that `usage_worker.events.wire.prepare` has completed; return False when it was dropped."""
         return self._sender.put(self._stream.shard_of(event.user_id), event.body)
 
     def flush(self, timeout: float = 10.0) -> bool:

@@ -1,4 +1,4 @@
-"""The statements of the one transaction that counts a batch; `usage_worker.ingest` decides what is called in which order.
+"""The statements of the transaction that counts a batch; `usage_worker.ingest` decides on their order.
 
 Everything travels as text, in the canonical form that the records have already: PostgreSQL parses it faster than
 Python would convert it into what a binary protocol wants.
@@ -9,31 +9,26 @@ from __future__ import annotations
 import json
 import re
 from contextlib import contextmanager
-from functools import lru_cache
-from itertools import starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.store.connection import OUTAGES, translated
+from usage_worker.store.copy_text import array
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from uuid import UUID
 
     from psycopg import Connection
 
-    from usage_worker.events.event import Record
-    from usage_worker.ingest.fold import Pair, Totals
     from usage_worker.store.connection import Store
     from usage_worker.store.intake import Intake
 
 EventIdentity = tuple[str, str]
+Pair = tuple[str, str]
 
 # Rows sent at once: PostgreSQL then works on some while Python writes the next.
 _CHUNK = 500
-# What the text format of COPY wants escaped (PostgreSQL manual, COPY, "Text Format"), and how it spells NULL.
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-_NULL = "\\N"
 _NOT_ASCII = re.compile(r"[^\x01-\x7f]")
 
 
@@ -85,21 +80,21 @@ class BatchTransaction:
             return set()
         numbered = list(identities)
         ids, times = zip(*numbered, strict=True)
-        parameters = {"ids": _array(ids), "times": _array(times), "oldest": min(times), "newest": max(times)}
+        parameters = {"ids": array(ids), "times": array(times), "oldest": min(times), "newest": max(times)}
         return {numbered[row[0] - 1] for row in self._connection.execute(query("known_events"), parameters)}
 
     def lock_pairs(self, pairs: Iterable[Pair]) -> None:
         """Lock the rows of these pairs, in key order: nobody else counts or deletes them until the end."""
         users, agents = zip(*pairs, strict=True)
-        self._connection.execute(query("lock_batch_pairs"), {"users": _array(users), "agents": _array(agents)})
+        self._connection.execute(query("lock_batch_pairs"), {"users": array(users), "agents": array(agents)})
 
-    def stage(self, day: str, totals: Mapping[Pair, Totals]) -> None:
-        """Lay one day's totals ready."""
+    def stage(self, day: str, lines: Iterable[str]) -> None:
+        """Stage one day's totals, given as lines of COPY."""
         self._connection.execute(query("ensure_day"), {"day": day})
         if self._staged:
             self._connection.execute("TRUNCATE batch_totals")
         self._staged = True
-        self._copy("copy_totals", starmap(_totals_line, totals.items()))
+        self._copy("copy_totals", lines)
 
     def missing_pairs(self) -> list[Missing]:
         """Which staged pairs have no row in `user_agents`."""
@@ -116,17 +111,17 @@ class BatchTransaction:
 
     def create_parents(self, users: Iterable[str], agents: Iterable[str]) -> None:
         """Make bare rows for users and agents that live elsewhere."""
-        self._connection.execute(query("create_users"), {"ids": _array(users)})
-        self._connection.execute(query("create_agents"), {"ids": _array(agents)})
+        self._connection.execute(query("create_users"), {"ids": array(users)})
+        self._connection.execute(query("create_agents"), {"ids": array(agents)})
 
     def insert_pairs(self, pairs: Sequence[Pair]) -> None:
         """Make the rows that the first use of an agent creates."""
         users, agents = zip(*pairs, strict=True)
-        self._connection.execute(query("insert_pairs"), {"users": _array(users), "agents": _array(agents)})
+        self._connection.execute(query("insert_pairs"), {"users": array(users), "agents": array(agents)})
 
-    def write_ledger(self, records: Iterable[Record]) -> None:
-        """Append the records to the ledger; it refuses one that it has already."""
-        self._copy("copy_ledger", map(_ledger_line, records))
+    def write_ledger(self, lines: Iterable[str]) -> None:
+        """Append events, given as lines of COPY, to the ledger; it refuses one that it has already."""
+        self._copy("copy_ledger", lines)
 
     def quarantine(self, dead_letters: Sequence[DeadLetter]) -> int:
         """Keep what cannot be counted; how many events these stand for, letters that lie there already left out.
@@ -179,38 +174,3 @@ def _in_ascii(dead_letter: DeadLetter) -> DeadLetter:
         _NOT_ASCII.sub(lambda it: json.dumps(it[0])[1:-1], it) for it in (dead_letter.reason, dead_letter.payload)
     )
     return dead_letter._replace(reason=reason, payload=payload)
-
-
-def _array(values: Iterable[str]) -> str:
-    """An array of canonical values, none of which needs quotes."""
-    return "{" + ",".join(values) + "}"
-
-
-def _ledger_line(record: Record) -> str:
-    event_id, when, kind, user, agent, messages, tin, tout, tokens, cost, time, success, conversation, model, rating = (
-        record
-    )
-    return (
-        f"{event_id}\t{when}\t{kind}\t{user}\t{agent}\t{messages}\t{tin}\t{tout}\t{tokens}\t{cost or _NULL}\t"
-        f"{_NULL if time is None else time}\t{'t' if success else 'f'}\t{conversation or _NULL}\t"
-        f"{_NULL if model is None else _escaped(model)}\t{rating or _NULL}\n"
-    )
-
-
-def _totals_line(pair: Pair, total: Totals) -> str:
-    first, last = total.first_used_at, total.last_used_at
-    conversation_at, newest = total.last_conversation or (_NULL, "")
-    others = total.conversations - {newest} if len(total.conversations) > 1 else ()
-    rated_at, rating = total.last_rating or (_NULL, _NULL)
-    return (
-        f"{pair[0]}\t{pair[1]}\t{total.usage_count}\t{total.message_count}\t{total.success_count}\t"
-        f"{total.input_tokens}\t{total.output_tokens}\t{total.tokens}\t"
-        f"{total.cost_usd:f}\t{total.response_time_total_ms}\t{total.response_time_samples}\t"
-        f"{_NULL if first is None or first == last else first}\t{last or _NULL}\t"
-        f"{_array((newest, *others)) if newest else _NULL}\t{conversation_at}\t{rating}\t{rated_at}\n"
-    )
-
-
-@lru_cache(maxsize=1024)
-def _escaped(text: str) -> str:
-    return text.translate(_ESCAPES)

@@ -27,6 +27,7 @@ from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import LiteralString
 
     from psycopg import Connection
 
@@ -161,18 +162,18 @@ class Store:
         with translated(), psycopg.connect(self._url, autocommit=True, **_OPTIONS) as connection:
             yield connection
 
-    def rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
-        """All rows of a named query, as dictionaries."""
+    def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
+        """Return all rows of a query, as dictionaries."""
         with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query(name), parameters).fetchall()
+            return cursor.execute(statement, parameters).fetchall()
 
-    def execute(self, name: str, *, alone: bool = False) -> None:
-        """Run a named statement; `alone` outside a transaction, as VACUUM wants it."""
+    def execute(self, statement: LiteralString, *, alone: bool = False) -> None:
+        """Run a statement; `alone` runs it outside a transaction, as VACUUM requires."""
         with self.connection() as connection:
             if alone:
                 connection.set_autocommit(True)
             try:
-                connection.execute(query(name))
+                connection.execute(statement)
             finally:
                 if alone:
                     connection.set_autocommit(False)

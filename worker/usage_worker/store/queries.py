@@ -1,4 +1,4 @@
-"""Named SQL queries: one `.sql` file for each use case, each query under a `-- name:` header with a comment that says why."""
+"""Named SQL queries: one `.sql` file for each use case; a `-- name:` header starts each query."""
 
 from __future__ import annotations
 

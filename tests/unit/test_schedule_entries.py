@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
+
 from usage_worker.errors import SettingsError
 from usage_worker.service.schedule import ScheduleEntry, beat_schedule, next_of, schedule_entries
 from usage_worker.settings import Settings, load_settings
@@ -24,7 +25,7 @@ def partitions(when: str) -> ScheduleEntry:
 
 
 @pytest.mark.parametrize(
-    ("text", "when", "words", "expires"),
+    ("text", "when", "description", "expires"),
     [
         ("3600", 3600.0, "every 3600 s", 3600),
         (" 1.5 ", 1.5, "every 1.5 s", 1.5),
