@@ -13,12 +13,12 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from structlog.testing import capture_logs
-from usage_worker import maintenance
-from usage_worker.local.supervisor import LOCALHOST, Supervisor
-from usage_worker.service.app import UsageApp
-from usage_worker.settings import Settings
 
 from tests.helpers import eventually
+from usage_worker import maintenance
+from usage_worker.local.supervisor import LOCALHOST, Supervisor
+from usage_worker.service.app import make_app
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,13 +35,13 @@ def fetched(url: str) -> str:
 
 
 def test_queues_have_their_names_and_lengths(database: str, redis_url: str, tmp_path: Path) -> None:
-    with UsageApp(Settings(REDIS_URL=redis_url)) as app:
+    with make_app(Settings(REDIS_URL=redis_url)) as app:
         for task in ("usage.flush", "usage.flush", "usage.flush", maintenance.PURGE, maintenance.REFRESH):
             app.send_task(task)
     servers = {"DATABASE_URL": database, "REDIS_URL": redis_url, "FLOWER_UNAUTHENTICATED_API": "true"}
     with socket.create_server((LOCALHOST, 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "celery", "-A", "usage_worker.service.app", "flower", f"--port={port}"]
+    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "flower", f"--port={port}"]
     with (
         (tmp_path / "flower.log").open("wb") as log,
         subprocess.Popen(command, env=os.environ | servers, stdout=log, stderr=log) as flower,

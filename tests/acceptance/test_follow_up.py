@@ -9,7 +9,7 @@ from celery import Celery
 from tests.helpers import eventually
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.publisher import UsagePublisher
-from usage_worker.service.app import broker_url
+from usage_worker.service.broker import broker_url
 from usage_worker.store import Store
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population, usage

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import errors
-from usage_worker.migrate import discover
 
 from tests.access.world import AGENT, HERE, OWNER, ROLES, ROW, STRANGER, TEAM, come, populate
+from usage_worker.migrate import discover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

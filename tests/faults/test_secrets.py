@@ -18,13 +18,13 @@ import pytest
 import redis
 from celery import Celery
 from typing_extensions import override
-from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
-from usage_worker.local.supervisor import Supervisor
-from usage_worker.service.app import broker_url
 
 from tests.faults.harness import ROOT
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM
+from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
+from usage_worker.local.supervisor import Supervisor
+from usage_worker.service.broker import broker_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

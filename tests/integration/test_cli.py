@@ -149,7 +149,7 @@ def test_status_with_nobody_alive(cli: Cli, redis_url: str) -> None:
 
 
 def test_status_is_healthy_with_a_worker_and_a_heartbeat(cli: Cli, redis_url: str) -> None:
-    celery = [sys.executable, "-m", "celery", "-A", "usage_worker.service.app", "--quiet", "worker", "--pool", "solo"]
+    celery = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", "solo"]
     command = [PROGRAM, "status", "--watch", "--json"]
     with (
         closing(EventStream(redis_url, 2)) as stream,

@@ -13,17 +13,17 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+
+from tests.helpers import eventually
+from tests.integration.commands import PROGRAM, Cli
+from tests.integration.database import copy_up_to, run, schema, traffic
+from tests.integration.ledger import TODAY, name
+from tests.integration.retired import soft_delete
 from usage_worker.errors import MigrationError
 from usage_worker.maintenance import purge, reconcile
 from usage_worker.migrate import EMPTY, Kept, Runner, discover
 from usage_worker.migrate.files import split_statements
 from usage_worker.testing.sql import query as testing_query
-
-from tests.helpers import eventually
-from tests.integration.commands import PROGRAM, Cli
-from tests.integration.database import copy_up_to, run, schema, traffic
-from tests.integration.journal import TODAY, name
-from tests.integration.retired import soft_delete
 
 if TYPE_CHECKING:
     import threading

@@ -10,12 +10,12 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from usage_worker.errors import MigrationError, ObstacleError
-from usage_worker.migrate import EMPTY, Runner, discover, latest_version, schema_version
-from usage_worker.migrate.script import script
 
 from tests.integration.commands import Cli
 from tests.integration.database import add_pair, copy_up_to, run, schema
+from usage_worker.errors import MigrationError, ObstacleError
+from usage_worker.migrate import EMPTY, Runner, discover, latest_version, schema_version
+from usage_worker.migrate.script import script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration.database import run
 from tests.integration.ledger import TODAY, attached, days, make_days, tables
+from usage_worker.celery import app
 from usage_worker.maintenance import (
     MANAGE_PARTITIONS,
     PartitionsReport,
@@ -21,7 +22,6 @@ from usage_worker.maintenance import (
     run_task,
 )
 from usage_worker.monitoring.status import collect_status
-from usage_worker.service.app import app
 from usage_worker.service.resources import Resources
 from usage_worker.settings import Settings
 from usage_worker.store import Store, last_runs, sole_transaction

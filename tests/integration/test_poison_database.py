@@ -10,14 +10,14 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+
+from tests.integration.commands import Cli
+from tests.integration.database import run, schema
 from usage_worker.errors import ObstacleError, UsageError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.script import script
 from usage_worker.store import Intake, Store
 from usage_worker.testing.sql import query as testing_query
-
-from tests.integration.commands import Cli
-from tests.integration.database import run, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,13 +14,13 @@ import pytest
 from celery import Celery
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from usage_worker.printable import REASON_LENGTH
-from usage_worker.service.app import broker_url
-from usage_worker.store import Intake
-from usage_worker.testing.sql import query as testing_query
 
 from tests.helpers import eventually
 from tests.integration.commands import figures, rows
+from usage_worker.printable import REASON_LENGTH
+from usage_worker.service.broker import broker_url
+from usage_worker.store import Intake
+from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +164,7 @@ def test_no_entry_stops_the_shard(bench: Bench, poison: list[dict[Any, Any]]) ->
 
 def test_the_celery_door_takes_what_is_no_text(bench: Bench) -> None:
     redis_url, database = bench.resources.settings.redis_url, bench.resources.settings.database_url
-    command = [sys.executable, "-m", "celery", "-A", "usage_worker.service.app", "--quiet", "worker", "--pool", "solo"]
+    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", "solo"]
     environment = {"DATABASE_URL": database, "REDIS_URL": redis_url, "PYTHONPATH": ":".join(filter(None, sys.path))}
     with (
         Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL) as worker,

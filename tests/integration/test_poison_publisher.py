@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
-import usage_worker.events.event
 from typing_extensions import override
-from usage_worker.publisher import UsagePublisher
 
+import usage_worker.events.event
 from tests.integration.commands import NOW, Cli, events, figures
+from usage_worker.publisher import UsagePublisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

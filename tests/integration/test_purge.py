@@ -243,10 +243,9 @@ def test_every_event_is_in_one_life_or_the_other(bench: Bench, make_resources: C
 
 
 def test_the_tasks_note_their_figures(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from usage_worker.service.app import app  # noqa: PLC0415 - reads the settings
+    from usage_worker.celery import app  # noqa: PLC0415 - reads the settings
 
-    app.loader.import_default_modules()
-    monkeypatch.setitem(app.__dict__, "resources", bench.resources)
+    monkeypatch.setitem(app.__dict__, "usage_resources", bench.resources)
     track(bench.resources.settings.database_url, bench.users[0], bench.agents[0])
     soft_delete(bench.resources.settings.database_url, bench.users[0], bench.agents[0])
     for task, figure in (PURGE, ("purged", 1)), (RECONCILE, ("different", 0)):

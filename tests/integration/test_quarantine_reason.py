@@ -6,15 +6,13 @@ import json
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from tests.integration.database import run
 from usage_worker.monitoring.quarantine import quarantine
 
-from tests.integration.database import run
-
 if TYPE_CHECKING:
-    from usage_worker.store import Store
-
     from tests.integration.commands import Cli
     from tests.integration.conftest import Bench
+    from usage_worker.store import Store
 
 INSERT = """
     INSERT INTO usage_dead_letters (entry_key, position, stream, entry_id, events, reason, payload)

@@ -15,7 +15,7 @@ from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli, send
 from tests.integration.database import run
 from usage_worker.maintenance import REFRESH
-from usage_worker.service.app import broker_url
+from usage_worker.service.broker import broker_url
 from usage_worker.store import Store, last_runs, sole_transaction
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def test_a_signal_cancels_the_refresh_in_the_database(cli: Cli, database: str, n
 def test_celery_refreshes(cli: Cli, database: str, redis_url: str) -> None:
     send(redis_url, 3)
     cli.drained()
-    command = [sys.executable, "-m", "celery", "-A", "usage_worker.service.app", "--quiet", "worker", "--pool", "solo"]
+    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", "solo"]
     with (
         Store(database) as store,
         Celery(broker=broker_url(redis_url)) as sender,

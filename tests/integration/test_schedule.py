@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Bench
 
 ROOT = Path(__file__).parents[2]
-CELERY = (sys.executable, "-m", "celery", "-A", "usage_worker.service.app")
+CELERY = (sys.executable, "-m", "celery", "-A", "usage_worker")
 TODAY = datetime.now(UTC).date()
 
 

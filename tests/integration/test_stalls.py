@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from psycopg import sql
-from usage_worker.errors import StoreUnavailableError, UsageError
-from usage_worker.local.supervisor import Supervisor
-from usage_worker.monitoring.stalls import stalls
-from usage_worker.queue.stream import GROUP
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli, events, figures
 from tests.integration.database import run
 from tests.integration.test_metrics import figures as metrics
+from usage_worker.errors import StoreUnavailableError, UsageError
+from usage_worker.local.supervisor import Supervisor
+from usage_worker.monitoring.stalls import stalls
+from usage_worker.queue.stream import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import redis
-    from usage_worker.monitoring.stalls import Stall
-    from usage_worker.service.resources import Resources
 
     from tests.integration.conftest import Bench
+    from usage_worker.monitoring.stalls import Stall
+    from usage_worker.service.resources import Resources
 
 READ_ONLY = "default_transaction_read_only"
 MINUTE_MS = 60_000

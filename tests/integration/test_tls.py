@@ -14,13 +14,13 @@ import pytest
 import trustme
 from kombu.exceptions import OperationalError
 from redis.connection import parse_url
-from usage_worker.errors import StreamUnavailableError
-from usage_worker.queue.stream import EventStream
-from usage_worker.service.app import UsageApp
-from usage_worker.settings import Settings
-from usage_worker.store import Store
 
 from tests.helpers import eventually
+from usage_worker.errors import StreamUnavailableError
+from usage_worker.queue.stream import EventStream
+from usage_worker.service.app import make_app
+from usage_worker.settings import Settings
+from usage_worker.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ def complaints(url: str) -> list[str]:
             stream.memory_used()
         except StreamUnavailableError as error:
             said.append(str(error))
-    with UsageApp(Settings(REDIS_URL=url)).connection_for_write() as connection:
+    with make_app(Settings(REDIS_URL=url)).connection_for_write() as connection:
         try:
             connection.ensure_connection(max_retries=1)
         except OperationalError as error:
@@ -120,8 +120,8 @@ def test_a_task_is_executed_and_its_event_counted(
     port: int, authority: tuple[trustme.CA, Path], database: str, cli: Cli, tmp_path: Path
 ) -> None:
     url = f"rediss://localhost:{port}/0?ssl_ca_certs={authority[1]}"
-    app = UsageApp(Settings(REDIS_URL=url))
-    command = [sys.executable, "-m", "celery", "-A", "usage_worker.service.app", "worker", "--pool=solo"]
+    app = make_app(Settings(REDIS_URL=url))
+    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "worker", "--pool=solo"]
     with (
         Store(database) as store,
         (tmp_path / "worker.log").open("wb") as log,

@@ -12,11 +12,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from usage_worker.errors import SettingsError
-from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, reconcile, run_task
-from usage_worker.maintenance import purge as purge_rows
-from usage_worker.store import Store, retained_days
-from usage_worker.testing.sql import query as testing_query
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli
@@ -32,15 +27,19 @@ from tests.integration.test_reconcile import (
     use,
 )
 from tests.integration.users import acting
+from usage_worker.errors import SettingsError
+from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, reconcile, run_task
+from usage_worker.maintenance import purge as purge_rows
+from usage_worker.store import Store, retained_days
+from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from usage_worker.service.resources import Resources
-
     from tests.conftest import Postgres
     from tests.integration.conftest import Bench
+    from usage_worker.service.resources import Resources
 
 FIGURES = (
     "usage_count, message_count, conversation_count, success_count, error_count, total_tokens_used, total_cost_usd,"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from usage_worker.errors import SettingsError
-from usage_worker.service.app import UsageApp, broker_settings
+from usage_worker.service.app import make_app
+from usage_worker.service.broker import broker_settings
 from usage_worker.settings import Settings
 
 VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
@@ -59,6 +61,6 @@ def test_a_url_that_the_client_cannot_read_is_refused() -> None:
 
 @pytest.mark.parametrize("url", ["redis://me:s3cret@host", "rediss://:s3cret@host", "unix://:s3cret@/run/valkey.sock"])
 def test_a_connection_describes_itself_without_its_password(url: str) -> None:
-    connection = UsageApp(Settings(REDIS_URL=url)).connection_for_write()
+    connection = make_app(Settings(REDIS_URL=url)).connection_for_write()
     shown = {name: value for name, value in connection.info().items() if name != "password"}  # as Celery shows it
     assert "s3cret" not in f"{shown} {connection} {connection.as_uri()}"

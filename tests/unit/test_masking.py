@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote, quote_plus
 
 import pytest
+
 from usage_worker.masking import MASK, Mask
 
 PASSWORD = "a/b:c@d#e?f%g&h+i é'\"\\z"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from usage_worker.errors import SettingsError
 from usage_worker.settings import Settings, load_settings
 

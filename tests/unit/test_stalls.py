@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from usage_worker.monitoring.stalls import is_stalled
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from usage_worker.cli.up import _exports
 from usage_worker.local.servers import Servers
 from usage_worker.settings import Settings

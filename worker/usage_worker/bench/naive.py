@@ -10,7 +10,7 @@ from functools import cache
 
 from celery import Celery
 
-from usage_worker.service.app import broker_settings
+from usage_worker.service.broker import broker_settings
 from usage_worker.settings import load_settings
 from usage_worker.store import Store
 

@@ -18,7 +18,6 @@ from usage_worker.bench.bare_copy import bare_copy
 from usage_worker.bench.meter import cpu_seconds
 from usage_worker.errors import ProcessError
 from usage_worker.local.processes import ChildProcess
-from usage_worker.local.supervisor import CELERY, Supervisor
 from usage_worker.store.queries import query
 from usage_worker.testing.sql import query as testing_query
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from usage_worker.bench.load import Load
     from usage_worker.local.servers import Servers
+    from usage_worker.local.supervisor import Supervisor
     from usage_worker.store import Store
 
 POLL_SECONDS = 0.1
@@ -61,7 +61,8 @@ def ceiling(store: Store, events: list[dict[str, Any]], *, prepared: bool) -> fl
 def naive(store: Store, servers: Servers, load: Load, log: Path) -> float:
     """(b) Seconds that one Celery task an event takes, two worker processes."""
     env = os.environ | {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
-    worker = [*CELERY[:3], "-A", "usage_worker.bench.naive", "worker", "--concurrency", "2", "--without-gossip"]
+    celery = [sys.executable, "-m", "celery", "-A", "usage_worker.bench.naive"]
+    worker = [*celery, "worker", "--concurrency", "2", "--without-gossip"]
     sender = [sys.executable, "-m", "usage_worker.bench.send_naive", *load.arguments()]
     child = ChildProcess("naive", worker, env=env, log=log)
     try:

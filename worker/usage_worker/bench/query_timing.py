@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from uuid import UUID
 
-    from psycopg import Connection
-
-    from usage_worker.store.connection import Store
+    from usage_worker.store.connection import Connection, Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,13 @@ Address = Annotated[str, typer.Option(help="Where to listen.")]
 def metrics(port: Port = None, address: Address = "127.0.0.1") -> None:
     """Print backlog, totals, workers, beat, partitions and tasks as Prometheus metrics, or serve them."""
     # Celery takes a third of a second to load, which the other commands need not wait for.
+    from usage_worker.celery import app  # noqa: PLC0415
     from usage_worker.monitoring.metrics import registry  # noqa: PLC0415
-    from usage_worker.service.app import app  # noqa: PLC0415
 
-    configure_logs(app.settings)
-    app.settings.require_database()
-    made = registry(app.control, app.resources)
+    resources = app.usage_resources
+    configure_logs(resources.settings)
+    resources.settings.require_database()
+    made = registry(app.control, resources)
     if port is None:
         typer.echo(generate_latest(made).decode(), nl=False)
         return

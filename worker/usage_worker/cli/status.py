@@ -31,11 +31,12 @@ Watch = Annotated[bool, typer.Option("--watch", help="Look again every second un
 def status(as_json: AsJson = False, watch: Watch = False) -> None:
     """Show backlog, rates, workers, beat, partitions, schema; exit with 1 if one is missing or a shard stalls."""
     # Celery takes a third of a second to load, which the other commands need not wait for.
+    from usage_worker.celery import app  # noqa: PLC0415
     from usage_worker.monitoring.status import collect_status  # noqa: PLC0415
-    from usage_worker.service.app import app  # noqa: PLC0415
 
-    configure_logs(app.settings)
-    current = collect_status(app.control, app.resources)
+    resources = app.usage_resources
+    configure_logs(resources.settings)
+    current = collect_status(app.control, resources)
     if not watch:
         _show(current, as_json=as_json)
         raise typer.Exit(0 if current.healthy else 1)
@@ -45,7 +46,7 @@ def status(as_json: AsJson = False, watch: Watch = False) -> None:
                 _show(current, as_json=True)
             else:
                 live.update(_table(current), refresh=True)
-            current = collect_status(app.control, app.resources)
+            current = collect_status(app.control, resources)
 
 
 def _show(current: SystemStatus, *, as_json: bool) -> None:

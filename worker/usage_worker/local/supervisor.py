@@ -31,14 +31,8 @@ if TYPE_CHECKING:
 
 
 LOCALHOST = "127.0.0.1"
-CELERY = (
-    sys.executable,
-    "-m",
-    "celery",
-    "-A",
-    "usage_worker.service.app",
-    "--quiet",
-)  # without banners, which are no log
+# -P: what lies in the current folder cannot take the place of our modules; and no banners, which are not log lines.
+CELERY = (sys.executable, "-P", "-m", "usage_worker.service", "--quiet")
 PING_TIMEOUT = 1.0
 STOP_TIMEOUT = 30.0  # a worker finishes the batch in hand; a batch that is cut off is counted by the next worker
 FIRST_BACKOFF = 1.0

@@ -11,10 +11,12 @@ from usage_worker.maintenance.partitions import (
 )
 from usage_worker.maintenance.purge import PURGE, PurgeReport, purge
 from usage_worker.maintenance.reconcile import RECONCILE, Scope, reconcile
+from usage_worker.maintenance.registry import PERIODIC_TASKS, PeriodicTask
 from usage_worker.maintenance.task_run import OnProgress, run_task
 
 __all__ = [
     "MANAGE_PARTITIONS",
+    "PERIODIC_TASKS",
     "PURGE",
     "RECONCILE",
     "REFRESH",
@@ -22,6 +24,7 @@ __all__ = [
     "OnProgress",
     "PartitionCoverage",
     "PartitionsReport",
+    "PeriodicTask",
     "PurgeReport",
     "ReconcileReport",
     "RefreshReport",

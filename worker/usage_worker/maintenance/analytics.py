@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import refresh_analytics
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from usage_worker.settings import Settings
     from usage_worker.store import Store
 
 REFRESH = "analytics.refresh"
@@ -36,3 +38,8 @@ def refresh(store: Store) -> RefreshReport:
         SettingsError: our role does not own the view.
     """
     return RefreshReport(*refresh_analytics(store, REFRESH))
+
+
+def run_refresh(store: Store, _settings: Settings) -> dict[str, Any]:
+    """Refresh the analytics if anything changed since the last refresh."""
+    return run_task(store, REFRESH, lambda: refresh(store))

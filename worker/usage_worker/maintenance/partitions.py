@@ -16,6 +16,7 @@ from usage_worker.errors import BusyError, StoreUnavailableError, UsageError
 from usage_worker.logs import get_logger
 from usage_worker.maintenance.partitioned_table import partitioned_tables
 from usage_worker.maintenance.retry import retry
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import delete_old_entries, drop_partition, make_partition, partitions, today
 
 if TYPE_CHECKING:
@@ -94,6 +95,14 @@ def manage_partitions(
                 wanted=coverage.wanted_days,
             )
     return report
+
+
+def run_manage_partitions(store: Store, settings: Settings) -> dict[str, Any]:
+    """Create partitions ahead and drop those past their retention."""
+    report = PartitionsReport()
+    return run_task(
+        store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, report=report), partial_report=report
+    )
 
 
 def partition_coverage(store: Store, settings: Settings) -> list[PartitionCoverage]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.retry import retry
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import (
     delete_expired_shares,
     delete_retired_days,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from usage_worker.maintenance.task_run import OnProgress
+    from usage_worker.settings import Settings
     from usage_worker.store import Store
 
 PURGE = "maintenance.purge_soft_deleted"
@@ -82,6 +84,13 @@ def purge(
         due = purge_due(store, older_than)
     report.remaining, report.oldest_remaining_seconds = due
     return report
+
+
+def run_purge(store: Store, settings: Settings) -> dict[str, Any]:
+    """Purge rows that were soft-deleted and not restored in time."""
+    report = PurgeReport()
+    work = partial(purge, store, settings.purge_after, settings.purge_budget, report=report)
+    return run_task(store, PURGE, work, partial_report=report)
 
 
 class _PurgeRun:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import SettingsError
 from usage_worker.logs import get_logger
@@ -27,6 +27,7 @@ from usage_worker.maintenance.differences import (
     without_explained,
 )
 from usage_worker.maintenance.retry import retry
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import (
     FIRST_PAIR,
     count_pairs,
@@ -125,6 +126,11 @@ def _take(steps: Iterable[Callable[[], None]], budget: float | None, on_progress
         on_progress(done, None)
         step()
     return True
+
+
+def run_reconcile(store: Store, settings: Settings) -> dict[str, Any]:
+    """Compare counters, roll-up, ledger and intake totals."""
+    return run_task(store, RECONCILE, partial(reconcile, store, settings, budget=settings.reconcile_budget))
 
 
 class _ReconcileRun:

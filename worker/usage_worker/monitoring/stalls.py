@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from usage_worker.store.queries import query
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

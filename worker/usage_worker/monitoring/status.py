@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from usage_worker.maintenance import MANAGE_PARTITIONS, partition_coverage
 from usage_worker.migrate import schema_version
@@ -112,8 +111,9 @@ def _left_undone(store: Store) -> dict[str, str]:
 
 def _answering(control: Control) -> list[str]:
     """The workers that answer; nobody does where Redis is full, which is when this look is needed most."""
-    try:
-        replies = control.ping(timeout=PING_SECONDS)
-    except (OperationalError, RedisError):
-        return []
+    with control.app.connection_for_read() as connection:
+        try:
+            replies = control.ping(timeout=PING_SECONDS)
+        except (OperationalError, *connection.connection_errors, *connection.channel_errors):
+            return []
     return sorted(name for reply in replies for name in reply)

@@ -17,7 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.retry import Retry
 
-from usage_worker.errors import SettingsError, StreamUnavailableError
+from usage_worker.errors import StreamUnavailableError
+from usage_worker.queue.url import parse_redis_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,18 +92,16 @@ class EventStream:
 
     def __init__(self, redis_url: str, shards: int) -> None:
         self.shards = shards
-        try:
-            # No retries inside the client: the callers retry, and they know what a second attempt means.
-            self._redis = redis.Redis.from_url(
-                redis_url,
-                protocol=2,
-                socket_timeout=TIMEOUT_SECONDS,
-                socket_connect_timeout=TIMEOUT_SECONDS,
-                retry=Retry(NoBackoff(), 0),
-            )
-        except ValueError:
-            # The driver's words quote the URL, which may hold a password.
-            raise SettingsError("REDIS_URL is not one that the Redis driver understands") from None
+        # Checked first: the driver's own words for a wrong URL quote it, and it may hold a password.
+        parse_redis_url(redis_url)
+        # No retries inside the client: the callers retry, and they know what a second attempt means.
+        self._redis = redis.Redis.from_url(
+            redis_url,
+            protocol=2,
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
 
     def key(self, shard: int) -> str:
         """The key of a shard; the braces keep it on one slot of a Redis Cluster."""

@@ -9,10 +9,11 @@ from zoneinfo import ZoneInfo
 
 from celery.schedules import ParseException, crontab
 
-from usage_worker import maintenance
 from usage_worker.errors import SettingsError
+from usage_worker.maintenance import PERIODIC_TASKS
 
 if TYPE_CHECKING:
+    from usage_worker.maintenance import PeriodicTask
     from usage_worker.settings import Settings
 
 HEARTBEAT_SECONDS = 10.0
@@ -21,14 +22,6 @@ LONGEST_INTERVAL = 31 * 86_400.0
 OFF = "off"
 MINUTES_A_DAY = 24 * 60
 CRONTAB_FIELDS = 5
-
-# The periodic tasks, by the name of the variable that says when each is due.
-PERIODIC_TASKS = {
-    "USAGE_SCHEDULE_PURGE": maintenance.PURGE,
-    "USAGE_SCHEDULE_PARTITIONS": maintenance.MANAGE_PARTITIONS,
-    "USAGE_SCHEDULE_ANALYTICS": maintenance.REFRESH,
-    "USAGE_SCHEDULE_RECONCILE": maintenance.RECONCILE,
-}
 
 
 class ScheduleEntry(NamedTuple):
@@ -71,7 +64,7 @@ def schedule_entries(settings: Settings) -> list[ScheduleEntry]:
     return [
         *flushes,
         heartbeat,
-        *(_periodic_task_line(settings, variable, task) for variable, task in PERIODIC_TASKS.items()),
+        *(_periodic_entry(settings, periodic) for periodic in PERIODIC_TASKS),
     ]
 
 
@@ -106,9 +99,9 @@ def _later(time: datetime, seconds: timedelta) -> datetime:
     return (time.astimezone(UTC) + seconds).astimezone(time.tzinfo)
 
 
-def _periodic_task_line(settings: Settings, variable: str, task: str) -> ScheduleEntry:
-    name = variable.rpartition("_")[2].lower()
-    text = " ".join(getattr(settings, f"schedule_{name}").split())
+def _periodic_entry(settings: Settings, periodic: PeriodicTask) -> ScheduleEntry:
+    name, task, variable = periodic.label, periodic.name, periodic.variable
+    text = " ".join(periodic.schedule(settings).split())
     if text == OFF:
         return ScheduleEntry(name, task, None)
     if " " not in text:
@@ -120,7 +113,7 @@ def _periodic_task_line(settings: Settings, variable: str, task: str) -> Schedul
         next_of(text, datetime.now(ZoneInfo(settings.timezone)))
     except (ValueError, ParseException, RuntimeError) as error:
         raise SettingsError(
-            f'{variable}: is no crontab ({str(error).rstrip(".")}); write it like "30 3 * * *"'
+            f'{variable}: is not a crontab ({str(error).rstrip(".")}); write it like "30 3 * * *"'
         ) from None
     return ScheduleEntry(name, task, text, expires=_smallest_gap(text))
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import LiteralString
 
-    from psycopg import Connection
+Connection = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_SECONDS = 5.0
 

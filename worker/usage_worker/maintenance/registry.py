@@ -1,0 +1,42 @@
+"""Every periodic task. Adding one: its module, a line here, a setting `schedule_…`, its SQL, its docs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from usage_worker.maintenance.analytics import REFRESH, run_refresh
+from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
+from usage_worker.maintenance.purge import PURGE, run_purge
+from usage_worker.maintenance.reconcile import RECONCILE, run_reconcile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from usage_worker.settings import Settings
+    from usage_worker.store import Store
+
+
+class PeriodicTask(NamedTuple):
+    """A task that beat sends: its name in Celery, the setting `schedule_<label>` that says when, what it does."""
+
+    name: str
+    label: str
+    run: Callable[[Store, Settings], dict[str, Any]]
+
+    @property
+    def variable(self) -> str:
+        """The environment variable of its schedule."""
+        return f"USAGE_SCHEDULE_{self.label.upper()}"
+
+    def schedule(self, settings: Settings) -> str:
+        """Return its schedule: seconds, a crontab or "off"."""
+        text: str = getattr(settings, f"schedule_{self.label}")
+        return text
+
+
+PERIODIC_TASKS = (
+    PeriodicTask(PURGE, "purge", run_purge),
+    PeriodicTask(MANAGE_PARTITIONS, "partitions", run_manage_partitions),
+    PeriodicTask(REFRESH, "analytics", run_refresh),
+    PeriodicTask(RECONCILE, "reconcile", run_reconcile),
+)

@@ -1,0 +1,30 @@
+"""REDIS_URL, read once for both clients: the stream's and Celery's."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from redis.connection import SSLConnection, parse_url
+
+from usage_worker.errors import SettingsError
+
+
+class RedisAddress(NamedTuple):
+    """What a URL says: the Redis client's connection parameters, and whether they ask for TLS."""
+
+    parameters: dict[str, Any]
+    tls: bool
+
+
+def parse_redis_url(redis_url: str) -> RedisAddress:
+    """Read a URL as the Redis client reads it.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        parameters = dict(parse_url(redis_url))  # type: ignore[no-untyped-call]
+    except ValueError:
+        # The driver's words quote the URL, which may hold a password.
+        raise SettingsError("REDIS_URL is not one that the Redis driver understands") from None
+    return RedisAddress(parameters, tls=parameters.pop("connection_class", None) is SSLConnection)

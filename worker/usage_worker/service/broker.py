@@ -1,0 +1,66 @@
+"""Celery's connection to the Redis that REDIS_URL names."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from celery.app.amqp import AMQP
+from kombu.connection import Connection
+from kombu.utils.url import maybe_sanitize_url
+
+from usage_worker.queue.url import parse_redis_url
+
+# What a URL may say about time, and both the Redis client and kombu know.
+_TIMEOUTS = (
+    "socket_timeout",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "health_check_interval",
+    "retry_on_timeout",
+)
+
+
+class _MaskedConnection(Connection):
+    """A connection whose description omits the password in the URL of a Unix socket.
+
+    `celery inspect stats` prints the description, and Flower shows it.
+    """
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "hostname": maybe_sanitize_url(self.hostname)}  # type: ignore[no-untyped-call]
+
+
+class MaskedAMQP(AMQP):  # type: ignore[misc]
+    """Celery's use of the broker, with connections that show no password."""
+
+    Connection = _MaskedConnection
+
+
+def broker_settings(redis_url: str) -> dict[str, Any]:
+    """Return Celery's settings for the Redis of a URL.
+
+    Raises:
+        SettingsError: the URL cannot be read.
+    """
+    given, is_tls = parse_redis_url(redis_url)
+    user, password, database = given.get("username", ""), given.get("password", ""), given.get("db", 0)
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
+    settings = {"broker_transport_options": {key: given[key] for key in _TIMEOUTS if key in given}}
+    if path := given.get("path"):
+        return settings | {"broker_url": f"redis+socket://{login}{quote(path)}?virtual_host={database}"}
+    host, port = given.get("host", "localhost"), given.get("port", 6379)
+    place = f"[{host}]" if ":" in host else quote(host)
+    url = f"://{login}{place}:{port}/{database}"
+    if not is_tls:
+        return settings | {"broker_url": f"redis{url}"}
+    # Without a word about TLS, kombu would verify nothing; these are the defaults of the Redis client.
+    tls = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+    tls |= {key: value for key, value in given.items() if key.startswith("ssl_")}
+    return settings | {"broker_url": f"rediss{url}", "broker_use_ssl": tls}
+
+
+def broker_url(redis_url: str) -> str:
+    """Return the URL of the same Redis as Celery spells it."""
+    url: str = broker_settings(redis_url)["broker_url"]
+    return url
