@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.commands import Cli
+from tests.integration.installed import Installed, Wheel, build_wheel
 from tests.integration.users import People, add_people
 from usage_worker.publisher import UsagePublisher
 from usage_worker.service.resources import Resources
@@ -106,3 +107,14 @@ def store(database: str) -> Iterator[Store]:
 @pytest.fixture
 def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """What runs workers. PyYAML is for tests that need a parser; it should not be everybody's dependency."""
+    return Installed(wheel, tmp_path_factory.mktemp("server"), "[server]", ["pyyaml"])

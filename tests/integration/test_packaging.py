@@ -3,73 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.installed import ROOT, copied_files
 from usage_worker.migrate import latest_version
 from usage_worker.service.app import configuration
 from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from tests.integration.installed import Installed
 
-ROOT = Path(__file__).parents[2]
 # Names that programs of others read: libpq, Celery.
 FOREIGN = {"PGPASSWORD", "REMAP_SIGTERM"}
 OURS = ("migrate", "worker", "maintenance", "beat", "flower")
-
-
-class Installed:
-    """An environment that holds the wheel and what it depends on; nothing of this checkout."""
-
-    def __init__(self, source: Path, wheel: Path, folder: Path) -> None:
-        self.source = source
-        self.wheel = wheel
-        self.folder = folder / "elsewhere"
-        self.folder.mkdir()
-        self._bin = folder / "venv" / "bin"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", self._bin.parent], check=True)
-        # PyYAML is for the tests below, which need a parser and should not make it everybody's dependency.
-        pip = [sys.executable, "-m", "pip", "--python", str(self._bin / "python"), "install", "--quiet", "--no-compile"]
-        _run([*pip, wheel, "pyyaml"], folder)
-
-    def run(self, *command: str, stdin: str = "", **env: str) -> str:
-        return _run([self._bin / command[0], *command[1:]], self.folder, stdin, **env)
-
-
-def _run(command: Sequence[str | Path], folder: Path, stdin: str = "", **env: str) -> str:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "USAGE_"))}
-    done = subprocess.run(
-        command, cwd=folder, env=ours | env, input=stdin, capture_output=True, text=True, timeout=170, check=False
-    )
-    assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
-    return done.stdout
-
-
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The wheel, built from a copy of what the Dockerfile copies, so that both recipes are the same one."""
-    folder = tmp_path_factory.mktemp("packaging")
-    source = folder / "source"
-    source.mkdir()
-    for name in copied_files():
-        path = ROOT / name
-        copy = shutil.copytree if path.is_dir() else shutil.copy
-        copy(path, source / name)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
-    _run([*pip, folder, source], folder)
-    (wheel,) = folder.glob("*.whl")
-    return Installed(source, wheel, folder)
 
 
 @pytest.fixture(scope="session")
@@ -81,18 +33,13 @@ def services(installed: Installed) -> dict[str, Any]:
     return found
 
 
-def copied_files() -> list[str]:
-    """What the Dockerfile copies from the checkout."""
-    text = (ROOT / "Dockerfile").read_text()
-    return [name for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE) for name in line.split()]
-
-
 def test_the_wheel_holds_every_sql_file(installed: Installed) -> None:
-    source = installed.source
-    expected = {f"worker/migrations/{path.name}" for path in (source / "migrations").glob("*.sql")}
-    expected |= {str(path.relative_to(source)) for path in (source / "worker").rglob("*.sql")}
+    source = installed.wheel.source
+    expected = {f"usage_worker/migrations/{path.name}" for path in (source / "migrations").glob("*.sql")}
+    expected |= {str(path.relative_to(source / "worker")) for path in (source / "worker").rglob("*.sql")}
+    expected.add("usage_worker/py.typed")
     assert len(expected) > 30
-    assert expected - set(zipfile.ZipFile(installed.wheel).namelist()) == set()
+    assert expected - set(zipfile.ZipFile(installed.wheel.path).namelist()) == set()
 
 
 def test_the_installed_command_migrates_and_counts(installed: Installed, empty_database: str, redis_url: str) -> None:
@@ -100,7 +47,7 @@ def test_the_installed_command_migrates_and_counts(installed: Installed, empty_d
     assert installed.run("usage-worker", "migrate", "up", **servers).endswith(f"the schema is {latest_version()}\n")
     verified = installed.run("usage-worker", "migrate", "verify", **servers)
     assert verified == f"the schema is {latest_version()}, as it should be\n"
-    place = installed.run("python", "-c", "import usage_worker; print(worker.__file__)")
+    place = installed.run("python", "-c", "import usage_worker; print(usage_worker.__file__)")
     assert str(installed.folder.parent / "venv") in place
     installed.run("usage-worker", "publish", "-", "--draw-pairs", "2", stdin="{}\n{}\n", **servers)
     shards = json.loads(installed.run("usage-worker", "drain", "--json", **servers))

@@ -1,0 +1,193 @@
+"""The package beside other code: few packages for publishers, no collision of names, types, a foreign Celery."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.installed import Installed, environment
+from usage_worker.migrate import Runner
+from usage_worker.service.app import broker_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import Valkey
+    from tests.integration.installed import Wheel
+
+USER, AGENT = "6f2c8a52-3c1f-4c39-9d5e-0b6d4f1f8a01", "b7e0c9d4-58aa-4f0e-8a7b-3f1d2c4e5a02"
+# Modules that applications have, each of which ends the process that imports it instead of ours.
+TRAP = "raise SystemExit('the application\\'s own module was imported')"
+FOREIGN_MODULES = ("worker", "app", "tasks", "events", "store", "settings", "migrations", "redis", "structlog")
+APPLICATION = f"""
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from usage_worker import Event, PublisherStats, UsageError, UsagePublisher
+
+def publish(url: str) -> PublisherStats:
+    with UsagePublisher(url) as usage:
+        identity: str | None = usage.track("{USER}", "{AGENT}", cost_usd=Decimal("0.1"), occurred_at=datetime.now(UTC))
+        usage.rate("{USER}", "{AGENT}", 4.5)
+        event: Event = {{"user_id": __import__("uuid").UUID("{USER}"), "agent_id": __import__("uuid").UUID("{AGENT}")}}
+        usage.add(dict(event))
+        print(identity)
+        return usage.stats()
+
+def refused(error: UsageError) -> str:
+    return str(error)
+"""
+IMPORT_ONLY = """
+from celery import _state, signals
+state = lambda: [_state.get_current_app(), *(len(getattr(signals, name).receivers) for name in signals.__all__)]
+before = state()
+import usage_worker.celery
+assert state() == before
+"""
+FOREIGN_APP = """
+from celery import Celery
+
+import usage_worker.celery
+
+app = Celery("theirs", broker=BROKER)
+app.conf.beat_schedule = {"their-tick": {"task": "theirs.tick", "schedule": 0.5}}
+usage_worker.celery.install(app)
+app.conf.beat_schedule |= usage_worker.celery.beat_schedule()
+
+@app.task(name="theirs.tick")
+def tick():
+    open("ticks", "a").write("x")
+"""
+
+
+@pytest.fixture(scope="module")
+def publisher_only(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """What an application installs that only publishes."""
+    return Installed(wheel, tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def crowded(installed: Installed, tmp_path: Path) -> Path:
+    """A folder with modules of an application, named like ours or like what we import."""
+    for name in FOREIGN_MODULES:
+        (tmp_path / f"{name}.py").write_text(TRAP)
+    return tmp_path
+
+
+def test_publisher_installs_few_packages(publisher_only: Installed) -> None:
+    program = "from importlib.metadata import distributions; print(*(d.metadata['Name'] for d in distributions()))"
+    packages = set(publisher_only.run("python", "-c", program).split())
+    assert len(packages) <= 13, packages
+    assert not packages & {"celery", "flower", "psycopg", "typer", "rich", "numpy", "structlog"}
+
+
+def test_publisher_alone_publishes(publisher_only: Installed, valkey: Valkey) -> None:
+    program = f"""
+from usage_worker import UsagePublisher
+with UsagePublisher({valkey.url(7)!r}) as usage:
+    usage.track("{USER}", "{AGENT}")
+    assert usage.flush()
+    print(usage.stats().sent)
+"""
+    assert publisher_only.run("python", "-c", program) == "1\n"
+
+
+def test_command_without_server_extra_names_it(publisher_only: Installed) -> None:
+    command = [str(publisher_only.bin / "usage-worker"), "status"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'usage-worker[server]'" in done.stderr
+
+
+def test_application_is_typed(publisher_only: Installed, tmp_path: Path) -> None:
+    (tmp_path / "application.py").write_text(APPLICATION)
+    mypy: list[str] = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--python-executable",
+        str(publisher_only.bin / "python"),
+    ]
+    done = subprocess.run([*mypy, "application.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_worker_starts_our_app_beside_other_peoples_modules(
+    installed: Installed, crowded: Path, database: str, redis_url: str
+) -> None:
+    servers = {"DATABASE_URL": database, "REDIS_URL": redis_url, "USAGE_UNKNOWN": "create"}
+    python = [str(installed.bin / "python"), "-P", "-m"]
+    command = [*python, "usage_worker.service", "worker", "--pool=solo", "--beat", "--schedule", str(crowded / "beat")]
+    with _running(command, crowded, **servers):
+        program = [*python, "usage_worker", "publish", "-", "--draw-pairs", "2"]
+        subprocess.run(program, cwd=crowded, env=environment(**servers), input=b"{}\n{}\n", check=True, timeout=60)
+        eventually(lambda: _counted(database) == 2, 60)
+
+
+def test_import_makes_no_app_and_connects_no_signal(installed: Installed) -> None:
+    assert installed.run("python", "-c", IMPORT_ONLY) == ""
+
+
+def test_tasks_run_in_an_applications_own_celery(
+    installed: Installed, tmp_path: Path, database: str, redis_url: str
+) -> None:
+    (tmp_path / "theirs.py").write_text(f"BROKER = {broker_url(redis_url)!r}\n{FOREIGN_APP}")
+    celery = str(installed.bin / "celery")
+    command = [celery, "-A", "theirs", "worker", "--beat", "--concurrency=1", "--schedule", str(tmp_path / "beat")]
+    servers = {"DATABASE_URL": database, "REDIS_URL": redis_url, "USAGE_UNKNOWN": "create"}
+    event = json.dumps({"user_id": USER, "agent_id": AGENT, "tokens": 972})
+    with _running(command, tmp_path, **servers, USAGE_SCHEDULE_PARTITIONS="1"):
+        call = [celery, "-A", "theirs", "call", "usage.track", "--kwargs", event]
+        subprocess.run(
+            call, cwd=tmp_path, env=environment(**servers), check=True, timeout=60, stdout=subprocess.DEVNULL
+        )
+        eventually(lambda: _counted(database) == 1, 60)
+        eventually((tmp_path / "ticks").exists, 30)
+        eventually(lambda: _runs(database) >= {"maintenance.manage_partitions"}, 30)
+
+
+@pytest.fixture
+def database(empty_database: str) -> str:
+    Runner(empty_database).up()
+    return empty_database
+
+
+@contextmanager
+def _running(command: list[str], folder: Path, **env: str) -> Iterator[None]:
+    log = folder / "process.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment(**env), stdout=output, stderr=output)
+    try:
+        yield
+        assert process.poll() is None, log.read_text()
+    except BaseException:
+        sys.stderr.write(log.read_text())
+        raise
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+
+
+def _counted(database: str) -> int:
+    with psycopg.connect(database) as connection:
+        row = connection.execute("SELECT coalesce(sum(usage_count), 0) FROM user_agents").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _runs(database: str) -> set[str]:
+    with psycopg.connect(database) as connection:
+        return {task for (task,) in connection.execute("SELECT task FROM usage_task_runs")}
