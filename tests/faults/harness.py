@@ -29,7 +29,7 @@ from usage_worker.service.resources import Resources
 from usage_worker.settings import Settings
 from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query
-from usage_worker.testing.workload import Mix, Population, usage
+from usage_worker.testing.workload import Mix, Population, generate_usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -73,7 +73,7 @@ class Arena:
         """Complete events of the last days, some of them ratings, each at a time of its own."""
         random, now = Random(seed), datetime.now(UTC)
         events = []
-        for number, fields in enumerate(usage(self.population, count, mix, seed)):
+        for number, fields in enumerate(generate_usage(self.population, count, mix, seed)):
             when = now - timedelta(seconds=random.randrange(days * 86_400), microseconds=number)
             event = fields | {"event_id": uuid4(), "occurred_at": when}
             if random.random() < 0.02:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.harness import NOBODY
 from tests.integration.commands import Cli
+from tests.sql import query
 from usage_worker.service.resources import Resources
 from usage_worker.store import Intake
 from usage_worker.testing.sql import query as testing_query
@@ -63,7 +64,7 @@ def test_a_day_that_does_not_exist(arena: Arena, time: str) -> None:
     arena.xadd([], 0, entry_id="*")
     send(arena, [bad])
     send(arena, canonical)
-    reasons = [dead_letter["reason"] for dead_letter in arena.resources.store.rows(testing_query("dead_letters"))]
+    reasons = [dead_letter["reason"] for dead_letter in arena.resources.store.rows(query("dead_letters"))]
     assert any("occurred_at" in reason and "window" not in reason for reason in reasons), reasons
     assert arena.intake.applied == 999
 
@@ -179,4 +180,4 @@ def test_a_redelivered_event_that_has_become_too_old(arena: Arena) -> None:
     with closing(Resources(arena.resources.settings.model_copy(update={"accept_days": -1}))) as later:
         later.flusher.flush(0)
     assert arena.intake == Intake(1, 1, 0, 0)
-    assert arena.resources.store.rows(testing_query("dead_letters")) == []
+    assert arena.resources.store.rows(query("dead_letters")) == []

@@ -10,6 +10,7 @@ import pytest
 from tests.integration.commands import Cli
 from tests.integration.installed import Installed, Wheel, build_wheel
 from tests.integration.users import People, add_people
+from tests.sql import query
 from usage_worker.publisher import UsagePublisher
 from usage_worker.service.resources import Resources
 from usage_worker.settings import Settings
@@ -68,7 +69,7 @@ class Bench:
             assert (backlog.entries, backlog.pending) == (0, 0)
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        return self.resources.store.rows(testing_query("dead_letters"))
+        return self.resources.store.rows(query("dead_letters"))
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from tests.sql import query
 from usage_worker.errors import SettingsError
 from usage_worker.store import Intake
+from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
-from usage_worker.testing.workload import Population, usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ def traffic(bench: Bench, count: int, seed: int = 1) -> list[dict[str, Any]]:
     random = Random(seed)
     return [
         fields | {"event_id": uuid4(), "occurred_at": NOW - timedelta(seconds=random.randint(0, 3 * 86_400))}
-        for fields in usage(population, count, "uniform", seed)
+        for fields in generate_usage(population, count, "uniform", seed)
     ]
 
 
@@ -74,7 +75,7 @@ def test_order_of_arrival_does_not_matter(bench: Bench) -> None:
     bench.publish(event(bench))
     bench.flush()
     bench.check()
-    rows = bench.resources.store.rows(testing_query("last_conversations"))
+    rows = bench.resources.store.rows(query("last_conversations"))
     assert [row["last_conversation_id"] for row in rows] == [conversations[0]]
 
 

@@ -22,8 +22,8 @@ from usage_worker.maintenance import PURGE, RECONCILE, reconcile
 from usage_worker.maintenance import purge as purge_rows
 from usage_worker.maintenance.purge import CHUNK_ROWS, PurgeReport
 from usage_worker.store import Store, last_runs, sole_transaction
+from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
-from usage_worker.testing.workload import Population, usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def events(bench: Bench, count: int, seed: int) -> list[dict[str, Any]]:
     now, chosen = datetime.now(UTC), random.Random(seed)
     return [
         fields | {"event_id": uuid4(), "occurred_at": now - timedelta(seconds=chosen.randrange(2 * 86_400))}
-        for fields in usage(Population(bench.users, bench.agents), count, "uniform", seed)
+        for fields in generate_usage(Population(bench.users, bench.agents), count, "uniform", seed)
     ]
 
 

@@ -22,8 +22,8 @@ from usage_worker.maintenance import ReconcileReport, Scope, purge, reconcile
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
 from usage_worker.store import Store
+from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
-from usage_worker.testing.workload import Population, usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,7 +116,7 @@ def use(bench: Bench, day: date, count: int, **fields: Any) -> list[dict[str, An
 def traffic(bench: Bench, count: int, seed: int) -> list[dict[str, Any]]:
     now, chosen = datetime.now(UTC), random.Random(seed)
     events = []
-    for fields in usage(Population(bench.users, bench.agents), count, "uniform", seed):
+    for fields in generate_usage(Population(bench.users, bench.agents), count, "uniform", seed):
         when = now - timedelta(seconds=chosen.randrange(2 * 86_400))
         rating = {"type": "rating", "rating": 4} if chosen.random() < 0.02 else None
         ids = {"event_id": uuid4(), "occurred_at": when, "user_id": fields["user_id"], "agent_id": fields["agent_id"]}

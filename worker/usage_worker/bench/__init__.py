@@ -1,1 +1,1 @@
-"""The benchmark: the ceiling, the usual way and the product, side by side in one run on the same servers."""
+"""The benchmark: the ceiling, one task per event (naive), and the product, in one run on the same servers."""

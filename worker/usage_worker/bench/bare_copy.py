@@ -1,4 +1,4 @@
-"""A bare binary COPY into the ledger: not a way in, but the ceiling that the benchmark compares with."""
+"""A binary COPY into the ledger, which the benchmark measures as the ceiling; ingest does not use it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ _TYPES = (
 
 
 def bare_copy(store: Store, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Append rows to the ledger and commit, with no regard to duplicates, counters or anything else.
+    """Append rows to the ledger and commit, without deduplication, counters or checks.
 
-    A row holds an event's values in the order of its fields, as `UUID`, `datetime`, `Decimal` and the like.
+    Args:
+        store: the database.
+        rows: each with the values of the ledger's columns in their order, as `UUID`, `datetime`, `Decimal` and so on.
     """
     with (
         store.connection() as connection,

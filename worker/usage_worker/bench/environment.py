@@ -1,10 +1,10 @@
-"""Where a benchmark runs: its own servers with so many users, rows that count from zero, and a check of every total."""
+"""The servers that a benchmark runs on: embedded, migrated, with users and agents; and the check of its totals."""
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
-from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,21 +16,22 @@ from usage_worker.local.supervisor import Supervisor
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
 from usage_worker.store import Store
-from usage_worker.testing.oracle import Expected
+from usage_worker.testing import ExpectedCounters
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from uuid import UUID
 
-SUMS = (
+# What a load determines; times and scores depend on when its events are counted.
+COMPARED_COLUMNS = (
     *("usage_count", "message_count", "conversation_count", "success_count", "error_count", "total_tokens_used"),
     *("total_cost_usd", "response_time_total_ms", "response_time_samples"),
 )
 
 
-class Environment:
-    """Servers that are running, with users who have ten agents each."""
+class BenchEnvironment:
+    """Running servers with `users` users, who have `AGENTS` agents each; logs go to `folder`."""
 
     def __init__(self, servers: Servers, store: Store, folder: Path, users: int) -> None:
         self.servers = servers
@@ -38,36 +39,43 @@ class Environment:
         self.folder = folder
         self.users = users
 
+    @property
+    def process_env(self) -> dict[str, str]:
+        """The environment variables of a process that uses these servers."""
+        return os.environ | {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
+
     def reset(self) -> None:
-        """Every pair has a row that has counted nothing."""
-        for name in ("reset_counts", "seed_pairs"):
+        """Give every pair a row whose counters are 0."""
+        for name in ("truncate_counters", "insert_pairs"):
             self.store.execute(bench_query(name))
         self.store.execute(bench_query("vacuum_pairs"), alone=True)
 
     @contextmanager
-    def stack(self) -> Iterator[Supervisor]:
-        """Beat and one Celery worker with two processes, ready to work."""
+    def celery(self) -> Iterator[Supervisor]:
+        """Run beat and one Celery worker with two processes, ready to count."""
         urls = self.servers.database_url, self.servers.redis_url
-        with Supervisor(*urls, flower_port=None, log_dir=self.folder) as stack:
-            stack.wait_ready()
-            yield stack
+        with Supervisor(*urls, flower_port=None, log_dir=self.folder) as celery:
+            celery.wait_ready()
+            yield celery
 
-    def is_exact(self, loads: list[Load]) -> bool:
-        """Whether every counter says what the loads add up to, and the roll-up says the same."""
+    def is_exact(self, loads: Sequence[Load]) -> bool:
+        """Return whether every counter and every daily total is what the loads add up to."""
         expected = _expected(loads)
         rows = [row for row in self.store.rows(testing_query("counters")) if row["usage_count"]]
         return (
             len(rows) == len(expected)
             and all(
-                row[name] == getattr(expected[row["user_id"], row["agent_id"]], name) for row in rows for name in SUMS
+                row[column] == getattr(expected[row["user_id"], row["agent_id"]], column)
+                for row in rows
+                for column in COMPARED_COLUMNS
             )
             and not self.store.rows(testing_query("unbalanced"))
         )
 
 
 @contextmanager
-def open_environment(users: int) -> Iterator[Environment]:
-    """Start servers with the newest schema and stop them afterwards."""
+def open_environment(users: int) -> Iterator[BenchEnvironment]:
+    """Start servers with the newest schema, and stop them at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-bench-")))
         servers = stack.enter_context(Servers(Settings.model_construct()))
@@ -75,22 +83,12 @@ def open_environment(users: int) -> Iterator[Environment]:
         store = stack.enter_context(Store(servers.database_url))
         population = Load(0, "uniform", 0, users).population
         store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
-        yield Environment(servers, store, folder, users)
+        yield BenchEnvironment(servers, store, folder, users)
 
 
-def _expected(loads: list[Load]) -> dict[tuple[UUID, UUID], Expected]:
-    rows: defaultdict[tuple[UUID, UUID], Expected] = defaultdict(Expected)
+def _expected(loads: Sequence[Load]) -> dict[tuple[UUID, UUID], ExpectedCounters]:
+    rows: defaultdict[tuple[UUID, UUID], ExpectedCounters] = defaultdict(ExpectedCounters)
     for load in loads:
-        for event in load.fields():
-            row = rows[event["user_id"], event["agent_id"]]
-            row.usage_count += 1
-            row.message_count += event["messages"]
-            row.success_count += event["success"]
-            row.error_count += not event["success"]
-            row.total_tokens_used += event["input_tokens"] + event["output_tokens"]
-            row.total_cost_usd += Decimal(event["cost_usd"])
-            if event["response_time_ms"] is not None:
-                row.response_time_total_ms += event["response_time_ms"]
-                row.response_time_samples += 1
-            row.conversations.add(event["conversation_id"])
+        for event in load.generate():
+            rows[event["user_id"], event["agent_id"]].add_usage(event)
     return rows

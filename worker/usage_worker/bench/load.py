@@ -1,24 +1,28 @@
-"""What a benchmark has to count, in every process the same, from a seed."""
+"""The events that a benchmark counts: generated from a seed, so that every process generates the same ones."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from usage_worker.testing.workload import Population, usage
+from usage_worker.testing import Population, generate_usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usage_worker.testing.workload import Mix
+    from usage_worker.testing import Mix
 
 AGENTS = 10
+"""The number of agents; each user has every one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """So many events of a mix; `rate` is in events per second, 0 as fast as possible."""
+    """A number of events of a mix.
+
+    Attributes:
+        rate: events per second; 0 publishes as fast as possible.
+    """
 
     events: int
     mix: Mix
@@ -28,29 +32,19 @@ class Load:
 
     @property
     def population(self) -> Population:
+        """The users and agents of the events."""
         return Population.of(self.users, AGENTS)
 
-    def fields(self) -> Iterator[dict[str, Any]]:
-        """The events, as the arguments of `UsagePublisher.track`."""
-        return usage(self.population, self.events, self.mix, self.seed)
+    def generate(self) -> Iterator[dict[str, Any]]:
+        """Generate the events, as arguments of `UsagePublisher.track`."""
+        return generate_usage(self.population, self.events, self.mix, self.seed)
 
     def arguments(self) -> list[str]:
-        """The load for the command line of a sender."""
+        """Return the load as command-line arguments of a sender process."""
         return [str(self.events), self.mix, str(self.seed), str(self.users), str(self.rate)]
 
     @classmethod
-    def of_arguments(cls, arguments: list[str]) -> Load:
+    def from_arguments(cls, arguments: list[str]) -> Load:
+        """Make a load from what `arguments` returned."""
         events, mix, seed, users, rate = arguments
         return cls(int(events), cast("Mix", mix), int(seed), int(users), float(rate))
-
-
-def echo(word: object) -> None:
-    """One line to the parent."""
-    sys.stdout.write(f"{word}\n")
-    sys.stdout.flush()
-
-
-def get_ready() -> None:
-    """Tell the parent that everything is prepared, and wait for its word."""
-    echo("ready")
-    sys.stdin.readline()

@@ -1,4 +1,4 @@
-"""CPU time and memory of processes and their children, from /proc (see proc_pid_stat(5))."""
+"""CPU time and memory of a process and its descendants, from /proc (see proc_pid_stat(5))."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds(root: int) -> float:
-    """User and system time of a process and all its descendants, those that have ended and were waited for included."""
+    """Return the user and system time of a process and its descendants, ended and awaited ones included."""
     total = 0.0
-    for text in _of_family(root, "stat"):
+    for text in _read_all(root, "stat"):
         fields = text.rpartition(")")[2].split()
         # utime, stime, cutime and cstime are fields 14 to 17; the first after the name is field 3.
         total += sum(int(field) for field in fields[11:15]) / _TICKS
@@ -24,20 +24,21 @@ def cpu_seconds(root: int) -> float:
 
 
 def resident_bytes(root: int) -> list[int]:
-    """The resident memory of a process and of each of its descendants."""
-    return [int(text.split()[1]) * _PAGE for text in _of_family(root, "statm")]
+    """Return the resident memory of a process and of each of its descendants."""
+    return [int(text.split()[1]) * _PAGE for text in _read_all(root, "statm")]
 
 
-def _of_family(root: int, name: str) -> Iterator[str]:
-    """What /proc says of a process and all its descendants; one that ends meanwhile is left out."""
-    for pid in _family(root):
+def _read_all(root: int, name: str) -> Iterator[str]:
+    """Read a file of /proc for a process and its descendants, without those that end meanwhile."""
+    for pid in _descendants(root):
         try:
             yield Path(f"/proc/{pid}/{name}").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
 
 
-def _family(root: int) -> list[int]:
+def _descendants(root: int) -> list[int]:
+    """Return the process itself and all processes below it."""
     found = [root]
     for pid in found:
         try:

@@ -1,7 +1,7 @@
-"""The usual way, to compare with: one Celery task an event, each a call of `track_agent_usage` in its own transaction.
+"""The naive path, for comparison: one Celery task per event, each calling `track_agent_usage` in a transaction.
 
-Run by `celery -A usage_worker.bench.naive worker`; written as a team would write it, with a pooled connection for
-each process.
+Run by `celery -A usage_worker.bench.naive worker`. Written as a team would write it, with a pooled connection for each
+process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _store() -> Store:
 
 @app.task(name="naive.track")  # type: ignore[untyped-decorator]
 def track(user_id: str, agent_id: str, success: bool, tokens: int, cost: str, response_time: int | None) -> None:
-    """Count one event."""
+    """Count one event; `cost` is in US dollars, `response_time` in milliseconds."""
     _store().rows(
         "track_agent_usage",
         user_id=user_id,

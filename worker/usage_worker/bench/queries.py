@@ -1,8 +1,8 @@
 """The queries of a user's own pages, and the size of a row, on each version of the schema.
 
-They run as `authenticated` under row-level security, where only a leakproof condition may choose the rows that the
-policies are asked about. Equality of `user_id` is one; what an array or a jsonb value contains is not, so the GIN index
-on tags does not serve users: their tag query is fast because an index on `user_id` leaves few rows to look at.
+They run as `authenticated` under row-level security. There an index can serve only leakproof conditions, which may be
+evaluated before the policies. Equality of `user_id` is leakproof; containment in an array or in jsonb is not, so the
+GIN index on `tags` does not serve users. Their tag query is fast because an index on `user_id` leaves few rows.
 """
 
 from __future__ import annotations
@@ -22,30 +22,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BOUND_MS = 10.0
-"""What 95 of 100 answers to any of the queries must stay below."""
+"""The limit for the 95th percentile of every query."""
 
-HALF = 100
-"""So many of the users with the most agents are asked for, and as many of the others."""
+USERS_PER_GROUP = 100
+"""Queries run for this many of the users with the most agents, and for as many of the others."""
 
 PARAMETERS = {"folder": "folder 1", "tags": ["tag 1"]}
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
-    """A version, what fills its table, and its queries by the name that users see."""
+class SchemaVersion:
+    """A version of the schema and its named SQL queries.
+
+    Attributes:
+        version: the version to migrate to.
+        insert: the query that fills `user_agents`.
+        queries: the queries to time, by the name that the result shows.
+    """
 
     version: str
-    fill: str
+    insert: str
     queries: dict[str, str]
 
 
-QUERIES_2 = {name: f"bench_{name}_2" for name in ("list", "popular", "recent")}
-QUERIES_3 = {name: f"bench_{name}_3" for name in ("list", "favourites", "folder", "tags", "popular", "recent")}
+QUERIES_2 = {name: f"{name}_2" for name in ("list", "popular", "recent")}
+QUERIES_3 = {name: f"{name}_3" for name in ("list", "favourites", "folder", "tags", "popular", "recent")}
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One version with so many rows. Bytes are those on disk, with the free room in the pages."""
+class SchemaMeasurement:
+    """One version with one number of rows; bytes are those on disk, free space in the pages included."""
 
     bytes_per_row: int
     index_bytes_per_row: int
@@ -54,12 +60,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class QueriesResult:
-    """What was measured, by version and by number of rows."""
+    """The measurements by version and by number of rows."""
 
-    versions: dict[str, dict[int, Measured]]
+    versions: dict[str, dict[int, SchemaMeasurement]]
 
     @property
     def worst_p95_ms(self) -> float:
+        """The slowest query's 95th percentile, in milliseconds."""
         return max(
             timing.p95_ms
             for sizes in self.versions.values()
@@ -69,44 +76,46 @@ class QueriesResult:
 
     @property
     def ok(self) -> bool:
+        """Whether every query is below `BOUND_MS`."""
         return self.worst_p95_ms < BOUND_MS
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
         return {**asdict(self), "worst_p95_ms": self.worst_p95_ms, "ok": self.ok}
 
 
 def measure_queries(sizes: Sequence[int], echo: Callable[[str], None]) -> QueriesResult:
-    """Start servers, measure every version with every number of rows, stop them.
+    """Start servers, measure every version with every number of rows, and stop the servers.
 
     Raises:
-        EmbeddedServerError: a server does not start.
+        EmbeddedServerError: a server did not start.
     """
-    versions: dict[str, dict[int, Measured]] = {}
+    versions: dict[str, dict[int, SchemaMeasurement]] = {}
     with ExitStack() as stack:
         servers = stack.enter_context(Servers(Settings.model_construct()))
         store = stack.enter_context(Store(servers.database_url))
-        for schema in _schemas():
+        for schema in _schema_versions():
             Runner(servers.database_url).up(schema.version)
             versions[schema.version] = {rows: _measure(store, schema, rows, echo) for rows in sizes}
     return QueriesResult(versions)
 
 
-def _schemas() -> tuple[Schema, ...]:
+def _schema_versions() -> tuple[SchemaVersion, ...]:
     return (
-        Schema("2.0.0", "bench_fill_2", QUERIES_2),
-        Schema("3.0.0", "bench_fill_3", QUERIES_3),
-        Schema(latest_version(), "bench_fill_3", QUERIES_3),
+        SchemaVersion("2.0.0", "insert_pairs_2", QUERIES_2),
+        SchemaVersion("3.0.0", "insert_pairs_3", QUERIES_3),
+        SchemaVersion(latest_version(), "insert_pairs_3", QUERIES_3),
     )
 
 
-def _measure(store: Store, schema: Schema, rows: int, echo: Callable[[str], None]) -> Measured:
+def _measure(store: Store, schema: SchemaVersion, rows: int, echo: Callable[[str], None]) -> SchemaMeasurement:
     echo(f"{schema.version}: filling {rows:,} rows")
-    store.execute(bench_query("bench_reset"))
-    store.rows(bench_query("bench_pairs"), rows=rows)
-    store.rows(bench_query("bench_population"))
-    store.execute(bench_query(schema.fill))
+    store.execute(bench_query("reset_pair_source"))
+    store.rows(bench_query("fill_pair_source"), rows=rows)
+    store.rows(bench_query("insert_users_and_agents"))
+    store.execute(bench_query(schema.insert))
     store.execute(bench_query("vacuum_pairs"), alone=True)
-    users = [row["user_id"] for row in store.rows(bench_query("bench_users"), half=HALF)]
+    users = [row["user_id"] for row in store.rows(bench_query("select_users"), per_group=USERS_PER_GROUP)]
     echo(f"{schema.version}: {len(schema.queries)} queries for {len(users)} users each")
-    timings = {name: time_query(store, sql, users, PARAMETERS) for name, sql in schema.queries.items()}
-    return Measured(**store.rows(bench_query("bench_size"))[0], queries=timings)
+    timings = {name: time_query(store, sql_name, users, PARAMETERS) for name, sql_name in schema.queries.items()}
+    return SchemaMeasurement(**store.rows(bench_query("row_size"))[0], queries=timings)

@@ -1,4 +1,4 @@
-"""How long a user waits for a query: asked as the role `authenticated`, under row-level security."""
+"""The time of a query that a user waits for, as the role `authenticated` under row-level security."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueryTiming:
-    """One query over many users: milliseconds until all rows are here, rows of an average answer, how it scans."""
+    """The timing of one query over many users.
+
+    Attributes:
+        p50_ms: milliseconds until all rows have arrived, half of the users wait less.
+        p95_ms: likewise for 95 of 100 users.
+        rows: the mean number of rows.
+        plan: how `user_agents` is scanned, and by which indexes.
+    """
 
     p50_ms: float
     p95_ms: float
@@ -28,25 +35,31 @@ class QueryTiming:
 
 
 def time_query(store: Store, name: str, users: Sequence[UUID], parameters: Mapping[str, Any]) -> QueryTiming:
-    """Ask a named query once for each user (two at least); the plan is that of the first.
+    """Run a named query once for each user.
 
-    Opening the transaction and signing in are not part of the time; parsing and planning are, for who asks over HTTP
-    has no statement prepared.
+    Opening the transaction and signing in are not timed. Parsing and planning are, because clients over HTTP have no
+    prepared statements.
+
+    Args:
+        store: the database.
+        name: the query's name; its parameter `user_id` is the user.
+        users: at least two; the plan is that of the first.
+        parameters: the query's other parameters.
     """
-    milliseconds, rows = zip(*(_ask(store, name, user, parameters) for user in users), strict=True)
+    milliseconds, rows = zip(*(_run(store, name, user, parameters) for user in users), strict=True)
     percentiles = quantiles(milliseconds, n=100, method="inclusive")
     return QueryTiming(percentiles[49], percentiles[94], fmean(rows), _explain(store, name, users[0], parameters))
 
 
-def _ask(store: Store, name: str, user_id: UUID, parameters: Mapping[str, Any]) -> tuple[float, int]:
+def _run(store: Store, name: str, user_id: UUID, parameters: Mapping[str, Any]) -> tuple[float, int]:
     with _signed_in(store, user_id) as connection:
-        began = time.perf_counter()
+        started = time.perf_counter()
         rows = connection.execute(bench_query(name), {**parameters, "user_id": user_id}, prepare=False).fetchall()
-        return 1000 * (time.perf_counter() - began), len(rows)
+        return 1000 * (time.perf_counter() - started), len(rows)
 
 
 def _explain(store: Store, name: str, user_id: UUID, parameters: Mapping[str, Any]) -> str:
-    """The scan of the table and the indexes that it uses, in one line."""
+    """Return the scan of the table and the indexes that it uses, in one line."""
     with _signed_in(store, user_id) as connection:
         explain = "EXPLAIN (FORMAT JSON) " + bench_query(name)
         row = connection.execute(explain, {**parameters, "user_id": user_id}, prepare=False).fetchone()
@@ -57,7 +70,7 @@ def _explain(store: Store, name: str, user_id: UUID, parameters: Mapping[str, An
 
 
 def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan's nodes from the top, without the subqueries of its policies, which scan other tables."""
+    """Yield a plan's nodes from the top, without the subqueries of the policies, which scan other tables."""
     yield node
     for child in node.get("Plans", ()):
         if child["Parent Relationship"] not in {"InitPlan", "SubPlan"}:
@@ -67,5 +80,5 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @contextmanager
 def _signed_in(store: Store, user_id: UUID) -> Iterator[Connection]:
     with store.connection() as connection:
-        connection.execute(bench_query("bench_sign_in"), {"user_id": user_id})
+        connection.execute(bench_query("sign_in"), {"user_id": user_id})
         yield connection

@@ -1,4 +1,4 @@
-"""One run of the benchmark: every path and mix on the same servers, totals checked, ratios worked out."""
+"""One run of the benchmark: all paths and mixes on the same servers, with every total checked."""
 
 from __future__ import annotations
 
@@ -8,25 +8,37 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.bench.environment import open_environment
-from usage_worker.bench.load import Load
-from usage_worker.bench.paths import CpuSeconds, ceiling, naive, product
+from usage_worker.bench.load import AGENTS, Load
+from usage_worker.bench.paths import CpuSeconds, measure_ceiling, measure_naive, measure_product
 from usage_worker.bench.sql import query as bench_query
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from usage_worker.bench.environment import Environment
-    from usage_worker.testing.workload import Mix
+    from usage_worker.bench.environment import BenchEnvironment
+    from usage_worker.testing import Mix
 
 MIXES: tuple[Mix, ...] = ("uniform", "production")
 
 
 @dataclass(slots=True)
 class BenchResult:
-    """Rates in events per second.
+    """What a run measured, mostly by mix.
 
-    `ceiling` is a bare COPY of the events, `prepared` one of rows made of them beforehand, `naive` one task an event.
+    Attributes:
+        events_per_second: by path and mix. `ceiling` is a bare COPY of the events, `prepared` a bare COPY of rows made
+            beforehand, `naive` one task per event.
+        ratio_to_naive: the product's rate as a multiple of the naive one.
+        ratio_to_copy: the product's rate as a share of `ceiling`.
+        ratio_to_prepared_copy: the product's rate as a share of `prepared`.
+        visible_p50_ms: from an event's time to its commit, at half of the maximum rate, uniform mix.
+        visible_p99_ms: likewise.
+        hot_ratio: the share of updates that stayed in their page, uniform mix.
+        wal_bytes_per_event: of the product's path.
+        cpu_seconds_per_1000_events: of the product's path, by process.
+        exact: whether every total was right.
+        machine: what the figures depend on.
     """
 
     events_per_second: dict[str, dict[str, float]] = field(
@@ -44,12 +56,13 @@ class BenchResult:
     machine: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """How much of everything; `users` have ten agents each."""
+class BenchSize:
+    """How much a run measures; each user has `AGENTS` agents."""
 
     events: int
     naive_events: int
@@ -57,26 +70,27 @@ class Size:
     paced_seconds: float
 
 
-class Bench:
-    """What one run has measured so far."""
+class BenchRun:
+    """One run, and its result so far."""
 
-    def __init__(self, environment: Environment, size: Size, echo: Callable[[str], None]) -> None:
-        self._ground = environment
+    def __init__(self, environment: BenchEnvironment, size: BenchSize, echo: Callable[[str], None]) -> None:
+        self._environment = environment
         self._store = environment.store
         self._size = size
         self._echo = echo
         self.result = BenchResult()
 
     def run(self) -> BenchResult:
+        """Measure everything and return the result."""
         for mix in MIXES:
             self._compare(mix)
-        self._pace()
+        self._measure_latency()
         self.result.machine = {
             "cores": os.cpu_count(),
             "processor": platform.machine(),
             "python": platform.python_version(),
-            "postgresql": self._machine()["version"].split(" on ")[0],
-            "pairs": self._size.users * 10,
+            "postgresql": self._statistics()["version"].split(" on ")[0],
+            "pairs": self._size.users * AGENTS,
         }
         return self.result
 
@@ -84,7 +98,7 @@ class Bench:
         size = self._size
         load = Load(size.events, mix, seed=1, users=size.users)
         seconds = {"naive": self._naive(mix) * size.events / size.naive_events}
-        # Before and after, since other tenants of the machine come and go.
+        # Before and after the product's path, since the pace of a shared machine changes.
         before = self._copies(load)
         seconds["product"] = self._product(mix, load)
         after = self._copies(load)
@@ -97,61 +111,65 @@ class Bench:
         self.result.ratio_to_prepared_copy[mix] = rates["product"] / rates["prepared"]
 
     def _copies(self, load: Load) -> dict[str, float]:
-        events, seconds = list(load.fields()), {}
-        for path, prepared, what in (("prepared", True, "rows"), ("ceiling", False, "events")):
-            self._ground.reset()
-            self._echo(f"{load.mix}: bare COPY of {load.events:,} {what}")
-            seconds[path] = ceiling(self._store, events, prepared=prepared)
+        events, seconds = list(load.generate()), {}
+        for path, prepared, source in (("prepared", True, "rows"), ("ceiling", False, "events")):
+            self._environment.reset()
+            self._echo(f"{load.mix}: bare COPY of {load.events:,} {source}")
+            seconds[path] = measure_ceiling(self._store, events, prepared=prepared)
         return seconds
 
     def _naive(self, mix: Mix) -> float:
         load = Load(self._size.naive_events, mix, seed=1, users=self._size.users)
-        self._ground.reset()
+        self._environment.reset()
         self._echo(f"{mix}: {load.events:,} events, one Celery task each")
-        return naive(self._store, self._ground.servers, load, self._ground.folder / "naive.log")
+        return measure_naive(self._environment, load)
 
     def _product(self, mix: Mix, load: Load) -> float:
-        self._ground.reset()
-        self._echo(f"{mix}: {load.events:,} events, publisher to committed counters")
-        before = self._machine()
-        with self._ground.stack() as stack:
-            seconds, cost = product(self._store, self._ground.servers, stack, load)
-        self._account(mix, load, before, cost)
+        self._environment.reset()
+        self._echo(f"{mix}: {load.events:,} events, from publisher to committed counters")
+        before = self._statistics()
+        with self._environment.celery() as celery:
+            seconds, cpu = measure_product(self._environment, celery, load)
+        self._record_cost(mix, load, before, cpu)
         return seconds
 
-    def _pace(self) -> None:
-        """Latency at half of the maximum load, uniform mix, the harder one."""
+    def _measure_latency(self) -> None:
+        """Measure latency at half of the maximum rate, with the uniform mix, which is the slower one."""
         rate = self.result.events_per_second["product"]["uniform"] / 2
         events = int(rate * self._size.paced_seconds)
         load = Load(events, "uniform", seed=2, users=self._size.users, rate=rate)
-        self._ground.reset()
+        self._environment.reset()
         self._echo(f"uniform: {rate:,.0f} events/s for {self._size.paced_seconds:.0f} s, half of the maximum")
-        with self._ground.stack() as stack:
-            product(self._store, self._ground.servers, stack, load)
+        with self._environment.celery() as celery:
+            measure_product(self._environment, celery, load)
         latency = self._store.rows(testing_query("visible_latency"))[0]
         self.result.visible_p50_ms, self.result.visible_p99_ms = latency["p50"], latency["p99"]
-        self.result.exact &= self._ground.is_exact([load])
+        self.result.exact &= self._environment.is_exact([load])
 
-    def _account(self, mix: Mix, load: Load, before: dict[str, Any], cost: CpuSeconds) -> None:
-        after = self._machine()
+    def _record_cost(self, mix: Mix, load: Load, before: dict[str, Any], cpu: CpuSeconds) -> None:
+        after = self._statistics()
         updates = after["updates"] - before["updates"]
         if mix == "uniform" and updates:
             self.result.hot_ratio = (after["hot_updates"] - before["hot_updates"]) / updates
         self.result.wal_bytes_per_event[mix] = float(after["wal_bytes"] - before["wal_bytes"]) / load.events
         self.result.cpu_seconds_per_1000_events[mix] = {
-            name: 1000 * seconds / load.events for name, seconds in asdict(cost).items()
+            name: 1000 * seconds / load.events for name, seconds in asdict(cpu).items()
         }
-        self.result.exact &= self._ground.is_exact([load])
+        self.result.exact &= self._environment.is_exact([load])
 
-    def _machine(self) -> dict[str, Any]:
-        return self._store.rows(bench_query("machine"))[0]
+    def _statistics(self) -> dict[str, Any]:
+        return self._store.rows(bench_query("server_statistics"))[0]
 
 
-def run_bench(size: Size, echo: Callable[[str], None]) -> BenchResult:
-    """Start servers, run every path with every mix, stop everything.
+def run_bench(size: BenchSize, echo: Callable[[str], None]) -> BenchResult:
+    """Start servers, measure every path with every mix, and stop the servers.
+
+    Args:
+        size: how much to measure.
+        echo: receives one line for each step.
 
     Raises:
-        ProcessError: a process failed, or a path did not end.
+        ProcessError: a process failed, or not every event was counted in time.
     """
     with open_environment(size.users) as environment:
-        return Bench(environment, size, echo).run()
+        return BenchRun(environment, size, echo).run()

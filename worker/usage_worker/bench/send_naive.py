@@ -1,24 +1,26 @@
-"""The sender of the usual way: one Celery message an event."""
+"""The sender of the naive path: one Celery message per event."""
 
 from __future__ import annotations
 
 import sys
 
-from usage_worker.bench.load import Load, echo, get_ready
+from usage_worker.bench.load import Load
 from usage_worker.bench.naive import track
+from usage_worker.bench.sender import DONE, report, wait_for_go
 
 
 def main(load: Load) -> None:
+    """Prepare the arguments of the task, then send the messages."""
     calls = [
         (str(it["user_id"]), str(it["agent_id"]), it["success"], it["input_tokens"] + it["output_tokens"],
          str(it["cost_usd"]), it["response_time_ms"])
-        for it in load.fields()
+        for it in load.generate()
     ]  # fmt: skip
-    get_ready()
+    wait_for_go()
     for call in calls:
         track.delay(*call)
-    echo("done")
+    report(DONE)
 
 
 if __name__ == "__main__":
-    main(Load.of_arguments(sys.argv[1:]))
+    main(Load.from_arguments(sys.argv[1:]))

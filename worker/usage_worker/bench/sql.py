@@ -1,4 +1,4 @@
-"""The queries of the benchmark."""
+"""The named queries of the benchmark."""
 
 from usage_worker.store.queries import Queries
 

@@ -1,4 +1,4 @@
-"""`usage-worker bench`: how fast, compared with the ceiling and with the usual way, in one run."""
+"""`usage-worker bench`: compare the product with the ceiling and with one task per event (naive), in one run."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from usage_worker.bench.run import MIXES, Size, run_bench
+from usage_worker.bench.load import AGENTS
+from usage_worker.bench.run import MIXES, BenchSize, run_bench
 from usage_worker.cli.outcome import finish
 from usage_worker.local.stopping import leave_on_signal
 
 if TYPE_CHECKING:
     from usage_worker.bench.run import BenchResult
 
-Events = Annotated[int, typer.Option(min=1_000, help="Events of the bare COPY and of the product, for each mix.")]
-NaiveEvents = Annotated[int, typer.Option(min=10, help="Events of the usual way, for each mix.")]
+Events = Annotated[int, typer.Option(min=1_000, help="Events of the bare COPY and of the product, per mix.")]
+NaiveEvents = Annotated[int, typer.Option(min=10, help="Events of the naive path (one task per event), per mix.")]
 Pairs = Annotated[int, typer.Option(min=10, help="Rows in user_agents.")]
-PacedSeconds = Annotated[float, typer.Option(min=1, help="How long latency is measured at half of the maximum load.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+PacedSeconds = Annotated[
+    float, typer.Option(min=1, help="Seconds of the latency measurement, at half the maximum rate.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
-bench_app = typer.Typer(help="Measure: the whole way, a long run, or the queries of the schema.")
+bench_app = typer.Typer(help="Measure throughput and latency, a long run, the queries of users, or a purge.")
 
 
 @bench_app.callback(invoke_without_command=True)
@@ -34,13 +37,13 @@ def bench(
     paced_seconds: PacedSeconds = 15,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the ceiling, the usual way and the product side by side, and check every total."""
+    """Measure the ceiling, one task per event (naive) and the product on the same servers, and check every total."""
     if context.invoked_subcommand is not None:
         return
     result = None
     console = Console(stderr=True, highlight=False)
     with leave_on_signal():
-        result = run_bench(Size(events, naive_events, pairs // 10, paced_seconds), console.print)
+        result = run_bench(BenchSize(events, naive_events, pairs // AGENTS, paced_seconds), console.print)
     finish(result, _show, as_json=as_json)
 
 
@@ -51,22 +54,23 @@ def _show(result: BenchResult) -> None:
     labels = {
         "prepared": "bare COPY of prepared rows",
         "ceiling": "bare COPY",
-        "naive": "one task each",
+        "naive": "one task per event",
         "product": "usage-worker",
     }
     for path, label in labels.items():
         table.add_row(f"{label}, events/s", *(f"{result.events_per_second[path][mix]:,.0f}" for mix in MIXES))
-    table.add_row("  times one task each", *(f"{result.ratio_to_naive[mix]:.0f}" for mix in MIXES))
-    table.add_row("  of the bare COPY", *(f"{result.ratio_to_copy[mix]:.2f}" for mix in MIXES))
-    table.add_row("  of that of prepared rows", *(f"{result.ratio_to_prepared_copy[mix]:.2f}" for mix in MIXES))
+    table.add_row("  times one task per event", *(f"{result.ratio_to_naive[mix]:.0f}" for mix in MIXES))
+    table.add_row("  share of the bare COPY", *(f"{result.ratio_to_copy[mix]:.2f}" for mix in MIXES))
+    table.add_row("  share of that of prepared rows", *(f"{result.ratio_to_prepared_copy[mix]:.2f}" for mix in MIXES))
     table.add_row("WAL bytes per event", *(f"{result.wal_bytes_per_event[mix]:,.0f}" for mix in MIXES))
-    for who in ("publisher", "worker", "database"):
-        costs = (result.cpu_seconds_per_1000_events[mix][who] for mix in MIXES)
-        table.add_row(f"CPU s per 1,000 events, {who}", *(f"{cost:.4f}" for cost in costs))
+    for process in ("publisher", "worker", "database"):
+        costs = (result.cpu_seconds_per_1000_events[mix][process] for mix in MIXES)
+        table.add_row(f"CPU s per 1,000 events, {process}", *(f"{cost:.4f}" for cost in costs))
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        f"event to visible at half load: p50 {result.visible_p50_ms:,.0f} ms, p99 {result.visible_p99_ms:,.0f} ms\n"
-        f"HOT updates: {result.hot_ratio:.3f} of all; totals exact: {'yes' if result.exact else 'NO'}\n"
+        "event to visible at half the maximum rate: "
+        f"p50 {result.visible_p50_ms:,.0f} ms, p99 {result.visible_p99_ms:,.0f} ms\n"
+        f"HOT updates: {result.hot_ratio:.1%}; totals exact: {'yes' if result.exact else 'NO'}\n"
         + ", ".join(f"{name} {value}" for name, value in result.machine.items())
     )

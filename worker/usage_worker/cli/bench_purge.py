@@ -1,4 +1,4 @@
-"""`usage-worker bench purge`: counting while a million rows are purged."""
+"""`usage-worker bench purge`: how long events wait while a million rows are purged."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from usage_worker.local.stopping import leave_on_signal
 if TYPE_CHECKING:
     from usage_worker.bench.purge import PurgeResult
 
-Rows = Annotated[int, typer.Option(min=10, help="Deleted rows to purge.")]
-Events = Annotated[int, typer.Option(min=1_000, help="Events that are counted meanwhile.")]
-Pairs = Annotated[int, typer.Option(min=10, help="Rows in user_agents that stay.")]
-Share = Annotated[float, typer.Option(min=0.01, max=1, help="Rate of the events, as a share of the maximum.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+Rows = Annotated[int, typer.Option(min=10, help="Soft-deleted rows to purge.")]
+Events = Annotated[int, typer.Option(min=1_000, help="Events to count meanwhile.")]
+Pairs = Annotated[int, typer.Option(min=10, help="Rows in user_agents that are not deleted.")]
+Share = Annotated[float, typer.Option(min=0.01, max=1, help="Rate of the events as a share of the maximum.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def purge(
@@ -28,7 +28,7 @@ def purge(
     share: Share = 0.5,
     as_json: AsJson = False,
 ) -> None:
-    """See how long events wait to be counted while deleted rows are purged; check every total."""
+    """Measure how long events wait to be counted while deleted rows are purged, and check every total."""
     result = None
     console = Console(stderr=True, highlight=False)
     with leave_on_signal():
@@ -39,9 +39,9 @@ def purge(
 def _show(result: PurgeResult) -> None:
     Console(highlight=False).print(
         f"{result.purged:,} rows purged in {result.purge_seconds:.0f} s\n"
-        f"meanwhile, for {result.paced_seconds:.0f} s, {result.paced_per_second:,.0f} events a second, "
-        f"of {result.events_per_second:,.0f} at most: "
-        f"visible after p50 {result.visible_p50_ms:,.0f} ms, p99 {result.visible_p99_ms:,.0f} ms "
+        f"meanwhile, for {result.paced_seconds:.0f} s, {result.paced_per_second:,.0f} events per second "
+        f"(maximum {result.events_per_second:,.0f}): "
+        f"event to visible p50 {result.visible_p50_ms:,.0f} ms, p99 {result.visible_p99_ms:,.0f} ms "
         f"(p99 {result.quiet_p99_ms:,.0f} ms without a purge)\n"
         f"totals exact: {'yes' if result.exact else 'NO'}"
     )

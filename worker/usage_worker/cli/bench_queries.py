@@ -1,4 +1,4 @@
-"""`usage-worker bench queries`: what a user waits for, and what a row costs, on each version of the schema."""
+"""`usage-worker bench queries`: the time of users' queries and the size of a row, on each version of the schema."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ROWS = 100_000
 
 Rows = Annotated[
     list[int] | None,
-    typer.Option(min=1_000, help="Rows in user_agents; may be given several times.", show_default=str(ROWS)),
+    typer.Option(min=1_000, help="Rows in user_agents; repeat the option for several sizes.", show_default=str(ROWS)),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def queries(rows: Rows = None, as_json: AsJson = False) -> None:
@@ -42,7 +42,7 @@ def queries(rows: Rows = None, as_json: AsJson = False) -> None:
 
 def _show(result: QueriesResult) -> None:
     table = Table("schema", "rows", "query", "p50 ms", "p95 ms", "plan", box=None)
-    sizes = Table("schema", "rows", "bytes per row", "of indexes", box=None)
+    sizes = Table("schema", "rows", "bytes per row", "index bytes per row", box=None)
     for column in (*table.columns[3:5], *sizes.columns[1:], table.columns[1]):
         column.justify = "right"
     for version, measurements in result.versions.items():

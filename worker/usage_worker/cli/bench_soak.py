@@ -1,4 +1,4 @@
-"""`usage-worker bench soak`: millions of events, a million pairs."""
+"""`usage-worker bench soak`: a long run with millions of events and a million pairs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from usage_worker.local.stopping import leave_on_signal
 if TYPE_CHECKING:
     from usage_worker.bench.soak import SoakResult
 
-Events = Annotated[int, typer.Option(min=1_000, help="Events that are counted with the greater number of pairs.")]
-Few = Annotated[int, typer.Option(min=10, help="Rows in user_agents, to compare with.")]
-Many = Annotated[int, typer.Option(min=10, help="Rows in user_agents.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+Events = Annotated[int, typer.Option(min=1_000, help="Events to count with the greater number of rows.")]
+Few = Annotated[int, typer.Option(min=10, help="The smaller number of rows in user_agents.")]
+Many = Annotated[int, typer.Option(min=10, help="The greater number of rows in user_agents.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def soak(events: Events = 5_000_000, few: Few = 100_000, pairs: Many = 1_000_000, as_json: AsJson = False) -> None:
-    """See whether a worker's memory stays flat, and what ten times as many pairs cost; check every total."""
+    """Measure a worker's memory over a long run, and the cost of ten times as many pairs; check every total."""
     result = None
     console = Console(stderr=True, highlight=False)
     with leave_on_signal():
@@ -32,7 +32,7 @@ def soak(events: Events = 5_000_000, few: Few = 100_000, pairs: Many = 1_000_000
 def _show(result: SoakResult) -> None:
     Console(highlight=False).print(
         f"speed at {result.pairs[1]:,} pairs: {result.speed_kept:.2f} of that at {result.pairs[0]:,}\n"
-        f"a worker's memory after {result.events:,} events: {result.worker_mib[-1]:.0f} MiB, "
+        f"worker memory after {result.events:,} events: {result.worker_mib[-1]:.0f} MiB, "
         f"{result.memory_growth:.2f} times that after the first round\n"
         f"totals exact: {'yes' if result.exact else 'NO'}"
     )

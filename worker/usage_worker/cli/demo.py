@@ -1,7 +1,8 @@
-"""`usage-worker demo`: from nothing to exact counters in half a minute."""
+"""`usage-worker demo`: publish generated traffic and compare every counter, in half a minute."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,30 +15,40 @@ from usage_worker.demo.run import DemoResult, run_demo
 from usage_worker.local.stopping import leave_on_signal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from usage_worker.store import Intake
 
-Events = Annotated[int, typer.Option(min=100, help="How many events to publish.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+Events = Annotated[int, typer.Option(min=100, help="Number of events to publish.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def demo(events: Events = 30_000, as_json: AsJson = False) -> None:
-    """Run the whole system on embedded servers and prove that every counter is exact."""
+    """Run the whole system on embedded servers and check that every counter is exact."""
     result = None
-    # Progress belongs to standard error, so that --json leaves standard output to the object.
-    console = Console(stderr=True)
-    columns = (TextColumn("counted"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with leave_on_signal(), Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("counted", total=events)
-        told = [0]
-
-        def progress(intake: Intake) -> None:
-            bar.update(task, completed=min(intake.accepted, events))
-            if not console.is_terminal and intake.accepted - told[0] >= events // 5:
-                told[0] = intake.accepted
-                console.print(f"  {intake.accepted:,} counted", highlight=False)
-
-        result = run_demo(events, lambda line: console.print(line, highlight=False), progress)
+    # Progress goes to standard error: with --json, standard output has the object only.
+    console = Console(stderr=True, highlight=False)
+    with leave_on_signal(), _progress(console, events) as on_progress:
+        result = run_demo(events, console.print, on_progress)
     finish(result, _show, as_json=as_json)
+
+
+@contextmanager
+def _progress(console: Console, events: int) -> Iterator[Callable[[Intake], None]]:
+    """Show how many events were counted: a bar on a terminal, a line for each fifth of the events elsewhere."""
+    columns = (TextColumn("counted"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("counted", total=events)
+        printed = 0
+
+        def on_progress(intake: Intake) -> None:
+            nonlocal printed
+            bar.update(task, completed=min(intake.accepted, events))
+            if not console.is_terminal and intake.accepted - printed >= events // 5:
+                printed = intake.accepted
+                console.print(f"  {intake.accepted:,} counted")
+
+        yield on_progress
 
 
 def _show(result: DemoResult) -> None:

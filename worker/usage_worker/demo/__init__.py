@@ -1,1 +1,1 @@
-"""The demonstration: realistic traffic, an oracle, and a run of the whole system between them."""
+"""The demo: generated traffic through the real system, and every counter compared with the oracle."""

@@ -1,4 +1,8 @@
-"""What the counters must say, worked out in plain Python from what was published. Shares no code with ingest."""
+"""An oracle: computes from the published events what the counters in PostgreSQL must be.
+
+It shares no code with ingest: plain Python, one event at a time, nothing imported from the rest of the package. An
+error in validation, batching, folding or SQL therefore shows up as a difference, instead of being made twice.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Expected:
-    """The columns of one row of `user_agents` that events decide."""
+class ExpectedCounters:
+    """The columns of one row of `user_agents` that events determine.
+
+    Costs are in US dollars, response times in milliseconds, times are aware; None means that no event had a value.
+    """
 
     usage_count: int = 0
     message_count: int = 0
@@ -32,10 +39,12 @@ class Expected:
 
     @property
     def conversation_count(self) -> int:
+        """The number of distinct conversations."""
         return len(self.conversations)
 
     @property
     def avg_response_time_ms(self) -> int | None:
+        """The mean response time, a half rounded up as PostgreSQL's `round(numeric)` does; None without a sample."""
         if not self.response_time_samples:
             return None
         average = Decimal(self.response_time_total_ms) / self.response_time_samples
@@ -43,7 +52,7 @@ class Expected:
 
     @property
     def quality_score(self) -> Decimal:
-        """0.5 · rating (or 3) + 0.3 · 5 · success rate + 0.2 · tier of use."""
+        """The score from 0 to 5, two decimals: 0.5 · (rating or 3) + 0.3 · 5 · success rate + 0.2 · usage tier."""
         outcomes = self.success_count + self.error_count
         rate = Decimal(5 * self.success_count) / outcomes if outcomes else Decimal(0)
         tiers = ((100, "5.0"), (50, "4.5"), (20, "4.0"), (10, "3.5"), (5, "3.0"), (0, "2.5"))
@@ -52,83 +61,99 @@ class Expected:
         score = Decimal("0.5") * rating + Decimal("0.3") * rate + Decimal("0.2") * tier
         return score.quantize(Decimal("0.01"), ROUND_HALF_UP)
 
+    def add_usage(self, event: Mapping[str, Any]) -> None:
+        """Add the amounts of one usage event; its identity and time are ignored."""
+        self.usage_count += 1
+        self.message_count += event.get("messages", 1)
+        if event.get("success", True):
+            self.success_count += 1
+        else:
+            self.error_count += 1
+        tokens = event.get("tokens")
+        total = event.get("input_tokens", 0) + event.get("output_tokens", 0)
+        self.total_tokens_used += total if tokens is None else tokens
+        if event.get("cost_usd") is not None:
+            self.total_cost_usd += Decimal(str(event["cost_usd"]))
+        if event.get("response_time_ms") is not None:
+            self.response_time_total_ms += event["response_time_ms"]
+            self.response_time_samples += 1
+        if event.get("conversation_id") is not None:
+            self.conversations.add(_uuid(event["conversation_id"]))
 
-COLUMNS = (
-    *(
-        "usage_count",
-        "message_count",
-        "conversation_count",
-        "success_count",
-        "error_count",
-        "total_tokens_used",
-    ),
+
+COUNTER_COLUMNS = (
+    *("usage_count", "message_count", "conversation_count", "success_count", "error_count", "total_tokens_used"),
     *("total_cost_usd", "response_time_total_ms", "response_time_samples", "avg_response_time_ms"),
     *("first_used_at", "last_used_at", "user_rating", "last_rating_at", "quality_score"),
 )
+"""The columns of `user_agents` that `Oracle.differences` compares."""
 
 
 class Oracle:
-    """Adds up events as dictionaries of JSON-like or Python values."""
+    """The expected counters of all pairs of a user and an agent.
+
+    Attributes:
+        rows: the expected counters by `(user_id, agent_id)`.
+        published: the number of events added, duplicates included.
+    """
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[UUID, UUID], Expected] = {}
-        self._seen: set[str] = set()
+        """Start without events."""
+        self.rows: dict[tuple[UUID, UUID], ExpectedCounters] = {}
         self.published = 0
+        self._event_ids: set[str] = set()
 
     @property
     def distinct(self) -> int:
-        """How many different events there were."""
-        return len(self._seen)
+        """The number of different events, by `event_id`."""
+        return len(self._event_ids)
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Count an event once, however often it is added."""
+        """Add a published event; a repetition of its `event_id` changes `published` only.
+
+        Args:
+            event: the fields of `Event`, as Python values or as read from JSON. `event_id`, `occurred_at`, `user_id`
+                and `agent_id` are required; the values must be ones that ingest accepts.
+        """
         self.published += 1
-        if str(event["event_id"]) in self._seen:
+        event_id = str(event["event_id"])
+        if event_id in self._event_ids:
             return
-        self._seen.add(str(event["event_id"]))
-        when = event["occurred_at"]
-        when = datetime.fromisoformat(when) if isinstance(when, str) else when
-        row = self.rows.setdefault((_uuid(event["user_id"]), _uuid(event["agent_id"])), Expected())
+        self._event_ids.add(event_id)
+        time = event["occurred_at"]
+        time = datetime.fromisoformat(time) if isinstance(time, str) else time
+        row = self.rows.setdefault((_uuid(event["user_id"]), _uuid(event["agent_id"])), ExpectedCounters())
         if event.get("rating") is not None:
-            if row.last_rating_at is None or when > row.last_rating_at:
-                row.user_rating, row.last_rating_at = Decimal(str(event["rating"])), when
+            if row.last_rating_at is None or time > row.last_rating_at:
+                row.user_rating, row.last_rating_at = Decimal(str(event["rating"])), time
             return
-        _use(row, event, when)
+        row.add_usage(event)
+        row.first_used_at = time if row.first_used_at is None else min(row.first_used_at, time)
+        row.last_used_at = time if row.last_used_at is None else max(row.last_used_at, time)
 
     def differences(self, actual: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Where rows of `user_agents` (with `COLUMNS` and the ids) say something else, one line each."""
+        """Compare rows of `user_agents` with the expected ones.
+
+        Args:
+            actual: all rows, each with `user_id`, `agent_id` and `COUNTER_COLUMNS`.
+
+        Returns:
+            One line for each column that differs and for each missing row; empty if the counters are exact. A row
+            that no event names is allowed if it has counted nothing.
+        """
         lines, missing = [], set(self.rows)
         for row in actual:
             pair = row["user_id"], row["agent_id"]
             missing.discard(pair)
-            expected = self.rows.get(pair, Expected())
+            if pair not in self.rows and row["usage_count"] == 0:
+                continue
+            expected = self.rows.get(pair, ExpectedCounters())
             lines += [
                 f"{pair[0]} {pair[1]} {column}: {row[column]} instead of {getattr(expected, column)}"
-                for column in COLUMNS
-                if row[column] != getattr(expected, column) and not (pair not in self.rows and row["usage_count"] == 0)
+                for column in COUNTER_COLUMNS
+                if row[column] != getattr(expected, column)
             ]
         return lines + [f"{user} {agent}: no row" for user, agent in missing]
-
-
-def _use(row: Expected, event: Mapping[str, Any], when: datetime) -> None:
-    row.usage_count += 1
-    row.message_count += event.get("messages", 1)
-    if event.get("success", True):
-        row.success_count += 1
-    else:
-        row.error_count += 1
-    tokens = event.get("tokens")
-    total = event.get("input_tokens", 0) + event.get("output_tokens", 0)
-    row.total_tokens_used += total if tokens is None else tokens
-    if event.get("cost_usd") is not None:
-        row.total_cost_usd += Decimal(str(event["cost_usd"]))
-    if event.get("response_time_ms") is not None:
-        row.response_time_total_ms += event["response_time_ms"]
-        row.response_time_samples += 1
-    row.first_used_at = when if row.first_used_at is None else min(row.first_used_at, when)
-    row.last_used_at = when if row.last_used_at is None else max(row.last_used_at, when)
-    if event.get("conversation_id") is not None:
-        row.conversations.add(_uuid(event["conversation_id"]))
 
 
 def _uuid(value: UUID | str) -> UUID:

@@ -1,4 +1,4 @@
-"""The queries of tests, demo and benchmark."""
+"""The named queries that tests, demo and benchmark share."""
 
 from usage_worker.store.queries import Queries
 

@@ -1,7 +1,7 @@
--- What tests, demo and benchmark prepare and compare.
+-- Shared by tests, demo and benchmark: users and agents to count for, and totals to compare.
 
 -- name: seed_population
--- Users and agents for demo and benchmark; their pairs come into being with the first use.
+-- Insert users and agents; ingest inserts a pair's row at its first use.
 WITH users AS (
     INSERT INTO auth.users (id) SELECT unnest(%(users)s::uuid[]) RETURNING id
 ), agents AS (
@@ -10,14 +10,14 @@ WITH users AS (
 SELECT (SELECT count(*) FROM users) AS users, (SELECT count(*) FROM agents) AS agents
 
 -- name: counters
--- Every column of user_agents that events decide, for comparison with an oracle.
+-- The columns of user_agents that events determine, to compare with the oracle.
 SELECT user_id, agent_id, usage_count, message_count, conversation_count, success_count, error_count, total_tokens_used,
        total_cost_usd, response_time_total_ms, response_time_samples, avg_response_time_ms, first_used_at, last_used_at,
        user_rating, last_rating_at, quality_score
   FROM public.user_agents
 
 -- name: unbalanced
--- Pairs whose counters are not the sum of their days. Every difference is a fault.
+-- Pairs whose counters are not the sums of their daily totals. Any row is an error.
 WITH daily AS (
     SELECT user_id, agent_id, sum(usage_count) AS usage_count, sum(message_count) AS message_count,
            sum(conversation_count) AS conversation_count, sum(success_count) AS success_count,
@@ -37,18 +37,9 @@ SELECT user_id, agent_id
         coalesce(d.success_count, 0), coalesce(d.error_count, 0), coalesce(d.total_tokens_used, 0),
         coalesce(d.total_cost_usd, 0), coalesce(d.response_time_total_ms, 0), coalesce(d.response_time_samples, 0))
 
--- name: last_conversations
--- The conversation in which each pair was last used.
-SELECT user_id, agent_id, last_conversation_id FROM public.user_agents WHERE last_conversation_id IS NOT NULL
-
--- name: dead_letters
--- The quarantine, oldest first.
-SELECT id, entry_key, position, stream, entry_id, events, reason, payload, created_at, replayed_at
-  FROM public.usage_dead_letters
- ORDER BY id
-
 -- name: visible_latency
--- From an event's time to the commit that made it visible; needs track_commit_timestamp, which embedded servers have.
+-- Milliseconds from an event's time to the commit that made it visible. Needs track_commit_timestamp, which embedded
+-- servers switch on.
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY delay) AS p50, percentile_cont(0.99) WITHIN GROUP (ORDER BY delay) AS p99
   FROM (SELECT 1000 * extract(epoch FROM pg_xact_commit_timestamp(xmin) - occurred_at)::float8 AS delay
           FROM public.usage_events) AS delays
