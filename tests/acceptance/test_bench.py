@@ -1,4 +1,4 @@
-"""The benchmark, small: its totals and the shape of its JSON, never its figures."""
+"""The benchmark with small sizes: its totals and its JSON keys. Figures depend on the machine and are not asserted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 MIXES = {"uniform", "production"}
 
 
-def test_bench_checks_its_totals_and_speaks_json() -> None:
+def test_bench_totals_are_exact_and_json_is_complete() -> None:
     size = ["--events", "3000", "--naive-events", "100", "--pairs", "1000", "--paced-seconds", "2"]
     command = [sys.executable, "-m", "usage_worker.cli", "bench", *size, "--json"]
     run = subprocess.run(command, check=True, timeout=170, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""A flush whose time is up before its shard is empty sees to it that somebody goes on, without waiting for beat."""
+"""A flush that has spent its time budget before its shard is empty sends the next one, without waiting for beat."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from usage_worker.local.supervisor import Supervisor
 from usage_worker.publisher import UsagePublisher
 from usage_worker.service.broker import broker_url
 from usage_worker.store import Store
+from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
-from usage_worker.testing.workload import Population, usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 EVENTS = 1_000
 
 
-def test_a_backlog_is_worked_off_after_a_single_trigger(
+def test_backlog_is_drained_after_a_single_trigger(
     database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USAGE_STREAM_SHARDS", "1")
     monkeypatch.setenv("USAGE_FLUSH_INTERVAL", "3600")
-    # Spent before the first batch is read: a flush counts one batch and ends.
+    # Spent before the first batch is read, so that each flush counts one batch and ends.
     monkeypatch.setenv("USAGE_FLUSH_BUDGET", "0.000001")
     monkeypatch.setenv("USAGE_BATCH_EVENTS", "100")
     population = Population.of(10, 5)
     with Store(database) as store:
         store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
-        with Supervisor(database, redis_url, concurrency=1, flower_port=None, log_dir=tmp_path) as stack:
-            stack.wait_ready()
+        with Supervisor(database, redis_url, concurrency=1, flower_port=None, log_dir=tmp_path) as celery:
+            celery.wait_ready()
             with UsagePublisher(redis_url, pack_events=10) as publisher:
-                for event in usage(population, EVENTS, "uniform", seed=1):
+                for event in generate_usage(population, EVENTS, "uniform", seed=1):
                     publisher.track(**event)
             with Celery(broker=broker_url(redis_url)) as sender:
                 sender.send_task("usage.flush", (0,))

@@ -1,4 +1,4 @@
-"""`usage-worker up` as its users see it: a real process with real children, stopped, killed and started again."""
+"""`usage-worker up` as a real process with real children: stopped, killed and started again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 class Up:
-    """A running `usage-worker up` and what it printed."""
+    """A running `usage-worker up` and its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
         self.process = process
@@ -57,7 +57,7 @@ class Up:
 
 @contextmanager
 def started(folder: Path) -> Iterator[Up]:
-    """`usage-worker up` on servers of its own; at the end it is killed and its processes must be gone."""
+    """Start `usage-worker up` on embedded servers; kill it at the end and expect its processes to end, too."""
     output = folder / "output"
     env = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}}
     options = [f"--data-dir={folder / 'data'}", "--flower-port=0", "--concurrency=1"]
@@ -77,7 +77,7 @@ def started(folder: Path) -> Iterator[Up]:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Up]:
-    """The same, when it is ready."""
+    """Start it and wait until it is ready."""
     with started(folder) as up:
         up.await_ready()
         yield up
@@ -92,7 +92,7 @@ def folder(server_folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
-def test_stops_cleanly_and_has_its_data_again(folder: Path, stop_signal: signal.Signals) -> None:
+def test_stop_is_clean_and_keeps_the_data(folder: Path, stop_signal: signal.Signals) -> None:
     with running(folder) as up:
         execute(up.database_url, "CREATE TABLE kept AS SELECT 1 AS value")
         tree = up.tree()
@@ -104,7 +104,7 @@ def test_stops_cleanly_and_has_its_data_again(folder: Path, stop_signal: signal.
         execute(up.database_url, "DROP TABLE kept")
 
 
-def test_killed_it_leaves_nothing_behind_and_starts_again(folder: Path) -> None:
+def test_kill_ends_all_processes_and_it_starts_again(folder: Path) -> None:
     with running(folder) as up:
         tree = up.tree()
         up.process.kill()
@@ -113,18 +113,18 @@ def test_killed_it_leaves_nothing_behind_and_starts_again(folder: Path) -> None:
         execute(up.database_url, "SELECT FROM user_agents")
 
 
-def test_what_dies_is_started_again(folder: Path) -> None:
+def test_killed_children_are_restarted(folder: Path) -> None:
     with running(folder) as up:
         children = [process for process in up.tree() if process.parent == up.process.pid]
         assert len(children) == 6
         for child in children:
             os.kill(child.pid, signal.SIGKILL)
-        eventually(lambda: names_of_children(up) == {name_of(child) for child in children}, 30)
+        eventually(lambda: child_kinds(up) == {kind_of(child) for child in children}, 30)
         assert not survivors(children)
         execute(up.database_url, "SELECT FROM user_agents")
 
 
-def test_stop_while_it_starts_is_clean(folder: Path) -> None:
+def test_stop_during_the_start_is_clean(folder: Path) -> None:
     with started(folder) as up:
         tree = eventually(up.tree, START_TIMEOUT)
         up.process.terminate()
@@ -132,12 +132,12 @@ def test_stop_while_it_starts_is_clean(folder: Path) -> None:
         assert not survivors(tree)
 
 
-def names_of_children(up: Up) -> set[str]:
-    return {name_of(process) for process in up.tree() if process.parent == up.process.pid}
+def child_kinds(up: Up) -> set[str]:
+    return {kind_of(process) for process in up.tree() if process.parent == up.process.pid}
 
 
-def name_of(process: Process) -> str:
-    """What kind of process of the stack it is."""
+def kind_of(process: Process) -> str:
+    """Return which of the supervised processes it is: a server, or a part of Celery."""
     found = re.search(r"postgres|valkey|celery.* (worker|beat|flower) ", process.command)
     return found[1] or found[0] if found else process.command
 
