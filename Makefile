@@ -41,7 +41,7 @@ else
 	@echo "NOT RUN on the system's PostgreSQL: there is none in /usr/lib/postgresql (Debian: apt-get install postgresql)"
 endif
 
-bench: $(STAMP)  ## the ceiling, the usual way and the product, side by side
+bench: $(STAMP)  ## the ceiling, one task per event (naive) and the product, side by side
 	$(BIN)/usage-worker bench
 
 soak: $(STAMP)  ## random faults for SECONDS, with a printed seed
