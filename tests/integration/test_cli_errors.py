@@ -61,7 +61,7 @@ def test_the_pool_of_a_worker_never_sees_a_spoilt_database_url() -> None:
     ("url", "hint"),
     [
         (f"redis://:{SECRET}@127.0.0.1:1/0", "Redis is not available"),
-        (f"redis://:{SECRET}/x@127.0.0.1:6379/0", "its port is no number"),
+        (f"redis://:{SECRET}/x@127.0.0.1:6379/0", "the port is not a number"),
         (f"http://:{SECRET}@127.0.0.1:6379/0", "must begin with redis://"),
     ],
 )

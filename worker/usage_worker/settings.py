@@ -1,4 +1,7 @@
-"""Every setting, read once from the environment (and from `.env` where there is one)."""
+"""Settings, read once from the environment, and from `.env` where the environment does not set them.
+
+The docstring below each setting is its text in docs/reference/settings.md.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from usage_worker.masking import Mask
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 # Neither quotes what stands there, which may be part of a password.
-_NO_PORT = "its port is no number; write / # ? @ in a password as %2F %23 %3F %40"
+_NO_PORT = "the port is not a number; write / # ? @ in a password as %2F %23 %3F %40"
 _MISPLACED_AT = "an @ stands behind the host; write / # ? @ in a password as %2F %23 %3F %40"
 
 
@@ -28,34 +31,57 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="USAGE_", env_file=".env", extra="ignore", frozen=True)
 
     database_url: str = Field("", validation_alias="DATABASE_URL", repr=False)
+    """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none."""
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", repr=False)
+    """Redis or Valkey, as `redis://`, `rediss://` or `unix://`; a database number of its own."""
 
     stream_shards: int = Field(2, ge=1, le=256)
+    """Number of streams; must be the same for publishers and workers."""
     batch_events: int = Field(20_000, ge=1, le=50_000)
+    """Approximate number of events in one transaction when a backlog waits."""
     batch_bytes: int = Field(8 * 2**20, ge=2**16)
+    """Approximate size of the entries in one transaction, in bytes."""
     flush_interval: float = Field(1.0, gt=0, le=86_400)
+    """Seconds between two ticks of beat for a shard."""
     flush_budget: float = Field(10.0, gt=0)
+    """Seconds after which a flush begins no further batch."""
     reclaim_idle: float = Field(15.0, gt=0)
+    """Seconds after which an entry that a worker has read but not acknowledged is reclaimed by another worker."""
 
     accept_days: int = Field(35, ge=1, le=36_500)
+    """Length of the acceptance window: older events are quarantined."""
     retention_days: int = Field(90, ge=2)
+    """Days for which the ledger is kept; must be greater than `USAGE_ACCEPT_DAYS`."""
     history_retention_days: int = Field(730, ge=1)
+    """Days for which the audit trail `user_agent_history` is kept; whole months are dropped."""
     # At least two, since a day ends before the next run has come.
     partitions_ahead_days: int = Field(7, ge=2, le=366)
+    """Days after today for which partitions are created in advance."""
     purge_after_days: int = Field(30, ge=0, le=36_500)
+    """Days after which a soft-deleted row is purged."""
     purge_budget: float = Field(30.0, gt=0)
+    """Seconds that a scheduled purge may take."""
     reconcile_budget: float = Field(600.0, gt=0)
+    """Seconds that a scheduled reconciliation may take."""
     unknown: Literal["quarantine", "create"] = "quarantine"
+    """What to do with an event whose user or agent does not exist: quarantine it, or create the user and the agent."""
 
-    # Seconds, a crontab or "off"; see worker/usage_worker/service/schedule.py, which reads them.
+    # service/schedule.py parses the schedules.
     schedule_purge: str = "10 * * * *"
+    """When to purge soft-deleted rows: a crontab, a number of seconds, or `off`."""
     schedule_partitions: str = "20 * * * *"
+    """When to create and drop partitions: a crontab, a number of seconds, or `off`."""
     schedule_analytics: str = "300"
+    """When to refresh the analytics: a crontab, a number of seconds, or `off`."""
     schedule_reconcile: str = "30 3 * * *"
+    """When to compare counters, roll-up and ledger: a crontab, a number of seconds, or `off`."""
     timezone: str = "UTC"
+    """Time zone of the crontabs and of the days that `usage-worker report` shows, as `Europe/Berlin`."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is logged."""
     log_format: Literal["console", "json"] = "console"
+    """`console` for people, `json` for one object per line."""
 
     @field_validator("database_url")
     @classmethod
@@ -90,7 +116,7 @@ class Settings(BaseSettings):
         try:
             ZoneInfo(name)
         except (KeyError, ValueError, OSError):
-            raise ValueError("is no time zone; write it like Europe/Berlin") from None
+            raise ValueError("is not a valid time zone; write it as Europe/Berlin") from None
         return name
 
     @property
@@ -105,7 +131,7 @@ class Settings(BaseSettings):
 
     @property
     def trigger_expires(self) -> float:
-        """Seconds after which a trigger to flush that nobody took is dropped: the next one does its work."""
+        """Seconds after which a tick that no worker took expires; the next one does its work."""
         return max(2 * self.flush_interval, 2.0)
 
     @property
@@ -114,7 +140,7 @@ class Settings(BaseSettings):
         return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", "")])
 
     def require_database(self) -> str:
-        """The database URL.
+        """Return the database URL.
 
         Raises:
             SettingsError: DATABASE_URL is not set.
@@ -128,14 +154,14 @@ def load_settings() -> Settings:
     """Read the settings.
 
     Raises:
-        SettingsError: one is missing or out of range; the message names it and quotes no value, since it may be secret.
+        SettingsError: a setting is out of range; the message names it without its value, which may be secret.
     """
     try:
         settings = Settings()
     except ValidationError as error:
         raise SettingsError("; ".join(_complaint(item) for item in error.errors())) from None
     if settings.retention_days <= settings.accept_days:
-        # A ledger that forgets an event which may still arrive again would count it twice.
+        # An event that arrives again after the ledger has dropped it would be counted twice.
         raise SettingsError("USAGE_RETENTION_DAYS must be greater than USAGE_ACCEPT_DAYS")
     return settings
 

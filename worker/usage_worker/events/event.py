@@ -44,20 +44,35 @@ class Event(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]
 
     event_id: EventKey | None
+    """Identity of the event, together with `occurred_at`; a UUID, or an idempotency key of the application's own."""
     occurred_at: AwareDatetime | None
+    """When it happened; by default the time at which it is published. Must lie within the acceptance window."""
     type: Kind
+    """`usage` counts a use of the agent, `rating` records the user's rating of it."""
     user_id: Required[UUID]
+    """The user."""
     agent_id: Required[UUID]
+    """The agent."""
     messages: Messages
+    """Messages exchanged."""
     input_tokens: Count
+    """Tokens sent to the model."""
     output_tokens: Count
+    """Tokens received from the model."""
     tokens: Count | None
+    """Tokens in total; by default the sum of input and output tokens."""
     cost_usd: Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=10)] | None
+    """Cost in US dollars."""
     response_time_ms: Milliseconds | None
+    """Time to the complete answer, in milliseconds."""
     success: bool
+    """Whether the agent answered without an error."""
     conversation_id: UUID | None
+    """The conversation; distinct ones are counted."""
     model: Model | None
+    """Name of the model; kept in the ledger only."""
     rating: Annotated[Decimal, Field(ge=0, le=5, decimal_places=10)] | None
+    """The user's rating; required for the type `rating` and refused otherwise."""
 
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

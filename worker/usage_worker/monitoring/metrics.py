@@ -41,9 +41,7 @@ class StatusCollector(Collector):
             log.warning("no metrics", reason=str(error))
             yield GaugeMetricFamily("usage_up", _UP, value=0)
             return
-        yield GaugeMetricFamily("usage_up", _UP, value=1)
-        yield from _figures(current)
-        yield from _tasks(runs)
+        yield from families(current, runs)
 
 
 def registry(control: Control, resources: Resources) -> CollectorRegistry:
@@ -51,6 +49,13 @@ def registry(control: Control, resources: Resources) -> CollectorRegistry:
     made = CollectorRegistry()
     made.register(StatusCollector(control, resources))
     return made
+
+
+def families(current: SystemStatus, runs: dict[str, TaskRun]) -> Iterator[Metric]:
+    """Yield every metric of a status and of the last run of each periodic task."""
+    yield GaugeMetricFamily("usage_up", _UP, value=1)
+    yield from _figures(current)
+    yield from _tasks(runs)
 
 
 _UP = "Whether Redis and PostgreSQL answered."

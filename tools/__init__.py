@@ -1,0 +1,1 @@
+"""Programs for contributors; the wheel does not contain them."""

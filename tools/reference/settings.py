@@ -1,0 +1,38 @@
+"""docs/reference/settings.md, from `Settings`."""
+
+from __future__ import annotations
+
+from tools.reference.annotations import bounds, meanings, type_words
+from tools.reference.markdown import code, table
+from usage_worker.settings import Settings
+
+_INTRODUCTION = """\
+# Settings
+
+Environment variables, read once when a process starts, and from `.env` in the current folder where the environment
+does not set them. A setting that is wrong stops the process with one line that names it and does not quote its value.
+Durations are in seconds unless the name says days.
+
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    texts = meanings(Settings)
+    rows = [
+        (
+            code(variable_of(name)),
+            type_words(field.annotation),
+            code(field.default),
+            bounds(field),
+            texts[name],
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    return _INTRODUCTION + table(("variable", "type", "default", "bounds", "meaning"), rows)
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting."""
+    alias = Settings.model_fields[name].validation_alias
+    return str(alias or f"USAGE_{name.upper()}")
