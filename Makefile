@@ -1,51 +1,60 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-# The oldest PostgreSQL that the system has; the embedded one is the newest.
+# Debian's programs: its oldest PostgreSQL (the embedded one is the newest) and its Redis.
 SYSTEM_POSTGRES := $(patsubst %/postgres,%,$(firstword $(sort $(wildcard /usr/lib/postgresql/*/bin/postgres))))
-# What depends most on the version: the schema, its doors, the ingest.
-ON_SYSTEM_POSTGRES := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_hot.py \
-	tests/integration/test_ingest.py
+SYSTEM_REDIS    := $(wildcard /usr/bin/redis-server)
+# What depends most on their versions: the schema, who may do what, ingest and the publisher.
+ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_hot.py \
+	tests/integration/test_ingest.py tests/integration/test_publisher.py
 
-.PHONY: demo test test-system lint bench soak clean
-.DEFAULT_GOAL := demo
+.PHONY: help demo check lint unit test test-more reference bench soak clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)  ## from nothing to exact counters on real servers
+demo: $(STAMP)  ## run everything on servers of its own and compare every counter with an oracle
 	$(BIN)/usage-worker demo
 
-lint: $(STAMP)
+check: lint unit  ## lint and unit tests: no server, less than a minute
+
+lint: $(STAMP)  ## ruff, mypy, import-linter, squawk
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/squawk migrations/*.sql
 
-test: lint  ## every check that CI runs
-	$(BIN)/pytest -n 2 -m 'not size' tests/unit tests/access tests/integration
+unit: $(STAMP)  ## the tests that need no server
+	$(BIN)/pytest tests/unit
+
+test: check  ## every check that needs only what pip installs: at most 15 minutes on two cores
+	$(BIN)/pytest -n 2 -m 'not size' tests/access tests/integration
 	$(BIN)/pytest -m size tests/integration
 	$(BIN)/pytest tests/acceptance tests/faults
-	$(MAKE) --no-print-directory test-system
 
-test-system: $(STAMP)  ## the schema on the system's PostgreSQL, too
-ifneq ($(SYSTEM_POSTGRES),)
-	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) $(ON_SYSTEM_POSTGRES)
-else
-	@echo "NOT RUN on the system's PostgreSQL: there is none in /usr/lib/postgresql (Debian: apt-get install postgresql)"
-endif
+test-more: $(STAMP)  ## what needs Debian's postgresql and redis-server: at most 20 minutes
+	$(if $(SYSTEM_POSTGRES),,$(error apt-get install postgresql: there is none in /usr/lib/postgresql))
+	$(if $(SYSTEM_REDIS),,$(error apt-get install redis-server: there is no /usr/bin/redis-server))
+	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM)
 
-bench: $(STAMP)  ## the ceiling, one task per event (naive) and the product, side by side
+reference: $(STAMP)  ## write docs/reference anew from the code
+	$(BIN)/python -m tools.reference
+
+bench: $(STAMP)  ## measure a bare COPY, one task for each event, and usage-worker, side by side
 	$(BIN)/usage-worker bench
 
-soak: $(STAMP)  ## random faults for SECONDS, with a printed seed
+soak: $(STAMP)  ## random faults for SECONDS (600), with a printed seed
 	USAGE_FAULT_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -q --timeout=0 -s tests/faults/test_random_faults.py
 
-clean:
+clean:  ## remove the virtual environment and every cache
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

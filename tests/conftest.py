@@ -1,6 +1,6 @@
 """Real servers for the tests: embedded ones, or those that DATABASE_URL and REDIS_URL name.
 
-With `--postgres-bin FOLDER` PostgreSQL is started from that folder instead: the system's, which may be older.
+With `--postgres-bin FOLDER` and `--redis-server FILE` the system's programs are started instead, which may be older.
 A server that cannot start fails the tests; nothing is skipped for it. Every test gets a database of its own,
 so that tests neither see nor wait for each other; what is made is dropped, and a given server is otherwise
 left alone.
@@ -62,6 +62,18 @@ class InstalledPostgres(EmbeddedPostgres):
         return Program(self._programs / "postgres", self._programs.parent.name)
 
 
+class InstalledRedis(EmbeddedValkey):
+    """A server of our own from a program that the system has."""
+
+    def __init__(self, program: Path, data_dir: Path) -> None:
+        super().__init__(data_dir, FAST_VALKEY)
+        self._given_program = program
+
+    @override
+    def _find_program(self, account: Account | None, copies: Path) -> Program:
+        return Program(self._given_program, self._given_program.name)
+
+
 class GivenPostgres:
     """The server that DATABASE_URL names; its user must be allowed to create databases."""
 
@@ -91,11 +103,12 @@ class GivenValkey:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--postgres-bin", type=Path, metavar="FOLDER", help="start PostgreSQL from this folder")
+    parser.addoption("--redis-server", type=Path, metavar="FILE", help="start this Redis or Valkey")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    given = "DATABASE_URL" if os.environ.get("DATABASE_URL") else "embedded"
-    return f"PostgreSQL: {config.getoption('--postgres-bin') or given}"
+    postgres = config.getoption("--postgres-bin") or _given("DATABASE_URL")
+    return f"PostgreSQL: {postgres}, Redis: {config.getoption('--redis-server') or _given('REDIS_URL')}"
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +134,12 @@ def postgres(server_folder: Path, pytestconfig: pytest.Config) -> Iterator[Postg
 
 
 @pytest.fixture(scope="session")
-def valkey(server_folder: Path) -> Iterator[Valkey]:
+def valkey(server_folder: Path, pytestconfig: pytest.Config) -> Iterator[Valkey]:
+    program = pytestconfig.getoption("--redis-server")
+    if program:
+        with InstalledRedis(program, server_folder / "redis") as installed:
+            yield installed
+        return
     given = os.environ.get("REDIS_URL")
     if given:
         yield GivenValkey(given)
@@ -168,6 +186,10 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     """A client of the database of `redis_url`; answers are bytes."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
+
+
+def _given(variable: str) -> str:
+    return variable if os.environ.get(variable) else "embedded"
 
 
 def _joined(url: SplitResult, path: str, query: str) -> str:
