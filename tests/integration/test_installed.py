@@ -14,7 +14,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.installed import Installed, environment
 from usage_worker.migrate import Runner
-from usage_worker.service.app import broker_url
+from usage_worker.service.broker import broker_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

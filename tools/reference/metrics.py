@@ -29,6 +29,8 @@ _STATUS = SystemStatus(
     applied_per_second=0.0,
     partitions=[PartitionCoverage("usage_events", 7, 7)],
     partitions_failed={},
+    stalled=[],
+    quarantine=None,
 )
 _RUNS = {"analytics.refresh": TaskRun("analytics.refresh", datetime.fromtimestamp(0, UTC), 0.0, {})}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tools.reference.markdown import code, table
 from tools.reference.settings import variable_of
-from usage_worker.service.app import app, configuration
+from usage_worker.service.app import configuration, make_app
 from usage_worker.service.schedule import schedule_entries
 from usage_worker.settings import Settings
 
@@ -28,7 +28,7 @@ def page() -> str:
     defaults = Settings.model_construct()
     celery = configuration(defaults)
     entries = {entry.task: entry for entry in schedule_entries(defaults)}
-    app.loader.import_default_modules()
+    app = make_app(defaults)
     rows = [
         (
             code(name),

@@ -10,6 +10,7 @@ from functools import cache
 
 from celery import Celery
 
+from usage_worker.bench.sql import query as bench_query
 from usage_worker.service.broker import broker_settings
 from usage_worker.settings import load_settings
 from usage_worker.store import Store
@@ -30,7 +31,7 @@ def _store() -> Store:
 def track(user_id: str, agent_id: str, success: bool, tokens: int, cost: str, response_time: int | None) -> None:
     """Count one event; `cost` is in US dollars, `response_time` in milliseconds."""
     _store().rows(
-        "track_agent_usage",
+        bench_query("track_agent_usage"),
         user_id=user_id,
         agent_id=agent_id,
         success=success,
