@@ -37,7 +37,7 @@ def arm(point: str, strike: Callable[[], None]) -> None:
     elif point == "inside the transaction":
         _after(BatchTransaction, "apply_staged", strike)
     elif point == "before COMMIT":
-        _after(BatchTransaction, "book", strike)
+        _after(BatchTransaction, "add_intake", strike)
     elif point == "after COMMIT":
         done = EventStream.done
 

@@ -175,7 +175,7 @@ def _find(
 ) -> PairKey | None:
     """Lay the differing pairs ready; from then on rows are locked like in a batch. Returns the last, if more follow."""
     connection.execute(query("differing"))
-    statement = query("differing_insert") + query(name) + "RETURNING user_id, agent_id"
+    statement = query("differing_insert") + "\n" + query(name) + "\nRETURNING user_id, agent_id"
     pairs = _planned(connection, statement, {**parameters, **_part(most, after), "accept": accept})
     connection.execute(query("begin"))
     return PairKey(*pairs[-1]) if len(pairs) == most else None
