@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import ssl
 import subprocess
 import sys
@@ -36,25 +37,39 @@ class TlsServer:
         self._redis: dict[str, Any] = parse_url(redis_url)  # type: ignore[no-untyped-call]
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         certificate.configure_cert(self._tls)
-        self._loop = asyncio.new_event_loop()
+        self._links: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
 
     @contextmanager
     def listening(self) -> Iterator[int]:
         """The port."""
-        server = self._loop.run_until_complete(asyncio.start_server(self._link, "127.0.0.1", 0, ssl=self._tls))
-        thread = threading.Thread(target=self._loop.run_forever, name="tls")
+        ports: queue.Queue[int] = queue.Queue()
+        stop = threading.Event()
+        thread = threading.Thread(target=lambda: asyncio.run(self._serve(ports, stop)), name="tls")
         thread.start()
         try:
-            yield server.sockets[0].getsockname()[1]
+            yield ports.get(timeout=10)
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            stop.set()
             thread.join()
+
+    async def _serve(self, ports: queue.Queue[int], stop: threading.Event) -> None:
+        server = await asyncio.start_server(self._link, "127.0.0.1", 0, ssl=self._tls)
+        ports.put(server.sockets[0].getsockname()[1])
+        await asyncio.to_thread(stop.wait)
+        server.close()
+        for writers in self._links.values():
+            for writer in writers:
+                writer.transport.abort()
+        await asyncio.gather(*self._links)
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if path := self._redis.get("path"):
             answers, commands = await asyncio.open_unix_connection(path)
         else:
             answers, commands = await asyncio.open_connection(self._redis["host"], self._redis.get("port", 6379))
+        task = asyncio.current_task()
+        assert task
+        self._links[task] = (writer, commands)
         await asyncio.gather(_pass_on(reader, commands), _pass_on(answers, writer))
 
 
@@ -90,7 +105,7 @@ def complaints(url: str) -> list[str]:
             stream.memory_used()
         except StreamUnavailableError as error:
             said.append(str(error))
-    with UsageApp(Settings(REDIS_URL=url)).connection_for_write() as connection:
+    with UsageApp(Settings(REDIS_URL=url)) as app, app.connection_for_write() as connection:
         try:
             connection.ensure_connection(max_retries=1)
         except OperationalError as error:
@@ -120,9 +135,9 @@ def test_a_task_is_executed_and_its_event_counted(
     port: int, authority: tuple[trustme.CA, Path], database: str, cli: Cli, tmp_path: Path
 ) -> None:
     url = f"rediss://localhost:{port}/0?ssl_ca_certs={authority[1]}"
-    app = UsageApp(Settings(REDIS_URL=url))
     command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--pool=solo"]
     with (
+        UsageApp(Settings(REDIS_URL=url)) as app,
         Store(database) as store,
         (tmp_path / "worker.log").open("wb") as log,
         subprocess.Popen(command, env=cli.env | {"REDIS_URL": url}, stdout=log, stderr=log) as worker,
