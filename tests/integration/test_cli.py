@@ -19,12 +19,10 @@ from tests.helpers import eventually
 from tests.integration.commands import NOW, PROGRAM, Cli, events, figures, rows, send
 from usage_worker.local import EmbeddedValkey
 from usage_worker.queue.stream import EventStream
-from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-README = Path(__file__).parents[2] / "README.md"
 TRACE = Path(__file__).parents[3] / "shared" / "traces" / "azure_llm_2023_code.csv"
 
 
@@ -193,11 +191,3 @@ def test_a_full_redis_can_be_seen_and_drained(cli: Cli, full_redis: redis.Redis)
     assert done.returncode == 1
     assert json.loads(done.stdout)["redis_memory"] > 1
     assert cli.drained() == figures(applied=4)
-
-
-def test_the_readme_names_every_setting() -> None:
-    readme = README.read_text()
-    variables = {
-        str(field.validation_alias or f"USAGE_{name.upper()}") for name, field in Settings.model_fields.items()
-    }
-    assert [name for name in sorted(variables) if f"`{name}`" not in readme] == []
