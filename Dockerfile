@@ -12,7 +12,7 @@ FROM python:3.11-slim
 ENV PATH=/opt/usage-worker/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     USAGE_LOG_FORMAT=json
-# Beat keeps its schedule in this folder; a new volume takes over its owner.
+# Beat keeps its schedule in this folder. A new volume that is mounted here gets the folder's owner.
 RUN useradd --system --uid 10001 --no-create-home usage \
  && install --directory --owner=usage --group=usage /var/lib/usage-worker
 COPY --from=build /opt/usage-worker /opt/usage-worker

@@ -1,4 +1,4 @@
-# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+# `make demo` and `make test` work in a fresh checkout: they install what they need into .venv.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 # Debian's programs: its oldest PostgreSQL (the embedded one is the newest) and its Redis.
 SYSTEM_POSTGRES := $(patsubst %/postgres,%,$(firstword $(sort $(wildcard /usr/lib/postgresql/*/bin/postgres))))
 SYSTEM_REDIS    := $(wildcard /usr/bin/redis-server)
-# What depends most on their versions: the schema, who may do what, ingest and the publisher.
+# The tests that depend most on the versions of the servers: schema, access, ingest and publisher.
 ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_hot.py \
 	tests/integration/test_ingest.py tests/integration/test_publisher.py
 
@@ -22,38 +22,38 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)  ## run everything on servers of its own and compare every counter with an oracle
+demo: $(STAMP)  ## run everything on embedded servers and compare every counter with an oracle
 	$(BIN)/usage-worker demo
 
-check: lint unit  ## lint and unit tests: no server, less than a minute
+check: lint unit  ## lint and run the unit tests: no server, less than a minute
 
-lint: $(STAMP)  ## ruff, mypy, import-linter, squawk
+lint: $(STAMP)  ## run ruff, mypy, import-linter and squawk
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/squawk migrations/*.sql
 
-unit: $(STAMP)  ## the tests that need no server
+unit: $(STAMP)  ## run the tests that need no server
 	$(BIN)/pytest tests/unit
 
-test: check  ## every check that needs only what pip installs: at most 15 minutes on two cores
+test: check  ## run every check that needs only what pip installs: at most 15 minutes on two cores
 	$(BIN)/pytest -n 2 -m 'not size' tests/access tests/integration
 	$(BIN)/pytest -m size tests/integration
 	$(BIN)/pytest tests/acceptance tests/faults
 
-test-more: $(STAMP)  ## what needs Debian's postgresql and redis-server: at most 20 minutes
+test-more: $(STAMP)  ## run what needs Debian's postgresql and redis-server: at most 20 minutes
 	$(if $(SYSTEM_POSTGRES),,$(error apt-get install postgresql: there is none in /usr/lib/postgresql))
 	$(if $(SYSTEM_REDIS),,$(error apt-get install redis-server: there is no /usr/bin/redis-server))
 	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM)
 
-reference: $(STAMP)  ## write docs/reference anew from the code
+reference: $(STAMP)  ## generate docs/reference from the code
 	$(BIN)/python -m tools.reference
 
 bench: $(STAMP)  ## measure a bare COPY, one task for each event, and usage-worker, side by side
 	$(BIN)/usage-worker bench
 
-soak: $(STAMP)  ## random faults for SECONDS (600), with a printed seed
+soak: $(STAMP)  ## cause random faults for SECONDS (600), with a printed seed
 	USAGE_FAULT_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -q --timeout=0 -s tests/faults/test_random_faults.py
 
 clean:  ## remove the virtual environment and every cache
