@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from usage_worker.cli.output import EXIT_PROBLEM, print_json, print_lines, print_rows
-from usage_worker.cli.publishing import assignments, open_publisher
+from usage_worker.cli.output import print_json, print_lines, print_rows
+from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import EventRefusedError, SettingsError
 from usage_worker.logs import configure_logs
 from usage_worker.maintenance import dead_letters
@@ -92,12 +92,7 @@ def replay(
         # All are read before the first is sent: an event that is quarantined again makes a new dead letter.
         found = dead_letters.dead_letters_by_id(store, ids) if ids else list(dead_letters.all_dead_letters(store))
         report = dead_letters.replay(store, publisher, found, edits, settings.accept_window, _on_problem)
-    if as_json:
-        print_json(report._asdict())
-    else:
-        typer.echo(f"{report.sent} events sent, {report.bad} dead letters still bad")
-    if report.bad:
-        raise typer.Exit(EXIT_PROBLEM)
+    finish(report.sent, report.bad, "dead letters still bad", as_json=as_json)
 
 
 def _store() -> Store:

@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from usage_worker.cli.output import EXIT_PROBLEM, print_json
-from usage_worker.cli.publishing import assignments, open_publisher
+from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import EventRefusedError, SettingsError
 from usage_worker.logs import configure_logs
 from usage_worker.publisher.event_files import TEXT, FieldMapping
@@ -71,12 +70,7 @@ def publish(
     is_csv = csv or Path(file).suffix.lower() == ".csv"
     with open_publisher(settings) as publisher, _opened(file) as source:
         report = publish_file(publisher, source, mapping, settings.accept_window, _on_problem, is_csv=is_csv)
-    if as_json:
-        print_json(report._asdict())
-    else:
-        typer.echo(f"{report.sent} events sent, {report.bad} bad lines")
-    if report.bad:
-        raise typer.Exit(EXIT_PROBLEM)
+    finish(report.sent, report.bad, "bad lines", as_json=as_json)
 
 
 def _on_problem(number: int, error: EventRefusedError) -> None:

@@ -1,10 +1,13 @@
-"""What the commands share that publish events: the publisher, and options of the form FIELD=VALUE."""
+"""The common part of the commands that publish events: publisher, options of the form FIELD=VALUE, exit."""
 
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
+from usage_worker.cli.output import EXIT_PROBLEM, print_json
 from usage_worker.errors import SettingsError
 from usage_worker.events.event import FIELDS
 from usage_worker.publisher import UsagePublisher
@@ -36,6 +39,16 @@ def assignments(option: str, texts: Sequence[str] | None) -> dict[str, str]:
         SettingsError: a text has no equals sign, or its field is not one of an event's.
     """
     return dict(_assignment(option, text) for text in texts or ())
+
+
+def finish(sent: int, bad: int, unit: str, *, as_json: bool) -> None:
+    """Print how many events were sent and how many of a unit were bad; exit with 1 if any was."""
+    if as_json:
+        print_json({"sent": sent, "bad": bad})
+    else:
+        typer.echo(f"{sent} events sent, {bad} {unit}")
+    if bad:
+        raise typer.Exit(EXIT_PROBLEM)
 
 
 def _assignment(option: str, text: str) -> tuple[str, str]:

@@ -118,13 +118,7 @@ def replay(
 ) -> ReplayReport:
     """Send the events of dead letters again and mark the dead letters; replayed twice, an event counts once.
 
-    Args:
-        store: holds the dead letters.
-        sender: a `UsagePublisher`.
-        dead_letters: rows of any of the functions above.
-        edits: changes to the events.
-        accept_window: how old an event may be.
-        on_problem: called with the number of a dead letter that still cannot be counted, and the reason.
+    `on_problem` gets the number of each dead letter that still cannot be counted, and the reason.
 
     Raises:
         StreamUnavailableError: Redis did not take all events; the page of dead letters in hand is not marked.

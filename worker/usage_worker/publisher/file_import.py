@@ -11,7 +11,7 @@ from usage_worker.events.wire import prepare
 from usage_worker.publisher.event_files import read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import timedelta
     from typing import TextIO
 
@@ -41,35 +41,41 @@ def publish_file(
     is_csv: bool = False,
     timeout: float = FLUSH_SECONDS,
 ) -> ImportReport:
-    """Publish every line of a file that is an event, and wait until Redis has them.
+    """Publish the events of an NDJSON or CSV file, and wait until Redis has them.
 
-    Args:
-        publisher: sends the events.
-        file: NDJSON or CSV, opened with the arguments `event_files.TEXT`.
-        mapping: how the fields of a line become those of an event.
-        accept_window: how old an event may be.
-        on_problem: called with the number of a bad line, from 1, and the reason.
-        is_csv: reads CSV with a header line.
-        timeout: seconds that Redis may take for the events that are buffered.
+    The file was opened with the arguments `event_files.TEXT`. `on_problem` gets the number of each bad line, from 1,
+    and the reason. Redis may take `timeout` seconds for the buffered events.
 
     Raises:
         SettingsError: the CSV file has no header line, or lacks a column that `mapping` names.
         StreamUnavailableError: Redis did not take the events in time.
     """
+    lines = mapping.events(read_lines(file, is_csv=is_csv, wanted=mapping.columns.values()))
+    report = _publish(publisher, lines, accept_window, on_problem, timeout)
+    _await_sent(publisher, timeout)
+    return report
+
+
+def _publish(
+    publisher: UsagePublisher,
+    lines: Iterator[Line],
+    accept_window: timedelta,
+    on_problem: Callable[[int, EventRefusedError], None],
+    timeout: float,
+) -> ImportReport:
     sent = bad = 0
-    for line in mapping.events(read_lines(file, is_csv=is_csv, wanted=mapping.columns.values())):
+    for line in lines:
         try:
             event = _event(line, accept_window)
         except EventRefusedError as error:
-            bad += 1
             on_problem(line.number, error)
+            bad += 1
             continue
         while not publisher.send(event):
             _await_sent(publisher, timeout)
         sent += 1
         if sent % FLUSH_EVERY == 0:
             _await_sent(publisher, timeout)
-    _await_sent(publisher, timeout)
     return ImportReport(sent, bad)
 
 
