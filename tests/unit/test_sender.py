@@ -89,6 +89,8 @@ def test_lingering_ends_early(cause: str) -> None:
     with silent_server() as server, opened(url_of(server), linger=NEVER, pack_events=3) as sender:
         for body in (b"1", b"2"):
             sender.put(0, body)
+        # The thread waits already; otherwise it would see the third event without being woken.
+        eventually(lambda: sender._changed._waiters)  # type: ignore[attr-defined]
         if cause == "a full pack":
             sender.put(1, b"3")
         elif cause == "flush":
