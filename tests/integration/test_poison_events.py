@@ -105,7 +105,7 @@ def test_entry_ids_outside_the_calendar(bench: Bench, cli: Cli) -> None:
     assert all("by the entry's id" in dead_letter["reason"] for dead_letter in dead_letters)
     assert rows(bench.resources.settings.database_url, "SELECT count(*)::int FROM usage_events") == [(len(ids),)]
     done = cli.run("dead-letters", "replay", "--all")
-    assert (done.returncode, done.stdout) == (1, f"0 events sent, {len(ids)} letters still bad\n")
+    assert (done.returncode, done.stdout) == (1, f"0 events sent, {len(ids)} dead letters still bad\n")
 
 
 def test_numbers_that_only_their_sum_makes_too_long(bench: Bench) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from usage_worker.errors import SettingsError
-from usage_worker.publisher.event_files import Line, Reading, read_lines
+from usage_worker.publisher.event_files import FieldMapping, Line, read_lines
 
 USER, AGENT = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
-PLAIN = Reading({}, {})
+PLAIN = FieldMapping({}, {})
 
 
-def lines_of(text: str, reading: Reading = PLAIN, *, is_csv: bool = False) -> list[Line]:
-    lines = read_lines(io.StringIO(text, newline=""), is_csv=is_csv, wanted=reading.columns.values())
-    return list(reading.events(lines))
+def lines_of(text: str, mapping: FieldMapping = PLAIN, *, is_csv: bool = False) -> list[Line]:
+    lines = read_lines(io.StringIO(text, newline=""), is_csv=is_csv, wanted=mapping.columns.values())
+    return list(mapping.events(lines))
 
 
 def problems(lines: list[Line]) -> dict[int, str]:
@@ -48,28 +48,28 @@ def test_a_bad_csv_row_spares_the_others(row: str) -> None:
 
 
 def test_an_empty_cell_and_a_null_are_unknown_also_where_they_are_mapped() -> None:
-    reading = Reading({"cost_usd": "cost"}, {})
-    assert lines_of("cost,model\n,\n0.5,a\n", reading, is_csv=True) == [
+    mapping = FieldMapping({"cost_usd": "cost"}, {})
+    assert lines_of("cost,model\n,\n0.5,a\n", mapping, is_csv=True) == [
         Line(2, {}),
         Line(3, {"cost_usd": "0.5", "model": "a"}),
     ]
-    assert lines_of('{"cost": null, "model": null}', reading) == [Line(1, {})]
+    assert lines_of('{"cost": null, "model": null}', mapping) == [Line(1, {})]
 
 
 def test_map_takes_the_column_and_leaves_out_what_nobody_named() -> None:
-    reading = Reading({"input_tokens": "messages", "output_tokens": "out"}, {"model": "m"})
-    fields = lines_of("messages,out,tokens,other\n7,8,9,10\n", reading, is_csv=True)[0].fields
+    mapping = FieldMapping({"input_tokens": "messages", "output_tokens": "out"}, {"model": "m"})
+    fields = lines_of("messages,out,tokens,other\n7,8,9,10\n", mapping, is_csv=True)[0].fields
     assert fields == {"input_tokens": "7", "output_tokens": "8", "tokens": "9", "model": "m"}
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n"])
 def test_a_csv_file_without_a_mapped_column_is_refused_as_a_whole(text: str) -> None:
     with pytest.raises(SettingsError):
-        lines_of(text, Reading({"tokens": "c"}, {}), is_csv=True)
+        lines_of(text, FieldMapping({"tokens": "c"}, {}), is_csv=True)
 
 
 def test_a_json_line_without_a_mapped_field_is_a_bad_line() -> None:
-    lines = lines_of('{"t": 1}\n{}\n', Reading({"tokens": "t"}, {}))
+    lines = lines_of('{"t": 1}\n{}\n', FieldMapping({"tokens": "t"}, {}))
     assert lines[0].fields == {"tokens": 1}
     assert problems(lines) == {2: "has no field t, which --map names"}
 
@@ -77,7 +77,7 @@ def test_a_json_line_without_a_mapped_field_is_a_bad_line() -> None:
 def test_times_need_a_zone_or_leave_to_assume_one() -> None:
     text = "occurred_at\n2026-01-31 12:00:00.1234567\n2026-01-31T12:00:00+02:00\nnoon\n"
     assert problems(lines_of(text, is_csv=True)).keys() == {2, 4}
-    lines = lines_of(text, Reading({}, {}, assume_utc=True), is_csv=True)
+    lines = lines_of(text, FieldMapping({}, {}, assume_utc=True), is_csv=True)
     assert problems(lines).keys() == {4}
     assert [line.fields["occurred_at"] for line in lines[:2]] == [
         datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC),
@@ -87,18 +87,18 @@ def test_times_need_a_zone_or_leave_to_assume_one() -> None:
 
 def test_start_at_moves_all_times_alike() -> None:
     text = "occurred_at\n2023-11-16T18:00:00Z\n2023-11-16T18:00:05Z\n0001-01-01T00:00:00Z\n"
-    lines = lines_of(text, Reading({}, {}, start_at=datetime(2026, 1, 1, tzinfo=UTC)), is_csv=True)
+    lines = lines_of(text, FieldMapping({}, {}, start_at=datetime(2026, 1, 1, tzinfo=UTC)), is_csv=True)
     assert [line.fields["occurred_at"] for line in lines[:2]] == [
         datetime(2026, 1, 1, tzinfo=UTC),
         datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC),
     ]
     assert not lines[2].problem
-    late = lines_of("occurred_at\n2023-01-01T00:00:00Z\n9999-01-01T00:00:00Z\n", lines_reading(), is_csv=True)
+    late = lines_of("occurred_at\n2023-01-01T00:00:00Z\n9999-01-01T00:00:00Z\n", moved_mapping(), is_csv=True)
     assert problems(late).keys() == {3}
 
 
-def lines_reading() -> Reading:
-    return Reading({}, {}, start_at=datetime(2026, 1, 1, tzinfo=UTC))
+def moved_mapping() -> FieldMapping:
+    return FieldMapping({}, {}, start_at=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_a_line_with_a_time_has_the_same_identity_every_time() -> None:
@@ -118,9 +118,9 @@ def test_an_identity_of_the_files_own_stays_and_a_null_is_none() -> None:
 
 
 def test_drawn_pairs_are_alike_every_time_skewed_and_do_not_move_when_a_bad_line_is_repaired() -> None:
-    reading = Reading({}, {}, draw_pairs=50)
-    good = [line.fields["user_id"] for line in lines_of("{}\n" * 2_000, reading)]
-    broken = lines_of("{\n" + "{}\n" * 1_999, reading)
+    mapping = FieldMapping({}, {}, draw_pairs=50)
+    good = [line.fields["user_id"] for line in lines_of("{}\n" * 2_000, mapping)]
+    broken = lines_of("{\n" + "{}\n" * 1_999, mapping)
     assert [line.fields["user_id"] for line in broken[1:]] == good[1:]
     counts = sorted((good.count(user) for user in set(good)), reverse=True)
     assert 30 < len(counts) <= 50

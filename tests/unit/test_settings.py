@@ -1,11 +1,17 @@
-"""Which URLs are refused, and that no password shows."""
+"""Settings are checked, and no password is shown."""
 
 from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
 from usage_worker.errors import SettingsError
 from usage_worker.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SECRET = "s3cretword"
 
@@ -45,3 +51,51 @@ def test_what_the_drivers_understand_is_taken_and_not_shown(database: str, redis
     settings = Settings(DATABASE_URL=database, REDIS_URL=redis)
     assert (settings.database_url, settings.redis_url) == (database, redis)
     assert "word" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("USAGE_STREAM_SHARDS", "0"),
+        ("USAGE_BATCH_EVENTS", SECRET),
+        ("USAGE_FLUSH_INTERVAL", "0"),
+        ("USAGE_ACCEPT_DAYS", "36501"),
+        ("USAGE_PARTITIONS_AHEAD_DAYS", "1"),
+        ("USAGE_UNKNOWN", SECRET),
+        ("USAGE_TIMEZONE", "Mars/Olympus"),
+        ("USAGE_LOG_LEVEL", SECRET),
+    ],
+)
+def test_value_out_of_range_names_the_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"{variable}: ") as refused:
+        load_settings()
+    assert SECRET not in str(refused.value)
+
+
+def test_ledger_must_outlast_the_acceptance_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USAGE_ACCEPT_DAYS", "35")
+    monkeypatch.setenv("USAGE_RETENTION_DAYS", "35")
+    with pytest.raises(SettingsError, match="USAGE_RETENTION_DAYS must be greater than USAGE_ACCEPT_DAYS"):
+        load_settings()
+    monkeypatch.setenv("USAGE_RETENTION_DAYS", "36")
+    assert load_settings().accept_window == timedelta(days=35)
+
+
+def test_file_gives_what_the_environment_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("USAGE_STREAM_SHARDS=7\nUSAGE_BATCH_EVENTS=8\nOTHER=9\n")
+    monkeypatch.delenv("USAGE_STREAM_SHARDS", raising=False)
+    monkeypatch.setenv("USAGE_BATCH_EVENTS", "80")
+    settings = load_settings()
+    assert (settings.stream_shards, settings.batch_events) == (7, 80)
+
+
+@pytest.mark.parametrize(("interval", "expires"), [(0.5, 2.0), (1.0, 2.0), (30.0, 60.0)])
+def test_ticks_expire_after_two_intervals(interval: float, expires: float) -> None:
+    assert Settings(flush_interval=interval).trigger_expires == expires
+
+
+def test_missing_database_is_an_error_of_its_variable() -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
+        Settings(DATABASE_URL="").require_database()

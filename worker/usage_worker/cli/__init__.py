@@ -15,6 +15,7 @@ from usage_worker.cli.demo import demo
 from usage_worker.cli.drain import drain
 from usage_worker.cli.metrics import metrics
 from usage_worker.cli.migrate import migrate_app
+from usage_worker.cli.output import EXIT_PROBLEM
 from usage_worker.cli.partitions import partitions
 from usage_worker.cli.publish import publish
 from usage_worker.cli.purge import purge
@@ -43,9 +44,9 @@ cli.add_typer(dead_letters_app, name="dead-letters")
 
 
 def main() -> None:
-    """Run the command; what went wrong is one line on standard error and exit code 1."""
+    """Run the command; print an error as one line on standard error, and exit with 1 then."""
     try:
         cli()
     except UsageError as error:
         sys.stderr.write(f"usage-worker: {error}\n")
-        sys.exit(1)
+        sys.exit(EXIT_PROBLEM)

@@ -1,14 +1,14 @@
-"""`usage-worker drain`: count what waits, here and now, without Celery."""
+"""`usage-worker drain`: count the backlog in this process, without Celery."""
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from usage_worker.cli.output import print_json
 from usage_worker.ingest import FlushReport
 from usage_worker.logs import configure_logs
 from usage_worker.migrate import schema_version
@@ -21,23 +21,22 @@ POLL_SECONDS = 0.2
 
 
 def drain(as_json: AsJson = False) -> None:
-    """Count what waits in the stream and let go of it; for a full Redis, where Celery cannot work, or an emergency.
+    """Count the backlog and remove it from the streams; for a full Redis, where Celery cannot work, or an emergency.
 
-    What a vanished worker still holds is awaited until it may be taken over (USAGE_RECLAIM_IDLE). `left` are entries
-    that came meanwhile or are in a living worker's hands.
+    Waits for the entries of a dead worker until they may be reclaimed (USAGE_RECLAIM_IDLE). `left` is the number of
+    entries that arrived in the meantime or that a running worker has read.
     """
     settings = load_settings()
     configure_logs(settings)
     with Resources(settings) as resources:
-        # Asked before anything is read, since what was read is locked away for a while if it cannot be counted. The
-        # direct connection says what is wrong, where a pool only says that it waited.
+        # Checked before the first read, since entries that were read and not counted stay pending for a while. The
+        # direct connection names the error; a pool only reports that it waited.
         schema_version(settings.require_database())
         resources.store.intake_totals()
         reports = [_drain_shard(resources, shard) for shard in range(settings.stream_shards)]
         left = [resources.stream.backlog(report.shard).entries for report in reports]
     if as_json:
-        figures = [report.as_dict() | {"left": rest} for report, rest in zip(reports, left, strict=True)]
-        typer.echo(json.dumps(figures))
+        print_json([report.as_dict() | {"left": rest} for report, rest in zip(reports, left, strict=True)])
         return
     for report, rest in zip(reports, left, strict=True):
         intake = report.intake

@@ -1,4 +1,4 @@
-"""`usage-worker metrics`: what Prometheus asks for."""
+"""`usage-worker metrics`: metrics in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from usage_worker.logs import configure_logs
 
 Port = Annotated[
     int | None,
-    typer.Option(min=1, max=65535, help="Serve them at http://ADDRESS:PORT/metrics until Ctrl-C.", show_default=False),
+    typer.Option(
+        min=1, max=65535, help="Serve the metrics at http://ADDRESS:PORT/metrics until Ctrl-C.", show_default=False
+    ),
 ]
-Address = Annotated[str, typer.Option(help="Where to listen.")]
+Address = Annotated[str, typer.Option(help="Address to listen on.")]
 
 
 def metrics(port: Port = None, address: Address = "127.0.0.1") -> None:

@@ -1,11 +1,12 @@
-"""How a command ends that measures something and proves it: the same for demo and benchmark."""
+"""The end of demo and benchmarks: print the figures, and exit with 1 where a total was not exact."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
+
+from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,12 +25,12 @@ P = TypeVar("P", bound=Outcome)
 
 
 def finish(result: P | None, show: Callable[[P], None], *, as_json: bool) -> None:
-    """Print the result and exit: 130 when a signal came before there was one, 1 when a total was not exact."""
+    """Print the result and exit: with 130 when a signal came before it, with 1 when a total was not exact."""
     if result is None:
-        raise typer.Exit(130)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if as_json:
-        typer.echo(json.dumps(result.as_dict()))
+        print_json(result.as_dict())
     else:
         show(result)
     if not result.exact:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_PROBLEM)

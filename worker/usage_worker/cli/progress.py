@@ -23,7 +23,7 @@ log = get_logger("progress")
 
 @contextmanager
 def shown(what: str) -> Iterator[OnProgress]:
-    """Show what is told until the block ends, on standard error."""
+    """Show the progress that is reported until the block ends, on standard error."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _in_lines(what)

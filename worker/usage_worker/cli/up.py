@@ -1,4 +1,4 @@
-"""`usage-worker up`: the whole system in one terminal, on given servers or on its own."""
+"""`usage-worker up`: the whole system in one terminal, on given or embedded servers."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ POLL_INTERVAL = 0.5
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Where embedded servers keep their data."
+        help="Folder of the embedded servers' data."
         " [default: /var/lib/usage-worker for root, otherwise the user's data folder]"
     ),
 ]
-Concurrency = Annotated[int, typer.Option(min=1, help="Processes of the Celery worker.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Number of processes of the Celery worker.")]
 FlowerPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of Flower on 127.0.0.1; 0 takes a free one.")]
 
 
 def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: FlowerPort = 5555) -> None:
     """Run everything until Ctrl-C: servers, schema, worker, beat and Flower.
 
-    DATABASE_URL and REDIS_URL name the servers to use; what they do not name is started and keeps its data.
-    In a PostgreSQL of its own unknown users and agents are created, unless USAGE_UNKNOWN says otherwise.
+    DATABASE_URL and REDIS_URL name the servers to use; where one is not set, an embedded server starts and keeps its
+    data. In an embedded PostgreSQL unknown users and agents are created, unless USAGE_UNKNOWN is set.
     """
     settings = load_settings()
     configure_logs(settings)
@@ -58,26 +58,31 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: Flow
             flower_port=flower_port,
             state_dir=folder,
             variables=exports,
-        ) as stack:
-            for name, pid in stack.pids.items():
-                _echo(name, f"process {pid}")
-            stack.wait_ready()
-            _echo("Flower", (stack.flower_listens and stack.flower_url) or "does not run; it is started again")
-            if exports:
-                typer.echo("for commands in another terminal:")
-            for name, value in exports.items():
-                typer.echo(f"export {name}={shlex.quote(value)}")
-            typer.echo("ready; Ctrl-C stops everything")
+        ) as supervisor:
+            _announce(supervisor, exports)
             while not stop.is_set:
                 servers.poll()
-                stack.poll()
+                supervisor.poll()
                 time.sleep(POLL_INTERVAL)
 
 
-def _exports(servers: Servers, settings: Settings) -> dict[str, str]:
-    """What other processes must know of servers of our own.
+def _announce(supervisor: Supervisor, exports: dict[str, str]) -> None:
+    """Print the processes, wait until they are ready, and print what another terminal needs."""
+    for name, pid in supervisor.pids.items():
+        _echo(name, f"process {pid}")
+    supervisor.wait_ready()
+    _echo("Flower", (supervisor.flower_listens and supervisor.flower_url) or "does not run; it is restarted")
+    if exports:
+        typer.echo("for commands in another terminal:")
+    for name, value in exports.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+    typer.echo("ready; Ctrl-C stops everything")
 
-    Such a database begins without users and agents, so by default the first event of each creates it.
+
+def _exports(servers: Servers, settings: Settings) -> dict[str, str]:
+    """Return the environment variables that lead other processes to the embedded servers.
+
+    Such a database has no users and agents at first, so by default the first event of each creates it.
     """
     if "DATABASE_URL" not in servers.exports:
         return servers.exports
@@ -87,7 +92,7 @@ def _exports(servers: Servers, settings: Settings) -> dict[str, str]:
 
 def _default_data_dir() -> Path:
     if os.geteuid() == 0:
-        return ROOT_DATA_DIR  # the account that root's servers run under cannot enter /root
+        return ROOT_DATA_DIR  # root's servers run under an account that cannot enter /root
     try:
         from platformdirs import user_data_path  # noqa: PLC0415 - of the extra `embedded`
     except ImportError:
@@ -96,7 +101,7 @@ def _default_data_dir() -> Path:
 
 
 def _require_free(port: int) -> None:
-    """Flower would find out only when everything else runs.
+    """Check the port before anything starts; Flower is the last to start.
 
     Raises:
         SettingsError: Flower cannot listen on the port.
@@ -106,7 +111,7 @@ def _require_free(port: int) -> None:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise SettingsError(
-            f"Flower cannot have port {port} ({reason}); give --flower-port another one, or 0 for any that is free"
+            f"Flower cannot have port {port} ({reason}); set --flower-port to another one, or to 0 for any free port"
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""Where the server programs come from: the wheels of the extra `embedded`, then the system.
+"""The server programs: those in the wheels of the extra `embedded`, otherwise those of the system.
 
-Only the programs of the wheels are used. Their own launchers would leave servers behind when the owner is
-killed, and open the owner's folders to everybody.
+Only the programs of the wheels are used. Their own launchers would leave servers running when the owner is killed, and
+would make the owner's folders accessible to every user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usage_worker.errors import EmbeddedServerError
-from usage_worker.local.account import Account, give, identity
+from usage_worker.local.account import Account, change_owner, credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,14 +25,14 @@ INSTALL_HINT = "run pip install 'usage-worker[embedded]'"
 
 @dataclass(frozen=True)
 class Program:
-    """A server program that was seen to run."""
+    """A server program that runs under the account."""
 
     path: Path
     version: str
 
 
 def find_postgres(account: Account | None, copies: Path) -> Program:
-    """The newest `postgres` that the account can run; a wheel out of its reach is copied to `copies` first.
+    """Find the newest `postgres` that the account can run; copy it to `copies` where the account cannot read the wheel.
 
     Raises:
         EmbeddedServerError: there is none.
@@ -51,7 +51,7 @@ def find_postgres(account: Account | None, copies: Path) -> Program:
 
 
 def find_valkey(account: Account | None, copies: Path) -> Program:
-    """A `valkey-server` or `redis-server` that the account can run; see `find_postgres`.
+    """Find a `valkey-server` or `redis-server` that the account can run; see `find_postgres`.
 
     Raises:
         EmbeddedServerError: there is none.
@@ -70,7 +70,7 @@ def find_valkey(account: Account | None, copies: Path) -> Program:
 
 
 def package_folder(name: str) -> Path | None:
-    """The folder of an installed package, found without importing it."""
+    """Find the folder of an installed package without importing the package."""
     spec = find_spec(name)
     locations = spec.submodule_search_locations if spec else None
     return Path(locations[0]) if locations else None
@@ -97,10 +97,10 @@ def _trailing_number(name: str) -> int:
 
 
 def _runnable(program: Path, account: Account | None) -> Program | None:
-    """The program, if it runs under the account: only that proves its libraries and parent folders."""
+    """Return the program if it runs under the account, which proves that its libraries and parents are readable."""
     try:
         answer = subprocess.run(
-            [program, "--version"], cwd="/", capture_output=True, text=True, check=True, **identity(account)
+            [program, "--version"], cwd="/", capture_output=True, text=True, check=True, **credentials(account)
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -123,14 +123,14 @@ def _copied_valkey(program: Path, copies: Path, account: Account) -> Path:
 
 
 def _copied(parts: Sequence[Path], root: Path, program: Path, copies: Path, account: Account) -> Path:
-    """Copy folders, placed as they are below `root`, to a folder of the program's name and version, once."""
+    """Copy folders once, with their paths below `root`, to a folder with the name and version of the program."""
     original = _runnable(program, None)
     target = copies / f"{program.name}-{original.version if original else 'unknown'}"
     if not target.exists():
-        draft = target.with_suffix(".draft")  # a copy that was interrupted must not be taken for a whole one
+        draft = target.with_suffix(".draft")  # an interrupted copy must not be used
         shutil.rmtree(draft, ignore_errors=True)
         for part in parts:
             shutil.copytree(part, draft / part.relative_to(root), symlinks=True, dirs_exist_ok=True)
-        give(draft, account)
+        change_owner(draft, account)
         draft.rename(target)
     return target

@@ -18,13 +18,13 @@ from usage_worker.local.embedded_server import START_TIMEOUT, EmbeddedServer
 if TYPE_CHECKING:
     from pathlib import Path
 
-# For two cores that are shared with the workers; durability stays as PostgreSQL has it, fully on.
+# For two cores that are shared with the workers; durability stays fully on, as is PostgreSQL's default.
 DEFAULTS = {
-    # A million pairs with their days; what is never touched is never allocated.
+    # Holds a million pairs with their days; memory that is never used is never allocated.
     "shared_buffers": "1GB",
     "max_wal_size": "2GB",
-    # Slowed down as much as PostgreSQL has it, an ANALYZE keeps its snapshot for a minute under load, and meanwhile no
-    # page of user_agents is freed of the versions of its rows: updates leave their pages (they are HOT no longer).
+    # With PostgreSQL's default, an ANALYZE keeps its snapshot for a minute under load. Meanwhile dead row versions of
+    # user_agents cannot be pruned, so that updates move to other pages and are no longer HOT.
     "autovacuum_vacuum_cost_limit": "2000",
     "max_connections": "200",
     "track_commit_timestamp": "on",
@@ -35,29 +35,29 @@ RESTART_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 class EmbeddedPostgres(EmbeddedServer):
-    """A PostgreSQL over a data folder; its socket is private to the owner, so that no password is needed.
+    """PostgreSQL on a data folder; its socket is private to the owner, so that it needs no password.
 
-    `settings` are PostgreSQL's own (`{"fsync": "off"}`).
+    `settings` are those of PostgreSQL, such as `{"fsync": "off"}`.
     """
 
     name: ClassVar[str] = "PostgreSQL"
-    socket_name: ClassVar[str] = ".s.PGSQL.5432.lock"  # the longer one of the two files in that folder
+    socket_name: ClassVar[str] = ".s.PGSQL.5432.lock"  # the longer name of the two files in that folder
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # fast shutdown: does not wait for clients
 
     @property
     def bin_dir(self) -> Path:
-        """The folder with psql, pg_dump and the like, of the server's version."""
+        """Folder of psql, pg_dump and other programs of the server's version."""
         return self._ready_program().path.parent
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@/{quote(database, safe='')}?host={quote(str(self.socket_dir), safe='')}"
 
     def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop and start again on the same data; `immediate` goes through crash recovery."""
+        """Stop and start again on the same data; `immediate` causes crash recovery."""
         self._relaunch(RESTART_SIGNALS[mode])
 
     def ensure_database(self, database: str) -> str:
-        """Create the database where it does not exist yet, and return its URL."""
+        """Create the database if it does not exist, and return its URL."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount
             if not found:
@@ -70,12 +70,12 @@ class EmbeddedPostgres(EmbeddedServer):
     def _prepare(self, server_lock: int) -> None:
         data = self._data
         if data.exists():
-            # Holding the server's lock proves that their writer is gone. PostgreSQL itself only sees that some
-            # process has that number: a zombie, or, after a reboot or in a container, anybody.
+            # We hold the server's lock, so the server that wrote them has ended. PostgreSQL itself only sees that a
+            # process has that number: a zombie or, after a reboot or in a container, any process.
             for stale in (data / "postmaster.pid", self.socket_dir / self.socket_name):
                 stale.unlink(missing_ok=True)
             return
-        draft = data.with_name("data.draft")  # an interrupted initdb must not be taken for a database
+        draft = data.with_name("data.draft")  # the folder of an interrupted initdb must not be used
         shutil.rmtree(draft, ignore_errors=True)
         make_private_folder(draft, self._account)
         self._initialize(draft, server_lock)
@@ -90,7 +90,7 @@ class EmbeddedPostgres(EmbeddedServer):
         except TimeoutError as error:
             raise EmbeddedServerError(str(error)) from None
         finally:
-            initdb.kill()  # a start that is interrupted leaves nothing behind
+            initdb.kill()  # an interrupted start leaves no process running
 
     def _command(self) -> list[str | Path]:
         settings = {

@@ -1,4 +1,4 @@
-"""What PostgreSQL and Valkey have in common: one data folder, one owner, one child process."""
+"""The common part of both embedded servers: one data folder, one owner, one child process."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 SOCKET_PATH_LIMIT = 107  # sun_path of sockaddr_un, less its final zero byte
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
-OWNER_TIMEOUT = 1.0  # an owner that was just killed takes a moment to be gone
+OWNER_TIMEOUT = 1.0  # an owner that was just killed takes a moment to end
 TAKEOVER_TIMEOUT = 20.0
 POLL_INTERVAL = 0.02
 
 
 class EmbeddedServer(ABC):
-    """A server over a data folder, as a context manager.
+    """A server on a data folder, as a context manager.
 
-    Two locks guard the folder, both released by the kernel: `owner.lock` belongs to the owner; `server.lock`
-    is inherited by the server and its children, so that it is free exactly when the last of them is gone. A
-    start that gets the first but not the second has met the server of a killed owner, and waits for its end.
+    Two locks protect the folder, and the kernel releases both: the owner holds `owner.lock`; the server and its child
+    processes inherit `server.lock`, which is free exactly when the last of them has ended. A start that gets the first
+    lock but not the second found the server of a killed owner: it waits for its end, then kills it (takeover).
 
-    The folder holds `data` (the server's), `run` (its socket), `server.log`, and, where the installed
-    programs are out of reach for the servers' account, `programs` (a copy of them).
+    The folder contains `data` (of the server), `run` (its socket), `server.log` and, where the servers' account cannot
+    read the installed programs, `programs` (a copy of them).
     """
 
     name: ClassVar[str]
@@ -90,7 +90,7 @@ class EmbeddedServer(ABC):
         """Start the server and wait until it answers.
 
         Raises:
-            EmbeddedServerError: it cannot start, or somebody else owns the data folder.
+            EmbeddedServerError: it cannot start, or another process owns the data folder.
         """
         with contextlib.ExitStack() as resources:
             self._account = server_account()
@@ -103,16 +103,16 @@ class EmbeddedServer(ABC):
             self._resources = resources.pop_all()
 
     def stop(self) -> None:
-        """Stop the server in order and let go of the data folder; nothing happens where it does not run."""
+        """Stop the server and release the data folder; do nothing where it does not run."""
         self._resources.close()
 
     def kill(self) -> None:
-        """End the server as a crash would; `restart` brings it back."""
+        """Kill the server, like a crash; `restart` starts it again."""
         self._running().kill()
 
     @abstractmethod
     def restart(self) -> None:
-        """Stop and start again on the same data; also brings one back that was killed."""
+        """Stop and start again on the same data; also after a kill."""
 
     def _relaunch(self, stop_signal: signal.Signals) -> None:
         child = self._running()
@@ -128,14 +128,14 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _prepare(self, server_lock: int) -> None:
-        """Make the data folder ready for its first start."""
+        """Prepare the data folder for a start."""
 
     @abstractmethod
     def _command(self) -> list[str | Path]: ...
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Whether the server accepts connections and commands."""
+        """Return whether the server accepts connections and commands."""
 
     def _launch(self) -> None:
         with self._server_lock() as lock:
@@ -148,7 +148,7 @@ class EmbeddedServer(ABC):
             self.name,
             command,
             stop_signal=self.stop_signal,
-            env={"PATH": os.defpath, "LC_ALL": "C"},  # PGDATA and the like are for the owner's other servers
+            env={"PATH": os.defpath, "LC_ALL": "C"},  # the owner's PGDATA and the like concern other servers
             log=self.data_dir / "server.log",
             account=self._account,
             pass_fds=[server_lock],
@@ -210,7 +210,7 @@ class EmbeddedServer(ABC):
 
     @contextlib.contextmanager
     def _socket_folder(self) -> Iterator[Path]:
-        """Below the data folder, so that the URL stays; elsewhere only where that path is too long."""
+        """Create the folder of the socket: below the data folder, so that the URL stays, if its path is short."""
         folder = self.data_dir / "run"
         if len(os.fsencode(folder / self.socket_name)) <= SOCKET_PATH_LIMIT:
             make_private_folder(folder, self._account)
@@ -240,7 +240,7 @@ def _lock_within(file: int, timeout: float) -> bool:
 
 
 def _kill_holder(file: int) -> None:
-    """Kill the server that holds the lock, which proves that the number is current; both kinds recover."""
+    """Kill the server that holds the lock; both servers recover. The lock proves that the process number is current."""
     number = os.pread(file, 32, 0).strip()
     if number.isdigit():
         with contextlib.suppress(ProcessLookupError):

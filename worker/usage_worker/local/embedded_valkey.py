@@ -15,14 +15,14 @@ from usage_worker.local.embedded_server import EmbeddedServer
 if TYPE_CHECKING:
     from pathlib import Path
 
-# A queue: what was accepted outlives a crash (but the last second), and nothing is ever evicted.
+# For a queue: accepted entries survive a crash, except those of the last second, and none is evicted.
 DEFAULTS = {"appendonly": "yes", "appendfsync": "everysec", "save": "", "maxmemory-policy": "noeviction"}
 
 
 class EmbeddedValkey(EmbeddedServer):
-    """A Valkey (or Redis) over a data folder, on a private socket only.
+    """Valkey (or Redis) on a data folder, with a private socket only.
 
-    `settings` are Valkey's own (`{"appendfsync": "always"}`).
+    `settings` are those of Valkey, such as `{"appendfsync": "always"}`.
     """
 
     name: ClassVar[str] = "Valkey"
@@ -38,7 +38,7 @@ class EmbeddedValkey(EmbeddedServer):
     def _find_program(self, account: Account | None, copies: Path) -> Program:
         return find_valkey(account, copies)
 
-    def _prepare(self, server_lock: int) -> None:  # noqa: ARG002 - nothing is run before the server
+    def _prepare(self, server_lock: int) -> None:  # noqa: ARG002 - no program runs before the server
         make_private_folder(self.data_dir / "data", self._account)
 
     def _command(self) -> list[str | Path]:
@@ -57,7 +57,7 @@ class EmbeddedValkey(EmbeddedServer):
         with redis.Redis.from_url(self.url(), socket_timeout=2) as client:
             try:
                 return bool(client.ping())
-            except (redis.ConnectionError, redis.TimeoutError):  # refused, or still loading its data
+            except (redis.ConnectionError, redis.TimeoutError):  # not listening yet, or still loading its data
                 return False
 
     @property

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey: those that are given, or embedded ones."""
+"""PostgreSQL and Valkey: the given servers, or embedded ones."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ log = get_logger("servers")
 
 
 class Servers:
-    """PostgreSQL and Valkey: those that DATABASE_URL and REDIS_URL name, embedded ones for what they do not.
+    """The servers that DATABASE_URL and REDIS_URL name; where one is not set, an embedded server.
 
-    Embedded ones keep their data below `data_dir`; without it, in a temporary folder that goes with them. `exports` are
-    the variables with which other processes find the embedded ones.
+    Embedded servers keep their data below `data_dir`, by default in a temporary folder that is removed at the end.
+    `exports` are the environment variables that lead other processes to the embedded servers.
     """
 
     def __init__(self, settings: Settings, data_dir: Path | None = None) -> None:
         self.database_url = settings.database_url
-        # The setting has a default, which is no reason to believe that there is such a server.
+        # The default of the setting does not mean that there is such a server.
         self.redis_url = settings.redis_url if "redis_url" in settings.model_fields_set else ""
         self.exports: dict[str, str] = {}
         self._data_dir = data_dir
@@ -50,18 +50,18 @@ class Servers:
 
     @property
     def pids(self) -> dict[str, int | None]:
-        """The process numbers of the embedded servers, by name."""
+        """Process numbers of the embedded servers, by name."""
         return {server.name: server.pid for server in self._embedded}
 
     def poll(self) -> None:
-        """Start an embedded server again that has ended.
+        """Restart an embedded server that has ended.
 
         Raises:
             EmbeddedServerError: it does not start.
         """
         for server in self._embedded:
             if not server.is_running:
-                log.warning("an embedded server ended; starting it again", server=server.name)
+                log.warning("an embedded server ended; restarting it", server=server.name)
                 server.restart()
 
     def _start_missing(self, resources: contextlib.ExitStack) -> None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a way out that cleans up behind itself."""
+"""Leave a block in order on SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ log = get_logger("stopping")
 
 
 class StopRequest(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived. On a KeyboardInterrupt psycopg cancels the statement that it waits for."""
+    """SIGINT or SIGTERM arrived; a KeyboardInterrupt makes psycopg cancel the statement that it waits for."""
 
 
 @dataclass
 class StopFlag:
-    """Whether a stop was requested: the exception alone gets lost where it meets a finalizer."""
+    """Whether a stop was requested; the exception alone is lost when it is raised in a finalizer."""
 
     is_set: bool = False
 
 
 @contextlib.contextmanager
 def leave_on_signal() -> Iterator[StopFlag]:
-    """SIGINT and SIGTERM leave the block, from wherever it is; further ones do not disturb its clean-up."""
+    """Leave the block on the first SIGINT or SIGTERM; ignore further ones, so that its clean-up is not interrupted."""
     flag = StopFlag()
 
-    def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the form of a handler
+    def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
         if not flag.is_set:
             flag.is_set = True
             raise StopRequest

@@ -1,7 +1,7 @@
 """The Celery processes under one supervisor: workers, beat and Flower.
 
-Their owner calls `poll` now and then, which starts again what has died. Should the owner itself be killed, the kernel
-stops every process of the stack (see `ChildProcess`).
+The owner calls `poll` repeatedly, which restarts processes that have died. If the owner itself is killed, the kernel
+stops every process (see `ChildProcess`).
 """
 
 from __future__ import annotations
@@ -31,59 +31,65 @@ if TYPE_CHECKING:
 
 
 LOCALHOST = "127.0.0.1"
-# -P: what lies in the current folder cannot take the place of our modules; and no banners, which are not log lines.
+# -P: modules in the current folder cannot replace ours. --quiet: a banner is not a log line.
 CELERY = (sys.executable, "-P", "-m", "usage_worker.service", "--quiet")
 PING_TIMEOUT = 1.0
-STOP_TIMEOUT = 30.0  # a worker finishes the batch in hand; a batch that is cut off is counted by the next worker
+STOP_TIMEOUT = 30.0  # a worker finishes its batch; an interrupted batch is counted by the next worker
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 30.0
-MAINTAINER = "maintenance"
+MAINTENANCE = "maintenance"
 FLOWER = "flower"
-SETTLED = 60.0  # who ran that long has not crashed for the reason of the time before
+STABLE_SECONDS = 60.0  # a process that ran for longer did not crash again for the same reason
 
 log = get_logger("stack")
 
 
 @dataclass
-class Service:
-    """One supervised process and what is known of its crashes."""
+class SupervisedProcess:
+    """A process, and when to restart it after a crash; times are those of `time.monotonic`."""
 
     name: str
     command: list[str]
     child: ChildProcess | None = None
     started: float = 0.0
     backoff: float = 0.0
-    due: float | None = None
+    restart_at: float | None = None
 
     def start(self, env: dict[str, str], log_dir: Path | None) -> None:
         log_file = log_dir / f"{self.name}.log" if log_dir else None
-        # An orphan's servers may be gone as well, and a worker that looks for its broker is deaf to SIGTERM. It can
-        # be killed without loss: what it had not committed is still in the stream.
+        # When the owner dies, its servers may end too, and a worker that waits for its broker ignores SIGTERM. Killing
+        # it loses nothing: entries that it had not committed are still in the stream.
         self.child = ChildProcess(self.name, self.command, orphan_signal=signal.SIGKILL, env=env, log=log_file)
-        self.started, self.due = time.monotonic(), None
+        self.started, self.restart_at = time.monotonic(), None
 
     @property
     def crashed(self) -> bool:
         return self.child is not None and self.child.exit_code is not None
 
-    def note_crash(self) -> None:
-        """Decide when the next start is due, later and later while crashes follow each other closely."""
-        if self.child is None or self.due is not None:
+    def schedule_restart(self) -> None:
+        """Set the time of the next start; the pause doubles while crashes follow closely."""
+        if self.child is None or self.restart_at is not None:
             return
         now = time.monotonic()
-        self.child.kill()  # what it left behind must not work beside its successor
-        is_repeated = self.backoff > 0 and now - self.started < SETTLED
+        self.child.kill()  # its child processes must not run beside the next start
+        is_repeated = self.backoff > 0 and now - self.started < STABLE_SECONDS
         self.backoff = min(2 * self.backoff, LONGEST_BACKOFF) if is_repeated else FIRST_BACKOFF
-        self.due = now + self.backoff
+        self.restart_at = now + self.backoff
         log.warning("a process died", process=self.name, exit_code=self.child.exit_code, restart_in=self.backoff)
 
 
 class Supervisor:
     """Celery workers, beat and Flower as child processes; a context manager.
 
-    `log_dir` takes one log file a process; without it their output goes to standard error. `flower_port` 0
-    chooses a free port, None leaves Flower out. `state_dir` keeps beat's schedule, otherwise it is temporary. One more
-    worker than `workers` does the maintenance. `variables` are added to the environment of the processes.
+    Args:
+        database_url: PostgreSQL.
+        redis_url: Redis.
+        workers: number of workers that count; one more does the maintenance.
+        concurrency: processes of each worker that counts.
+        flower_port: port of Flower on localhost; 0 chooses a free one, None starts no Flower.
+        state_dir: folder of beat's schedule; a temporary one when None.
+        log_dir: folder of one log file per process; when None, their output goes to standard error.
+        variables: additions to the environment of the processes.
     """
 
     def __init__(
@@ -100,15 +106,15 @@ class Supervisor:
     ) -> None:
         self.flower_port = _free_port() if flower_port == 0 else flower_port
         node = platform.node()
-        # By node: what it takes from, and with how many processes.
+        # Queue and number of processes, by node.
         self._nodes = {f"worker{number}@{node}": (QueueName.COUNTING, concurrency) for number in range(1, workers + 1)}
-        self._nodes[f"{MAINTAINER}@{node}"] = (QueueName.MAINTENANCE, 1)
+        self._nodes[f"{MAINTENANCE}@{node}"] = (QueueName.MAINTENANCE, 1)
         self._state_dir = state_dir
         self._log_dir = log_dir
         servers = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
-        # With REMAP_SIGTERM a worker takes SIGTERM for Celery's soft shutdown, which is bounded in time.
+        # With REMAP_SIGTERM, SIGTERM starts Celery's soft shutdown, whose time is limited.
         self._env = {**os.environ, **servers, **(variables or {}), "REMAP_SIGTERM": "SIGQUIT"}
-        self._services: list[Service] = []
+        self._processes: list[SupervisedProcess] = []
         self._temporary = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -126,17 +132,17 @@ class Supervisor:
 
     @property
     def flower_listens(self) -> bool:
-        """Whether Flower runs and its port answers."""
-        runs = any(service.name == FLOWER and not service.crashed for service in self._services)
+        """Whether Flower runs and listens on its port."""
+        runs = any(process.name == FLOWER and not process.crashed for process in self._processes)
         return runs and self.flower_port is not None and _listens(self.flower_port)
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process numbers of what was started, by name (worker1, maintenance, beat, flower)."""
-        return {service.name: service.child.pid for service in self._services if service.child}
+        """Process numbers of the started processes, by name (worker1, maintenance, beat, flower)."""
+        return {process.name: process.child.pid for process in self._processes if process.child}
 
     def start(self) -> None:
-        """Start every process; `wait_ready` waits until they work.
+        """Start every process; `wait_ready` waits until they are ready.
 
         Raises:
             ProcessError: one cannot be started.
@@ -147,72 +153,72 @@ class Supervisor:
             for folder in (state, self._log_dir):
                 if folder is not None:
                     folder.mkdir(parents=True, exist_ok=True)
-            self._services = self._planned(state)
-            for service in self._services:
-                service.start(self._env, self._log_dir)
+            self._processes = self._plan(state)
+            for process in self._processes:
+                process.start(self._env, self._log_dir)
             undo.pop_all()
 
     def stop(self) -> None:
-        """Stop beat and Flower, then the workers, which finish what they hold."""
-        workers = [service for service in self._services if "worker" in service.command]
-        others = [service for service in self._services if service not in workers]
+        """Stop beat and Flower, then the workers, which finish their batches."""
+        workers = [process for process in self._processes if "worker" in process.command]
+        others = [process for process in self._processes if process not in workers]
         for group in (others, workers):
-            children = [service.child for service in group if service.child]
+            children = [process.child for process in group if process.child]
             for child in children:
                 child.ask_to_stop()
             for child in children:
                 if not child.stop(STOP_TIMEOUT):
                     log.warning("a process did not stop and was killed", process=child.name)
-        self._services = []
+        self._processes = []
         self._temporary.close()
 
     def poll(self) -> None:
-        """Start again what has died, after a pause that grows from crash to crash."""
-        for service in self._services:
-            if not service.crashed:
+        """Restart processes that have died, after a pause that grows with each crash."""
+        for process in self._processes:
+            if not process.crashed:
                 continue
-            service.note_crash()
-            if service.due is not None and time.monotonic() >= service.due:
-                service.start(self._env, self._log_dir)
+            process.schedule_restart()
+            if process.restart_at is not None and time.monotonic() >= process.restart_at:
+                process.start(self._env, self._log_dir)
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until every worker answers and Flower listens, unless Flower dies: counting goes on without it.
+        """Wait until every worker answers and Flower listens. Where Flower dies, go on, since it counts nothing.
 
         Raises:
             ProcessError: another process died, or the workers are not ready after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
-        while silent := self._silent():
-            for service in self._services:
-                if service.crashed and service.name != FLOWER:
-                    raise ProcessError(_last_words(service))
+        while missing := self._not_ready():
+            for process in self._processes:
+                if process.crashed and process.name != FLOWER:
+                    raise ProcessError(_exit_message(process))
             if time.monotonic() > deadline:
-                if silent != [FLOWER]:
-                    raise ProcessError(f"no answer after {timeout:.0f} s from {', '.join(silent)}")
+                if missing != [FLOWER]:
+                    raise ProcessError(f"no answer after {timeout:.0f} s from {', '.join(missing)}")
                 log.warning("Flower does not answer", seconds=timeout)
                 return
 
-    def _planned(self, state: Path) -> list[Service]:
+    def _plan(self, state: Path) -> list[SupervisedProcess]:
         plan = [
-            Service(
+            SupervisedProcess(
                 node.split("@")[0],
                 [*CELERY, "worker", "--hostname", node, "--queues", queue, "--concurrency", str(concurrency)],
             )
             for node, (queue, concurrency) in self._nodes.items()
         ]
         schedule = state / "celerybeat-schedule"
-        plan.append(Service("beat", [*CELERY, "beat", "--pidfile=", f"--schedule={schedule}"]))
+        plan.append(SupervisedProcess("beat", [*CELERY, "beat", "--pidfile=", f"--schedule={schedule}"]))
         if self.flower_port is not None:
             address = [f"--address={LOCALHOST}", f"--port={self.flower_port}"]
-            plan.append(Service(FLOWER, [*CELERY, "flower", *address]))
+            plan.append(SupervisedProcess(FLOWER, [*CELERY, "flower", *address]))
         return plan
 
-    def _silent(self) -> list[str]:
-        """Who does not answer yet. The ping, at most PING_TIMEOUT long, paces the waiting."""
-        silent = sorted(set(self._nodes) - self._answering_nodes())
-        if not self.flower_listens and any(it.name == FLOWER and not it.crashed for it in self._services):
-            silent.append(FLOWER)
-        return silent
+    def _not_ready(self) -> list[str]:
+        """Return the processes that do not answer yet; the ping takes up to PING_TIMEOUT, so callers need no pause."""
+        missing = sorted(set(self._nodes) - self._answering_nodes())
+        if not self.flower_listens and any(it.name == FLOWER and not it.crashed for it in self._processes):
+            missing.append(FLOWER)
+        return missing
 
     def _answering_nodes(self) -> set[str]:
         destination = f"--destination={','.join(self._nodes)}"
@@ -223,11 +229,11 @@ class Supervisor:
         return set(json.loads(ping.stdout))
 
 
-def _last_words(service: Service) -> str:
-    if service.child is None:
-        return f"{service.name} was not started"
-    last_line = service.child.log_tail().rpartition("\n")[2]
-    return f"{service.name} exited with {service.child.exit_code}{': ' if last_line else ''}{last_line}"
+def _exit_message(process: SupervisedProcess) -> str:
+    if process.child is None:
+        return f"{process.name} was not started"
+    last_line = process.child.log_tail().rpartition("\n")[2]
+    return f"{process.name} exited with {process.child.exit_code}{': ' if last_line else ''}{last_line}"
 
 
 def _free_port() -> int:

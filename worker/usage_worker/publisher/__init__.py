@@ -1,4 +1,4 @@
-"""The application's side: `track()` is an append to a bounded buffer; a background thread sends what lies there."""
+"""Publishing from an application: `track()` appends to a bounded buffer, and a background thread sends it to Redis."""
 
 from usage_worker.publisher.publisher import UsagePublisher
 from usage_worker.publisher.sender import REDIS_MEMORY_LIMIT, PublisherStats

@@ -1,4 +1,4 @@
-"""Events in files: NDJSON and CSV, column names, times and identities of recordings."""
+"""Files of events, NDJSON or CSV: their lines, the names of their columns, times and identities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 from uuid import NAMESPACE_OID, uuid5
 
 from usage_worker.errors import SettingsError
@@ -19,8 +19,20 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
+class TextArguments(TypedDict):
+    """Arguments of `open` that say how bytes become text."""
+
+    encoding: str
+    errors: str
+    newline: str
+
+
+# Spreadsheets put a byte order mark first; bytes that are not UTF-8 become the problem of their line alone.
+TEXT = TextArguments(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
 class Line(NamedTuple):
-    """One event of a file: where it stood, what it says, and what is wrong with it, if it could not be read."""
+    """One event of a file: number of its line, from 1, its fields, and its problem where it could not be read."""
 
     number: int
     fields: dict[str, Any]
@@ -28,10 +40,10 @@ class Line(NamedTuple):
 
 
 def read_lines(file: TextIO, *, is_csv: bool, wanted: Collection[str] = ()) -> Iterator[Line]:
-    """The lines of a file; an empty CSV cell is an unknown value, which is None.
+    """Yield the lines of a file; an empty CSV cell is None, an unknown value.
 
     Raises:
-        SettingsError: the CSV file has no header line, or that lacks one of the columns `wanted`.
+        SettingsError: the CSV file has no header line, or it lacks one of the columns `wanted`.
     """
     return _csv_lines(file, wanted) if is_csv else _json_lines(file)
 
@@ -59,9 +71,9 @@ def _csv_lines(file: TextIO, wanted: Collection[str]) -> Iterator[Line]:
             continue
         if row is None:
             return
-        # Surplus cells stand under None; a missing column must be a problem, not a silent default.
+        # DictReader keeps surplus cells under None; a missing column must be a problem, not a silent default.
         if None in row or None in row.values():
-            yield Line(number, {}, "has another number of columns than the header")
+            yield Line(number, {}, "has a different number of columns than the header")
         else:
             yield Line(number, {name: cell or None for name, cell in row.items()})
 
@@ -85,18 +97,22 @@ def _json_line(number: int, text: str) -> Line:
     except ValueError as error:
         return Line(number, {}, f"is not JSON: {error}")
     except RecursionError:
-        return Line(number, {}, "is not JSON that anybody can read: too deeply nested")
+        return Line(number, {}, "is not JSON: it is nested too deeply")
     return Line(number, fields) if isinstance(fields, dict) else Line(number, {}, "is not a JSON object")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class FieldMapping:
     """How the fields of a line become the fields of an event.
 
-    `columns` maps event fields to the file's names (columns that are then neither mapped nor event fields are left
-    out); `constants` are given to every event; `assume_utc` reads times without a zone as UTC; `start_at` moves all
-    times so that the first event happens then; `draw_pairs` draws user and agent from so many pairs. Values that the
-    file does not know (an empty cell, null) are left out.
+    Unknown values of the file (an empty cell, null) are left out.
+
+    Attributes:
+        columns: names in the file, by event field; other columns are left out unless they are event fields.
+        constants: values of every event, by event field.
+        assume_utc: reads times without a time zone as UTC.
+        start_at: time of the first event; all times are moved alike.
+        draw_pairs: number of pairs to draw user and agent from; 0 draws none.
     """
 
     columns: dict[str, str]
@@ -106,11 +122,11 @@ class Reading:
     draw_pairs: int = 0
 
     def events(self, lines: Iterator[Line]) -> Iterator[Line]:
-        """The lines with the fields of events; what cannot be read so keeps its problem."""
+        """Yield the lines with the fields of events, or with their problem."""
         pairs = _zipf_pairs(self.draw_pairs) if self.draw_pairs else None
         shift: timedelta | None = None
         for line in lines:
-            # Drawn for bad lines, too: repairing one must not give the others new identities.
+            # Drawn for bad lines also: repairing one must not give the others new identities.
             drawn = dict(zip(("user_id", "agent_id"), next(pairs), strict=True)) if pairs else {}
             try:
                 fields = self._rename(line) | self.constants | drawn
@@ -119,17 +135,17 @@ class Reading:
                     if shift is None:
                         shift = self.start_at - when if self.start_at else timedelta()
                     fields["occurred_at"] = _moved(when, shift)
-                    # Published twice, a recording counts once: the place and the text of a line are its identity.
+                    # Published twice, a recording counts once: the place and the text of a line give its identity.
                     fields.setdefault("event_id", str(uuid5(NAMESPACE_OID, f"{line.number} {sorted(fields.items())}")))
             except ValueError as error:
                 yield line._replace(problem=str(error))
-            except Exception as error:  # noqa: BLE001 - one line never stops a file
+            except Exception as error:  # noqa: BLE001 - one line must not stop a file
                 yield line._replace(problem=f"cannot be read: {type(error).__name__}: {error}")
             else:
                 yield Line(line.number, fields)
 
     def _rename(self, line: Line) -> dict[str, Any]:
-        """The line's known values under the names of the event's fields."""
+        """Return the known values of the line, by event field."""
         if line.problem:
             raise ValueError(line.problem)
         known = {name: cell for name, cell in line.fields.items() if cell is not None}
@@ -160,11 +176,11 @@ def _moved(when: datetime, shift: timedelta) -> datetime:
     try:
         return when + shift
     except OverflowError:
-        raise ValueError("occurred_at: outside the acceptance window, since it is moved beyond the calendar") from None
+        raise ValueError("occurred_at: outside the acceptance window, after it was moved beyond the calendar") from None
 
 
 def _zipf_pairs(count: int) -> Iterator[tuple[str, str]]:
-    """Pairs whose k-th is drawn in proportion to 1/k, the same ones in the same order every time."""
+    """Yield pairs, the k-th with a probability in proportion to 1/k, in the same order every time."""
     random = Random(0)  # noqa: S311 - repeatable, not secret
     pairs = [
         (

@@ -1,4 +1,4 @@
-"""What an application holds: it checks and writes events down, and never raises into the caller's request path."""
+"""The object that an application holds: it checks events and buffers them, and never raises in the request path."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ T = TypeVar("T")
 
 
 class UsagePublisher:
-    """Publishes usage events from an application; safe to share between threads, and restarts itself after a fork.
+    """Publisher of usage events in an application; safe to share between threads, and started anew after a fork.
 
     Example:
         >>> with UsagePublisher("redis://localhost:6379/0") as usage:
         ...     usage.track(user_id, agent_id, input_tokens=812, output_tokens=160, cost_usd="0.0031")
 
     Args:
-        redis_url: where the stream is; default `REDIS_URL`.
-        buffer_bytes: what may wait in memory; events beyond it are dropped and counted.
-        linger: seconds that a lone event waits for company.
-        pack_events: events in one stream entry, at most.
+        redis_url: the Redis with the streams; default `REDIS_URL`.
+        buffer_bytes: bytes of events that may wait in memory; further events are dropped and counted.
+        linger: seconds that an event waits for others before it is sent.
+        pack_events: greatest number of events in one stream entry.
     """
 
     _stream: EventStream
@@ -62,9 +62,9 @@ class UsagePublisher:
         self._accept_window = settings.accept_window
         self._limits = Limits(buffer_bytes, linger, pack_events)
         self._start_over()
-        # What was accepted is sent, also where nobody closes or even holds us.
+        # Accepted events are sent even where the application neither closes nor references the publisher.
         atexit.register(self.close)
-        # Weak, since it cannot be taken back.
+        # Weak, since it cannot be unregistered.
         os.register_at_fork(after_in_child=partial(_call, weakref.WeakMethod(self._start_over)))
 
     def track(
@@ -86,8 +86,8 @@ class UsagePublisher:
     ) -> str | None:
         """Count one use of an agent; units and bounds are those of `usage_worker.events.event.Event`.
 
-        Returns the event's identity (a UUID as text), or None when it was refused (a field is wrong; the log says
-        which) or dropped (the buffer is full). Never raises for what is in the fields or for the state of Redis.
+        Returns the event's identity (a UUID as text), or None when it was refused (a field is wrong; the log names it)
+        or dropped (the buffer is full). Never raises because of the fields or of the state of Redis.
         """
         values = (event_id, occurred_at, "usage", user_id, agent_id, messages, input_tokens, output_tokens, tokens)
         return self._publish(complete, (*values, cost_usd, response_time_ms, success, conversation_id, model, None))
@@ -101,13 +101,13 @@ class UsagePublisher:
         event_id: UUID | str | None = None,
         occurred_at: datetime | None = None,
     ) -> str | None:
-        """Record a user's rating of an agent, 0 to 5; the newest one counts. Returns like `track`."""
+        """Record a user's rating of an agent, 0 to 5; the newest rating counts. Returns the same as `track`."""
         fields = locals()
         del fields["self"]
         return self._publish(prepare_rating, fields)
 
     def add(self, fields: dict[str, Any]) -> str | None:
-        """Like `track`, from a dictionary of the event's fields."""
+        """Publish an event from a dictionary of its fields. Returns the same as `track`."""
         return self._publish(prepare, fields)
 
     def send(self, event: Prepared) -> bool:
@@ -115,15 +115,15 @@ class UsagePublisher:
         return self._sender.put(self._stream.shard_of(event.user_id), event.body)
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Wait until everything accepted so far is in Redis; False when that takes longer than `timeout` seconds."""
+        """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds."""
         return self._sender.flush(timeout)
 
     def stats(self) -> PublisherStats:
-        """How many events were accepted, sent, dropped and refused in this process."""
+        """Return how many events this process accepted, sent, dropped and refused."""
         return self._sender.stats()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Send what is buffered, for at most `timeout` seconds, and stop; what is left then is dropped and logged."""
+        """Send the buffered events for at most `timeout` seconds, and stop; drop and log the rest."""
         self._sender.close(timeout)
         self._stream.close()
         atexit.unregister(self.close)
@@ -135,7 +135,7 @@ class UsagePublisher:
         self.close()
 
     def _start_over(self) -> None:
-        """An empty publisher; also what a forked child begins with, since its parent sends what the parent has."""
+        """Begin with an empty buffer; a forked child does so too, since its parent sends the events that it has."""
         self._stream = EventStream(self._redis_url, self._shards)
         self._sender = Sender(self._stream, self._limits, RateLimitedLog())
         self._window_made = 0.0

@@ -1,4 +1,4 @@
-"""A log for a request path, which may fail thousands of times a second."""
+"""Logging for a request path, which may fail thousands of times per second."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ log = logging.getLogger("usage_worker.publisher")
 
 
 class RateLimitedLog:
-    """Says one thing a second, at most."""
+    """Log one message per second, at most."""
 
     def __init__(self) -> None:
         self._logged_at = -1.0

@@ -1,7 +1,7 @@
-"""The bounded buffer of a publisher, and the thread that empties it into the stream.
+"""The bounded buffer of a publisher, and the thread that sends it to the stream.
 
-What cannot be sent yet waits in the buffer; what the buffer cannot hold is dropped, counted and logged. A pack that may
-have arrived is sent again under the same key, and the database counts it once.
+Events that cannot be sent yet wait in the buffer; events for which it has no room are dropped, counted and logged. A
+pack that may have arrived is sent again under the same key, and the database counts it once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Celery shares Redis with the stream and cannot even acknowledge on a full one, so we stop well before.
+# Celery shares Redis with the stream and cannot even acknowledge when Redis is full, so we stop well before.
 REDIS_MEMORY_LIMIT = 0.8
 PACKS_AT_ONCE = 16
 LONGEST_PAUSE = 5.0
@@ -34,7 +34,7 @@ LONGEST_PAUSE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class PublisherStats:
-    """Numbers of events. accepted = sent + buffered + dropped after acceptance; refused ones were never accepted."""
+    """Numbers of events. accepted = sent + buffered + dropped after acceptance; refused events were never accepted."""
 
     accepted: int
     sent: int
@@ -42,12 +42,12 @@ class PublisherStats:
     dropped: int
     refused: int
     holding: str
-    """Why nothing is being sent just now, or an empty string."""
+    """Why no event is being sent at the moment, or an empty string."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes that may wait, seconds that a lone event waits for company, and events in an entry."""
+    """Bytes that may wait, seconds that an event waits for others, and events in an entry."""
 
     buffer_bytes: int
     linger: float
@@ -55,7 +55,7 @@ class Limits:
 
 
 class Sender:
-    """Takes events that are ready to be sent, and sends them; safe to share between threads, not to fork."""
+    """Buffer and sender of prepared events; safe to share between threads, but not across a fork."""
 
     def __init__(self, stream: EventStream, limits: Limits, log_limited: RateLimitedLog) -> None:
         self._stream = stream
@@ -72,7 +72,7 @@ class Sender:
         self._memory_checked = 0.0
 
     def put(self, shard: int, body: bytes) -> bool:
-        """Take an event in canonical form; False when there is no room for it, or no more time."""
+        """Buffer an event in canonical form; return False when there is no room for it or the sender is closed."""
         with self._changed:
             if not self._closing and self._bytes + len(body) <= self._limits.buffer_bytes:
                 self._take(shard, body)
@@ -84,13 +84,13 @@ class Sender:
         return False
 
     def refuse(self, reason: object) -> None:
-        """Count and log an event that cannot be sent whatever comes."""
+        """Count and log an event that can never be sent."""
         with self._changed:
             self._refused += 1
         self._log_limited(logging.WARNING, "%s", reason)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything accepted so far is in Redis; False when that takes longer than `timeout` seconds."""
+        """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds."""
         with self._changed:
             target = self._accepted
             self._hurry = True
@@ -98,7 +98,7 @@ class Sender:
             return self._changed.wait_for(lambda: self._sent + self._lost >= target, timeout) and not self._lost
 
     def stats(self) -> PublisherStats:
-        """How many events were accepted, sent, dropped and refused."""
+        """Return how many events were accepted, sent, dropped and refused."""
         with self._changed:
             buffered = self._accepted - self._sent - self._lost
             return PublisherStats(
@@ -106,7 +106,7 @@ class Sender:
             )
 
     def close(self, timeout: float) -> None:
-        """Send what is buffered, for at most `timeout` seconds, and stop; what is left then is dropped and logged."""
+        """Send the buffered events for at most `timeout` seconds, and stop; drop and log the rest."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -139,7 +139,7 @@ class Sender:
                     return
 
     def _next_batch(self) -> list[list[bytes]]:
-        """All that is buffered, by shard, once there is something and company had its chance; nothing at the end."""
+        """Wait for events and linger; return all that are buffered, by shard, or an empty list at the end."""
         enough, linger = self._limits.pack_events, self._limits.linger
         with self._changed:
             self._changed.wait_for(lambda: self._buffered or self._closing)
@@ -156,7 +156,7 @@ class Sender:
                 yield shard, Pack(uuid7(), events)
 
     def _send(self, packs: list[tuple[int, Pack]]) -> bool:
-        """Send until Redis has taken the packs; False when we were closed meanwhile."""
+        """Send the packs until Redis has them; return False when the sender was closed before."""
         pause = 0.05
         while True:
             try:
@@ -178,10 +178,10 @@ class Sender:
         return True
 
     def _check_redis_memory(self) -> None:
-        """Look at Redis' memory once a second.
+        """Check the memory of Redis once per second.
 
         Raises:
-            StreamUnavailableError: it is nearly full, and the workers need the rest to drain it.
+            StreamUnavailableError: it is nearly full; the workers need the rest to drain it.
         """
         if not self._holding and time.monotonic() - self._memory_checked < 1:
             return

@@ -1,0 +1,82 @@
+"""Dead letters become events again, repaired or unchanged."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+import pytest
+
+from usage_worker.errors import EventRefusedError
+from usage_worker.events.event import Window
+from usage_worker.events.wire import load
+from usage_worker.maintenance.dead_letters import DeadLetterRow, RepairEdits
+
+ENTERED = datetime(2026, 1, 31, 12, tzinfo=UTC)
+WINDOW = Window.around(ENTERED + timedelta(minutes=1), timedelta(days=35))
+KEY = UUID(int=1)
+USER, AGENT = str(uuid4()), str(uuid4())
+
+
+def dead_letter(payload: object, **columns: Any) -> DeadLetterRow:
+    text = payload if isinstance(payload, str) else json.dumps(payload)
+    entry_id = f"{int(ENTERED.timestamp() * 1000)}-0"
+    row = {"id": 7, "entry_key": KEY, "position": 3, "entry_id": entry_id, "events": 1, "payload": text}
+    return row | {"created_at": ENTERED + timedelta(seconds=9)} | columns
+
+
+def event(**fields: Any) -> dict[str, Any]:
+    return {"user_id": USER, "agent_id": AGENT, **fields}
+
+
+def records(row: DeadLetterRow, edits: RepairEdits = RepairEdits()) -> list[Any]:  # noqa: B008 - frozen
+    bodies = b",".join(prepared.body for prepared in edits.events(row, WINDOW))
+    return load(b"[" + bodies + b"]")
+
+
+def test_event_without_identity_and_time_gets_both_from_its_entry() -> None:
+    (record,) = records(dead_letter(event(messages=2)))
+    assert record.event_id == str(uuid5(KEY, "3"))
+    assert record.occurred_at == "2026-01-31T12:00:00.000000Z"
+    assert record.messages == 2
+
+
+def test_own_identity_and_time_are_kept() -> None:
+    (record,) = records(dead_letter(event(event_id=USER, occurred_at="2026-01-31T11:00:00Z")))
+    assert (record.event_id, record.occurred_at) == (USER, "2026-01-31T11:00:00.000000Z")
+
+
+def test_entry_id_that_is_no_time_gives_way_to_the_time_of_the_dead_letter() -> None:
+    (record,) = records(dead_letter(event(), entry_id="made up"))
+    assert record.occurred_at == "2026-01-31T12:00:09.000000Z"
+
+
+def test_fields_are_set_and_removed() -> None:
+    row = dead_letter(event(colour="red", input_tokens=-5, model="m"))
+    with pytest.raises(EventRefusedError, match="colour"):
+        records(row)
+    edits = RepairEdits({"input_tokens": "7"}, frozenset({"colour", "model"}))
+    (record,) = records(row, edits)
+    assert (record.input_tokens, record.model) == (7, None)
+
+
+def test_body_replaces_a_whole_entry() -> None:
+    row = dead_letter("[{", events=2, position=0)
+    with pytest.raises(EventRefusedError, match="--body"):
+        records(row)
+    first, second = records(row, RepairEdits(body=json.dumps([event(), event(messages=4)])))
+    assert [first.event_id, second.event_id] == [str(uuid5(KEY, "0")), str(uuid5(KEY, "1"))]
+    assert second.messages == 4
+
+
+def test_decimals_are_kept_exactly() -> None:
+    (record,) = records(dead_letter(json.dumps(event())[:-1] + ', "cost_usd": 0.1000000001}'))
+    assert record.cost_usd == "0.1000000001"
+
+
+@pytest.mark.parametrize("payload", ["{", "[]", "7", '["x"]', "[" * 100_000])
+def test_payload_that_is_not_an_event_is_refused(payload: str) -> None:
+    with pytest.raises(EventRefusedError, match="--body"):
+        records(dead_letter(payload))

@@ -1,0 +1,125 @@
+"""The sender's buffer and its thread, with a Redis that refuses, hangs up or never answers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.helpers import eventually
+from tests.unit.sockets import refusing_url, silent_server, url_of
+from usage_worker.errors import EventRefusedError
+from usage_worker.publisher.rate_limited_log import RateLimitedLog
+from usage_worker.publisher.sender import Limits, PublisherStats, Sender
+from usage_worker.queue.stream import EventStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Longer than a test may take: an event that is sent earlier was not sent because of it.
+NEVER = 3600.0
+
+
+@contextmanager
+def opened(url: str, *, buffer_bytes: int = 1_000, linger: float = 0.0, pack_events: int = 500) -> Iterator[Sender]:
+    stream = EventStream(url, 2)
+    sender = Sender(stream, Limits(buffer_bytes, linger, pack_events), RateLimitedLog())
+    yield sender
+    sender.close(timeout=0)
+    stream.close()
+
+
+def test_full_buffer_drops_and_counts() -> None:
+    with opened(refusing_url(), buffer_bytes=10) as sender:
+        assert [sender.put(0, b"1234"), sender.put(1, b"123456"), sender.put(0, b"1")] == [True, True, False]
+        stats = sender.stats()
+        assert (stats.accepted, stats.sent, stats.buffered, stats.dropped) == (2, 0, 2, 1)
+
+
+def test_refused_event_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with opened(refusing_url()) as sender, caplog.at_level(logging.WARNING):
+        sender.refuse(EventRefusedError("messages: too many"))
+        assert sender.stats() == PublisherStats(0, 0, 0, 0, 1, "")
+    assert "messages: too many" in caplog.text
+
+
+def test_flush_of_nothing_succeeds_and_starts_no_thread() -> None:
+    before = set(threading.enumerate())
+    with opened(refusing_url()) as sender:
+        assert sender.flush(0)
+        assert set(threading.enumerate()) <= before
+
+
+def test_absent_redis_is_named_and_flush_fails() -> None:
+    with opened(refusing_url()) as sender:
+        assert sender.put(0, b"1")
+        assert not sender.flush(0.1)
+        eventually(lambda: sender.stats().holding)
+        assert "Redis is not available" in sender.stats().holding
+        assert sender.stats().buffered == 1
+
+
+def test_close_drops_the_rest_and_refuses_more(caplog: pytest.LogCaptureFixture) -> None:
+    with opened(refusing_url()) as sender, caplog.at_level(logging.ERROR):
+        sender.put(0, b"1")
+        sender.put(0, b"2")
+        sender.close(timeout=0.1)
+        assert not sender.put(0, b"3")
+        assert not sender.flush(0)
+        stats = sender.stats()
+        assert (stats.accepted, stats.sent, stats.buffered, stats.dropped) == (2, 0, 0, 3)
+    assert "2 events dropped at close" in caplog.text
+
+
+def test_close_wakes_a_thread_that_waits_to_retry() -> None:
+    before = set(threading.enumerate())
+    with opened(refusing_url()) as sender:
+        sender.put(0, b"1")
+        eventually(lambda: sender.stats().holding)
+        (thread,) = set(threading.enumerate()) - before
+        sender.close(timeout=0)
+        eventually(lambda: not thread.is_alive())
+
+
+@pytest.mark.parametrize("cause", ["a full pack", "flush", "close"])
+def test_lingering_ends_early(cause: str) -> None:
+    with silent_server() as server, opened(url_of(server), linger=NEVER, pack_events=3) as sender:
+        for body in (b"1", b"2"):
+            sender.put(0, body)
+        # The thread waits already; otherwise it would see the third event without being woken.
+        eventually(lambda: sender._changed._waiters)  # type: ignore[attr-defined]
+        if cause == "a full pack":
+            sender.put(1, b"3")
+        elif cause == "flush":
+            assert not sender.flush(0)
+        else:
+            sender.close(timeout=0)
+        connection, _ = server.accept()
+        connection.close()
+
+
+def test_lone_event_is_sent_after_lingering() -> None:
+    with silent_server() as server, opened(url_of(server), linger=0.05) as sender:
+        sender.put(0, b"1")
+        connection, _ = server.accept()
+        connection.close()
+
+
+def test_lost_connection_is_tried_again() -> None:
+    with silent_server() as server, opened(url_of(server)) as sender:
+        sender.put(0, b"1")
+        for _ in range(3):
+            connection, _ = server.accept()
+            connection.close()
+        stats = sender.stats()
+        assert (stats.sent, stats.buffered, stats.dropped) == (0, 1, 0)
+
+
+def test_events_are_packed_by_shard_and_limit() -> None:
+    with opened(refusing_url(), pack_events=2) as sender:
+        packs = list(sender._packs([[b"1", b"2", b"3"], [b"4"]]))
+        assert [(shard, list(pack.events)) for shard, pack in packs] == [(0, [b"1", b"2"]), (0, [b"3"]), (1, [b"4"])]
+        assert len({pack.key for _, pack in packs}) == 3

@@ -1,0 +1,91 @@
+"""What a command prints: a table on a terminal, lines with tabs elsewhere, or JSON; and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import typer
+from rich.box import HEAVY_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from usage_worker.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# The command failed, or it succeeded and found something that is wrong.
+EXIT_PROBLEM = 1
+# 128 + SIGINT, as in a shell.
+EXIT_INTERRUPTED = 130
+# The longest escape of one character, such as \U000e0001.
+ESCAPE_LENGTH = 10
+
+Cell = str | Text
+"""A `Text` has a style, which only a terminal shows."""
+
+
+def print_json(document: object) -> None:
+    """Print one line of JSON; times are ISO 8601, decimals and UUIDs are strings."""
+    typer.echo(json.dumps(document, default=_json_text))
+
+
+def print_rows(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    title: str | None = None,
+    headings_in_lines: bool = False,
+) -> None:
+    """Print a table on a terminal; elsewhere a line for each row, with tabs, for grep and cut.
+
+    Args:
+        headings: names of the columns; an empty sequence leaves them out.
+        rows: the cells. Their control characters are escaped.
+        title: stands above the table, which then has a frame and columns of figures, aligned to the right.
+        headings_in_lines: prints the headings also where there is no terminal.
+    """
+    console = Console()
+    if console.is_terminal:
+        console.print(make_table(headings, rows, title=title))
+        return
+    if headings_in_lines:
+        print_lines([headings])
+    print_lines(rows)
+
+
+def print_lines(rows: Iterable[Sequence[Cell]]) -> None:
+    """Print a line for each row, with tabs, on a terminal also."""
+    for row in rows:
+        typer.echo("\t".join(escaped(str(cell)) for cell in row))
+
+
+def make_table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str | None = None) -> Table:
+    """Return the table that `print_rows` prints on a terminal."""
+    table = Table(title=title, box=HEAVY_HEAD if title else None, show_header=bool(headings))
+    for heading in headings:
+        table.add_column(heading, justify="right" if title else "left")
+    for row in rows:
+        table.add_row(*map(_escaped_cell, row))
+    return table
+
+
+def escaped(text: str) -> str:
+    """Escape what is not printable, and cut nothing."""
+    return printable(text, ESCAPE_LENGTH * len(text))
+
+
+def _escaped_cell(cell: Cell) -> Text:
+    """Return a `Text`, in which square brackets are no markup."""
+    return Text(escaped(str(cell)), cell.style if isinstance(cell, Text) else "")
+
+
+def _json_text(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    # Without an exponent, which a reader may take for text.
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)

@@ -1,0 +1,60 @@
+"""The common part of the commands that publish events: publisher, options of the form FIELD=VALUE, exit."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from usage_worker.cli.output import EXIT_PROBLEM, print_json
+from usage_worker.errors import SettingsError
+from usage_worker.events.event import FIELDS
+from usage_worker.publisher import UsagePublisher
+from usage_worker.queue.stream import EventStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from usage_worker.settings import Settings
+
+
+@contextmanager
+def open_publisher(settings: Settings) -> Iterator[UsagePublisher]:
+    """Open a publisher.
+
+    Raises:
+        StreamUnavailableError: Redis is not available; a publisher would wait for it.
+    """
+    with closing(EventStream(settings.redis_url, settings.stream_shards)) as stream:
+        stream.memory_used()
+    with UsagePublisher() as publisher:
+        yield publisher
+
+
+def assignments(option: str, texts: Sequence[str] | None) -> dict[str, str]:
+    """Return the values of an option that is given as FIELD=VALUE, by field.
+
+    Raises:
+        SettingsError: a text has no equals sign, or its field is not one of an event's.
+    """
+    return dict(_assignment(option, text) for text in texts or ())
+
+
+def finish(sent: int, bad: int, unit: str, *, as_json: bool) -> None:
+    """Print how many events were sent and how many of a unit were bad; exit with 1 if any was."""
+    if as_json:
+        print_json({"sent": sent, "bad": bad})
+    else:
+        typer.echo(f"{sent} events sent, {bad} {unit}")
+    if bad:
+        raise typer.Exit(EXIT_PROBLEM)
+
+
+def _assignment(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"{option} {text}: write FIELD=VALUE")
+    if name not in FIELDS:
+        raise SettingsError(f"{option} {text}: there is no field {name}; there are {', '.join(FIELDS)}")
+    return name, value

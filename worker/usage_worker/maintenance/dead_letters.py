@@ -1,0 +1,160 @@
+"""Dead letters: read them, make events of them again, and replay those."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from uuid import uuid5
+
+from usage_worker.errors import EventRefusedError, SettingsError, StreamUnavailableError
+from usage_worker.events.event import Window
+from usage_worker.events.wire import Prepared, prepare, spelled_out
+from usage_worker.queue.stream import RawEntry
+from usage_worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import timedelta
+
+    from usage_worker.store import Store
+
+PAGE = 500
+FLUSH_SECONDS = 60.0
+
+DeadLetterRow = dict[str, Any]
+"""A row of `usage_dead_letters`, by column."""
+
+
+class EventSender(Protocol):
+    """The methods of a `UsagePublisher` that a replay needs."""
+
+    def send(self, event: Prepared) -> bool: ...
+
+    def flush(self, timeout: float) -> bool: ...
+
+
+class ReplayReport(NamedTuple):
+    """Numbers of events that were sent, and of dead letters that still cannot be counted."""
+
+    sent: int
+    bad: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepairEdits:
+    """Changes to the events of dead letters before their replay.
+
+    `constants` are set in every event, the fields `dropped` are removed, and `body` replaces the payload: JSON of an
+    event, or of an array of events.
+    """
+
+    constants: dict[str, str] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+    body: str | None = None
+
+    def events(self, dead_letter: DeadLetterRow, window: Window) -> list[Prepared]:
+        """Return the dead letter's events, repaired, with the identities that ingest gave or would give them.
+
+        Raises:
+            EventRefusedError: one of them still cannot be counted.
+        """
+        if dead_letter["events"] > 1 and self.body is None:
+            raise EventRefusedError("a whole entry that could not be read; give its repaired body with --body")
+        try:
+            content = json.loads(dead_letter["payload"] if self.body is None else self.body, parse_float=str)
+        except (ValueError, RecursionError) as error:
+            raise EventRefusedError(f"is not JSON: {error}; give a repaired body with --body") from None
+        items = [spelled_out(item) for item in content] if isinstance(content, list) else [content]
+        if not items or not all(isinstance(item, dict) for item in items):
+            raise EventRefusedError("is not an event; give a repaired body with --body")
+        first = int(dead_letter["position"])
+        return [prepare(self._fields(dead_letter, item, first + place), window) for place, item in enumerate(items)]
+
+    def _fields(self, dead_letter: DeadLetterRow, item: dict[str, Any], position: int) -> dict[str, Any]:
+        """Edit the fields of one event; an event without identity or time gets both from its place in the stream."""
+        fields = {name: value for name, value in item.items() if name not in self.dropped} | self.constants
+        if fields.get("event_id") is None:
+            fields["event_id"] = uuid5(dead_letter["entry_key"], str(position))
+        if fields.get("occurred_at") is None:
+            fields["occurred_at"] = _entered_at(dead_letter)
+        return fields
+
+
+def oldest_dead_letters(store: Store, limit: int, *, replayed: bool = False) -> list[DeadLetterRow]:
+    """Return at most `limit` dead letters, oldest first; `replayed` includes those that were replayed."""
+    return store.rows(query("dead_letters_page"), after=0, ids=None, replayed=replayed, limit=limit)
+
+
+def dead_letters_by_id(store: Store, ids: Sequence[int]) -> list[DeadLetterRow]:
+    """Return the dead letters with these numbers, oldest first.
+
+    Raises:
+        SettingsError: one of them does not exist.
+    """
+    wanted = sorted(set(ids))
+    found = store.rows(query("dead_letters_page"), after=0, ids=wanted, replayed=True, limit=len(wanted))
+    if missing := set(wanted) - {dead_letter["id"] for dead_letter in found}:
+        raise SettingsError(f"there is no dead letter {min(missing)}")
+    return found
+
+
+def all_dead_letters(store: Store, *, replayed: bool = False) -> Iterator[DeadLetterRow]:
+    """Yield every dead letter, oldest first, a page at a time; `replayed` includes those that were replayed."""
+    after = 0
+    while page := store.rows(query("dead_letters_page"), after=after, ids=None, replayed=replayed, limit=PAGE):
+        yield from page
+        after = page[-1]["id"]
+
+
+def replay(
+    store: Store,
+    sender: EventSender,
+    dead_letters: Sequence[DeadLetterRow],
+    edits: RepairEdits,
+    accept_window: timedelta,
+    on_problem: Callable[[int, EventRefusedError], None],
+) -> ReplayReport:
+    """Send the events of dead letters again and mark the dead letters; replayed twice, an event counts once.
+
+    `on_problem` gets the number of each dead letter that still cannot be counted, and the reason.
+
+    Raises:
+        StreamUnavailableError: Redis did not take all events; the page of dead letters in hand is not marked.
+    """
+    window = Window.around(datetime.now(UTC), accept_window)
+    sent = bad = 0
+    for start in range(0, len(dead_letters), PAGE):
+        page = list(_repaired(dead_letters[start : start + PAGE], edits, window, on_problem))
+        events = [event for _, repaired in page for event in repaired]
+        # Marked only when they are in the stream: a crash in between replays them again, which counts nothing twice.
+        if not all(sender.send(event) for event in events) or not sender.flush(FLUSH_SECONDS):
+            raise StreamUnavailableError("not all events were sent; replay again, nothing is counted twice")
+        store.rows(query("mark_replayed"), ids=[number for number, _ in page])
+        sent += len(events)
+        bad += len(dead_letters[start : start + PAGE]) - len(page)
+    return ReplayReport(sent, bad)
+
+
+def _repaired(
+    dead_letters: Sequence[DeadLetterRow],
+    edits: RepairEdits,
+    window: Window,
+    on_problem: Callable[[int, EventRefusedError], None],
+) -> Iterator[tuple[int, list[Prepared]]]:
+    """Yield number and events of each dead letter that can be counted now."""
+    for dead_letter in dead_letters:
+        try:
+            yield dead_letter["id"], edits.events(dead_letter, window)
+        except EventRefusedError as error:
+            on_problem(dead_letter["id"], error)
+
+
+def _entered_at(dead_letter: DeadLetterRow) -> datetime:
+    """Return when the entry came into the stream, which is the time that ingest gives to events without one."""
+    try:
+        return RawEntry(dead_letter["entry_id"], {}).added_at
+    except (ValueError, OverflowError):
+        created_at: datetime = dead_letter["created_at"]
+        return created_at
