@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -22,6 +21,7 @@ from usage_worker.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from usage_worker.postgres import connect, parameters
 from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import LiteralString
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+    from usage_worker.postgres import Connection
 
 CONNECT_SECONDS = 5.0
 
@@ -100,15 +100,7 @@ OUTAGES = (
     MemoryError,
     *_BUGS,
 )
-# A server that vanishes without a word (a failover, a cut cable) is noticed within half a minute.
-_NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-_OPTIONS: dict[str, Any] = {
-    "application_name": "usage-worker",
-    "connect_timeout": int(CONNECT_SECONDS),
-    # Whatever the URL, PGCLIENTENCODING, the role or the database say: events may hold any text.
-    "client_encoding": "UTF8",
-    **_NOTICE_SILENCE,
-}
+_OPTIONS: dict[str, Any] = {"application_name": "usage-worker", "connect_timeout": int(CONNECT_SECONDS)}
 _ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
 
 
@@ -116,21 +108,15 @@ class Store:
     """The database of one process: a pool of one connection, opened at first use (never before a fork)."""
 
     def __init__(self, database_url: str) -> None:
-        try:
-            conninfo_to_dict(database_url)
-        except psycopg.ProgrammingError:
-            # The driver quotes the part that it could not read, which may be the password, and the pool would log it.
-            raise SettingsError("DATABASE_URL cannot be read; write / # ? @ % in a password as %2F %23 …") from None
         self._url = database_url
         self._pool = ConnectionPool(
-            database_url,
+            kwargs=parameters(database_url, **_OPTIONS),
             min_size=0,
             max_size=1,
             open=False,
             timeout=CONNECT_SECONDS,
             reconnect_timeout=CONNECT_SECONDS,
             check=ConnectionPool.check_connection,
-            kwargs=_OPTIONS,
             name="usage-worker",
         )
 
@@ -159,7 +145,7 @@ class Store:
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """A connection of its own and without transactions, for what refuses one. Raises like `connection`."""
-        with translated(), psycopg.connect(self._url, autocommit=True, **_OPTIONS) as connection:
+        with translated(), connect(self._url, **_OPTIONS) as connection:
             yield connection
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:

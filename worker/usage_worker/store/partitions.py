@@ -18,8 +18,7 @@ from usage_worker.store.task_runs import sole_transaction
 if TYPE_CHECKING:
     from datetime import date, datetime
 
-    from psycopg import Connection
-
+    from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
 LOCK_TIMEOUT = "200ms"

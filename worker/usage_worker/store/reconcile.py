@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from typing import LiteralString
 
-    from psycopg import Connection
-
+    from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
 Figures = tuple["Decimal | None", ...]
