@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 
-# Which of the driver's errors mean what; the first that fits counts.
+# Our errors and the driver's errors that they stand for; the first match counts.
 _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] = (
     (DuplicateError, (errors.UniqueViolation,)),
     (ReferenceMissingError, (errors.ForeignKeyViolation,)),
-    # Lost races: the same transaction, tried again, finds another state. A vanished parent row is one, too (above), and
-    # so is a partition that another worker has just created.
+    # Lost races: a second attempt of the transaction meets another state. A vanished parent row is one, too (above),
+    # and so is a partition that another worker has just created.
     (
         ConcurrencyError,
         (
@@ -50,7 +50,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
     ),
     (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
     (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
-    # A view on a partition that shall go, a partition of somebody's own making where ours should be.
+    # A view on a partition that is to be dropped, or a foreign table or partition under the name of ours.
     (
         ObstacleError,
         (
@@ -59,7 +59,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             errors.ObjectNotInPrerequisiteState,
         ),
     ),
-    # The limits of a program are drivers' OperationalErrors, as outages are, but it is a value that exceeds them.
+    # For the driver, exceeded program limits are OperationalErrors, as outages are; the cause is a value.
     (
         DataRefusedError,
         (
@@ -67,7 +67,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             psycopg.IntegrityError,
             errors.ProgramLimitExceeded,
             errors.StatementTooComplex,
-            # What PL/pgSQL raises, in somebody's trigger.
+            # Raised by PL/pgSQL, in a trigger that the application added.
             errors.PlpgsqlError,
             errors.RaiseException,
             errors.NoDataFound,
@@ -75,7 +75,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             errors.AssertFailure,
         ),
     ),
-    # After a failover we may be talking to a standby; a process that was stopped for a while finds its session ended.
+    # After a failover the server may be a standby; a process that was stopped for a while has lost its session.
     (
         StoreUnavailableError,
         (
@@ -87,10 +87,9 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
         ),
     ),
 )
-# A statement of ours is wrong: a bug, which keeps its name and its traceback.
+# Bugs in our statements: they keep their name and traceback.
 _BUGS = (psycopg.ProgrammingError, psycopg.NotSupportedError)
-# What befalls any batch; the same one, tried again later, goes through. Whatever else counting raises is the data's
-# fault.
+# Errors that do not depend on the batch: the same one succeeds later. Any other error is caused by its data.
 OUTAGES = (
     ConcurrencyError,
     SchemaError,
@@ -122,13 +121,13 @@ class Store:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection, committed at the end, or rolled back.
+        """Yield a connection; commit at the end of the block, or roll back when it raises.
 
         Raises:
-            StoreUnavailableError: PostgreSQL cannot be reached, or went away; nothing was committed, or, when it went
-                away during COMMIT, everything was: only the ledger can tell.
+            StoreUnavailableError: PostgreSQL cannot be reached, or the connection was lost; nothing was committed, or,
+                when it was lost during COMMIT, perhaps everything: only the ledger shows which.
             ConcurrencyError: the transaction lost a race; try it again.
-            DataRefusedError: a value does not fit.
+            DataRefusedError: PostgreSQL refused a value.
             SchemaError: the schema is missing or too old.
         """
         with translated():
@@ -138,13 +137,13 @@ class Store:
                     with translated():
                         yield connection
                 except StoreUnavailableError:
-                    # It may still answer, but as a standby, or read-only as its database was when it was opened.
+                    # It may still work, but on a standby, or read-only, as its database was when it was opened.
                     connection.close()
                     raise
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
-        """A connection of its own and without transactions, for what refuses one. Raises like `connection`."""
+        """Yield a connection outside the pool, in autocommit. Raises like `connection`."""
         with translated(), connect(self._url, **_OPTIONS) as connection:
             yield connection
 
@@ -165,11 +164,11 @@ class Store:
                     connection.set_autocommit(False)
 
     def intake_totals(self) -> Intake:
-        """The books, summed over all days and streams."""
+        """Return the intake totals of all days and streams."""
         return Intake(**self.rows(query("intake_totals"))[0])
 
     def ping(self) -> None:
-        """Nothing, or an error: PostgreSQL is away or read-only, or its schema is not the one that ingest needs."""
+        """Check that ingest can write: raises like `connection`, also where the server is read-only."""
         self.execute(query("ready"), alone=True)
 
     def close(self) -> None:
@@ -195,7 +194,7 @@ def translated() -> Iterator[None]:
         error.args = (message,)
         meaning = _meaning(error)
         if meaning is None:
-            raise  # a bug of ours keeps its name and its traceback
+            raise  # a bug keeps its name and traceback
         raise meaning(message + _ADVICE.get(meaning, "")) from error
 
 
