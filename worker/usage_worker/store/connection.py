@@ -50,7 +50,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
     ),
     (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
     (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
-    # A view on a partition that is to be dropped, or a foreign table or partition under the name of ours.
+    # A view on a partition that is to be dropped, or a partition that the application made where ours should be.
     (
         ObstacleError,
         (
