@@ -50,7 +50,8 @@ def arm(point: str, strike: Callable[[], None]) -> None:
 
         def halved(self: EventStream, shard: int, entry_ids: Sequence[str]) -> None:
             """The first of the two steps that `done` consists of."""
-            self._redis.xdel(self.key(shard), *entry_ids)
+            with self.connection.client() as client:
+                client.xdel(self.key(shard), *entry_ids)
             strike()
 
         EventStream.done = halved  # type: ignore[method-assign]

@@ -18,6 +18,7 @@ import redis
 from tests.helpers import eventually
 from tests.integration.commands import NOW, PROGRAM, Cli, events, figures, rows, send
 from usage_worker.local import EmbeddedValkey
+from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.queue.stream import EventStream
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def test_status_is_healthy_with_a_worker_and_a_heartbeat(cli: Cli, redis_url: st
         subprocess.Popen(command, cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE) as watch,
     ):
         try:
-            stream.beat()
+            Heartbeat(stream.connection).beat()
             assert watch.stdout
             looks = map(json.loads, watch.stdout)
             seen = next(collect_status for collect_status in islice(looks, 20) if collect_status["healthy"])

@@ -14,6 +14,7 @@ import pytest
 
 from tests.sql import query
 from usage_worker.errors import SettingsError
+from usage_worker.queue.claim import FlushClaim
 from usage_worker.store import Intake
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
@@ -104,16 +105,17 @@ def test_a_redelivered_entry_is_in_the_books_once(bench: Bench, make_resources: 
 
 def test_two_flushes_do_not_meet_in_a_shard(bench: Bench) -> None:
     bench.publish(*traffic(bench, 100))
-    stream, flusher = bench.resources.stream, bench.resources.flusher
-    assert all(stream.claim(shard, "another") for shard in range(2))
+    flusher, connection = bench.resources.flusher, bench.resources.stream.connection
+    another, third = FlushClaim(connection, "another"), FlushClaim(connection, "a third")
+    assert all(another.take(shard) for shard in range(2))
     assert sum((flusher.flush_alone(shard).intake for shard in range(2)), Intake()) == Intake()
     for shard in range(2):
-        stream.unclaim(shard, "another")
+        another.release(shard)
     assert sum((flusher.flush_alone(shard).intake for shard in range(2)), Intake()) == Intake(100, 100, 0, 0)
-    # Let go of afterwards, and nobody lets go of another's claim.
-    assert all(stream.claim(shard, "another") for shard in range(2))
-    stream.unclaim(0, "a third")
-    assert not stream.claim(0, "a third")
+    # The flush released its claims, and no consumer can release another's.
+    assert all(another.take(shard) for shard in range(2))
+    third.release(0)
+    assert not third.take(0)
     bench.check()
 
 

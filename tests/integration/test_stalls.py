@@ -18,6 +18,8 @@ from tests.integration.test_metrics import figures as metrics
 from usage_worker.errors import StoreUnavailableError, UsageError
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.monitoring.stalls import stalls
+from usage_worker.queue.failure import FlushFailures
+from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.queue.stream import GROUP
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def test_a_read_only_database_is_red_until_it_takes_writes_again(
         read_only(database) as reset,
         Supervisor(database, redis_url, concurrency=1, flower_port=None, log_dir=tmp_path),
     ):
-        bench.resources.stream.beat()  # beat itself would do so in ten seconds
+        Heartbeat(bench.resources.stream.connection).beat()  # beat itself would do so in ten seconds
         eventually(lambda: bench.redis.exists("usage:failure:{0}"), 30)
         seen = looked(cli)
         assert (seen["worker_alive"], seen["beat_alive"], seen["partitions_healthy"]) == (True, True, True)
@@ -107,7 +109,7 @@ def test_a_read_only_database_is_red_until_it_takes_writes_again(
         eventually(lambda: bench.resources.store.intake_totals().applied == 1, 30)
         seen = looked(cli)
         assert (seen["healthy"], seen["stalled"]) == (True, [])
-        assert bench.resources.stream.last_failure(0) is None
+        assert FlushFailures(bench.resources.stream.connection).last(0) is None
 
 
 def test_what_is_committed_by_a_drain_is_no_stall(cli: Cli, bench: Bench, database: str) -> None:

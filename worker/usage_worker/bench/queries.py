@@ -94,13 +94,13 @@ def measure_queries(sizes: Sequence[int], echo: Callable[[str], None]) -> Querie
     with ExitStack() as stack:
         servers = stack.enter_context(Servers(Settings.model_construct()))
         store = stack.enter_context(Store(servers.database_url))
-        for schema in _schema_versions():
+        for schema in schema_versions():
             Runner(servers.database_url).up(schema.version)
             versions[schema.version] = {rows: _measure(store, schema, rows, echo) for rows in sizes}
     return QueriesResult(versions)
 
 
-def _schema_versions() -> tuple[SchemaVersion, ...]:
+def schema_versions() -> tuple[SchemaVersion, ...]:
     return (
         SchemaVersion("2.0.0", "insert_pairs_2", QUERIES_2),
         SchemaVersion("3.0.0", "insert_pairs_3", QUERIES_3),

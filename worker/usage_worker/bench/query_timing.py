@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from uuid import UUID
 
-    from usage_worker.store.connection import Connection, Store
+    from usage_worker.postgres import Connection
+    from usage_worker.store.connection import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""The usage event: what it may say, what makes it one and the same event, and with which words it is refused.
+"""The usage event: its fields, its identity, and the reasons for which it is refused.
 
-`Event` is what an application says. `Record` is what is counted: every default filled in, one row of the ledger, in the
-canonical text that JSON, Python and PostgreSQL agree upon. Text of a fixed form compares and sorts like the value it
-stands for, and is never parsed more often than needed.
+`Event` is what an application sends. `Record` is what is counted: every default filled in, one row of the ledger, in
+the canonical text on which JSON, Python and PostgreSQL agree. Text of a fixed form compares and sorts like its value,
+and is not parsed more often than needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Namespace of the UUIDv5 (RFC 9562, section 5.5) that an application's own idempotency key becomes.
+# Namespace of the UUIDv5 (RFC 9562, section 5.5) into which an application's own idempotency key is converted.
 KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
 MAX_AHEAD = timedelta(minutes=5)
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -27,10 +27,10 @@ Kind = Literal["usage", "rating"]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Messages = Annotated[int, Field(ge=0, le=1_000_000)]
 Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
-# PostgreSQL's text cannot hold U+0000, so it is refused here, where the field still has a name.
+# PostgreSQL's text cannot hold U+0000, so it is refused here, where the reason can name the field.
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 Model = Annotated[Text, Field(max_length=200)]
-# What looks like a UUID is one, also as text; anything else is a key of the application's own.
+# Text in the form of a UUID is a UUID; any other text is the application's own idempotency key.
 EventKey = Annotated[UUID | Annotated[Text, Field(min_length=1, max_length=255)], Field(union_mode="left_to_right")]
 
 
@@ -80,8 +80,7 @@ _types = get_type_hints(Event, include_extras=True)
 FIELDS = tuple(_types)
 REQUIRED = frozenset(name for name in FIELDS if get_origin(_types[name]) is Required)
 
-# An event's values in the order of its fields, with what goes without saying filled in: checked and completed in less
-# time than an object.
+# An event's values in the order of its fields, with the defaults: a tuple is validated in less time than an object.
 Values = tuple[Any, ...]
 VALUES: TypeAdapter[Values] = TypeAdapter(
     tuple[tuple(get_args(_types[name])[0] if name in REQUIRED else _types[name] for name in FIELDS)]  # type: ignore[arg-type,misc]
@@ -93,7 +92,7 @@ _RATING = FIELDS.index("rating")
 
 
 class Record(NamedTuple):
-    """An event as it is counted; the order of the fields is that of `Event` and of the ledger's columns.
+    """An event as it is counted; its fields have the order of `Event` and of the ledger's columns.
 
     Ids are lower-case UUIDs with hyphens, times `2026-01-31T23:59:59.000000Z`, decimals without an exponent.
     """
@@ -124,11 +123,11 @@ class Window(NamedTuple):
 
     @classmethod
     def around(cls, now: datetime, accept: timedelta) -> Window:
-        """The window that ends `MAX_AHEAD` after now."""
+        """Return the window from `accept` before now to `MAX_AHEAD` after it."""
         return cls(time_text(now - accept), time_text(now + MAX_AHEAD), accept.days)
 
     def refusal(self, occurred_at: str) -> str | None:
-        """Why a time is not accepted, or None."""
+        """Return why a time is not accepted, or None."""
         if occurred_at < self.oldest:
             return f"occurred_at: older than the acceptance window ({self.days} days)"
         if occurred_at > self.newest:
@@ -137,12 +136,12 @@ class Window(NamedTuple):
 
 
 def values_of(event: Mapping[str, Any]) -> Values:
-    """An event's values."""
+    """Return an event's values in the order of its fields, with the defaults."""
     return tuple(map(event.get, FIELDS, _DEFAULTS))
 
 
 def refusal(values: Values, window: Window) -> str | None:
-    """Why an event cannot be accepted although each of its values can, or None."""
+    """Return why an event is not accepted although each of its values is valid, or None."""
     if (values[_TYPE] == "rating") != (values[_RATING] is not None):
         return "rating: goes with type rating, and only with it"
     if values[_OCCURRED_AT] is not None:
@@ -153,9 +152,9 @@ def refusal(values: Values, window: Window) -> str | None:
 
 
 def record_of(values: Values, entry_key: UUID, position: int, entry_time: datetime) -> Record:
-    """The ledger row of an accepted event.
+    """Return the ledger row of an accepted event.
 
-    An event without identity or time takes both from its entry, so that they are the same whenever it is read again.
+    An event without identity or time gets them from its entry, so that they are the same when it is read again.
     """
     event_id, occurred_at, *_ = values
     identity = uuid5(entry_key, str(position)) if event_id is None else identity_of(event_id)
@@ -164,7 +163,7 @@ def record_of(values: Values, entry_key: UUID, position: int, entry_time: dateti
 
 
 def row_of(values: Values, event_id: str, occurred_at: str) -> list[Any]:
-    """The values of an event's `Record`, where UUIDs may still be such."""
+    """Return the values of an event's `Record`, in which UUIDs need not be text yet."""
     _, _, kind, user, agent, messages, tin, tout, tokens, cost, time, success, conversation, model, rating = values
     tokens = tin + tout if tokens is None else tokens
     row = [event_id, occurred_at, kind, user, agent, messages, tin, tout, tokens, decimal_text(cost), time, success]
@@ -172,14 +171,14 @@ def row_of(values: Values, event_id: str, occurred_at: str) -> list[Any]:
 
 
 def identity_of(event_id: UUID | str) -> UUID:
-    """An application's own key as a UUID; a UUID is what it is."""
+    """Return the UUID of an idempotency key; return a UUID unchanged."""
     return uuid5(KEY_NAMESPACE, event_id) if isinstance(event_id, str) else event_id
 
 
 def time_text(time: datetime) -> str:
-    """The canonical text of an aware time, in UTC.
+    """Return the canonical text of an aware time, in UTC.
 
-    Where an offset leads out of the calendar it is the calendar's end on that side, which no window accepts either.
+    Where the offset leads beyond the calendar, return the calendar's end on that side, which no window accepts either.
     """
     try:
         time = time.astimezone(UTC)
@@ -189,17 +188,17 @@ def time_text(time: datetime) -> str:
 
 
 def decimal_text(number: Decimal | None) -> str | None:
-    """The canonical text of a decimal: no exponent, no sign."""
+    """Return the canonical text of a decimal: no exponent, no sign."""
     return None if number is None else format(abs(number), "f")
 
 
 def explain(error: ValidationError) -> str:
-    """Which fields were wrong and why, in one line, without their values (they may be secret)."""
+    """Name the wrong fields and the reasons in one line, without the values, which may be secret."""
     items = error.errors(include_url=False, include_context=False, include_input=False)
     problems = {_field(item["type"], *item["loc"][:1]): item["msg"] for item in items}
     return "; ".join(f"{field}: {message}" for field, message in problems.items())
 
 
 def _field(problem: str, place: int | str = "event") -> str:
-    """A field's name; in a tuple of values it is known by its place, in a dictionary any integer may be a key."""
+    """Return a field's name from its place in a tuple of values; in a dictionary, any integer may be a key."""
     return FIELDS[place] if isinstance(place, int) and problem != "invalid_key" else str(place)

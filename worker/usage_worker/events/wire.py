@@ -1,9 +1,9 @@
-"""The canonical form of events on the wire: what our publisher writes, and a reader that takes it without detours.
+"""The canonical form of events on the wire, which our publisher writes and `load` reads.
 
-An event in canonical form is a row of the ledger, as a JSON array. It needs no conversion at all: its ids, times and
-decimals are already the text that the ledger takes, so that checking it is all there is to do, and pydantic-core does
-that for a whole entry in one call. What other producers write, an object with the fields of `Event` in any spelling of
-a UUID, a time or a number, goes the long way through `Event`; both ways end in the same `Record`.
+An event in canonical form is a row of the ledger, as a JSON array. It needs no conversion: its ids, times and decimals
+are already the text that the ledger takes, so that it only has to be validated, which pydantic-core does for a whole
+entry in one call. Other producers write an object with the fields of `Event`, in any notation of a UUID, a time or a
+number; it is converted through `Event`. Both result in the same `Record`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
-# No day that its month does not have: PostgreSQL would refuse it in the middle of a batch.
+# Only days that exist: PostgreSQL would refuse any other in the middle of a batch.
 _LEAP_YEAR = r"([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
 _DAY_OF_YEAR = (
     r"((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
@@ -57,9 +57,9 @@ CostText = Annotated[str, Field(pattern=r"^([0-9]{1,6}(\.[0-9]{1,10})?|1000000(\
 RatingText = Annotated[str, Field(pattern=r"^([0-4](\.[0-9]{1,10})?|5(\.0{1,10})?)$")]
 
 
-# What two token counts add up to may be more than PostgreSQL takes, which is its to say.
+# The sum of two token counts may exceed a bigint; PostgreSQL refuses it then.
 Sum = Annotated[int, Field(ge=0)]
-# The types of a `Record`, one by one.
+# The types of the fields of a `Record`.
 Row = tuple[
     Uuid,
     Time,
@@ -91,7 +91,7 @@ class Prepared(NamedTuple):
 
 
 def _refusing(form: Callable[[T, Window], Prepared]) -> Callable[[T, Window], Prepared]:
-    """Refuse an event whatever reading it raises: the methods of a value are not ours."""
+    """Refuse the event whatever exception its values raise: their methods are the application's."""
 
     @wraps(form)
     def guarded(values: T, window: Window) -> Prepared:
@@ -107,7 +107,7 @@ def _refusing(form: Callable[[T, Window], Prepared]) -> Callable[[T, Window], Pr
 
 @_refusing
 def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
-    """Check an application's own fields, fill in identity and time, and write the event down.
+    """Check an application's fields, fill in identity and time, and serialise the event.
 
     Raises:
         EventRefusedError: a field is unknown, missing, of the wrong type or out of bounds; the message names it.
@@ -119,13 +119,13 @@ def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
 
 @_refusing
 def prepare_rating(fields: Mapping[str, Any], window: Window) -> Prepared:
-    """Like `prepare`, for a rating of any type of number."""
+    """Prepare a rating, of any numeric type; see `prepare`."""
     return prepare({**fields, "type": "rating", "rating": str(fields["rating"])}, window)
 
 
 @_refusing
 def complete(values: Values, window: Window) -> Prepared:
-    """Like `prepare`, from the values of all fields in their order."""
+    """Prepare an event from the values of all fields in their order; see `prepare`."""
     values = _checked(VALUES, values)
     event_id, occurred_at, _, user_id = values[:4]
     if reason := refusal(values, window):
@@ -150,23 +150,23 @@ def _now_text() -> str:
 
 @lru_cache(maxsize=2)
 def _second_text(seconds: int) -> str:
-    """Thousands of events share a second, and writing a time down is slow."""
+    """Return the text of a second; cached, since thousands of events share one and formatting is slow."""
     return time_text(datetime.fromtimestamp(seconds, UTC))[: len("2026-01-31T23:59:59")]
 
 
 def load(body: bytes) -> list[Record]:
-    """The rows of the ledger that an entry in canonical form brings.
+    """Parse an entry in canonical form to the rows of the ledger.
 
-    A time outside the window, or a rating out of place, is the caller's to find.
+    The caller must check the acceptance window, and that ratings are where they belong.
 
     Raises:
-        pydantic.ValidationError: not everything is in canonical form, or something is wrong.
+        pydantic.ValidationError: an event is invalid or not in canonical form.
     """
     return list(map(Record._make, _ENTRY.validate_json(body, strict=True)))
 
 
 def spelled_out(item: Any) -> Any:
-    """A row as the object that an event is elsewhere; anything else as it is."""
+    """Return a row as an object with the fields of `Event`; return anything else unchanged."""
     if not isinstance(item, list) or len(item) != len(Record._fields):
         return item
     return {name: value for name, value in zip(Record._fields, item, strict=True) if value is not None}

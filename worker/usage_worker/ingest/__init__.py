@@ -1,4 +1,4 @@
-"""From the stream to the counters: decode the entries, count them in one transaction, let go of them."""
+"""From the stream to the counters: decode entries, count them in one transaction, acknowledge them."""
 
 from usage_worker.ingest.flush import Flusher, FlushReport
 

@@ -1,7 +1,7 @@
-"""One batch, one transaction: what the design calls exactly once happens here.
+"""Count one batch in one transaction, exactly once.
 
-Whatever fails, the transaction as a whole is undone and the entries stay in the stream; whatever is tried twice, the
-ledger's primary key counts it once.
+When anything fails, the whole transaction is rolled back and the entries stay in the stream; what is tried twice is
+counted once, by the ledger's primary key.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Applier:
         self._last_attempt = False
 
     def apply(self, batch: Batch, *, again: bool = False) -> Intake:
-        """Count a batch, which was made as if nothing in it had been delivered before.
+        """Count a batch that was built as if nothing in it had been delivered before.
 
-        An entry whose transaction fails, although each of its events could be refused by itself, is found by halving
-        the batch; failing twice alone, it is quarantined whole.
+        An entry that makes the transaction fail, although each of its events could be refused by itself, is found by
+        halving the batch; when it fails twice alone, it is quarantined whole.
 
         Raises:
             ConcurrencyError: the transaction lost `MAX_ATTEMPTS` races; try the batch again later.
@@ -75,7 +75,7 @@ class Applier:
             return self._attempt(batch_of(entries))
 
     def _attempt(self, batch: Batch) -> Intake:
-        """Count a batch in one transaction; a race that it loses is run again."""
+        """Count a batch in one transaction; repeat it when it loses a race."""
         self._duplicates.decay()
         self._missing.decay()
         self._rivals.decay()
@@ -90,7 +90,7 @@ class Applier:
                 if isinstance(error, DuplicateError):
                     self._duplicates.trip()
                     self._rivals.trip()
-                # Jitter, so that two workers that lost to each other do not meet again.
+                # Jitter, so that two workers that conflicted do not conflict again.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
 
@@ -123,9 +123,9 @@ class Applier:
         *,
         again: bool = False,
     ) -> None:
-        """Count the records; those that cannot be are found by halving, and only they are refused.
+        """Count the records; find those that cannot be counted by halving, and refuse only them.
 
-        A record that PostgreSQL did not refuse is tried twice: what failed may have been something beside it.
+        A record that failed without a refusal by PostgreSQL is tried twice: the cause may have been something else.
         """
         if not records:
             return
@@ -151,15 +151,15 @@ class Applier:
                 self._count_records(transaction, records, None, refused, again=True)
 
     def _is_outage(self, error: Exception) -> bool:
-        """Whether the same records may be counted later, as they are."""
+        """Return whether the same records may be counted later, unchanged."""
         if isinstance(error, ReferenceMissingError) and self._last_attempt:
-            return False  # no race is lost so often: a foreign key of somebody's own, which the event violates
+            return False  # no race is lost so often: a foreign key of the application, which the event violates
         return isinstance(error, OUTAGES)
 
     def _write(self, transaction: BatchTransaction, records: list[Record], days: Folded) -> None:
         if self._rivals or len(days) > 1:
-            # Day by day, the rows of all days together would not be taken in key order. And when another batch opens
-            # conversations of the same pairs, we must look which are known once it has come to its end.
+            # Locked day by day, the rows of all days together would not be in key order. And when another batch inserts
+            # conversations of the same pairs, the known ones must be read after its commit.
             transaction.lock_pairs({pair for totals in days.values() for pair in totals})
         for day, totals in days.items():
             transaction.stage(day, starmap(totals_line, totals.items()))
@@ -173,10 +173,10 @@ class Applier:
 
 
 class _PessimisticMode:
-    """Whether to look for something before a batch is written.
+    """Whether to look for one kind of conflict before a batch is written.
 
-    Looking costs every event a look-up; running into a duplicate, into a pair that has no row yet, or into a purge
-    costs the whole batch a second attempt. So we look for some batches after one was met, and run otherwise.
+    A look-up costs time for each event; a conflict (a duplicate, a pair without a row, a purge) costs a second attempt
+    of the whole batch. So only the next `PESSIMISTIC_BATCHES` batches after a conflict look first.
     """
 
     def __init__(self) -> None:
@@ -201,9 +201,9 @@ class _UnknownPairsError(Exception):
 
 
 def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEntry]) -> None:
-    """What the first delivery of an entry quarantined stays there and is booked there, and nothing is added to it.
+    """Keep the dead letters of the first delivery of entries: drop those of this one, and the records that have one.
 
-    Meanwhile its user may have come, or an event that was counted then may have become too old.
+    Since then a missing user may have been added, or an event that was counted may have become too old.
     """
     dead_letters = transaction.dead_letter_positions(entry.key for entry in seen)
     for entry in seen:
@@ -214,10 +214,11 @@ def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEn
 
 
 def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unknown) -> None:
-    """Make the missing rows.
+    """Insert the missing rows.
 
     Raises:
-        _StrangersError: for some of them that is impossible.
+        _UnknownPairsError: the user or agent of some does not exist, and unknown pairs are quarantined.
+        SettingsError: unknown pairs are to be created, and the platform owns `auth.users`.
     """
     absent = [row for row in missing if not (row.user_exists and row.agent_exists)]
     if absent and unknown == "quarantine":
@@ -243,7 +244,7 @@ def _dead_letters(entries: Sequence[DecodedEntry], refused: Refused) -> list[Dea
         reasons = dict(refused)
         for entry in entries:
             for position, record in zip(entry.positions, entry.records, strict=True):
-                # Popped: a duplicate of a refused event is a duplicate, not a second letter.
+                # Popped: a duplicate of a refused event is a duplicate, not a second dead letter.
                 if reason := reasons.pop(record[:2], None):
                     dead_letters.append(entry.dead_letter(position, reason, payload_of(record)))
     return dead_letters

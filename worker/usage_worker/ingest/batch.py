@@ -1,4 +1,4 @@
-"""The batch: what the entries of one transaction come to, as far as that can be known without the database."""
+"""The batch: the records and totals of the entries of one transaction, as far as they follow without the database."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """Entries of one shard; which of their records are to be counted, by event id, and what these add up to.
+    """Entries of one shard, the records to count sorted by event id, the number of duplicates, and the totals by day.
 
-    `days` is None where they could not be added up; who counts them finds out whose fault it is.
+    `days` is None where folding failed; the applier then finds the record that caused it.
     """
 
     entries: Sequence[DecodedEntry]
@@ -31,11 +31,11 @@ class Batch(NamedTuple):
 def batch_of(
     entries: Sequence[DecodedEntry], first_seen: set[UUID] | None = None, known: Collection[EventIdentity] = frozenset()
 ) -> Batch:
-    """The batch if only these entries are delivered for the first time (default: all), and these events are counted.
+    """Build the batch, treating `first_seen` entries as new deliveries (default: all) and `known` events as counted.
 
-    What an entry brought when it was delivered before is in the books already, so a second delivery's duplicates are
-    left out of them; its events that have no identity of their own must then be left out, too. The same holds for a
-    pack that was sent twice and lies twice in this batch.
+    The intake totals already include the first delivery of an entry, so duplicates of a second one are not counted in
+    them; its events without an id of their own must then be dropped, too. The same holds for a pack that was sent twice
+    and is twice in this batch.
     """
     first_seen = {entry.key for entry in entries} if first_seen is None else set(first_seen)
     fresh: dict[EventIdentity, Record] = {}
@@ -49,7 +49,7 @@ def batch_of(
             elif new or record.event_id not in entry.anonymous:
                 fresh[identity] = record
         first_seen.discard(entry.key)
-    # By event id: two batches with common events then wait for each other instead of deadlocking.
+    # By event id, so that two batches with common events wait for each other instead of deadlocking.
     records = sorted(fresh.values())
     return Batch(entries, records, duplicate, _folded(records))
 
@@ -57,5 +57,5 @@ def batch_of(
 def _folded(records: list[Record]) -> Folded | None:
     try:
         return fold(records)
-    except Exception:  # noqa: BLE001 - raised again where it can be told which record it is
+    except Exception:  # noqa: BLE001 - the applier folds again and finds the record
         return None

@@ -1,7 +1,7 @@
 """Records and totals as the lines that `store` copies.
 
-Everything travels as text, in the canonical form that the records have already: PostgreSQL parses it faster than
-Python would convert it into what a binary protocol wants.
+Text, in the canonical form that the records have already: PostgreSQL parses it faster than Python would convert it for
+the binary format.
 """
 
 from __future__ import annotations

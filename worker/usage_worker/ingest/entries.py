@@ -1,4 +1,4 @@
-"""From a stream entry to records: the good ones, and the bad ones with their reasons."""
+"""Decode stream entries to records, and to dead letters with their reasons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import ValidationError
 
@@ -18,16 +18,18 @@ from usage_worker.queue.stream import VERSION
 from usage_worker.store import DeadLetter
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from usage_worker.events.event import Record, Values, Window
     from usage_worker.queue.stream import RawEntry
 
-# All of it: what is not kept here is lost. Only what PostgreSQL cannot take as one value is cut off.
+# A dead letter keeps the whole payload, which exists nowhere else; PostgreSQL cannot store longer values.
 _MAX_PAYLOAD = 100_000_000
 
 
 @dataclass(slots=True)
 class DecodedEntry:
-    """A decoded stream entry; `records` may leave out positions that `letters` have."""
+    """A decoded stream entry; each of its events is either in `records` or in `dead_letters`."""
 
     stream: str
     entry_id: str
@@ -36,32 +38,32 @@ class DecodedEntry:
     positions: list[int] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     anonymous: set[str] = field(default_factory=set)
-    """Events that took their identity from the entry: nothing else tells a second delivery of them."""
+    """The ids of events that have none of their own: they are derived from the entry, which alone identifies them."""
 
     def refuse(self, position: int, reason: str, payload: str, events: int = 1) -> None:
         self.dead_letters.append(self.dead_letter(position, reason, payload, events))
 
     def dead_letter(self, position: int, reason: str, payload: str, events: int = 1) -> DeadLetter:
-        """The dead letter of one of the entry's events."""
+        """Return the dead letter of one of the entry's events."""
         text = payload[:_MAX_PAYLOAD].replace("\x00", "\\u0000")
         shown = printable(reason, REASON_LENGTH)
         return DeadLetter(self.key, position, self.stream, self.entry_id, events, shown, text)
 
     def refuse_all(self, reason: str) -> None:
-        """Make a dead letter of every event that was good so far."""
+        """Turn every record into a dead letter."""
         for position, record in zip(self.positions, self.records, strict=True):
             self.refuse(position, reason, payload_of(record))
         self.records, self.positions = [], []
 
 
 def decode(stream: str, raw: RawEntry, window: Window) -> DecodedEntry:
-    """Decode and check an entry; whatever is wrong with it becomes a dead letter, never an exception.
+    """Decode and check an entry; whatever is wrong with it becomes a dead letter.
 
     Raises:
-        MemoryError: which is this process's fault; another one may have room for the entry.
+        MemoryError: another process may have room for the entry.
     """
     entry = DecodedEntry(stream, raw.entry_id, _key(stream, raw))
-    if raw.fields.get(b"v") != VERSION:
+    if raw.version != VERSION:
         return _unreadable(entry, raw, "v: the entry's version must be 1")
     try:
         _read(entry, raw, window)
@@ -75,19 +77,19 @@ def decode(stream: str, raw: RawEntry, window: Window) -> DecodedEntry:
 
 
 def describe(error: Exception) -> str:
-    """What went wrong, as the reason of a letter; our own errors and those of a parser speak for themselves."""
+    """Return the reason of a dead letter; our own errors and those of parsers need no type name."""
     if isinstance(error, ValidationError):
         return explain(error)
     return str(error) if isinstance(error, UsageError | ValueError) else f"{type(error).__name__}: {error}"
 
 
 def payload_of(record: Record) -> str:
-    """A record as the JSON of an event, to be shown, repaired and replayed."""
+    """Return a record as the JSON object of an event, which can be repaired and replayed."""
     return json.dumps({name: value for name, value in record._asdict().items() if value is not None})
 
 
 def _read(entry: DecodedEntry, raw: RawEntry, window: Window) -> None:
-    body = raw.fields.get(b"events", b"")
+    body = raw.body or b""
     try:
         records = load(body)
     except ValidationError:
@@ -97,7 +99,7 @@ def _read(entry: DecodedEntry, raw: RawEntry, window: Window) -> None:
 
 
 def _check(entry: DecodedEntry, records: list[Record], window: Window) -> None:
-    """What the form alone cannot say: whether a time is accepted and a rating in its place."""
+    """Reject events outside the acceptance window or with a misplaced rating; the JSON schema cannot express either."""
     oldest, newest, _ = window
     bad = [
         position
@@ -115,14 +117,14 @@ def _check(entry: DecodedEntry, records: list[Record], window: Window) -> None:
 def _reason(payload: str, window: Window) -> str:
     try:
         return refusal(values_of(EVENT.validate_json(payload)), window) or ""
-    except ValidationError as error:  # the year 0, which PostgreSQL does not have either
+    except ValidationError as error:  # the year 0, which PostgreSQL does not have
         return explain(error)
 
 
 def _one_by_one(entry: DecodedEntry, raw: RawEntry, body: bytes, window: Window) -> None:
-    """The long way, where something is bad or not in canonical form: each event stands for itself.
+    """Decode each event by itself, because something is wrong or not in canonical form.
 
-    Numbers with a point stay text: a decimal never goes through a binary float.
+    Numbers with a point stay text: a decimal never passes through a binary float.
     """
     items: Any = json.loads(body, parse_float=str, parse_int=_bounded_int)
     if not isinstance(items, list):
@@ -141,7 +143,7 @@ def _one_by_one(entry: DecodedEntry, raw: RawEntry, body: bytes, window: Window)
 
 
 def _accept(entry: DecodedEntry, position: int, values: Values, raw: RawEntry, window: Window) -> str | None:
-    """Add the record of an event, or say why the time that it takes from its entry is not accepted."""
+    """Add the record of an event; return a reason if the time that it takes from its entry is not accepted."""
     record = record_of(values, entry.key, position, raw.added_at)
     event_id, occurred_at, *_ = values
     if occurred_at is None and (reason := window.refusal(record.occurred_at)):
@@ -154,21 +156,20 @@ def _accept(entry: DecodedEntry, position: int, values: Values, raw: RawEntry, w
 
 
 def _bounded_int(digits: str) -> int | str:
-    """No field holds more than 64 bits, and Python refuses to parse some thousand digits at all."""
+    """Leave long numbers as text: no field holds more than 64 bits, and Python refuses thousands of digits."""
     return int(digits) if len(digits) <= 20 else digits  # noqa: PLR2004
 
 
 def _unreadable(entry: DecodedEntry, raw: RawEntry, reason: str) -> DecodedEntry:
-    body = raw.fields.get(b"events")
-    fields = raw.fields.items()
-    kept = json.dumps({_text(name): _text(value) for name, value in fields}) if body is None else _text(body)
+    fields = {_text(name): _text(value) for name, value in raw.fields.items()}
+    kept = json.dumps(fields) if raw.body is None else _text(raw.body)
     whole = DecodedEntry(entry.stream, entry.entry_id, entry.key)
     whole.refuse(0, reason, kept, raw.declared)
     return whole
 
 
 def _text(content: bytes) -> str:
-    """Bytes as text from which they can be had back."""
+    """Return bytes as text that can be converted back."""
     try:
         return content.decode()
     except UnicodeDecodeError:
@@ -176,8 +177,5 @@ def _text(content: bytes) -> str:
 
 
 def _key(stream: str, raw: RawEntry) -> UUID:
-    """The identity of an entry: its sender's, so that a pack sent twice is known, or else its place in the stream."""
-    try:
-        return UUID(raw.fields[b"id"].decode())
-    except (KeyError, ValueError):
-        return uuid5(NAMESPACE_URL, f"redis-stream:{stream}/{raw.entry_id}")
+    """Return an entry's key: its publisher's, so that a pack sent twice is recognised, or one made from its id."""
+    return raw.key or uuid5(NAMESPACE_URL, f"redis-stream:{stream}/{raw.entry_id}")

@@ -1,4 +1,4 @@
-"""The flush: read a shard, count what was read, let go of it, until nothing is left or the time is up."""
+"""The flush: read a shard, count and acknowledge what was read, until it is empty or the time budget is spent."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.entries import decode
 from usage_worker.logs import get_logger
 from usage_worker.printable import printable
+from usage_worker.queue.claim import FlushClaim
+from usage_worker.queue.failure import FlushFailures
 from usage_worker.store import Intake
 
 if TYPE_CHECKING:
@@ -31,17 +33,17 @@ log = get_logger("ingest")
 
 # The first read of a flush, before anything is known about the size of the entries.
 _FIRST_READ = 10
-# After a batch of so many events more are on their way: seconds to wait for them instead of leaving them to the next
-# tick, while a processor stands idle.
-_BUSY = 1_000
-_LINGER = 0.1
-# So much of a batch, and more is waiting.
+# After a read of this many events more will follow soon: wait this many seconds for them, so that no processor is idle
+# until the next tick.
+_BUSY_EVENTS = 1_000
+_LINGER_SECONDS = 0.1
+# A read that fills this share of a batch probably left entries behind.
 _FULL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class FlushReport:
-    """What one flush did; `seconds` is wall time, `cut_short` says that its time budget was spent."""
+    """What one flush counted; `seconds` is wall time, `cut_short` is true when its time budget was spent."""
 
     shard: int
     batches: int = 0
@@ -56,38 +58,40 @@ class FlushReport:
 
 
 class Read(NamedTuple):
-    """What was read from a shard, and how much of a batch it is, by events and by bytes."""
+    """The batch of one read, and which share of a full batch it is, by events or by bytes, whichever is larger."""
 
     batch: Batch
     fill: float
 
 
 class Flusher:
-    """Drains shards on behalf of one consumer."""
+    """Flushes shards as one consumer of the group."""
 
     def __init__(self, stream: EventStream, store: Store, settings: Settings, consumer: str) -> None:
         self._stream = stream
+        self._claim = FlushClaim(stream.connection, consumer)
+        self._failures = FlushFailures(stream.connection)
         self._store = store
         self._applier = Applier(store, settings.unknown)
         self._settings = settings
         self._consumer = consumer
 
     def flush_alone(self, shard: int) -> FlushReport:
-        """Like `flush`, but leave at once where another one is at work: they would wait for each other's rows."""
-        if not self._stream.claim(shard, self._consumer):
+        """Flush a shard unless another consumer does, since they would wait for each other's rows; see `flush`."""
+        if not self._claim.take(shard):
             return FlushReport(shard)
         try:
             return self.flush(shard, renew=True)
         finally:
             with suppress(StreamUnavailableError):
-                self._stream.unclaim(shard, self._consumer)
+                self._claim.release(shard)
 
     def flush(self, shard: int, budget: float | None = None, *, renew: bool = False) -> FlushReport:
-        """Count what waits in a shard; ends when it is empty or `budget` seconds (default: the setting) are spent.
+        """Count the entries of a shard until it is empty or `budget` seconds (default: `USAGE_FLUSH_BUDGET`) are spent.
 
         Raises:
-            StoreUnavailableError, StreamUnavailableError: what was read stays in the stream and is reclaimed later.
-            ConcurrencyError: likewise.
+            StoreUnavailableError, StreamUnavailableError, ConcurrencyError: what was read stays in the stream and is
+                reclaimed later.
         """
         try:
             return self._flush(shard, self._settings.flush_budget if budget is None else budget, renew=renew)
@@ -101,13 +105,13 @@ class Flusher:
         started = time.monotonic()
         deadline = started + budget
         batches, intake = 0, Intake()
-        # Asked before anything is read: with the database away, entries had better stay where they are.
+        # Before anything is read: without the database, an entry that was read would only wait to be reclaimed.
         self._store.ping()
         for read in self._read_ahead(shard, deadline):
             intake += self._count(shard, read.batch)
             batches += 1
             if renew:
-                self._stream.claim(shard, self._consumer)
+                self._claim.take(shard)
         now = time.monotonic()
         report = FlushReport(shard, batches, intake, now - started, cut_short=now >= deadline)
         if batches:
@@ -115,25 +119,25 @@ class Flusher:
         return report
 
     def _note_failure(self, shard: int, error: Exception) -> None:
-        """Leave the error where `status` finds it; not what stands below its first line, which may quote rows."""
+        """Note the error for `status`: its first line only, since the others may quote rows."""
         first_line = next(iter(str(error).splitlines()), "")
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
         with suppress(StreamUnavailableError):
-            self._stream.note_failure(shard, printable(kind + first_line))
+            self._failures.note(shard, printable(kind + first_line))
 
     def _count(self, shard: int, batch: Batch) -> Intake:
         intake = self._applier.apply(batch)
-        # Only now, when they are committed, may the entries leave Redis.
+        # Only after the commit may the entries leave Redis.
         self._stream.done(shard, [entry.entry_id for entry in batch.entries])
         if intake.quarantined:
             log.warning("quarantined", shard=shard, events=intake.quarantined)
         return intake
 
     def _read_ahead(self, shard: int, deadline: float) -> Iterator[Read]:
-        """The batches of a shard until it is empty or the time is up.
+        """Yield the batches of a shard until it is empty or the deadline has passed.
 
-        Where a backlog waits, the next one is made ready while PostgreSQL is busy with the one in hand. Otherwise the
-        events that arrive meanwhile had better become one batch.
+        While PostgreSQL counts one batch of a backlog, a thread reads and builds the next. Without a backlog the next
+        read waits, so that the events that arrive meanwhile become one batch.
         """
         with ThreadPoolExecutor(1, "usage-read") as reader:
             read_next = partial(reader.submit, next, self._reads(shard), None)
@@ -146,7 +150,7 @@ class Flusher:
                 upcoming = ahead or read_next()
 
     def _reads(self, shard: int) -> Iterator[Read]:
-        """First what a vanished worker left behind, then what is new."""
+        """Yield reclaimed entries of vanished workers first, then new ones."""
         count, cursor = _FIRST_READ, "0-0"
         while True:
             cursor, raw = self._stream.reclaim(shard, self._consumer, count, self._settings.reclaim_idle, cursor)
@@ -159,17 +163,17 @@ class Flusher:
         while raw := self._stream.read(shard, self._consumer, count, wait):
             yield (read := self._read(shard, raw))
             count = self._next_count(read)
-            wait = _LINGER if sum(entry.declared for entry in raw) >= _BUSY else 0.0
+            wait = _LINGER_SECONDS if sum(entry.declared for entry in raw) >= _BUSY_EVENTS else 0.0
 
     def _read(self, shard: int, raw: list[RawEntry]) -> Read:
         stream = self._stream.key(shard)
         window = Window.around(datetime.now(UTC), self._settings.accept_window)
         batch = batch_of([decode(stream, entry, window) for entry in raw])
         events = sum(entry.declared for entry in raw)
-        size = sum(len(entry.fields.get(b"events", b"")) for entry in raw)
+        size = sum(len(entry.body or b"") for entry in raw)
         return Read(batch, max(events / self._settings.batch_events, size / self._settings.batch_bytes))
 
     def _next_count(self, read: Read) -> int:
-        """How many entries like these make a batch."""
+        """Return how many entries of this size make a full batch."""
         entries = len(read.batch.entries)
         return max(1, min(int(entries / read.fill), self._settings.batch_events)) if read.fill else _FIRST_READ

@@ -1,7 +1,7 @@
-"""The fold: many records become one line of totals for each user, agent and UTC day.
+"""The fold: add up records to one line of totals for each user, agent and UTC day.
 
-Pure and order-free: splitting the records into batches, shuffling them or folding the parts in any order gives the
-same totals (after duplicates are out). That is why a batch may be of any size and be retried at any time.
+Pure and independent of order: splitting the records into batches, shuffling them or folding the parts in any order
+gives the same totals, once duplicates are removed. So a batch may have any size and be retried at any time.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]
 Folded = dict[str, dict[Pair, "Totals"]]
 
-# How much of a canonical time is its day.
+# The length of the day in a canonical time.
 _DAY = len("2026-01-31")
 
 
 class Totals:
-    """What the records of one user, agent and day add up to.
+    """The totals of the records of one user, agent and day.
 
-    "The newest" (rating, conversation) is decided by the event's time and, at equal times, by the greater value:
-    never by the order of arrival. Times and ids are canonical text, which compares like what it stands for.
+    The newest rating and conversation are decided by the event's time and, at equal times, by the greater value, never
+    by the order of arrival. Times and ids are canonical text, which sorts like the values.
     """
 
     __slots__ = (
@@ -59,7 +59,7 @@ class Totals:
         self.last_rating: tuple[str, Decimal] | None = None
 
     def add(self, record: Record) -> None:
-        """Count one record."""
+        """Add one record."""
         (
             _,
             when,
@@ -104,7 +104,7 @@ class Totals:
 
 
 def fold(records: Iterable[Record]) -> Folded:
-    """Totals by UTC day, then by pair. Days ascend, so that concurrent batches take them in the same order."""
+    """Return totals by UTC day, then by pair. Days ascend, so that concurrent batches lock rows in the same order."""
     days: defaultdict[str, defaultdict[Pair, Totals]] = defaultdict(partial(defaultdict, Totals))
     for record in records:
         days[record[1][:_DAY]][record[3], record[4]].add(record)

@@ -14,6 +14,7 @@ from usage_worker.errors import EmbeddedServerError
 from usage_worker.local.account import Account, make_private_folder
 from usage_worker.local.binaries import Program, find_postgres
 from usage_worker.local.embedded_server import START_TIMEOUT, EmbeddedServer
+from usage_worker.postgres import connect
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def ensure_database(self, database: str) -> str:
         """Create the database if it does not exist, and return its URL."""
-        with psycopg.connect(self.url(), autocommit=True) as connection:
+        with connect(self.url()) as connection:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount
             if not found:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
@@ -105,7 +106,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _answers(self) -> bool:
         try:
-            with psycopg.connect(self.url(), connect_timeout=2) as connection:
+            with connect(self.url(), connect_timeout=2) as connection:
                 connection.execute("SELECT 1")
         except psycopg.OperationalError:
             return False

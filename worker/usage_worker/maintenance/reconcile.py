@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
-    from usage_worker.store import Mended, PairDifference, PairKey, Store
+    from usage_worker.store import PairDifference, PairKey, RepairedPairs, Store
 
 RECONCILE = "maintenance.reconcile"
 # What one statement compares: so many pairs, or the pairs of so many rows.
@@ -220,7 +220,7 @@ class _ReconcileRun:
 
     def _repair_all(
         self,
-        step: Callable[[PairKey | None], Mended],
+        step: Callable[[PairKey | None], RepairedPairs],
         name: Callable[[PairDifference], list[Difference]],
         *,
         final: bool = True,
@@ -251,7 +251,7 @@ class _ReconcileRun:
             self._report.left += 1
 
 
-def _swept(step: Callable[[PairKey | None], Mended]) -> Iterator[PairDifference]:
+def _swept(step: Callable[[PairKey | None], RepairedPairs]) -> Iterator[PairDifference]:
     """Yield what differs, from the first pair to the last."""
     mended = retry(partial(step, None), WAIT_TIMEOUT_SECONDS)
     yield from mended.rows

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
+from usage_worker import postgres
 from usage_worker.errors import MigrationError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+    from usage_worker.postgres import Connection
 
 READ_NAME = "usage-worker schema"
 WORK_NAME = "usage-worker migrate"
 LOCK_NAME = "usage-worker migrate lock"
 LOCK_KEY = int.from_bytes(b"usagemig", "big")
 POLL_SECONDS = 0.2
-CONNECT_SECONDS = 10
 # No role or database setting may cut a long step short or lead a name elsewhere; IF EXISTS need not be chatty.
 SESSION = """
 SET client_encoding = 'UTF8';
@@ -40,10 +39,7 @@ def connect(database_url: str, name: str = READ_NAME) -> Iterator[Connection]:
     Raises:
         StoreUnavailableError: there is no server, or it went away; the message never holds the password.
     """
-    with (
-        translated(),
-        psycopg.connect(**_parameters(database_url), application_name=name, autocommit=True) as connection,
-    ):
+    with translated(), postgres.connect(database_url, application_name=name) as connection:
         connection.execute(SESSION)
         yield connection
 
@@ -86,21 +82,6 @@ def one_line(error: psycopg.Error) -> str:
     """The server's message, and its hint where there is one, without line breaks."""
     parts = (error.diag.message_primary or str(error), error.diag.message_hint)
     return "; ".join(" ".join(part.split()) for part in parts if part)
-
-
-def _parameters(database_url: str) -> dict[str, Any]:
-    try:
-        parameters = conninfo_to_dict(database_url)
-    except psycopg.ProgrammingError:
-        # The driver quotes the part that it could not read, which may be the password.
-        raise StoreUnavailableError(
-            "DATABASE_URL cannot be read; it looks like postgresql://user:password@host/database"
-        ) from None
-    parameters.setdefault("connect_timeout", CONNECT_SECONDS)
-    parameters.pop("application_name", None)
-    # From the very first answer on, whatever the URL, PGCLIENTENCODING, the role or the database say.
-    parameters["client_encoding"] = "UTF8"
-    return parameters
 
 
 def _try_lock(connection: Connection) -> bool:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from usage_worker.migrate.connection import Connection
     from usage_worker.migrate.files import Migration
+    from usage_worker.postgres import Connection
 
 JournalState = Literal["applied", "running", "failed"]
 

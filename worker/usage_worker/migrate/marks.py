@@ -14,8 +14,8 @@ from psycopg import sql
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from usage_worker.migrate.connection import Connection
     from usage_worker.migrate.files import Migration
+    from usage_worker.postgres import Connection
 
 # What every migration of the files expects, for the session.
 _NAMES = """

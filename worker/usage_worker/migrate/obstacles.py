@@ -16,9 +16,9 @@ from usage_worker.migrate.verify import catalogue_sql
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from usage_worker.migrate.connection import Connection
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.runner import Direction
+    from usage_worker.postgres import Connection
 
 _COMMON = """
 WITH named AS (

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from usage_worker.migrate.connection import Connection
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.journal import JournalRecord, SchemaStatus
     from usage_worker.migrate.marks import Kept
+    from usage_worker.postgres import Connection
 
 RETRY_SECONDS = 120.0
 FIRST_PAUSE = 0.1

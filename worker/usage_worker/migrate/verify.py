@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from usage_worker.migrate.connection import Connection
     from usage_worker.migrate.files import Migration
+    from usage_worker.postgres import Connection
 
 Key = tuple[str, str]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from usage_worker.queue.failure import FlushFailures
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ def stalls(stream: EventStream, store: Store, backlog: Mapping[int, Backlog], fl
     """The stalled shards; where flushes are meant to be rare, entries may wait for two of them."""
     longest_wait = max(LONGEST_WAIT, 2 * flush_interval)
     committed = {row["stream"]: row["seconds"] for row in store.rows(query("last_commits"))}
+    failures = FlushFailures(stream.connection)
     found = []
     for shard, waiting in backlog.items():
         silence = committed.get(stream.key(shard))
         if is_stalled(waiting.oldest_seconds, silence, longest_wait):
-            error, error_seconds = stream.last_failure(shard) or (None, None)
+            error, error_seconds = failures.last(shard) or (None, None)
             found.append(Stall(shard, waiting.oldest_seconds, silence, error, error_seconds))
     return found
 

@@ -12,6 +12,7 @@ from usage_worker.maintenance import MANAGE_PARTITIONS, partition_coverage
 from usage_worker.migrate import schema_version
 from usage_worker.monitoring.quarantine import quarantine
 from usage_worker.monitoring.stalls import stalls
+from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.store import last_runs
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def collect_status(control: Control, resources: Resources) -> SystemStatus:
         stalled=stalls(stream, store, backlog, resources.settings.flush_interval),
         redis_memory=stream.memory_used(),
         workers=workers,
-        beat_seconds=stream.beat_age(),
+        beat_seconds=Heartbeat(stream.connection).age(),
         schema=version,
         totals=totals,
         quarantine=quarantine(store),

@@ -1,4 +1,4 @@
-"""REDIS_URL, read once for both clients: the stream's and Celery's."""
+"""REDIS_URL, parsed in one place for both clients: the stream's and Celery's."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from usage_worker.errors import SettingsError
 
 
 class RedisAddress(NamedTuple):
-    """What a URL says: the Redis client's connection parameters, and whether they ask for TLS."""
+    """The Redis client's connection parameters, and whether they ask for TLS."""
 
     parameters: dict[str, Any]
     tls: bool
 
 
 def parse_redis_url(redis_url: str) -> RedisAddress:
-    """Read a URL as the Redis client reads it.
+    """Parse a URL as the Redis client does.
 
     Raises:
         SettingsError: it cannot be read.
@@ -25,6 +25,6 @@ def parse_redis_url(redis_url: str) -> RedisAddress:
     try:
         parameters = dict(parse_url(redis_url))  # type: ignore[no-untyped-call]
     except ValueError:
-        # The driver's words quote the URL, which may hold a password.
+        # The driver's error quotes the URL, which may hold a password.
         raise SettingsError("REDIS_URL is not one that the Redis driver understands") from None
     return RedisAddress(parameters, tls=parameters.pop("connection_class", None) is SSLConnection)

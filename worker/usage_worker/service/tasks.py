@@ -12,6 +12,7 @@ from pydantic_core import to_json
 
 from usage_worker.errors import StreamUnavailableError, UsageError
 from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.queue.stream import PACK_EVENTS, Pack
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def track_many(self: Task, events: list[dict[str, Any]]) -> None:
 
 def heartbeat(self: Task) -> None:
     """Note that beat sends tasks and a worker executes them."""
-    _resources(self).stream.beat()
+    Heartbeat(_resources(self).stream.connection).beat()
 
 
 def _body(periodic: PeriodicTask) -> Any:

@@ -1,4 +1,4 @@
-"""PostgreSQL: connections, and the statements of every use case, as named SQL files."""
+"""PostgreSQL: connections, and the statements of every use case, in `.sql` files."""
 
 from usage_worker.store.analytics import refresh_analytics
 from usage_worker.store.batch import BatchTransaction, DeadLetter, EventIdentity, Missing, batch_transaction
@@ -15,9 +15,9 @@ from usage_worker.store.purge import (
 )
 from usage_worker.store.reconcile import (
     FIRST_PAIR,
-    Mended,
     PairDifference,
     PairKey,
+    RepairedPairs,
     count_pairs,
     counter_differences,
     day_differences,
@@ -37,10 +37,10 @@ __all__ = [
     "DeadLetter",
     "EventIdentity",
     "Intake",
-    "Mended",
     "Missing",
     "PairDifference",
     "PairKey",
+    "RepairedPairs",
     "Store",
     "TaskRun",
     "batch_transaction",

@@ -1,4 +1,4 @@
-"""The materialized view of analytics: whether it is out of date, and its refresh."""
+"""The materialized view of analytics: its age and its refresh."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class Freshness(NamedTuple):
-    """Whether anything had to be refreshed, and when the figures that are there now were computed."""
+    """Whether the view was refreshed, and when its current figures were computed."""
 
     refreshed: bool
     refreshed_at: datetime
 
 
 def refresh_analytics(store: Store, task: str) -> Freshness:
-    """Compute the analytics anew if they would not be the same, all in one transaction.
+    """Refresh the analytics if anything changed since the last refresh, all in one transaction.
 
     Raises:
-        BusyError: another process is doing it, or somebody by hand.
+        BusyError: another process refreshes them, or a user does by hand.
     """
     with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(query("analytics_lock_timeout"))
@@ -47,5 +47,5 @@ def refresh_analytics(store: Store, task: str) -> Freshness:
 
 def _row(cursor: Cursor[dict[str, Any]]) -> dict[str, Any]:
     row = cursor.fetchone()
-    assert row is not None  # noqa: S101 - both statements give exactly one
+    assert row is not None  # noqa: S101 - both statements return exactly one
     return row

@@ -1,17 +1,17 @@
 -- The materialized view of analytics.
 
 -- name: analytics_lock_timeout
--- No setting of a role may cut a long refresh short. One that somebody runs by hand is not waited for, but autovacuum
--- is, which gives way when it was waited for as long as deadlock_timeout, a second.
+-- No statement_timeout of the role may cancel a long refresh. The lock timeout is too short to wait for a refresh by
+-- hand, but long enough for autovacuum, which gives up its lock after deadlock_timeout, a second.
 SET LOCAL statement_timeout = 0;
 SET LOCAL lock_timeout = '5s';
--- One core is enough: it is not urgent, and ingest needs the others.
+-- One core: a refresh is not urgent, and ingest needs the others.
 SET LOCAL max_parallel_workers_per_gather = 0
 
 -- name: analytics_state
--- When the figures were computed, whether they would be others now, and whether there are any. The mark holds the UTC
--- day, which moves the windows, what ingest has counted, and how many rows anything has changed. Statistics tell of a
--- change after its commit, some seconds late: that may cause a refresh too many, never one too few.
+-- When the figures were computed, whether they are current, and whether there are any. The mark holds the UTC day,
+-- which moves the windows, the events that ingest has counted, and the number of rows that anything has changed.
+-- Statistics show a change some seconds after its commit: that may cause an unnecessary refresh, but none is missed.
 SELECT s.refreshed_at, s.mark IS NOT DISTINCT FROM m.mark AS fresh, m.mark, c.relispopulated AS filled
   FROM (
     SELECT concat_ws(
@@ -26,15 +26,15 @@ SELECT s.refreshed_at, s.mark IS NOT DISTINCT FROM m.mark AS fresh, m.mark, c.re
   LEFT JOIN public.user_agent_analytics_state s ON true
 
 -- name: analytics_fill
--- As a restored dump of the schema leaves it, it has no figures yet, and nothing to compare with.
+-- After the restore of a schema dump the view is not populated, and CONCURRENTLY has nothing to compare with.
 REFRESH MATERIALIZED VIEW public.user_agent_analytics
 
 -- name: analytics_refresh
--- Readers read on meanwhile, and no writer waits.
+-- CONCURRENTLY: neither readers nor writers wait.
 REFRESH MATERIALIZED VIEW CONCURRENTLY public.user_agent_analytics
 
 -- name: analytics_note
--- In the transaction of the refresh, so that figures and age are seen together.
+-- In the transaction of the refresh, so that figures and age become visible together.
 INSERT INTO public.user_agent_analytics_state (refreshed_at, mark) VALUES (now(), %(mark)s)
 ON CONFLICT (only_row) DO UPDATE SET refreshed_at = excluded.refreshed_at, mark = excluded.mark
 RETURNING refreshed_at

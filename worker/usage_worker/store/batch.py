@@ -1,7 +1,7 @@
 """The statements of the transaction that counts a batch; `usage_worker.ingest` decides on their order.
 
-Everything travels as text, in the canonical form that the records have already: PostgreSQL parses it faster than
-Python would convert it into what a binary protocol wants.
+Values are sent as text, in the canonical form that the records have already: PostgreSQL parses it faster than Python
+would convert it for the binary protocol.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from uuid import UUID
 
-    from psycopg import Connection
-
+    from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
     from usage_worker.store.intake import Intake
 
@@ -45,7 +44,7 @@ class DeadLetter(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """A pair without a row, and which of its two sides exist."""
+    """A pair without a row, and whether its user and its agent exist."""
 
     user_id: str
     agent_id: str
@@ -62,20 +61,20 @@ class BatchTransaction:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo what happens inside, and only that, when it raises."""
+        """Roll back to here when the block raises."""
         with translated(), self._connection.transaction():
             yield
 
     def register_entries(self, keys: Iterable[UUID]) -> set[UUID]:
-        """Note the entries as seen; those that were not before are returned."""
+        """Register stream entries. Returns the keys of those that were not registered before."""
         return {row[0] for row in self._connection.execute(query("register_entries"), {"keys": list(keys)})}
 
     def dead_letter_positions(self, keys: Iterable[UUID]) -> set[tuple[UUID, int]]:
-        """Which places of these entries lie in the quarantine, by entry and position."""
+        """Return the dead letters of these entries, by entry and position."""
         return set(self._connection.execute(query("dead_letter_positions"), {"keys": list(keys)}).fetchall())
 
     def known(self, identities: Collection[EventIdentity]) -> set[EventIdentity]:
-        """Which of the events the ledger has already."""
+        """Return those of the events that the ledger has."""
         if not identities:
             return set()
         numbered = list(identities)
@@ -84,7 +83,7 @@ class BatchTransaction:
         return {numbered[row[0] - 1] for row in self._connection.execute(query("known_events"), parameters)}
 
     def lock_pairs(self, pairs: Iterable[Pair]) -> None:
-        """Lock the rows of these pairs, in key order: nobody else counts or deletes them until the end."""
+        """Lock the rows of these pairs, in key order: no other transaction counts or deletes them until the end."""
         users, agents = zip(*pairs, strict=True)
         self._connection.execute(query("lock_batch_pairs"), {"users": array(users), "agents": array(agents)})
 
@@ -97,36 +96,40 @@ class BatchTransaction:
         self._copy("copy_totals", lines)
 
     def missing_pairs(self) -> list[Missing]:
-        """Which staged pairs have no row in `user_agents`."""
+        """Return the staged pairs that have no row in `user_agents`."""
         return [Missing(*row) for row in self._connection.execute(query("missing_pairs"))]
 
     def apply_staged(self, day: str) -> int:
-        """Add the staged totals to the counters and the roll-up; how many rows of `user_agents` changed."""
+        """Add the staged totals to counters and roll-up. Returns the number of rows updated in `user_agents`."""
         return self._connection.execute(query("apply_totals"), {"day": day}).rowcount
 
     def owns_auth(self) -> bool:
-        """Whether `auth.users` belongs to this role rather than to the platform."""
+        """Return whether this role owns `auth.users`, which otherwise belongs to the platform."""
         row = self._connection.execute(query("owns_auth")).fetchone()
         return bool(row and row[0])
 
     def create_parents(self, users: Iterable[str], agents: Iterable[str]) -> None:
-        """Make bare rows for users and agents that live elsewhere."""
+        """Insert bare rows for users and agents that exist only outside this database."""
         self._connection.execute(query("create_users"), {"ids": array(users)})
         self._connection.execute(query("create_agents"), {"ids": array(agents)})
 
     def insert_pairs(self, pairs: Sequence[Pair]) -> None:
-        """Make the rows that the first use of an agent creates."""
+        """Insert the rows of pairs at their first use."""
         users, agents = zip(*pairs, strict=True)
         self._connection.execute(query("insert_pairs"), {"users": array(users), "agents": array(agents)})
 
     def write_ledger(self, lines: Iterable[str]) -> None:
-        """Append events, given as lines of COPY, to the ledger; it refuses one that it has already."""
+        """Append events, given as lines of COPY, to the ledger.
+
+        Raises:
+            DuplicateError: the ledger has one of them already.
+        """
         self._copy("copy_ledger", lines)
 
     def quarantine(self, dead_letters: Sequence[DeadLetter]) -> int:
-        """Keep what cannot be counted; how many events these stand for, letters that lie there already left out.
+        """Insert dead letters. Returns the number of events in those that were not in the quarantine before.
 
-        A letter whose text PostgreSQL refuses is kept in ASCII.
+        A dead letter whose text PostgreSQL refuses is kept in ASCII.
         """
         if not dead_letters:
             return 0
@@ -135,7 +138,7 @@ class BatchTransaction:
                 return sum(map(self._keep, dead_letters))
         except OUTAGES:
             raise
-        except Exception:  # noqa: BLE001 - a letter must not fail a batch, whatever it says
+        except Exception:  # noqa: BLE001 - no dead letter may fail a batch, whatever it contains
             if len(dead_letters) > 1:
                 return sum(self.quarantine([dead_letter]) for dead_letter in dead_letters)
             return self._keep(_in_ascii(dead_letters[0]))
@@ -145,7 +148,7 @@ class BatchTransaction:
         return dead_letter.events if kept else 0
 
     def add_intake(self, stream: str, intake: Intake) -> None:
-        """Enter the figures of the batch into the books."""
+        """Add the batch to the intake totals of its stream."""
         self._connection.execute(query("add_intake"), {"stream": stream, **intake._asdict()})
 
     def _copy(self, name: str, lines: Iterable[str]) -> None:
@@ -161,7 +164,7 @@ class BatchTransaction:
 
 @contextmanager
 def batch_transaction(store: Store) -> Iterator[BatchTransaction]:
-    """Begin the transaction of one batch; it commits at the end of the block. Errors: see `Store.connection`."""
+    """Begin the transaction of one batch; it commits at the end of the block. Raises like `Store.connection`."""
     with store.connection() as connection:
         connection.execute(query("begin"))
         connection.execute(query("staging"))
@@ -169,7 +172,7 @@ def batch_transaction(store: Store) -> Iterator[BatchTransaction]:
 
 
 def _in_ascii(dead_letter: DeadLetter) -> DeadLetter:
-    """The letter with everything else escaped as JSON escapes it, so that JSON still means the same."""
+    """Escape everything outside ASCII as JSON does, so that a JSON payload keeps its meaning."""
     reason, payload = (
         _NOT_ASCII.sub(lambda it: json.dumps(it[0])[1:-1], it) for it in (dead_letter.reason, dead_letter.payload)
     )

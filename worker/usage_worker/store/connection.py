@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -22,6 +21,7 @@ from usage_worker.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from usage_worker.postgres import connect, parameters
 from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import LiteralString
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+    from usage_worker.postgres import Connection
 
 CONNECT_SECONDS = 5.0
 
-# Which of the driver's errors mean what; the first that fits counts.
+# Our errors and the driver's errors that they stand for; the first match counts.
 _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] = (
     (DuplicateError, (errors.UniqueViolation,)),
     (ReferenceMissingError, (errors.ForeignKeyViolation,)),
-    # Lost races: the same transaction, tried again, finds another state. A vanished parent row is one, too (above), and
-    # so is a partition that another worker has just created.
+    # Lost races: a second attempt of the transaction meets another state. A vanished parent row is one, too (above),
+    # and so is a partition that another worker has just created.
     (
         ConcurrencyError,
         (
@@ -50,7 +50,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
     ),
     (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
     (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
-    # A view on a partition that shall go, a partition of somebody's own making where ours should be.
+    # A view on a partition that is to be dropped, or a partition that the application made where ours should be.
     (
         ObstacleError,
         (
@@ -59,7 +59,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             errors.ObjectNotInPrerequisiteState,
         ),
     ),
-    # The limits of a program are drivers' OperationalErrors, as outages are, but it is a value that exceeds them.
+    # For the driver, exceeded program limits are OperationalErrors, as outages are; the cause is a value.
     (
         DataRefusedError,
         (
@@ -67,7 +67,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             psycopg.IntegrityError,
             errors.ProgramLimitExceeded,
             errors.StatementTooComplex,
-            # What PL/pgSQL raises, in somebody's trigger.
+            # Raised by PL/pgSQL, in a trigger that the application added.
             errors.PlpgsqlError,
             errors.RaiseException,
             errors.NoDataFound,
@@ -75,7 +75,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             errors.AssertFailure,
         ),
     ),
-    # After a failover we may be talking to a standby; a process that was stopped for a while finds its session ended.
+    # After a failover the server may be a standby; a process that was stopped for a while has lost its session.
     (
         StoreUnavailableError,
         (
@@ -87,10 +87,9 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
         ),
     ),
 )
-# A statement of ours is wrong: a bug, which keeps its name and its traceback.
+# Bugs in our statements: they keep their name and traceback.
 _BUGS = (psycopg.ProgrammingError, psycopg.NotSupportedError)
-# What befalls any batch; the same one, tried again later, goes through. Whatever else counting raises is the data's
-# fault.
+# Errors that do not depend on the batch: the same one succeeds later. Any other error is caused by its data.
 OUTAGES = (
     ConcurrencyError,
     SchemaError,
@@ -100,15 +99,7 @@ OUTAGES = (
     MemoryError,
     *_BUGS,
 )
-# A server that vanishes without a word (a failover, a cut cable) is noticed within half a minute.
-_NOTICE_SILENCE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-_OPTIONS: dict[str, Any] = {
-    "application_name": "usage-worker",
-    "connect_timeout": int(CONNECT_SECONDS),
-    # Whatever the URL, PGCLIENTENCODING, the role or the database say: events may hold any text.
-    "client_encoding": "UTF8",
-    **_NOTICE_SILENCE,
-}
+_OPTIONS: dict[str, Any] = {"application_name": "usage-worker", "connect_timeout": int(CONNECT_SECONDS)}
 _ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
 
 
@@ -116,33 +107,27 @@ class Store:
     """The database of one process: a pool of one connection, opened at first use (never before a fork)."""
 
     def __init__(self, database_url: str) -> None:
-        try:
-            conninfo_to_dict(database_url)
-        except psycopg.ProgrammingError:
-            # The driver quotes the part that it could not read, which may be the password, and the pool would log it.
-            raise SettingsError("DATABASE_URL cannot be read; write / # ? @ % in a password as %2F %23 …") from None
         self._url = database_url
         self._pool = ConnectionPool(
-            database_url,
+            kwargs=parameters(database_url, **_OPTIONS),
             min_size=0,
             max_size=1,
             open=False,
             timeout=CONNECT_SECONDS,
             reconnect_timeout=CONNECT_SECONDS,
             check=ConnectionPool.check_connection,
-            kwargs=_OPTIONS,
             name="usage-worker",
         )
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection, committed at the end, or rolled back.
+        """Yield a connection; commit at the end of the block, or roll back when it raises.
 
         Raises:
-            StoreUnavailableError: PostgreSQL cannot be reached, or went away; nothing was committed, or, when it went
-                away during COMMIT, everything was: only the ledger can tell.
+            StoreUnavailableError: PostgreSQL cannot be reached, or the connection was lost; nothing was committed, or,
+                when it was lost during COMMIT, perhaps everything: only the ledger shows which.
             ConcurrencyError: the transaction lost a race; try it again.
-            DataRefusedError: a value does not fit.
+            DataRefusedError: PostgreSQL refused a value.
             SchemaError: the schema is missing or too old.
         """
         with translated():
@@ -152,14 +137,14 @@ class Store:
                     with translated():
                         yield connection
                 except StoreUnavailableError:
-                    # It may still answer, but as a standby, or read-only as its database was when it was opened.
+                    # It may still work, but on a standby, or read-only, as its database was when it was opened.
                     connection.close()
                     raise
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
-        """A connection of its own and without transactions, for what refuses one. Raises like `connection`."""
-        with translated(), psycopg.connect(self._url, autocommit=True, **_OPTIONS) as connection:
+        """Yield a connection outside the pool, in autocommit. Raises like `connection`."""
+        with translated(), connect(self._url, **_OPTIONS) as connection:
             yield connection
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
@@ -179,11 +164,11 @@ class Store:
                     connection.set_autocommit(False)
 
     def intake_totals(self) -> Intake:
-        """The books, summed over all days and streams."""
+        """Return the intake totals of all days and streams."""
         return Intake(**self.rows(query("intake_totals"))[0])
 
     def ping(self) -> None:
-        """Nothing, or an error: PostgreSQL is away or read-only, or its schema is not the one that ingest needs."""
+        """Check that ingest can write: raises like `connection`, also where the server is read-only."""
         self.execute(query("ready"), alone=True)
 
     def close(self) -> None:
@@ -209,7 +194,7 @@ def translated() -> Iterator[None]:
         error.args = (message,)
         meaning = _meaning(error)
         if meaning is None:
-            raise  # a bug of ours keeps its name and its traceback
+            raise  # a bug keeps its name and traceback
         raise meaning(message + _ADVICE.get(meaning, "")) from error
 
 

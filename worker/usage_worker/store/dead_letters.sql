@@ -1,8 +1,8 @@
--- Events that could not be counted.
+-- The quarantine.
 
 -- name: dead_letters_page
--- One page of the quarantine, oldest first: after a letter, of these numbers only (all where there are none named),
--- without those that were replayed.
+-- One page of dead letters, oldest first: those after an id, only the given ids (NULL: all), with the replayed ones
+-- only if asked for.
 SELECT id, entry_key, position, stream, entry_id, events, reason, payload, created_at, replayed_at
   FROM public.usage_dead_letters
  WHERE id > %(after)s
@@ -12,5 +12,5 @@ SELECT id, entry_key, position, stream, entry_id, events, reason, payload, creat
  LIMIT %(limit)s
 
 -- name: mark_replayed
--- The letters whose events are in the stream again.
+-- Mark the dead letters whose events are in the stream again.
 UPDATE public.usage_dead_letters SET replayed_at = now() WHERE id = ANY (%(ids)s::bigint[]) RETURNING id

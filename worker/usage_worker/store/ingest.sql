@@ -1,23 +1,23 @@
 -- One transaction counts one batch: its statements, in the order in which they are called.
 
 -- name: ready
--- Costs nothing and fails where ingest would: the schema is missing or too old, or the session takes no writes.
+-- Writes nothing and fails where ingest would: the schema is missing or too old, or the session is read-only.
 INSERT INTO public.usage_entries (key) SELECT NULL WHERE false
 
 -- name: begin
--- A batch is a few thousand keys against a table of millions: a nested loop over the primary key is the plan, and it
--- keeps the order in which rows are locked. Left to guess, the planner may read the whole table, or lock in heap order.
+-- A batch is a few thousand keys against a table of millions: a nested loop over the primary key is the right plan, and
+-- it keeps the order in which rows are locked. Otherwise the planner may read the whole table, or lock in heap order.
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
--- What somebody's deferred constraint or trigger refuses is refused with the events that it refuses, not at COMMIT.
+-- An application's deferred constraint or trigger must fail at the events that it refuses, not at COMMIT.
 SET CONSTRAINTS ALL IMMEDIATE;
--- A worker that was stopped or cut off inside its transaction would hold its rows, and with them every other worker,
--- for ever. A limit that the administrator has set stays.
+-- A worker that is stopped or disconnected inside its transaction would keep its row locks, and block every other
+-- worker, for ever. A limit that the administrator has set is kept.
 SELECT set_config('idle_in_transaction_session_timeout', '15s', true)
  WHERE current_setting('idle_in_transaction_session_timeout') = '0'
 
 -- name: staging
--- Where COPY puts the totals of one day. Temporary and emptied at commit.
+-- The target of COPY for the totals of one day. Temporary and emptied at commit.
 CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     user_id uuid NOT NULL,
     agent_id uuid NOT NULL,
@@ -30,10 +30,10 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     cost_usd numeric NOT NULL,
     response_time_total_ms bigint NOT NULL,
     response_time_samples bigint NOT NULL,
-    -- NULL where it is the last use, too: a time is dear to parse.
+    -- NULL where it equals last_used_at: parsing a time is slow.
     first_used_at timestamptz,
     last_used_at timestamptz,
-    -- The newest one first.
+    -- The newest first.
     conversations uuid[],
     last_conversation_at timestamptz,
     rating numeric,
@@ -41,19 +41,19 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
 ) ON COMMIT DELETE ROWS
 
 -- name: register_entries
--- Which stream entries are seen for the first time. A second transaction with the same entry waits here for the
--- first one's end, so that an entry in two hands is booked once.
+-- Register stream entries; returns those that are new. A second transaction with the same entry waits here for the end
+-- of the first, so that an entry that two workers have is in the intake totals once.
 INSERT INTO public.usage_entries (key)
 SELECT key FROM unnest(%(keys)s::uuid[]) AS key ORDER BY key
 ON CONFLICT DO NOTHING
 RETURNING key
 
 -- name: dead_letter_positions
--- What an entry that is delivered again has in the quarantine since the first time.
+-- The dead letters that the first delivery of redelivered entries left.
 SELECT entry_key, position FROM public.usage_dead_letters WHERE entry_key = ANY (%(keys)s)
 
 -- name: known_events
--- Which of these events the ledger has already, by their place in the question. The time bounds spare the partitions
+-- Those of the given events that the ledger has, by their place in the arrays. The time bounds exclude the partitions
 -- that cannot hold them.
 SELECT b.place
   FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[]) WITH ORDINALITY AS b (event_id, occurred_at, place)
@@ -61,15 +61,15 @@ SELECT b.place
  WHERE e.occurred_at BETWEEN %(oldest)s AND %(newest)s
 
 -- name: lock_batch_pairs
--- Lock the rows of a batch in key order, before its conversations are looked up: from here on they cannot be deleted,
--- and the days of the batch can be counted in any order.
+-- Lock the rows of a batch in key order, before its conversations are looked up: they can then not be deleted, and the
+-- days of the batch can be counted in any order.
 SELECT FROM public.user_agents ua
   JOIN unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b (user_id, agent_id) USING (user_id, agent_id)
  ORDER BY user_id, agent_id
    FOR NO KEY UPDATE OF ua
 
 -- name: ensure_day
--- The ledger's partition of a day; a look into the catalogue when it is there already.
+-- Create the ledger's partition of a day; only reads the catalogue when it exists.
 SELECT public.usage_events_ensure_day(%(day)s::date)
 
 -- name: copy_totals
@@ -78,7 +78,7 @@ COPY batch_totals FROM STDIN
 
 -- name: missing_pairs
 -- Staged pairs without a row in user_agents, and whether their user and their agent exist. A scalar subquery instead of
--- an anti-join: it is one look into the index a pair, where the planner may think that reading all of it is cheaper.
+-- an anti-join: one index look-up for each pair, where the planner might choose to read the whole index.
 SELECT t.user_id::text, t.agent_id::text,
        EXISTS (SELECT FROM auth.users u WHERE u.id = t.user_id) AS user_exists,
        EXISTS (SELECT FROM public.agents a WHERE a.id = t.agent_id) AS agent_exists
@@ -86,36 +86,36 @@ SELECT t.user_id::text, t.agent_id::text,
  WHERE (SELECT true FROM public.user_agents ua WHERE ua.user_id = t.user_id AND ua.agent_id = t.agent_id) IS NULL
 
 -- name: owns_auth
--- Whether auth.users is ours to write, or the platform's.
+-- Whether this role owns auth.users, which otherwise belongs to the platform.
 SELECT pg_get_userbyid(c.relowner) = current_user FROM pg_class c WHERE c.oid = 'auth.users'::regclass
 
 -- name: create_users
--- USAGE_UNKNOWN=create: users that live elsewhere get a bare row, for the foreign keys' sake.
+-- USAGE_UNKNOWN=create: users that exist only outside this database get a bare row, which the foreign keys need.
 INSERT INTO auth.users (id) SELECT id FROM unnest(%(ids)s::uuid[]) AS new (id) ORDER BY 1 ON CONFLICT DO NOTHING
 
 -- name: create_agents
--- USAGE_UNKNOWN=create: agents that live elsewhere are named by their id until somebody names them.
+-- USAGE_UNKNOWN=create: agents that exist only outside this database get their id as their name.
 INSERT INTO public.agents (id, name)
 SELECT id, id::text FROM unnest(%(ids)s::uuid[]) AS new (id) ORDER BY 1 ON CONFLICT DO NOTHING
 
 -- name: insert_pairs
--- The rows that first use creates; in key order, like every write to user_agents.
+-- Insert pairs at their first use, in key order, like every write to user_agents.
 INSERT INTO public.user_agents (user_id, agent_id)
 SELECT user_id, agent_id FROM unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b (user_id, agent_id)
  ORDER BY user_id, agent_id
 ON CONFLICT (user_id, agent_id) DO NOTHING
 
 -- name: apply_totals
--- One day's totals onto the counters and the daily roll-up, everything in key order, so that concurrent batches queue
--- up instead of deadlocking. The newest rating and conversation win by the event's time, at equal times by the greater
--- value. The time of change is what the trigger would say, which is then not called.
+-- Add one day's totals to the counters and the roll-up, everything in key order, so that concurrent batches queue up
+-- instead of deadlocking. The newest rating and conversation win by the event's time, at equal times by the greater
+-- value. updated_at is set here, so that its trigger is not called.
 --
--- One statement, one snapshot: a pair that is deleted after we looked which of its conversations are known is not
--- updated, which the caller sees; a conversation that another batch opened after we looked fails the insert.
+-- One statement, one snapshot: a pair that is deleted after its known conversations were read is not updated, which the
+-- caller sees by the row count; a conversation that another batch inserted after that fails the insert.
 WITH totals AS MATERIALIZED (
     SELECT t.*,
            ARRAY(SELECT named.id FROM (SELECT unnest(t.conversations) AS id) named
-                  -- Scalar for the sake of its plan: a look into the index each.
+                  -- Scalar, so that the plan is one index look-up each.
                   WHERE (SELECT true FROM public.user_agent_conversations c
                           WHERE c.user_id = t.user_id AND c.agent_id = t.agent_id AND c.conversation_id = named.id
                         ) IS NULL) AS opened
@@ -175,19 +175,20 @@ UPDATE public.user_agents ua SET
  WHERE ua.user_id = t.user_id AND ua.agent_id = t.agent_id
 
 -- name: copy_ledger
--- The fastest way in; a duplicate that slipped past known_events fails the whole COPY and the batch starts again.
+-- The fastest way to insert; a duplicate that known_events did not find fails the whole COPY, and the batch starts
+-- again.
 COPY public.usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens, tokens,
     cost_usd, response_time_ms, success, conversation_id, model, rating) FROM STDIN
 
 -- name: insert_dead_letter
--- Once per place in the stream, however often the entry is delivered.
+-- Once for each position of an entry, however often the entry is delivered.
 INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, events, reason, payload)
 VALUES (%(entry_key)s, %(position)s, %(stream)s, %(entry_id)s, %(events)s, %(reason)s, %(payload)s)
 ON CONFLICT (entry_key, position) DO NOTHING
 
 -- name: add_intake
--- The books of intake; the table itself checks that they add up. Last statement of the batch: workers of one stream
--- wait here for one another's commit.
+-- Add a batch to the intake totals; a check constraint enforces that they add up. Last statement of the batch: workers
+-- of one stream wait here for one another's commit.
 INSERT INTO public.usage_intake AS i (day, stream, accepted, applied, duplicate, quarantined, booked_at)
 VALUES ((now() AT TIME ZONE 'UTC')::date, %(stream)s, %(accepted)s, %(applied)s, %(duplicate)s, %(quarantined)s,
         clock_timestamp())

@@ -1,4 +1,4 @@
-"""The books of intake: what became of everything that was accepted."""
+"""The intake totals: what became of the accepted events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Intake(NamedTuple):
-    """What became of a batch; accepted = applied + duplicate + quarantined."""
+    """What became of events; accepted = applied + duplicate + quarantined."""
 
     accepted: int = 0
     applied: int = 0

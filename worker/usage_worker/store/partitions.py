@@ -1,6 +1,6 @@
-"""Partitions made and dropped without a reader or writer waiting for it, and old stream entries forgotten.
+"""Create and drop partitions without delaying readers and writers, and delete old stream entries.
 
-Every step holds the guard of its task, is short, and gives way after `PATIENCE` to whoever is in its way
+Every step holds the lock of its task, is short, and gives up after waiting `LOCK_TIMEOUT` for another lock
 (ConcurrencyError: try it again).
 """
 
@@ -18,8 +18,7 @@ from usage_worker.store.task_runs import sole_transaction
 if TYPE_CHECKING:
     from datetime import date, datetime
 
-    from psycopg import Connection
-
+    from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
 LOCK_TIMEOUT = "200ms"
@@ -30,26 +29,26 @@ PartitionState = Literal["attached", "pending", "detached"]
 
 
 class DeletedEntries(NamedTuple):
-    """A chunk of stream entries that were forgotten, and up to when they were seen."""
+    """The number of stream entries deleted, and when the last of them was seen."""
 
     entries: int
     reached: datetime | None
 
 
 def today(store: Store) -> date:
-    """The UTC day by the database's clock."""
+    """Return the UTC day by the database's clock."""
     day: date = store.rows(query("today"))[0]["today"]
     return day
 
 
 def partitions(store: Store, table: str) -> dict[str, PartitionState]:
-    """The partitions of a table by name; those that are not (quite) `attached` any more were to be dropped."""
+    """Return the state of a table's partitions by name; those that are not `attached` are being dropped."""
     with store.connection() as connection:
         return _states(connection, table)
 
 
 def make_partition(store: Store, task: str, table: str, partition: str, *, ensure: str, day: date) -> bool:
-    """Make the partition that holds a day, by the query `ensure`; False when it is there already.
+    """Create the partition that holds a day, by the query `ensure`; return False when it exists.
 
     Raises:
         ObstacleError: another table has its name.
@@ -65,9 +64,7 @@ def make_partition(store: Store, task: str, table: str, partition: str, *, ensur
 
 
 def drop_partition(store: Store, task: str, table: str, partition: str) -> bool:
-    """Take a partition out of its table and drop it, beginning where an interrupted attempt ended.
-
-    False when it is gone already.
+    """Detach and drop a partition, continuing an interrupted attempt; return False when there is none.
 
     Raises:
         ObstacleError: something depends on it.
@@ -91,7 +88,7 @@ def drop_partition(store: Store, task: str, table: str, partition: str) -> bool:
 
 
 def delete_old_entries(store: Store, task: str, before: date, since: datetime | None) -> DeletedEntries:
-    """Forget some stream entries last seen before the (UTC) day, from `since` on."""
+    """Delete a chunk of the stream entries seen from `since` on and before the (UTC) day `before`."""
     parameters = {"before": before, "since": since or "-infinity", "count": ENTRIES_AT_ONCE}
     with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(query("delete_old_entries"), parameters).fetchone()
@@ -103,4 +100,4 @@ def _states(connection: Connection, table: str) -> dict[str, PartitionState]:
 
 
 def _set_lock_timeout(connection: Connection, *, in_transaction: bool) -> None:
-    connection.execute(query("set_lock_timeout"), {"patience": LOCK_TIMEOUT, "in_transaction": in_transaction})
+    connection.execute(query("set_lock_timeout"), {"lock_timeout": LOCK_TIMEOUT, "in_transaction": in_transaction})

@@ -1,12 +1,12 @@
--- Partitions made ahead and dropped after their retention.
+-- Partitions, created ahead and dropped after their retention, and old stream entries.
 
 -- name: today
--- The day by the database's clock: that of a worker may be wrong, and it would drop what is still needed.
+-- The day by the database's clock: by a worker's, if it is wrong, partitions would be dropped too early.
 SELECT (now() AT TIME ZONE 'UTC')::date AS today
 
 -- name: partitions
--- The partitions of a table, and those that it lost on their way out: a killed process may have left one half detached
--- or not yet dropped. One that an administrator detached to keep it has no such comment, and is none of ours.
+-- The partitions of a table, and those that are being dropped: a killed process may have left one half detached or not
+-- yet dropped. One that an administrator detached to keep it does not have the comment, and is left alone.
 SELECT c.relname::text AS name,
        CASE WHEN i.inhrelid IS NULL THEN 'detached' WHEN i.inhdetachpending THEN 'pending' ELSE 'attached' END AS state
   FROM pg_catalog.pg_class c
@@ -20,19 +20,19 @@ SELECT c.relname::text AS name,
  ORDER BY c.relname
 
 -- name: set_lock_timeout
--- Whoever waits for a lock is in others' way: we give up soon, and try again.
-SELECT set_config('lock_timeout', %(patience)s, %(in_transaction)s)
+-- A statement that waits for a lock makes later ones wait: give up soon, and try again.
+SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s)
 
 -- name: ensure_month
--- The audit trail's partition of a day's month; a look into the catalogue when it is there already.
+-- Create the audit trail's partition of a day's month; only reads the catalogue when it exists.
 SELECT public.user_agent_history_ensure_month(%(day)s::date)
 
 -- name: mark_partition
--- Says that what is found detached was to be dropped.
+-- Marks the partition as being dropped.
 COMMENT ON TABLE public.{partition} IS {mark}
 
 -- name: detach_partition
--- CONCURRENTLY: dropping a partition in one go would lock out every reader and writer of the table.
+-- CONCURRENTLY: dropping an attached partition would block every reader and writer of the table.
 ALTER TABLE public.{table} DETACH PARTITION public.{partition} CONCURRENTLY
 
 -- name: finish_detaching
@@ -40,18 +40,18 @@ ALTER TABLE public.{table} DETACH PARTITION public.{partition} CONCURRENTLY
 ALTER TABLE public.{table} DETACH PARTITION public.{partition} FINALIZE
 
 -- name: drop_partition
--- Nobody finds it any more.
+-- It is detached, so that no statement on the table reads it.
 DROP TABLE IF EXISTS public.{partition}
 
 -- name: delete_old_entries
--- A chunk of the oldest entries. The rows are chosen and locked first, whatever the planner does with the rest, and one
--- that a batch has in its hands is passed over. Begins where the last chunk ended, since what was deleted is in the way.
+-- Delete a chunk of the oldest entries. The rows are chosen and locked first, whatever the plan of the rest; those that
+-- a batch has locked are skipped. Begins where the last chunk ended, since dead index entries before it slow the scan.
 WITH old AS MATERIALIZED (
     SELECT key, seen_at FROM public.usage_entries
      WHERE seen_at >= %(since)s::timestamptz AND seen_at < %(before)s::date::timestamp AT TIME ZONE 'UTC'
      ORDER BY seen_at LIMIT %(count)s
        FOR UPDATE SKIP LOCKED
-), forgotten AS (
+), deleted AS (
     DELETE FROM public.usage_entries WHERE key = ANY (ARRAY(SELECT key FROM old))
 )
 SELECT count(*) AS entries, max(seen_at) AS reached FROM old

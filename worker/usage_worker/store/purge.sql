@@ -9,14 +9,14 @@ SELECT NOT bool_or(row_security_active(name)) AS bypasses_rls
        ]) AS name
 
 -- name: purge_due
--- How many rows are due, and how many seconds ago the oldest of them was deleted.
+-- The number of rows that are due, and how many seconds ago the oldest of them was deleted.
 SELECT count(*) AS remaining, extract(epoch FROM now() - min(deleted_at))::float8 AS oldest_remaining_seconds
   FROM public.user_agents
  WHERE deleted_at <= now() - %(older_than)s::interval
 
 -- name: purge_blocks
--- Where the rows are that are due, in chunks, in the order of the table: each page is then written once and not as often
--- as it holds such a row, and so is its image in the WAL. The oldest million at most; the next look finds the others.
+-- The places of the rows that are due, in chunks, in the order of the table: each page and its image in the WAL is then
+-- written once, and not once for each such row. At most the oldest million; the next run finds the others.
 SELECT array_agg(place)::text AS places
   FROM (SELECT place, (row_number() OVER (ORDER BY place) - 1) / %(rows)s AS chunk
           FROM (SELECT ctid AS place FROM public.user_agents
@@ -25,12 +25,12 @@ SELECT array_agg(place)::text AS places
  GROUP BY chunk ORDER BY chunk
 
 -- name: mark_purge
--- What the audit trail calls the deletions of this transaction.
+-- The action that the audit trail records for the deletions of this transaction.
 SELECT set_config('usage_worker.action', 'purge', true)
 
 -- name: purge_chunk
--- An array, since a join with rows that are being locked may evaluate them again for every row. A row that somebody is
--- changing is passed over; one that moved, or another one that has its place now, goes only if it is due.
+-- An array, since a join with rows that are being locked may evaluate them again for every row. Locked rows are
+-- skipped; a row that moved, or another one that has taken its place, is deleted only if it is due.
 DELETE FROM public.user_agents
  WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM public.user_agents
@@ -39,8 +39,8 @@ DELETE FROM public.user_agents
    AND deleted_at <= now() - %(older_than)s::interval
 
 -- name: delete_expired_shares
--- Shares whose time is over: they give nothing any more, but the columns of 3.0.0 still name them. The rows first, as
--- their users lock them who share and unshare; one that somebody is changing is left to the next run.
+-- Expired shares: they grant nothing any more, but the columns of 3.0.0 still name them. Rows are locked before their
+-- shares, as sharing and unsharing do; locked ones are left to the next run.
 WITH held AS MATERIALIZED (
     SELECT id FROM public.user_agents
      WHERE id = ANY (ARRAY(
@@ -52,6 +52,6 @@ DELETE FROM public.user_agent_shares AS s USING held
  WHERE s.user_agent_id = held.id AND s.expires_at <= now()
 
 -- name: delete_retired_days
--- Sums of ended lives on days that the ledger has no longer.
+-- Retired daily totals of days that the ledger no longer has.
 DELETE FROM public.usage_retired_daily
  WHERE ctid = ANY (ARRAY(SELECT ctid FROM public.usage_retired_daily WHERE day < %(oldest)s LIMIT %(rows)s))

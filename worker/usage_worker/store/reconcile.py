@@ -1,4 +1,4 @@
-"""The statements that compare counters, roll-up and ledger, and those that make them equal again."""
+"""Compare counters, roll-up and ledger, and repair the differences."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from typing import LiteralString
 
-    from psycopg import Connection
-
+    from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
 Figures = tuple["Decimal | None", ...]
 
 
 class PairKey(NamedTuple):
-    """A user and an agent, in the order of the index."""
+    """A user and an agent; pairs sort as in the index."""
 
     user_id: UUID
     agent_id: UUID
@@ -32,25 +31,25 @@ FIRST_PAIR = PairKey(UUID(int=0), UUID(int=0))
 
 
 class PairDifference(NamedTuple):
-    """A pair whose figures are not what they must be."""
+    """A pair whose figures are not the expected ones."""
 
     pair: PairKey
     expected: Figures
     found: Figures
     unexplained: Figures
-    """How much of each figure is too much, and nothing says why."""
+    """The surplus of each figure that has no explanation."""
 
 
-class Mended(NamedTuple):
-    """What one step of a repair found, in the order of the pairs."""
+class RepairedPairs(NamedTuple):
+    """The differences that one step of a repair worked on, in the order of the pairs."""
 
     rows: list[PairDifference]
     last: PairKey | None
-    """The last pair of the step; None where no other pair differs."""
+    """The last pair of the step; None where no pair after it differs."""
 
 
 class DailyIntake(NamedTuple):
-    """The books of one day: what was accepted, what was applied, and all that became of it."""
+    """The intake totals of one day; `parts` = applied + duplicate + quarantined."""
 
     day: date
     accepted: int
@@ -59,37 +58,37 @@ class DailyIntake(NamedTuple):
 
 
 def retained_days(store: Store) -> list[date]:
-    """The days that the ledger has, oldest first."""
+    """Return the days that the ledger has, oldest first."""
     return [row["day"] for row in store.rows(query("retained_days"))]
 
 
 def next_pairs(store: Store, first: PairKey, pairs: int, rows: int) -> PairKey | None:
-    """Where the pairs begin that come after `pairs` pairs, or after so many rows of theirs."""
+    """Return the pair that comes `pairs` pairs, or `rows` of their rows, after `first`; None at the end."""
     found = store.rows(query("next_pairs"), **first._asdict(), pairs=pairs, rows=rows)
     return PairKey(**found[0]) if found else None
 
 
 def day_differences(store: Store, day: date) -> list[PairDifference]:
-    """Pairs whose sums of a day are not those of its events."""
+    """Return the pairs whose totals of a day are not the sums of its events."""
     return _differences(store, "day_differences", {"day": day})
 
 
 def counter_differences(store: Store, first: PairKey, end: PairKey | None) -> list[PairDifference]:
-    """Pairs from the first on and before the end whose counters are not the sums of their days."""
+    """Return the pairs from `first` on and before `end` whose counters are not the sums of their days."""
     return _differences(store, "counter_differences", _range(first, end))
 
 
 def count_pairs(store: Store, first: PairKey, end: PairKey | None) -> int:
-    """How many pairs there are from the first on and before the end."""
+    """Return the number of pairs from `first` on and before `end`."""
     return int(store.rows(query("count_pairs"), **_range(first, end))[0]["pairs"])
 
 
-def repair_day(store: Store, task: str, day: date, most: int, after: PairKey | None, *, accept: bool) -> Mended:
-    """Give the days of up to `most` pairs after a pair the sums of their events.
+def repair_day(store: Store, task: str, day: date, most: int, after: PairKey | None, *, accept: bool) -> RepairedPairs:
+    """Make the totals of a day equal to the sums of its events, for up to `most` pairs after the pair `after`.
 
-    The difference is added rather than the sum written: whatever is counted meanwhile goes into both sides at once, so
-    that the difference found before the rows are locked is still the same afterwards. What a day has too much is taken
-    from it only where no counter has it, too; otherwise it stays, or becomes opening balance if that is accepted.
+    The difference is added rather than the sum written: what is counted meanwhile goes into both sides at once, so that
+    the difference found before the rows are locked is still the same afterwards. A surplus is subtracted only where the
+    counters do not have it, too; otherwise it stays, or `accept` moves it to the opening balance.
     """
     with sole_transaction(store, task) as connection:
         last = _find(connection, "day_differences", {"day": day}, most, after, accept=accept)
@@ -106,15 +105,15 @@ def repair_day(store: Store, task: str, day: date, most: int, after: PairKey | N
         connection.execute(query("repair_times"))
         if accept:
             connection.execute(query("accept_day"))
-        return Mended([row for row, _ in _found(connection)], last)
+        return RepairedPairs([row for row, _ in _found(connection)], last)
 
 
 def repair_counters(
     store: Store, task: str, first: PairKey, end: PairKey | None, most: int, after: PairKey | None, *, accept: bool
-) -> Mended:
-    """Raise the counters of up to `most` pairs to the sums of their days, in the manner of `repair_day`.
+) -> RepairedPairs:
+    """Raise the counters of up to `most` pairs to the sums of their days; see `repair_day`.
 
-    What a counter has beyond its days stays, or becomes opening balance if that is accepted.
+    What a counter has beyond its days stays, or `accept` adds it to the opening balance.
     """
     with sole_transaction(store, task) as connection:
         last = _find(connection, "counter_differences", _range(first, end), most, after, accept=accept)
@@ -128,21 +127,21 @@ def repair_counters(
         found = _found(connection)
     if recreated := [row.pair for row, is_recreated in found if is_recreated]:
         _restore_times(store, recreated)
-    return Mended([row for row, _ in found], last)
+    return RepairedPairs([row for row, _ in found], last)
 
 
 def recorded_by_day(store: Store, day: date) -> dict[date, int]:
-    """How many events of a day were recorded on which days, those from outside the stream left out."""
+    """Count the events of a day by the day on which they were recorded, without those from outside the stream."""
     return {row["day"]: row["events"] for row in store.rows(query("recorded_by_day"), day=day)}
 
 
 def intake_by_day(store: Store, first: date, last: date) -> list[DailyIntake]:
-    """The books of the days that are over."""
+    """Return the intake totals of the days that are over."""
     return [DailyIntake(**row) for row in store.rows(query("intake_by_day"), first=first, last=last)]
 
 
 def _restore_times(store: Store, pairs: Sequence[PairKey]) -> None:
-    """A transaction of its own: reading the whole ledger takes a while, in which no row should be locked."""
+    """Use a transaction of its own: reading the whole ledger takes a while, in which no row should be locked."""
     users, agents = zip(*pairs, strict=True)
     with store.connection() as connection:
         connection.execute(query("restore_times"), {"users": list(users), "agents": list(agents)})
@@ -173,7 +172,7 @@ def _find(
     *,
     accept: bool,
 ) -> PairKey | None:
-    """Lay the differing pairs ready; from then on rows are locked like in a batch. Returns the last, if more follow."""
+    """Fill the table `differing`, and lock rows like a batch from then on; return the last pair if more may follow."""
     connection.execute(query("differing"))
     statement = query("differing_insert") + "\n" + query(name) + "\nRETURNING user_id, agent_id"
     pairs = _planned(connection, statement, {**parameters, **_part(most, after), "accept": accept})
@@ -184,7 +183,7 @@ def _find(
 def _planned(
     connection: Connection, statement: LiteralString, parameters: Mapping[str, object]
 ) -> list[tuple[Any, ...]]:
-    """Never prepared: the plan of one day or range is not that of another."""
+    """Execute unprepared, since the plan of one day or range is not that of another."""
     cursor = connection.execute(statement, parameters, prepare=False)
     return cursor.fetchall() if cursor.description else []
 

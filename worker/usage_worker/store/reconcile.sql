@@ -1,7 +1,7 @@
 -- Counters, roll-up, ledger and intake compared, and repaired.
 
 -- name: retained_days
--- The days that the ledger has, oldest first; those that are only made ahead are left out.
+-- The days that the ledger has, oldest first, without the partitions made ahead.
 SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
   FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
  WHERE i.inhparent = 'public.usage_events'::regclass AND NOT i.inhdetachpending
@@ -9,7 +9,7 @@ SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
  ORDER BY day
 
 -- name: next_pairs
--- Where the next pairs begin, so many behind this one; nothing, where these are the last.
+-- The pair at which the next range begins, `pairs` pairs or `rows` of their rows after this one; no row at the end.
 SELECT user_id, agent_id
   FROM (
     (SELECT user_id, agent_id FROM public.user_agents WHERE (user_id, agent_id) > (%(user_id)s, %(agent_id)s)
@@ -25,15 +25,15 @@ SELECT user_id, agent_id
  ORDER BY user_id, agent_id LIMIT 1
 
 -- name: count_pairs
--- How many pairs a range has.
+-- The number of pairs in a range.
 SELECT count(*) AS pairs
   FROM public.user_agents
  WHERE (user_id, agent_id) >= (%(user_id)s, %(agent_id)s) AND (
         %(end_user)s::uuid IS NULL OR (user_id, agent_id) < (%(end_user)s::uuid, %(end_agent)s::uuid))
 
 -- name: day_differences
--- Pairs whose sums of one day are not those of its events, the life that goes on and those that have ended together,
--- and whose sums are wrong. One statement has one snapshot: what is being counted meanwhile is in all of them or in
+-- Pairs whose totals of one day, active and retired rows together, are not the sums of its events, and by how much to
+-- change which of the two. One statement has one snapshot: what is being counted meanwhile is in all of them or in
 -- none. A day that leaves the ledger meanwhile has no differences.
 WITH ledger AS (
     SELECT user_id, agent_id, min(occurred_at) AS first_used_at, max(occurred_at) AS last_used_at,
@@ -53,7 +53,7 @@ WITH ledger AS (
         SELECT * FROM public.usage_daily WHERE day = %(day)s
         UNION ALL
         SELECT * FROM public.usage_retired_daily WHERE day = %(day)s
-      ) AS lives
+      ) AS days
      GROUP BY user_id, agent_id
 ), checked AS (
     SELECT user_id, agent_id, coalesce(ledger.figures, array_fill(0::numeric, ARRAY[10])) AS expected,
@@ -71,15 +71,15 @@ WITH ledger AS (
      ORDER BY user_id, agent_id
      LIMIT %(most)s
 )
--- LATERAL instead of joins: it is asked for the few pairs that differ.
-SELECT c.user_id, c.agent_id, ua.id AS life, c.expected, c.found, parts.added, parts.added_past, parts.unexplained,
-       c.first_used_at, c.last_used_at, lives.ended
+-- LATERAL instead of joins: evaluated for the few pairs that differ.
+SELECT c.user_id, c.agent_id, ua.id AS found_id, c.expected, c.found, parts.added, parts.added_retired,
+       parts.unexplained, c.first_used_at, c.last_used_at, history.has_retired
   FROM differing c
   LEFT JOIN LATERAL (
     SELECT * FROM public.user_agents u WHERE u.user_id = c.user_id AND u.agent_id = c.agent_id LIMIT 1
  ) ua ON true
  CROSS JOIN LATERAL (
-    -- By how much the days of the life that goes on exceed its counters.
+    -- By how much the active days of the pair exceed its counters.
     SELECT coalesce(sum(d.usage_count), 0) - coalesce(ua.usage_count, 0) AS uses,
            coalesce(sum(d.message_count), 0) - coalesce(ua.message_count, 0) AS messages,
            coalesce(sum(d.success_count), 0) - coalesce(ua.success_count, 0) AS successes,
@@ -99,44 +99,49 @@ SELECT c.user_id, c.agent_id, ua.id AS life, c.expected, c.found, parts.added, p
                  p.total_tokens_used, p.total_cost_usd, p.response_time_total_ms, p.response_time_samples] AS figures
       FROM public.usage_retired_daily p
      WHERE p.user_id = c.user_id AND p.agent_id = c.agent_id AND p.day = %(day)s LIMIT 1
- ) past ON true
+ ) retired ON true
  CROSS JOIN LATERAL (
-    -- OFFSET: looked up once, not wherever it is used.
-    SELECT EXISTS (SELECT FROM public.usage_retired_daily p WHERE p.user_id = c.user_id AND p.agent_id = c.agent_id) AS ended
+    -- OFFSET: evaluated once, not wherever it is used.
+    SELECT EXISTS (
+        SELECT FROM public.usage_retired_daily p WHERE p.user_id = c.user_id AND p.agent_id = c.agent_id
+    ) AS has_retired
     OFFSET 0
- ) lives
+ ) history
  CROSS JOIN LATERAL (
-    -- What is missing: where a pair had several lives, those that ended lack it if there is no other, or if its counters
-    -- and its days agree.
-    SELECT lives.ended AND (
-        ua.id IS NULL OR (surplus.uses, surplus.errors, surplus.tokens, surplus.cost) = (0, 0, 0, 0)) AS from_past
+    -- Whether what is missing is missing from the retired days: the pair has some, and it has no row, or its counters
+    -- and its active days agree.
+    SELECT history.has_retired AND (
+        ua.id IS NULL OR (surplus.uses, surplus.errors, surplus.tokens, surplus.cost) = (0, 0, 0, 0)) AS from_retired
  ) missing
  CROSS JOIN LATERAL (
-    SELECT array_agg(CASE WHEN missing.from_past THEN 0 ELSE f.lacks END - f.living
-                     - CASE WHEN %(accept)s THEN f.exceeds - f.living - f.past ELSE 0 END ORDER BY n) AS added,
-           array_agg(CASE WHEN missing.from_past THEN f.lacks ELSE 0 END - f.past ORDER BY n) AS added_past,
-           array_agg(f.exceeds - f.living - f.past ORDER BY n) AS unexplained
+    SELECT array_agg(CASE WHEN missing.from_retired THEN 0 ELSE f.lacks END - f.active
+                     - CASE WHEN %(accept)s THEN f.exceeds - f.active - f.retired ELSE 0 END ORDER BY n) AS added,
+           array_agg(CASE WHEN missing.from_retired THEN f.lacks ELSE 0 END - f.retired ORDER BY n) AS added_retired,
+           array_agg(f.exceeds - f.active - f.retired ORDER BY n) AS unexplained
       FROM (
-        -- What is too much: first what the counters do not have, then what ended lives have. The rest is unexplained.
-        SELECT n, greatest(expected - found, 0) AS lacks, greatest(found - expected, 0) AS exceeds, living.part AS living,
-               least(greatest(found - expected, 0) - living.part, greatest(past, 0)) AS past
+        -- A surplus is taken first from what the counters do not have, then from the retired days. The rest is
+        -- unexplained.
+        SELECT n, greatest(expected - found, 0) AS lacks, greatest(found - expected, 0) AS exceeds, active.part AS active,
+               least(greatest(found - expected, 0) - active.part, greatest(retired, 0)) AS retired
           FROM unnest(
-                   c.expected, c.found, past.figures,
-                   -- No counter has the two parts of the tokens: they are explained as their sum is.
+                   c.expected, c.found, retired.figures,
+                   -- Input and output tokens have no counters of their own: they are explained as their sum is.
                    ARRAY[surplus.uses, surplus.messages, surplus.successes, surplus.errors, parted.tokens, parted.tokens,
                          surplus.tokens, surplus.cost, surplus.total_ms, surplus.samples]
-               ) WITH ORDINALITY AS f (expected, found, past, surplus, n)
+               ) WITH ORDINALITY AS f (expected, found, retired, surplus, n)
          CROSS JOIN LATERAL (
-            SELECT least(greatest(found - expected, 0), greatest(surplus, 0), greatest(found - coalesce(past, 0), 0)) AS part
-         ) living
+            SELECT least(
+                greatest(found - expected, 0), greatest(surplus, 0), greatest(found - coalesce(retired, 0), 0)
+            ) AS part
+         ) active
       ) f
  ) parts
  ORDER BY c.user_id, c.agent_id
 
 -- name: counter_differences
--- Pairs of a range whose counters are not the sums of their days, or whose conversations are not those that were noted
--- and those of the opening balance. One statement has one snapshot: what is being counted meanwhile is in all of them
--- or in none.
+-- Pairs of a range whose counters are not the sums of their days, or whose number of conversations is not that of the
+-- recorded ones plus the opening balance. One statement has one snapshot: what is being counted meanwhile is in all of
+-- them or in none.
 WITH pairs AS (
     SELECT id, user_id, agent_id, avg_response_time_ms, coalesce(conversation_count, 0) AS conversation_count,
            ARRAY[coalesce(usage_count, 0), coalesce(message_count, 0), coalesce(success_count, 0),
@@ -161,9 +166,9 @@ WITH pairs AS (
             %(end_user)s::uuid IS NULL OR (user_id, agent_id) < (%(end_user)s::uuid, %(end_agent)s::uuid))
      GROUP BY user_id, agent_id
 ), checked AS (
-    SELECT user_id, agent_id, pairs.id AS life,
+    SELECT user_id, agent_id, pairs.id AS found_id,
            coalesce(days.figures, array_fill(0::numeric, ARRAY[8]))
-           -- The average that a repair leaves: of total and samples it changes only what is too low.
+           -- The average after a repair, which raises total and samples only where they are too low.
            || coalesce(CASE WHEN greatest(pairs.figures[8], days.figures[8]) > 0
                             THEN least(round(greatest(pairs.figures[7], days.figures[7])
                                              / greatest(pairs.figures[8], days.figures[8])), 2147483647) END,
@@ -180,14 +185,14 @@ WITH pairs AS (
      ORDER BY user_id, agent_id
      LIMIT %(most)s
 )
-SELECT user_id, agent_id, life, expected, found,
+SELECT user_id, agent_id, found_id, expected, found,
        figures.added || expected[11] - found[11] + CASE WHEN %(accept)s THEN 0 ELSE figures.unexplained[11] END AS added,
-       NULL::numeric[] AS added_past, figures.unexplained,
-       NULL::timestamptz AS first_used_at, NULL::timestamptz AS last_used_at, false AS ended
+       NULL::numeric[] AS added_retired, figures.unexplained,
+       NULL::timestamptz AS first_used_at, NULL::timestamptz AS last_used_at, false AS has_retired
   FROM differing
  CROSS JOIN LATERAL (
-    -- What a column cannot hold is not added. NaN is never unexplained: it is replaced. Conversations of the days are
-    -- unexplained only as far as the counter has them, too.
+    -- A total that exceeds its column is not added. NaN is never unexplained: it is replaced. Conversations of the days
+    -- are unexplained only as far as the counter has them, too.
     SELECT array_agg(CASE WHEN f.expected <= f.bound THEN greatest(f.expected - f.found, 0) ELSE 0 END ORDER BY n)
            FILTER (WHERE n < 11) AS added,
            array_agg(CASE WHEN n = 9 OR f.found = 'NaN' THEN 0 ELSE greatest(f.found - f.expected, 0) END ORDER BY n)
@@ -201,48 +206,51 @@ SELECT user_id, agent_id, life, expected, found,
  ORDER BY user_id, agent_id
 
 -- name: differing
--- What a repair has found, and whose row it holds. Temporary and emptied at commit.
+-- The differences that a repair works on, with the rows that it has locked. Temporary and emptied at commit.
 CREATE TEMP TABLE IF NOT EXISTS differing (
     user_id uuid NOT NULL,
     agent_id uuid NOT NULL,
-    life uuid,
+    -- The pair's row when the difference was found, and the one that was locked later.
+    found_id uuid,
     expected numeric[] NOT NULL,
     found numeric[] NOT NULL,
-    -- What the repair adds to the figures: to those of the life that goes on, and to those of the lives that ended.
+    -- What the repair adds to the active rows and to the retired ones.
     added numeric[] NOT NULL,
-    added_past numeric[],
-    -- What is too much, and nothing says why. No repair takes it away.
+    added_retired numeric[],
+    -- A surplus without an explanation. No repair removes it.
     unexplained numeric[] NOT NULL,
     first_used_at timestamptz,
     last_used_at timestamptz,
-    -- The pair has lives that ended.
-    ended boolean NOT NULL,
-    holder uuid
+    -- The pair has retired rows.
+    has_retired boolean NOT NULL,
+    locked_id uuid
 ) ON COMMIT DELETE ROWS
 
 -- name: differing_insert
--- In front of the query that finds them.
+-- The beginning of a statement that continues with the query that finds the differences.
 INSERT INTO differing (
-    user_id, agent_id, life, expected, found, added, added_past, unexplained, first_used_at, last_used_at, ended
+    user_id, agent_id, found_id, expected, found, added, added_retired, unexplained, first_used_at, last_used_at,
+    has_retired
 )
 
 -- name: differing_rows
--- What was found, and which pairs get their row back.
-SELECT user_id, agent_id, expected, found, unexplained, life IS NULL AND holder IS NOT NULL AS revived FROM differing
+-- The differences, and which pairs got their row back.
+SELECT user_id, agent_id, expected, found, unexplained, found_id IS NULL AND locked_id IS NOT NULL AS recreated
+  FROM differing
 
 -- name: recreate_pairs
--- Pairs that were used and have lost their row, though nobody ended their life: a life that ended left its sums behind.
+-- Recreate lost rows of pairs that were used. A pair that was purged is not one of them: it has retired rows.
 INSERT INTO public.user_agents (user_id, agent_id)
 SELECT d.user_id, d.agent_id
   FROM differing d JOIN auth.users u ON u.id = d.user_id JOIN public.agents a ON a.id = d.agent_id
- WHERE d.life IS NULL AND NOT d.ended AND d.expected[1] > d.found[1]
+ WHERE d.found_id IS NULL AND NOT d.has_retired AND d.expected[1] > d.found[1]
  ORDER BY d.user_id, d.agent_id
 ON CONFLICT (user_id, agent_id) DO NOTHING
 
 -- name: lock_pairs
--- Lock the rows in key order, like every write to user_agents: from here on nobody counts for these pairs. What is
--- counted up to here went into both sides of a difference, so that it is still the same.
-UPDATE differing d SET holder = ua.id
+-- Lock the rows in key order, like every write to user_agents: no batch counts for these pairs until the commit. What
+-- was counted up to here went into both sides of a difference, so that the difference is still the same.
+UPDATE differing d SET locked_id = ua.id
   FROM (
     SELECT ua.id, ua.user_id, ua.agent_id
       FROM public.user_agents ua JOIN differing USING (user_id, agent_id)
@@ -251,23 +259,23 @@ UPDATE differing d SET holder = ua.id
  WHERE d.user_id = ua.user_id AND d.agent_id = ua.agent_id
 
 -- name: drop_vanished_pairs
--- A life that ended since it was looked at took its sums with it.
-DELETE FROM differing WHERE life IS NOT NULL AND holder IS DISTINCT FROM life
+-- Drop the differences of pairs that were purged since they were found: their rows are retired.
+DELETE FROM differing WHERE found_id IS NOT NULL AND locked_id IS DISTINCT FROM found_id
 
 -- name: repair_retired_days
--- The difference onto the ended lives.
+-- Add the differences to the retired days.
 INSERT INTO public.usage_retired_daily AS p (
     user_id, agent_id, day, usage_count, message_count, success_count, error_count, input_tokens, output_tokens,
     total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples
 )
 SELECT user_id, agent_id, %(day)s,
-       x.added_past[1], x.added_past[2],
-       x.added_past[3], x.added_past[4],
-       x.added_past[5], x.added_past[6],
-       x.added_past[7], x.added_past[8],
-       x.added_past[9], x.added_past[10]
+       x.added_retired[1], x.added_retired[2],
+       x.added_retired[3], x.added_retired[4],
+       x.added_retired[5], x.added_retired[6],
+       x.added_retired[7], x.added_retired[8],
+       x.added_retired[9], x.added_retired[10]
   FROM differing x
- WHERE 0 <> ANY (x.added_past)
+ WHERE 0 <> ANY (x.added_retired)
  ORDER BY user_id, agent_id
 ON CONFLICT (day, user_id, agent_id) DO UPDATE SET
     usage_count = p.usage_count + excluded.usage_count,
@@ -282,13 +290,13 @@ ON CONFLICT (day, user_id, agent_id) DO UPDATE SET
     response_time_samples = p.response_time_samples + excluded.response_time_samples
 
 -- name: insert_missing_days
--- The days that are missing.
+-- Insert the missing days.
 INSERT INTO public.usage_daily (user_id, agent_id, day)
 SELECT user_id, agent_id, %(day)s FROM differing WHERE 0 < ANY (added) ORDER BY user_id, agent_id
 ON CONFLICT (user_id, agent_id, day) DO NOTHING
 
 -- name: repair_day
--- The difference onto the day of the life that goes on.
+-- Add the differences to the active days.
 UPDATE public.usage_daily d SET
     usage_count = d.usage_count + x.added[1],
     message_count = d.message_count + x.added[2],
@@ -304,7 +312,7 @@ UPDATE public.usage_daily d SET
  WHERE d.user_id = x.user_id AND d.agent_id = x.agent_id AND d.day = %(day)s
 
 -- name: accept_day
--- What a day has and its events do not explain becomes opening balance: the counters stay as they are.
+-- Move the unexplained surplus of a day to the opening balance: the counters stay as they are.
 INSERT INTO public.usage_daily AS d (
     user_id, agent_id, day, usage_count, message_count, success_count, error_count, input_tokens, output_tokens,
     total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples
@@ -327,7 +335,7 @@ ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
     response_time_samples = d.response_time_samples + excluded.response_time_samples
 
 -- name: delete_empty_retired_days
--- Days that hold nothing.
+-- Delete retired days whose totals are all 0.
 DELETE FROM public.usage_retired_daily d USING differing x
  WHERE d.user_id = x.user_id AND d.agent_id = x.agent_id AND d.day = %(day)s
    AND (d.usage_count, d.message_count, d.success_count, d.error_count, d.input_tokens,
@@ -336,7 +344,7 @@ DELETE FROM public.usage_retired_daily d USING differing x
        = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 -- name: delete_empty_days
--- Days that hold nothing.
+-- Delete active days whose totals are all 0.
 DELETE FROM public.usage_daily d USING differing x
  WHERE d.user_id = x.user_id AND d.agent_id = x.agent_id AND d.day = %(day)s
    AND (d.usage_count, d.message_count, d.success_count, d.error_count, d.input_tokens,
@@ -345,18 +353,18 @@ DELETE FROM public.usage_daily d USING differing x
        = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 -- name: repair_times
--- First and last use by the events of the day. The events of a day cannot tell one life from another, so where there
--- was another one they only say what is not known.
+-- First and last use by the events of the day. They may belong to rows that are retired, so where a pair has some, they
+-- only fill in unknown times.
 UPDATE public.user_agents ua SET
-    first_used_at = CASE WHEN x.ended THEN coalesce(ua.first_used_at, x.first_used_at)
+    first_used_at = CASE WHEN x.has_retired THEN coalesce(ua.first_used_at, x.first_used_at)
                          ELSE least(ua.first_used_at, x.first_used_at) END,
-    last_used_at = CASE WHEN x.ended THEN coalesce(ua.last_used_at, x.last_used_at)
+    last_used_at = CASE WHEN x.has_retired THEN coalesce(ua.last_used_at, x.last_used_at)
                         ELSE greatest(ua.last_used_at, x.last_used_at) END
   FROM differing x
- WHERE ua.id = x.holder AND x.added[1] > 0
+ WHERE ua.id = x.locked_id AND x.added[1] > 0
 
 -- name: repair_counters
--- What is missing onto the counters. NaN was no number to begin with: nothing can be added to it.
+-- Add what is missing to the counters. NaN is replaced: nothing can be added to it.
 UPDATE public.user_agents ua SET
     usage_count = coalesce(ua.usage_count, 0) + x.added[1],
     message_count = coalesce(ua.message_count, 0) + x.added[2],
@@ -377,29 +385,29 @@ UPDATE public.user_agents ua SET
         ua.avg_response_time_ms),
     conversation_count = coalesce(ua.conversation_count, 0) + x.added[10]
   FROM differing x
- WHERE ua.id = x.holder AND (0 <> ANY (x.added[1:8] || x.added[10]) OR x.expected[9] IS DISTINCT FROM x.found[9])
+ WHERE ua.id = x.locked_id AND (0 <> ANY (x.added[1:8] || x.added[10]) OR x.expected[9] IS DISTINCT FROM x.found[9])
 
 -- name: insert_missing_conversation_days
--- Where a pair has conversations and no day to count them on, today's.
+-- Insert today's row for pairs that have conversations and no day to count them on.
 INSERT INTO public.usage_daily (user_id, agent_id, day)
 SELECT user_id, agent_id, (now() AT TIME ZONE 'UTC')::date
   FROM differing x
- WHERE holder IS NOT NULL AND expected[11] > found[11] AND NOT EXISTS (
+ WHERE locked_id IS NOT NULL AND expected[11] > found[11] AND NOT EXISTS (
         SELECT FROM public.usage_daily d
          WHERE d.user_id = x.user_id AND d.agent_id = x.agent_id AND d.day > '1970-01-01')
  ORDER BY user_id, agent_id
 ON CONFLICT (user_id, agent_id, day) DO NOTHING
 
 -- name: repair_conversations
--- On which day a conversation was first seen is known to nobody else. So the days keep what they have as far as it
--- goes, from the oldest on, and the newest has the rest.
+-- The day of a conversation's first use is recorded nowhere else. So the days keep their numbers from the oldest on, as
+-- far as the total reaches, and the newest day gets the rest.
 WITH days AS (
     SELECT d.user_id, d.agent_id, d.day, d.conversation_count,
            sum(d.conversation_count) OVER upwards AS reached,
            lead(d.day) OVER upwards IS NULL AS is_newest,
            sum(d.conversation_count) OVER (PARTITION BY d.user_id, d.agent_id) + x.added[11] AS wanted
       FROM public.usage_daily d JOIN differing x USING (user_id, agent_id)
-     WHERE x.holder IS NOT NULL AND x.added[11] <> 0
+     WHERE x.locked_id IS NOT NULL AND x.added[11] <> 0
     WINDOW upwards AS (PARTITION BY d.user_id, d.agent_id ORDER BY d.day)
 )
 UPDATE public.usage_daily d SET
@@ -409,13 +417,13 @@ UPDATE public.usage_daily d SET
  WHERE d.user_id = days.user_id AND d.agent_id = days.agent_id AND d.day = days.day
 
 -- name: accept_counters
--- What counters have and their days do not explain becomes opening balance. Where it brought an average and no samples,
--- that is all that is known of the latency of the past: it stands for each use, as in rows older than 4.0.0.
+-- Add what counters have beyond their days to the opening balance. Where a row has an average latency and no samples,
+-- the average stands for each use, as in rows older than 4.0.0.
 WITH latency AS (
     UPDATE public.user_agents ua SET
         response_time_total_ms = ua.avg_response_time_ms * x.unexplained[1], response_time_samples = x.unexplained[1]
       FROM differing x
-     WHERE ua.id = x.holder AND x.unexplained[1] > 0 AND ua.avg_response_time_ms >= 0
+     WHERE ua.id = x.locked_id AND x.unexplained[1] > 0 AND ua.avg_response_time_ms >= 0
        AND (ua.response_time_total_ms, ua.response_time_samples) = (0, 0)
     RETURNING ua.id, ua.response_time_total_ms, ua.response_time_samples
 )
@@ -426,8 +434,8 @@ INSERT INTO public.usage_daily AS d (
 SELECT user_id, agent_id, '1970-01-01', x.unexplained[1], x.unexplained[2], x.unexplained[3], x.unexplained[4],
        x.unexplained[5], x.unexplained[6], coalesce(l.response_time_total_ms, x.unexplained[7]),
        coalesce(l.response_time_samples, x.unexplained[8]), x.unexplained[10]
-  FROM differing x LEFT JOIN latency l ON l.id = x.holder
- WHERE x.holder IS NOT NULL AND 0 < ANY (x.unexplained)
+  FROM differing x LEFT JOIN latency l ON l.id = x.locked_id
+ WHERE x.locked_id IS NOT NULL AND 0 < ANY (x.unexplained)
  ORDER BY user_id, agent_id
 ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
     usage_count = d.usage_count + excluded.usage_count,
@@ -441,11 +449,11 @@ ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
     conversation_count = d.conversation_count + excluded.conversation_count
 
 -- name: retire_pairs
--- Of pairs whose user or agent is gone nothing is left but the sums of ended lives.
-SELECT public.usage_retire_pairs(array_agg(user_id), array_agg(agent_id)) FROM differing WHERE holder IS NULL
+-- Retire the rows of pairs whose user or agent no longer exists.
+SELECT public.usage_retire_pairs(array_agg(user_id), array_agg(agent_id)) FROM differing WHERE locked_id IS NULL
 
 -- name: restore_times
--- First and last use of rows that were lost, by all events that the ledger has.
+-- First and last use of recreated rows, by all events in the ledger.
 UPDATE public.user_agents ua SET
     first_used_at = least(ua.first_used_at, e.first_used_at), last_used_at = greatest(ua.last_used_at, e.last_used_at)
   FROM (
@@ -458,8 +466,8 @@ UPDATE public.user_agents ua SET
  WHERE ua.user_id = e.user_id AND ua.agent_id = e.agent_id
 
 -- name: recorded_by_day
--- On which days the events of a day were recorded that came through the stream. A call of track_agent_usage, which is
--- in no book, happens when it is recorded.
+-- The days on which the events of a day were recorded. Calls of track_agent_usage, which are not in the intake totals,
+-- are left out: they are recorded at the time at which they occur.
 SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS events
   FROM public.usage_events
  WHERE occurred_at >= %(day)s::timestamp AT TIME ZONE 'UTC'
@@ -467,7 +475,7 @@ SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS events
  GROUP BY 1
 
 -- name: intake_by_day
--- What the books say of the days that are over, for longer than a transaction can last.
+-- The intake totals of the days that have been over for longer than a transaction can last.
 SELECT day, sum(accepted) AS accepted, sum(applied) AS applied, sum(applied + duplicate + quarantined) AS parts
   FROM public.usage_intake
  WHERE day < ((now() - interval '1 hour') AT TIME ZONE 'UTC')::date AND day BETWEEN %(first)s AND %(last)s

@@ -1,7 +1,7 @@
--- What status, report and metrics read.
+-- Queries of status, report and metrics.
 
 -- name: intake_totals
--- The promise in four figures: accepted = applied + duplicate + quarantined.
+-- accepted = applied + duplicate + quarantined.
 SELECT coalesce(sum(accepted), 0)::bigint AS accepted, coalesce(sum(applied), 0)::bigint AS applied,
        coalesce(sum(duplicate), 0)::bigint AS duplicate, coalesce(sum(quarantined), 0)::bigint AS quarantined
   FROM public.usage_intake
@@ -13,8 +13,8 @@ SELECT stream, extract(epoch FROM clock_timestamp() - max(booked_at))::float8 AS
  GROUP BY stream
 
 -- name: commonest_reason
--- Why most of the newest letters that wait for a replay were quarantined. Nothing prunes the letters and a reason may be
--- long, so only the newest letters and the beginnings of their reasons are read.
+-- The commonest reason among the newest dead letters that are not replayed. Dead letters are never pruned and a reason
+-- may be long, so only the newest ones and the beginnings of their reasons are read.
 SELECT left(reason, 500) AS reason, sum(events)::bigint AS events, sum(sum(events)) OVER ()::bigint AS total
   FROM (
       SELECT reason, events, replayed_at FROM public.usage_dead_letters ORDER BY id DESC LIMIT %(newest)s
@@ -25,8 +25,8 @@ SELECT left(reason, 500) AS reason, sum(events)::bigint AS events, sum(sum(event
  LIMIT 1
 
 -- name: usage_by_day
--- The last days of a time zone, from single events, since the daily roll-up knows UTC days only; today comes last. What
--- was deleted since is in it, too: the ledger tells what happened.
+-- The last days of a time zone, today last. From single events, since the roll-up has UTC days only; usage of pairs
+-- that were deleted since is included.
 WITH totals AS (
     SELECT (occurred_at AT TIME ZONE %(zone)s::text)::date AS day, count(*) AS usage_count,
            sum(messages) AS message_count, sum(tokens) AS total_tokens_used, sum(cost_usd) AS total_cost_usd,

@@ -1,4 +1,4 @@
-"""Periodic tasks as the database sees them: one at a time, and what each did last."""
+"""Periodic tasks in the database: the lock that lets one process run a task, and the report of each last run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from psycopg import Connection
-
+    from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
 
@@ -31,17 +30,16 @@ class TaskRun(NamedTuple):
 
 @contextmanager
 def sole_transaction(store: Store, task: str) -> Iterator[Connection]:
-    """A transaction that only one process at a time has for a task, however many were sent to do it.
+    """Begin a transaction that holds the task's lock, which only one process at a time can have.
 
-    The guard ends with the transaction, so that nothing stays locked behind a process that was killed, or behind a
-    pool of connections in between.
+    The lock ends with the transaction, so that neither a killed process nor a pool of connections in between keeps it.
 
     Raises:
-        BusyError: another process has it.
+        BusyError: another process has the lock.
     """
     with store.connection() as connection:
-        # By the simple protocol: an extended one's portal keeps its snapshot until the next statement comes, and what a
-        # task does on another connection (DETACH … FINALIZE) would wait for that.
+        # By the simple protocol: a portal of the extended one keeps its snapshot until the next statement, and another
+        # connection's DETACH … FINALIZE would wait for it.
         row = ClientCursor(connection).execute(query("try_task_lock"), {"task": task}).fetchone()
         if not (row and row[0]):
             raise BusyError(task)
@@ -49,11 +47,11 @@ def sole_transaction(store: Store, task: str) -> Iterator[Connection]:
 
 
 def record_run(store: Store, task: str, seconds: float, report: dict[str, Any]) -> None:
-    """Note what a task did."""
+    """Record the last run of a task; `seconds` is wall time."""
     with store.connection() as connection:
         connection.execute(query("record_run"), {"task": task, "seconds": seconds, "report": json.dumps(report)})
 
 
 def last_runs(store: Store) -> dict[str, TaskRun]:
-    """The last run of every task that ran at least once."""
+    """Return the last run of every task that has run."""
     return {row["task"]: TaskRun(**row) for row in store.rows(query("last_runs"))}

@@ -1,0 +1,147 @@
+"""Decoding a stream entry: records, dead letters with their reasons, and the identity of both."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from usage_worker.events.event import Window
+from usage_worker.ingest.entries import DecodedEntry, decode
+from usage_worker.queue.stream import MAX_DECLARED_DIGITS, Pack, RawEntry
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+WINDOW = Window.around(NOW, timedelta(days=35))
+ENTRY_ID = f"{int(NOW.timestamp() * 1000)}-0"
+PAIR = {"user_id": "11111111-1111-4111-8111-111111111111", "agent_id": "22222222-2222-4222-8222-222222222222"}
+KEY = UUID("33333333-3333-4333-8333-333333333333")
+
+
+def raw(body: bytes | None, entry_id: str = ENTRY_ID, **fields: bytes) -> RawEntry:
+    named = {"v": b"1", **fields} | ({} if body is None else {"events": body})
+    return RawEntry(entry_id, {name.encode(): value for name, value in named.items()})
+
+
+def decoded(*events: Any, entry_id: str = ENTRY_ID, **fields: bytes) -> DecodedEntry:
+    return decode("stream", raw(json.dumps(events).encode(), entry_id, **fields), WINDOW)
+
+
+def reasons(entry: DecodedEntry) -> list[str]:
+    return [dead_letter.reason for dead_letter in entry.dead_letters]
+
+
+def test_defaults_are_filled_in() -> None:
+    (record,) = decoded(PAIR).records
+    assert (record.type, record.messages, record.tokens, record.success) == ("usage", 1, 0, True)
+    assert record.occurred_at == "2026-03-01T12:00:00.000000Z"
+
+
+def test_event_without_an_id_gets_the_same_one_at_every_delivery() -> None:
+    first, second = decoded(PAIR, PAIR), decoded(PAIR, PAIR)
+    assert first.records == second.records
+    assert first.anonymous == {record.event_id for record in first.records}
+    assert len(first.anonymous) == 2
+
+
+def test_key_of_a_pack_identifies_the_entry_wherever_it_is_in_the_stream() -> None:
+    key = str(KEY).encode()
+    assert decoded(PAIR, id=key).key == decoded(PAIR, entry_id="1772366400001-0", id=key).key == KEY
+
+
+@pytest.mark.parametrize("fields", [{}, {"id": b"not a UUID"}, {"id": b"\xff"}])
+def test_entry_without_a_valid_key_is_identified_by_its_place(fields: dict[str, bytes]) -> None:
+    here, again, elsewhere = (
+        decode("stream", raw(b"[]", place, **fields), WINDOW).key for place in (ENTRY_ID, ENTRY_ID, "1772366400001-0")
+    )
+    assert here == again != elsewhere
+
+
+def test_bad_event_leaves_its_neighbours_with_their_positions() -> None:
+    entry = decoded(PAIR, {**PAIR, "messages": -1}, PAIR)
+    assert entry.positions == [0, 2]
+    (dead_letter,) = entry.dead_letters
+    assert (dead_letter.position, dead_letter.events) == (1, 1)
+    assert dead_letter.reason.startswith("messages: ")
+    assert json.loads(dead_letter.payload) == {**PAIR, "messages": -1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"occurred_at": "2025-01-01T00:00:00Z"}, "occurred_at: older than the acceptance window (35 days)"),
+        ({"occurred_at": "2026-03-01T12:06:00Z"}, "occurred_at: more than 5 minutes in the future"),
+        ({"rating": "4"}, "rating: "),
+        ({"type": "rating"}, "rating: "),
+        ({"event_id": "my own"}, "occurred_at: must be given"),
+        ({"colour": "red"}, "colour: "),
+    ],
+)
+def test_refused_events_say_why(changes: dict[str, str], reason: str) -> None:
+    entry = decoded({**PAIR, **changes})
+    assert entry.records == []
+    assert reasons(entry)[0].startswith(reason)
+
+
+def test_canonical_events_outside_the_window_are_refused_like_others() -> None:
+    row = [str(KEY), "2025-01-01T00:00:00.000000Z", "usage", *PAIR.values(), 1, 0, 0, 0, None, None, True]
+    entry = decoded([*row, None, None, None])
+    assert reasons(entry) == ["occurred_at: older than the acceptance window (35 days)"]
+    assert json.loads(entry.dead_letters[0].payload)["event_id"] == str(KEY)
+
+
+def test_time_of_the_entry_must_lie_in_the_window_where_the_event_has_none() -> None:
+    assert "by the entry's id" in reasons(decoded(PAIR, entry_id="1-0"))[0]
+
+
+def test_decimals_do_not_pass_through_a_float() -> None:
+    body = json.dumps([PAIR])[:-2] + ', "cost_usd": 999999.9999990004}]'
+    assert decode("stream", raw(body.encode()), WINDOW).records[0].cost_usd == "999999.9999990004"
+
+
+@pytest.mark.parametrize("body", [b"", b"[", b"{}", b"[]", b"\xff", b"null", b"[" * 100_000, b"9" * 5_000])
+def test_unreadable_body_becomes_one_dead_letter_for_all_declared_events(body: bytes) -> None:
+    entry = decode("stream", raw(body, n=b"7"), WINDOW)
+    assert entry.records == []
+    (dead_letter,) = entry.dead_letters
+    assert (dead_letter.position, dead_letter.events) == (0, 7)
+    assert dead_letter.reason.startswith("events: ")
+
+
+def test_entry_of_another_version_is_kept_whole() -> None:
+    entry = decode("stream", raw(None, v=b"2", colour=b"\xff"), WINDOW)
+    (dead_letter,) = entry.dead_letters
+    assert dead_letter.reason == "v: the entry's version must be 1"
+    assert json.loads(dead_letter.payload) == {"v": "2", "colour": "base64:/w=="}
+
+
+def test_refusing_a_whole_entry_keeps_every_event() -> None:
+    entry = decoded(PAIR, {**PAIR, "messages": -1}, PAIR)
+    entry.refuse_all("the transaction failed")
+    assert (entry.records, entry.positions) == ([], [])
+    assert sorted(dead_letter.position for dead_letter in entry.dead_letters) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("declared", "events"),
+    [(b"500", 500), (b"0", 1), (b"-3", 1), (b"x", 1), (b"9" * (MAX_DECLARED_DIGITS + 1), 1)],
+)
+def test_declared_number_of_events_is_bounded(declared: bytes, events: int) -> None:
+    assert raw(None, n=declared).declared == events
+
+
+def test_pack_is_read_back_as_it_was_written() -> None:
+    pack = Pack(KEY, [json.dumps(PAIR).encode()] * 3)
+    fields = {
+        name.encode(): str(value).encode() if isinstance(value, str | int) else value
+        for name, value in pack.fields().items()
+    }
+    entry = RawEntry(ENTRY_ID, fields)
+    assert (entry.version, entry.key, entry.declared) == (b"1", KEY, 3)
+    assert len(decode("stream", entry, WINDOW).records) == 3
+
+
+def test_time_of_an_entry_ends_with_the_calendar() -> None:
+    assert RawEntry("18446744073709551615-0", {}).added_at == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
