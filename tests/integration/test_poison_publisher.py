@@ -97,6 +97,7 @@ VALUES: dict[str, Any] = {
     "zero byte": "a\x00b",
     "huge": 10**5_000,
     "signalling": Decimal("sNaN"),
+    "endless": Decimal("1e999999999"),
     "deep": deep(),
     "bytes": b"\xff",
     "type": Raising,

@@ -17,6 +17,7 @@ from usage_worker.events.event import (
     Event,
     Record,
     Window,
+    decimal_text,
     record_of,
     time_text,
     values_of,
@@ -142,3 +143,8 @@ def test_an_event_a_record_and_the_ledger_have_one_order() -> None:
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(EventRefusedError, match="agent_id: Field required"):
         prepare({"user_id": USER, "colour": "red"}, WINDOW)
+
+
+@pytest.mark.parametrize("text", ["0E-999999999", "-0", "0E+999999999"])
+def test_zero_is_short_whatever_its_exponent(text: str) -> None:
+    assert decimal_text(Decimal(text)) == "0"

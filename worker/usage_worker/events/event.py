@@ -189,7 +189,10 @@ def time_text(time: datetime) -> str:
 
 def decimal_text(number: Decimal | None) -> str | None:
     """Return the canonical text of a decimal: no exponent, no sign."""
-    return None if number is None else format(abs(number), "f")
+    if number is None:
+        return None
+    # A zero may have any exponent, and would be written with as many digits.
+    return format(abs(number), "f") if number else "0"
 
 
 def explain(error: ValidationError) -> str:

@@ -9,6 +9,7 @@ number; it is converted through `Event`. Both result in the same `Record`.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache, wraps
 from time import time_ns
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
@@ -80,6 +81,8 @@ Row = tuple[
 
 _ENTRY = TypeAdapter(list[Row])
 _KNOWN = frozenset(FIELDS)
+# Of the largest number that any field takes, and more.
+_MAX_DIGITS = 20
 
 
 class Prepared(NamedTuple):
@@ -136,6 +139,10 @@ def complete(values: Values, window: Window) -> Prepared:
 
 
 def _checked(adapter: TypeAdapter[T], values: Any) -> T:
+    for value in values.values() if isinstance(values, dict) else values if isinstance(values, tuple) else ():
+        # Where an integer is expected, pydantic would write out every digit before it looks at the bounds.
+        if type(value) is Decimal and value.adjusted() > _MAX_DIGITS:
+            raise EventRefusedError(f"a number has more than {_MAX_DIGITS} digits")
     try:
         checked: T = adapter.validator.validate_python(values)
     except ValidationError as error:
