@@ -3,17 +3,6 @@
 -- The values of the dropped columns are kept in user_agents_kept_3_0_0, from which a later upgrade restores them. A
 -- trigger keeps the copy current while it is filled in chunks, so that no writer waits for the copy and none is lost.
 
--- A way up that stopped while it made the table anew left that half done.
-DO $stopped$
-BEGIN
-    IF to_regclass('public.user_agents_renewed') IS NOT NULL THEN
-        DROP TRIGGER user_agents_renew ON public.user_agents;
-        DROP FUNCTION public.user_agents_renew();
-        DROP TABLE public.user_agents_renewed;
-    END IF;
-END
-$stopped$;
-
 DO $begin$
 BEGIN
     IF to_regclass('public.user_agents_kept_3_0_0') IS NOT NULL

@@ -23,7 +23,7 @@ CREATE TEMPORARY TABLE usage_names AS
 {}
 """
 _NAMES_OF_ONE = """
-SELECT {number} AS number, {transactional} AS transactional, kind, object, definition IS NULL AS passing
+SELECT {number} AS number, {transactional} AS transactional, kind, object, definition IS NULL AS transient
 FROM (
 {expected}
 ) AS expected (kind, object, definition)

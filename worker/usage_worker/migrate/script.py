@@ -66,7 +66,7 @@ def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
         _statement(sql.SQL(journal.CREATE)),
         _statement(_check(start, installed, plan)),
         _statement(marks.names(migrations)),
-        _statement(obstacles.refusal(plan, direction)),
+        *map(_statement, obstacles.refusals(plan, direction)),
         "COMMIT;",
         *(_step(migration, direction) for migration in plan),
     ]
