@@ -14,7 +14,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli
-from tests.integration.database import add_pair, run, schema
+from tests.integration.database import add_pair, interrupted, run, schema
 from usage_worker.errors import MigrationError, SchemaError, StoreUnavailableError
 from usage_worker.migrate import Deviation, Runner, discover, schema_version
 from usage_worker.migrate.files import split_statements
@@ -49,13 +49,10 @@ def test_goes_on_from_wherever_it_stopped(
     at_3 = schema(empty_database)
     file = files / f"{label}.{direction}.sql"
     text = file.read_text()
-    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("--"))
-    statements = split_statements(text)
-    for stop in range(len(statements) + 1):
-        if only not in "".join(statements[max(stop - 1, 0) : stop + 1]):
+    for stop, (around, broken) in enumerate(interrupted(text)):
+        if only not in around:
             continue
-        broken = [*statements[:stop], "SELECT 1 / 0", *statements[stop:]]
-        file.write_text(header + ";\n".join(broken) + ";\n")
+        file.write_text(broken)
         if direction == "up":
             sound.down("2.0.0")
         with pytest.raises(MigrationError, match="division by zero"):

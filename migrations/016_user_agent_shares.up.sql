@@ -239,7 +239,7 @@ CREATE OR REPLACE TRIGGER user_agents_guard_shared
 
 -- What the columns say already. Shares that were kept aside and that the columns of 3.0.0 no longer say were ended
 -- there: they go, and with the team that the columns named go the other teams, which they could not name. What ends some
--- day 3.0.0 never knew; it is as it was. In chunks of locked rows as in 006: one that somebody holds is passed over and
+-- day 3.0.0 never knew; it is as it was. In chunks of locked rows as in 012: one that somebody holds is passed over and
 -- taken alone at the end.
 DO $take$
 DECLARE
