@@ -3,9 +3,9 @@
 -- lock_timeout: 100ms
 -- squawk-disable-assume-in-transaction
 --
--- Each statement is short, or takes no lock that readers and writers wait for, and can be run again after a kill.
+-- Each statement is short, or takes no lock that blocks readers and writers, and can be repeated after a kill.
 
--- A way back to 2.0.0 that stopped before it dropped a column left the live values where they are.
+-- A rollback to 2.0.0 that stopped before it dropped the columns left the current values in them.
 DO $stopped$
 BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgname = 'user_agents_keep_3_0_0') THEN
@@ -16,7 +16,7 @@ BEGIN
 END
 $stopped$;
 
--- Constant defaults live in the catalogue: no row is rewritten.
+-- Constant defaults are stored in the catalogue: no row is rewritten.
 ALTER TABLE public.user_agents
     ADD COLUMN IF NOT EXISTS custom_name text,
     ADD COLUMN IF NOT EXISTS custom_description text,
@@ -88,8 +88,8 @@ ALTER TABLE public.user_agents VALIDATE CONSTRAINT user_agents_quality_score_che
 ALTER TABLE public.user_agents VALIDATE CONSTRAINT user_agents_status_check;
 ALTER TABLE public.user_agents VALIDATE CONSTRAINT user_agents_source_check;
 
--- Give back what an earlier way down to 2.0.0 kept aside: a chunk moves in one transaction, so that a kill loses nothing
--- and no writer waits long for a row.
+-- Restores what a rollback to 2.0.0 kept aside. Each chunk moves in one transaction, so that a kill loses nothing and no
+-- writer waits long for a row.
 DO $restore$
 DECLARE
     v_reached uuid := '00000000-0000-0000-0000-000000000000';

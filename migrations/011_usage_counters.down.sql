@@ -27,7 +27,7 @@ BEGIN
     ALTER TABLE public.user_agents_kept_4_0_0 ENABLE ROW LEVEL SECURITY;
     REVOKE ALL ON public.user_agents_kept_4_0_0 FROM PUBLIC, anon, authenticated, service_role;
 
-    -- SECURITY DEFINER: whoever writes user_agents has no right on the copy.
+    -- SECURITY DEFINER: roles that write user_agents have no right on the copy.
     CREATE FUNCTION public.user_agents_keep_4_0_0() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
     BEGIN

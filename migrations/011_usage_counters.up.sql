@@ -27,8 +27,8 @@ ALTER TABLE public.user_agents
 
 -- Restores what a rollback kept, with the changes since then. The days of a pair whose row was deleted are retired, even
 -- if the pair has a new row. The other rows get their columns back. If 3.0.0 changed the average, the average is
--- trusted, and each use since then counts as one sample; other differences go into the opening balance of the next
--- migration. Can be repeated, because nothing else writes these columns yet.
+-- trusted, and each use since then counts as one sample; other differences go into the opening balance, in
+-- 013. Can be repeated, because nothing else writes these columns yet.
 DO $restore$
 DECLARE
     v_user uuid := '00000000-0000-0000-0000-000000000000';

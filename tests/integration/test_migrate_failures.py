@@ -145,15 +145,15 @@ def test_an_edited_file_is_refused(empty_database: str, files: Path) -> None:
 
 def test_status_tells_of_a_version_that_is_there_in_part(empty_database: str, tmp_path: Path) -> None:
     runner = Runner(empty_database)
-    assert (str(runner.status()), runner.status().begun) == ("empty", None)
+    assert (str(runner.status()), runner.status().partial_version) == ("empty", None)
     runner.up("3.0.0")
-    assert (str(runner.status()), runner.status().begun) == ("3.0.0", None)
+    assert (str(runner.status()), runner.status().partial_version) == ("3.0.0", None)
     runner.up("4.0.0")
     assert str(runner.status()) == "4.0.0"
     # What a newer release adds to a version that is installed.
     run(empty_database, "DELETE FROM public.usage_migrations WHERE number = (SELECT max(number) FROM usage_migrations)")
     found = runner.status()
-    assert (found.version, found.begun, str(found)) == ("3.0.0", "4.0.0", "3.0.0 and a part of 4.0.0")
+    assert (found.version, found.partial_version, str(found)) == ("3.0.0", "4.0.0", "3.0.0 and a part of 4.0.0")
     assert schema_version(empty_database) == "3.0.0"
     cli = Cli(tmp_path, DATABASE_URL=empty_database)
     assert "the schema is 3.0.0 and a part of 4.0.0; this code brings" in cli.run("migrate", "status").stdout

@@ -29,16 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-BY_NAME = {migration.name: migration for migration in discover()}
-BALANCE, LAST = BY_NAME["usage_opening_balance"], BY_NAME["usage_intake"]
+BALANCE = next(migration for migration in discover() if migration.name == "usage_opening_balance")
 
 TRACK = "SELECT public.track_agent_usage(%s, %s, true, 7, 0.25, %s)"
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """The migrations up to the one that lets workers count, which a test may change."""
-    return copy_up_to(LAST, tmp_path / "migrations")
+    """The migrations up to the opening balance, which a test may change."""
+    return copy_up_to(BALANCE, tmp_path / "migrations")
 
 
 @pytest.fixture
@@ -260,7 +259,7 @@ def test_goes_on_from_wherever_it_stopped(empty_database: str, runner: Runner, f
     assert schema(empty_database) == at_3
     stops = 0
     for migration in discover(files):
-        if migration.version != LAST.version:
+        if migration.version != BALANCE.version:
             continue
         file = files / migration.up.name
         text = file.read_text()

@@ -24,12 +24,12 @@ _COMMON = """
 WITH named AS (
     SELECT n.*, m.number IS NOT NULL AS marked,
         -- A migration in one transaction that did not commit has made nothing.
-        entry.number IS NOT NULL AND (entry.state = 'applied' OR NOT n.transactional) AS begun,
-        entry.number IS NOT NULL AND entry.state = 'applied' AS applied,
+        record.number IS NOT NULL AND (record.state = 'applied' OR NOT n.transactional) AS begun,
+        record.number IS NOT NULL AND record.state = 'applied' AS applied,
         n.kind IN ('table', 'view', 'index', 'sequence') AS relation
     FROM pg_temp.usage_names AS n
     LEFT JOIN public.usage_migration_objects AS m ON m.kind = n.kind AND m.name = n.object
-    LEFT JOIN public.usage_migrations AS entry ON entry.number = n.number
+    LEFT JOIN public.usage_migrations AS record ON record.number = n.number
 ), relations AS (
     SELECT c.oid, c.relname::text AS name,
         CASE c.relkind

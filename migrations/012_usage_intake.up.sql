@@ -1,8 +1,8 @@
 -- version: 4.0.0
 -- lock_timeout: 100ms
 --
--- The stream entries that were counted, and the intake totals of each day and stream. Last, because workers count as soon
--- as usage_entries exists.
+-- The stream entries that were counted, and the intake totals of each day and stream. Workers count as soon as
+-- usage_entries exists; events are counted while the next migration works through older rows.
 
 -- A rollback from 4.0.0 kept the rows under another name.
 -- squawk-ignore renaming-table -- nothing uses the kept table
