@@ -1,7 +1,7 @@
 -- Rows are kept for the next upgrade, readable by the owner only.
 DO $down$
 BEGIN
-    -- No batch may commit between the look at a table and its end. Workers wait until usage_entries exists again.
+    -- No batch may commit between the check for rows and the drop. Workers wait until usage_entries exists again.
     LOCK TABLE public.usage_entries, public.usage_intake IN ACCESS EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM public.usage_entries) THEN
         DROP POLICY usage_entries_service_role ON public.usage_entries;
