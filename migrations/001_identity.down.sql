@@ -1,12 +1,12 @@
--- Drops only what is marked as ours. What has rows stays where it is, and so does what something else needs: it is still
--- marked, and the next way up goes on with it.
+-- Drops only marked objects. Tables with rows and objects that something else depends on stay; they keep their marks, and
+-- the next upgrade uses them.
 
 DO $down$
 DECLARE
     ours record;
     filled boolean;
 BEGIN
-    -- Without marks psql has run the files by themselves.
+    -- There are no marks if psql ran the files without the runner.
     IF to_regclass('public.usage_migration_objects') IS NULL THEN
         RETURN;
     END IF;
@@ -36,7 +36,7 @@ BEGIN
 END
 $down$;
 
--- A role stays where another database of the cluster still uses it, or is dropping it at this moment.
+-- A role stays if another database of the cluster uses it or is dropping it at this moment.
 DO $roles$
 DECLARE
     ours text;

@@ -1,9 +1,9 @@
 -- version: 1.0.0
 -- lock_timeout: 100ms
 --
--- Who uses agents, and the agents. A platform such as Supabase brings schema auth and the three roles itself: what is
--- there already is used as it is and never altered. The runner marks what we create, so that the way down drops only
--- that. Roles belong to the whole cluster, so that a comment is their mark.
+-- Users, their profiles, and agents. A platform such as Supabase provides schema auth and the three roles: existing
+-- objects are used as they are and never altered. The runner marks what this migration creates, and the rollback drops
+-- only that. Roles belong to the whole cluster, so a comment serves as their mark.
 
 -- Roles belong to the whole cluster, so another database may be creating the same ones at this moment.
 DO $roles$
@@ -18,7 +18,7 @@ BEGIN
             BEGIN
                 EXECUTE format('CREATE ROLE %I %s', wanted, attributes);
             EXCEPTION WHEN insufficient_privilege THEN
-                -- Only who has BYPASSRLS may grant it. Without it the policies for service_role do the work.
+                -- Only a role with BYPASSRLS may grant it. Otherwise the policies for service_role grant access.
                 EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
             END;
             EXECUTE format('COMMENT ON ROLE %I IS %L', wanted, 'created by usage-worker');

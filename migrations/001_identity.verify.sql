@@ -1,4 +1,4 @@
--- A table that the platform brought is the platform's: nothing is expected of it.
+-- Nothing is expected of a table that the platform provides.
 SELECT kind, object, definition FROM (VALUES
     ('auth', 'schema', 'exists', NULL),
     ('auth', 'uid()', 'returns uuid', NULL),

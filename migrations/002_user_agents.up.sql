@@ -3,7 +3,7 @@
 
 DO $table$
 BEGIN
-    -- A way back from 2.0.0 kept it aside, with its indexes and policies.
+    -- A rollback from 2.0.0 kept it aside, with its indexes and policies.
     IF to_regclass('public.user_agents_kept_2_0_0') IS NOT NULL THEN
         ALTER TABLE public.user_agents_kept_2_0_0 RENAME TO user_agents;
         RETURN;

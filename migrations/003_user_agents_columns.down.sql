@@ -3,21 +3,10 @@
 -- The values of the dropped columns are kept in user_agents_kept_3_0_0, from which a later upgrade restores them. A
 -- trigger keeps the copy current while it is filled in chunks, so that no writer waits for the copy and none is lost.
 
--- A way up that stopped while it made the table anew left that half done.
-DO $stopped$
-BEGIN
-    IF to_regclass('public.user_agents_renewed') IS NOT NULL THEN
-        DROP TRIGGER user_agents_renew ON public.user_agents;
-        DROP FUNCTION public.user_agents_renew();
-        DROP TABLE public.user_agents_renewed;
-    END IF;
-END
-$stopped$;
-
 DO $begin$
 BEGIN
     IF to_regclass('public.user_agents_kept_3_0_0') IS NOT NULL
-        -- A way up that stopped before it added the columns: there is nothing to keep.
+        -- An upgrade that stopped before it added the columns: there is nothing to keep.
         OR NOT EXISTS (
             SELECT FROM pg_catalog.pg_attribute
             WHERE attrelid = 'public.user_agents'::regclass AND attname = 'custom_name'
@@ -28,20 +17,20 @@ BEGIN
     CREATE TABLE public.user_agents_kept_3_0_0 (
         LIKE public.user_agents,
         PRIMARY KEY (id),
-        -- Who is deleted meanwhile must not live on here.
+        -- A row that is deleted later must not remain here.
         FOREIGN KEY (id) REFERENCES public.user_agents (id) ON DELETE CASCADE
     );
     ALTER TABLE public.user_agents_kept_3_0_0 ENABLE ROW LEVEL SECURITY;
     REVOKE ALL ON public.user_agents_kept_3_0_0 FROM PUBLIC, anon, authenticated, service_role;
 
-    -- SECURITY DEFINER: whoever writes user_agents has no right on the copy.
+    -- SECURITY DEFINER: roles that write user_agents have no right on the copy.
     CREATE FUNCTION public.user_agents_keep_3_0_0() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
     BEGIN
         LOOP
             DELETE FROM public.user_agents_kept_3_0_0 WHERE id = NEW.id;
             INSERT INTO public.user_agents_kept_3_0_0 SELECT NEW.* ON CONFLICT DO NOTHING;
-            -- Not found: the copy below has just written an older state of this row, which must go.
+            -- Not found: the copy below has just written an older state of this row, which must be replaced.
             EXIT WHEN FOUND;
         END LOOP;
         RETURN NULL;
@@ -59,7 +48,7 @@ DECLARE
     reached uuid := '00000000-0000-0000-0000-000000000000';
     upper_end uuid;
 BEGIN
-    -- Without the trigger the columns are gone already and the copy is complete.
+    -- Without the trigger the copy is complete and the columns are already dropped.
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgname = 'user_agents_keep_3_0_0') THEN
         RETURN;
     END IF;

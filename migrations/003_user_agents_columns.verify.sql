@@ -48,7 +48,5 @@ SELECT * FROM (VALUES
     ('constraint', 'user_agents.user_agents_status_check', 'CHECK ((status = ANY (ARRAY[''active''::text, ''paused''::text, ''archived''::text, ''disabled''::text])))'),
     ('constraint', 'user_agents.user_agents_user_rating_check', 'CHECK (((user_rating >= (0)::numeric) AND (user_rating <= (5)::numeric)))'),
     ('function', 'user_agents_keep_3_0_0()', NULL),
-    ('function', 'user_agents_renew()', NULL),
-    ('table', 'user_agents_kept_3_0_0', NULL),
-    ('table', 'user_agents_renewed', NULL)
+    ('table', 'user_agents_kept_3_0_0', NULL)
 ) AS expected (kind, object, definition)

@@ -21,7 +21,7 @@ DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_deleted;
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_folder_order;
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_status_last_used;
 
--- Left behind where the way up stopped between building and renaming.
+-- Remains if the upgrade stopped between building and renaming.
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_added_at_3;
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_added_at_2 ON public.user_agents (added_at DESC);
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_added_at;

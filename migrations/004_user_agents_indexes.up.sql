@@ -4,8 +4,8 @@
 -- squawk-disable-assume-in-transaction
 -- squawk-ignore-file renaming-object -- only indexes are renamed, and no client names one
 --
--- Building concurrently lets everybody read and write. It waits for the transactions that are older than itself, and
--- nobody waits for it, so its patience may be long.
+-- Building concurrently blocks neither readers nor writers. It waits for older transactions and nobody waits for it, so
+-- the lock timeout may be long.
 
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_user_active
     ON public.user_agents (user_id) WHERE is_active AND deleted_at IS NULL;
@@ -25,9 +25,9 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_last_used
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_usage_count
     ON public.user_agents (user_id, usage_count DESC) WHERE deleted_at IS NULL;
 
--- Left behind where the way down stopped between building and renaming.
+-- Remains if the rollback stopped between building and renaming.
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_added_at_2;
--- The definition changes under an old name: the new index is there before the old one goes.
+-- The definition changes under the same name: the new index is built before the old one is dropped.
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_added_at_3
     ON public.user_agents (user_id, added_at DESC) WHERE deleted_at IS NULL;
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_added_at;

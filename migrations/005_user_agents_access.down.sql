@@ -1,4 +1,4 @@
--- squawk-ignore-file ban-drop-view, ban-drop-function -- a way down takes away what the way up brought
+-- squawk-ignore-file ban-drop-view, ban-drop-function -- a rollback removes what the upgrade created
 
 DROP TRIGGER user_agents_auto_quality ON public.user_agents;
 DROP TRIGGER user_agents_updated_at ON public.user_agents;
@@ -24,10 +24,10 @@ DROP FUNCTION public.track_agent_usage(uuid, uuid, boolean, bigint, numeric, int
 DROP FUNCTION public.add_user_agent(uuid, uuid, text, text);
 DROP FUNCTION public.calculate_agent_quality_score(numeric, bigint, bigint, bigint);
 
--- Memberships that were entered meanwhile are kept for the next upgrade, readable by the owner only.
+-- Memberships that were added since are kept for the next upgrade, readable by the owner only.
 DO $assignments$
 BEGIN
-    -- Without marks psql has run the files by themselves.
+    -- There are no marks if psql ran the files without the runner.
     IF to_regclass('public.usage_migration_objects') IS NULL THEN
         RETURN;
     END IF;

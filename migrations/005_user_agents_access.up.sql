@@ -1,9 +1,10 @@
 -- version: 3.0.0
 -- lock_timeout: 100ms
 --
--- Who may see and do what. What locks user_agents itself comes last, so that it is locked for milliseconds.
+-- Access: policies, grants, functions, views and triggers. Statements that lock user_agents come last, so that it is
+-- locked for milliseconds.
 
--- Membership in teams: the platform's own table where it has one, and then never altered.
+-- Membership in teams: the table of the platform if it has one, which is never altered.
 DO $assignments$
 BEGIN
     IF to_regclass('public.user_role_assignments_kept_3_0_0') IS NOT NULL
@@ -32,8 +33,8 @@ END
 $assignments$;
 
 -- 0.5 rating + 0.3 success rate + 0.2 usage tier, each on the scale of 0 to 5. An unrated agent counts as 3.0. RETURN
--- binds names at creation, whatever the caller's search_path. SET search_path would keep PostgreSQL from inlining it
--- into the trigger that runs for every counted row.
+-- binds names at creation, independently of the caller's search_path. SET search_path would keep PostgreSQL from
+-- inlining it into the trigger that runs for every counted row.
 CREATE FUNCTION public.calculate_agent_quality_score(
     p_rating numeric, p_usage_count bigint, p_success_count bigint, p_error_count bigint
 ) RETURNS numeric(3, 2) LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -56,10 +57,10 @@ RETURN round(
     2
 );
 
--- The four functions below run with the rights of the caller: row-level security is what keeps `authenticated` to
--- rows of its own, and lets service_role and the owner act for everybody.
+-- The four functions below run with the rights of the caller: row-level security limits `authenticated` to its own rows
+-- and lets service_role and the owner act for everybody.
 
--- A row that was removed softly comes back as it was.
+-- A soft-deleted row is restored unchanged.
 CREATE FUNCTION public.add_user_agent(
     p_user_id uuid, p_agent_id uuid, p_source text DEFAULT 'store', p_folder text DEFAULT NULL
 ) RETURNS uuid LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
@@ -109,9 +110,9 @@ CREATE FUNCTION public.track_agent_usage(
         last_used_at = greatest(ua.last_used_at, excluded.last_used_at)
 $body$;
 
--- Row-level security would only find no row of somebody else: the two below say instead that they refuse.
+-- Under row-level security a foreign row would only seem to be missing; the two functions below raise an error instead.
 
--- True where the row was there to be removed.
+-- Returns true if the row existed and was not deleted.
 CREATE FUNCTION public.soft_delete_user_agent(p_user_id uuid, p_agent_id uuid)
 RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
@@ -126,7 +127,7 @@ BEGIN
 END
 $body$;
 
--- True where the row was there to be restored.
+-- Returns true if the row existed and was deleted.
 CREATE FUNCTION public.restore_user_agent(p_user_id uuid, p_agent_id uuid)
 RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
@@ -193,7 +194,7 @@ SELECT
     END AS usage_status,
     round(100.0 * ua.success_count / nullif(ua.success_count + ua.error_count, 0), 2) AS success_rate_percent
 FROM public.user_agents AS ua
--- LEFT: row-level security may hide an agent that was switched off from a user who still has it.
+-- LEFT JOIN: row-level security may hide an inactive agent from a user who still has it.
 LEFT JOIN public.agents AS a ON a.id = ua.agent_id
 WHERE ua.deleted_at IS NULL;
 
@@ -211,7 +212,7 @@ REVOKE ALL ON public.user_agents_with_details, public.user_favorite_agents, publ
 GRANT SELECT ON public.user_agents_with_details, public.user_favorite_agents, public.user_popular_agents,
     public.user_recent_agents TO authenticated, service_role;
 
--- (SELECT auth.uid()) is evaluated once a query, auth.uid() once a row.
+-- (SELECT auth.uid()) is evaluated once per query, auth.uid() once per row.
 ALTER POLICY user_agents_select_own ON public.user_agents USING (user_id = (SELECT auth.uid()));
 ALTER POLICY user_agents_insert_own ON public.user_agents WITH CHECK (user_id = (SELECT auth.uid()));
 ALTER POLICY user_agents_update_own ON public.user_agents
@@ -232,7 +233,7 @@ CREATE POLICY user_agents_select_team ON public.user_agents FOR SELECT TO authen
     );
 GRANT DELETE ON public.user_agents TO authenticated;
 
--- Only where it would say something else: ingest sets the time itself, and most uses leave the score as it is.
+-- WHEN skips calls that would change nothing: ingest sets the time itself, and most uses leave the score unchanged.
 CREATE TRIGGER user_agents_updated_at BEFORE UPDATE ON public.user_agents
     FOR EACH ROW WHEN (NEW.updated_at IS DISTINCT FROM now()) EXECUTE FUNCTION public.user_agents_set_updated_at();
 CREATE TRIGGER user_agents_auto_quality

@@ -12,6 +12,7 @@ import psycopg
 
 from usage_worker.migrate import discover
 from usage_worker.migrate.connection import connect
+from usage_worker.migrate.files import split_statements
 from usage_worker.migrate.verify import catalogue
 
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ def copy_up_to(last: Migration, folder: Path) -> Path:
         if migration.number > last.number:
             migration.up.unlink()
     return folder
+
+
+def interrupted(text: str) -> Iterator[tuple[str, str]]:
+    """For each place where a migration may stop: the statements around it, and the text with a failing one there."""
+    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("--"))
+    statements = split_statements(text)
+    for stop in range(len(statements) + 1):
+        around = "".join(statements[max(stop - 1, 0) : stop + 1])
+        yield around, header + ";\n".join([*statements[:stop], "SELECT 1 / 0", *statements[stop:]]) + ";\n"
 
 
 def add_pair(url: str) -> str:

@@ -138,7 +138,7 @@ def test_gives_way_to_a_writer_and_tries_again(empty_database: str) -> None:
         with psycopg.connect(empty_database) as writer:
             writer.execute("UPDATE public.user_agents SET usage_count = 1 WHERE id = %s", [row_id])
             run_up = pool.submit(
-                runner.up, "3.0.0", report=lambda step: retried.set() if step.event == "retrying" else None
+                runner.up, "3.0.0", on_step=lambda step: retried.set() if step.event == "retrying" else None
             )
             assert retried.wait(10)
         run_up.result(30)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli
-from tests.integration.database import add_pair, run, schema
+from tests.integration.database import add_pair, interrupted, run, schema
 from usage_worker.errors import MigrationError, SchemaError, StoreUnavailableError
 from usage_worker.migrate import Deviation, Runner, discover, schema_version
 from usage_worker.migrate.files import split_statements
@@ -49,13 +49,10 @@ def test_goes_on_from_wherever_it_stopped(
     at_3 = schema(empty_database)
     file = files / f"{label}.{direction}.sql"
     text = file.read_text()
-    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("--"))
-    statements = split_statements(text)
-    for stop in range(len(statements) + 1):
-        if only not in "".join(statements[max(stop - 1, 0) : stop + 1]):
+    for stop, (around, broken) in enumerate(interrupted(text)):
+        if only not in around:
             continue
-        broken = [*statements[:stop], "SELECT 1 / 0", *statements[stop:]]
-        file.write_text(header + ";\n".join(broken) + ";\n")
+        file.write_text(broken)
         if direction == "up":
             sound.down("2.0.0")
         with pytest.raises(MigrationError, match="division by zero"):
@@ -148,15 +145,15 @@ def test_an_edited_file_is_refused(empty_database: str, files: Path) -> None:
 
 def test_status_tells_of_a_version_that_is_there_in_part(empty_database: str, tmp_path: Path) -> None:
     runner = Runner(empty_database)
-    assert (str(runner.status()), runner.status().begun) == ("empty", None)
+    assert (str(runner.status()), runner.status().partial_version) == ("empty", None)
     runner.up("3.0.0")
-    assert (str(runner.status()), runner.status().begun) == ("3.0.0", None)
+    assert (str(runner.status()), runner.status().partial_version) == ("3.0.0", None)
     runner.up("4.0.0")
     assert str(runner.status()) == "4.0.0"
     # What a newer release adds to a version that is installed.
     run(empty_database, "DELETE FROM public.usage_migrations WHERE number = (SELECT max(number) FROM usage_migrations)")
     found = runner.status()
-    assert (found.version, found.begun, str(found)) == ("3.0.0", "4.0.0", "3.0.0 and a part of 4.0.0")
+    assert (found.version, found.partial_version, str(found)) == ("3.0.0", "4.0.0", "3.0.0 and a part of 4.0.0")
     assert schema_version(empty_database) == "3.0.0"
     cli = Cli(tmp_path, DATABASE_URL=empty_database)
     assert "the schema is 3.0.0 and a part of 4.0.0; this code brings" in cli.run("migrate", "status").stdout

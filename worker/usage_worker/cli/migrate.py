@@ -1,4 +1,4 @@
-"""`usage-worker migrate`: move the database schema between versions, by script too, show where it is, verify it."""
+"""`usage-worker migrate`: move the database schema between versions, print scripts, show the state, verify it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ DownTo = Annotated[
     str,
     typer.Option("--to", metavar="VERSION", help=f"Roll back to this version; {EMPTY} removes everything."),
 ]
-From = Annotated[str, typer.Option("--from", metavar="VERSION", help=f"What is installed; {EMPTY} is nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; required where there is no terminal to ask on.")]
+From = Annotated[str, typer.Option("--from", metavar="VERSION", help=f"The installed version; {EMPTY} means none.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; required without a terminal.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for another run to end, or fail at once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -39,25 +39,25 @@ _STYLES = {"applied": "green", "pending": "dim", "running": "yellow", "failed": 
 
 @migrate_app.command()
 def up(to: To = None, wait: Wait = True, as_json: AsJson = False) -> None:
-    """Apply what is missing. Safe to repeat, to run twice at once and to kill."""
+    """Apply the missing migrations. Safe to repeat, to run twice at once and to kill."""
     runner = _runner()
-    moved = runner.up(to, wait=wait, report=None if as_json else _on_step)
+    moved = runner.up(to, wait=wait, on_step=None if as_json else _on_step)
     _show_outcome(runner, moved, as_json=as_json)
 
 
 @migrate_app.command()
 def down(to: DownTo, yes: Yes = False, wait: Wait = True, as_json: AsJson = False) -> None:
-    """Roll back to an older version. Rows are kept aside for the next upgrade; asks first, with their numbers."""
+    """Roll back to an older version. Keeps rows aside for the next upgrade; asks first, with the number of rows."""
     runner = _runner()
     if not yes:
         _confirm(runner, to)
-    moved = runner.down(to, wait=wait, report=None if as_json else _on_step)
+    moved = runner.down(to, wait=wait, on_step=None if as_json else _on_step)
     _show_outcome(runner, moved, as_json=as_json)
 
 
 @migrate_app.command("sql")
 def print_sql(start: From = EMPTY, to: To = None) -> None:
-    """Print one script for psql that does what up or down would do; no database is needed for it."""
+    """Print one psql script that does what up or down would do; needs no database."""
     typer.echo(script(discover(), start, to or latest_version()), nl=False)
 
 
@@ -69,7 +69,7 @@ def status(as_json: AsJson = False) -> None:
         _print_json(
             {
                 "version": found.version,
-                "begun": found.begun,
+                "begun": found.partial_version,
                 "latest": found.latest,
                 "migrations": [asdict(m) for m in found.migrations],
             }
@@ -80,7 +80,7 @@ def status(as_json: AsJson = False) -> None:
 
 @migrate_app.command()
 def verify(as_json: AsJson = False) -> None:
-    """Compare the database with what its migrations have made; exit with 1 where it differs."""
+    """Compare the database with what its migrations have created; exit with 1 if it differs."""
     runner = _runner()
     found = runner.verify()
     where = runner.status()
@@ -100,10 +100,10 @@ def _runner() -> Runner:
 
 
 def _confirm(runner: Runner, to: str) -> None:
-    """Say what the way down puts aside, and ask.
+    """Show what the rollback keeps aside, and ask for confirmation.
 
     Raises:
-        MigrationError: there is no terminal to ask on.
+        MigrationError: There is no terminal to ask on.
     """
     found = runner.kept_by_down(to)
     if found is None:
@@ -156,7 +156,7 @@ def _show_status(found: SchemaStatus) -> None:
 
 
 def _show_rows(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table on a terminal; elsewhere one line a row, with tabs, for grep and cut."""
+    """Print a table on a terminal, and elsewhere one line per row with tabs, for grep and cut."""
     console = Console()
     if not console.is_terminal:
         for row in rows:

@@ -1,4 +1,4 @@
-"""Schema migrations: `Runner` moves a database between the versions, `schema_version` says where it is."""
+"""Schema migrations: `Runner` moves a database between versions, `schema_version` reads the installed one."""
 
 from __future__ import annotations
 

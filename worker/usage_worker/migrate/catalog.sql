@@ -1,5 +1,5 @@
--- What is in schema public, as comparable text: kind, object, the relation or function it belongs to, definition.
--- Partitions count as part of their table. Rendered with an empty search_path, so that every name is qualified.
+-- The objects of schema public as comparable text: kind, object, the relation or function it belongs to, definition.
+-- Partitions are part of their table. Runs with search_path pg_catalog, so that every name is qualified.
 WITH relations AS (
     SELECT c.oid, c.relname::text AS name, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl,
         c.relowner
@@ -33,7 +33,7 @@ SELECT 'table' AS kind, name AS object, name AS belongs_to,
 FROM relations WHERE relkind IN ('r', 'p')
 
 UNION ALL
--- PostgreSQL 16 renders fewer table qualifiers than 15: they are taken out before the text is hashed.
+-- PostgreSQL 16 renders fewer table qualifiers than 15: they are removed before the text is hashed.
 SELECT 'view', name, name,
     CASE relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END
     || CASE WHEN 'security_invoker=true' = ANY (reloptions) THEN ', security_invoker' ELSE '' END
@@ -65,7 +65,7 @@ JOIN pg_class AS c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
 JOIN pg_sequence AS s ON s.seqrelid = c.oid
 
 UNION ALL
--- PostgreSQL 18 lists NOT NULL here as well; that is told with the column.
+-- PostgreSQL 18 lists NOT NULL here as well; it is part of the column above.
 SELECT 'constraint', format('%s.%s', r.name, k.conname), r.name, pg_get_constraintdef(k.oid)
 FROM relations AS r JOIN pg_constraint AS k ON k.conrelid = r.oid AND k.contype NOT IN ('n', 't')
 
@@ -105,7 +105,7 @@ WHERE grants.grantee = 0 OR role.rolname IN ('anon', 'authenticated', 'service_r
 GROUP BY object, belongs_to, role.rolname
 
 UNION ALL
--- What the platform may bring: only what we need of it.
+-- Objects that a platform may provide: only what the migrations need.
 SELECT 'auth', 'schema', NULL, 'exists' FROM pg_namespace WHERE nspname = 'auth'
 
 UNION ALL

@@ -1,4 +1,4 @@
-"""Connections of the runner, the lock that lets only one run, and the driver's errors in our words."""
+"""Connections of the runner, the lock that allows one run at a time, and the translation of driver errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORK_NAME = "usage-worker migrate"
 LOCK_NAME = "usage-worker migrate lock"
 LOCK_KEY = int.from_bytes(b"usagemig", "big")
 POLL_SECONDS = 0.2
-# No role or database setting may cut a long step short or lead a name elsewhere; IF EXISTS need not be chatty.
+# Role and database settings must not end a long statement or change how names resolve; IF EXISTS needs no notice.
 SESSION = """
 SET client_encoding = 'UTF8';
 SET search_path = public;
@@ -34,10 +34,10 @@ SET client_min_messages = warning;
 
 @contextmanager
 def connect(database_url: str, name: str = READ_NAME) -> Iterator[Connection]:
-    """A connection in autocommit that no role or database setting can cut short.
+    """Open a connection in autocommit mode that no role or database setting can end early.
 
     Raises:
-        StoreUnavailableError: there is no server, or it went away; the message never holds the password.
+        StoreUnavailableError: There is no server, or it went away; the message never contains the password.
     """
     with translated(), postgres.connect(database_url, application_name=name) as connection:
         connection.execute(SESSION)
@@ -46,7 +46,7 @@ def connect(database_url: str, name: str = READ_NAME) -> Iterator[Connection]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what the driver raises into our errors."""
+    """Translate errors of the driver into ours."""
     try:
         yield
     except psycopg.OperationalError as error:
@@ -59,27 +59,32 @@ def translated() -> Iterator[None]:
 def exclusive(database_url: str, *, wait: bool, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the migration lock of this database, on a connection that does nothing else.
 
-    Polled, never awaited: a session that waits for an advisory lock holds a snapshot, for which CREATE INDEX
-    CONCURRENTLY of the session that has the lock would wait.
+    The lock is polled: a session that blocks on an advisory lock holds a snapshot, and CREATE INDEX CONCURRENTLY in
+    the session with the lock would wait for that snapshot.
+
+    Args:
+        database_url: The database to lock.
+        wait: Wait for another run to end instead of failing.
+        waiting: Called once if the lock is taken.
 
     Raises:
-        MigrationError: somebody else holds it and `wait` is off.
+        MigrationError: Another run holds the lock and `wait` is false.
     """
     with connect(database_url, LOCK_NAME) as connection:
-        told = False
+        announced = False
         while not _try_lock(connection):
             if not wait:
                 raise MigrationError("another migration of this database is running; try again when it has ended")
-            if not told:
+            if not announced:
                 waiting()
-                told = True
+                announced = True
             time.sleep(POLL_SECONDS)
         _end_orphans(connection)
         yield
 
 
 def one_line(error: psycopg.Error) -> str:
-    """The server's message, and its hint where there is one, without line breaks."""
+    """Format the server's message and hint without line breaks."""
     parts = (error.diag.message_primary or str(error), error.diag.message_hint)
     return "; ".join(" ".join(part.split()) for part in parts if part)
 
@@ -90,7 +95,7 @@ def _try_lock(connection: Connection) -> bool:
 
 
 def _end_orphans(connection: Connection) -> None:
-    """End what a killed runner left working: its server process notices only when its statement is done."""
+    """Terminate sessions of a killed runner, whose server process would notice only at the end of its statement."""
     orphans = (
         "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND usename = current_user AND application_name = %s"

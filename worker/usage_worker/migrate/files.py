@@ -1,4 +1,4 @@
-"""The migration files: finding them, reading their header, splitting them into statements."""
+"""Find the migration files, read their headers and split them into statements."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BLOCK_EDGE = re.compile(r"/\*|\*/")
 
 @dataclass(frozen=True)
 class Migration:
-    """One numbered step of the schema and the way back."""
+    """One numbered step of the schema, with its rollback."""
 
     number: int
     name: str
@@ -63,7 +63,7 @@ class Migration:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the way up, with line ends unified, since a checkout may change them."""
+        """Checksum of the up file with unified line ends, since a checkout may change them."""
         return hashlib.sha256(self.up_sql.encode()).hexdigest()
 
     @property
@@ -75,10 +75,10 @@ class Migration:
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """The version in the order of versions.
+    """Convert a version to a tuple that sorts in the order of versions.
 
     Raises:
-        MigrationError: it is not of the form 1.2.3.
+        MigrationError: The version is not of the form 1.2.3.
     """
     if not re.fullmatch(r"\d+(\.\d+)*", version):
         raise MigrationError(f"{version} is not a version; it looks like 3.0.0")
@@ -86,10 +86,10 @@ def version_key(version: str) -> tuple[int, ...]:
 
 
 def discover(directory: Path | None = None) -> tuple[Migration, ...]:
-    """All migrations in their order, from `directory` or from where this installation has them.
+    """Read all migrations in order, from `directory` or by default from the installation.
 
     Raises:
-        MigrationError: there are none, or their headers or order are wrong.
+        MigrationError: There are none, or their headers or order are wrong.
     """
     found = tuple(_read(path) for path in sorted((directory or _directory()).glob("*.up.sql")))
     if not found:
@@ -101,12 +101,12 @@ def discover(directory: Path | None = None) -> tuple[Migration, ...]:
 
 
 def latest_version() -> str:
-    """The schema version that this code brings."""
+    """Return the newest schema version of this code."""
     return discover()[-1].version
 
 
 def split_statements(sql: str) -> list[str]:
-    """The single statements, without what only comments."""
+    """Split a file into statements, without trailing comments and empty statements."""
     statements: list[str] = []
     start = position = 0
     empty = True
@@ -132,7 +132,7 @@ def split_statements(sql: str) -> list[str]:
 
 
 def _block_end(sql: str, position: int) -> int:
-    """Behind the comment; in SQL they nest."""
+    """Find the end of a block comment; in SQL they nest."""
     depth = 1
     while depth and (edge := _BLOCK_EDGE.search(sql, position)):
         depth += 1 if edge.group() == "/*" else -1
@@ -153,7 +153,7 @@ def _read(path: Path) -> Migration:
     text = path.read_text(encoding="utf-8")
     directives = dict(_DIRECTIVE.findall(text))
     if "version" not in directives:
-        raise MigrationError(f"{path.name} does not say its version (-- version: 3.0.0)")
+        raise MigrationError(f"{path.name} has no version header (-- version: 3.0.0)")
     return Migration(
         number=int(name[1]),
         name=name[2],

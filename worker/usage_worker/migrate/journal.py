@@ -1,4 +1,4 @@
-"""The ledger of migrations in the database, and what it says against the files."""
+"""The journal of migrations in the database, and its comparison with the files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 JournalState = Literal["applied", "running", "failed"]
 
-# The ledger, and the names that migrations have marked as theirs. The platform may grant new tables to its roles by
-# default privileges; these are nobody's business.
+# The journal, and the names that migrations have marked as theirs. A platform may grant new tables to its roles by
+# default privileges; these tables are for the owner only.
 CREATE = """
-DO $ledger$
+DO $journal$
 DECLARE
-    ours text;
-    outsider text;
+    v_table text;
+    v_role text;
 BEGIN
     CREATE TABLE IF NOT EXISTS public.usage_migrations (
         number integer PRIMARY KEY,
@@ -43,22 +43,22 @@ BEGIN
         number integer NOT NULL,
         PRIMARY KEY (kind, name)
     );
-    FOREACH ours IN ARRAY ARRAY['public.usage_migrations', 'public.usage_migration_objects'] LOOP
-        CONTINUE WHEN (SELECT relrowsecurity FROM pg_class WHERE oid = ours::regclass);
-        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', ours);
-        EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', ours);
-        FOR outsider IN
+    FOREACH v_table IN ARRAY ARRAY['public.usage_migrations', 'public.usage_migration_objects'] LOOP
+        CONTINUE WHEN (SELECT relrowsecurity FROM pg_class WHERE oid = v_table::regclass);
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_table);
+        EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', v_table);
+        FOR v_role IN
             SELECT rolname FROM pg_roles
-            WHERE rolname IN ('anon', 'authenticated', 'service_role') AND has_table_privilege(oid, ours, 'SELECT')
+            WHERE rolname IN ('anon', 'authenticated', 'service_role') AND has_table_privilege(oid, v_table, 'SELECT')
         LOOP
-            EXECUTE format('REVOKE ALL ON %s FROM %I', ours, outsider);
+            EXECUTE format('REVOKE ALL ON %s FROM %I', v_table, v_role);
         END LOOP;
     END LOOP;
 END
-$ledger$
+$journal$
 """
 _RECORD = """
-INSERT INTO public.usage_migrations AS entry (number, name, version, sha256, state, duration_ms)
+INSERT INTO public.usage_migrations AS record (number, name, version, sha256, state, duration_ms)
 VALUES ({}, {}, {}, {}, {}, {})
 ON CONFLICT (number) DO UPDATE SET
     name = excluded.name,
@@ -66,13 +66,13 @@ ON CONFLICT (number) DO UPDATE SET
     sha256 = excluded.sha256,
     state = excluded.state,
     duration_ms = excluded.duration_ms,
-    started_at = CASE excluded.state WHEN 'running' THEN excluded.started_at ELSE entry.started_at END
+    started_at = CASE excluded.state WHEN 'running' THEN excluded.started_at ELSE record.started_at END
 """
 
 
 @dataclass(frozen=True)
 class JournalRecord:
-    """What the database remembers of one migration."""
+    """One migration as the database recorded it."""
 
     number: int
     name: str
@@ -85,7 +85,7 @@ class JournalRecord:
 
 @dataclass(frozen=True)
 class MigrationStatus:
-    """One migration as `status` shows it."""
+    """One migration with its state in the database."""
 
     number: int
     name: str
@@ -97,21 +97,21 @@ class MigrationStatus:
 
 @dataclass(frozen=True)
 class SchemaStatus:
-    """Where a database is; `version` is the highest that is complete, None before the first one."""
+    """State of a database; `version` is the highest complete version, None before the first one."""
 
     version: str | None
     latest: str
     migrations: tuple[MigrationStatus, ...]
 
     @property
-    def begun(self) -> str | None:
-        """The version of which a part is there: a run stopped, or this code brings more of it than an older one."""
+    def partial_version(self) -> str | None:
+        """The version that is installed in part: a run stopped, or this code adds migrations to the version."""
         complete = version_key(self.version or EMPTY)
         above = (step for step in self.migrations if version_key(step.version) > complete and step.state != "pending")
         return next((step.version for step in above), None)
 
     def __str__(self) -> str:
-        return (self.version or "empty") + (f" and a part of {self.begun}" if self.begun else "")
+        return (self.version or "empty") + (f" and a part of {self.partial_version}" if self.partial_version else "")
 
 
 def create(connection: Connection) -> None:
@@ -119,7 +119,7 @@ def create(connection: Connection) -> None:
 
 
 def read(connection: Connection) -> dict[int, JournalRecord]:
-    """The entries by number; none where the ledger does not exist."""
+    """Read the records by number; none if the journal does not exist."""
     exists = connection.execute("SELECT to_regclass('public.usage_migrations') IS NOT NULL").fetchone()
     if not (exists and exists[0]):
         return {}
@@ -131,7 +131,7 @@ def read(connection: Connection) -> dict[int, JournalRecord]:
 
 
 def record(connection: Connection, migration: Migration, state: JournalState, duration_ms: int | None = None) -> None:
-    """Set the state; an entry that begins to run begins anew."""
+    """Set the state of a migration; state `running` resets its start time."""
     connection.execute(recording(migration, state, duration_ms))
 
 
@@ -140,77 +140,77 @@ def remove(connection: Connection, migration: Migration) -> None:
 
 
 def recording(migration: Migration, state: JournalState, duration_ms: int | None = None) -> sql.Composed:
-    """The statement of `record`, complete, since a script has no parameters."""
+    """Build the statement of `record` with its values, since a script has no parameters."""
     values = (migration.number, migration.name, migration.version, migration.sha256, state, duration_ms)
     return sql.SQL(_RECORD).format(*map(sql.Literal, values))
 
 
 def removal(migration: Migration) -> sql.Composed:
-    """The statement of `remove`, complete."""
+    """Build the statement of `remove` with its values."""
     return sql.SQL("DELETE FROM public.usage_migrations WHERE number = {}").format(sql.Literal(migration.number))
 
 
-def installed_version(migrations: Sequence[Migration], entries: dict[int, JournalRecord]) -> str | None:
-    """The highest version of which every migration is applied."""
+def installed_version(migrations: Sequence[Migration], records: dict[int, JournalRecord]) -> str | None:
+    """Return the highest version of which every migration is applied."""
     known = {migration.number for migration in migrations}
-    newer = [entry.version for entry in entries.values() if entry.number not in known and entry.state == "applied"]
+    newer = [record.version for record in records.values() if record.number not in known and record.state == "applied"]
     if newer:
         return max(newer, key=version_key)
     version: str | None = None
     for candidate, steps in groupby(migrations, key=lambda migration: migration.version):
-        if not all(is_applied(entries, step) for step in steps):
+        if not all(is_applied(records, step) for step in steps):
             break
         version = candidate
     return version
 
 
-def is_applied(entries: dict[int, JournalRecord], migration: Migration) -> bool:
-    entry = entries.get(migration.number)
-    return entry is not None and entry.state == "applied"
+def is_applied(records: dict[int, JournalRecord], migration: Migration) -> bool:
+    record = records.get(migration.number)
+    return record is not None and record.state == "applied"
 
 
-def refuse_unknown_migrations(migrations: Sequence[Migration], entries: dict[int, JournalRecord]) -> None:
+def refuse_unknown_migrations(migrations: Sequence[Migration], records: dict[int, JournalRecord]) -> None:
     """Refuse a database that these files do not describe.
 
     Raises:
-        SchemaError: it is newer than this code.
-        MigrationError: a file was edited after it had been applied.
+        SchemaError: The database is newer than this code.
+        MigrationError: A file was edited after it had been applied.
     """
     by_number = {migration.number: migration for migration in migrations}
-    for entry in entries.values():
-        migration = by_number.get(entry.number)
+    for record in records.values():
+        migration = by_number.get(record.number)
         if migration is None:
             raise SchemaError(
-                f"the database has migration {entry.number:03d}_{entry.name} ({entry.version}),"
+                f"the database has migration {record.number:03d}_{record.name} ({record.version}),"
                 f" this code ends at {migrations[-1].version}; upgrade usage-worker"
             )
-        if _is_edited(migration, entry):
+        if _is_edited(migration, record):
             raise MigrationError(
                 f"{migration.up.name} was edited after it had been applied;"
                 " restore it and put the change into a new migration"
             )
 
 
-def status(migrations: Sequence[Migration], entries: dict[int, JournalRecord]) -> SchemaStatus:
-    """Every migration of the files and of the ledger, with its state."""
-    known = [_status_of(migration, entries.get(migration.number)) for migration in migrations]
+def status(migrations: Sequence[Migration], records: dict[int, JournalRecord]) -> SchemaStatus:
+    """List every migration of the files and of the journal, with its state."""
+    known = [_status_of(migration, records.get(migration.number)) for migration in migrations]
     numbers = {migration.number for migration in migrations}
     unknown = [
-        MigrationStatus(entry.number, entry.name, entry.version, "unknown", entry.started_at, entry.duration_ms)
-        for entry in entries.values()
-        if entry.number not in numbers
+        MigrationStatus(record.number, record.name, record.version, "unknown", record.started_at, record.duration_ms)
+        for record in records.values()
+        if record.number not in numbers
     ]
-    return SchemaStatus(installed_version(migrations, entries), migrations[-1].version, (*known, *unknown))
+    return SchemaStatus(installed_version(migrations, records), migrations[-1].version, (*known, *unknown))
 
 
-def _status_of(migration: Migration, entry: JournalRecord | None) -> MigrationStatus:
+def _status_of(migration: Migration, record: JournalRecord | None) -> MigrationStatus:
     names = (migration.number, migration.name, migration.version)
-    if entry is None:
+    if record is None:
         return MigrationStatus(*names, "pending", None, None)
-    state = "edited" if _is_edited(migration, entry) else entry.state
-    return MigrationStatus(*names, state, entry.started_at, entry.duration_ms)
+    state = "edited" if _is_edited(migration, record) else record.state
+    return MigrationStatus(*names, state, record.started_at, record.duration_ms)
 
 
-def _is_edited(migration: Migration, entry: JournalRecord) -> bool:
-    """A step that was not finished may still be corrected."""
-    return entry.state == "applied" and entry.sha256 != migration.sha256
+def _is_edited(migration: Migration, record: JournalRecord) -> bool:
+    """Tell whether an applied file was changed; a migration that is not applied may still be corrected."""
+    return record.state == "applied" and record.sha256 != migration.sha256

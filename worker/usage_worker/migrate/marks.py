@@ -1,8 +1,8 @@
-"""Whose objects they are: a migration marks the names that it takes, and the way down drops nothing unmarked.
+"""Ownership of objects: a migration marks the names that it takes, and a rollback drops nothing that is not marked.
 
-The names are those that the `.verify.sql` files expect; what is expected to be gone (a definition of NULL) is a name
-that a migration uses for a while. Of kind `partition` the name is a pattern. A mark is a row of a table, so that it
-outlives changed comments and a dump.
+The names are those that the `.verify.sql` files list. A definition of NULL means that a migration uses the name only
+for a while, and that it must not exist afterwards. The name of kind `partition` is a pattern. A mark is a row of a
+table, so that it survives changed comments and a dump.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from usage_worker.migrate.files import Migration
     from usage_worker.postgres import Connection
 
-# What every migration of the files expects, for the session.
+# The names of every migration of the files, for this session.
 _NAMES = """
 CREATE TEMPORARY TABLE usage_names AS
 {}
 """
 _NAMES_OF_ONE = """
-SELECT {number} AS number, {transactional} AS transactional, kind, object, definition IS NULL AS passing
+SELECT {number} AS number, {transactional} AS transactional, kind, object, definition IS NULL AS transient
 FROM (
 {expected}
 ) AS expected (kind, object, definition)
 """
-# Whether nothing has the name; a function's comprises its arguments.
+# True if no object has the name; the name of a function includes its arguments.
 _FREE = """
 CASE named.kind
     WHEN 'function' THEN NOT EXISTS (
@@ -54,7 +54,7 @@ FROM (SELECT kind, object AS name, number FROM pg_temp.usage_names) AS named
 WHERE number = {number} AND kind IN ('table', 'view', 'index', 'sequence', 'function', 'auth') AND {free}
 ON CONFLICT DO NOTHING
 """
-# The mark of what was put aside stays.
+# Objects that a rollback kept keep their marks.
 _RELEASE = """
 DELETE FROM public.usage_migration_objects AS named WHERE number = {number} AND {free}
 """
@@ -70,7 +70,7 @@ $last$
 
 
 class Kept(NamedTuple):
-    """What a way down puts aside of a table: its rows, or only the columns that the older version does not have."""
+    """Rows that a rollback keeps aside: whole rows, or only the columns that the older version does not have."""
 
     table: str
     rows: int
@@ -78,7 +78,7 @@ class Kept(NamedTuple):
 
 
 def names(migrations: Sequence[Migration]) -> sql.Composed:
-    """The statement that notes, for this session, which names each migration takes."""
+    """Build the statement that stores, for this session, which names each migration takes."""
     parts = [
         sql.SQL(_NAMES_OF_ONE.strip()).format(
             number=sql.Literal(migration.number),
@@ -92,24 +92,24 @@ def names(migrations: Sequence[Migration]) -> sql.Composed:
 
 
 def reservation(migration: Migration) -> sql.Composed:
-    """The statement that marks the names that the migration takes and that are free."""
+    """Build the statement that marks those names of the migration that are free."""
     return sql.SQL(_RESERVE).format(number=sql.Literal(migration.number), free=sql.SQL(_FREE.strip()))
 
 
 def releases(migration: Migration) -> tuple[sql.Composed, ...]:
-    """The statements that end the marks of what is gone; with the last one their table goes."""
+    """Build the statements that delete the marks of dropped objects, and the table of marks once it is empty."""
     release = sql.SQL(_RELEASE).format(number=sql.Literal(migration.number), free=sql.SQL(_FREE.strip()))
     return release, sql.SQL(_LAST).format()
 
 
 def kept(connection: Connection, plan: Iterable[Migration]) -> list[Kept]:
-    """What the way down would put aside."""
+    """List what the rollback would keep aside."""
     numbers = [migration.number for migration in plan]
     query = """
         SELECT made.object, min(made.number) <> ALL (%(plan)s)
         FROM pg_temp.usage_names AS n
         JOIN pg_temp.usage_names AS made ON made.kind = 'table' AND made.object = split_part(n.object, '_kept_', 1)
-        JOIN public.usage_migrations AS entry ON entry.number = n.number
+        JOIN public.usage_migrations AS record ON record.number = n.number
         WHERE n.number = ANY (%(plan)s) AND n.kind = 'table' AND n.object LIKE '%%\\_kept\\_%%'
             AND to_regclass('public.' || made.object) IS NOT NULL
         GROUP BY made.object ORDER BY made.object

@@ -1,6 +1,6 @@
-"""What is not ours and has a name of ours: named, all of it at once, before anything is changed.
+"""Refuse a migration that cannot succeed, before anything is changed, and name every obstacle at once.
 
-Both queries read what `marks.names` noted; the script runs the same ones.
+The queries read the table that `marks.names` fills; the script runs the same ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from usage_worker.migrate.connection import one_line
 from usage_worker.migrate.verify import catalogue_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.runner import Direction
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 _COMMON = """
 WITH named AS (
     SELECT n.*, m.number IS NOT NULL AS marked,
-        -- A step in one transaction that did not end made nothing.
-        entry.number IS NOT NULL AND (entry.state = 'applied' OR NOT n.transactional) AS begun,
-        entry.number IS NOT NULL AND entry.state = 'applied' AS applied,
+        -- A migration in one transaction that did not commit has made nothing.
+        record.number IS NOT NULL AND (record.state = 'applied' OR NOT n.transactional) AS begun,
+        record.number IS NOT NULL AND record.state = 'applied' AS applied,
         n.kind IN ('table', 'view', 'index', 'sequence') AS relation
     FROM pg_temp.usage_names AS n
     LEFT JOIN public.usage_migration_objects AS m ON m.kind = n.kind AND m.name = n.object
-    LEFT JOIN public.usage_migrations AS entry ON entry.number = n.number
+    LEFT JOIN public.usage_migrations AS record ON record.number = n.number
 ), relations AS (
     SELECT c.oid, c.relname::text AS name,
         CASE c.relkind
             WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'i' THEN 'index' WHEN 'I' THEN 'index'
             WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' WHEN 'f' THEN 'foreign table' ELSE 'table'
-        END || ' ' || c.relname AS told
+        END || ' ' || c.relname AS label
     FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace
 ), functions AS (
     SELECT p.proname::text AS name, format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) AS signature
@@ -43,25 +43,25 @@ WITH named AS (
 )
 """
 _UP = """
-SELECT string_agg(DISTINCT told, ', ' ORDER BY told) FROM (
-    SELECT r.told FROM named AS n JOIN relations AS r ON r.name = n.object
+SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
+    SELECT r.label FROM named AS n JOIN relations AS r ON r.name = n.object
     WHERE n.number = ANY ({plan}) AND n.relation AND NOT n.marked
     UNION ALL
-    -- A table or view brings a type of its name. An array's type gives way by itself.
+    -- A table or view brings a type of its name. PostgreSQL renames an array type that has the name.
     SELECT 'type ' || t.typname FROM named AS n JOIN pg_type AS t ON t.typname = n.object
     WHERE n.number = ANY ({plan}) AND n.kind IN ('table', 'view') AND NOT n.marked
         AND t.typnamespace = 'public'::regnamespace AND t.typrelid = 0
         AND NOT EXISTS (SELECT FROM pg_type AS element WHERE element.typarray = t.oid)
     UNION ALL
-    -- Of whatever signature: a call could mean either.
+    -- With any signature, because a call could resolve to either function.
     SELECT 'function ' || f.signature FROM named AS n JOIN functions AS f ON f.name = split_part(n.object, '(', 1)
     WHERE n.number = ANY ({plan}) AND n.kind = 'function' AND NOT n.marked
         AND NOT EXISTS (
             SELECT FROM public.usage_migration_objects AS m WHERE m.kind = 'function' AND m.name = f.signature
         )
     UNION ALL
-    -- Ours hang on a marked table, or are on their way out.
-    SELECT r.told FROM named AS n JOIN relations AS r ON r.name ~ ('^' || n.object || '$')
+    -- Our partitions belong to a marked table or are being dropped.
+    SELECT r.label FROM named AS n JOIN relations AS r ON r.name ~ ('^' || n.object || '$')
     WHERE n.number = ANY ({plan}) AND n.kind = 'partition'
         AND obj_description(r.oid, 'pg_class') IS DISTINCT FROM 'dropped by usage-worker'
         AND NOT EXISTS (
@@ -70,12 +70,12 @@ SELECT string_agg(DISTINCT told, ', ' ORDER BY told) FROM (
             WHERE i.inhrelid = r.oid
         )
     UNION ALL
-    -- What somebody added to a table of ours, which an earlier migration made.
+    -- Additions of others to a table that an earlier migration of ours created.
     SELECT format('%s %s', n.kind, n.object) FROM named AS n
     JOIN public.usage_migration_objects AS m
         ON m.kind = 'table' AND m.name = split_part(n.object, '.', 1) AND m.number < n.number
     WHERE n.number = ANY ({plan}) AND n.kind IN ('column', 'constraint', 'policy', 'trigger')
-        AND NOT n.begun AND NOT n.passing
+        AND NOT n.begun AND NOT n.transient
         AND NOT EXISTS (SELECT FROM named AS b WHERE b.begun AND b.kind = n.kind AND b.object = n.object)
         AND (n.kind, n.object) IN (SELECT fact.kind, fact.object FROM (
 {catalogue}
@@ -83,18 +83,40 @@ SELECT string_agg(DISTINCT told, ', ' ORDER BY told) FROM (
 ) AS found
 """
 _DOWN = """
-SELECT string_agg(DISTINCT told, ', ' ORDER BY told) FROM (
-    SELECT r.told FROM named AS n JOIN relations AS r ON r.name = n.object
-    WHERE n.number = ANY ({plan}) AND n.begun AND n.relation AND (NOT n.marked OR (n.passing AND n.applied))
+SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
+    SELECT r.label FROM named AS n JOIN relations AS r ON r.name = n.object
+    WHERE n.number = ANY ({plan}) AND n.begun AND n.relation AND (NOT n.marked OR (n.transient AND n.applied))
     UNION ALL
     SELECT 'function ' || f.signature FROM named AS n JOIN functions AS f ON f.signature = n.object
     WHERE n.number = ANY ({plan}) AND n.begun AND n.kind = 'function'
-        AND (NOT n.marked OR (n.passing AND n.applied))
+        AND (NOT n.marked OR (n.transient AND n.applied))
 ) AS found
 """
-_REMEDY = {
-    "up": "the migrations need these names; rename or drop what has them and run migrate up again, nothing was changed",
-    "down": "migrations did not make what has these names; rename it and run migrate down again, nothing was changed",
+# A number is never reused: 43 columns come with 3.0.0 and 3 with 4.0.0, each time anew after a rollback. A table that a
+# rollback kept under another name keeps its numbers.
+_COLUMN_NUMBERS = """
+SELECT string_agg(label, ', ' ORDER BY label) FROM (
+    SELECT format(
+        'table %s has used %s of 1600 column numbers, dropped columns included, and %s more are needed',
+        c.relname, c.relnatts, count(DISTINCT n.object)
+    ) AS label
+    FROM named AS n JOIN pg_class AS c ON c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+        AND c.relname ~ ('^' || split_part(n.object, '.', 1) || '(_kept_\\d+_\\d+_\\d+)?$')
+    WHERE n.number = ANY ({plan}) AND n.kind = 'column' AND NOT EXISTS (
+        SELECT FROM pg_attribute AS a
+        WHERE a.attrelid = c.oid AND a.attname = split_part(n.object, '.', 2) AND NOT a.attisdropped
+    )
+    GROUP BY c.relname, c.relnatts
+    HAVING c.relnatts + count(DISTINCT n.object) > 1600
+) AS found
+"""
+# For each direction: a query that returns the obstacles as one text, or NULL, and what to do about them.
+_CHECKS = {
+    "up": (
+        (_UP, "the migrations need these names; rename or drop what has them and run migrate up again"),
+        (_COLUMN_NUMBERS, "dump and restore the table and run migrate up again"),
+    ),
+    "down": ((_DOWN, "migrations did not make what has these names; rename it and run migrate down again"),),
 }
 ENCODING = """
 DO $encoding$
@@ -114,7 +136,7 @@ DECLARE
     );
 BEGIN
     IF obstacles IS NOT NULL THEN
-        RAISE '%: {remedy}', obstacles;
+        RAISE '%: %', obstacles, {remedy};
     END IF;
 END
 $obstacles$
@@ -122,10 +144,10 @@ $obstacles$
 
 
 def refuse_encoding(connection: Connection) -> None:
-    """Make sure that the database can hold every text.
+    """Refuse a database whose encoding cannot hold every text.
 
     Raises:
-        ObstacleError: it cannot.
+        ObstacleError: The encoding is not UTF8.
     """
     try:
         connection.execute(ENCODING)
@@ -134,23 +156,27 @@ def refuse_encoding(connection: Connection) -> None:
 
 
 def refuse(connection: Connection, plan: Iterable[Migration], direction: Direction) -> None:
-    """Name everything that is not ours and has a name of these migrations.
+    """Refuse a plan that cannot succeed: a name is taken, or a table has too few column numbers left.
 
     Raises:
-        ObstacleError: there is something.
+        ObstacleError: Names every obstacle of one kind, and the remedy.
     """
-    row = connection.execute(_obstacles(plan, direction)).fetchone()
-    if row and row[0]:
-        raise ObstacleError(f"{row[0]}: {_REMEDY[direction]}")
+    for query, remedy in _checks(plan, direction):
+        row = connection.execute(query).fetchone()
+        if row and row[0]:
+            raise ObstacleError(f"{row[0]}: {remedy}")
 
 
-def refusal(plan: Iterable[Migration], direction: Direction) -> sql.Composed:
-    """The statement for a script that does what `refuse` does."""
-    query = _obstacles(plan, direction)
-    return sql.SQL(_SCRIPT_CHECK).format(query=query, remedy=sql.SQL(_REMEDY[direction]))
+def refusals(plan: Iterable[Migration], direction: Direction) -> list[sql.Composed]:
+    """Build the statements with which a script does what `refuse` does."""
+    return [
+        sql.SQL(_SCRIPT_CHECK).format(query=query, remedy=sql.Literal(remedy))
+        for query, remedy in _checks(plan, direction)
+    ]
 
 
-def _obstacles(plan: Iterable[Migration], direction: Direction) -> sql.Composed:
+def _checks(plan: Iterable[Migration], direction: Direction) -> Iterator[tuple[sql.Composed, str]]:
     numbers = sql.SQL("{}::integer[]").format(sql.Literal([migration.number for migration in plan]))
-    query = sql.SQL(_UP if direction == "up" else _DOWN)
-    return sql.SQL(_COMMON.strip()) + query.format(plan=numbers, catalogue=sql.SQL(catalogue_sql()))
+    for query, remedy in _CHECKS[direction]:
+        body = sql.SQL(query).format(plan=numbers, catalogue=sql.SQL(catalogue_sql()))
+        yield sql.SQL(_COMMON.strip()) + body, f"{remedy}, nothing was changed"

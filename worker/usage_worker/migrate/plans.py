@@ -1,4 +1,4 @@
-"""Which migrations lead from where a database is to a version, in which order."""
+"""Choose the migrations that lead from the state of a database to a version, in order."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def check_known(migrations: tuple[Migration, ...], version: str) -> None:
     """Refuse a version that no migration leads to.
 
     Raises:
-        MigrationError: it is none of theirs.
+        MigrationError: The version is unknown.
     """
     known = sorted({migration.version for migration in migrations}, key=version_key)
     if version not in known:
         raise MigrationError(f"there is no version {version}; known are {', '.join(known)}")
 
 
-def up(migrations: tuple[Migration, ...], entries: dict[int, JournalRecord], target: str) -> list[Migration]:
-    above = [entry.version for entry in entries.values() if version_key(entry.version) > version_key(target)]
+def up(migrations: tuple[Migration, ...], records: dict[int, JournalRecord], target: str) -> list[Migration]:
+    above = [record.version for record in records.values() if version_key(record.version) > version_key(target)]
     if above:
         raise SchemaError(
             f"the database is at {max(above, key=version_key)}; to go back run migrate down --to {target}"
@@ -33,15 +33,15 @@ def up(migrations: tuple[Migration, ...], entries: dict[int, JournalRecord], tar
     return [
         migration
         for migration in migrations
-        if version_key(migration.version) <= version_key(target) and not journal.is_applied(entries, migration)
+        if version_key(migration.version) <= version_key(target) and not journal.is_applied(records, migration)
     ]
 
 
-def down(migrations: tuple[Migration, ...], entries: dict[int, JournalRecord], target: str) -> list[Migration]:
+def down(migrations: tuple[Migration, ...], records: dict[int, JournalRecord], target: str) -> list[Migration]:
     missing = [
         migration.label
         for migration in migrations
-        if version_key(migration.version) <= version_key(target) and not journal.is_applied(entries, migration)
+        if version_key(migration.version) <= version_key(target) and not journal.is_applied(records, migration)
     ]
     if missing:
         raise MigrationError(
@@ -50,5 +50,5 @@ def down(migrations: tuple[Migration, ...], entries: dict[int, JournalRecord], t
     return [
         migration
         for migration in reversed(migrations)
-        if version_key(migration.version) > version_key(target) and migration.number in entries
+        if version_key(migration.version) > version_key(target) and migration.number in records
     ]

@@ -1,4 +1,4 @@
-"""Moving a database from one schema version to another, so that a kill at any moment costs only time."""
+"""Move a database from one schema version to another, so that a kill at any moment costs only time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RETRY_SECONDS = 120.0
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 
-# Lost races; tried again they go through.
+# Lost races, which succeed when they are retried.
 _TRANSIENT = (
     psycopg.errors.LockNotAvailable,
     psycopg.errors.DeadlockDetected,
@@ -48,7 +48,7 @@ Direction = Literal["up", "down"]
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of a run: `migration` is None while it waits for another run to end."""
+    """Progress of a run; `migration` is None while the run waits for another one to end."""
 
     event: Literal["waiting", "started", "retrying", "done"]
     direction: Direction
@@ -61,37 +61,47 @@ OnStep = Callable[[Step], None]
 
 
 class Runner:
-    """Migrates one database. Every method opens its own connections and closes them."""
+    """Migrates one database. Every method opens and closes its own connections."""
 
     def __init__(self, database_url: str, directory: Path | None = None) -> None:
         self._url = database_url
         self._migrations = discover(directory)
 
-    def up(self, to: str | None = None, *, wait: bool = True, report: OnStep | None = None) -> list[Migration]:
-        """Apply what is missing up to the version, by default the latest; return what was applied.
+    def up(self, to: str | None = None, *, wait: bool = True, on_step: OnStep | None = None) -> list[Migration]:
+        """Apply the missing migrations up to a version.
+
+        Args:
+            to: The version, by default the latest.
+            wait: Wait for another run to end instead of failing.
+            on_step: Called with each step of the progress.
+
+        Returns:
+            The migrations that were applied.
 
         Raises:
-            MigrationError: a step failed, a file was edited, or another run holds the lock and `wait` is off.
-            ObstacleError: what is not ours has a name that a step needs, or the database's encoding cannot hold every
-                text; nothing was changed.
-            SchemaError: the database is newer than this code, or than `to`.
-            StoreUnavailableError: the database cannot be reached.
+            MigrationError: A step failed, a file was edited, or another run holds the lock and `wait` is false.
+            ObstacleError: Somebody else's object has a name that a step needs, a table has too few column numbers
+                left, or the encoding of the database is not UTF8; nothing was changed.
+            SchemaError: The database is newer than this code, or than `to`.
+            StoreUnavailableError: The database cannot be reached.
         """
         target = to or self._migrations[-1].version
         plans.check_known(self._migrations, target)
-        return self._run("up", target, wait, report)
+        return self._run("up", target, wait, on_step)
 
-    def down(self, to: str, *, wait: bool = True, report: OnStep | None = None) -> list[Migration]:
-        """Roll back to the version, "0.0.0" being nothing; return what was rolled back. Raises like `up`."""
+    def down(self, to: str, *, wait: bool = True, on_step: OnStep | None = None) -> list[Migration]:
+        """Roll back to a version, or with "0.0.0" everything; like `up` otherwise."""
         if to != EMPTY:
             plans.check_known(self._migrations, to)
-        return self._run("down", to, wait, report)
+        return self._run("down", to, wait, on_step)
 
     def kept_by_down(self, to: str) -> list[Kept] | None:
-        """What the way down to the version would put aside; None where there is no way to go. Changes nothing.
+        """List what a rollback to the version would keep aside, or None if there is nothing to roll back.
+
+        Changes nothing.
 
         Raises:
-            MigrationError, SchemaError, ObstacleError, StoreUnavailableError: `down` would raise it.
+            MigrationError, SchemaError, ObstacleError, StoreUnavailableError: As `down` would.
         """
         if to != EMPTY:
             plans.check_known(self._migrations, to)
@@ -100,74 +110,74 @@ class Runner:
             return marks.kept(connection, plan) if plan else None
 
     def status(self) -> SchemaStatus:
-        """Where the database is; changes nothing."""
+        """Read the state of the database; changes nothing."""
         with connect(self._url) as connection:
             return journal.status(self._migrations, journal.read(connection))
 
     def verify(self) -> list[Deviation]:
-        """Where the database differs from what the migrations applied to it have made.
+        """List where the database differs from what its applied migrations have created.
 
         Raises:
-            SchemaError: nothing is installed, or the database is newer than this code.
+            SchemaError: Nothing is installed, or the database is newer than this code.
         """
         with connect(self._url) as connection:
-            entries = journal.read(connection)
-            if not entries:
+            records = journal.read(connection)
+            if not records:
                 raise SchemaError("nothing is installed; run usage-worker migrate up")
-            journal.refuse_unknown_migrations(self._migrations, entries)
-            applied = [step for step in self._migrations if journal.is_applied(entries, step)]
+            journal.refuse_unknown_migrations(self._migrations, records)
+            applied = [step for step in self._migrations if journal.is_applied(records, step)]
             unfinished = [
-                Deviation("migration", f"{entry.number:03d}_{entry.name}", f"is {entry.state}; run it again")
-                for entry in entries.values()
-                if entry.state != "applied"
+                Deviation("migration", f"{record.number:03d}_{record.name}", f"is {record.state}; run it again")
+                for record in records.values()
+                if record.state != "applied"
             ]
             return unfinished + deviations(connection, applied)
 
-    def _run(self, direction: Direction, target: str, wait: bool, report: OnStep | None) -> list[Migration]:
-        on_step = report or (lambda _: None)
+    def _run(self, direction: Direction, target: str, wait: bool, on_step: OnStep | None) -> list[Migration]:
+        notify = on_step or (lambda _: None)
         with (
-            exclusive(self._url, wait=wait, waiting=lambda: on_step(Step("waiting", direction))),
+            exclusive(self._url, wait=wait, waiting=lambda: notify(Step("waiting", direction))),
             connect(self._url, WORK_NAME) as connection,
         ):
-            # What is refused has changed nothing.
+            # A refusal rolls back.
             with connection.transaction():
-                plan, entries = self._prepare(connection, direction, target)
+                plan, records = self._prepare(connection, direction, target)
             for migration in plan:
-                on_step(Step("started", direction, migration))
-                made = not migration.transactional or journal.is_applied(entries, migration)
-                duration_ms = _Move(connection, migration, direction, on_step, made=made).run()
-                on_step(Step("done", direction, migration, duration_ms))
+                notify(Step("started", direction, migration))
+                has_objects = not migration.transactional or journal.is_applied(records, migration)
+                duration_ms = _Move(connection, migration, direction, notify, has_objects=has_objects).run()
+                notify(Step("done", direction, migration, duration_ms))
             return plan
 
     def _prepare(
         self, connection: Connection, direction: Direction, target: str
     ) -> tuple[list[Migration], dict[int, JournalRecord]]:
-        """The plan, with nothing in its way, and where the database is; the ledger is there and the names are noted."""
+        """Create the journal, store the names, check for obstacles; return the plan and the records of the journal."""
         if direction == "up":
             obstacles.refuse_encoding(connection)
         journal.create(connection)
-        entries = journal.read(connection)
-        journal.refuse_unknown_migrations(self._migrations, entries)
+        records = journal.read(connection)
+        journal.refuse_unknown_migrations(self._migrations, records)
         plan_for = plans.up if direction == "up" else plans.down
-        plan = plan_for(self._migrations, entries, target)
+        plan = plan_for(self._migrations, records, target)
         if plan:
             connection.execute(marks.names(self._migrations))
             obstacles.refuse(connection, plan, direction)
-        return plan, entries
+        return plan, records
 
 
 def schema_version(database_url: str) -> str | None:
-    """The version that is completely installed, None before the first one.
+    """Return the version that is completely installed, None before the first one.
 
     Raises:
-        StoreUnavailableError: the database cannot be reached.
+        StoreUnavailableError: The database cannot be reached.
     """
     with connect(database_url) as connection:
         return journal.installed_version(discover(), journal.read(connection))
 
 
 def lock_timeout(migration: Migration) -> sql.Composed:
-    """The statement that bounds how long the migration may wait for a lock, in either direction."""
+    """Build the statement that limits how long the migration waits for a lock, in either direction."""
     return sql.SQL("SET lock_timeout = {}").format(sql.Literal(migration.lock_timeout))
 
 
@@ -175,7 +185,7 @@ class _Move:
     """One migration in one direction."""
 
     def __init__(
-        self, connection: Connection, migration: Migration, direction: Direction, on_step: OnStep, *, made: bool
+        self, connection: Connection, migration: Migration, direction: Direction, on_step: OnStep, *, has_objects: bool
     ) -> None:
         self._connection = connection
         self._migration = migration
@@ -184,11 +194,11 @@ class _Move:
         if direction == "up":
             self._sql = migration.up_sql
         else:
-            # A way up in one transaction that failed made nothing; what has its names is not ours.
-            self._sql = migration.down_sql if made else ""
+            # An upgrade in one transaction that failed has created nothing; objects with its names are not ours.
+            self._sql = migration.down_sql if has_objects else ""
 
     def run(self) -> int:
-        """Move, with the ledger; return the milliseconds that it took."""
+        """Move and update the journal; return the duration in milliseconds."""
         began = time.monotonic()
         try:
             self._connection.execute(lock_timeout(self._migration))
@@ -203,7 +213,7 @@ class _Move:
         return _milliseconds(began)
 
     def _in_transaction(self, began: float) -> None:
-        # A rolled back way down leaves everything applied, so only the way up says that it runs.
+        # A rollback that fails here leaves the migration applied, so only an upgrade is recorded as running.
         if self._direction == "up":
             journal.record(self._connection, self._migration, "running")
 
@@ -217,7 +227,7 @@ class _Move:
         self._retry(attempt)
 
     def _in_statements(self, began: float) -> None:
-        # Killed in between, either direction can be run again: every statement bears repetition.
+        # After a kill either direction can be run again, because every statement can be repeated.
         with self._connection.transaction():
             journal.record(self._connection, self._migration, "running")
             if self._direction == "up":
@@ -242,7 +252,7 @@ class _Move:
                 self._connection.execute(release)
 
     def _retry(self, attempt: Callable[[], None]) -> None:
-        """Try until it goes through: a short lock_timeout gives way to others, the patience is ours."""
+        """Retry lost races for up to `RETRY_SECONDS`: a short lock_timeout lets clients go first."""
         for pause in _pauses():
             try:
                 return attempt()
@@ -263,17 +273,17 @@ class _Move:
 
 
 def _pauses() -> Iterator[float | None]:
-    """Growing pauses with jitter, so that two that met do not meet again; None when the patience is spent."""
+    """Yield growing pauses with jitter, so that two sessions do not collide again; None after `RETRY_SECONDS`."""
     deadline = time.monotonic() + RETRY_SECONDS
     pause = FIRST_PAUSE
     while time.monotonic() < deadline:
-        yield pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter is no secret
+        yield pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter needs no secret
         pause = min(2 * pause, LONGEST_PAUSE)
     yield None
 
 
 def _drop_invalid(connection: Connection, index: str) -> None:
-    """An index whose building was interrupted serves no query, and IF NOT EXISTS would keep it for good."""
+    """Drop an index whose build was interrupted: no query uses it, and IF NOT EXISTS would keep it."""
     row = connection.execute(
         "SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid",
         [f"public.{index}"],

@@ -1,4 +1,4 @@
-"""The way between two versions as one script for psql, for a database on which only its administrator runs things."""
+"""Print a migration as one psql script, for a database to which only its administrator connects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.runner import Direction
 
-# Without ON_ERROR_STOP psql would go on behind the refusals below.
+# Without ON_ERROR_STOP psql would continue after the refusals below.
 _STOP = "\\set ON_ERROR_STOP on"
 _LOCK = """
 DO $lock$
@@ -29,7 +29,7 @@ BEGIN
 END
 $lock$
 """
-# What is left unfinished of this very way may be run again; anything else has to be as the version has it.
+# Unfinished migrations of this plan may be run again; everything else must match the start version.
 _CHECK = """
 DO $check$
 BEGIN
@@ -46,12 +46,13 @@ $check$
 
 
 def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
-    """What the runner does on the way from version `start` to `target`, its ledger included.
+    """Build the script that does what the runner does from version `start` to `target`, including the journal.
 
-    Unlike the runner it gives up where it has to wait too long; the ledger then tells the runner how to go on.
+    Unlike the runner, the script stops when it has to wait too long for a lock; the runner can then continue from the
+    journal.
 
     Raises:
-        MigrationError: there is no such version, or no way down.
+        MigrationError: There is no such version, or no rollback.
     """
     installed, wanted = (_up_to(migrations, version) for version in (start, target))
     direction: Direction = "up" if len(wanted) >= len(installed) else "down"
@@ -66,7 +67,7 @@ def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
         _statement(sql.SQL(journal.CREATE)),
         _statement(_check(start, installed, plan)),
         _statement(marks.names(migrations)),
-        _statement(obstacles.refusal(plan, direction)),
+        *map(_statement, obstacles.refusals(plan, direction)),
         "COMMIT;",
         *(_step(migration, direction) for migration in plan),
     ]
@@ -90,7 +91,7 @@ def _check(start: str, installed: Sequence[Migration], plan: Sequence[Migration]
 
 
 def _step(migration: Migration, direction: Direction) -> str:
-    """One migration as the runner moves it, statement for statement."""
+    """Build the part of one migration, statement for statement as the runner executes it."""
     up = direction == "up"
     running = [_statement(journal.recording(migration, "running"))]
     reserve = [_statement(marks.reservation(migration))] if up else []
@@ -115,6 +116,6 @@ def _statement(statement: sql.Composable) -> str:
 
 
 def _terminated(text: str) -> str:
-    """A file's last statement may do without its end; here more statements follow."""
+    """Add the semicolon that the last statement of a file may omit, since more statements follow."""
     text = text.strip()
     return text if text.endswith(";") else f"{text}\n;"

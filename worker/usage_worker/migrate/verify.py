@@ -1,7 +1,7 @@
-"""Comparing a database with what its migrations have made.
+"""Compare a database with what its migrations have created.
 
-A `.verify.sql` is a query of rows (kind, object, definition), in the words of `catalog.sql`. A later file
-supersedes what an earlier one expects of an object; a definition of NULL says that it must be gone.
+A `.verify.sql` is a query of rows (kind, object, definition), in the form of `catalog.sql`. A later file supersedes
+what an earlier one expects of an object; a definition of NULL means that the object must not exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Fact:
-    """An object of the database; `belongs_to` names the relation or function that it is a part of."""
+    """An object of the database; `belongs_to` is the relation or function that it is part of."""
 
     kind: str
     object: str
@@ -32,7 +32,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Deviation:
-    """Where the database is not as it should be."""
+    """A difference between the database and the expectation."""
 
     kind: str
     object: str
@@ -40,14 +40,14 @@ class Deviation:
 
 
 def catalogue(connection: Connection) -> list[Fact]:
-    """What is in the database."""
-    # Names outside the search_path are rendered in full.
+    """Read the facts of the database."""
+    # PostgreSQL qualifies names outside the search_path.
     connection.execute("SET search_path = pg_catalog")
     return [Fact(*row) for row in connection.execute(catalogue_sql().encode())]
 
 
 def deviations(connection: Connection, applied: Iterable[Migration]) -> list[Deviation]:
-    """Missing and different objects, and unexpected parts of the tables, views and functions expected."""
+    """List missing and different objects, and unexpected parts of expected tables, views and functions."""
     expected = _expectations(connection, applied)
     facts = {(fact.kind, fact.object): fact for fact in catalogue(connection)}
     ours = {name.partition("(")[0] for (kind, name), wanted in expected.items() if wanted and kind in _OWNERS}
@@ -84,5 +84,5 @@ def _problem(fact: Fact | None, wanted: str | None) -> str | None:
 
 @cache
 def catalogue_sql() -> str:
-    """The query of `Fact` rows."""
+    """Read the query that returns the rows of `Fact`."""
     return Path(__file__).with_name("catalog.sql").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
--- squawk-ignore-file ban-drop-function -- a way down takes away what the way up brought
+-- squawk-ignore-file ban-drop-function -- a rollback removes what the upgrade created
 
 DROP TRIGGER user_agents_record_delete ON public.user_agents;
 DROP TRIGGER user_agents_record_rating ON public.user_agents;
@@ -7,7 +7,7 @@ DROP FUNCTION public.user_agents_record_delete();
 DROP FUNCTION public.user_agents_record_change();
 DROP FUNCTION public.user_agent_history_ensure_month(date);
 
--- An audit trail is not thrown away: it waits for the next upgrade, readable by the owner only.
+-- The audit trail is kept for the next upgrade, readable by the owner only.
 DO $trail$
 BEGIN
     IF EXISTS (SELECT FROM public.user_agent_history) THEN

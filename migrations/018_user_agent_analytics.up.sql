@@ -1,13 +1,13 @@
 -- version: 4.0.0
 -- lock_timeout: 100ms
--- squawk-ignore-file require-concurrent-index-creation -- nobody knows the relation before this transaction ends
+-- squawk-ignore-file require-concurrent-index-creation -- nobody sees the relation before this transaction ends
 --
--- The figures of every live row at a glance: totals, the last days, ranks. Totals are the counters, which are the sums
--- of all days; the last days come from the daily roll-up, so that a refresh costs as much after years as on the first
--- day. Windows are whole UTC days, the current one included: figures of the ledger would be those of rows deleted and
--- begun anew as well, and hours pass without anything being counted.
+-- Totals, recent windows and ranks of every row that is not deleted. Totals are the counters, which are the sums of all
+-- days; the windows come from the daily roll-up, so that a refresh costs as much after years as on the first day. Windows
+-- are whole UTC days including the current one: sums of the ledger would include deleted rows of the same pair, and
+-- windows in hours would change without a new event.
 --
--- It is filled here, since an unfilled one is an error to who reads it. Reading takes the locks of a SELECT.
+-- Created with data, because reading an unpopulated view is an error. Reading takes the locks of a SELECT.
 CREATE MATERIALIZED VIEW public.user_agent_analytics AS
 WITH live AS (
     SELECT user_id, agent_id, usage_count, message_count, success_count, error_count, total_tokens_used,
@@ -69,17 +69,17 @@ SELECT live.user_id,
   JOIN popularity ON popularity.agent_id = live.agent_id
   LEFT JOIN recent ON recent.user_id = live.user_id AND recent.agent_id = live.agent_id;
 
--- What REFRESH CONCURRENTLY compares by, and what finds a user's lines.
+-- REFRESH CONCURRENTLY requires it, and it finds the lines of a user.
 CREATE UNIQUE INDEX user_agent_analytics_key ON public.user_agent_analytics (user_id, agent_id);
--- The most used of all.
+-- For the most used rows.
 CREATE INDEX idx_user_agent_analytics_usage_count ON public.user_agent_analytics (usage_count);
 COMMENT ON MATERIALIZED VIEW public.user_agent_analytics IS 'figures of every live row of user_agents; 1d, 7d and 30d are whole UTC days up to the current one';
 
--- When the figures were computed, and from what. A column of theirs would make every line a new one at every refresh.
+-- When the figures were computed, and from what. As a column of the view it would change every line at every refresh.
 CREATE TABLE public.user_agent_analytics_state (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     refreshed_at timestamptz NOT NULL DEFAULT now(),
-    -- What had been counted by then, and the day; anything else than the present mark is out of date.
+    -- The state that was counted, and the day; a different current mark means that the figures are out of date.
     mark text NOT NULL DEFAULT ''
 );
 INSERT INTO public.user_agent_analytics_state DEFAULT VALUES;
@@ -87,8 +87,8 @@ ALTER TABLE public.user_agent_analytics_state ENABLE ROW LEVEL SECURITY;
 CREATE POLICY user_agent_analytics_state_service_role ON public.user_agent_analytics_state FOR SELECT TO service_role
     USING (true);
 
--- A materialized view knows no row-level security: who may see only his own lines sees them through this. It reads with
--- its owner's rights, and security_barrier keeps a condition of the caller away from the lines of others.
+-- A materialized view has no row-level security: users see only their own lines through this view. It reads with its
+-- owner's rights, and security_barrier keeps conditions of the caller away from other users' lines.
 CREATE VIEW public.user_agent_analytics_own WITH (security_barrier = true) AS
 SELECT a.*, s.refreshed_at
   FROM public.user_agent_analytics AS a

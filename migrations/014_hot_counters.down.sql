@@ -4,7 +4,7 @@
 -- squawk-disable-assume-in-transaction
 -- squawk-ignore-file renaming-object -- only indexes are renamed, and no client names one
 --
--- The ordinary indexes of 3.0.0 again.
+-- Restores the ordinary indexes of 3.0.0.
 
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_last_used_4;
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_last_used_3
@@ -30,5 +30,5 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_user_status_last_used_3
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_status_last_used;
 ALTER INDEX IF EXISTS public.idx_user_agents_user_status_last_used_3 RENAME TO idx_user_agents_user_status_last_used;
 
--- squawk-ignore prefer-robust-stmts -- done again it changes nothing
+-- squawk-ignore prefer-robust-stmts -- repeated, it changes nothing
 ALTER TABLE public.user_agents RESET (fillfactor);

@@ -1,10 +1,10 @@
 -- version: 4.0.0
 -- lock_timeout: 100ms
 --
--- What the periodic tasks did last: one row a task, for status, alarms and whoever asks how old a figure is.
+-- The last run of each periodic task, for status, alarms and the age of figures.
 DO $table$
 BEGIN
-    -- A way back from 4.0.0 kept it aside.
+    -- A rollback from 4.0.0 kept it aside.
     IF to_regclass('public.usage_task_runs_kept_4_0_0') IS NOT NULL THEN
         ALTER TABLE public.usage_task_runs_kept_4_0_0 RENAME TO usage_task_runs;
         RETURN;

@@ -5,13 +5,13 @@
 -- squawk-ignore-file renaming-object -- only indexes are renamed, and no client names one
 --
 -- Every event changes last_used_at, usage_count and quality_score. With ordinary indexes on them each update is a write
--- to all 23; PostgreSQL >= 16 lets an update stay in its page (HOT) where BRIN indexes alone are concerned. One user's
--- rows in some order are found by user_id and sorted: they are few.
--- Room in every page for the next version of its rows; pages that are full already gain it as they are updated.
--- squawk-ignore prefer-robust-stmts -- done again it changes nothing
+-- to all 23; PostgreSQL >= 16 lets an update stay in its page (HOT) where BRIN indexes alone are concerned. The rows
+-- of one user are few: they are found by user_id and sorted.
+-- Room in every page for the next version of its rows; full pages gain it as they are updated.
+-- squawk-ignore prefer-robust-stmts -- repeated, it changes nothing
 ALTER TABLE public.user_agents SET (fillfactor = 50);
 
--- Each new index is there before the old one of its name goes; a way down that stopped may have left a _3 behind.
+-- Each new index is built before the old one of its name is dropped; a rollback that stopped may have left a _3 index.
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_last_used_3;
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_last_used_4 ON public.user_agents USING brin (last_used_at);
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_last_used;

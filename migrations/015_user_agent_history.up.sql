@@ -1,12 +1,12 @@
 -- version: 4.0.0
 -- lock_timeout: 100ms
 --
--- The audit trail of what people change in user_agents: which values, who, when. No foreign key: it outlives the rows
--- and the users it tells of. Counters never write it. What locks user_agents comes last.
+-- The audit trail of what users change in user_agents: values, user and time. No foreign key: it outlives its rows and
+-- users. Counter updates do not write it. Statements that lock user_agents come last.
 
 DO $trail$
 BEGIN
-    -- A way back from 4.0.0 kept it aside.
+    -- A rollback from 4.0.0 kept it aside.
     IF to_regclass('public.user_agent_history_kept_4_0_0') IS NOT NULL THEN
         ALTER TABLE public.user_agent_history_kept_4_0_0 RENAME TO user_agent_history;
         RETURN;
@@ -26,8 +26,8 @@ BEGIN
         created_at timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (id, created_at)
     ) PARTITION BY RANGE (created_at);
-    COMMENT ON TABLE public.user_agent_history IS 'what people changed in user_agents; counters are never told';
-    COMMENT ON COLUMN public.user_agent_history.user_id IS 'whose row it was, not who changed it';
+    COMMENT ON TABLE public.user_agent_history IS 'what users changed in user_agents; counters are not recorded';
+    COMMENT ON COLUMN public.user_agent_history.user_id IS 'owner of the row, not the user who changed it';
     COMMENT ON COLUMN public.user_agent_history.changes IS '{column: {"old": value, "new": value}}, times in UTC';
     COMMENT ON COLUMN public.user_agent_history.actor IS 'auth.uid(); none where a service acted, see actor_role';
     CREATE INDEX idx_user_agent_history_user_id ON public.user_agent_history (user_id, created_at DESC);
@@ -38,14 +38,14 @@ BEGIN
         USING (true);
 END
 $trail$;
--- Written by the triggers alone, whose owner needs no grant.
+-- Only the triggers write it; their owner needs no grant.
 REVOKE ALL ON public.user_agent_history FROM PUBLIC, anon, authenticated, service_role;
 REVOKE ALL ON SEQUENCE public.user_agent_history_id_seq FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.user_agent_history TO authenticated, service_role;
 
--- Creates the partition of a UTC month, in the manner of usage_events_ensure_day. There is no default partition: rows in
--- it would keep their month from ever being attached, and each ATTACH would lock and read it. Whoever writes the first
--- entry of a month makes its partition instead, should nobody have made it ahead.
+-- Creates the partition of a UTC month, as usage_events_ensure_day does for a day. There is no default partition: rows in
+-- it would prevent their month from being attached, and each ATTACH would lock and read it. Instead, the first change of
+-- a month creates its partition if the periodic task has not done so.
 CREATE FUNCTION public.user_agent_history_ensure_month(p_day date) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -63,12 +63,12 @@ BEGIN
         EXECUTE format('ALTER TABLE public.user_agent_history ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
                        v_name, v_first AT TIME ZONE 'UTC', (v_first + interval '1 month') AT TIME ZONE 'UTC');
     EXCEPTION WHEN duplicate_table OR duplicate_object OR unique_violation THEN
-        -- Another session came first; we waited for its commit, and the partition is there.
+        -- Another session was first; this one waited for its commit, and the partition exists.
         NULL;
     END;
 END $$;
 
--- The columns to compare are those that the trigger itself names.
+-- Compares the columns that the trigger names.
 CREATE FUNCTION public.user_agents_record_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
@@ -102,7 +102,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- What a row held is gone with it; that it was there, whose, and who removed it when, stays.
+-- Records that the row existed, its owner, and who deleted it when, but not its values.
 CREATE FUNCTION public.user_agents_record_delete() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
@@ -112,7 +112,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM gone) THEN
         RETURN NULL;
     END IF;
-    -- Anybody can set a setting; only the application's own roles purge.
+    -- Any role can set a setting; only roles of the application purge.
     IF current_setting('usage_worker.action', true) = 'purge'
        AND (v_caller = current_user OR pg_has_role(v_caller, 'service_role', 'MEMBER')) THEN
         v_action := 'purge';
@@ -138,7 +138,7 @@ BEGIN
 END
 $months$;
 
--- Ingest names none of these columns, so the first trigger is nothing to it.
+-- Ingest names none of these columns, so the first trigger costs it nothing.
 CREATE TRIGGER user_agents_record_change
     AFTER UPDATE OF
         custom_name, custom_description, custom_avatar, custom_color, custom_system_prompt, custom_temperature,
@@ -146,7 +146,7 @@ CREATE TRIGGER user_agents_record_change
         archived_at, deleted_at, is_active, is_enabled, is_visible, status, settings, preferences, ui_config,
         source_details, share_settings, notification_settings, metadata, notifications_enabled, notes, quick_notes, source
     ON public.user_agents FOR EACH ROW EXECUTE FUNCTION public.user_agents_record_change();
--- The rating it names in each of its updates, and changes in few: a trigger of its own compares one number for them.
+-- Ingest names the rating in each update and changes it in few: a separate trigger compares only this number.
 CREATE TRIGGER user_agents_record_rating
     AFTER UPDATE OF user_rating ON public.user_agents FOR EACH ROW
     WHEN (OLD.user_rating IS DISTINCT FROM NEW.user_rating) EXECUTE FUNCTION public.user_agents_record_change();

@@ -2,12 +2,12 @@
 -- transaction: off
 -- squawk-disable-assume-in-transaction
 --
--- What ends some day is taken out of is_shared, shared_with and team_id, since 3.0.0 would never end it; what lasts stays
--- in them. All shares are kept in user_agent_shares_kept_4_0_0, from which a later upgrade takes them back.
+-- Shares that expire are removed from is_shared, shared_with and team_id, since 3.0.0 would never end them; the others
+-- stay in them. All shares are kept in user_agent_shares_kept_4_0_0, from which a later upgrade restores them.
 
 DO $close$
 BEGIN
-    -- IF: the way up may have stopped anywhere, and so may this one.
+    -- IF: the upgrade or this rollback may have stopped after any statement.
     IF to_regclass('public.user_agent_shares') IS NOT NULL THEN
         REVOKE INSERT, UPDATE, DELETE ON public.user_agent_shares FROM authenticated, service_role;
     END IF;
@@ -21,7 +21,7 @@ DECLARE
 BEGIN
     IF to_regclass('public.user_agent_shares') IS NULL
        OR to_regprocedure('public.user_agents_reflect_shares(uuid[], boolean)') IS NULL
-       -- Without it the way up stopped before the columns were all taken over: they say more than the shares.
+       -- Without it the upgrade stopped before all columns were copied: they contain more than the shares.
        OR NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgname = 'user_agent_shares_changed') THEN
         RETURN;
     END IF;
@@ -65,7 +65,7 @@ BEGIN
         DROP TRIGGER IF EXISTS user_agent_shares_changed ON public.user_agent_shares;
         DROP TRIGGER IF EXISTS user_agent_shares_set_owner ON public.user_agent_shares;
         IF EXISTS (SELECT FROM public.user_agent_shares) THEN
-            -- They name the table of memberships, which may go.
+            -- They refer to the table of memberships, which may be dropped.
             DROP POLICY IF EXISTS user_agent_shares_own ON public.user_agent_shares;
             DROP POLICY IF EXISTS user_agent_shares_select_received ON public.user_agent_shares;
             DROP POLICY IF EXISTS user_agent_shares_service_role ON public.user_agent_shares;

@@ -2,15 +2,16 @@
 -- transaction: off
 -- lock_timeout: 100ms
 --
--- Who may see, use or edit whose row, until when. Applications of 3.0.0 go on with is_shared, shared_with and team_id:
--- what they write becomes shares, and shares become what they read, as far as those columns can tell.
--- Each statement is short, or locks few rows at a time, and can be run again after a kill.
+-- Shares: a user or team may view, use or edit another user's row, optionally until some time. Applications of 3.0.0
+-- continue with is_shared, shared_with and team_id: triggers copy these columns to shares, and shares to these columns as
+-- far as the columns can express them.
+-- Each statement is short, or locks few rows at a time, and can be repeated after a kill.
 --
 -- squawk-disable-assume-in-transaction
--- squawk-ignore-file prefer-robust-stmts -- what has no IF NOT EXISTS changes nothing when it is done again
+-- squawk-ignore-file prefer-robust-stmts -- what has no IF NOT EXISTS changes nothing when it is repeated
 -- squawk-ignore-file require-concurrent-index-creation -- nobody writes the table before the last statement
 
--- A way back from 4.0.0 kept them aside.
+-- A rollback from 4.0.0 kept them aside.
 DO $kept$
 BEGIN
     IF to_regclass('public.user_agent_shares_kept_4_0_0') IS NOT NULL THEN
@@ -19,7 +20,7 @@ BEGIN
 END
 $kept$;
 
--- No foreign key: shared_with and team_id never had one. Shares go with their row by a trigger, as its other children.
+-- No foreign key: shared_with and team_id never had one. A trigger deletes the shares of a deleted row.
 CREATE TABLE IF NOT EXISTS public.user_agent_shares (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     user_agent_id uuid NOT NULL,
@@ -46,7 +47,7 @@ CREATE INDEX IF NOT EXISTS idx_user_agent_shares_team ON public.user_agent_share
 CREATE INDEX IF NOT EXISTS idx_user_agent_shares_expires_at ON public.user_agent_shares (expires_at)
     WHERE expires_at IS NOT NULL;
 
--- Writing is granted at the end, when everything is in its place.
+-- Writing is granted in the last statements, when everything else exists.
 ALTER TABLE public.user_agent_shares ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON public.user_agent_shares FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.user_agent_shares TO authenticated, service_role;
@@ -71,9 +72,9 @@ BEGIN
 END
 $policies$;
 
--- The rows that others share with the caller at this moment. An array, evaluated once a query, keeps the policies below
--- to two index look-ups; PL/pgSQL keeps the plan for the session. With the caller's rights: what he may read of shares
--- and memberships decides here as well.
+-- Returns the rows that others share with the caller at this moment. An array, evaluated once per query, limits the
+-- policies below to two index look-ups; PL/pgSQL keeps the plan for the session. Runs with the caller's rights: the
+-- policies of shares and memberships apply.
 CREATE OR REPLACE FUNCTION public.user_agents_shared_with_me(p_permissions text[]) RETURNS uuid[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -89,8 +90,8 @@ END $$;
 REVOKE ALL ON FUNCTION public.user_agents_shared_with_me(text[]) FROM PUBLIC, anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION public.user_agents_shared_with_me(text[]) TO authenticated;
 
--- The owner is that of the row, whatever the caller says; the policy then compares him with the caller. The lock lets two
--- who share the same row see each other.
+-- Sets the owner to the user of the row, ignoring the caller's value; the policy then compares it with the caller. The
+-- lock serializes two sessions that share the same row.
 CREATE OR REPLACE FUNCTION public.user_agent_shares_set_owner() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -101,13 +102,14 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- Shares to columns. One team is all that the columns can tell: the one they tell already, or else the oldest share's.
--- p_lasting leaves out what ends some day, which 3.0.0 would never end. Called with the owner's rights by the trigger.
+-- Copies shares to columns. The columns can hold only one team: the one they hold already, or else that of the oldest
+-- share. p_lasting leaves out shares that expire, which 3.0.0 would never end. The trigger calls it with the owner's
+-- rights.
 CREATE OR REPLACE FUNCTION public.user_agents_reflect_shares(p_ids uuid[], p_lasting boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM FROM public.user_agents WHERE id = ANY (p_ids) ORDER BY id FOR NO KEY UPDATE;
-    -- The other direction rests meanwhile.
+    -- Pauses the trigger that copies columns to shares.
     PERFORM set_config('usage_worker.sharing', 'on', true);
     UPDATE public.user_agents AS ua
        SET is_shared = told.is_shared, shared_with = told.shared_with, team_id = told.team_id
@@ -130,8 +132,8 @@ BEGIN
     PERFORM set_config('usage_worker.sharing', '', true);
 END $$;
 
--- Columns to shares: only what the statement changed, so that a share which the columns cannot tell stays, unless
--- sharing ends altogether. Whom the columns name anew may view, for good.
+-- Copies columns to shares: only what the statement changed, so that a share that the columns cannot hold stays, unless
+-- sharing ends altogether. Users and teams that are new in the columns may view, without expiry.
 CREATE OR REPLACE FUNCTION public.user_agents_take_shares() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -170,7 +172,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- What a share tells the audit trail and, unless it comes from there, the columns.
+-- Records a changed share in the audit trail and copies it to the columns, unless it comes from them.
 CREATE OR REPLACE FUNCTION public.user_agent_shares_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
@@ -190,7 +192,7 @@ BEGIN
                 WHERE coalesce(v_old ->> told, v_new ->> told) IS NOT NULL
            )
       FROM public.user_agents AS ua WHERE ua.id = v_id;
-    -- Not found: the row itself goes, which is told already.
+    -- Not found: the row itself is being deleted, which is recorded already.
     IF FOUND AND current_setting('usage_worker.sharing', true) IS DISTINCT FROM 'on' THEN
         PERFORM public.user_agents_reflect_shares(ARRAY[v_id], false);
     END IF;
@@ -204,7 +206,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Who may edit another's row may change what it looks like and how it works: not whether it is there and who else sees it.
+-- Editors of another user's row may change its appearance and behaviour, but may neither delete nor share it.
 CREATE OR REPLACE FUNCTION public.user_agents_guard_shared() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -221,7 +223,7 @@ REVOKE ALL ON FUNCTION public.user_agent_shares_set_owner(), public.user_agents_
 
 CREATE OR REPLACE TRIGGER user_agent_shares_set_owner BEFORE INSERT ON public.user_agent_shares
     FOR EACH ROW EXECUTE FUNCTION public.user_agent_shares_set_owner();
--- From here on the columns are followed; ingest names none of them.
+-- From here on changes of the columns are copied; ingest names none of them.
 CREATE OR REPLACE TRIGGER user_agents_delete_shares AFTER DELETE ON public.user_agents
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_delete_shares();
 CREATE OR REPLACE TRIGGER user_agents_take_new_shares AFTER INSERT ON public.user_agents
@@ -237,10 +239,10 @@ CREATE OR REPLACE TRIGGER user_agents_guard_shared
           IS DISTINCT FROM (NEW.deleted_at, NEW.is_shared, NEW.shared_with, NEW.team_id, NEW.share_settings))
     EXECUTE FUNCTION public.user_agents_guard_shared();
 
--- What the columns say already. Shares that were kept aside and that the columns of 3.0.0 no longer say were ended
--- there: they go, and with the team that the columns named go the other teams, which they could not name. What ends some
--- day 3.0.0 never knew; it is as it was. In chunks of locked rows as in 006: one that somebody holds is passed over and
--- taken alone at the end.
+-- Copies existing columns to shares. Kept shares that the columns of 3.0.0 no longer contain were ended there and are
+-- deleted; with the team of the columns the other teams are deleted, too, which the columns could not hold. Shares that
+-- expire were unknown to 3.0.0 and stay. Works in chunks of locked rows as in 013: a row that a client has locked is
+-- skipped and locked alone at the end.
 DO $take$
 DECLARE
     v_reached uuid := '00000000-0000-0000-0000-000000000000';
@@ -292,7 +294,7 @@ BEGIN
          ) AS target
          WHERE ua.id = ANY (v_locked) AND ua.is_shared
         ON CONFLICT (user_agent_id, shared_with_user, shared_with_team) DO NOTHING;
-        -- Shares that were kept aside and end some day are in the columns again.
+        -- Kept shares that expire are copied to the columns again.
         PERFORM public.user_agents_reflect_shares(
             ARRAY(SELECT user_agent_id FROM public.user_agent_shares
                    WHERE user_agent_id = ANY (v_locked) AND expires_at > now()), false);
@@ -301,9 +303,9 @@ BEGIN
 END
 $take$;
 
--- One statement, so that nobody loses sight of a row between two policies. That a row is not taken over is the matter of
--- user_agents_forbid_pair_change: the taker's own-row policy would welcome the row that now is his. PostgreSQL tries policies in
--- the reverse order of their names: who reads his own rows never comes to those of shares.
+-- One statement, so that no row is hidden between two policies. user_agents_forbid_pair_change prevents an editor from
+-- taking over a row, which the own-row policy would allow. PostgreSQL evaluates policies in reverse order of their names,
+-- so that reading one's own rows does not evaluate those for shares.
 DO $swap$
 BEGIN
     DROP POLICY IF EXISTS user_agents_select_team ON public.user_agents;
@@ -322,7 +324,7 @@ $swap$;
 CREATE OR REPLACE TRIGGER user_agent_shares_changed
     AFTER INSERT OR DELETE OR UPDATE OF permission, expires_at ON public.user_agent_shares
     FOR EACH ROW EXECUTE FUNCTION public.user_agent_shares_changed();
--- What a share is about is never changed: it ends, and another begins.
+-- Row and recipient of a share never change: delete it and insert another.
 GRANT INSERT (user_agent_id, shared_with_user, shared_with_team, permission, expires_at), DELETE,
     UPDATE (permission, expires_at) ON public.user_agent_shares TO authenticated;
 GRANT INSERT, DELETE, UPDATE (permission, expires_at) ON public.user_agent_shares TO service_role;

@@ -1,0 +1,23 @@
+SELECT * FROM (VALUES
+    ('column', 'usage_daily.agent_id', 'uuid not null'),
+    ('column', 'usage_daily.conversation_count', 'bigint not null default 0'),
+    ('column', 'usage_daily.day', 'date not null'),
+    ('column', 'usage_daily.error_count', 'bigint not null default 0'),
+    ('column', 'usage_daily.input_tokens', 'bigint not null default 0'),
+    ('column', 'usage_daily.message_count', 'bigint not null default 0'),
+    ('column', 'usage_daily.output_tokens', 'bigint not null default 0'),
+    ('column', 'usage_daily.response_time_samples', 'bigint not null default 0'),
+    ('column', 'usage_daily.response_time_total_ms', 'bigint not null default 0'),
+    ('column', 'usage_daily.success_count', 'bigint not null default 0'),
+    ('column', 'usage_daily.total_cost_usd', 'numeric(20,10) not null default 0'),
+    ('column', 'usage_daily.total_tokens_used', 'bigint not null default 0'),
+    ('column', 'usage_daily.usage_count', 'bigint not null default 0'),
+    ('column', 'usage_daily.user_id', 'uuid not null'),
+    ('constraint', 'usage_daily.usage_daily_pkey', 'PRIMARY KEY (user_id, agent_id, day)'),
+    ('grant', 'table usage_daily to service_role', 'select'),
+    ('index', 'idx_usage_daily_day', 'CREATE INDEX idx_usage_daily_day ON public.usage_daily USING brin (day) WITH (autosummarize=''on'')'),
+    ('index', 'usage_daily_pkey', 'CREATE UNIQUE INDEX usage_daily_pkey ON public.usage_daily USING btree (user_id, agent_id, day)'),
+    ('policy', 'usage_daily.usage_daily_service_role', 'select to service_role using true'),
+    ('table', 'usage_daily', 'table, row-level security on, fillfactor=70'),
+    ('table', 'usage_daily_kept_4_0_0', NULL)
+) AS expected (kind, object, definition)

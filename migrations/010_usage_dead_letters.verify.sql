@@ -1,0 +1,22 @@
+SELECT * FROM (VALUES
+    ('column', 'usage_dead_letters.created_at', 'timestamp with time zone not null default now()'),
+    ('column', 'usage_dead_letters.entry_id', 'text not null'),
+    ('column', 'usage_dead_letters.entry_key', 'uuid not null'),
+    ('column', 'usage_dead_letters.events', 'integer not null default 1'),
+    ('column', 'usage_dead_letters.id', 'bigint not null'),
+    ('column', 'usage_dead_letters.payload', 'text not null'),
+    ('column', 'usage_dead_letters.position', 'integer not null'),
+    ('column', 'usage_dead_letters.reason', 'text not null'),
+    ('column', 'usage_dead_letters.replayed_at', 'timestamp with time zone'),
+    ('column', 'usage_dead_letters.stream', 'text not null'),
+    ('constraint', 'usage_dead_letters.usage_dead_letters_entry_key_position_key', 'UNIQUE (entry_key, "position")'),
+    ('constraint', 'usage_dead_letters.usage_dead_letters_events_check', 'CHECK ((events > 0))'),
+    ('constraint', 'usage_dead_letters.usage_dead_letters_pkey', 'PRIMARY KEY (id)'),
+    ('grant', 'table usage_dead_letters to service_role', 'select'),
+    ('index', 'usage_dead_letters_entry_key_position_key', 'CREATE UNIQUE INDEX usage_dead_letters_entry_key_position_key ON public.usage_dead_letters USING btree (entry_key, "position")'),
+    ('index', 'usage_dead_letters_pkey', 'CREATE UNIQUE INDEX usage_dead_letters_pkey ON public.usage_dead_letters USING btree (id)'),
+    ('policy', 'usage_dead_letters.usage_dead_letters_service_role', 'select to service_role using true'),
+    ('table', 'usage_dead_letters', 'table, row-level security on'),
+    ('sequence', 'usage_dead_letters_id_seq', 'bigint'),
+    ('table', 'usage_dead_letters_kept_4_0_0', NULL)
+) AS expected (kind, object, definition)
