@@ -15,9 +15,9 @@ from usage_worker.store.purge import (
 )
 from usage_worker.store.reconcile import (
     FIRST_PAIR,
-    Mended,
     PairDifference,
     PairKey,
+    RepairStep,
     count_pairs,
     counter_differences,
     day_differences,
@@ -37,10 +37,10 @@ __all__ = [
     "DeadLetter",
     "EventIdentity",
     "Intake",
-    "Mended",
     "Missing",
     "PairDifference",
     "PairKey",
+    "RepairStep",
     "Store",
     "TaskRun",
     "batch_transaction",
