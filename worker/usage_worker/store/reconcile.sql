@@ -108,6 +108,8 @@ SELECT c.user_id, c.agent_id, ua.id AS row_id, parts.expected, parts.found, part
  CROSS JOIN LATERAL (
     SELECT to_jsonb(c.ledger) - '{user_id,agent_id}'::text[] AS ledger,
            to_jsonb(c.counted) - '{user_id,agent_id}'::text[] AS counted
+    -- OFFSET: computed once instead of for each figure.
+    OFFSET 0
  ) sides
  CROSS JOIN LATERAL (
     -- No counter has the two parts of the tokens: they are explained as their sum is.
@@ -230,9 +232,13 @@ WITH pairs AS (
      ORDER BY user_id, agent_id
      LIMIT %(most)s
 )
-SELECT user_id, agent_id, row_id, to_jsonb(expected) AS expected, to_jsonb(found) AS found, figures.added,
+SELECT user_id, agent_id, row_id, sides.expected, sides.found, figures.added,
        NULL::jsonb AS added_retired, figures.unexplained, false AS has_retired
   FROM differing
+ CROSS JOIN LATERAL (
+    -- OFFSET: computed once instead of for each figure.
+    SELECT to_jsonb(differing.expected) AS expected, to_jsonb(differing.found) AS found OFFSET 0
+ ) sides
  CROSS JOIN LATERAL (
     SELECT jsonb_object_agg(name, CASE
                WHEN is_of_days
@@ -250,13 +256,13 @@ SELECT user_id, agent_id, row_id, to_jsonb(expected) AS expected, to_jsonb(found
                     ELSE greatest(CASE WHEN is_of_days THEN least(counter, found) ELSE found END - expected, 0)
                     END AS unexplained
           FROM (
-            SELECT name, expected.value::numeric AS expected, (to_jsonb(differing.found) ->> name)::numeric AS found,
+            SELECT name, expected.value::numeric AS expected, (sides.found ->> name)::numeric AS found,
                    name = 'usage_daily.conversation_count' AS is_of_days,
-                   (differing.found).conversation_count AS counter,
+                   (sides.found ->> 'conversation_count')::numeric AS counter,
                    coalesce(
                        ('{"usage_count": 2147483647, "total_cost_usd": 9999999999}'::jsonb ->> name)::numeric,
                        9223372036854775807) AS bound
-              FROM jsonb_each_text(to_jsonb(differing.expected)) AS expected (name, value)
+              FROM jsonb_each_text(sides.expected) AS expected (name, value)
           ) AS numbers
       ) f
  ) figures
