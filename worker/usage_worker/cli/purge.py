@@ -37,8 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.
 
 
 def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson = False) -> None:
-    """Delete rows that were soft-deleted and not restored in time, with everything that belongs to them, and expired
-    shares.
+    """Delete rows that were soft-deleted and not restored in time, with their children, and expired shares.
 
     Ctrl-C stops it without harm.
     """
