@@ -30,7 +30,7 @@ class EventRefusedError(UsageError):
 
 
 class StreamUnavailableError(UsageError):
-    """Redis is not available"""
+    """Redis is not available."""
 
 
 class StoreUnavailableError(UsageError):
