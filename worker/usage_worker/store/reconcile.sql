@@ -1,8 +1,8 @@
 -- Compare counters, roll-up, ledger and intake totals, and repair the first two.
 --
 -- Figures have the names of columns of usage_daily and user_agents, from the first query to the report. Large sets are
--- compared as rows, which costs little; jsonb, one key for each figure, is made only of what differs. Two places treat
--- the key "NaN" apart: jsonb has no such number, and holds it as text.
+-- compared as rows, which costs little; jsonb, one key for each figure, is made only of what differs. Conditions on
+-- jsonb name "NaN" apart, which jsonb holds as text.
 
 -- name: retained_days
 -- The days of the ledger, oldest first, without those whose partition is only made in advance.
@@ -37,7 +37,7 @@ SELECT count(*) AS pairs
 
 -- name: day_differences
 -- Pairs whose totals of a day, retired ones included, are not those of its events. One statement has one snapshot: an
--- event that is counted meanwhile is in all tables or in none. A day that leaves the ledger meanwhile has no differences.
+-- event that is counted meanwhile is in all tables or in none. A day that leaves the ledger meanwhile does not differ.
 WITH ledger AS (
     SELECT user_id, agent_id,
            count(*)::numeric AS usage_count,
@@ -168,9 +168,8 @@ SELECT c.user_id, c.agent_id, ua.id AS row_id, parts.expected, parts.found, part
  ORDER BY c.user_id, c.agent_id
 
 -- name: counter_differences
--- Pairs of a range whose counters are not the sums of their days, or whose conversations are not those that were recorded
--- and those of the opening balance. One statement has one snapshot: an event that is counted meanwhile is in all tables
--- or in none.
+-- Pairs of a range whose counters are not the sums of their days, or whose conversations are not the recorded ones and
+-- those of the opening balance. One statement has one snapshot, as above.
 WITH pairs AS (
     SELECT *
       FROM public.user_agents
@@ -299,7 +298,7 @@ INSERT INTO differing (
 )
 
 -- name: differing_times
--- The first and last use on the day, where uses are missing. It reads the whole day, and so comes before any row is locked.
+-- The first and last use on the day, where uses are missing. It reads the whole day, so it runs before rows are locked.
 UPDATE differing x SET first_used_at = e.first_used_at, last_used_at = e.last_used_at
   FROM (
     SELECT user_id, agent_id, min(occurred_at) AS first_used_at, max(occurred_at) AS last_used_at
