@@ -284,8 +284,11 @@ def test_the_command(database: str, redis_url: str, tmp_path: Path) -> None:
             eventually(lambda: run(database, "SELECT 1 FROM pg_locks WHERE NOT granted"))
             process.send_signal(signal.SIGINT)
             output, errors = process.communicate(timeout=10)
-    assert (process.returncode, json.loads(output)["purged"]) == (130, 0), errors
+    report = json.loads(output)
+    assert (process.returncode, report["purged"], report["interrupted"]) == (130, 0, True), errors
     assert pairs(database) == before
+    with Store(database) as store:
+        assert last_runs(store)[PURGE].report["purged"] == 1
 
 
 def _first(url: str) -> list[Any]:

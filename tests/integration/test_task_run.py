@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.commands import Cli
 from usage_worker.errors import BusyError, DataRefusedError
-from usage_worker.maintenance import run_task
+from usage_worker.maintenance import PURGE, RECONCILE, run_task
 from usage_worker.store import Store, last_runs, sole_transaction
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMPATIENT = """
+import importlib
+importlib.import_module("usage_worker.cli.purge").WAIT_TIMEOUT_SECONDS = 0.0
+importlib.import_module("usage_worker.cli").main()
+"""
 
 
 @dataclass(frozen=True)
@@ -56,3 +68,36 @@ def test_who_finds_another_at_work_leaves_no_note(database: str) -> None:
         with sole_transaction(first, "sweep"):
             assert run_task(second, "sweep", refused) == {"busy": True}
         assert not last_runs(first)
+
+
+def test_commands_record_their_runs(database: str, redis_url: str, tmp_path: Path) -> None:
+    cli = Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
+    with Store(database) as store:
+        cli.run("purge", "--dry-run")
+        assert not last_runs(store)
+        for command, task, figures in (
+            ("purge", PURGE, {"purged": 0, "remaining": 0}),
+            ("reconcile", RECONCILE, {"checked": 0, "different": 0, "complete": True}),
+        ):
+            assert cli.run(command).returncode == 0
+            assert figures.items() <= last_runs(store)[task].report.items()
+
+
+def test_command_that_waited_in_vain_is_an_error_and_not_recorded(
+    database: str, redis_url: str, tmp_path: Path
+) -> None:
+    cli = Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
+    with Store(database) as store:
+        with sole_transaction(store, PURGE):
+            done = subprocess.run(
+                [sys.executable, "-c", IMPATIENT, "purge"],
+                cwd=tmp_path,
+                env=cli.env,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"usage-worker: another process is doing this already: {PURGE}\n"
+        assert not last_runs(store)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tools.reference.markdown import code, table
-from usage_worker.maintenance import PartitionCoverage
+from usage_worker.maintenance import PERIODIC_TASKS, PartitionCoverage
 from usage_worker.monitoring.metrics import families
 from usage_worker.monitoring.status import SystemStatus
 from usage_worker.queue.stream import Backlog
@@ -19,7 +19,7 @@ does not answer, `usage_up` is 0 and the only metric.
 
 """
 # One of each, so that every metric has a sample to read its labels from.
-_STATUS = SystemStatus(
+STATUS = SystemStatus(
     backlog={0: Backlog(0, 0, 0.0)},
     redis_memory=0.0,
     workers=[],
@@ -32,7 +32,7 @@ _STATUS = SystemStatus(
     stalled=[],
     quarantine=None,
 )
-_RUNS = {"analytics.refresh": TaskRun("analytics.refresh", datetime.fromtimestamp(0, UTC), 0.0, {})}
+_RUNS = {task.name: TaskRun(task.name, datetime.fromtimestamp(0, UTC), 0.0, {}) for task in PERIODIC_TASKS}
 
 
 def page() -> str:
@@ -44,6 +44,6 @@ def page() -> str:
             ", ".join(code(label) for label in family.samples[0].labels),
             family.documentation,
         )
-        for family in families(_STATUS, _RUNS)
+        for family in families(STATUS, _RUNS)
     ]
     return _INTRODUCTION + table(("metric", "type", "labels", "meaning"), rows)

@@ -1,7 +1,7 @@
-"""Structured logs: one line an event, for people on a terminal or as JSON for machines.
+"""Structured logs: one line per event, for people on a terminal or as JSON for machines.
 
-No log shows a password: tracebacks come without the values of variables, and whatever else a library says passes
-through the mask of the settings.
+No log shows a password: tracebacks come without the values of variables, and everything else passes through the
+mask of the settings.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def configure_logs(settings: Settings) -> None:
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """A logger that carries `name` as its origin."""
+    """Return a logger that adds `name` to each line as its origin."""
     logger: FilteringBoundLogger = structlog.get_logger(name, origin=name)
     return logger
 
@@ -59,13 +59,13 @@ def get_logger(name: str) -> FilteringBoundLogger:
 def _renderer(settings: Settings) -> Processor:
     if settings.log_format == "json":
         return structlog.processors.JSONRenderer()
-    # Its own way with exceptions would show the values of variables.
+    # Its default for exceptions would show the values of variables.
     plain = structlog.dev.plain_traceback
     return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
 
 
 def _traceback_text(exc_info: ExcInfo) -> str:
-    """The traceback as Python prints it."""
+    """Format the traceback as Python prints it."""
     return "".join(traceback.format_exception(*exc_info)).rstrip()
 
 
@@ -74,7 +74,7 @@ def _without_passwords(mask: Mask, _logger: WrappedLogger, _name: str, event: Ev
 
 
 def _masked(mask: Mask, value: Any) -> Any:
-    """The value without passwords, and of types that JSON has."""
+    """Return the value without passwords, in types that JSON has."""
     if isinstance(value, str):
         return mask(value)
     if value is None or isinstance(value, bool | int | float):

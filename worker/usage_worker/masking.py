@@ -1,4 +1,4 @@
-"""Passwords in URLs, and texts without them."""
+"""Remove the passwords of URLs from texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 MASK = "***"
 _PASSWORDS = (
-    # libpq takes the first @ for the end of the user part, the Redis client the last one before the path.
+    # For libpq the user part ends at the first @, for the Redis client at the last one before the path.
     re.compile(r"://[^:@/]*:([^@/]*)@"),
     re.compile(r"://[^:/?#]*:([^/?#]*)@"),
     # Parameters, as the two drivers call them.
@@ -30,7 +30,7 @@ class Mask:
 
 
 def _spellings(written: str) -> set[str]:
-    """A password as it is written, as it is, and as URLs, libpq's parameters and Python's literals write it."""
+    """Return a password as given, decoded, and as URLs, libpq's parameters and Python's literals encode it."""
     plain = {written, unquote(written), unquote_plus(written)}
     encoded = {encode(text) for text in plain for encode in (quote, quote_plus, _fully_quoted, _escaped, _literal)}
     return (plain | encoded) - {""}
@@ -49,7 +49,7 @@ def _literal(text: str) -> str:
 
 
 def _whole(text: str) -> str:
-    """A pattern for the text, but not within a longer word: a password `usage` leaves `usage_events` alone."""
+    """Return a pattern for the text as a whole word: a password `usage` leaves `usage_events` alone."""
     before = r"\b" if text[0].isalnum() else ""
     after = r"\b" if text[-1].isalnum() else ""
     return f"{before}{re.escape(text)}{after}"

@@ -1,8 +1,8 @@
-"""Text from outside, made fit for a terminal, a log line and any database encoding."""
+"""Escape and cut text from outside, for terminals, log lines and any database encoding."""
 
 from __future__ import annotations
 
-# Characters of a text in a table or a log line, and of the reason why an event was refused.
+# Longest text in a table or a log line, and longest reason of a refused event, in characters.
 PRINTABLE_LENGTH = 200
 REASON_LENGTH = 500
 

@@ -20,7 +20,7 @@ from usage_worker.masking import Mask
 
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
-# Neither quotes what stands there, which may be part of a password.
+# Neither message quotes the text, which may be part of a password.
 _NO_PORT = "the port is not a number; write / # ? @ in a password as %2F %23 %3F %40"
 _MISPLACED_AT = "an @ stands behind the host; write / # ? @ in a password as %2F %23 %3F %40"
 
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     """Days for which the ledger is kept; must be greater than `USAGE_ACCEPT_DAYS`."""
     history_retention_days: int = Field(730, ge=1)
     """Days for which the audit trail `user_agent_history` is kept; whole months are dropped."""
-    # At least two, since a day ends before the next run has come.
+    # At least two, since a day may end before the next run.
     partitions_ahead_days: int = Field(7, ge=2, le=366)
     """Days after today for which partitions are created in advance."""
     purge_after_days: int = Field(30, ge=0, le=36_500)
@@ -136,7 +136,7 @@ class Settings(BaseSettings):
 
     @property
     def mask(self) -> Mask:
-        """What takes the passwords of both servers out of a text."""
+        """The mask that removes the passwords of both servers from a text."""
         return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", "")])
 
     def require_database(self) -> str:

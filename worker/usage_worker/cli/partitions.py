@@ -1,4 +1,4 @@
-"""`usage-worker partitions`: make partitions ahead, drop those past their retention, without Celery."""
+"""`usage-worker partitions`: create partitions ahead and drop those past their retention, without Celery."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ INTERRUPTED = 130
 
 
 def partitions(as_json: AsJson = False) -> None:
-    """Make partitions ahead and drop those past their retention; exit with 1 where days are short or a step failed.
+    """Create partitions ahead and drop those past their retention; exit with 1 if too few are ahead or a step failed.
 
-    Beat does it every hour. Ctrl-C ends it at any moment without harm; what was done until then is printed.
+    Beat does it every hour. Ctrl-C stops it without harm; what was done until then is printed.
     """
     settings = load_settings()
     configure_logs(settings)

@@ -1,19 +1,20 @@
-"""`usage-worker purge`: rows that people deleted go for good."""
+"""`usage-worker purge`: delete the rows whose soft delete is old enough, without Celery."""
 
 from __future__ import annotations
 
 import json
 import re
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from usage_worker.cli.progress import shown
-from usage_worker.errors import SettingsError
+from usage_worker.errors import BusyError, SettingsError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.logs import configure_logs
-from usage_worker.maintenance import PurgeReport
+from usage_worker.maintenance import PURGE, PurgeReport, run_task
 from usage_worker.maintenance import purge as do_purge
 from usage_worker.settings import load_settings
 from usage_worker.store import Store
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from usage_worker.settings import Settings
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-# Longer than a run that beat has sent.
+# Longer than a run that beat has started.
 WAIT_TIMEOUT_SECONDS = 60.0
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Count what is due and leave it there.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count the rows that are due without deleting them.")]
 OlderThan = Annotated[
     str | None,
     typer.Option(
@@ -36,18 +37,30 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.
 
 
 def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson = False) -> None:
-    """Remove rows that were soft-deleted and not restored in time, with all that hangs on them, and expired shares.
+    """Delete rows that were soft-deleted and not restored in time, with their children, and expired shares.
 
-    Ctrl-C ends it without harm.
+    Ctrl-C stops it without harm.
     """
     settings = load_settings()
     configure_logs(settings)
     age = _age(older_than, settings)
     report = PurgeReport()
     with Store(settings.require_database()) as store, leave_on_signal() as stop, shown("purge") as on_progress:
-        do_purge(store, age, dry_run=dry_run, wait_timeout=WAIT_TIMEOUT_SECONDS, on_progress=on_progress, report=report)
+        work = partial(
+            do_purge,
+            store,
+            age,
+            dry_run=dry_run,
+            wait_timeout=WAIT_TIMEOUT_SECONDS,
+            on_progress=on_progress,
+            report=report,
+        )
+        if dry_run:
+            work()
+        elif "busy" in run_task(store, PURGE, work, report):
+            raise BusyError(PURGE)
     if as_json:
-        typer.echo(json.dumps(report.as_dict()))
+        typer.echo(json.dumps(report.as_dict() | ({"interrupted": True} if stop.is_set else {})))
     else:
         oldest = report.oldest_remaining_seconds
         since = "" if oldest is None else f", the oldest deleted {timedelta(seconds=round(oldest))} ago"

@@ -1,17 +1,19 @@
-"""`usage-worker reconcile`: whether the figures are right, and make them so."""
+"""`usage-worker reconcile`: compare counters, roll-up, ledger and intake totals, and repair them, without Celery."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from usage_worker.cli.progress import shown
+from usage_worker.errors import BusyError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.logs import configure_logs
-from usage_worker.maintenance import ReconcileReport, Scope
+from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, run_task
 from usage_worker.maintenance import reconcile as do_reconcile
 from usage_worker.settings import load_settings
 from usage_worker.store import Store
@@ -21,18 +23,20 @@ if TYPE_CHECKING:
 
 Repair = Annotated[
     bool,
-    typer.Option("--repair", help="Give days the sums of the ledger, and counters those of days. Lowers no counter."),
+    typer.Option(
+        "--repair", help="Set days to the sums of the ledger, and counters to those of the days. Lowers no counter."
+    ),
 ]
 Accept = Annotated[
     bool,
     typer.Option(
         "--accept-unexplained",
-        help="Repair, and book what neither ledger nor days explain as opening balance. Not with --from or --to.",
+        help="Repair, and book as opening balance what neither ledger nor days explain. Not with --from or --to.",
     ),
 ]
 From = Annotated[datetime | None, typer.Option("--from", metavar="DAY", formats=["%Y-%m-%d"], help="First UTC day.")]
 To = Annotated[datetime | None, typer.Option("--to", metavar="DAY", formats=["%Y-%m-%d"], help="Last UTC day.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
 
 def reconcile(
@@ -42,16 +46,17 @@ def reconcile(
     last: To = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare counters, daily roll-up, ledger and books, and name every difference; exit with 1 where one is left.
+    """Compare counters, roll-up, ledger and intake totals, and print every difference; exit with 1 if one remains.
 
-    Counting may go on meanwhile, and Ctrl-C ends it without harm.
+    Counting may continue meanwhile, and Ctrl-C stops it without harm.
     """
     settings = load_settings()
     configure_logs(settings)
     scope = Scope(first.date() if first else None, last.date() if last else None)
     report = ReconcileReport()
     with Store(settings.require_database()) as store, leave_on_signal() as stop, shown("reconcile") as on_progress:
-        do_reconcile(
+        work = partial(
+            do_reconcile,
             store,
             settings,
             scope,
@@ -60,9 +65,12 @@ def reconcile(
             on_progress=on_progress,
             report=report,
         )
+        if "busy" in run_task(store, RECONCILE, work, report):
+            raise BusyError(RECONCILE)
     if as_json:
         differences = [difference._asdict() for difference in report.differences]
-        typer.echo(json.dumps(report.as_dict() | {"differences": differences}))
+        figures = report.as_dict() | {"differences": differences}
+        typer.echo(json.dumps(figures | ({"interrupted": True} if stop.is_set else {})))
     else:
         _show(report, accepted=accept_unexplained)
     if stop.is_set:
@@ -82,6 +90,6 @@ def _show(report: ReconcileReport, *, accepted: bool) -> None:
 
 
 def _line(it: Difference, *, accepted: bool) -> str:
-    where = " ".join(filter(None, (it.user_id, it.agent_id, it.day))) or "books"
+    where = " ".join(filter(None, (it.user_id, it.agent_id, it.day))) or "intake totals"
     then = "booked as opening balance" if accepted else "--accept-unexplained books it as opening balance"
     return f"{where} {it.column}: {it.found} instead of {it.expected}" + (f", unexplained: {then}" * it.unexplained)

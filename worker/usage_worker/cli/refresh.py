@@ -1,4 +1,4 @@
-"""`usage-worker refresh`: compute the analytics anew, here and now, without Celery."""
+"""`usage-worker refresh`: refresh the analytics now, without Celery."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.
 
 
 def refresh(as_json: AsJson = False) -> None:
-    """Refresh the analytics, if anything was counted since or a UTC day has begun; nobody waits for it.
+    """Refresh the analytics if anything was counted since the last refresh or a UTC day has begun.
 
-    Ctrl-C cancels it in the database, and the figures stay as they were.
+    Readers do not wait. Ctrl-C cancels it in the database, and the figures stay as they were.
     """
     settings = load_settings()
     configure_logs(settings)

@@ -1,4 +1,4 @@
-"""`usage-worker schedule`: what beat sends, when, and what the last run of each task did."""
+"""`usage-worker schedule`: the schedule of beat, with the last run of each task."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ HEADINGS = ("name", "task", "when", "next run", "last run", "seconds", "figures"
 
 
 def schedule(as_json: AsJson = False) -> None:
-    """Show the timetable: task, when, next run, last run and its figures (those only where the database answers)."""
-    # Celery takes a third of a second to load, which the other commands need not wait for.
+    """Show the schedule: task, when, next run, and the last run with its figures if the database answers."""
+    # Loading Celery takes a third of a second; the other commands do without.
     from usage_worker.service.schedule import schedule_entries  # noqa: PLC0415
 
     settings = load_settings()
@@ -67,7 +67,7 @@ def _line(entry: ScheduleEntry, now: datetime, run: TaskRun | None) -> dict[str,
 
 def _cells(line: dict[str, Any]) -> list[str]:
     figures = line["figures"] or {}
-    # Empty ones say nothing on a line for people.
+    # Empty figures are left out where people read.
     figures_text = ", ".join(f"{name} {_short(value)}" for name, value in figures.items() if value)
     return ["-" if line[key] is None else str(line[key]) for key in list(line)[:-1]] + [figures_text or "-"]
 
@@ -79,7 +79,7 @@ def _short(value: object) -> str:
 
 
 def _show(rows: list[list[str]]) -> None:
-    """A table on a terminal; elsewhere one line a row, with tabs, for grep and cut."""
+    """Print a table on a terminal, and elsewhere one line per row with tabs, for grep and cut."""
     console = Console()
     if not console.is_terminal:
         for row in rows:

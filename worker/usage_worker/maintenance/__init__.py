@@ -1,4 +1,4 @@
-"""The periodic work: what keeps tables lean, analytics fresh and figures provable. One duty a file; no Celery."""
+"""The periodic tasks, one per file, and what they share; no Celery."""
 
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
 from usage_worker.maintenance.differences import Difference, ReconcileReport

@@ -1,4 +1,4 @@
-"""The analytics of every pair of user and agent: kept fresh, and computed only when they would be others."""
+"""The task `analytics.refresh`: refresh the analytics if anything changed since the last refresh."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REFRESH = "analytics.refresh"
 
 @dataclass(frozen=True, slots=True)
 class RefreshReport:
-    """What a refresh found to do; `refreshed_at` is the moment that the figures there now are of."""
+    """What a refresh did; `refreshed_at` is the time of the present analytics."""
 
     refreshed: bool
     refreshed_at: datetime
@@ -29,12 +29,12 @@ class RefreshReport:
 
 
 def refresh(store: Store) -> RefreshReport:
-    """Refresh `user_agent_analytics` where something was counted or changed since, or a UTC day has begun.
+    """Refresh `user_agent_analytics` if anything was counted or changed since the last refresh, or a UTC day has begun.
 
-    It is one statement: cut off, it leaves the figures as they were.
+    It is one statement: an interruption leaves the analytics as they were.
 
     Raises:
-        BusyError: another process is doing it.
+        BusyError: another process is refreshing.
         SettingsError: our role does not own the view.
     """
     return RefreshReport(*refresh_analytics(store, REFRESH))

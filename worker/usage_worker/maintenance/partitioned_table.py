@@ -1,4 +1,4 @@
-"""Which tables are partitioned, by what, and how the names of their partitions say when."""
+"""The partitioned tables, and the days that the names of their partitions stand for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORMATS = {"day": "%Y%m%d", "month": "%Y%m"}
 
 @dataclass(frozen=True, slots=True)
 class Partitioned:
-    """A table partitioned by UTC day or month, how many days it is kept, and the query that makes a partition."""
+    """A table partitioned by UTC day or month, its retention in days, and the query that creates a partition."""
 
     table: str
     unit: Literal["day", "month"]
@@ -24,11 +24,11 @@ class Partitioned:
     ensure: str
 
     def name(self, first: date) -> str:
-        """The name of the partition that begins on a day."""
+        """Return the name of the partition that begins on a day."""
         return f"{self.table}_{first.strftime(_FORMATS[self.unit])}"
 
     def begin(self, name: str) -> date | None:
-        """The first day of a partition by its name, None where the name is none of ours."""
+        """Return the first day of a partition by its name, or None for a name of another form."""
         try:
             first = datetime.strptime(name.removeprefix(f"{self.table}_"), _FORMATS[self.unit]).date()  # noqa: DTZ007
         except ValueError:
@@ -36,28 +36,28 @@ class Partitioned:
         return first if self.name(first) == name else None
 
     def periods(self, start: date) -> Iterator[date]:
-        """The first days of the partitions from the one that holds `start` on, without end."""
+        """Yield the first day of the partition that contains `start` and of each one after it, without end."""
         first = start if self.unit == "day" else start.replace(day=1)
         while True:
             yield first
             first = self._next(first)
 
     def wanted(self, today: date, ahead_days: int) -> Iterator[date]:
-        """The first days of the partitions that hold today and so many days after it."""
+        """Yield the first days of the partitions that contain today and the `ahead_days` days after it."""
         for first in self.periods(today):
             if first > today + timedelta(days=ahead_days):
                 return
             yield first
 
     def ahead_days(self, today: date, attached: Collection[str]) -> int:
-        """How many days after today the partitions cover without a gap; -1 where today has none."""
+        """Return the number of days after today that partitions cover without a gap; -1 if today has none."""
         for first in self.periods(today):
             if self.name(first) not in attached:
                 return max((first - today).days, 0) - 1
         raise AssertionError("unreachable")
 
     def is_expired(self, name: str, today: date) -> bool:
-        """Whether all that the partition can hold is older than the retention."""
+        """Return whether every row that fits the partition is older than the retention."""
         first = self.begin(name)
         return first is not None and self._next(first) <= today - timedelta(days=self.retention_days)
 
@@ -68,7 +68,7 @@ class Partitioned:
 
 
 def partitioned_tables(settings: Settings) -> tuple[Partitioned, ...]:
-    """Every partitioned table."""
+    """Return every partitioned table."""
     return (
         Partitioned("usage_events", "day", settings.retention_days, "ensure_day"),
         Partitioned("user_agent_history", "month", settings.history_retention_days, "ensure_month"),

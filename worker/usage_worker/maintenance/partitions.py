@@ -1,6 +1,6 @@
-"""`maintenance.manage_partitions`: partitions are there before their day comes and gone after their retention.
+"""The task `maintenance.manage_partitions`: create partitions before their day, drop them after their retention.
 
-A day without its partition loses nothing, since ingest makes what it lacks; it makes the first batch of the day slower.
+A day without a partition loses nothing, since ingest creates it; that makes the first batch of the day slower.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from usage_worker.store import Store
 
 MANAGE_PARTITIONS = "maintenance.manage_partitions"
-# How often a step gives way before it is left to the next run: some seconds.
+# Attempts at a step before it is left to the next run; they take some seconds.
 ATTEMPTS = 20
 PAUSE_SECONDS = 0.25
-FORGET_SECONDS = 30.0
+DELETE_SECONDS = 30.0
 
 log = get_logger("partitions")
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionCoverage:
-    """How many days after today a table has partitions for, and how many are wanted."""
+    """The number of days after today for which a table has partitions, and the number that is configured."""
 
     table: str
     ahead_days: int
@@ -46,18 +46,18 @@ class PartitionCoverage:
 
     @property
     def is_short(self) -> bool:
-        """Whether runs have failed or been missed for days."""
+        """Whether so few are left that runs must have failed or been missed for days."""
         return self.ahead_days < self.wanted_days / 2
 
 
 @dataclass(slots=True)
 class PartitionsReport:
-    """What a run did; filled while it goes on, so that whoever interrupts it can still read it."""
+    """What a run did; filled as it goes on, so that it can be read after an interruption."""
 
     created: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    """What is left to the next run, and why."""
+    """The partitions that are left to the next run, with the reason."""
     deleted_entries: int = 0
     ahead_days: dict[str, int] = field(default_factory=dict)
     short: list[str] = field(default_factory=list)
@@ -72,10 +72,10 @@ def manage_partitions(
     on_progress: OnProgress = lambda _done, _total: None,
     report: PartitionsReport | None = None,
 ) -> PartitionsReport:
-    """Make what is wanted, drop what is past its retention, forget old stream entries; then look whether all is well.
+    """Create partitions ahead, drop those past their retention, delete old stream entries and check the coverage.
 
     Raises:
-        BusyError: another process is doing it.
+        BusyError: another process is at work.
         StoreUnavailableError: the rest is left to the next run.
     """
     report = report or PartitionsReport()
@@ -83,7 +83,7 @@ def manage_partitions(
     for table in partitioned_tables(settings):
         run.make(table)
         run.drop(table)
-    run.forget()
+    run.delete_old_entries()
     for coverage in partition_coverage(store, settings):
         report.ahead_days[coverage.table] = coverage.ahead_days
         if coverage.is_short:
@@ -106,7 +106,7 @@ def run_manage_partitions(store: Store, settings: Settings) -> dict[str, Any]:
 
 
 def partition_coverage(store: Store, settings: Settings) -> list[PartitionCoverage]:
-    """How far every table has its partitions."""
+    """Return the partition coverage of every table."""
     day, wanted = today(store), settings.partitions_ahead_days
     return [
         PartitionCoverage(table.table, table.ahead_days(day, _attached(store, table)), wanted)
@@ -115,17 +115,17 @@ def partition_coverage(store: Store, settings: Settings) -> list[PartitionCovera
 
 
 class _PartitionsRun:
-    """One run, all of it on one day."""
+    """One run, which takes place on one day even if it passes midnight."""
 
     def __init__(self, store: Store, settings: Settings, on_progress: OnProgress, report: PartitionsReport) -> None:
         self._store = store
         self._settings = settings
-        self._tell = on_progress
+        self._on_progress = on_progress
         self._report = report
         self._today = today(store)
 
     def make(self, table: Partitioned) -> None:
-        """Make the partitions that are wanted and not there."""
+        """Create the partitions that are missing."""
         attached = _attached(self._store, table)
         wanted = {table.name(first): first for first in table.wanted(self._today, self._settings.partitions_ahead_days)}
         steps = {
@@ -135,53 +135,54 @@ class _PartitionsRun:
             for name, first in wanted.items()
             if name not in attached
         }
-        self._take(steps, self._report.created)
+        self._execute(steps, self._report.created)
 
     def drop(self, table: Partitioned) -> None:
         """Drop the partitions that are past their retention."""
         found = partitions(self._store, table.table)
-        # A table has room for one half detached partition: it comes first.
+        # A table can have only one partition that is half detached: finish it first.
         expired = sorted((found[name] != "pending", name) for name in found if table.is_expired(name, self._today))
         steps = {
             name: partial(drop_partition, self._store, MANAGE_PARTITIONS, table.table, name) for _, name in expired
         }
-        self._take(steps, self._report.dropped)
+        self._execute(steps, self._report.dropped)
 
-    def forget(self) -> None:
-        """Forget stream entries when the ledger forgets their events.
+    def delete_old_entries(self) -> None:
+        """Delete the keys of stream entries whose events the ledger has dropped.
 
-        One that came again after that could count nothing: its events are older than the acceptance window.
+        If such an entry was delivered again, nothing would be counted: its events are older than the acceptance window.
         """
         before = self._today - timedelta(days=self._settings.retention_days)
-        deadline, reached = time.monotonic() + FORGET_SECONDS, None
+        deadline, reached = time.monotonic() + DELETE_SECONDS, None
         while time.monotonic() < deadline:
             chunk = delete_old_entries(self._store, MANAGE_PARTITIONS, before, reached)
             if not chunk.entries:
                 return
             reached = chunk.reached
             self._report.deleted_entries += chunk.entries
-            self._tell(self._report.deleted_entries, None)
+            self._on_progress(self._report.deleted_entries, None)
 
-    def _take(self, steps: Mapping[str, Callable[[], bool]], done: list[str]) -> None:
-        """Take the steps in turn, some of which another run may have taken; what is in the way of one is in the way of
-        those after it.
+    def _execute(self, steps: Mapping[str, Callable[[], bool]], done: list[str]) -> None:
+        """Execute the steps in turn, up to the first that fails.
+
+        What blocks one blocks those after it. Another run may have done some already.
         """
         for number, (name, step) in enumerate(steps.items()):
-            self._tell(number, len(steps))
+            self._on_progress(number, len(steps))
             try:
-                taken = retry(step, attempts=ATTEMPTS, pause=_short)
+                is_done = retry(step, attempts=ATTEMPTS, pause=_short)
             except (BusyError, StoreUnavailableError):
                 raise
             except UsageError as error:
                 self._report.failed[name] = str(error)
                 log.warning("a partition is left to the next run", partition=name, reason=str(error))
                 return
-            if taken:
+            if is_done:
                 done.append(name)
 
 
 def _short(_attempt: int) -> float:
-    """A step gives way to others at once, so that it had better try often."""
+    """Return a short pause: a step gives way to others at once, and must try often."""
     return random.uniform(PAUSE_SECONDS / 5, PAUSE_SECONDS)  # noqa: S311 - jitter is no secret
 
 

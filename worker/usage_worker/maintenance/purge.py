@@ -1,4 +1,4 @@
-"""`maintenance.purge_soft_deleted`: what people deleted, and nobody restored, goes for good; so do ended shares."""
+"""The task `maintenance.purge_soft_deleted`: delete rows that were soft-deleted long enough ago, and expired shares."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from usage_worker.store import Store
 
 PURGE = "maintenance.purge_soft_deleted"
-# So few that a batch of ingest which meets one of them waits for milliseconds.
+# Few enough that a batch of ingest waits for milliseconds.
 CHUNK_ROWS = 500
-FORGET_ROWS = 10_000
-# After each chunk, so many times as long as it took: who counts meanwhile has most of the database to himself.
+RETIRED_ROWS = 10_000
+# Pause after each chunk, as a multiple of its duration, which leaves most of the database to ingest.
 REST = 2.0
 
 
 @dataclass(slots=True)
 class PurgeReport:
-    """What a run did; filled while it goes on, so that whoever interrupts it can still read it."""
+    """What a run did; filled as it goes on, so that it can be read after an interruption."""
 
     purged: int = 0
     remaining: int = 0
-    """Rows that are due and still there: the time was up, or somebody was changing them."""
+    """Number of rows that are due and remain: the budget was spent, or somebody was changing them."""
     oldest_remaining_seconds: float | None = None
-    """How long ago the oldest of them was deleted."""
+    """Seconds since the oldest of them was soft-deleted."""
     expired_shares: int = 0
-    """Shares that had expired."""
+    """Number of expired shares that were deleted."""
     deleted_retired_days: int = 0
-    """Daily sums of ended lives that were dropped, since the ledger has their day no longer."""
+    """Number of retired rows that were deleted, since the ledger has dropped their day."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,15 +62,23 @@ def purge(
     on_progress: OnProgress = lambda _done, _total: None,
     report: PurgeReport | None = None,
 ) -> PurgeReport:
-    """Purge what was deleted longer ago than that; ends when nothing is due or `budget` seconds are spent.
+    """Delete the rows that were soft-deleted longer ago than `older_than`, and expired shares.
 
-    A pair goes with its conversations, days and shares; if it is used again, it begins with new counters. Shares that
-    have expired go, too.
+    A pair is deleted with its conversations, days and shares; if it is used again, its counters begin at zero.
+
+    Args:
+        store: the database.
+        older_than: the least age of the soft delete.
+        budget: seconds after which the run ends; by default it ends when nothing is due.
+        dry_run: count the rows that are due without deleting them.
+        wait_timeout: seconds to wait for another process that is purging.
+        on_progress: called after each chunk.
+        report: the report to fill.
 
     Raises:
-        BusyError: another process was purging for `patience` seconds.
+        BusyError: another process was still purging after `wait_timeout` seconds.
         SettingsError: row-level security would hide rows from us.
-        StoreUnavailableError: the rest is left to the next run.
+        StoreUnavailableError: PostgreSQL is away; the rest is left to the next run.
     """
     report = report or PurgeReport()
     require_rls_bypass(store)
@@ -94,43 +102,43 @@ def run_purge(store: Store, settings: Settings) -> dict[str, Any]:
 
 
 class _PurgeRun:
-    """One run and its bounds."""
+    """One run and its limits."""
 
     def __init__(self, store: Store, deadline: float | None, wait_timeout: float, report: PurgeReport) -> None:
         self._store = store
         self._deadline = deadline
-        self._patience = wait_timeout
+        self._wait_timeout = wait_timeout
         self._report = report
 
     def purge(self, older_than: timedelta, due: int, on_progress: OnProgress) -> None:
-        """Chunk by chunk, until nothing is due but what somebody is changing."""
+        """Delete chunk by chunk until only rows are due that somebody is changing."""
         before = -1
         while before < self._report.purged:
             before = self._report.purged
             for places in purge_blocks(self._store, older_than, CHUNK_ROWS):
                 if self._is_over():
                     return
-                began = time.monotonic()
+                started = time.monotonic()
                 step = partial(purge_chunk, self._store, PURGE, places, older_than)
-                self._report.purged += retry(step, self._patience)
+                self._report.purged += retry(step, self._wait_timeout)
                 on_progress(self._report.purged, due)
-                time.sleep(REST * (time.monotonic() - began))
+                time.sleep(REST * (time.monotonic() - started))
 
     def delete_expired_shares(self) -> None:
-        """Remove the shares that have expired."""
+        """Delete the shares that have expired."""
         while not self._is_over():
-            ended = retry(partial(delete_expired_shares, self._store, PURGE, CHUNK_ROWS), self._patience)
-            self._report.expired_shares += ended
-            if not ended:
+            deleted = retry(partial(delete_expired_shares, self._store, PURGE, CHUNK_ROWS), self._wait_timeout)
+            self._report.expired_shares += deleted
+            if not deleted:
                 return
 
     def delete_retired_days(self) -> None:
-        """Forget what stands for days that the ledger has forgotten."""
+        """Delete the retired rows of days that the ledger has dropped."""
         days = retained_days(self._store)
         while days and not self._is_over():
-            forgotten = retry(partial(delete_retired_days, self._store, PURGE, days[0], FORGET_ROWS), self._patience)
-            self._report.deleted_retired_days += forgotten
-            if forgotten < FORGET_ROWS:
+            deleted = retry(partial(delete_retired_days, self._store, PURGE, days[0], RETIRED_ROWS), self._wait_timeout)
+            self._report.deleted_retired_days += deleted
+            if deleted < RETIRED_ROWS:
                 return
 
     def _is_over(self) -> bool:

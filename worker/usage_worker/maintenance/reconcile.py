@@ -1,8 +1,8 @@
-"""`maintenance.reconcile`: whether counters, roll-up, ledger and books say the same, and how they come to do so again.
+"""The task `maintenance.reconcile`: compare counters, roll-up, ledger and intake totals, and repair the first two.
 
-The ledger is right about the days that it has, the days are right about the counters, and the noted conversations
-about their number; what counters have beyond all of them is not taken away. Every comparison is one statement, so what
-is being counted meanwhile makes no difference.
+The ledger is right about the days that it has, the days are right about the counters, and the recorded conversations
+about their number; what counters have beyond all of them is not removed. Every comparison is one statement, so events
+that are counted meanwhile make no difference.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING, Any
 from usage_worker.errors import SettingsError
 from usage_worker.logs import get_logger
 from usage_worker.maintenance.differences import (
-    COUNTERS,
-    DAY_COLUMNS,
     Difference,
     ReconcileReport,
-    named,
+    list_differences,
     without_explained,
 )
 from usage_worker.maintenance.retry import retry
@@ -48,14 +46,14 @@ if TYPE_CHECKING:
 
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
-    from usage_worker.store import PairDifference, PairKey, RepairedPairs, Store
+    from usage_worker.store import PairDifference, PairKey, RepairStep, Store
 
 RECONCILE = "maintenance.reconcile"
-# What one statement compares: so many pairs, or the pairs of so many rows.
+# What one statement compares: a number of pairs, or the pairs of a number of rows.
 CHUNK_PAIRS, CHUNK_ROWS = 5_000, 100_000
-# How many pairs are locked at once for a repair, so that a batch of ingest waits for milliseconds.
+# Pairs that a repair locks at once, so that a batch of ingest waits for milliseconds.
 REPAIR_PAIRS = 1_000
-# A second repair, or one of beat's, takes turns with this one.
+# Seconds. Two repairs at once take turns.
 WAIT_TIMEOUT_SECONDS = 600.0
 
 log = get_logger("reconcile")
@@ -63,12 +61,13 @@ log = get_logger("reconcile")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What to compare: the days of the ledger from one to another (None: all that it has)."""
+    """The days to compare, from `first` to `last`; None stands for the oldest or newest day of the ledger."""
 
     first: date | None = None
     last: date | None = None
 
     def days(self, store: Store) -> list[date]:
+        """Return the days of the ledger within the scope."""
         return [
             day
             for day in retained_days(store)
@@ -87,38 +86,46 @@ def reconcile(
     on_progress: OnProgress = lambda _done, _total: None,
     report: ReconcileReport | None = None,
 ) -> ReconcileReport:
-    """Compare the days with the ledger, the counters with the days, and the books with the ledger.
+    """Compare the days with the ledger, the counters with the days, and the intake totals with the ledger.
 
-    With `repair` the days get the sums of the ledger and the counters those of the days, while counting goes on. A
-    counter is never lowered: what neither ledger nor days explain stays, unless `accept_unexplained`, a repair that
-    needs all days, makes it opening balance. Ends early when `budget` seconds are spent.
+    Args:
+        store: the database.
+        settings: the settings.
+        scope: the days to compare.
+        repair: set days to the sums of the ledger and counters to those of the days, while counting goes on. A counter
+            is never lowered: what neither ledger nor days explain stays.
+        accept_unexplained: repair, and turn what is unexplained into opening balance; needs all days.
+        budget: seconds after which the run ends early.
+        on_progress: called before each step.
+        report: the report to fill.
 
     Raises:
         BusyError: another repair did not let this one have its turn.
-        SettingsError: row-level security would hide rows from us; accepting was asked for some days only.
-        StoreUnavailableError: what was repaired until then stays so.
+        SettingsError: row-level security would hide rows from us, or unexplained figures were to be accepted on some
+            days only.
+        StoreUnavailableError: PostgreSQL is away; earlier repairs are committed.
     """
     if accept_unexplained and scope != Scope():
-        # What a day left out explains would be counted again when that day is repaired.
+        # What is explained by a day left out would be counted again when that day is repaired.
         raise SettingsError("--accept-unexplained compares all days: leave out --from and --to")
     report = report or ReconcileReport()
     require_rls_bypass(store)
     run = _ReconcileRun(store, report, repair=repair or accept_unexplained, accept=accept_unexplained)
     try:
-        report.complete = _take(
+        report.complete = _execute(
             run.steps(scope, settings.accept_days, shuffled=budget is not None), budget, on_progress
         )
     finally:
         run.finish()
     if not report.complete:
-        log.warning("the time did not suffice", budget=budget, **report.as_dict())
+        log.warning("the time budget did not suffice", budget=budget, **report.as_dict())
     elif report.left:
         log.error("figures differ", different=len(report.differences), left=report.left, unexplained=report.unexplained)
     return report
 
 
-def _take(steps: Iterable[Callable[[], None]], budget: float | None, on_progress: OnProgress) -> bool:
-    """Run the steps in order. Returns whether the budget (seconds) sufficed for all of them."""
+def _execute(steps: Iterable[Callable[[], None]], budget: float | None, on_progress: OnProgress) -> bool:
+    """Execute the steps in order. Returns whether the budget (seconds) sufficed for all of them."""
     deadline = None if budget is None else time.monotonic() + budget
     for done, step in enumerate(steps):
         if deadline is not None and time.monotonic() >= deadline:
@@ -134,66 +141,67 @@ def run_reconcile(store: Store, settings: Settings) -> dict[str, Any]:
 
 
 class _ReconcileRun:
-    """One run: what it compares goes into the report."""
+    """One run, which fills the report."""
 
     def __init__(self, store: Store, report: ReconcileReport, *, repair: bool, accept: bool) -> None:
         self._store = store
         self._report = report
         self._repair = repair
         self._accept = accept
-        # Days on which something seemed unexplained as long as other days were not repaired.
+        # Days on which something looked unexplained before the other days were repaired.
         self._open_days: list[date] = []
 
     def steps(self, scope: Scope, accept_days: int, *, shuffled: bool) -> Iterable[Callable[[], None]]:
-        """List the comparisons of the run in their order."""
+        """Yield the steps of the run in their order."""
         days = scope.days(self._store)
         by_day: list[Callable[[], None]] = [partial(self._check_day, day) for day in days]
         if scope == Scope():
-            by_day.append(partial(self._check_books, days, accept_days))
+            by_day.append(partial(self._check_intake, days, accept_days))
         if shuffled:
-            # Where the time does not suffice for all of them, every day has its turn some night.
+            # Where the budget does not suffice for all days, each has its turn on some night.
             random.shuffle(by_day)
-        # A repair gives the counters what the days have then.
+        # A repair sets counters from repaired days.
         return chain(by_day, self._close_days(), self._ranges()) if self._repair else chain(self._ranges(), by_day)
 
     def finish(self) -> None:
-        """Withdraw the mark of counters that a day explains: it may have been compared later."""
+        """Remove the mark of counters that a day explains, since the day may have been compared after them."""
         if not self._repair:
             self._report.differences = without_explained(self._report.differences)
             self._report.unexplained = sum(it.unexplained for it in self._report.differences)
 
     def _check_day(self, day: date) -> None:
         """Compare a day with the ledger."""
-        name = partial(named, DAY_COLUMNS, day)
         if not self._repair:
-            self._note(chain.from_iterable(map(name, day_differences(self._store, day))))
+            for row in day_differences(self._store, day):
+                self._add(list_differences(day, row))
         elif self._repair_all(
-            partial(repair_day, self._store, RECONCILE, day, REPAIR_PAIRS, accept=False), name, final=False
+            partial(repair_day, self._store, RECONCILE, day, REPAIR_PAIRS, accept=False), day, final=False
         ):
             self._open_days.append(day)
         self._report.days += 1
 
     def _close_days(self) -> Iterator[Callable[[], None]]:
-        """One step for every day that something is left of, once no day lacks anything."""
+        """Yield a step for every day with remaining differences, once no day is too low."""
         for day in self._open_days:
             yield partial(self._close_day, day)
 
     def _close_day(self, day: date) -> None:
         step = partial(repair_day, self._store, RECONCILE, day, REPAIR_PAIRS, accept=self._accept)
-        self._repair_all(step, partial(named, DAY_COLUMNS, day))
+        self._repair_all(step, day)
 
     def _ranges(self) -> Iterator[Callable[[], None]]:
-        """One step for every range of pairs."""
+        """Yield a step for every range of pairs."""
         first: PairKey | None = FIRST_PAIR
         while first is not None:
             end = next_pairs(self._store, first, CHUNK_PAIRS, CHUNK_ROWS)
             yield partial(self._check_counters, first, end)
             first = end
 
-    def _check_books(self, days: Sequence[date], accept_days: int) -> None:
-        """Compare what was booked as applied with what the ledger recorded.
+    def _check_intake(self, days: Sequence[date], accept_days: int) -> None:
+        """Compare the intake totals with the ledger and with their own parts.
 
-        An event may be recorded so many days after it happened, so the ledger must still have those days, too.
+        An event may be recorded up to `accept_days` days after it happened, so only days are compared whose events
+        all lie within the ledger.
         """
         if not days or days[0] + timedelta(days=accept_days) >= days[-1]:
             return
@@ -202,39 +210,36 @@ class _ReconcileRun:
             recorded.update(recorded_by_day(self._store, day))
         for intake in intake_by_day(self._store, days[0] + timedelta(days=accept_days + 1), days[-1]):
             pairs = ("applied", recorded[intake.day], intake.applied), ("accepted", intake.parts, intake.accepted)
-            self._note(
+            self._add(
                 Difference(None, None, intake.day.isoformat(), column, int(expected), int(found))
                 for column, expected, found in pairs
                 if expected != found
             )
 
     def _check_counters(self, first: PairKey, end: PairKey | None) -> None:
-        name = partial(named, COUNTERS, None)
+        """Compare the counters of a range of pairs with their days."""
         if self._repair:
             self._repair_all(
-                partial(repair_counters, self._store, RECONCILE, first, end, REPAIR_PAIRS, accept=self._accept), name
+                partial(repair_counters, self._store, RECONCILE, first, end, REPAIR_PAIRS, accept=self._accept), None
             )
         else:
-            self._note(chain.from_iterable(map(name, counter_differences(self._store, first, end))))
+            for row in counter_differences(self._store, first, end):
+                self._add(list_differences(None, row))
         self._report.checked += count_pairs(self._store, first, end)
 
     def _repair_all(
-        self,
-        step: Callable[[PairKey | None], RepairedPairs],
-        name: Callable[[PairDifference], list[Difference]],
-        *,
-        final: bool = True,
+        self, step: Callable[[PairKey | None], RepairStep], day: date | None, *, final: bool = True
     ) -> bool:
-        """Repair until no pair differs for the first time. Returns whether anything is left.
+        """Repeat a repair until it meets no pair for the first time. Returns whether differences remain.
 
-        Unless this is final, what seems unexplained is not reported yet.
+        Unless this is final, what looks unexplained is not reported yet.
         """
         tried: set[PairKey] = set()
         changed = True
         while changed:
             left, changed = [], False
-            for row in _swept(step):
-                differences = name(row)
+            for row in _sweep(step):
+                differences = list_differences(day, row)
                 left += differences
                 if row.pair not in tried:
                     tried.add(row.pair)
@@ -245,16 +250,16 @@ class _ReconcileRun:
             self._report.unexplained += sum(it.unexplained for it in left)
         return bool(left)
 
-    def _note(self, differences: Iterable[Difference]) -> None:
+    def _add(self, differences: Iterable[Difference]) -> None:
         for difference in differences:
             self._report.differences.append(difference)
             self._report.left += 1
 
 
-def _swept(step: Callable[[PairKey | None], RepairedPairs]) -> Iterator[PairDifference]:
-    """Yield what differs, from the first pair to the last."""
-    mended = retry(partial(step, None), WAIT_TIMEOUT_SECONDS)
-    yield from mended.rows
-    while mended.last:
-        mended = retry(partial(step, mended.last), WAIT_TIMEOUT_SECONDS)
-        yield from mended.rows
+def _sweep(step: Callable[[PairKey | None], RepairStep]) -> Iterator[PairDifference]:
+    """Repair from the first pair to the last. Yields what differed."""
+    done = retry(partial(step, None), WAIT_TIMEOUT_SECONDS)
+    yield from done.rows
+    while done.last:
+        done = retry(partial(step, done.last), WAIT_TIMEOUT_SECONDS)
+        yield from done.rows

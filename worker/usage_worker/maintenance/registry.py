@@ -1,4 +1,4 @@
-"""Every periodic task. Adding one: its module, a line here, a setting `schedule_…`, its SQL, its docs."""
+"""The registry of periodic tasks; a new one is a module, a line here, a setting `schedule_…`, its SQL and its docs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PeriodicTask(NamedTuple):
-    """A task that beat sends: its name in Celery, the setting `schedule_<label>` that says when, what it does."""
+    """A task that beat sends: its name in Celery, the label of its setting `schedule_<label>`, and its function."""
 
     name: str
     label: str

@@ -1,4 +1,4 @@
-"""Trying again: what lost a race, and what another process is doing already."""
+"""Retry short transactions that lost a race or found another process at work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAUSE_SECONDS = 0.1
 
 
 def _growing(attempt: int) -> float:
-    """Seconds to wait after an attempt that failed, more after each."""
+    """Return the seconds to wait after a failed attempt, more after each."""
     return random.uniform(0, PAUSE_SECONDS * attempt)  # noqa: S311 - jitter is no secret
 
 
@@ -28,11 +28,17 @@ def retry(
     attempts: int = ATTEMPTS,
     pause: Callable[[int], float] = _growing,
 ) -> T:
-    """Take a step, a short transaction, until it goes through.
+    """Repeat a step, a short transaction, until it succeeds.
+
+    Args:
+        step: the step.
+        wait_timeout: seconds to wait for another process that is at work.
+        attempts: number of lost races after which to give up.
+        pause: returns the seconds to wait after each lost race, by its number.
 
     Raises:
-        BusyError: another process was at it for `patience` seconds.
-        ConcurrencyError: it lost `attempts` races.
+        BusyError: another process was still at work after `wait_timeout` seconds.
+        ConcurrencyError: the step lost `attempts` races.
     """
     deadline, attempt = time.monotonic() + wait_timeout, 0
     while True:

@@ -1,4 +1,4 @@
-"""How a periodic task is done: by one process at a time, and with a note of what it did."""
+"""How a periodic task is executed: by one process at a time, with a record of its last run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 log = get_logger("maintenance")
 
-# Told now and then how much is done, and of how much where that is known.
+# Called now and then with what is done and, where it is known, the total.
 OnProgress = Callable[[int, int | None], None]
 
 
@@ -28,10 +28,19 @@ class TaskReport(Protocol):
 def run_task(
     store: Store, task: str, work: Callable[[], TaskReport], partial_report: TaskReport | None = None
 ) -> dict[str, Any]:
-    """Do a periodic task and note what it did; the figures are what Flower shows.
+    """Execute a periodic task and record its run.
 
-    Two beats, or a command beside beat, send it twice: who finds another process at work leaves it to that one. What
-    it had done before that, `begun` says: the report that the work fills in as it goes.
+    Two beats, or a command beside beat, start a task twice; the one that finds another process at work stops.
+
+    Args:
+        store: where the run is recorded, in `usage_task_runs`.
+        task: the name of the task.
+        work: the task itself.
+        partial_report: the report that `work` fills in as it goes. A run that stops for another process is recorded if
+            this report has changed, and not otherwise.
+
+    Returns:
+        The figures of the report and `seconds`, which Flower shows; with `busy` if another process was at work.
     """
     started = time.monotonic()
     try:

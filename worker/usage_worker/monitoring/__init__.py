@@ -1,1 +1,1 @@
-"""What operators see: status and metrics."""
+"""Status and metrics for operators."""

@@ -1,4 +1,7 @@
-"""The look of `status` as metrics in the text format of Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
+"""The status as metrics in the text format of Prometheus.
+
+Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from usage_worker.errors import UsageError
 from usage_worker.logs import get_logger
+from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.monitoring.status import collect_status
 from usage_worker.store import last_runs
 
@@ -27,7 +31,7 @@ log = get_logger("metrics")
 
 
 class StatusCollector(Collector):
-    """Looks anew whenever it is asked; a look takes a second."""
+    """Collects the status at every scrape, which takes a second."""
 
     def __init__(self, control: Control, resources: Resources) -> None:
         self._control = control
@@ -45,10 +49,10 @@ class StatusCollector(Collector):
 
 
 def registry(control: Control, resources: Resources) -> CollectorRegistry:
-    """What can be served, or printed."""
-    made = CollectorRegistry()
-    made.register(StatusCollector(control, resources))
-    return made
+    """Make the registry whose metrics can be served or printed."""
+    collectors = CollectorRegistry()
+    collectors.register(StatusCollector(control, resources))
+    return collectors
 
 
 def families(current: SystemStatus, runs: dict[str, TaskRun]) -> Iterator[Metric]:
@@ -64,30 +68,34 @@ _UP = "Whether Redis and PostgreSQL answered."
 def _figures(current: SystemStatus) -> Iterator[Metric]:
     yield GaugeMetricFamily("usage_healthy", "Whether `usage-worker status` would exit with 0.", value=current.healthy)
     backlog = [(str(shard), backlog) for shard, backlog in current.backlog.items()]
-    yield _gauge("usage_stream_entries", "Entries that wait.", "shard", ((s, b.entries) for s, b in backlog))
-    yield _gauge("usage_stream_pending", "Entries in a worker's hands.", "shard", ((s, b.pending) for s, b in backlog))
+    yield _gauge(
+        "usage_stream_entries", "Entries that wait to be counted.", "shard", ((s, b.entries) for s, b in backlog)
+    )
+    pending = ((s, b.pending) for s, b in backlog)
+    yield _gauge("usage_stream_pending", "Entries that a worker has read and not acknowledged.", "shard", pending)
     oldest = ((s, b.oldest_seconds) for s, b in backlog)
     yield _gauge("usage_stream_oldest_seconds", "Age of the oldest entry.", "shard", oldest)
-    yield GaugeMetricFamily("usage_redis_memory_ratio", "Memory used, of maxmemory.", value=current.redis_memory)
+    yield GaugeMetricFamily("usage_redis_memory_ratio", "Share of maxmemory in use.", value=current.redis_memory)
     events = CounterMetricFamily("usage_events", "What became of accepted events.", labels=["outcome"])
     for outcome in ("applied", "duplicate", "quarantined"):
         events.add_metric([outcome], getattr(current.totals, outcome))
     yield events
-    yield GaugeMetricFamily("usage_workers", "Workers that answer.", value=len(current.workers))
+    yield GaugeMetricFamily("usage_workers", "Number of workers that answer.", value=len(current.workers))
     if current.beat_seconds is not None:
         yield GaugeMetricFamily("usage_beat_age_seconds", "Time since the last heartbeat.", value=current.beat_seconds)
     ahead = ((table.table, table.ahead_days) for table in current.partitions)
     yield _gauge("usage_partitions_ahead_days", "Days ahead that have a partition.", "table", ahead)
     short = ((table.table, table.is_short) for table in current.partitions)
-    yield _gauge("usage_partitions_short", "Whether these are too few.", "table", short)
-    failed = len(current.partitions_failed)
-    yield GaugeMetricFamily("usage_partitions_failed", "Partitions that the last run left undone.", value=failed)
+    yield _gauge("usage_partitions_short", "Whether too few days ahead have a partition.", "table", short)
+    text, failed = "Partitions that the last run could not create or drop.", len(current.partitions_failed)
+    yield GaugeMetricFamily("usage_partitions_failed", text, value=failed)
 
 
 def _tasks(runs: dict[str, TaskRun]) -> Iterator[Metric]:
-    finished = ((task, run.finished_at.timestamp()) for task, run in runs.items())
+    known = [(task.name, runs[task.name]) for task in PERIODIC_TASKS if task.name in runs]
+    finished = ((name, run.finished_at.timestamp()) for name, run in known)
     yield _gauge("usage_task_finished_timestamp_seconds", "When the task last ended.", "task", finished)
-    seconds = ((task, run.seconds) for task, run in runs.items())
+    seconds = ((name, run.seconds) for name, run in known)
     yield _gauge("usage_task_seconds", "How long its last run took.", "task", seconds)
 
 

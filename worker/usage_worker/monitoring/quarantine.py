@@ -1,4 +1,4 @@
-"""Why events lie in the quarantine, and what can be done about it."""
+"""The commonest reason for dead letters, and its remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OTHER_REMEDY = "see `usage-worker dead-letters list`; repair with the options o
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """The commonest reason among the newest letters that wait for a replay: `events` of their `total`."""
+    """The commonest reason among the newest dead letters that wait for a replay: `events` of their `total`."""
 
     reason: str
     events: int
@@ -31,7 +31,7 @@ class Quarantine:
 
 
 def quarantine(store: Store) -> Quarantine | None:
-    """What the newest letters say, None where none of them waits for a replay."""
+    """Return the commonest reason among the newest dead letters, or None if none of them waits for a replay."""
     for row in store.rows(query("commonest_reason"), newest=NEWEST_LETTERS):
         remedy = _REMEDIES.get(row["reason"], _OTHER_REMEDY)
         return Quarantine(printable(row["reason"]), row["events"], row["total"], remedy)

@@ -1,4 +1,4 @@
-"""Shards of which nothing is counted although entries wait."""
+"""Find stalled shards: entries wait, and none is counted."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LONGEST_SILENCE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A stalled shard; `error` is what its last flush failed of, None where no failure was noted lately.
+    """A stalled shard.
 
-    The others are seconds: the age of its oldest entry, since its last commit (None: there never was one) and since
-    the error.
+    `oldest_seconds` is the age of its oldest entry, `committed_seconds` the time since its last commit (None if there
+    was none). `error` is the failure of its last flush, `error_seconds` ago; None if no failure was recorded lately.
     """
 
     shard: int
@@ -35,7 +35,7 @@ class Stall:
 
 
 def stalls(stream: EventStream, store: Store, backlog: Mapping[int, Backlog], flush_interval: float) -> list[Stall]:
-    """The stalled shards; where flushes are meant to be rare, entries may wait for two of them."""
+    """Return the stalled shards; where the flush interval is long, entries may wait for two flushes."""
     longest_wait = max(LONGEST_WAIT, 2 * flush_interval)
     committed = {row["stream"]: row["seconds"] for row in store.rows(query("last_commits"))}
     failures = FlushFailures(stream.connection)
@@ -54,5 +54,5 @@ def is_stalled(
     longest_wait: float = LONGEST_WAIT,
     longest_silence: float = LONGEST_SILENCE,
 ) -> bool:
-    """Whether the oldest entry waits too long, and the last commit is too long ago; a backlog alone is no stall."""
+    """Return whether the oldest entry waits too long and the last commit is too old; a backlog alone is no stall."""
     return oldest_seconds > longest_wait and (committed_seconds is None or committed_seconds > longest_silence)

@@ -1,4 +1,4 @@
-"""What an operator wants to know at a glance: what waits, who is alive, whether the books add up."""
+"""The status of the system: backlog, workers, beat, partitions, quarantine and intake totals."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from usage_worker.store import Intake, Store
 
 PING_SECONDS = 1.0
-# Three heartbeats missed: beat is gone, or no worker executes what it sends.
+# Seconds. Three heartbeats are missing: beat is gone, or no worker executes what it sends.
 BEAT_SILENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class SystemStatus:
-    """One look at the system; rates are events per second over the second that the look took.
+    """The status at one moment; rates are events per second, measured over the second that collecting it takes.
 
     `redis_memory` is the share of Redis' `maxmemory` in use, 0 where there is no limit.
     """
@@ -48,7 +48,7 @@ class SystemStatus:
     applied_per_second: float
     partitions: list[PartitionCoverage]
     partitions_failed: dict[str, str]
-    """What the last run left undone, and why."""
+    """The partitions that the last run could not create or drop, with the reason."""
 
     @property
     def beat_alive(self) -> bool:
@@ -57,7 +57,7 @@ class SystemStatus:
 
     @property
     def partitions_healthy(self) -> bool:
-        """Whether there are partitions for days ahead, and nothing kept the last run from its work."""
+        """Whether there are partitions for days ahead, and the last run succeeded."""
         return not self.partitions_failed and not any(table.is_short for table in self.partitions)
 
     @property
@@ -78,7 +78,7 @@ class SystemStatus:
 
 
 def collect_status(control: Control, resources: Resources) -> SystemStatus:
-    """Ask Redis, the workers and PostgreSQL; takes a second, since workers are given that long to answer.
+    """Ask Redis, the workers and PostgreSQL; it takes a second, in which workers may answer.
 
     Raises:
         StreamUnavailableError, StoreUnavailableError, SchemaError: one of them did not answer.
@@ -100,18 +100,18 @@ def collect_status(control: Control, resources: Resources) -> SystemStatus:
         quarantine=quarantine(store),
         applied_per_second=(totals.applied - before.applied) / (time.monotonic() - started),
         partitions=partition_coverage(store, resources.settings),
-        partitions_failed=_left_undone(store),
+        partitions_failed=_failed_partitions(store),
     )
 
 
-def _left_undone(store: Store) -> dict[str, str]:
+def _failed_partitions(store: Store) -> dict[str, str]:
     run = last_runs(store).get(MANAGE_PARTITIONS)
     failed: dict[str, str] = run.report["failed"] if run else {}
     return failed
 
 
 def _answering(control: Control) -> list[str]:
-    """The workers that answer; nobody does where Redis is full, which is when this look is needed most."""
+    """Return the workers that answer: none if Redis is full, when the status is needed most."""
     with control.app.connection_for_read() as connection:
         try:
             replies = control.ping(timeout=PING_SECONDS)

@@ -1,1 +1,1 @@
-"""Everything that knows Celery: the application, its tasks and their schedule."""
+"""Everything that knows Celery: the app, its tasks and their schedule."""

@@ -1,4 +1,4 @@
-"""The Celery application, and our tasks inside an application's own one."""
+"""Our Celery app, and our tasks inside an application's own Celery app."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from usage_worker.settings import Settings, load_settings
 
 
 def create_app() -> Celery:
-    """Make the application of `celery -A usage_worker` from the environment, and set up the processes that run it.
+    """Make the app of `celery -A usage_worker` from the environment, and set up the processes that run it.
 
     Raises:
         SystemExit: a setting is wrong; Celery's own commands would print a traceback for it.
@@ -65,7 +65,7 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
         routes = {task.name: {"queue": maintenance_queue} for task in PERIODIC_TASKS}
         # The app's own routes, in whatever form, are asked first.
         app.conf.task_routes = [*_as_list(app.conf.task_routes), routes]
-    # Weak references would let go of a local function.
+    # A weak reference would not keep the lambda alive.
     worker_process_shutdown.connect(lambda **_: resources.close(), weak=False)
 
 
@@ -75,17 +75,17 @@ def configuration(settings: Settings) -> dict[str, Any]:
         **broker_settings(settings.redis_url),
         "broker_connection_retry_on_startup": True,
         "task_ignore_result": True,
-        # Flower and `status` live on these events.
+        # Flower and `status` need these events.
         "worker_send_task_events": True,
         "task_send_sent_event": True,
-        # A worker takes one small task at a time: what it holds back, another one could do.
+        # A worker reserves one task at a time: another one could execute what it holds back.
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
-        # With REMAP_SIGTERM=SIGQUIT a stop waits for the batch in hand, but not for ever.
+        # Seconds. With REMAP_SIGTERM=SIGQUIT a stop waits for the present batch, but not for ever.
         "worker_soft_shutdown_timeout": settings.flush_budget + 10,
         "worker_enable_soft_shutdown_on_idle": False,
-        # A plain worker takes from all. Where long tasks have a worker of their own, the counting never waits for them.
-        # Queues and plain strings, since Flower asks everything for its `name`, which an enum's member has, too.
+        # A worker without -Q takes from all queues; with a worker for long tasks, counting never waits for them. The
+        # names are plain strings: Flower reads the attribute `name` where there is one, as in members of an enum.
         "task_queues": [_queue(name.value) for name in QueueName],
         "task_default_queue": QueueName.COUNTING.value,
         "task_routes": {task.name: {"queue": QueueName.MAINTENANCE.value} for task in PERIODIC_TASKS},

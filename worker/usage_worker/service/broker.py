@@ -11,7 +11,7 @@ from kombu.utils.url import maybe_sanitize_url
 
 from usage_worker.queue.url import parse_redis_url
 
-# What a URL may say about time, and both the Redis client and kombu know.
+# Parameters of a URL that the Redis client and kombu both know.
 _TIMEOUTS = (
     "socket_timeout",
     "socket_connect_timeout",
@@ -54,7 +54,7 @@ def broker_settings(redis_url: str) -> dict[str, Any]:
     url = f"://{login}{place}:{port}/{database}"
     if not is_tls:
         return settings | {"broker_url": f"redis{url}"}
-    # Without a word about TLS, kombu would verify nothing; these are the defaults of the Redis client.
+    # By default kombu would verify nothing; these are the defaults of the Redis client.
     tls = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     tls |= {key: value for key, value in given.items() if key.startswith("ssl_")}
     return settings | {"broker_url": f"rediss{url}", "broker_use_ssl": tls}

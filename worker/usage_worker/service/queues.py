@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class QueueName(StrEnum):
-    """What a worker can be told to take from, with `-Q`."""
+    """The queues that a worker can take from, with `-Q`."""
 
     COUNTING = "celery"
-    """Small tasks, and many of them. The name is Celery's default: applications that send `usage.track` rely on it."""
+    """Many small tasks. The name is Celery's default: applications that send `usage.track` rely on it."""
     MAINTENANCE = "maintenance"
-    """Few tasks, which may take minutes."""
+    """The periodic tasks, which may take minutes."""

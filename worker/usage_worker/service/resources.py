@@ -1,4 +1,4 @@
-"""What a worker process holds open: its stream, its database, its flusher."""
+"""The connections of a worker process: its stream, its database, its flusher."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Resources:
-    """Opened at first use, so never before a fork, by whichever process needs them."""
+    """The connections of a process, opened at first use and so never before a fork."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -1,4 +1,4 @@
-"""The timetable: what beat sends, and when. It comes from the settings."""
+"""The schedule of beat, made from the settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from usage_worker.settings import Settings
 
 HEARTBEAT_SECONDS = 10.0
-# Whoever wants a task still more rarely writes a crontab.
+# Seconds. For anything rarer there are crontabs.
 LONGEST_INTERVAL = 31 * 86_400.0
 OFF = "off"
 MINUTES_A_DAY = 24 * 60
@@ -25,8 +25,10 @@ CRONTAB_FIELDS = 5
 
 
 class ScheduleEntry(NamedTuple):
-    """One line: a task, its arguments, when (seconds, a crontab, or None for never), and the seconds that a trigger
-    may wait for a worker.
+    """One entry of the schedule.
+
+    `when` is an interval in seconds, a crontab, or None for never; `expires` are the seconds that a tick may wait for
+    a worker.
     """
 
     name: str
@@ -37,11 +39,11 @@ class ScheduleEntry(NamedTuple):
 
     @property
     def description(self) -> str:
-        """When, for people."""
+        """The interval or crontab, for people."""
         return f"every {self.when:g} s" if isinstance(self.when, float) else self.when or OFF
 
     def next_run(self, now: datetime, last: datetime | None) -> datetime | None:
-        """When it is due next; None where only beat knows, which counts an interval from its own start."""
+        """Return the time of the next run; None if only beat knows, which counts intervals from its own start."""
         if isinstance(self.when, str):
             return next_of(self.when, now)
         if self.when is None or last is None:
@@ -50,10 +52,10 @@ class ScheduleEntry(NamedTuple):
 
 
 def schedule_entries(settings: Settings) -> list[ScheduleEntry]:
-    """Every line.
+    """Return every entry.
 
     Raises:
-        SettingsError: a variable is neither a number of seconds nor a crontab that ever comes nor "off".
+        SettingsError: a setting is not a number of seconds, a crontab that is ever due, or "off".
     """
     interval = settings.flush_interval
     flushes = [
@@ -69,7 +71,7 @@ def schedule_entries(settings: Settings) -> list[ScheduleEntry]:
 
 
 def beat_schedule(settings: Settings) -> dict[str, Any]:
-    """The timetable as Celery wants it. A trigger that nobody took in time is dropped: the next one does its work."""
+    """Return the schedule in the form of Celery. A tick that no worker takes in time expires."""
     return {
         entry.name: {
             "task": entry.task,
@@ -83,19 +85,19 @@ def beat_schedule(settings: Settings) -> dict[str, Any]:
 
 
 def next_of(text: str, now: datetime) -> datetime:
-    """When a crontab is due next, in the time zone of `now`.
+    """Return when a crontab is due next, in the time zone of `now`.
 
     Raises:
-        ValueError, ParseException, RuntimeError: it is no crontab, or never comes.
+        ValueError, ParseException, RuntimeError: it is not a crontab, or is never due.
     """
     schedule = crontab.from_string(text)
-    # Celery would ask the application for both, which is being made when the settings are checked.
+    # Celery would ask the app for both, which does not exist yet when the settings are checked.
     schedule.tz, schedule.nowfun = now.tzinfo, lambda: now
     return _later(now, schedule.remaining_estimate(now))
 
 
 def _later(time: datetime, seconds: timedelta) -> datetime:
-    """So much later by the sun, in the same time zone: Python's own addition would go by its clocks."""
+    """Add elapsed time within a time zone: Python's own addition ignores changes of the clock."""
     return (time.astimezone(UTC) + seconds).astimezone(time.tzinfo)
 
 
@@ -129,7 +131,7 @@ def _seconds(variable: str, text: str) -> float:
 
 
 def _smallest_gap(text: str) -> float:
-    """Seconds between two runs at least, taking it that every day has some."""
+    """Return the shortest time between two runs in seconds, as if the crontab was due every day."""
     schedule = crontab.from_string(text)
     minutes = sorted(60 * hour + minute for hour in schedule.hour for minute in schedule.minute)
     gap: int = min(later - earlier for earlier, later in pairwise([*minutes, minutes[0] + MINUTES_A_DAY]))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # A UsageError is an expected failure: Celery then logs one line instead of a traceback.
 _OPTIONS: dict[str, Any] = {"bind": True, "shared": False, "throws": (UsageError,)}
-# The message is acknowledged after the append: a worker that dies in between gets it again, and the pack's key, taken
-# from the task's id, lets the database see that it is the same one.
+# The message is acknowledged after the append. If a worker dies in between, it is delivered again, and the key of the
+# pack, made from the id of the task, shows the database that it is the same one.
 _ENTRY_POINT_OPTIONS: dict[str, Any] = {
     "bind": True,
     "shared": False,
@@ -47,23 +47,23 @@ def register(app: Celery) -> None:
 
 
 def flush(self: Task, shard: int) -> dict[str, Any]:
-    """Count what waits in a shard; Flower shows the figures."""
+    """Count the entries that wait in a shard; Flower shows the figures."""
     resources = _resources(self)
     report = resources.flusher.flush_alone(shard)
     if report.cut_short:
-        # Behind the tasks that wait already, but before the next tick, until which nobody would work here.
+        # Behind the tasks that wait already, but before the next tick, until which this shard would wait.
         with suppress(OperationalError):
             self.apply_async((shard,), expires=resources.settings.trigger_expires)
     return report.as_dict()
 
 
 def track(self: Task, **event: Any) -> None:
-    """Take one event from an application that only speaks Celery."""
+    """Append one event from an application that only uses Celery."""
     _append(self, [event])
 
 
 def track_many(self: Task, events: list[dict[str, Any]]) -> None:
-    """Take many events at once."""
+    """Append many events at once."""
     _append(self, events)
 
 
@@ -87,7 +87,7 @@ def _resources(task: Task) -> Resources:
 
 
 def _append(task: Task, events: list[dict[str, Any]]) -> None:
-    """Append bad events, too: ingest quarantines them with their reason, where an exception would lose them."""
+    """Append events, bad ones too: ingest quarantines them with their reason, an exception would lose them."""
     stream, task_id = _resources(task).stream, UUID(task.request.id)
     shard = stream.shard_of(task_id)
     bodies = list(map(_json, events))

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from usage_worker.settings import Settings
 
-# Objects made, less those freed, before the garbage collector looks at the young ones.
+# Number of allocations beyond deallocations that starts a collection of the youngest generation.
 COLLECT_AFTER = 100_000
-# Seconds until a thread that has the interpreter lets another one have it, 5 ms by default.
+# Seconds after which a thread yields the interpreter, by default 5 ms.
 SWITCH_SECONDS = 0.0003
 
 log = get_logger("tasks")
@@ -30,28 +30,28 @@ def configure_worker_processes(settings: Settings) -> None:
 
     def configure(**_: object) -> None:
         configure_logs(settings)
-        # Celery announces every trigger three times a second and shard; ingest logs what a flush did itself. Its pool
-        # shows the arguments of every task, where debugging is on.
-        for chatty in ("celery.app.trace", "celery.worker.strategy", "celery.beat", "celery.pool"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
+        # Celery logs every tick three times; ingest logs each flush itself. At level debug, the pool logs the arguments
+        # of every task.
+        for name in ("celery.app.trace", "celery.worker.strategy", "celery.beat", "celery.pool"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_without_bodies)
 
     setup_logging.connect(configure, weak=False)
-    # Flower never asks for logs to be set up, and sends no other signal.
+    # Flower does not send setup_logging, only this signal.
     import_modules.connect(configure, weak=False)
     task_failure.connect(_log_failure)
     worker_process_init.connect(_tune_the_interpreter)
 
 
 def _without_bodies(record: logging.LogRecord) -> bool:
-    """Cut a message that Celery cannot read out of the log: it may hold people's data; the line that says why stays."""
+    """Remove the body of an unreadable message from the log, since it may contain personal data; keep the reason."""
     if "body" in str(record.msg):
         record.msg, record.args = record.getMessage().partition("\n")[0].partition(" [type:")[0], ()
     return True
 
 
 def _log_failure(sender: Task, exception: BaseException, **_: object) -> None:
-    """Log the failures that a task expects; Celery logs them on a level that is silenced above."""
+    """Log expected failures; Celery logs them at a level that is silenced above."""
     if isinstance(exception, UsageError):
         log.warning("a task failed", task=sender.name, reason=str(exception))
 
@@ -59,8 +59,8 @@ def _log_failure(sender: Task, exception: BaseException, **_: object) -> None:
 def _tune_the_interpreter(**_: object) -> None:
     """Keep the garbage collector and the thread switch interval from slowing batches down.
 
-    What is loaded now stays for ever, and a batch makes many objects and few cycles: by default the collector would
-    look through all of them a hundred times a batch. And a transaction would wait 5 ms after each of its statements
+    What is loaded now is never freed, and a batch makes many objects and few cycles: by default the collector would
+    traverse all of them a hundred times per batch. And a transaction would wait 5 ms after each of its statements
     while the next batch is prepared.
     """
     gc.freeze()

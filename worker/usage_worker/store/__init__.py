@@ -1,4 +1,4 @@
-"""PostgreSQL: connections, and the statements of every use case, in `.sql` files."""
+"""PostgreSQL: connections, and the statements of every use case, as named SQL files."""
 
 from usage_worker.store.analytics import refresh_analytics
 from usage_worker.store.batch import BatchTransaction, DeadLetter, EventIdentity, Missing, batch_transaction
@@ -17,7 +17,7 @@ from usage_worker.store.reconcile import (
     FIRST_PAIR,
     PairDifference,
     PairKey,
-    RepairedPairs,
+    RepairStep,
     count_pairs,
     counter_differences,
     day_differences,
@@ -40,7 +40,7 @@ __all__ = [
     "Missing",
     "PairDifference",
     "PairKey",
-    "RepairedPairs",
+    "RepairStep",
     "Store",
     "TaskRun",
     "batch_transaction",

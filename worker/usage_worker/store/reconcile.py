@@ -1,9 +1,14 @@
-"""Compare counters, roll-up and ledger, and repair the differences."""
+"""Compare counters, roll-up, ledger and intake totals, and repair the first two."""
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
+
+from psycopg.types.json import set_json_loads
 
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
@@ -11,17 +16,22 @@ from usage_worker.store.task_runs import sole_transaction
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date
-    from decimal import Decimal
     from typing import LiteralString
+
+    from psycopg import Cursor
 
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
-Figures = tuple["Decimal | None", ...]
+Figures = dict[str, "Decimal | None"]
+"""Figures by the name of their column; conversations of the roll-up are `usage_daily.conversation_count`."""
+
+# The day of `usage_daily` that holds opening balances.
+OPENING_DAY = "1970-01-01"
 
 
 class PairKey(NamedTuple):
-    """A user and an agent; pairs sort as in the index."""
+    """A user and an agent, in the order of the index."""
 
     user_id: UUID
     agent_id: UUID
@@ -31,25 +41,25 @@ FIRST_PAIR = PairKey(UUID(int=0), UUID(int=0))
 
 
 class PairDifference(NamedTuple):
-    """A pair whose figures are not the expected ones."""
+    """The figures of a pair, some of which are not as expected."""
 
     pair: PairKey
     expected: Figures
     found: Figures
     unexplained: Figures
-    """The surplus of each figure that has no explanation."""
+    """How much of each figure is too high without a reason."""
 
 
-class RepairedPairs(NamedTuple):
-    """The differences that one step of a repair worked on, in the order of the pairs."""
+class RepairStep(NamedTuple):
+    """What one step of a repair found, in the order of the pairs."""
 
     rows: list[PairDifference]
     last: PairKey | None
-    """The last pair of the step; None where no pair after it differs."""
+    """The last pair of the step; None if no other pair differs."""
 
 
 class DailyIntake(NamedTuple):
-    """The intake totals of one day; `parts` = applied + duplicate + quarantined."""
+    """The intake totals of one day; `parts` is the sum of applied, duplicate and quarantined events."""
 
     day: date
     accepted: int
@@ -58,80 +68,81 @@ class DailyIntake(NamedTuple):
 
 
 def retained_days(store: Store) -> list[date]:
-    """Return the days that the ledger has, oldest first."""
+    """Return the days of the ledger, oldest first."""
     return [row["day"] for row in store.rows(query("retained_days"))]
 
 
 def next_pairs(store: Store, first: PairKey, pairs: int, rows: int) -> PairKey | None:
-    """Return the pair that comes `pairs` pairs, or `rows` of their rows, after `first`; None at the end."""
+    """Return the first pair after the chunk that begins with `first`, or None if that chunk is the last one.
+
+    A chunk has at most `pairs` pairs, and about `rows` of their days or conversations.
+    """
     found = store.rows(query("next_pairs"), **first._asdict(), pairs=pairs, rows=rows)
     return PairKey(**found[0]) if found else None
 
 
 def day_differences(store: Store, day: date) -> list[PairDifference]:
-    """Return the pairs whose totals of a day are not the sums of its events."""
+    """Return the pairs whose totals of a day are not those of its events."""
     return _differences(store, "day_differences", {"day": day})
 
 
 def counter_differences(store: Store, first: PairKey, end: PairKey | None) -> list[PairDifference]:
-    """Return the pairs from `first` on and before `end` whose counters are not the sums of their days."""
+    """Return the pairs from `first` to before `end` whose counters are not the sums of their days."""
     return _differences(store, "counter_differences", _range(first, end))
 
 
 def count_pairs(store: Store, first: PairKey, end: PairKey | None) -> int:
-    """Return the number of pairs from `first` on and before `end`."""
+    """Return the number of pairs from `first` to before `end`."""
     return int(store.rows(query("count_pairs"), **_range(first, end))[0]["pairs"])
 
 
-def repair_day(store: Store, task: str, day: date, most: int, after: PairKey | None, *, accept: bool) -> RepairedPairs:
-    """Make the totals of a day equal to the sums of its events, for up to `most` pairs after the pair `after`.
+def repair_day(store: Store, task: str, day: date, most: int, after: PairKey | None, *, accept: bool) -> RepairStep:
+    """Set the days of up to `most` pairs after a pair to the sums of their events.
 
-    The difference is added rather than the sum written: what is counted meanwhile goes into both sides at once, so that
-    the difference found before the rows are locked is still the same afterwards. A surplus is subtracted only where the
-    counters do not have it, too; otherwise it stays, or `accept` moves it to the opening balance.
+    The difference is added instead of writing the sum: what is counted meanwhile goes into both sides at once, so the
+    difference found before the rows are locked is still the same afterwards. A day that is too high is lowered only by
+    what no counter has; the rest stays, or becomes opening balance if that is accepted.
     """
     with sole_transaction(store, task) as connection:
         last = _find(connection, "day_differences", {"day": day}, most, after, accept=accept)
-        for name in ("recreate_pairs", "lock_pairs", "drop_vanished_pairs"):
-            connection.execute(query(name))
-        for name in (
-            "repair_retired_days",
-            "insert_missing_days",
-            "repair_day",
-            "delete_empty_retired_days",
-            "delete_empty_days",
-        ):
-            connection.execute(query(name), {"day": day})
+        connection.execute(query("differing_times"), {"day": day})
+        _lock(connection)
+        connection.execute(query("insert_missing_retired_days"), {"day": day})
+        connection.execute(query("repair_retired_days"), {"day": day})
+        _add_to_days(connection, day, is_opening=False)
+        connection.execute(query("delete_empty_retired_days"), {"day": day})
+        connection.execute(query("delete_empty_days"), {"day": day})
         connection.execute(query("repair_times"))
         if accept:
             connection.execute(query("accept_day"))
-        return RepairedPairs([row for row, _ in _found(connection)], last)
+            _add_to_days(connection, OPENING_DAY, is_opening=True)
+        return RepairStep([row for row, _ in _found(connection)], last)
 
 
 def repair_counters(
     store: Store, task: str, first: PairKey, end: PairKey | None, most: int, after: PairKey | None, *, accept: bool
-) -> RepairedPairs:
-    """Raise the counters of up to `most` pairs to the sums of their days; see `repair_day`.
+) -> RepairStep:
+    """Raise the counters of up to `most` pairs to the sums of their days, in the way of `repair_day`.
 
-    What a counter has beyond its days stays, or `accept` adds it to the opening balance.
+    What a counter has beyond its days stays, or becomes opening balance if that is accepted.
     """
     with sole_transaction(store, task) as connection:
         last = _find(connection, "counter_differences", _range(first, end), most, after, accept=accept)
-        for name in (
-            *("recreate_pairs", "lock_pairs", "drop_vanished_pairs"),
-            *("repair_counters", "insert_missing_conversation_days", "repair_conversations"),
-            *(["accept_counters"] if accept else []),
-            "retire_pairs",
-        ):
+        _lock(connection)
+        for name in ("repair_counters", "insert_missing_conversation_days", "repair_conversations"):
             connection.execute(query(name))
+        if accept:
+            connection.execute(query("accept_counters"))
+            _add_to_days(connection, OPENING_DAY, is_opening=True)
+        connection.execute(query("retire_pairs"))
         found = _found(connection)
     if recreated := [row.pair for row, is_recreated in found if is_recreated]:
         _restore_times(store, recreated)
-    return RepairedPairs([row for row, _ in found], last)
+    return RepairStep([row for row, _ in found], last)
 
 
 def recorded_by_day(store: Store, day: date) -> dict[date, int]:
-    """Count the events of a day by the day on which they were recorded, without those from outside the stream."""
+    """Return how many events of a day were recorded on which days, without those that bypassed the stream."""
     return {row["day"]: row["events"] for row in store.rows(query("recorded_by_day"), day=day)}
 
 
@@ -141,7 +152,7 @@ def intake_by_day(store: Store, first: date, last: date) -> list[DailyIntake]:
 
 
 def _restore_times(store: Store, pairs: Sequence[PairKey]) -> None:
-    """Use a transaction of its own: reading the whole ledger takes a while, in which no row should be locked."""
+    """Restore first and last use, in a transaction of its own: it reads the whole ledger while no row is locked."""
     users, agents = zip(*pairs, strict=True)
     with store.connection() as connection:
         connection.execute(query("restore_times"), {"users": list(users), "agents": list(agents)})
@@ -154,8 +165,8 @@ def _range(first: PairKey, end: PairKey | None) -> dict[str, object]:
 
 def _differences(store: Store, name: str, parameters: Mapping[str, object]) -> list[PairDifference]:
     with store.connection() as connection:
-        rows = _planned(connection, query(name), {**parameters, **_part(None, None), "accept": False})
-        return [PairDifference(PairKey(row[0], row[1]), tuple(row[3]), tuple(row[4]), tuple(row[7])) for row in rows]
+        cursor = _unprepared(connection, query(name), {**parameters, **_part(None, None), "accept": False})
+        return [_difference(row[0], row[1], row[3], row[4], row[7]) for row in cursor]
 
 
 def _part(most: int | None, after: PairKey | None) -> dict[str, object]:
@@ -172,22 +183,47 @@ def _find(
     *,
     accept: bool,
 ) -> PairKey | None:
-    """Fill the table `differing`, and lock rows like a batch from then on; return the last pair if more may follow."""
+    """Fill the table `differing`. Returns the last pair if more may follow."""
     connection.execute(query("differing"))
     statement = query("differing_insert") + "\n" + query(name) + "\nRETURNING user_id, agent_id"
-    pairs = _planned(connection, statement, {**parameters, **_part(most, after), "accept": accept})
-    connection.execute(query("begin"))
+    cursor = _unprepared(connection, statement, {**parameters, **_part(most, after), "accept": accept})
+    pairs = cursor.fetchall()
     return PairKey(*pairs[-1]) if len(pairs) == most else None
 
 
-def _planned(
+def _lock(connection: Connection) -> None:
+    """Lock the rows of the pairs like a batch does, recreating those that are missing."""
+    for name in ("begin", "recreate_pairs", "lock_pairs", "drop_vanished_pairs"):
+        connection.execute(query(name))
+
+
+def _add_to_days(connection: Connection, day: date | str, *, is_opening: bool) -> None:
+    for name in ("insert_missing_days", "repair_days"):
+        connection.execute(query(name), {"day": day, "is_opening": is_opening})
+
+
+def _unprepared(
     connection: Connection, statement: LiteralString, parameters: Mapping[str, object]
-) -> list[tuple[Any, ...]]:
-    """Execute unprepared, since the plan of one day or range is not that of another."""
-    cursor = connection.execute(statement, parameters, prepare=False)
-    return cursor.fetchall() if cursor.description else []
+) -> Cursor[tuple[Any, ...]]:
+    """Execute without preparing: the plan of one day or range is not that of another."""
+    return _exact(connection).execute(statement, parameters, prepare=False)
+
+
+def _exact(connection: Connection) -> Cursor[tuple[Any, ...]]:
+    """Open a cursor that reads the numbers in JSON as decimals: costs are no floats."""
+    cursor = connection.cursor()
+    set_json_loads(partial(json.loads, parse_int=Decimal, parse_float=Decimal), cursor)
+    return cursor
 
 
 def _found(connection: Connection) -> list[tuple[PairDifference, bool]]:
-    rows = connection.execute(query("differing_rows")).fetchall()
-    return [(PairDifference(PairKey(row[0], row[1]), *map(tuple, row[2:5])), row[5]) for row in rows]
+    rows = _exact(connection).execute(query("differing_rows"))
+    return [(_difference(*row[:5]), row[5]) for row in rows]
+
+
+def _difference(user_id: UUID, agent_id: UUID, *figures: Mapping[str, Decimal | str | None]) -> PairDifference:
+    # JSON has no NaN; PostgreSQL writes it as a text.
+    expected, found, unexplained = (
+        {name: None if value is None else Decimal(value) for name, value in side.items()} for side in figures
+    )
+    return PairDifference(PairKey(user_id, agent_id), expected, found, unexplained)

@@ -1,7 +1,11 @@
--- Counters, roll-up, ledger and intake compared, and repaired.
+-- Compare counters, roll-up, ledger and intake totals, and repair the first two.
+--
+-- Figures have the names of columns of usage_daily and user_agents, from the first query to the report. Large sets are
+-- compared as rows, which costs little; jsonb, one key for each figure, is made only of what differs. Conditions on
+-- jsonb name "NaN" apart, which jsonb holds as text.
 
 -- name: retained_days
--- The days that the ledger has, oldest first, without the partitions made ahead.
+-- The days of the ledger, oldest first, without those whose partition is only made in advance.
 SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
   FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
  WHERE i.inhparent = 'public.usage_events'::regclass AND NOT i.inhdetachpending
@@ -9,7 +13,7 @@ SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
  ORDER BY day
 
 -- name: next_pairs
--- The pair at which the next range begins, `pairs` pairs or `rows` of their rows after this one; no row at the end.
+-- The first pair after a chunk, which ends after a number of pairs or of their rows; no row if it is the last chunk.
 SELECT user_id, agent_id
   FROM (
     (SELECT user_id, agent_id FROM public.user_agents WHERE (user_id, agent_id) > (%(user_id)s, %(agent_id)s)
@@ -32,37 +36,47 @@ SELECT count(*) AS pairs
         %(end_user)s::uuid IS NULL OR (user_id, agent_id) < (%(end_user)s::uuid, %(end_agent)s::uuid))
 
 -- name: day_differences
--- Pairs whose totals of one day, active and retired rows together, are not the sums of its events, and by how much to
--- change which of the two. One statement has one snapshot: what is being counted meanwhile is in all of them or in
--- none. A day that leaves the ledger meanwhile has no differences.
+-- Pairs whose totals of a day, retired ones included, are not those of its events. One statement has one snapshot: an
+-- event that is counted meanwhile is in all tables or in none. A day that leaves the ledger meanwhile does not differ.
 WITH ledger AS (
-    SELECT user_id, agent_id, min(occurred_at) AS first_used_at, max(occurred_at) AS last_used_at,
-           ARRAY[count(*), sum(messages), count(*) FILTER (WHERE success), count(*) FILTER (WHERE NOT success),
-                 sum(input_tokens), sum(output_tokens), sum(tokens), coalesce(sum(cost_usd), 0),
-                 coalesce(sum(response_time_ms), 0), count(response_time_ms)]::numeric[] AS figures
+    SELECT user_id, agent_id,
+           count(*)::numeric AS usage_count,
+           sum(messages)::numeric AS message_count,
+           (count(*) FILTER (WHERE success))::numeric AS success_count,
+           (count(*) FILTER (WHERE NOT success))::numeric AS error_count,
+           sum(input_tokens)::numeric AS input_tokens,
+           sum(output_tokens)::numeric AS output_tokens,
+           sum(tokens)::numeric AS total_tokens_used,
+           coalesce(sum(cost_usd), 0)::numeric AS total_cost_usd,
+           coalesce(sum(response_time_ms), 0)::numeric AS response_time_total_ms,
+           count(response_time_ms)::numeric AS response_time_samples
       FROM public.usage_events
      WHERE occurred_at >= %(day)s::timestamp AT TIME ZONE 'UTC' AND type = 'usage'
        AND occurred_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
      GROUP BY user_id, agent_id
 ), counted AS (
     SELECT user_id, agent_id,
-           ARRAY[sum(usage_count), sum(message_count), sum(success_count), sum(error_count), sum(input_tokens),
-                 sum(output_tokens), sum(total_tokens_used), sum(total_cost_usd), sum(response_time_total_ms),
-                 sum(response_time_samples)]::numeric[] AS figures
+           sum(usage_count)::numeric AS usage_count,
+           sum(message_count)::numeric AS message_count,
+           sum(success_count)::numeric AS success_count,
+           sum(error_count)::numeric AS error_count,
+           sum(input_tokens)::numeric AS input_tokens,
+           sum(output_tokens)::numeric AS output_tokens,
+           sum(total_tokens_used)::numeric AS total_tokens_used,
+           sum(total_cost_usd)::numeric AS total_cost_usd,
+           sum(response_time_total_ms)::numeric AS response_time_total_ms,
+           sum(response_time_samples)::numeric AS response_time_samples
       FROM (
         SELECT * FROM public.usage_daily WHERE day = %(day)s
         UNION ALL
         SELECT * FROM public.usage_retired_daily WHERE day = %(day)s
       ) AS days
      GROUP BY user_id, agent_id
-), checked AS (
-    SELECT user_id, agent_id, coalesce(ledger.figures, array_fill(0::numeric, ARRAY[10])) AS expected,
-           coalesce(counted.figures, array_fill(0::numeric, ARRAY[10])) AS found, first_used_at, last_used_at
-      FROM ledger FULL JOIN counted USING (user_id, agent_id)
 ), differing AS MATERIALIZED (
-    SELECT *
-      FROM checked
-     WHERE expected <> found
+    -- A pair with zeros on one side and no row on the other is here, too, without a figure that differs.
+    SELECT user_id, agent_id, ledger, counted
+      FROM ledger FULL JOIN counted USING (user_id, agent_id)
+     WHERE ledger IS DISTINCT FROM counted
        AND (%(after_user)s::uuid IS NULL OR (user_id, agent_id) > (%(after_user)s::uuid, %(after_agent)s::uuid))
        AND EXISTS (
             SELECT FROM pg_catalog.pg_inherits
@@ -71,185 +85,249 @@ WITH ledger AS (
      ORDER BY user_id, agent_id
      LIMIT %(most)s
 )
--- LATERAL instead of joins: evaluated for the few pairs that differ.
-SELECT c.user_id, c.agent_id, ua.id AS found_id, c.expected, c.found, parts.added, parts.added_retired,
-       parts.unexplained, c.first_used_at, c.last_used_at, history.has_retired
+-- LATERAL instead of joins, since only few pairs differ.
+SELECT c.user_id, c.agent_id, ua.id AS row_id, parts.expected, parts.found, parts.added, parts.added_retired,
+       parts.unexplained, retired.is_known AS has_retired
   FROM differing c
   LEFT JOIN LATERAL (
     SELECT * FROM public.user_agents u WHERE u.user_id = c.user_id AND u.agent_id = c.agent_id LIMIT 1
  ) ua ON true
  CROSS JOIN LATERAL (
-    -- By how much the active days of the pair exceed its counters.
-    SELECT coalesce(sum(d.usage_count), 0) - coalesce(ua.usage_count, 0) AS uses,
-           coalesce(sum(d.message_count), 0) - coalesce(ua.message_count, 0) AS messages,
-           coalesce(sum(d.success_count), 0) - coalesce(ua.success_count, 0) AS successes,
-           coalesce(sum(d.error_count), 0) - coalesce(ua.error_count, 0) AS errors,
-           coalesce(sum(d.total_tokens_used), 0) - coalesce(ua.total_tokens_used, 0) AS tokens,
-           coalesce(sum(d.total_cost_usd), 0) - coalesce(ua.total_cost_usd, 0) AS cost,
-           coalesce(sum(d.response_time_total_ms), 0) - coalesce(ua.response_time_total_ms, 0) AS total_ms,
-           coalesce(sum(d.response_time_samples), 0) - coalesce(ua.response_time_samples, 0) AS samples
+    -- By how much the days of the pair exceed its counters.
+    SELECT coalesce(sum(d.usage_count), 0) - coalesce(ua.usage_count, 0) AS usage_count,
+           coalesce(sum(d.message_count), 0) - coalesce(ua.message_count, 0) AS message_count,
+           coalesce(sum(d.success_count), 0) - coalesce(ua.success_count, 0) AS success_count,
+           coalesce(sum(d.error_count), 0) - coalesce(ua.error_count, 0) AS error_count,
+           coalesce(sum(d.total_tokens_used), 0) - coalesce(ua.total_tokens_used, 0) AS total_tokens_used,
+           coalesce(sum(d.total_cost_usd), 0) - coalesce(ua.total_cost_usd, 0) AS total_cost_usd,
+           coalesce(sum(d.response_time_total_ms), 0) - coalesce(ua.response_time_total_ms, 0) AS response_time_total_ms,
+           coalesce(sum(d.response_time_samples), 0) - coalesce(ua.response_time_samples, 0) AS response_time_samples
       FROM public.usage_daily d
      WHERE d.user_id = c.user_id AND d.agent_id = c.agent_id
  ) surplus
  CROSS JOIN LATERAL (
-    SELECT CASE WHEN c.found[7] > c.expected[7] THEN surplus.tokens ELSE c.found[5] + c.found[6] END AS tokens
- ) parted
+    SELECT to_jsonb(c.ledger) - '{user_id,agent_id}'::text[] AS ledger,
+           to_jsonb(c.counted) - '{user_id,agent_id}'::text[] AS counted
+    -- OFFSET: computed once instead of for each figure.
+    OFFSET 0
+ ) sides
+ CROSS JOIN LATERAL (
+    -- No counter has the two parts of the tokens: they are explained as their sum is.
+    SELECT CASE
+        WHEN coalesce((sides.counted ->> 'total_tokens_used')::numeric, 0)
+             > coalesce((sides.ledger ->> 'total_tokens_used')::numeric, 0)
+        THEN surplus.total_tokens_used
+        ELSE coalesce((sides.counted ->> 'input_tokens')::numeric + (sides.counted ->> 'output_tokens')::numeric, 0)
+        END AS tokens
+ ) surplus_parts
+ CROSS JOIN LATERAL (
+    SELECT to_jsonb(surplus) || jsonb_build_object('input_tokens', tokens, 'output_tokens', tokens) AS figures
+    OFFSET 0
+ ) surpluses
   LEFT JOIN LATERAL (
-    SELECT ARRAY[p.usage_count, p.message_count, p.success_count, p.error_count, p.input_tokens, p.output_tokens,
-                 p.total_tokens_used, p.total_cost_usd, p.response_time_total_ms, p.response_time_samples] AS figures
+    SELECT to_jsonb(p) AS figures
       FROM public.usage_retired_daily p
      WHERE p.user_id = c.user_id AND p.agent_id = c.agent_id AND p.day = %(day)s LIMIT 1
- ) retired ON true
+ ) retired_day ON true
  CROSS JOIN LATERAL (
-    -- OFFSET: evaluated once, not wherever it is used.
+    -- OFFSET: looked up once instead of wherever it is used.
     SELECT EXISTS (
-        SELECT FROM public.usage_retired_daily p WHERE p.user_id = c.user_id AND p.agent_id = c.agent_id
-    ) AS has_retired
+        SELECT FROM public.usage_retired_daily p WHERE p.user_id = c.user_id AND p.agent_id = c.agent_id) AS is_known
     OFFSET 0
- ) history
+ ) retired
  CROSS JOIN LATERAL (
-    -- Whether what is missing is missing from the retired days: the pair has some, and it has no row, or its counters
-    -- and its active days agree.
-    SELECT history.has_retired AND (
-        ua.id IS NULL OR (surplus.uses, surplus.errors, surplus.tokens, surplus.cost) = (0, 0, 0, 0)) AS from_retired
+    -- Where a pair has retired rows, those lack what is missing if there is no other row, or if the counters of the
+    -- present one agree with its days.
+    SELECT retired.is_known AND (
+        ua.id IS NULL
+        OR (surplus.usage_count, surplus.error_count, surplus.total_tokens_used, surplus.total_cost_usd) = (0, 0, 0, 0)
+    ) AS from_retired
  ) missing
  CROSS JOIN LATERAL (
-    SELECT array_agg(CASE WHEN missing.from_retired THEN 0 ELSE f.lacks END - f.active
-                     - CASE WHEN %(accept)s THEN f.exceeds - f.active - f.retired ELSE 0 END ORDER BY n) AS added,
-           array_agg(CASE WHEN missing.from_retired THEN f.lacks ELSE 0 END - f.retired ORDER BY n) AS added_retired,
-           array_agg(f.exceeds - f.active - f.retired ORDER BY n) AS unexplained
+    SELECT jsonb_object_agg(name, f.expected) AS expected, jsonb_object_agg(name, f.found) AS found,
+           jsonb_object_agg(name, CASE WHEN missing.from_retired THEN 0 ELSE f.missing END - f.present
+                                  - CASE WHEN %(accept)s THEN f.excess - f.present - f.retired ELSE 0 END) AS added,
+           jsonb_object_agg(name, CASE WHEN missing.from_retired THEN f.missing ELSE 0 END - f.retired) AS added_retired,
+           jsonb_object_agg(name, f.excess - f.present - f.retired) AS unexplained
       FROM (
-        -- A surplus is taken first from what the counters do not have, then from the retired days. The rest is
-        -- unexplained.
-        SELECT n, greatest(expected - found, 0) AS lacks, greatest(found - expected, 0) AS exceeds, active.part AS active,
-               least(greatest(found - expected, 0) - active.part, greatest(retired, 0)) AS retired
-          FROM unnest(
-                   c.expected, c.found, retired.figures,
-                   -- Input and output tokens have no counters of their own: they are explained as their sum is.
-                   ARRAY[surplus.uses, surplus.messages, surplus.successes, surplus.errors, parted.tokens, parted.tokens,
-                         surplus.tokens, surplus.cost, surplus.total_ms, surplus.samples]
-               ) WITH ORDINALITY AS f (expected, found, retired, surplus, n)
+        -- Lower what is too high first by what the counters do not have, then by retired rows. The rest is unexplained.
+        SELECT name, expected, found, greatest(expected - found, 0) AS missing, greatest(found - expected, 0) AS excess,
+               present.part AS present, least(greatest(found - expected, 0) - present.part, greatest(retired, 0)) AS retired
+          FROM (
+            SELECT name, coalesce((sides.ledger ->> name)::numeric, 0) AS expected,
+                   coalesce((sides.counted ->> name)::numeric, 0) AS found,
+                   (retired_day.figures ->> name)::numeric AS retired, (surpluses.figures ->> name)::numeric AS surplus
+              FROM jsonb_object_keys(coalesce(sides.ledger, sides.counted)) AS name
+          ) figures
          CROSS JOIN LATERAL (
-            SELECT least(
-                greatest(found - expected, 0), greatest(surplus, 0), greatest(found - coalesce(retired, 0), 0)
-            ) AS part
-         ) active
+            SELECT least(greatest(found - expected, 0), greatest(surplus, 0), greatest(found - coalesce(retired, 0), 0))
+                   AS part
+         ) present
       ) f
  ) parts
  ORDER BY c.user_id, c.agent_id
 
 -- name: counter_differences
--- Pairs of a range whose counters are not the sums of their days, or whose number of conversations is not that of the
--- recorded ones plus the opening balance. One statement has one snapshot: what is being counted meanwhile is in all of
--- them or in none.
+-- Pairs of a range whose counters are not the sums of their days, or whose conversations are not the recorded ones and
+-- those of the opening balance. One statement has one snapshot, as above.
 WITH pairs AS (
-    SELECT id, user_id, agent_id, avg_response_time_ms, coalesce(conversation_count, 0) AS conversation_count,
-           ARRAY[coalesce(usage_count, 0), coalesce(message_count, 0), coalesce(success_count, 0),
-                 coalesce(error_count, 0), coalesce(total_tokens_used, 0), coalesce(total_cost_usd, 0),
-                 response_time_total_ms, response_time_samples]::numeric[] AS figures
+    SELECT *
       FROM public.user_agents
      WHERE (user_id, agent_id) >= (%(user_id)s, %(agent_id)s) AND (
             %(end_user)s::uuid IS NULL OR (user_id, agent_id) < (%(end_user)s::uuid, %(end_agent)s::uuid))
 ), days AS (
-    SELECT user_id, agent_id, sum(conversation_count) AS conversations,
-           coalesce(sum(conversation_count) FILTER (WHERE day = '1970-01-01'), 0) AS opening,
-           ARRAY[sum(usage_count), sum(message_count), sum(success_count), sum(error_count), sum(total_tokens_used),
-                 sum(total_cost_usd), sum(response_time_total_ms), sum(response_time_samples)]::numeric[] AS figures
+    SELECT user_id, agent_id, sum(usage_count) AS usage_count, sum(message_count) AS message_count,
+           sum(success_count) AS success_count, sum(error_count) AS error_count,
+           sum(total_tokens_used) AS total_tokens_used, sum(total_cost_usd) AS total_cost_usd,
+           sum(response_time_total_ms) AS response_time_total_ms, sum(response_time_samples) AS response_time_samples,
+           sum(conversation_count) AS conversation_count,
+           coalesce(sum(conversation_count) FILTER (WHERE day = '1970-01-01'), 0) AS opening
       FROM public.usage_daily
      WHERE (user_id, agent_id) >= (%(user_id)s, %(agent_id)s) AND (
             %(end_user)s::uuid IS NULL OR (user_id, agent_id) < (%(end_user)s::uuid, %(end_agent)s::uuid))
      GROUP BY user_id, agent_id
-), noted AS (
+), recorded AS (
     SELECT user_id, agent_id, count(*) AS conversations
       FROM public.user_agent_conversations
      WHERE (user_id, agent_id) >= (%(user_id)s, %(agent_id)s) AND (
             %(end_user)s::uuid IS NULL OR (user_id, agent_id) < (%(end_user)s::uuid, %(end_agent)s::uuid))
      GROUP BY user_id, agent_id
-), checked AS (
-    SELECT user_id, agent_id, pairs.id AS found_id,
-           coalesce(days.figures, array_fill(0::numeric, ARRAY[8]))
-           -- The average after a repair, which raises total and samples only where they are too low.
-           || coalesce(CASE WHEN greatest(pairs.figures[8], days.figures[8]) > 0
-                            THEN least(round(greatest(pairs.figures[7], days.figures[7])
-                                             / greatest(pairs.figures[8], days.figures[8])), 2147483647) END,
-                       avg_response_time_ms::numeric)
-           || array_fill(coalesce(opening, 0) + coalesce(noted.conversations, 0), ARRAY[2]) AS expected,
-           coalesce(pairs.figures, array_fill(0::numeric, ARRAY[8])) || avg_response_time_ms::numeric
-           || ARRAY[coalesce(conversation_count, 0), coalesce(days.conversations, 0)] AS found
-      FROM pairs FULL JOIN days USING (user_id, agent_id) FULL JOIN noted USING (user_id, agent_id)
 ), differing AS MATERIALIZED (
-    SELECT *
-      FROM checked
-     WHERE expected <> found
+    SELECT user_id, agent_id, p.id AS row_id, expected, found
+      FROM pairs p FULL JOIN days d USING (user_id, agent_id) FULL JOIN recorded r USING (user_id, agent_id)
+     CROSS JOIN LATERAL (
+        SELECT coalesce(d.usage_count, 0)::numeric AS usage_count,
+               coalesce(d.message_count, 0)::numeric AS message_count,
+               coalesce(d.success_count, 0)::numeric AS success_count,
+               coalesce(d.error_count, 0)::numeric AS error_count,
+               coalesce(d.total_tokens_used, 0)::numeric AS total_tokens_used,
+               coalesce(d.total_cost_usd, 0)::numeric AS total_cost_usd,
+               coalesce(d.response_time_total_ms, 0)::numeric AS response_time_total_ms,
+               coalesce(d.response_time_samples, 0)::numeric AS response_time_samples,
+               -- The average that a repair leaves: of total and samples it changes only what is too low.
+               coalesce(
+                   CASE WHEN greatest(p.response_time_samples, d.response_time_samples) > 0
+                        THEN least(round(greatest(p.response_time_total_ms, d.response_time_total_ms)
+                                         / greatest(p.response_time_samples, d.response_time_samples)), 2147483647) END,
+                   p.avg_response_time_ms)::numeric AS avg_response_time_ms,
+               (coalesce(d.opening, 0) + coalesce(r.conversations, 0))::numeric AS conversation_count,
+               (coalesce(d.opening, 0) + coalesce(r.conversations, 0))::numeric AS "usage_daily.conversation_count"
+     ) expected
+     CROSS JOIN LATERAL (
+        SELECT coalesce(p.usage_count, 0)::numeric AS usage_count,
+               coalesce(p.message_count, 0)::numeric AS message_count,
+               coalesce(p.success_count, 0)::numeric AS success_count,
+               coalesce(p.error_count, 0)::numeric AS error_count,
+               coalesce(p.total_tokens_used, 0)::numeric AS total_tokens_used,
+               coalesce(p.total_cost_usd, 0)::numeric AS total_cost_usd,
+               coalesce(p.response_time_total_ms, 0)::numeric AS response_time_total_ms,
+               coalesce(p.response_time_samples, 0)::numeric AS response_time_samples,
+               p.avg_response_time_ms::numeric AS avg_response_time_ms,
+               coalesce(p.conversation_count, 0)::numeric AS conversation_count,
+               coalesce(d.conversation_count, 0)::numeric AS "usage_daily.conversation_count"
+     ) found
+     WHERE expected IS DISTINCT FROM found
        AND (%(after_user)s::uuid IS NULL OR (user_id, agent_id) > (%(after_user)s::uuid, %(after_agent)s::uuid))
      ORDER BY user_id, agent_id
      LIMIT %(most)s
 )
-SELECT user_id, agent_id, found_id, expected, found,
-       figures.added || expected[11] - found[11] + CASE WHEN %(accept)s THEN 0 ELSE figures.unexplained[11] END AS added,
-       NULL::numeric[] AS added_retired, figures.unexplained,
-       NULL::timestamptz AS first_used_at, NULL::timestamptz AS last_used_at, false AS has_retired
+SELECT user_id, agent_id, row_id, sides.expected, sides.found, figures.added,
+       NULL::jsonb AS added_retired, figures.unexplained, false AS has_retired
   FROM differing
  CROSS JOIN LATERAL (
-    -- A total that exceeds its column is not added. NaN is never unexplained: it is replaced. Conversations of the days
-    -- are unexplained only as far as the counter has them, too.
-    SELECT array_agg(CASE WHEN f.expected <= f.bound THEN greatest(f.expected - f.found, 0) ELSE 0 END ORDER BY n)
-           FILTER (WHERE n < 11) AS added,
-           array_agg(CASE WHEN n = 9 OR f.found = 'NaN' THEN 0 ELSE greatest(f.found - f.expected, 0) END ORDER BY n)
-           AS unexplained
-      FROM unnest(
-               expected, found[1:10] || least(found[10], found[11]),
-               ARRAY[2147483647, 9223372036854775807, 9223372036854775807, 9223372036854775807, 9223372036854775807,
-                     9999999999, 9223372036854775807, 9223372036854775807, 2147483647, 9223372036854775807, NULL]
-           ) WITH ORDINALITY AS f (expected, found, bound, n)
+    -- OFFSET: computed once instead of for each figure.
+    SELECT to_jsonb(differing.expected) AS expected, to_jsonb(differing.found) AS found OFFSET 0
+ ) sides
+ CROSS JOIN LATERAL (
+    SELECT jsonb_object_agg(name, CASE
+               WHEN is_of_days
+               THEN f.expected - f.found + CASE WHEN %(accept)s THEN 0 ELSE f.unexplained END
+               WHEN f.expected <= f.bound AND name <> 'avg_response_time_ms'
+               THEN greatest(f.expected - f.found, 0)
+               -- What a column cannot hold is not added; the average is computed.
+               ELSE 0 END) AS added,
+           jsonb_object_agg(name, f.unexplained) AS unexplained
+      FROM (
+        SELECT *,
+               -- NaN is never unexplained: it is replaced. Conversations of the days are unexplained only as far as the
+               -- counter has them, too.
+               CASE WHEN name = 'avg_response_time_ms' OR found = 'NaN' THEN 0
+                    ELSE greatest(CASE WHEN is_of_days THEN least(counter, found) ELSE found END - expected, 0)
+                    END AS unexplained
+          FROM (
+            SELECT name, expected.value::numeric AS expected, (sides.found ->> name)::numeric AS found,
+                   name = 'usage_daily.conversation_count' AS is_of_days,
+                   (sides.found ->> 'conversation_count')::numeric AS counter,
+                   coalesce(
+                       ('{"usage_count": 2147483647, "total_cost_usd": 9999999999}'::jsonb ->> name)::numeric,
+                       9223372036854775807) AS bound
+              FROM jsonb_each_text(sides.expected) AS expected (name, value)
+          ) AS numbers
+      ) f
  ) figures
  ORDER BY user_id, agent_id
 
 -- name: differing
--- The differences that a repair works on, with the rows that it has locked. Temporary and emptied at commit.
+-- The pairs that a repair has found. Temporary and emptied at commit.
 CREATE TEMP TABLE IF NOT EXISTS differing (
     user_id uuid NOT NULL,
     agent_id uuid NOT NULL,
-    -- The pair's row when the difference was found, and the one that was locked later.
-    found_id uuid,
-    expected numeric[] NOT NULL,
-    found numeric[] NOT NULL,
-    -- What the repair adds to the active rows and to the retired ones.
-    added numeric[] NOT NULL,
-    added_retired numeric[],
-    -- A surplus without an explanation. No repair removes it.
-    unexplained numeric[] NOT NULL,
-    first_used_at timestamptz,
-    last_used_at timestamptz,
+    -- The pair's row of user_agents when it was compared, and when it was locked.
+    row_id uuid,
+    locked_id uuid,
     -- The pair has retired rows.
     has_retired boolean NOT NULL,
-    locked_id uuid
+    -- Figures by name.
+    expected jsonb NOT NULL,
+    found jsonb NOT NULL,
+    -- What the repair adds to the days or counters of the pair, and to its retired rows.
+    added jsonb NOT NULL,
+    added_retired jsonb,
+    -- What is too high without a reason. No repair lowers it.
+    unexplained jsonb NOT NULL,
+    -- What becomes opening balance, if that is accepted.
+    opening jsonb NOT NULL DEFAULT '{}',
+    first_used_at timestamptz,
+    last_used_at timestamptz
 ) ON COMMIT DELETE ROWS
 
 -- name: differing_insert
--- The beginning of a statement that continues with the query that finds the differences.
+-- In front of the query that finds them.
 INSERT INTO differing (
-    user_id, agent_id, found_id, expected, found, added, added_retired, unexplained, first_used_at, last_used_at,
-    has_retired
+    user_id, agent_id, row_id, expected, found, added, added_retired, unexplained, has_retired
 )
 
+-- name: differing_times
+-- The first and last use on the day, where uses are missing. It reads the whole day, so it runs before rows are locked.
+UPDATE differing x SET first_used_at = e.first_used_at, last_used_at = e.last_used_at
+  FROM (
+    SELECT user_id, agent_id, min(occurred_at) AS first_used_at, max(occurred_at) AS last_used_at
+      FROM public.usage_events JOIN differing USING (user_id, agent_id)
+     WHERE occurred_at >= %(day)s::timestamp AT TIME ZONE 'UTC' AND type = 'usage'
+       AND occurred_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
+       AND (added ->> 'usage_count')::numeric > 0
+     GROUP BY user_id, agent_id
+  ) AS e
+ WHERE x.user_id = e.user_id AND x.agent_id = e.agent_id
+
 -- name: differing_rows
--- The differences, and which pairs got their row back.
-SELECT user_id, agent_id, expected, found, unexplained, found_id IS NULL AND locked_id IS NOT NULL AS recreated
+-- What was found, and which pairs have their row back.
+SELECT user_id, agent_id, expected, found, unexplained, row_id IS NULL AND locked_id IS NOT NULL AS is_recreated
   FROM differing
 
 -- name: recreate_pairs
--- Recreate lost rows of pairs that were used. A pair that was purged is not one of them: it has retired rows.
+-- Pairs that were used and have lost their row without being retired: retiring leaves rows behind.
 INSERT INTO public.user_agents (user_id, agent_id)
 SELECT d.user_id, d.agent_id
   FROM differing d JOIN auth.users u ON u.id = d.user_id JOIN public.agents a ON a.id = d.agent_id
- WHERE d.found_id IS NULL AND NOT d.has_retired AND d.expected[1] > d.found[1]
+ WHERE d.row_id IS NULL AND NOT d.has_retired
+   AND (d.expected ->> 'usage_count')::numeric > (d.found ->> 'usage_count')::numeric
  ORDER BY d.user_id, d.agent_id
 ON CONFLICT (user_id, agent_id) DO NOTHING
 
 -- name: lock_pairs
--- Lock the rows in key order, like every write to user_agents: no batch counts for these pairs until the commit. What
--- was counted up to here went into both sides of a difference, so that the difference is still the same.
+-- Lock the rows in key order, like every write to user_agents: from here on nobody counts for these pairs. What was
+-- counted since the comparison went into both sides of a difference, which is therefore still the same.
 UPDATE differing d SET locked_id = ua.id
   FROM (
     SELECT ua.id, ua.user_id, ua.agent_id
@@ -259,155 +337,146 @@ UPDATE differing d SET locked_id = ua.id
  WHERE d.user_id = ua.user_id AND d.agent_id = ua.agent_id
 
 -- name: drop_vanished_pairs
--- Drop the differences of pairs that were purged since they were found: their rows are retired.
-DELETE FROM differing WHERE found_id IS NOT NULL AND locked_id IS DISTINCT FROM found_id
+-- A pair that was retired since the comparison took its days with it.
+DELETE FROM differing WHERE row_id IS NOT NULL AND locked_id IS DISTINCT FROM row_id
+
+-- name: insert_missing_retired_days
+-- Retired rows that do not exist yet.
+INSERT INTO public.usage_retired_daily (user_id, agent_id, day)
+SELECT user_id, agent_id, %(day)s
+  FROM differing
+ WHERE added_retired @? '$.* ? (@ != 0 || @ == "NaN")'
+ ORDER BY user_id, agent_id
+ON CONFLICT (day, user_id, agent_id) DO NOTHING
 
 -- name: repair_retired_days
--- Add the differences to the retired days.
-INSERT INTO public.usage_retired_daily AS p (
-    user_id, agent_id, day, usage_count, message_count, success_count, error_count, input_tokens, output_tokens,
-    total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples
-)
-SELECT user_id, agent_id, %(day)s,
-       x.added_retired[1], x.added_retired[2],
-       x.added_retired[3], x.added_retired[4],
-       x.added_retired[5], x.added_retired[6],
-       x.added_retired[7], x.added_retired[8],
-       x.added_retired[9], x.added_retired[10]
+-- Add the difference to retired rows.
+UPDATE public.usage_retired_daily d SET
+    usage_count = d.usage_count + (x.added_retired ->> 'usage_count')::numeric,
+    message_count = d.message_count + (x.added_retired ->> 'message_count')::numeric,
+    success_count = d.success_count + (x.added_retired ->> 'success_count')::numeric,
+    error_count = d.error_count + (x.added_retired ->> 'error_count')::numeric,
+    input_tokens = d.input_tokens + (x.added_retired ->> 'input_tokens')::numeric,
+    output_tokens = d.output_tokens + (x.added_retired ->> 'output_tokens')::numeric,
+    total_tokens_used = d.total_tokens_used + (x.added_retired ->> 'total_tokens_used')::numeric,
+    total_cost_usd = d.total_cost_usd + (x.added_retired ->> 'total_cost_usd')::numeric,
+    response_time_total_ms = d.response_time_total_ms + (x.added_retired ->> 'response_time_total_ms')::numeric,
+    response_time_samples = d.response_time_samples + (x.added_retired ->> 'response_time_samples')::numeric
   FROM differing x
- WHERE 0 <> ANY (x.added_retired)
- ORDER BY user_id, agent_id
-ON CONFLICT (day, user_id, agent_id) DO UPDATE SET
-    usage_count = p.usage_count + excluded.usage_count,
-    message_count = p.message_count + excluded.message_count,
-    success_count = p.success_count + excluded.success_count,
-    error_count = p.error_count + excluded.error_count,
-    input_tokens = p.input_tokens + excluded.input_tokens,
-    output_tokens = p.output_tokens + excluded.output_tokens,
-    total_tokens_used = p.total_tokens_used + excluded.total_tokens_used,
-    total_cost_usd = p.total_cost_usd + excluded.total_cost_usd,
-    response_time_total_ms = p.response_time_total_ms + excluded.response_time_total_ms,
-    response_time_samples = p.response_time_samples + excluded.response_time_samples
+ WHERE d.user_id = x.user_id AND d.agent_id = x.agent_id AND d.day = %(day)s
+   AND x.added_retired @? '$.* ? (@ != 0 || @ == "NaN")'
 
 -- name: insert_missing_days
--- Insert the missing days.
+-- Days, or opening balances, that do not exist yet.
 INSERT INTO public.usage_daily (user_id, agent_id, day)
-SELECT user_id, agent_id, %(day)s FROM differing WHERE 0 < ANY (added) ORDER BY user_id, agent_id
+SELECT user_id, agent_id, %(day)s
+  FROM differing
+ WHERE CASE WHEN %(is_opening)s THEN opening ELSE added END @? '$.* ? (@ > 0 || @ == "NaN")'
+ ORDER BY user_id, agent_id
 ON CONFLICT (user_id, agent_id, day) DO NOTHING
 
--- name: repair_day
--- Add the differences to the active days.
+-- name: repair_days
+-- Add the difference to the day, or what is accepted to the opening balance. Neither has every figure: counters have no
+-- parts of the tokens, and the ledger does not know on which day a conversation was new.
 UPDATE public.usage_daily d SET
-    usage_count = d.usage_count + x.added[1],
-    message_count = d.message_count + x.added[2],
-    success_count = d.success_count + x.added[3],
-    error_count = d.error_count + x.added[4],
-    input_tokens = d.input_tokens + x.added[5],
-    output_tokens = d.output_tokens + x.added[6],
-    total_tokens_used = d.total_tokens_used + x.added[7],
-    total_cost_usd = d.total_cost_usd + x.added[8],
-    response_time_total_ms = d.response_time_total_ms + x.added[9],
-    response_time_samples = d.response_time_samples + x.added[10]
-  FROM differing x
+    usage_count = d.usage_count + (x.figures ->> 'usage_count')::numeric,
+    message_count = d.message_count + (x.figures ->> 'message_count')::numeric,
+    conversation_count = d.conversation_count + coalesce((x.figures ->> 'conversation_count')::numeric, 0),
+    success_count = d.success_count + (x.figures ->> 'success_count')::numeric,
+    error_count = d.error_count + (x.figures ->> 'error_count')::numeric,
+    input_tokens = d.input_tokens + coalesce((x.figures ->> 'input_tokens')::numeric, 0),
+    output_tokens = d.output_tokens + coalesce((x.figures ->> 'output_tokens')::numeric, 0),
+    total_tokens_used = d.total_tokens_used + (x.figures ->> 'total_tokens_used')::numeric,
+    total_cost_usd = d.total_cost_usd + (x.figures ->> 'total_cost_usd')::numeric,
+    response_time_total_ms = d.response_time_total_ms + (x.figures ->> 'response_time_total_ms')::numeric,
+    response_time_samples = d.response_time_samples + (x.figures ->> 'response_time_samples')::numeric
+  FROM (
+    SELECT user_id, agent_id, CASE WHEN %(is_opening)s THEN opening ELSE added END AS figures FROM differing
+  ) AS x
  WHERE d.user_id = x.user_id AND d.agent_id = x.agent_id AND d.day = %(day)s
+   AND x.figures @? '$.* ? (@ != 0 || @ == "NaN")'
 
 -- name: accept_day
--- Move the unexplained surplus of a day to the opening balance: the counters stay as they are.
-INSERT INTO public.usage_daily AS d (
-    user_id, agent_id, day, usage_count, message_count, success_count, error_count, input_tokens, output_tokens,
-    total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples
-)
-SELECT user_id, agent_id, '1970-01-01', x.unexplained[1], x.unexplained[2], x.unexplained[3], x.unexplained[4],
-       x.unexplained[5], x.unexplained[6], x.unexplained[7], x.unexplained[8], x.unexplained[9], x.unexplained[10]
-  FROM differing x
- WHERE 0 < ANY (x.unexplained)
- ORDER BY user_id, agent_id
-ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
-    usage_count = d.usage_count + excluded.usage_count,
-    message_count = d.message_count + excluded.message_count,
-    success_count = d.success_count + excluded.success_count,
-    error_count = d.error_count + excluded.error_count,
-    input_tokens = d.input_tokens + excluded.input_tokens,
-    output_tokens = d.output_tokens + excluded.output_tokens,
-    total_tokens_used = d.total_tokens_used + excluded.total_tokens_used,
-    total_cost_usd = d.total_cost_usd + excluded.total_cost_usd,
-    response_time_total_ms = d.response_time_total_ms + excluded.response_time_total_ms,
-    response_time_samples = d.response_time_samples + excluded.response_time_samples
+-- What a day has and its events do not explain becomes opening balance: the counters stay as they are.
+UPDATE differing SET opening = unexplained
 
 -- name: delete_empty_retired_days
--- Delete retired days whose totals are all 0.
+-- Retired rows that hold zeros only.
 DELETE FROM public.usage_retired_daily d USING differing x
  WHERE d.user_id = x.user_id AND d.agent_id = x.agent_id AND d.day = %(day)s
-   AND (d.usage_count, d.message_count, d.success_count, d.error_count, d.input_tokens,
-        d.output_tokens, d.total_tokens_used, d.total_cost_usd, d.response_time_total_ms, d.response_time_samples,
-        d.conversation_count)
-       = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+   AND NOT to_jsonb(d) @? '$.* ? (@ != 0 || @ == "NaN")'
 
 -- name: delete_empty_days
--- Delete active days whose totals are all 0.
+-- Days that hold zeros only.
 DELETE FROM public.usage_daily d USING differing x
  WHERE d.user_id = x.user_id AND d.agent_id = x.agent_id AND d.day = %(day)s
-   AND (d.usage_count, d.message_count, d.success_count, d.error_count, d.input_tokens,
-        d.output_tokens, d.total_tokens_used, d.total_cost_usd, d.response_time_total_ms, d.response_time_samples,
-        d.conversation_count)
-       = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+   AND NOT to_jsonb(d) @? '$.* ? (@ != 0 || @ == "NaN")'
 
 -- name: repair_times
--- First and last use by the events of the day. They may belong to rows that are retired, so where a pair has some, they
--- only fill in unknown times.
+-- First and last use by the events of the day. These do not tell a retired row from the present one, so where there are
+-- retired rows, only what is not known is set.
 UPDATE public.user_agents ua SET
     first_used_at = CASE WHEN x.has_retired THEN coalesce(ua.first_used_at, x.first_used_at)
                          ELSE least(ua.first_used_at, x.first_used_at) END,
     last_used_at = CASE WHEN x.has_retired THEN coalesce(ua.last_used_at, x.last_used_at)
                         ELSE greatest(ua.last_used_at, x.last_used_at) END
   FROM differing x
- WHERE ua.id = x.locked_id AND x.added[1] > 0
+ WHERE ua.id = x.locked_id AND (x.added ->> 'usage_count')::numeric > 0
 
 -- name: repair_counters
--- Add what is missing to the counters. NaN is replaced: nothing can be added to it.
+-- Add what is missing to the counters. Nothing can be added to NaN: it is replaced.
 UPDATE public.user_agents ua SET
-    usage_count = coalesce(ua.usage_count, 0) + x.added[1],
-    message_count = coalesce(ua.message_count, 0) + x.added[2],
-    success_count = coalesce(ua.success_count, 0) + x.added[3],
-    error_count = coalesce(ua.error_count, 0) + x.added[4],
-    total_tokens_used = coalesce(ua.total_tokens_used, 0) + x.added[5],
+    usage_count = coalesce(ua.usage_count, 0) + (x.added ->> 'usage_count')::numeric,
+    message_count = coalesce(ua.message_count, 0) + (x.added ->> 'message_count')::numeric,
+    conversation_count = coalesce(ua.conversation_count, 0) + (x.added ->> 'conversation_count')::numeric,
+    success_count = coalesce(ua.success_count, 0) + (x.added ->> 'success_count')::numeric,
+    error_count = coalesce(ua.error_count, 0) + (x.added ->> 'error_count')::numeric,
+    total_tokens_used = coalesce(ua.total_tokens_used, 0) + (x.added ->> 'total_tokens_used')::numeric,
     total_cost_usd = CASE
         WHEN ua.total_cost_usd = 'NaN'
         THEN (SELECT coalesce(sum(d.total_cost_usd), 0) FROM public.usage_daily d
                WHERE d.user_id = ua.user_id AND d.agent_id = ua.agent_id)
-        ELSE coalesce(ua.total_cost_usd, 0) + x.added[6] END,
-    response_time_total_ms = ua.response_time_total_ms + x.added[7],
-    response_time_samples = ua.response_time_samples + x.added[8],
+        ELSE coalesce(ua.total_cost_usd, 0) + (x.added ->> 'total_cost_usd')::numeric END,
+    response_time_total_ms = x.total_ms,
+    response_time_samples = x.samples,
     avg_response_time_ms = coalesce(
-        CASE WHEN ua.response_time_samples + x.added[8] > 0
-             THEN least(round((ua.response_time_total_ms + x.added[7]) / (ua.response_time_samples + x.added[8])),
-                        2147483647) END,
-        ua.avg_response_time_ms),
-    conversation_count = coalesce(ua.conversation_count, 0) + x.added[10]
-  FROM differing x
- WHERE ua.id = x.locked_id AND (0 <> ANY (x.added[1:8] || x.added[10]) OR x.expected[9] IS DISTINCT FROM x.found[9])
+        CASE WHEN x.samples > 0 THEN least(round(x.total_ms / x.samples), 2147483647) END, ua.avg_response_time_ms)
+  FROM (
+    SELECT d.*, u.response_time_total_ms + (d.added ->> 'response_time_total_ms')::numeric AS total_ms,
+           u.response_time_samples + (d.added ->> 'response_time_samples')::numeric AS samples
+      FROM differing d JOIN public.user_agents u ON u.id = d.locked_id
+  ) AS x
+ WHERE ua.id = x.locked_id AND (
+        x.added - 'usage_daily.conversation_count' @? '$.* ? (@ != 0 || @ == "NaN")'
+        OR x.expected -> 'avg_response_time_ms' IS DISTINCT FROM x.found -> 'avg_response_time_ms')
 
 -- name: insert_missing_conversation_days
--- Insert today's row for pairs that have conversations and no day to count them on.
+-- Where a pair has conversations and no day to count them on, today's.
 INSERT INTO public.usage_daily (user_id, agent_id, day)
 SELECT user_id, agent_id, (now() AT TIME ZONE 'UTC')::date
   FROM differing x
- WHERE locked_id IS NOT NULL AND expected[11] > found[11] AND NOT EXISTS (
+ WHERE locked_id IS NOT NULL
+   AND (expected ->> 'usage_daily.conversation_count')::numeric > (found ->> 'usage_daily.conversation_count')::numeric
+   AND NOT EXISTS (
         SELECT FROM public.usage_daily d
          WHERE d.user_id = x.user_id AND d.agent_id = x.agent_id AND d.day > '1970-01-01')
  ORDER BY user_id, agent_id
 ON CONFLICT (user_id, agent_id, day) DO NOTHING
 
 -- name: repair_conversations
--- The day of a conversation's first use is recorded nowhere else. So the days keep their numbers from the oldest on, as
--- far as the total reaches, and the newest day gets the rest.
+-- Only usage_daily knows on which day a conversation was new. So the days keep what they have as far as the number goes,
+-- from the oldest on, and the newest gets the rest.
 WITH days AS (
     SELECT d.user_id, d.agent_id, d.day, d.conversation_count,
            sum(d.conversation_count) OVER upwards AS reached,
            lead(d.day) OVER upwards IS NULL AS is_newest,
-           sum(d.conversation_count) OVER (PARTITION BY d.user_id, d.agent_id) + x.added[11] AS wanted
-      FROM public.usage_daily d JOIN differing x USING (user_id, agent_id)
-     WHERE x.locked_id IS NOT NULL AND x.added[11] <> 0
+           sum(d.conversation_count) OVER (PARTITION BY d.user_id, d.agent_id) + x.added AS wanted
+      FROM public.usage_daily d
+      JOIN (
+        SELECT user_id, agent_id, (added ->> 'usage_daily.conversation_count')::numeric AS added
+          FROM differing WHERE locked_id IS NOT NULL
+      ) AS x USING (user_id, agent_id)
+     WHERE x.added <> 0
     WINDOW upwards AS (PARTITION BY d.user_id, d.agent_id ORDER BY d.day)
 )
 UPDATE public.usage_daily d SET
@@ -417,43 +486,27 @@ UPDATE public.usage_daily d SET
  WHERE d.user_id = days.user_id AND d.agent_id = days.agent_id AND d.day = days.day
 
 -- name: accept_counters
--- Add what counters have beyond their days to the opening balance. Where a row has an average latency and no samples,
--- the average stands for each use, as in rows older than 4.0.0.
+-- What counters have and their days do not explain becomes opening balance. An average without samples is all that is
+-- known of the latency of the past: it stands for each use, as in rows older than 4.0.0.
 WITH latency AS (
     UPDATE public.user_agents ua SET
-        response_time_total_ms = ua.avg_response_time_ms * x.unexplained[1], response_time_samples = x.unexplained[1]
+        response_time_total_ms = ua.avg_response_time_ms * (x.unexplained ->> 'usage_count')::numeric,
+        response_time_samples = (x.unexplained ->> 'usage_count')::numeric
       FROM differing x
-     WHERE ua.id = x.locked_id AND x.unexplained[1] > 0 AND ua.avg_response_time_ms >= 0
+     WHERE ua.id = x.locked_id AND (x.unexplained ->> 'usage_count')::numeric > 0 AND ua.avg_response_time_ms >= 0
        AND (ua.response_time_total_ms, ua.response_time_samples) = (0, 0)
     RETURNING ua.id, ua.response_time_total_ms, ua.response_time_samples
 )
-INSERT INTO public.usage_daily AS d (
-    user_id, agent_id, day, usage_count, message_count, success_count, error_count, total_tokens_used, total_cost_usd,
-    response_time_total_ms, response_time_samples, conversation_count
-)
-SELECT user_id, agent_id, '1970-01-01', x.unexplained[1], x.unexplained[2], x.unexplained[3], x.unexplained[4],
-       x.unexplained[5], x.unexplained[6], coalesce(l.response_time_total_ms, x.unexplained[7]),
-       coalesce(l.response_time_samples, x.unexplained[8]), x.unexplained[10]
-  FROM differing x LEFT JOIN latency l ON l.id = x.locked_id
- WHERE x.locked_id IS NOT NULL AND 0 < ANY (x.unexplained)
- ORDER BY user_id, agent_id
-ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
-    usage_count = d.usage_count + excluded.usage_count,
-    message_count = d.message_count + excluded.message_count,
-    success_count = d.success_count + excluded.success_count,
-    error_count = d.error_count + excluded.error_count,
-    total_tokens_used = d.total_tokens_used + excluded.total_tokens_used,
-    total_cost_usd = d.total_cost_usd + excluded.total_cost_usd,
-    response_time_total_ms = d.response_time_total_ms + excluded.response_time_total_ms,
-    response_time_samples = d.response_time_samples + excluded.response_time_samples,
-    conversation_count = d.conversation_count + excluded.conversation_count
+UPDATE differing x
+   SET opening = unexplained || coalesce((SELECT to_jsonb(l) - 'id' FROM latency l WHERE l.id = x.locked_id), '{}')
+ WHERE locked_id IS NOT NULL
 
 -- name: retire_pairs
--- Retire the rows of pairs whose user or agent no longer exists.
+-- Retire the pairs whose user or agent is gone.
 SELECT public.usage_retire_pairs(array_agg(user_id), array_agg(agent_id)) FROM differing WHERE locked_id IS NULL
 
 -- name: restore_times
--- First and last use of recreated rows, by all events in the ledger.
+-- First and last use of recreated rows, by all events of the ledger.
 UPDATE public.user_agents ua SET
     first_used_at = least(ua.first_used_at, e.first_used_at), last_used_at = greatest(ua.last_used_at, e.last_used_at)
   FROM (
@@ -466,8 +519,8 @@ UPDATE public.user_agents ua SET
  WHERE ua.user_id = e.user_id AND ua.agent_id = e.agent_id
 
 -- name: recorded_by_day
--- The days on which the events of a day were recorded. Calls of track_agent_usage, which are not in the intake totals,
--- are left out: they are recorded at the time at which they occur.
+-- On which days the events of a day that came through the stream were recorded. A call of track_agent_usage, which the
+-- intake totals do not contain, happens when it is recorded.
 SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS events
   FROM public.usage_events
  WHERE occurred_at >= %(day)s::timestamp AT TIME ZONE 'UTC'
@@ -475,7 +528,7 @@ SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS events
  GROUP BY 1
 
 -- name: intake_by_day
--- The intake totals of the days that have been over for longer than a transaction can last.
+-- The intake totals of the days that are over, for longer than a transaction can last.
 SELECT day, sum(accepted) AS accepted, sum(applied) AS applied, sum(applied + duplicate + quarantined) AS parts
   FROM public.usage_intake
  WHERE day < ((now() - interval '1 hour') AT TIME ZONE 'UTC')::date AND day BETWEEN %(first)s AND %(last)s

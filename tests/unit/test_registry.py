@@ -1,0 +1,77 @@
+"""Every part that deals with periodic tasks reads them from the registry."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tools.reference import FOLDER, pages
+from tools.reference.metrics import STATUS
+from usage_worker.maintenance import PERIODIC_TASKS, PeriodicTask
+from usage_worker.monitoring import metrics
+from usage_worker.service import app, schedule, tasks
+from usage_worker.service.queues import QueueName
+from usage_worker.settings import Settings
+from usage_worker.store import TaskRun
+
+if TYPE_CHECKING:
+    from usage_worker.store import Store
+
+PAGES = pages()
+
+
+class SettingsOfVacuum(Settings):
+    schedule_vacuum: str = "600"
+
+
+def run_vacuum(_store: Store, _settings: Settings) -> dict[str, Any]:
+    """Vacuum the tables."""
+    return {"vacuumed": 3}
+
+
+VACUUM = PeriodicTask("maintenance.vacuum", "vacuum", run_vacuum)
+
+
+@pytest.fixture
+def with_vacuum(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (app, metrics, schedule, tasks):
+        monkeypatch.setattr(module, "PERIODIC_TASKS", (*PERIODIC_TASKS, VACUUM))
+
+
+@pytest.mark.usefixtures("with_vacuum")
+def test_line_in_the_registry_adds_a_task_with_route_schedule_and_metrics() -> None:
+    made = app.make_app(SettingsOfVacuum())
+    assert made.tasks[VACUUM.name].run.__doc__ == "Vacuum the tables."
+    assert made.conf.task_routes[VACUUM.name] == {"queue": QueueName.MAINTENANCE.value}
+    sent = made.conf.beat_schedule["vacuum"]
+    assert (sent["task"], sent["schedule"], sent["options"]) == (VACUUM.name, 600.0, {"expires": 600.0})
+    runs = {VACUUM.name: TaskRun(VACUUM.name, datetime.fromtimestamp(7, UTC), 2.0, {})}
+    samples = [sample for family in metrics.families(STATUS, runs) for sample in family.samples]
+    assert [(it.name, it.value) for it in samples if it.labels == {"task": VACUUM.name}] == [
+        ("usage_task_finished_timestamp_seconds", 7.0),
+        ("usage_task_seconds", 2.0),
+    ]
+
+
+@pytest.mark.usefixtures("with_vacuum")
+def test_line_in_the_registry_requires_a_setting() -> None:
+    with pytest.raises(AttributeError, match="schedule_vacuum"):
+        app.make_app(Settings())
+
+
+def test_schedule_settings_are_those_of_the_registry() -> None:
+    labels = {name.removeprefix("schedule_") for name in Settings.model_fields if name.startswith("schedule_")}
+    assert labels == {periodic.label for periodic in PERIODIC_TASKS}
+
+
+@pytest.mark.parametrize("periodic", PERIODIC_TASKS, ids=lambda periodic: periodic.label)
+def test_reference_has_the_task_and_its_setting(periodic: PeriodicTask) -> None:
+    assert f"| `{periodic.variable}` |" in PAGES[FOLDER / "settings.md"]
+    assert f"| `{periodic.name}` | `maintenance` | `{periodic.variable}` |" in PAGES[FOLDER / "tasks.md"]
+
+
+def test_tasks_of_the_maintenance_queue_are_those_of_the_registry() -> None:
+    routes = app.configuration(Settings())["task_routes"]
+    assert set(routes) == {periodic.name for periodic in PERIODIC_TASKS}
