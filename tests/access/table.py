@@ -15,16 +15,22 @@ ANY = "any"
 class Line:
     """What the roles may do to some objects by some commands, where the owner's row is in one of some states."""
 
-    what: tuple[str, ...]
+    object_name: tuple[str, ...]
     commands: tuple[str, ...]
     rows: tuple[str, ...]
     cells: dict[str, str]
 
-    def fit(self, what: str, command: str, row: str) -> int:
+    def fit(self, object_name: str, command: str, row: str) -> int:
         """How closely the line speaks of this: 0 not at all; a name is closer than a pattern, a state than `any`."""
         if command not in self.commands or not (row in self.rows or ANY in self.rows):
             return 0
-        names = 2 if what in self.what else 1 if any(fnmatchcase(what, pattern) for pattern in self.what) else 0
+        names = (
+            2
+            if object_name in self.object_name
+            else 1
+            if any(fnmatchcase(object_name, pattern) for pattern in self.object_name)
+            else 0
+        )
         return names and 2 * names + (row in self.rows)
 
 
@@ -36,9 +42,9 @@ class Table:
     lines: list[Line]
     used: set[int] = field(default_factory=set)
 
-    def expected(self, what: str, command: str, row: str, role: str) -> str:
+    def expected(self, object_name: str, command: str, row: str, role: str) -> str:
         """The cell, or a sentence about its absence."""
-        fits = [line.fit(what, command, row) for line in self.lines]
+        fits = [line.fit(object_name, command, row) for line in self.lines]
         best = max(fits)
         if not best:
             return "docs/access.md has no line"
@@ -54,13 +60,13 @@ def read_table() -> Table:
     return Table(
         header[3:],
         [
-            Line(_list(what), _list(commands), _list(rows), dict(zip(header[3:], cells, strict=True)))
-            for what, commands, rows, *cells in body
+            Line(_list(object_name), _list(commands), _list(rows), dict(zip(header[3:], cells, strict=True)))
+            for object_name, commands, rows, *cells in body
         ],
     )
 
 
-def written(relation: str, command: str) -> tuple[str, ...] | None:
+def written_columns(relation: str, command: str) -> tuple[str, ...] | None:
     """The columns that users write by the command, where the document lists them; else they write the whole row."""
     lists = re.finditer(
         rf"^- `{relation}`, ([a-z ]+):(.*?)(?=^- |\n\n|\Z)", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL

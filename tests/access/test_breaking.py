@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.access.matrix import every_cell, probe
+from tests.access.matrix import all_cells, probe
 from tests.access.world import HERE
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ class Break(NamedTuple):
 
     kind: str
     statement: str
-    what: str
+    object_name: str
     command: str
     part: str
 
 
-def noticed(connection: Connection, broken: Break, cells: Sequence[Cell], sound: dict[Cell, str]) -> bool:
+def detected(connection: Connection, broken: Break, cells: Sequence[Cell], sound: dict[Cell, str]) -> bool:
     """Whether a cell differs from what it is in the sound database; where it is likeliest is asked first."""
     group = attrgetter("command", "part", "row")
     by_likelihood = sorted(
@@ -45,7 +45,7 @@ def noticed(connection: Connection, broken: Break, cells: Sequence[Cell], sound:
 @pytest.fixture(scope="module")
 def sound(populated: Connection) -> dict[Cell, str]:
     """Every cell as it is where nothing is broken."""
-    cells = every_cell(populated)
+    cells = all_cells(populated)
     return dict(zip(cells, probe(populated, cells), strict=True))
 
 
@@ -59,12 +59,12 @@ def sound(populated: Connection) -> dict[Cell, str]:
         ("column grants", 300),
     ],
 )
-def test_the_table_notices(world: Connection, sound: dict[Cell, str], kind: str, least: int) -> None:
+def test_table_detects_broken_access(world: Connection, sound: dict[Cell, str], kind: str, least: int) -> None:
     every_break = world.execute((HERE / "breaks.sql").read_bytes())
     breaks = [broken for broken in map(Break._make, every_break) if broken.kind == kind]
     assert len(breaks) >= least
     of: dict[str, list[Cell]] = defaultdict(list)
     for cell in sound:
-        of[cell.what.partition(" (")[0]].append(cell)
-    unnoticed = [it.statement for it in breaks if not noticed(world, it, of[it.what], sound)]
+        of[cell.object_name.partition(" (")[0]].append(cell)
+    unnoticed = [it.statement for it in breaks if not detected(world, it, of[it.object_name], sound)]
     assert not unnoticed, "\n".join(unnoticed)

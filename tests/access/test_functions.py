@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.access.table import DOCUMENT
-from tests.access.world import AGENT, OWNER, ROLES, come
+from tests.access.world import AGENT, OWNER, ROLES, act_as
 
 if TYPE_CHECKING:
     from tests.access.world import Connection
@@ -21,9 +21,9 @@ ACTING = ("add_user_agent", "track_agent_usage", "soft_delete_user_agent", "rest
 
 @pytest.mark.parametrize("function", [*ACTING, "calculate_agent_quality_score"])
 @pytest.mark.parametrize("stranger", ["anon", "anyone else"])
-def test_nobody_without_an_account_calls(world: Connection, function: str, stranger: str) -> None:
+def test_roles_without_account_cannot_call_functions(world: Connection, function: str, stranger: str) -> None:
     arguments = "1, 1, 1, 0" if function.startswith("calculate") else f"'{OWNER}', '{AGENT}'"
-    come(world, ROLES[stranger])
+    act_as(world, ROLES[stranger])
     with pytest.raises(FORBIDDEN, match=f"permission denied for function {function}"):
         world.execute(f"SELECT public.{function}({arguments})".encode())
 
@@ -31,7 +31,7 @@ def test_nobody_without_an_account_calls(world: Connection, function: str, stran
 @pytest.mark.parametrize("function", ACTING)
 @pytest.mark.parametrize("stranger", ["shared_with", "team_id", "stranger", "granted", "nobody"])
 @pytest.mark.parametrize("state", ["live", "deleted", "missing"])
-def test_nobody_acts_for_another_user(world: Connection, function: str, stranger: str, state: str) -> None:
+def test_users_cannot_act_for_others(world: Connection, function: str, stranger: str, state: str) -> None:
     changes = {
         "live": "UPDATE public.user_agents SET is_shared = true",
         "deleted": "UPDATE public.user_agents SET is_shared = true, deleted_at = now()",
@@ -39,23 +39,23 @@ def test_nobody_acts_for_another_user(world: Connection, function: str, stranger
     }
     world.execute(changes[state].encode())
     role = ROLES["owner"]._replace(user=None) if stranger == "nobody" else ROLES[stranger]
-    come(world, role)
+    act_as(world, role)
     with pytest.raises(FORBIDDEN, match=NOT_YOURS):
         world.execute(f"SELECT public.{function}(%s, %s)".encode(), [OWNER, AGENT])
 
 
 @pytest.mark.parametrize("function", ACTING)
 @pytest.mark.parametrize("caller", ["owner", "service role"])
-def test_who_may_act_does(world: Connection, function: str, caller: str) -> None:
+def test_permitted_callers_can_act(world: Connection, function: str, caller: str) -> None:
     if function == "restore_user_agent":
         world.execute("UPDATE public.user_agents SET deleted_at = now()")
-    come(world, ROLES[caller])
+    act_as(world, ROLES[caller])
     row = world.execute(f"SELECT public.{function}(%s, %s)".encode(), [OWNER, AGENT]).fetchone()
     assert row
     assert row[0] is not False
 
 
-def test_a_function_has_its_owners_rights_for_a_reason_only(world: Connection) -> None:
+def test_security_definer_functions_are_documented(world: Connection) -> None:
     section = DOCUMENT.read_text().partition("## Functions with their owner's rights")[2].partition("\n## ")[0]
     reasons = re.findall(r"^- `(\w+)`:", section, re.MULTILINE)
     found = world.execute(
@@ -69,7 +69,7 @@ def test_a_function_has_its_owners_rights_for_a_reason_only(world: Connection) -
     assert [row for row in found if row[1]] == []
 
 
-def test_no_function_is_everybodys(world: Connection) -> None:
+def test_no_function_is_granted_to_public(world: Connection) -> None:
     """EXECUTE is PUBLIC's where nobody thinks of it."""
     found = world.execute(
         """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 import pytest
 
-from tests.access.world import OWNER, ROLES, come
+from tests.access.world import OWNER, ROLES, act_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def evaluations(connection: Connection, policy: Policy, command: str) -> tuple[s
     }
     analyze = "" if command == "insert" else "ANALYZE, TIMING OFF, "
     with connection.transaction(force_rollback=True):
-        come(connection, ROLES["owner"])
+        act_as(connection, ROLES["owner"])
         # An index would be asked once for the rows of one user, whatever the policy looks like.
         connection.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off")
         explain = f"EXPLAIN ({analyze}VERBOSE, FORMAT JSON) {statements[command]}"
@@ -94,7 +94,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(child)
 
 
-def test_one_evaluation_a_statement(world: Connection, policies: list[Policy]) -> None:
+def test_policies_evaluate_user_once_per_statement(world: Connection, policies: list[Policy]) -> None:
     assert len(policies) >= 12
     for policy in policies:
         assert "uid()" not in (policy.using + policy.check).replace(ONCE, ""), policy
@@ -104,7 +104,7 @@ def test_one_evaluation_a_statement(world: Connection, policies: list[Policy]) -
             assert others == [], (policy, command)
 
 
-def test_a_policy_that_asks_for_every_row_is_found(world: Connection, policies: list[Policy]) -> None:
+def test_policy_that_evaluates_user_per_row_is_detected(world: Connection, policies: list[Policy]) -> None:
     for policy in policies:
         changes = (("USING", policy.using), ("WITH CHECK", policy.check))
         clauses = " ".join(f"{word} ({text.replace(ONCE, 'auth.uid()')})" for word, text in changes if text)

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tests.access.world import AGENT, HERE, OWNER, ROLES, ROW, STRANGER, TEAM, come, populate
+from tests.access.world import AGENT, HERE, OWNER, ROLES, ROW, STRANGER, TEAM, act_as, populate
 from usage_worker.migrate import discover
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def attack(connection: Connection, attacker: str) -> tuple[str, list[type[psycop
     """What of the attacker's temporary schema the calls evaluated, and how calls failed."""
     names = connection.execute((HERE / "temporary_names.sql").read_bytes()).fetchall()
     connection.execute(BEGIN.encode())
-    come(connection, ROLES[attacker])
+    act_as(connection, ROLES[attacker])
     for statement in (REPORT, *(row[1] for row in names), COMPILE):
         connection.execute(statement.encode())
     evaluated: list[str] = []
@@ -109,7 +109,7 @@ def attack(connection: Connection, attacker: str) -> tuple[str, list[type[psycop
     for role, call in CALLS:
         try:
             with connection.transaction():
-                come(connection, ROLES[role])
+                act_as(connection, ROLES[role])
                 connection.execute(call.encode(), values)
         except psycopg.Error as error:
             failures.append(type(error))
@@ -119,7 +119,7 @@ def attack(connection: Connection, attacker: str) -> tuple[str, list[type[psycop
 
 
 @pytest.mark.parametrize("attacker", ["owner", "granted", "service role"])
-def test_nothing_of_a_caller_runs(session: Connection, attacker: str) -> None:
+def test_no_object_of_caller_is_evaluated(session: Connection, attacker: str) -> None:
     session.execute("SET LOCAL track_functions = 'all'")
     assert attack(session, attacker) == ("", REFUSED)
     # A bound body may be inlined, and is then not counted.
@@ -127,14 +127,14 @@ def test_nothing_of_a_caller_runs(session: Connection, attacker: str) -> None:
     assert functions(session, f"p.prosqlbody IS NULL AND NOT {ran}") == []
 
 
-def test_every_function_fixes_its_names(session: Connection) -> None:
+def test_functions_bind_their_names(session: Connection) -> None:
     """By the search_path, or by a body that was bound at creation."""
     unsafe = f"p.prosqlbody IS NULL AND '{SETTING}' <> ALL (coalesce(p.proconfig, '{{}}'))"
     assert functions(session, unsafe) == []
     assert len(functions(session, "true")) >= 20
 
 
-def test_declared_variables_name_their_types_in_full(session: Connection) -> None:
+def test_declared_variables_qualify_their_types(session: Connection) -> None:
     """What is compiled by plpgsql_validator() is compiled with the search_path of its caller."""
     session.execute(BEGIN.encode())
     for name, _ in session.execute((HERE / "temporary_names.sql").read_bytes()).fetchall():
@@ -143,7 +143,7 @@ def test_declared_variables_name_their_types_in_full(session: Connection) -> Non
     session.execute(COMPILE.encode())
 
 
-def test_functions_in_migration_files_fix_their_names() -> None:
+def test_functions_in_migration_files_bind_their_names() -> None:
     """Including those that exist only while a migration runs, and those that a way down creates."""
     headers = [
         header
@@ -165,7 +165,7 @@ def test_functions_in_migration_files_fix_their_names() -> None:
         "user_agent_shares_changed",
     ],
 )
-def test_a_path_without_pg_temp_is_noticed(session: Connection, function: str) -> None:
+def test_search_path_without_pg_temp_is_detected(session: Connection, function: str) -> None:
     session.execute(f"ALTER FUNCTION public.{function} SET search_path = ''".encode())
     assert f"as {session.info.user}" in attack(session, "owner")[0]
 
@@ -173,14 +173,14 @@ def test_a_path_without_pg_temp_is_noticed(session: Connection, function: str) -
 @pytest.mark.parametrize(
     "function", ["track_agent_usage", "usage_events_ensure_day", "user_agent_history_ensure_month"]
 )
-def test_a_variable_without_the_schema_of_its_type_is_noticed(session: Connection, function: str) -> None:
+def test_unqualified_variable_type_is_detected(session: Connection, function: str) -> None:
     row = session.execute(f"SELECT pg_get_functiondef('public.{function}'::regproc)".encode()).fetchone()
     assert row
     session.execute(row[0].replace("pg_catalog.", "").encode())
     assert f"as {session.info.user}" in attack(session, "granted")[0]
 
 
-def test_a_body_that_is_not_bound_is_noticed(session: Connection) -> None:
+def test_unbound_body_is_detected(session: Connection) -> None:
     """The role that calls is not always the one that created the types: a pool gives its sessions to many."""
     row = session.execute("SELECT pg_get_function_sqlbody('auth.uid'::regproc)").fetchone()
     assert row

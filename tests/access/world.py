@@ -11,7 +11,7 @@ import psycopg
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-OWNER, MATE, MEMBER, STRANGER = (UUID(int=number) for number in range(1, 5))
+OWNER, RECIPIENT, TEAM_MEMBER, STRANGER = (UUID(int=number) for number in range(1, 5))
 AGENT, TEAM, ROW = (UUID(int=number) for number in range(5, 8))
 
 HERE = Path(__file__).parent
@@ -22,7 +22,7 @@ class Role(NamedTuple):
 
     role: str
     user: UUID | None = None
-    heir: UUID = STRANGER
+    new_owner: UUID = STRANGER
 
     @property
     def claims(self) -> str:
@@ -33,8 +33,8 @@ ROLES = {
     "anyone else": Role("access_test_other"),
     "anon": Role("anon"),
     "owner": Role("authenticated", OWNER),
-    "shared_with": Role("authenticated", MATE, MATE),
-    "team_id": Role("authenticated", MEMBER, MEMBER),
+    "shared_with": Role("authenticated", RECIPIENT, RECIPIENT),
+    "team_id": Role("authenticated", TEAM_MEMBER, TEAM_MEMBER),
     "stranger": Role("authenticated", STRANGER, STRANGER),
     "granted": Role("access_test_granted", STRANGER, STRANGER),
     "service role": Role("access_test_service"),
@@ -53,14 +53,14 @@ STATES = {
 
 def populate(connection: Connection) -> None:
     """Bring the people, their rows and the roles; they live as long as the transaction of the connection."""
-    people = {"owner": OWNER, "mate": MATE, "member": MEMBER, "stranger": STRANGER}
+    users = {"owner": OWNER, "mate": RECIPIENT, "member": TEAM_MEMBER, "stranger": STRANGER}
     with psycopg.ClientCursor(connection) as cursor:
-        cursor.execute((HERE / "world.sql").read_bytes(), {**people, "agent": AGENT, "team": TEAM, "row": ROW})
+        cursor.execute((HERE / "world.sql").read_bytes(), {**users, "agent": AGENT, "team": TEAM, "row": ROW})
     for script in ("objects", "probe"):
         connection.execute((HERE / f"{script}.sql").read_bytes())
 
 
-def come(connection: Connection, role: Role) -> None:
+def act_as(connection: Connection, role: Role) -> None:
     """Be this role until the transaction, or the savepoint around, ends."""
     connection.execute(
         "SELECT set_config('role', %s, true), set_config('request.jwt.claims', %s, true)", [role.role, role.claims]

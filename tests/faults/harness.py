@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from usage_worker.store import Intake
 
 ROOT = Path(__file__).parents[2]
-NOBODY = str(uuid5(NAMESPACE_OID, "nobody"))  # whom the demo's traffic names now and then
+UNKNOWN_USER = str(uuid5(NAMESPACE_OID, "nobody"))  # whom the demo's traffic names now and then
 Event = dict[str, Any]
 
 
-class Arena:
+class Harness:
     """One database, one Redis, everything that was ever sent to them, and the processes that count it."""
 
     def __init__(self, database: str, redis_url: str, **settings: Any) -> None:
@@ -82,11 +82,11 @@ class Arena:
             events.append(event)
         return events
 
-    def note(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def record(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Write down what is sent; an event of nobody must be quarantined, any other be counted."""
         for event in events:
             self.sent += 1
-            if str(event["user_id"]) == NOBODY:
+            if str(event["user_id"]) == UNKNOWN_USER:
                 self.unknown_pairs.add(str(event["event_id"]))
                 continue
             self.oracle.add(event)
@@ -99,12 +99,12 @@ class Arena:
         with UsagePublisher(self.redis_url, linger=0) as publisher:
             for event in events:
                 assert publisher.add(dict(event)) is not None
-                self.note([event])
+                self.record([event])
             assert publisher.flush(timeout)
 
     def xadd(self, events: list[Event], shard: int, entry_id: str = "*", **fields: str) -> str:
         """What a producer in another language does: no key, any shard."""
-        self.note(events)
+        self.record(events)
         body = json.dumps(events, default=str)
         entry: Any = {"v": "1", "n": str(len(events)), "events": body, **fields}
         added: Any = self.redis.xadd(f"usage:events:{{{shard}}}", entry, id=entry_id)
@@ -149,7 +149,7 @@ class Arena:
             for process in processes:
                 _end(process)
             for journal in filter(Path.exists, journals):
-                self.note(json.loads(line) for line in journal.read_text().splitlines())
+                self.record(json.loads(line) for line in journal.read_text().splitlines())
 
     def drain(self, shard: int | None = None) -> None:
         """Finish in this process what anybody left behind."""
@@ -171,11 +171,11 @@ class Arena:
     def pending(self) -> int:
         return sum(self.resources.stream.backlog(shard).pending for shard in range(self.resources.stream.shards))
 
-    def ask(self, sql: str) -> list[dict[str, Any]]:
+    def fetch(self, sql: str) -> list[dict[str, Any]]:
         with psycopg.connect(self.database, row_factory=dict_row) as connection:
             return connection.execute(sql.encode()).fetchall()
 
-    def has_booked(self, events: int) -> bool:
+    def has_counted(self, events: int) -> bool:
         return self.intake.accepted >= events
 
     def settled(self) -> bool:
@@ -186,10 +186,10 @@ class Arena:
     def check(self) -> None:
         """Every total equals the oracle, the books add up to what was sent, nothing waits."""
         assert self.oracle.differences(self.resources.store.rows(testing_query("counters"))) == []
-        assert differences(self.ask(LEDGER), _expected(self.oracle), LEDGER_COLUMNS) == []
+        assert differences(self.fetch(LEDGER), _expected(self.oracle), LEDGER_COLUMNS) == []
         by_day = {(*pair, day): row for day, oracle in self.days.items() for pair, row in _expected(oracle).items()}
         used = {key: row for key, row in by_day.items() if row.usage_count}
-        assert differences(self.ask(DAILY), used, DAILY_COLUMNS) == []
+        assert differences(self.fetch(DAILY), used, DAILY_COLUMNS) == []
         assert self.resources.store.rows(testing_query("unbalanced")) == []
         intake = self.intake
         assert intake.accepted == self.sent == intake.applied + intake.duplicate + intake.quarantined
@@ -207,7 +207,7 @@ def _expected(oracle: Oracle) -> dict[tuple[UUID, UUID], Any]:
     return dict(oracle.rows)
 
 
-def state_of(pid: int) -> str:
+def process_state(pid: int) -> str:
     """The kernel's letter for what a process does: T stopped, Z dead, nothing gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

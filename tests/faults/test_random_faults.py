@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.faults.flusher import POINTS
-from tests.faults.harness import Arena, state_of
+from tests.faults.harness import Harness, process_state
 from tests.faults.proxy import Proxy
 from tests.helpers import eventually
 from usage_worker.queue.stream import GROUP
@@ -32,9 +32,9 @@ class Chaos:
     """A crew of workers, and what may befall them and their servers."""
 
     def __init__(
-        self, arena: Arena, proxy: Proxy, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, random: Random
+        self, harness: Harness, proxy: Proxy, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, random: Random
     ) -> None:
-        self.arena, self.proxy, self.postgres, self.valkey, self.random = arena, proxy, postgres, valkey, random
+        self.harness, self.proxy, self.postgres, self.valkey, self.random = harness, proxy, postgres, valkey, random
         self.crew: list[subprocess.Popen[bytes]] = []
         self.log: list[str] = []
 
@@ -55,7 +55,7 @@ class Chaos:
         while len(self.crew) < CREW:
             point = [self.random.choice(POINTS), self.random.choice(["KILL", "STOP"])]
             arguments = point if self.random.random() < 0.5 else []
-            self.crew.append(self.arena.command("tests.faults.flusher", *arguments))
+            self.crew.append(self.harness.command("tests.faults.flusher", *arguments))
 
     def kill(self) -> None:
         victim = self.random.choice(self.crew)
@@ -76,7 +76,7 @@ class Chaos:
         self.proxy.cut_next(self.random.choice(["before COMMIT", "after COMMIT"]))
 
     def kill_clients(self) -> None:
-        self.arena.redis.client_kill_filter(_type="normal", skipme=True)
+        self.harness.redis.client_kill_filter(_type="normal", skipme=True)
 
     def restart_postgres(self) -> None:
         self.postgres.restart(self.random.choice(["fast", "immediate"]))
@@ -86,8 +86,8 @@ class Chaos:
 
     def destroy_groups(self) -> None:
         for shard in range(2):
-            if self.arena.redis.exists(key := f"usage:events:{{{shard}}}"):
-                self.arena.redis.xgroup_destroy(key, GROUP)
+            if self.harness.redis.exists(key := f"usage:events:{{{shard}}}"):
+                self.harness.redis.xgroup_destroy(key, GROUP)
 
     def end(self) -> None:
         for process in self.crew:
@@ -96,25 +96,25 @@ class Chaos:
 
 
 def test_random_faults(
-    mortal_database: str, mortal_postgres: EmbeddedPostgres, mortal_valkey: EmbeddedValkey, tmp_path: Path
+    durable_database: str, durable_postgres: EmbeddedPostgres, durable_valkey: EmbeddedValkey, tmp_path: Path
 ) -> None:
     print(f"\nrandom faults for {SECONDS:.0f} s with USAGE_FAULT_SEED={SEED}")  # noqa: T201
     random = Random(SEED)
     with ExitStack() as stack:
-        proxy = stack.enter_context(closing(Proxy(mortal_database)))
-        arena = stack.enter_context(closing(Arena(proxy.url, mortal_valkey.url(2))))
-        chaos = Chaos(arena, proxy, mortal_postgres, mortal_valkey, random)
+        proxy = stack.enter_context(closing(Proxy(durable_database)))
+        harness = stack.enter_context(closing(Harness(proxy.url, durable_valkey.url(2))))
+        chaos = Chaos(harness, proxy, durable_postgres, durable_valkey, random)
         stack.callback(chaos.end)
         chaos.replace_the_dead()
-        with arena.publishers(tmp_path, 1, int(SECONDS * EVENTS_PER_SECOND), SECONDS + 60):
+        with harness.publishers(tmp_path, 1, int(SECONDS * EVENTS_PER_SECOND), SECONDS + 60):
             deadline = time.monotonic() + SECONDS
             while time.monotonic() < deadline:
                 chaos.strike()
                 # The pace of the faults; what they do is awaited below.
                 time.sleep(random.uniform(0.05, 0.8))
         chaos.end()
-        eventually(lambda: all(state_of(process.pid) in ("", "Z") for process in chaos.crew))
-        with arena.workers(2):
-            eventually(arena.settled, 60)
+        eventually(lambda: all(process_state(process.pid) in ("", "Z") for process in chaos.crew))
+        with harness.workers(2):
+            eventually(harness.settled, 60)
         assert chaos.log, "nothing happened"
-        arena.check()
+        harness.check()

@@ -85,17 +85,17 @@ def guarded_valkey(server_folder: Path) -> Iterator[GuardedValkey]:
 
 
 @pytest.fixture
-def guarded_database(mortal_postgres: EmbeddedPostgres, mortal_database: str) -> str:
+def guarded_database(durable_postgres: EmbeddedPostgres, durable_database: str) -> str:
     """The same as somebody whose password PostgreSQL asks for."""
-    rules = mortal_postgres.data_dir / "data" / "pg_hba.conf"
+    rules = durable_postgres.data_dir / "data" / "pg_hba.conf"
     if "local all app" not in rules.read_text():
         rules.write_text(f"local all app scram-sha-256\n{rules.read_text()}")
-        with psycopg.connect(mortal_database, autocommit=True) as connection:
+        with psycopg.connect(durable_database, autocommit=True) as connection:
             connection.execute("SELECT pg_reload_conf()")
             connection.execute(
                 f"CREATE ROLE app SUPERUSER LOGIN PASSWORD '{ROLE.replace(chr(39), 2 * chr(39))}'".encode()
             )
-    return mortal_database.replace("postgres@", f"app:{quote(ROLE, safe='')}@", 1)
+    return durable_database.replace("postgres@", f"app:{quote(ROLE, safe='')}@", 1)
 
 
 class Installation:
@@ -124,11 +124,11 @@ class Installation:
             for process in processes:
                 process.wait(60)
 
-    def said(self) -> dict[str, str]:
+    def messages(self) -> dict[str, str]:
         return {path.stem: path.read_text() for path in self.folder.glob("*.log")}
 
     def says(self, process: str, words: str) -> None:
-        eventually(lambda: words in self.said()[process], 40)
+        eventually(lambda: words in self.messages()[process], 40)
 
     @contextmanager
     def _process(self, name: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
@@ -141,8 +141,8 @@ class Installation:
             process.wait()
 
 
-def test_an_outage_leaves_no_secret_in_any_log(
-    guarded_database: str, guarded_valkey: GuardedValkey, mortal_postgres: EmbeddedPostgres, tmp_path: Path
+def test_logs_of_outage_show_no_secret(
+    guarded_database: str, guarded_valkey: GuardedValkey, durable_postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     logins = {"console": f":{DEFAULT_USER}", "json": f"app:{quote(ACL_USER, safe='')}"}
     with ExitStack() as stack:
@@ -153,12 +153,12 @@ def test_an_outage_leaves_no_secret_in_any_log(
         for installation in (console, as_json):
             stack.enter_context(installation.running())
         lose_redis(guarded_valkey, console, as_json)
-        lose_postgres(mortal_postgres, console, as_json)
+        lose_postgres(durable_postgres, console, as_json)
     for installation in (console, as_json):
-        for process, text in installation.said().items():
+        for process, text in installation.messages().items():
             check(process, text)
     for process in ("worker1", "maintenance", "beat", "flower"):
-        check_json(as_json.said()[process])
+        check_json(as_json.messages()[process])
 
 
 def lose_redis(server: GuardedValkey, console: Installation, as_json: Installation) -> None:
@@ -195,8 +195,8 @@ def lose_postgres(server: EmbeddedPostgres, console: Installation, as_json: Inst
 
 
 def await_counting(installation: Installation) -> None:
-    before = installation.said()["worker1"].count("flushed")
-    eventually(lambda: installation.said()["worker1"].count("flushed") > before, 40)
+    before = installation.messages()["worker1"].count("flushed")
+    eventually(lambda: installation.messages()["worker1"].count("flushed") > before, 40)
 
 
 def send_what_nobody_knows(installation: Installation) -> None:

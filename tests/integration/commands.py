@@ -46,12 +46,12 @@ class Cli:
         assert SECRET not in output + errors
         return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
 
-    def complaints(self, *commands: str) -> list[str]:
+    def error_lines(self, *commands: str) -> list[str]:
         """What several commands complain of; they run at once, since each of them is slow to start."""
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(self.complaint, commands))
+            return list(pool.map(self.error_line, commands))
 
-    def complaint(self, command: str) -> str:
+    def error_line(self, command: str) -> str:
         """The one line on standard error with which the command must end."""
         done = self.run(*command.split())
         assert done.returncode == 1, done

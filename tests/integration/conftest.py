@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.commands import Cli
 from tests.integration.installed import Installed, Wheel, build_wheel
-from tests.integration.users import People, add_people
+from tests.integration.users import Users, add_users
 from tests.sql import query
 from usage_worker.publisher import UsagePublisher
 from usage_worker.service.resources import Resources
@@ -95,8 +95,8 @@ def bench(make_resources: Callable[..., Resources], redis_client: redis.Redis) -
 
 
 @pytest.fixture
-def people(database: str) -> People:
-    return add_people(database)
+def users(database: str) -> Users:
+    return add_users(database)
 
 
 @pytest.fixture

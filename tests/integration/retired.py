@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
-LIVES = """
+USES_BY_PAIR = """
     SELECT user_id, agent_id, sum(usage_count)::int
       FROM (SELECT * FROM public.usage_daily UNION ALL SELECT * FROM public.usage_retired_daily) AS lives
      GROUP BY user_id, agent_id
@@ -36,14 +36,14 @@ def track(url: str, user_id: object, agent_id: object) -> None:
 
 def uses(url: str) -> dict[tuple[Any, Any], int]:
     """How often every pair was used, over all its lives."""
-    return {row[:2]: row[2] for row in run(url, LIVES)}
+    return {row[:2]: row[2] for row in run(url, USES_BY_PAIR)}
 
 
 def expected_uses(events: Iterable[dict[str, Any]]) -> Counter[tuple[Any, Any]]:
     return Counter((event["user_id"], event["agent_id"]) for event in events if event.get("type") != "rating")
 
 
-def meanwhile(*clients: Callable[[], object]) -> AbstractContextManager[None]:
+def repeated_calls(*clients: Callable[[], object]) -> AbstractContextManager[None]:
     """Each client is called again and again, in a thread of its own, until the block ends; what it raises is raised."""
 
     def repeated(client: Callable[[], object]) -> Callable[[threading.Event], None]:

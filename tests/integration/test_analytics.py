@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from tests.integration.users import FORBIDDEN, acting
+from tests.integration.users import FORBIDDEN, session_as
 from usage_worker.errors import BusyError
 from usage_worker.maintenance import REFRESH, refresh, run_task
 from usage_worker.migrate import Runner
@@ -106,7 +106,7 @@ def settle(bench: Bench) -> None:
     eventually(lambda: not refresh(bench.resources.store).refreshed, 30)
 
 
-def test_figures_windows_and_ranks_are_those_of_the_ledger(bench: Bench, database: str) -> None:
+def test_totals_windows_and_ranks_equal_ledger(bench: Bench, database: str) -> None:
     bench.publish(*traffic(bench, 600))
     bench.flush()
     run(database, "INSERT INTO user_agents (user_id, agent_id) VALUES (%s, %s)", bench.users[-1], bench.agents[-1])
@@ -121,7 +121,7 @@ def test_figures_windows_and_ranks_are_those_of_the_ledger(bench: Bench, databas
     assert sum(row[17] for row in found) < sum(row[2] for row in found)
 
 
-def test_a_pair_that_was_soft_deleted_goes_and_comes_back(bench: Bench, database: str) -> None:
+def test_soft_deleted_pair_disappears_and_returns(bench: Bench, database: str) -> None:
     (user, other), (agent, second) = bench.users[:2], bench.agents[:2]
     bench.publish(
         *(event(user, agent) for _ in range(3)), *(event(other, second) for _ in range(2)), event(user, second)
@@ -140,7 +140,7 @@ def test_a_pair_that_was_soft_deleted_goes_and_comes_back(bench: Bench, database
         assert run(database, lines, user) == expected
 
 
-def test_it_is_refreshed_when_something_was_counted_or_a_day_began(bench: Bench, database: str) -> None:
+def test_refreshes_after_new_events_or_new_day(bench: Bench, database: str) -> None:
     store = bench.resources.store
     assert refresh(store).refreshed
     settle(bench)
@@ -161,7 +161,7 @@ def test_it_is_refreshed_when_something_was_counted_or_a_day_began(bench: Bench,
     assert not refresh(store).refreshed
 
 
-def test_a_restored_schema_without_figures_is_filled(bench: Bench, database: str) -> None:
+def test_restored_schema_without_data_is_filled(bench: Bench, database: str) -> None:
     bench.publish(event(bench.users[0], bench.agents[0]))
     bench.flush()
     run(database, "REFRESH MATERIALIZED VIEW user_agent_analytics WITH NO DATA; DELETE FROM user_agent_analytics_state")
@@ -170,7 +170,7 @@ def test_a_restored_schema_without_figures_is_filled(bench: Bench, database: str
     assert len(run(database, "SELECT refreshed_at FROM user_agent_analytics_state")) == 1
 
 
-def test_nobody_waits_for_a_refresh(bench: Bench, database: str) -> None:
+def test_refresh_blocks_nothing(bench: Bench, database: str) -> None:
     """Who reads sees the figures before it, who counts goes on, and a second one leaves it to the first."""
     user, agent = bench.users[0], bench.agents[0]
     bench.publish(event(user, agent))
@@ -179,7 +179,7 @@ def test_nobody_waits_for_a_refresh(bench: Bench, database: str) -> None:
     bench.publish(event(user, agent))
     bench.flush()
     own = "SELECT usage_count, refreshed_at FROM user_agent_analytics_own"
-    with Store(database) as another, acting(database, "authenticated", user) as reader:
+    with Store(database) as another, session_as(database, "authenticated", user) as reader:
         reader.execute("SET statement_timeout = '5s'")
         before = reader.execute(own).fetchall()
         with sole_transaction(another, REFRESH) as refreshing:
@@ -193,7 +193,7 @@ def test_nobody_waits_for_a_refresh(bench: Bench, database: str) -> None:
     bench.check()
 
 
-def test_readers_refreshes_and_ingest_at_once(
+def test_concurrent_readers_refreshes_and_ingest(
     bench: Bench, database: str, make_resources: Callable[..., Resources]
 ) -> None:
     over, seen = Event(), [0]
@@ -229,7 +229,7 @@ def test_readers_refreshes_and_ingest_at_once(
     bench.check()
 
 
-def test_one_that_somebody_runs_by_hand_is_not_waited_for(bench: Bench, database: str) -> None:
+def test_manual_refresh_is_not_awaited(bench: Bench, database: str) -> None:
     with psycopg.connect(database) as by_hand:
         by_hand.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY user_agent_analytics")
         with pytest.raises(BusyError):
@@ -237,7 +237,7 @@ def test_one_that_somebody_runs_by_hand_is_not_waited_for(bench: Bench, database
     assert refresh(bench.resources.store).refreshed
 
 
-def test_what_gives_way_soon_is_waited_for(bench: Bench, database: str) -> None:
+def test_short_lock_is_awaited(bench: Bench, database: str) -> None:
     """Autovacuum, when it was waited for a second; here it is a session that is told so."""
     waiting = """
         SELECT 1 FROM pg_stat_activity
@@ -252,7 +252,7 @@ def test_what_gives_way_soon_is_waited_for(bench: Bench, database: str) -> None:
         assert refreshing.result(30).refreshed
 
 
-def test_of_many_at_once_one_refreshes(bench: Bench, database: str) -> None:
+def test_one_of_many_concurrent_runs_refreshes(bench: Bench, database: str) -> None:
     bench.publish(*traffic(bench, 200))
     bench.flush()
     refresh(bench.resources.store)
@@ -271,30 +271,30 @@ def test_of_many_at_once_one_refreshes(bench: Bench, database: str) -> None:
         assert sum(future.result(60) for future in attempts) == 1
 
 
-def test_everybody_sees_his_own_lines_only(bench: Bench, database: str) -> None:
+def test_users_see_only_their_own_rows(bench: Bench, database: str) -> None:
     bench.publish(*traffic(bench, 200))
     bench.flush()
     refresh(bench.resources.store)
     lines = "SELECT user_id, usage_count, user_rank, agent_rank FROM {} ORDER BY user_id, agent_id"
     sees, all_lines = lines.format("user_agent_analytics_own"), run(database, lines.format("user_agent_analytics"))
     for user in (bench.users[0], bench.users[1], bench.users[-1]):
-        with acting(database, "authenticated", user) as session:
+        with session_as(database, "authenticated", user) as session:
             assert session.execute(sees.encode()).fetchall() == [line for line in all_lines if line[0] == user]
             for relation in ("user_agent_analytics", "user_agent_analytics_state"):
                 with pytest.raises(FORBIDDEN):
                     session.execute(f"SELECT FROM {relation}".encode())
             with pytest.raises(psycopg.Error):
                 session.execute("DELETE FROM user_agent_analytics_own")
-    with acting(database, "authenticated") as nobody:
+    with session_as(database, "authenticated") as nobody:
         assert nobody.execute(sees.encode()).fetchall() == []
     for relation in ("user_agent_analytics", "user_agent_analytics_own", "user_agent_analytics_state"):
-        with acting(database, "anon") as outsider, pytest.raises(FORBIDDEN):
+        with session_as(database, "anon") as outsider, pytest.raises(FORBIDDEN):
             outsider.execute(f"SELECT FROM {relation}".encode())
-    with acting(database, "service_role") as service:
+    with session_as(database, "service_role") as service:
         assert service.execute(lines.format("user_agent_analytics").encode()).fetchall() == all_lines
 
 
-def test_a_condition_that_talks_hears_of_no_other_line(bench: Bench, database: str) -> None:
+def test_leaky_condition_sees_no_foreign_row(bench: Bench, database: str) -> None:
     bench.publish(*traffic(bench, 200))
     bench.flush()
     refresh(bench.resources.store)
@@ -302,7 +302,7 @@ def test_a_condition_that_talks_hears_of_no_other_line(bench: Bench, database: s
 
     def overheard() -> set[str]:
         heard: set[str] = set()
-        with acting(database, "authenticated", user) as session:
+        with session_as(database, "authenticated", user) as session:
             session.add_notice_handler(lambda notice: heard.add(str(notice.message_primary)))
             session.execute(
                 "CREATE FUNCTION pg_temp.tell(uuid) RETURNS boolean COST 0.0001 LANGUAGE plpgsql"
@@ -318,7 +318,7 @@ def test_a_condition_that_talks_hears_of_no_other_line(bench: Bench, database: s
     assert len(overheard()) > 5  # so the barrier it is
 
 
-def test_down_and_up_bring_the_figures_back(bench: Bench, database: str) -> None:
+def test_down_and_up_restore_analytics(bench: Bench, database: str) -> None:
     bench.publish(*(event(user, bench.agents[0]) for user in bench.users))
     bench.flush()
     runner = Runner(database)

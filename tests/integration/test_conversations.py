@@ -64,7 +64,7 @@ def held_up(bench: Bench, user_id: UUID) -> Iterator[None]:
         flush.result(30)
 
 
-def test_one_that_goes_on_in_a_new_life_is_counted_there(bench: Bench, users: list[UUID]) -> None:
+def test_conversation_is_counted_again_after_purge(bench: Bench, users: list[UUID]) -> None:
     """Its pair is purged and back again between the look at its conversations and its counters."""
     settings = bench.resources.settings
     first, second = users
@@ -82,7 +82,7 @@ def test_one_that_goes_on_in_a_new_life_is_counted_there(bench: Bench, users: li
 
 
 @pytest.mark.parametrize("days", [1, 2])
-def test_one_that_two_batches_open_is_counted_once(
+def test_conversation_opened_by_two_batches_is_counted_once(
     bench: Bench, users: list[UUID], make_resources: Callable[..., Resources], days: int
 ) -> None:
     url = bench.resources.settings.database_url
@@ -99,7 +99,7 @@ def test_one_that_two_batches_open_is_counted_once(
     bench.check()
 
 
-def test_each_is_counted_on_the_day_it_was_first_seen(bench: Bench, users: list[UUID]) -> None:
+def test_conversation_is_counted_on_day_of_first_use(bench: Bench, users: list[UUID]) -> None:
     yesterday, today = TWO_DAYS
     user, conversations = users[0], [uuid4() for _ in range(3)]
     known, both, later = conversations

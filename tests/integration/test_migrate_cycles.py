@@ -31,7 +31,7 @@ WEAR = """
 """
 
 
-def test_forty_cycles_keep_the_schema_and_every_value(empty_database: str) -> None:
+def test_forty_cycles_keep_schema_and_values(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("2.0.0")
     at_2 = schema(empty_database)
@@ -60,7 +60,7 @@ def test_forty_cycles_keep_the_schema_and_every_value(empty_database: str) -> No
     assert run(empty_database, ROWS) == before
 
 
-def test_a_table_made_anew_keeps_what_hangs_on_it(empty_database: str) -> None:
+def test_rebuilt_table_keeps_its_dependents(empty_database: str) -> None:
     """What 2.0.0 made is compared by the catalogue; this is what an owner may have added."""
     runner = Runner(empty_database)
     runner.up("2.0.0")
@@ -101,7 +101,7 @@ def test_a_table_made_anew_keeps_what_hangs_on_it(empty_database: str) -> None:
     assert run(empty_database, ROWS) == rows
 
 
-def test_what_cannot_move_with_the_table_stops_it_unharmed(empty_database: str) -> None:
+def test_unmovable_dependents_stop_table_rebuild(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("2.0.0")
     add_pair(empty_database)
@@ -120,7 +120,7 @@ def test_what_cannot_move_with_the_table_stops_it_unharmed(empty_database: str) 
     assert run(empty_database, "SELECT usage_count FROM public.user_agents") == [(5,)]
 
 
-def test_goes_on_from_wherever_it_stopped_while_the_table_was_made_anew(empty_database: str, tmp_path: Path) -> None:
+def test_resumes_after_any_interruption_of_table_rebuild(empty_database: str, tmp_path: Path) -> None:
     files = shutil.copytree(discover()[0].up.parent, tmp_path / "migrations")
     file = files / "003_user_agents_columns.up.sql"
     text = file.read_text()

@@ -33,7 +33,7 @@ def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_UNKNOWN="create")
 
 
-def test_the_command_refreshes_what_is_out_of_date(cli: Cli, database: str, redis_url: str) -> None:
+def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url: str) -> None:
     send(redis_url, 3)
     cli.drained()
     done = cli.run("refresh", "--json")
@@ -53,7 +53,7 @@ def test_the_command_refreshes_what_is_out_of_date(cli: Cli, database: str, redi
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_cancels_the_refresh_in_the_database(cli: Cli, database: str, number: signal.Signals) -> None:
+def test_signal_cancels_refresh_in_database(cli: Cli, database: str, number: signal.Signals) -> None:
     """The view is replaced by one that takes a minute, which a refresh that was only abandoned would go on with."""
     run(
         database,
@@ -82,7 +82,7 @@ def test_a_signal_cancels_the_refresh_in_the_database(cli: Cli, database: str, n
     assert cli.run("refresh").stdout.startswith("analytics refreshed in 1.")
 
 
-def test_celery_refreshes(cli: Cli, database: str, redis_url: str) -> None:
+def test_celery_task_refreshes(cli: Cli, database: str, redis_url: str) -> None:
     send(redis_url, 3)
     cli.drained()
     command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", "solo"]

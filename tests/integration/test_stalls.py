@@ -73,12 +73,12 @@ def counted(resources: Resources) -> int:
     return 0
 
 
-def looked(cli: Cli) -> dict[str, Any]:
+def collected_status(cli: Cli) -> dict[str, Any]:
     seen: dict[str, Any] = json.loads(cli.run("status", "--json").stdout)
     return seen
 
 
-def test_a_read_only_database_is_red_until_it_takes_writes_again(
+def test_read_only_database_is_unhealthy_until_writable(
     cli: Cli, bench: Bench, database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USAGE_UNKNOWN", "create")
@@ -89,7 +89,7 @@ def test_a_read_only_database_is_red_until_it_takes_writes_again(
     ):
         bench.resources.stream.beat()  # beat itself would do so in ten seconds
         eventually(lambda: bench.redis.exists("usage:failure:{0}"), 30)
-        seen = looked(cli)
+        seen = collected_status(cli)
         assert (seen["worker_alive"], seen["beat_alive"], seen["partitions_healthy"]) == (True, True, True)
         assert not seen["healthy"]
         (stall,) = seen["stalled"]
@@ -105,19 +105,19 @@ def test_a_read_only_database_is_red_until_it_takes_writes_again(
         assert metrics(cli.run("metrics").stdout)["usage_healthy", ""] == 0
         reset()
         eventually(lambda: bench.resources.store.intake_totals().applied == 1, 30)
-        seen = looked(cli)
+        seen = collected_status(cli)
         assert (seen["healthy"], seen["stalled"]) == (True, [])
         assert bench.resources.stream.last_failure(0) is None
 
 
-def test_what_is_committed_by_a_drain_is_no_stall(cli: Cli, bench: Bench, database: str) -> None:
+def test_commit_of_drain_ends_stall(cli: Cli, bench: Bench, database: str) -> None:
     assert found(bench.resources) == []
     add_old(bench.redis, minutes=10)
     (stall,) = found(bench.resources)
     assert (stall.shard, stall.committed_seconds, stall.error) == (0, None, None)
     assert cli.drained() == figures(applied=1)
     add_old(bench.redis, minutes=9)  # a backlog, of which something was committed just now
-    seen = looked(cli)
+    seen = collected_status(cli)
     assert seen["backlog"]["0"]["oldest_seconds"] > 500
     assert seen["stalled"] == []
     add_old(bench.redis, shard=1, minutes=8)  # of which nothing was
@@ -132,7 +132,7 @@ def test_what_is_committed_by_a_drain_is_no_stall(cli: Cli, bench: Bench, databa
     assert "no flush failed lately" in done.stdout
 
 
-def test_a_rare_flush_is_no_stall(bench: Bench) -> None:
+def test_long_flush_interval_is_no_stall(bench: Bench) -> None:
     add_old(bench.redis)
     backlog = {0: bench.resources.stream.backlog(0)}
     resources = bench.resources
@@ -141,7 +141,7 @@ def test_a_rare_flush_is_no_stall(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("code", ["57P03", "0A000"])  # one that has a meaning for us, one that has none
-def test_the_noted_error_is_fit_to_be_shown_and_gone_after_a_commit(
+def test_recorded_error_is_printable_and_cleared_by_commit(
     make_resources: Callable[..., Resources], redis_client: redis.Redis, database: str, code: str
 ) -> None:
     resources = make_resources(reclaim_idle=0.01, unknown="create")
@@ -163,7 +163,7 @@ def test_the_noted_error_is_fit_to_be_shown_and_gone_after_a_commit(
     assert stall.error is None
 
 
-def test_a_full_redis_takes_no_note_and_hinders_nothing(
+def test_full_redis_records_no_error_and_blocks_nothing(
     make_resources: Callable[..., Resources], redis_client: redis.Redis, database: str
 ) -> None:
     add_old(redis_client)

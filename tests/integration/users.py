@@ -20,7 +20,7 @@ FORBIDDEN = psycopg.errors.InsufficientPrivilege
 
 
 @contextmanager
-def acting(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+def session_as(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     """A session like that of an API request of this user."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
@@ -30,7 +30,7 @@ def acting(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psyco
 
 
 @dataclass(frozen=True)
-class People:
+class Users:
     """Ann has the agent and shares it with Bob, and with the team of Cid; Dan has nothing to do with it."""
 
     ann: uuid.UUID
@@ -42,7 +42,7 @@ class People:
     row: uuid.UUID
 
 
-def add_people(url: str) -> People:
+def add_users(url: str) -> Users:
     """Bring them into a database of 3.0.0 or later."""
     ann, bob, cid, dan = (run(url, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0] for _ in range(4))
     agent = run(url, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
@@ -57,4 +57,4 @@ def add_people(url: str) -> People:
         [bob],
         team,
     )[0][0]
-    return People(ann, bob, cid, dan, agent, team, row)
+    return Users(ann, bob, cid, dan, agent, team, row)
