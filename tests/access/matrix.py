@@ -1,4 +1,4 @@
-"""What each role may do to each object: every cell is a statement that the role really runs, and that is undone."""
+"""The access of each role to each object: every cell is a statement that the role runs and that is rolled back."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
+from tests.access.sample import AGENT, OWNER, ROLES, STATES
 from tests.access.table import written_columns
-from tests.access.world import AGENT, OWNER, ROLES, STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from tests.access.sample import Connection, Role
     from tests.access.table import Table
-    from tests.access.world import Connection, Role
 
 _PROBE = """
-SELECT pg_temp.probe(role, claims, door, before, statement, found, nothing)
+SELECT pg_temp.probe(role, claims, denied_name, before, statement, found, nothing)
   FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
-       WITH ORDINALITY AS cell (role, claims, door, before, statement, found, nothing, place)
+       WITH ORDINALITY AS cell (role, claims, denied_name, before, statement, found, nothing, place)
  ORDER BY place
 """
+_PROBED = ("denied_name", "before", "statement", "found", "nothing")
 
 
 class Cell(NamedTuple):
-    """A cell of the table; `part` tells those apart that one cell of the document stands for."""
+    """A probe of one cell of the document; `part` distinguishes probes that share a cell.
+
+    `before` brings the data into the state of `row`. The result is `found` if the statement affects rows, `nothing` if
+    it affects none.
+    """
 
     object_name: str
     command: str
@@ -38,8 +43,8 @@ class Cell(NamedTuple):
     nothing: str = "-"
 
     @property
-    def door(self) -> str:
-        """What a message names that refuses to let the role in: the object, or the schema that it cannot enter."""
+    def denied_name(self) -> str:
+        """Return a regular expression of the names in a denial by privileges: the object or its schema."""
         name = self.object_name.partition(" (")[0].removesuffix("()").rpartition(".")
         return f"({name[2]}|{name[0]})" if name[0] else name[2]
 
@@ -49,26 +54,29 @@ class Cell(NamedTuple):
 
 
 def probe(connection: Connection, cells: Sequence[Cell]) -> list[str]:
-    """What each cell is in this database."""
+    """Return the access that each cell has in this database."""
     roles = [ROLES[cell.role] for cell in cells]
     rows = connection.execute(
         _PROBE,
         [
             [role.role for role in roles],
             [role.claims for role in roles],
-            *([getattr(cell, name) for cell in cells] for name in ("door", "before", "statement", "found", "nothing")),
+            *(
+                [getattr(cell, name) for cell in cells]
+                for name in ("denied_name", "before", "statement", "found", "nothing")
+            ),
         ],
     )
     return [row[0] for row in rows]
 
 
 def all_cells(connection: Connection) -> list[Cell]:
-    """The cells of all objects of the database."""
+    """Return the cells of all objects of the database."""
     return [cell for obj in objects(connection) for cell in _of(connection, obj)]
 
 
 def differences(connection: Connection, table: Table, cells: list[Cell]) -> list[str]:
-    """Where the document and the database differ."""
+    """Return one line for each difference between document and database."""
     return [
         f"{' | '.join(cell.key)} {cell.part}: is {found}, expected {expected}"
         for cell, found in zip(cells, probe(connection, cells), strict=True)
@@ -77,7 +85,7 @@ def differences(connection: Connection, table: Table, cells: list[Cell]) -> list
 
 
 def objects(connection: Connection) -> list[Any]:
-    """Relations, functions and schemas, as `objects.sql` describes them."""
+    """Return relations, functions and schemas, as `objects.sql` describes them."""
     with connection.cursor(row_factory=namedtuple_row) as cursor:
         return cursor.execute("SELECT * FROM objects ORDER BY kind, name").fetchall()
 
@@ -86,16 +94,16 @@ def _of(connection: Connection, obj: Any) -> Iterator[Cell]:
     match obj.kind:
         case "table" | "view":
             yield from _relation(connection, obj)
-            yield from _rights(obj, ("truncate", "references", "trigger", *_maintain(connection)), "table")
+            yield from _privileges(obj, ("truncate", "references", "trigger", *_maintain(connection)), "table")
             if obj.kind == "view":
                 yield from _invoker(obj)
             if written_columns(obj.name, "insert"):
                 any_column = obj._replace(name=f"{obj.name} (any column)")
-                yield from _rights(any_column, ("select", "insert", "update"), "any_column")
+                yield from _privileges(any_column, ("select", "insert", "update"), "any_column")
         case "sequence":
-            yield from _rights(obj, ("use",), "sequence", "USAGE, SELECT, UPDATE")
+            yield from _privileges(obj, ("use",), "sequence", "USAGE, SELECT, UPDATE")
         case "schema":
-            yield from _rights(obj, ("usage", "create"), "schema")
+            yield from _privileges(obj, ("usage", "create"), "schema")
         case _:
             yield from _calls(obj)
 
@@ -107,7 +115,7 @@ def _relation(connection: Connection, obj: Any) -> Iterator[Cell]:
             continue
         yield from _each_role(obj.name, "delete", row, state, f"DELETE FROM {obj.sql_name}")
         values = _values(connection, obj, state)
-        # What belongs to the row has to go before it can come again.
+        # A row that references another must be deleted before it can be inserted again.
         empty = f"{state}; DELETE FROM {obj.sql_name}"
         for object_name, part, names in _parts(obj, row, "insert"):
             yield from _each_role(object_name, "insert", row, empty, _insert(obj, values, names), part)
@@ -117,8 +125,8 @@ def _relation(connection: Connection, obj: Any) -> Iterator[Cell]:
             for name, role in ROLES.items():
                 yield _cell(obj, "give away", row, name, column, state, _give_away(obj, column, role))
     if obj.kind == "view" and not obj.writable:
-        # Such a statement fails before the rights are asked for.
-        yield from _rights(obj, ("insert", "update", "delete"), "table", found="never")
+        # PostgreSQL rejects such statements before it checks privileges.
+        yield from _privileges(obj, ("insert", "update", "delete"), "table", found="never")
 
 
 def _cell(obj: Any, command: str, row: str, role: str, part: str, before: str, statement: str) -> Cell:
@@ -130,7 +138,7 @@ def _each_role(object_name: str, command: str, row: str, before: str, statement:
 
 
 def _parts(obj: Any, row: str, command: str) -> Iterator[tuple[str, str, Sequence[str]]]:
-    """The columns to write together, with the name of what they are; those that users do not write one by one."""
+    """Yield name, part and columns of each probe: the writable columns together, every other column by itself."""
     names = written_columns(obj.name, command)
     if names is None:
         others = [name for name in obj.parts if name not in obj.key]
@@ -145,13 +153,13 @@ def _parts(obj: Any, row: str, command: str) -> Iterator[tuple[str, str, Sequenc
 
 
 def _values(connection: Connection, obj: Any, state: str) -> dict[str, str | None]:
-    """The row of the table in this state, as text."""
+    """Return the row of the table in this state, as text."""
     with connection.transaction(force_rollback=True):
         connection.execute(state.encode())
         wanted = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in obj.parts)
         query = sql.SQL("SELECT {} FROM {}").format(wanted, sql.SQL(obj.sql_name))
         row = connection.execute(query).fetchone()
-    assert row, f"{obj.name} is empty: add a row to world.sql"
+    assert row, f"{obj.name} is empty: add a row to sample.sql"
     return dict(zip(obj.parts, row, strict=True))
 
 
@@ -165,7 +173,7 @@ def _insert(obj: Any, values: dict[str, str | None], names: Iterable[str]) -> st
 
 
 def _update(obj: Any, values: dict[str, str | None], names: Iterable[str]) -> str:
-    """Without a condition, which would ask for the right to read."""
+    """Build an update without a condition, which would require the privilege to read."""
     changes = (sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(values[name])) for name in names)
     return sql.SQL("UPDATE {} SET {}").format(sql.SQL(obj.sql_name), sql.SQL(", ").join(changes)).as_string()
 
@@ -178,10 +186,10 @@ def _maintain(connection: Connection) -> tuple[str, ...]:
     return ("maintain",) if connection.info.server_version >= 170000 else ()
 
 
-def _rights(
+def _privileges(
     obj: Any, commands: Iterable[str], kind: str, privileges: str | None = None, found: str = "yes"
 ) -> Iterator[Cell]:
-    """What cannot be tried out is asked for."""
+    """Probe privileges that no statement can show by querying them."""
     for command in commands:
         statement = f"SELECT WHERE has_{kind}_privilege({obj.oid}::oid, '{privileges or command}')"
         for role in ROLES:
@@ -189,7 +197,7 @@ def _rights(
 
 
 def _invoker(obj: Any) -> Iterator[Cell]:
-    """A view upon a view of the caller's rights would not show the difference."""
+    """Probe the option of a view; reading does not show it if the view reads another `security_invoker` view."""
     statement = f"SELECT FROM pg_class WHERE oid = {obj.oid} AND 'security_invoker=true' = ANY (reloptions)"
     for role in ROLES:
         yield Cell(obj.name, "security_invoker", "live", role, "", "SELECT", statement, nothing="no")

@@ -1,4 +1,4 @@
-"""The table where something else was granted or created; apart from the world, whose roles it would meet."""
+"""The table in databases with other grants or objects; the roles of the sample data are global to a server."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import psycopg
 import pytest
 
 from tests.access.matrix import all_cells, differences
+from tests.access.sample import populate
 from tests.access.table import read_table
-from tests.access.world import populate
 from tests.integration.database import run
 from usage_worker.migrate import Runner
 
 
 def test_default_privileges_of_platform_change_nothing(empty_database: str) -> None:
-    """As Supabase does for what is created in public, before our first migration."""
+    """Default privileges in schema public as Supabase sets them, before the first migration."""
     for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
         everybody = "anon, authenticated, service_role"
         run(empty_database, f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {kind} TO {everybody}")

@@ -1,4 +1,4 @@
-"""A row stays with its user and agent, its counters with what was counted; and the clients of 3.0.0 go on."""
+"""Users cannot change the owner of a row or its counters, and clients of 3.0.0 keep working."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.access.world import AGENT, OWNER, RECIPIENT, ROLES, ROW, STRANGER, act_as
+from tests.access.sample import AGENT, OWNER, RECIPIENT, ROLES, ROW, STRANGER, act_as
 from usage_worker.migrate import Runner
 from usage_worker.store import Store
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
-    from tests.access.world import Connection
+    from tests.access.sample import Connection
 
 FORBIDDEN = psycopg.errors.InsufficientPrivilege
 KEPT = psycopg.errors.RestrictViolation
@@ -22,10 +22,10 @@ OTHER_AGENT = UUID(int=50)
 
 
 @pytest.fixture
-def shared(world: Connection) -> Connection:
-    world.execute("UPDATE public.user_agents SET is_shared = true")
-    world.execute("INSERT INTO public.agents (id, name) VALUES (%s, 'other')", [OTHER_AGENT])
-    return world
+def shared(connection: Connection) -> Connection:
+    connection.execute("UPDATE public.user_agents SET is_shared = true")
+    connection.execute("INSERT INTO public.agents (id, name) VALUES (%s, 'other')", [OTHER_AGENT])
+    return connection
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_others_cannot_take_over_row(shared: Connection, taker: str, statement: 
 
 @pytest.mark.parametrize("taker", ["shared_with", "stranger"])
 def test_others_cannot_take_over_row_by_upsert(shared: Connection, taker: str) -> None:
-    """An upsert meets the owner's row, and may neither change it nor say what it holds."""
+    """An upsert that conflicts with the owner's row neither changes nor reveals it."""
     upserts = (
         "INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)"
         " ON CONFLICT (user_id, agent_id) DO UPDATE SET notes = 'mine'",
@@ -94,7 +94,7 @@ def test_call_cannot_lower_counters(shared: Connection, values: str) -> None:
 
 
 def test_clients_of_3_0_0_keep_working(database: str) -> None:
-    """The statements of an application that writes as its user, with the upsert as PostgREST makes it."""
+    """Statements of an application that writes as its user, with the upsert of PostgREST."""
     with psycopg.connect(database) as connection:
         connection.execute("INSERT INTO auth.users (id) VALUES (%s)", [OWNER])
         connection.execute("INSERT INTO public.agents (id, name) VALUES (%s, 'a')", [AGENT])

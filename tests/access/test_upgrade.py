@@ -1,4 +1,4 @@
-"""Users of 3.0.0 count and write as themselves while 4.0.0 takes the counters out of their hands."""
+"""Users of 3.0.0 keep counting and writing while 4.0.0 revokes their right to write counters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tests.access.world import OWNER, ROLES, act_as
+from tests.access.sample import OWNER, ROLES, act_as
 from tests.helpers import eventually
 from tests.integration.database import run
 from usage_worker.migrate import Runner

@@ -1,4 +1,4 @@
-"""Arenas: on the session's quick servers, or on servers of their own that a test may kill."""
+"""Harnesses on the fast servers of the session, and durable servers that tests may kill."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def harness(database: str, redis_url: str) -> Iterator[Harness]:
 
 @pytest.fixture(scope="package")
 def durable_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
-    """A durable PostgreSQL that tests may restart and kill."""
-    with EmbeddedPostgres(server_folder / "mortal-postgres") as server:
+    """Start a durable PostgreSQL that tests may restart and kill."""
+    with EmbeddedPostgres(server_folder / "durable-postgres") as server:
         Runner(server.ensure_database("template")).up()
         yield server
 
 
 @pytest.fixture(scope="package")
 def durable_valkey(server_folder: Path) -> Iterator[EmbeddedValkey]:
-    """A Valkey with its append-only file that tests may restart and kill."""
-    with EmbeddedValkey(server_folder / "mortal-valkey") as server:
+    """Start a Valkey with an append-only file that tests may restart and kill."""
+    with EmbeddedValkey(server_folder / "durable-valkey") as server:
         yield server
 
 
 @pytest.fixture
 def durable_database(durable_postgres: EmbeddedPostgres) -> Iterator[str]:
-    """The URL of a new database with the newest schema on the mortal server."""
+    """Return the URL of a new database with the newest schema on the durable server."""
     with psycopg.connect(durable_postgres.url(), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE mortal TEMPLATE template")
-    yield durable_postgres.url("mortal")
+        connection.execute("CREATE DATABASE durable TEMPLATE template")
+    yield durable_postgres.url("durable")
     with psycopg.connect(durable_postgres.url(), autocommit=True) as connection:
-        connection.execute("DROP DATABASE mortal WITH (FORCE)")
+        connection.execute("DROP DATABASE durable WITH (FORCE)")

@@ -1,4 +1,4 @@
-"""Few keys and many, one hot pair, six workers on the same rows."""
+"""Batches with few and many pairs, a hot pair, and six workers on the same rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORKERS = 6
 
 @pytest.mark.parametrize("pairs", [1, 101, 1_000, 2_000])
 def test_distinct_pairs_in_one_batch(harness: Harness, pairs: int) -> None:
-    """Each pair twice."""
+    """The batch has two events of each pair."""
     all_pairs = harness.population.pairs()
     events = [
         event | dict(zip(("user_id", "agent_id"), all_pairs[number % pairs], strict=True))
@@ -51,19 +51,19 @@ def test_workers_compete_for_few_pairs(harness: Harness, kind: str) -> None:
         pair = {"user_id": harness.population.users[0], "agent_id": harness.population.agents[0]}
         events = [event | pair for event in events]
     with harness.workers(3):
-        # Any shard, so that the workers really meet on the rows.
+        # Shards are chosen regardless of the user, so that workers compete for rows.
         scatter(harness, events, 50)
         eventually(harness.settled, 60)
     harness.check()
 
 
 def test_six_workers_update_same_rows_in_opposite_orders(harness: Harness, capfd: pytest.CaptureFixture[str]) -> None:
-    """No increment is lost, and nobody has to give up a batch."""
+    """No increment is lost, and no worker gives up a batch."""
     pairs = harness.population.pairs()[:200]
     events = harness.traffic(6_000, days=3)
     for number, event in enumerate(events):
-        forth, place = divmod(number, len(pairs))
-        user, agent = pairs[place if forth % 2 else -1 - place]
+        turn, place = divmod(number, len(pairs))
+        user, agent = pairs[place if turn % 2 else -1 - place]
         event |= {"user_id": user, "agent_id": agent}
     scatter(harness, events, 200)
     with harness.workers(WORKERS):

@@ -1,4 +1,4 @@
-"""PostgreSQL goes away, comes back, says no: nothing is lost, nothing counts twice."""
+"""PostgreSQL fails, restarts and refuses: no event is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from usage_worker.local import EmbeddedPostgres
 
-OUTAGE = float(os.environ.get("USAGE_FAULT_OUTAGE", "3"))  # seconds; `60` for the minute of the fault matrix
+OUTAGE = float(os.environ.get("USAGE_FAULT_OUTAGE", "3"))  # seconds; the fault matrix in the documents uses 60
 WAITING = "SELECT xact_start FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
@@ -37,7 +37,7 @@ def proxy(database: str) -> Iterator[Proxy]:
 
 @pytest.fixture
 def proxied_harness(proxy: Proxy, redis_url: str) -> Iterator[Harness]:
-    """An arena whose workers reach the database through the proxy only."""
+    """Yield a harness whose workers connect to the database through the proxy."""
     with closing(Harness(proxy.url, redis_url)) as harness:
         yield harness
 
@@ -49,7 +49,7 @@ def durable_harness(durable_database: str, redis_url: str) -> Iterator[Harness]:
 
 
 def configure(harness: Harness, name: str, value: str) -> None:
-    """A setting of the arena's database, for its workers from now on."""
+    """Change a setting of the database for all later connections."""
     with psycopg.connect(harness.database, autocommit=True) as connection:
         database = sql.Identifier(connection.info.dbname)
         statement = sql.SQL("ALTER DATABASE {} SET {} = {}")
@@ -100,7 +100,7 @@ def test_postgres_outage_under_load(proxied_harness: Harness, proxy: Proxy, tmp_
         with proxied_harness.publishers(tmp_path, 1, 2_500, OUTAGE + 60):
             eventually(partial(proxied_harness.has_counted, 200), 30)
             with getattr(proxy, kind)():
-                # The one wait that is no condition: the length of the outage is what is tested.
+                # The only unconditional wait: the test is about the length of the outage.
                 time.sleep(OUTAGE)
                 assert sum(proxied_harness.redis.xlen(f"usage:events:{{{shard}}}") for shard in range(2)) > 0
         eventually(proxied_harness.settled, 60)
@@ -122,7 +122,7 @@ def test_statement_timeout(harness: Harness, database: str) -> None:
 
 
 def test_deadlock_loses_no_event(harness: Harness, database: str) -> None:
-    """Another session takes the pairs' rows in the opposite order; the worker is the one that is sacrificed."""
+    """Another session locks the rows in the opposite order; PostgreSQL aborts the worker's transaction."""
     events = harness.traffic(400)
     harness.publish(events)
     harness.drain()
@@ -131,16 +131,16 @@ def test_deadlock_loses_no_event(harness: Harness, database: str) -> None:
     pairs = sorted(
         {(event["user_id"], event["agent_id"]) for event in of_shard}, key=lambda pair: (pair[0].int, pair[1].int)
     )
-    take = "UPDATE user_agents SET notes = 'mine' WHERE user_id = %s AND agent_id = %s"
+    lock = "UPDATE user_agents SET notes = 'mine' WHERE user_id = %s AND agent_id = %s"
     configure(harness, "deadlock_timeout", "100ms")
     harness.publish([event | {"event_id": f"again {number}"} for number, event in enumerate(of_shard)])
     with psycopg.connect(database) as rival:
         rival.execute("SET deadlock_timeout = '30s'")
-        rival.execute(take, pairs[-1])
+        rival.execute(lock, pairs[-1])
         flushing = threading.Thread(target=harness.resources.flusher.flush, args=(shard,))
         flushing.start()
         first = eventually(lambda: harness.fetch(WAITING), 10)
-        rival.execute(take, pairs[0])  # the worker has this one: now both wait, until the worker gives up
+        rival.execute(lock, pairs[0])  # the worker holds this row: both wait until its transaction is aborted
         assert eventually(lambda: harness.fetch(WAITING), 10) != first, "there was no deadlock"
         rival.commit()
         flushing.join(30)
@@ -149,7 +149,7 @@ def test_deadlock_loses_no_event(harness: Harness, database: str) -> None:
 
 
 def test_serialization_failure_is_retried(harness: Harness, database: str) -> None:
-    """Where the database's transactions are serializable, a row that changed meanwhile makes the batch start again."""
+    """With serializable transactions, a row changed by another session makes the batch start again."""
     events = harness.traffic(400)
     harness.publish(events)
     harness.drain()

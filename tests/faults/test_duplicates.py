@@ -1,4 +1,4 @@
-"""A storm of duplicates in any order, and the same events in many hands at once."""
+"""Duplicates in any order, delivered to several workers at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def entries_of(harness: Harness, key: str) -> list[Any]:
 
 
 def test_duplicates_are_counted_once(harness: Harness) -> None:
-    """Each event one to five times: within an entry, within a batch, across batches, shards and workers."""
+    """Each event is sent one to five times: within an entry and a batch, across batches, shards and workers."""
     random = Random(4)
     copies = [event for event in harness.traffic(1_500) for _ in range(random.randint(1, 5))]
     random.shuffle(copies)
@@ -33,7 +33,7 @@ def test_duplicates_are_counted_once(harness: Harness) -> None:
 
 
 def test_pack_sent_repeatedly_is_counted_once(harness: Harness) -> None:
-    """A publisher that never heard that its packs had arrived: known by their key, they are in the books once."""
+    """A publisher that received no reply resends its packs; by their keys they are in the intake totals once."""
     events = harness.traffic(1_000)
     harness.publish(events)
     packs: list[tuple[str, Any]] = [(key, fields) for key in STREAMS for _, fields in entries_of(harness, key)]
@@ -47,7 +47,7 @@ def test_pack_sent_repeatedly_is_counted_once(harness: Harness) -> None:
 
 
 def test_events_in_reverse_order(harness: Harness) -> None:
-    """One pair's events and ratings, the newest first, in batches of their own."""
+    """Events and ratings of one pair arrive newest first, in several batches."""
     user, agent = harness.population.users[0], harness.population.agents[0]
     events = [event | {"user_id": user, "agent_id": agent} for event in harness.traffic(200, days=20)]
     events.sort(key=lambda event: event["occurred_at"], reverse=True)

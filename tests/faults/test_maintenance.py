@@ -1,4 +1,4 @@
-"""Periodic work beside ingest at full speed: nothing is lost, nothing is counted twice, nothing stays undone."""
+"""Periodic tasks during ingest at full speed: they complete, and no event is lost or counted twice."""
 
 from __future__ import annotations
 

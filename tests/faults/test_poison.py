@@ -1,4 +1,4 @@
-"""What cannot be counted: shown, repaired, replayed, and counted once however often it is replayed."""
+"""Dead letters: listed, shown, repaired, replayed, and counted once however often they are replayed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one(harness: Harness, **fields: Any) -> dict[str, Any]:
 
 
 def send(harness: Harness, body: object, **fields: str) -> None:
-    """An entry whose fate the oracle does not know; sums that it changes are noted by the test."""
+    """Send an entry that the oracle does not know; the test checks its totals itself."""
     text = body if isinstance(body, str) else json.dumps(body)
     entry: Any = {"v": "1", "n": "1", "events": text, **fields}
     harness.redis.xadd("usage:events:{0}", entry)
@@ -56,7 +56,7 @@ def replay(cli: Cli, *arguments: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("time", ["2020-02-30T00:00:00.000000Z", "0000-01-01T00:00:00.000000Z"])
 def test_nonexistent_day_is_quarantined(harness: Harness, time: str) -> None:
-    """In canonical form, which is not looked at closely, and outside the acceptance window at once."""
+    """The times are in canonical form, which is parsed without a full check, and outside the acceptance window."""
     good = harness.traffic(999)
     bad = one(harness, event_id=str(uuid4()), occurred_at=time)
     canonical = [{**bad, "occurred_at": "2026-01-01T00:00:00.000000Z"}, bad]
@@ -91,12 +91,12 @@ def test_repaired_dead_letter_is_counted_once(harness: Harness, cli: Cli) -> Non
 
 
 def test_replay_after_user_was_created(harness: Harness, cli: Cli) -> None:
-    """An event of its own identity keeps it, also where the application sends it again in the meantime."""
+    """An event with its own identity keeps it, even if the application sends it again before the replay."""
     user = str(uuid4())
     event = one(harness, user_id=user, event_id=str(uuid4()), occurred_at=datetime.now(UTC).isoformat(), messages=3)
     send(harness, [event])
     assert replay(cli, "--all") == {"sent": 1, "bad": 0}
-    harness.drain()  # still unknown: quarantined again, as a letter of its own
+    harness.drain()  # still unknown: quarantined again as another dead letter
     harness.resources.store.rows(testing_query("seed_population"), users=[user], agents=[])
     assert replay(cli, "--all") == {"sent": 1, "bad": 0}
     send(harness, [event])
@@ -134,7 +134,7 @@ def test_replay_of_unreadable_entry_needs_repaired_body(harness: Harness, cli: C
 
 
 def test_long_unreadable_entry_is_kept_whole(harness: Harness, cli: Cli) -> None:
-    """Twice the 100,000 characters that were once enough."""
+    """The body is twice as long as an earlier limit of 100,000 characters."""
     body = json.dumps([one(harness, event_id=str(uuid4())) for _ in range(1_500)])
     send(harness, body, v="2", n="1500")
     (exported,) = [json.loads(line) for line in cli.run("dead-letters", "export").stdout.splitlines()]
@@ -142,7 +142,7 @@ def test_long_unreadable_entry_is_kept_whole(harness: Harness, cli: Cli) -> None
 
 
 def test_redelivered_dead_letter_is_not_recorded_again(harness: Harness) -> None:
-    """Its worker died before the acknowledgement, and its user came meanwhile."""
+    """The worker died before the acknowledgement, and the user was created before the redelivery."""
     user = str(uuid4())
     event = one(harness, user_id=user, event_id=str(uuid4()), occurred_at=datetime.now(UTC).isoformat())
     entry = {"v": "1", "n": "1", "id": str(uuid4()), "events": json.dumps([event])}
@@ -173,7 +173,7 @@ def test_impossible_replay_is_refused_in_one_line(harness: Harness, cli: Cli, ar
 
 
 def test_redelivered_event_outside_window_is_not_quarantined(harness: Harness) -> None:
-    """Counted a moment before the acceptance window closed, delivered again a moment later."""
+    """The event is counted inside the acceptance window and delivered again outside it."""
     event = one(harness, event_id=str(uuid4()), occurred_at=datetime.now(UTC).isoformat())
     entry = {"v": "1", "n": "1", "id": str(uuid4()), "events": json.dumps([event])}
     harness.redis.xadd("usage:events:{0}", entry)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Valkey goes away, forgets, fills up, under real Celery workers and without them."""
+"""Valkey fails, loses keys and fills up, with real Celery workers and without them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def durable_harness(database: str, durable_valkey: EmbeddedValkey) -> Iterator[H
 
 
 @pytest.fixture(scope="module")
-def crew(
+def celery_stack(
     durable_postgres: Any, durable_valkey: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Supervisor, Harness]]:
-    """Real Celery workers and beat that live through all of this module's faults, one after the other."""
+    """Run Celery workers and beat through all faults of this module, one after the other."""
     with psycopg.connect(durable_postgres.url(), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE crew TEMPLATE template")
-    harness = Harness(durable_postgres.url("crew"), durable_valkey.url(1))
+        connection.execute("CREATE DATABASE celery TEMPLATE template")
+    harness = Harness(durable_postgres.url("celery"), durable_valkey.url(1))
     with pytest.MonkeyPatch.context() as patch, closing(harness):
         for name, value in harness.env.items():
             patch.setenv(name, value)
@@ -54,7 +54,7 @@ def crew(
 
 @contextmanager
 def load(harness: Harness, folder: Path) -> Iterator[None]:
-    """Events come all the time; at the end all of them are counted, by the same processes."""
+    """Publish events during the block; afterwards assert that all of them are counted."""
     with harness.publishers(folder, 1, 2_000):
         begin = harness.sent
         eventually(lambda: harness.has_counted(begin + 200), 30)
@@ -87,22 +87,22 @@ FAULTS = (restart, kill_clients, destroy_groups, delete_other_keys)
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_redis_fault_under_load(
-    crew: tuple[Supervisor, Harness], durable_valkey: EmbeddedValkey, tmp_path: Path, fault: Any
+    celery_stack: tuple[Supervisor, Harness], durable_valkey: EmbeddedValkey, tmp_path: Path, fault: Any
 ) -> None:
-    stack, harness = crew
+    stack, harness = celery_stack
     before = stack.pids
     with load(harness, tmp_path):
         fault(harness, durable_valkey)
     assert {name: pid for name, pid in stack.pids.items() if process_state(pid) not in ("", "Z")} == before, (
-        "somebody had to be started again"
+        "a process was restarted"
     )
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_redis_fault_while_idle(
-    crew: tuple[Supervisor, Harness], durable_valkey: EmbeddedValkey, tmp_path: Path, fault: Any
+    celery_stack: tuple[Supervisor, Harness], durable_valkey: EmbeddedValkey, tmp_path: Path, fault: Any
 ) -> None:
-    stack, harness = crew
+    stack, harness = celery_stack
     eventually(harness.settled, 30)
     fault(harness, durable_valkey)
     with load(harness, tmp_path):
@@ -128,7 +128,7 @@ def test_redis_restarts_during_flush(
 
 
 def test_publisher_resends_after_lost_connections(durable_harness: Harness, durable_valkey: EmbeddedValkey) -> None:
-    """A pack whose answer got lost is sent again, and is not counted again."""
+    """A pack whose reply was lost is sent again and counted once."""
     harness = durable_harness
     with harness.workers(1), UsagePublisher(harness.redis_url, linger=0, pack_events=20) as publisher:
         for number, event in enumerate(harness.traffic(3_000)):
@@ -148,7 +148,7 @@ def full_server(folder: Path) -> Iterator[EmbeddedValkey]:
 
 
 def fill(harness: Harness, share: float) -> None:
-    """Foreign keys up to that share of the memory; 1 takes so much that what drains makes no room either."""
+    """Add foreign keys up to a share of the memory; with 1, draining does not free enough memory either."""
     number = 0
     while (used := harness.resources.stream.memory_used()) < min(share, 0.95):
         harness.redis.set(f"foreign:{used}:{number}", "x" * 100_000)
@@ -166,11 +166,11 @@ def drain_command(harness: Harness) -> list[dict[str, Any]]:
     return figures
 
 
-@pytest.mark.parametrize("group", ["with its group", "that nobody has read yet"])
+@pytest.mark.parametrize("group", ["with a group", "without a group"])
 def test_full_redis_is_drained(database: str, server_folder: Path, group: str) -> None:
     folder = server_folder / f"full-{len(group)}"
     with full_server(folder) as server, closing(Harness(database, server.url())) as harness:
-        if group == "with its group":
+        if group == "with a group":
             harness.drain()
         harness.publish(harness.traffic(3_000))
         with UsagePublisher(harness.redis_url, linger=0) as publisher:

@@ -1,4 +1,4 @@
-"""Workers that die, stop or are asked to stop, at every point of a batch."""
+"""Workers that are killed, suspended or asked to stop, at every point of a batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 COMMITTED = POINTS[3:]
 
 
-def with_duplicates(harness: Harness) -> None:
+def publish_with_duplicates(harness: Harness) -> None:
     events = harness.traffic(800)
     unknown_pairs = [event | {"user_id": UNKNOWN_USER} for event in harness.traffic(5, seed=9)]
     harness.publish([*events, *events[:50], *unknown_pairs])
@@ -32,7 +32,7 @@ def with_duplicates(harness: Harness) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_worker_loses_no_event(harness: Harness, point: str) -> None:
-    with_duplicates(harness)
+    publish_with_duplicates(harness)
     with harness.workers(1, point) as (victim,):
         assert victim.wait(30) == -signal.SIGKILL
         assert harness.pending > 0
@@ -44,8 +44,8 @@ def test_killed_worker_loses_no_event(harness: Harness, point: str) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_worker_stopped_beyond_reclaim_time_counts_nothing_twice(harness: Harness, point: str) -> None:
-    """The others count its batch; when it goes on, it must not count it again."""
-    with_duplicates(harness)
+    """Other workers count its batch; when it resumes, it must not count the batch again."""
+    publish_with_duplicates(harness)
     with harness.workers(1, point, "STOP") as (sleeper,):
         eventually(lambda: process_state(sleeper.pid) == "T", 30)
         with harness.workers(2):
@@ -58,7 +58,7 @@ def test_worker_stopped_beyond_reclaim_time_counts_nothing_twice(harness: Harnes
 
 
 def test_backlog_older_than_every_timeout_is_counted(harness: Harness) -> None:
-    """Entries that lay for weeks, some of them in the hands of a worker that nobody remembers."""
+    """The entries are weeks old, and some are pending for a worker that no longer exists."""
     long_ago = datetime.now(UTC) - timedelta(days=20)
     for shard in range(2):
         for number in range(10):
@@ -83,11 +83,11 @@ def idle_milliseconds(harness: Harness) -> int:
 def test_celery_worker_stops_within_limit_under_load(
     harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The batch in hand is finished, or left for the next one; the worker is gone within its limit."""
+    """The current batch is finished or left for the next worker, and the worker ends within its limit."""
     for key, value in harness.env.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("USAGE_FLUSH_BUDGET", "1")
-    # `worker_soft_shutdown_timeout`, which Celery spends to the end where a task is running, and a little to exit.
+    # Flush budget, `worker_soft_shutdown_timeout` (which Celery uses up if a task is running), and time to exit.
     limit = 1 + 10 + 10
     with Supervisor(
         harness.database, harness.redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path
