@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def fetched(url: str) -> str:
-    """What Flower answers; nothing while it does not."""
+    """Return the answer of Flower, or an empty string if there is none."""
     try:
         with urlopen(url, timeout=10) as reply:  # noqa: S310 - our own address
             text: str = reply.read().decode()

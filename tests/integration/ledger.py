@@ -1,4 +1,4 @@
-"""The ledger's partitions, as tests make and count them."""
+"""Helpers for partitions of the ledger; days are given as distances from today."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def attached_partitions(database: str) -> list[str]:
 
 
 def partition_tables(database: str) -> set[str]:
-    """All tables that are or were partitions of the ledger."""
+    """Return the names of all tables that are or were partitions of the ledger."""
     found = "SELECT relname::text FROM pg_class WHERE relname ~ '^usage_events_[0-9]+$' AND relkind = 'r'"
     return {row[0] for row in run(database, found)}
 

@@ -172,7 +172,7 @@ def test_status_is_healthy_with_worker_and_heartbeat(cli: Cli, redis_url: str) -
 
 @pytest.fixture
 def full_redis(server_folder: Path) -> Iterator[redis.Redis]:
-    """A Redis of its own, to be filled by `config_set`."""
+    """Start a separate Redis, which a test fills by `config_set`."""
     with (
         EmbeddedValkey(server_folder / "full", {"appendonly": "no"}) as server,
         redis.Redis.from_url(server.url()) as it,

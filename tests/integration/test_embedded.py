@@ -1,4 +1,4 @@
-"""The embedded servers keep their data, leave nothing behind, and never share a folder."""
+"""The embedded servers keep their data, leave no process behind, and never share a folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(server_folder: Path) -> Path:
 
 @pytest.fixture
 def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that owns both servers below `folder`."""
+    """Start a process that owns both servers below `folder`."""
     command = [sys.executable, "-c", OWNER, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -160,7 +160,7 @@ def test_failed_start_names_reason(folder: Path) -> None:
     with pytest.raises(EmbeddedServerError, match=r'exited with 1: .*"lots".*server\.log'):
         EmbeddedPostgres(folder, {"shared_buffers": "lots"}).start()
     with EmbeddedPostgres(folder):
-        pass  # and the folder is free again
+        pass  # the failed start released the folder
 
 
 def test_unresponsive_child_is_killed_with_descendants(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_unresponsive_child_is_killed_with_descendants(tmp_path: Path) -> None:
 
 
 def query(url: str, statement: str) -> object:
-    """The only value that the statement yields."""
+    """Return the single value of the statement."""
     with psycopg.connect(url) as connection:
         row = connection.execute(statement.encode()).fetchone()
     assert row is not None

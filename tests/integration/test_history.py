@@ -1,4 +1,4 @@
-"""The audit trail: what people change is told with who and when, counters are not, and no entry is ever lost."""
+"""The audit trail records changes of users with actor and time, but not counters, and loses no entry."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from usage_worker.migrate import EMPTY, Runner
 if TYPE_CHECKING:
     from tests.integration.conftest import Bench
 
-# Sharing has its own tests.
+# Shares have their own tests.
 TRAIL = "public.user_agent_history WHERE action <> 'share'"
-TOLD = f"SELECT action, changes FROM {TRAIL} ORDER BY id"
+CHANGES = f"SELECT action, changes FROM {TRAIL} ORDER BY id"
 BULK = 10_000
 COUNT = """
     UPDATE public.user_agents SET
@@ -55,7 +55,7 @@ def test_audit_trail_records_changes_and_actor(database: str, users: Users) -> N
         session.execute("UPDATE public.user_agents SET user_rating = 4.5, last_rating_at = now()")
         session.execute("UPDATE public.user_agents SET user_rating = 4.50")
         session.execute("UPDATE public.user_agents SET archived_at = '2026-01-31 23:00-02', status = 'archived'")
-    assert run(database, TOLD) == [
+    assert run(database, CHANGES) == [
         (
             "update",
             {
@@ -161,12 +161,12 @@ def test_audit_trail_records_ratings_and_no_counted_events(bench: Bench, databas
 
     for _ in range(3):
         count()
-    assert run(database, TOLD) == []
+    assert run(database, CHANGES) == []
     count(type="rating", rating=4)
     count(type="rating", rating=4)
     count()
     bench.check()
-    assert run(database, TOLD) == [("rate", {"user_rating": {"old": None, "new": 4.0}})]
+    assert run(database, CHANGES) == [("rate", {"user_rating": {"old": None, "new": 4.0}})]
     assert run(database, "SELECT user_id, actor FROM public.user_agent_history") == [(user, None)]
 
 
@@ -188,13 +188,13 @@ def test_audit_trail_does_not_slow_counter_updates(database: str) -> None:
         f"\n{BULK:,} counter updates: {1000 * min(spent[True]):.0f} ms with the triggers of the audit trail and the"
         f" shares, {1000 * min(spent[False]):.0f} ms without\n"
     )
-    assert run(database, TOLD) == []
-    # A function called once a row would take ten times as long.
+    assert run(database, CHANGES) == []
+    # A trigger function called for each row would take ten times as long.
     assert min(spent[True]) < 2 * min(spent[False])
 
 
 def test_missing_month_is_created_by_concurrent_entries(database: str) -> None:
-    """As after weeks without maintenance: all who write at once agree, and every entry is there."""
+    """The month is missing, as after weeks without maintenance; concurrent writers lose no entry."""
     writers, turns = 6, 5
     fill(database, writers)
     ids = [row[0] for row in run(database, "SELECT id FROM public.user_agents")]

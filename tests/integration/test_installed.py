@@ -70,13 +70,13 @@ def tick():
 
 @pytest.fixture(scope="module")
 def publisher_only(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """What an application installs that only publishes."""
+    """Install the wheel without extras, as an application that only publishes does."""
     return Installed(wheel, tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture
 def folder_with_foreign_modules(installed: Installed, tmp_path: Path) -> Path:
-    """A folder with modules of an application, named like ours or like what we import."""
+    """Return a folder with modules of an application that have the names of our modules and dependencies."""
     for name in FOREIGN_MODULES:
         (tmp_path / f"{name}.py").write_text(TRAP)
     return tmp_path

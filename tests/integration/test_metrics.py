@@ -39,7 +39,7 @@ def figures(text: str) -> Figures:
 
 @contextmanager
 def served(cli: Cli) -> Iterator[str]:
-    """The address of a server process."""
+    """Run a metrics server process and yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -53,7 +53,7 @@ def served(cli: Cli) -> Iterator[str]:
 
 
 def scraped(url: str) -> Figures:
-    """What a scrape gives; nothing while the server is not there yet."""
+    """Return the scraped figures, or none while the server is starting."""
     try:
         with urlopen(url, timeout=20) as reply:  # noqa: S310 - our own address
             return figures(reply.read().decode())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def pair(database: str) -> tuple[uuid.UUID, uuid.UUID]:
-    """A user and an agent that have nothing to do with each other yet."""
+    """Add a user and an agent without a row of the pair."""
     user = run(database, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0]
     return user, run(database, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
 
@@ -96,7 +96,7 @@ def test_add_track_remove_and_restore(database: str, pair: tuple[uuid.UUID, uuid
 
 @pytest.fixture
 def platform(empty_database: str, template_database: str) -> Iterator[str]:
-    """A database like that of a platform: auth belongs to another role, and ours may only refer to it."""
+    """Return a database of a platform, whose schema auth belongs to another role and may only be referenced."""
     suffix = uuid.uuid4().hex[:8]
     owner, migrator = f"platform_{suffix}", f"migrator_{suffix}"
     run(

@@ -28,7 +28,7 @@ MIGRATIONS = discover()[0].up.parent
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A copy of the migrations that a test may change."""
+    """Return a copy of the migrations that a test may change."""
     return shutil.copytree(MIGRATIONS, tmp_path / "migrations")
 
 

@@ -49,7 +49,7 @@ OWN = ["user_agents_insert_own", "user_agents_select_own", "user_agents_service_
 
 @pytest.fixture
 def at(empty_database: str) -> Callable[[str], str]:
-    """The URL of a database with that version and one row."""
+    """Return a function that migrates to a version, adds one row and returns the URL of the database."""
 
     def migrated(version: str) -> str:
         Runner(empty_database).up(version)

@@ -37,7 +37,7 @@ TRACK = "SELECT public.track_agent_usage(%s, %s, true, 7, 0.25, %s)"
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """The migrations up to the ledger, which a test may change."""
+    """Return a copy of the migrations up to the ledger, which a test may change."""
     return copy_up_to(LEDGER, tmp_path / "migrations")
 
 
@@ -72,7 +72,7 @@ def used(url: str) -> int:
 
 
 def check_balanced(url: str) -> None:
-    """The counters are the sums of the days, and the average is that of the total."""
+    """Assert that counters equal the sums of the days and averages those of the totals."""
     store = Store(url)
     try:
         assert store.rows(testing_query("unbalanced")) == []

@@ -39,7 +39,7 @@ COLUMNS = "SELECT is_shared, shared_with, team_id FROM public.user_agents WHERE 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """The migrations up to the shares, which a test may change."""
+    """Return a copy of the migrations up to the shares, which a test may change."""
     return copy_up_to(SHARES, tmp_path / "migrations")
 
 

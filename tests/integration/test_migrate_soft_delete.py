@@ -39,7 +39,7 @@ def owners(database: str) -> Owners:
 
 
 def removed(url: str) -> dict[uuid.UUID, list[uuid.UUID]]:
-    """What is removed softly, by user."""
+    """Return the agents of the soft-deleted rows, by user."""
     query = "SELECT user_id, agent_id FROM public.user_agents WHERE deleted_at IS NOT NULL ORDER BY agent_id"
     found: dict[uuid.UUID, list[uuid.UUID]] = {}
     for user_id, agent_id in run(url, query):

@@ -41,7 +41,7 @@ LEDGER = """
 
 @pytest.fixture
 def psql(postgres: Postgres, empty_database: str, tmp_path: Path) -> Callable[[str], str]:
-    """Runs a script in the empty database; returns what psql complains of, which is nothing if it succeeds."""
+    """Return a function that runs a script in the empty database and returns the errors of psql."""
 
     def run_script(text: str) -> str:
         file = tmp_path / "script.sql"

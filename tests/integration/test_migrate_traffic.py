@@ -58,7 +58,7 @@ class Clients:
 
     @contextmanager
     def staying(self, statement: str) -> Iterator[None]:
-        """A transaction that began before the block and stays open for seconds in it."""
+        """Keep a transaction open that began before the block and ends seconds later."""
         with psycopg.connect(self._url, options=LONGEST_WAIT) as connection:
             connection.execute(statement.encode())
             end = threading.Timer(OPEN_SECONDS, connection.commit)

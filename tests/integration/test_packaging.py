@@ -26,7 +26,7 @@ OURS = ("migrate", "worker", "maintenance", "beat", "flower")
 
 @pytest.fixture(scope="session")
 def services(installed: Installed) -> dict[str, Any]:
-    """The services of the compose file, with its anchors and merges resolved."""
+    """Return the services of the compose file, with anchors and merges resolved."""
     program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)"
     document = installed.run("python", "-c", program, stdin=(ROOT / "docker-compose.yml").read_text())
     found: dict[str, Any] = json.loads(document)["services"]

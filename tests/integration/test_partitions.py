@@ -1,4 +1,4 @@
-"""Partitions: there before their day, gone after their retention, and nobody waits for either."""
+"""Partitions are created ahead, dropped after their retention, and missing ones raise an alarm."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def event(bench: Bench, user: int, **fields: object) -> dict[str, Any]:
-    """A complete event, so that the oracle knows its identity."""
+    """Return a complete event, so that the oracle knows its identity."""
     own = {"event_id": uuid4(), "occurred_at": datetime.now(UTC), "tokens": 1}
     return {"user_id": bench.users[user], "agent_id": bench.agents[0], **own, **fields}
 
@@ -103,7 +103,7 @@ def test_counters_equal_sum_of_days_after_drop(bench: Bench, database: str) -> N
 
 
 def test_missed_runs_lose_no_event_and_raise_alarm(bench: Bench, database: str) -> None:
-    """A week without a run: today has no partition, nor have the days that late events fall on."""
+    """After a week without a run, today and the days of late events have no partitions."""
     store, settings = bench.resources.store, bench.resources.settings
     for partition in attached_partitions(database):
         run(database, f"DROP TABLE {partition}")

@@ -1,4 +1,4 @@
-"""Partitions with readers and writers at work, and with the process that sees to them killed or interrupted."""
+"""Partition management with concurrent readers and writers, and after it is killed or interrupted."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from usage_worker.store import Store
 
-# Nobody should wait at all; PostgreSQL's own housekeeping may be in the way for a moment.
+# No wait is expected; PostgreSQL's own maintenance may hold a lock briefly.
 LONGEST_WAIT = "100ms"
 
 
 class Client:
-    """Somebody who uses the ledger without a pause and gives up when he has to wait too long."""
+    """A client that executes a statement in a loop and fails when it waits for a lock for too long."""
 
     def __init__(self, database: str, statement: str, *parameters: object) -> None:
         self._options = {"autocommit": True, "options": f"-c lock_timeout={LONGEST_WAIT}"}
@@ -51,7 +51,7 @@ class Client:
                 self.done += 1
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         self._thread.start()
         try:
             eventually(lambda: self.done > 10)
@@ -68,9 +68,9 @@ def test_writers_and_readers_never_wait(database: str, store: Store) -> None:
     create_days(database, *range(-102, -90), rows=1_000)
     writer = Client(database, INSERT, datetime.now(UTC))
     reader = Client(database, "SELECT count(*) FROM usage_events WHERE occurred_at > now() - interval '100 days'")
-    # A long statement, as analytics would run it: it keeps whoever wants to lock everything out of the queue.
+    # A long statement, as analytics run it: a request for an exclusive lock would wait for it and block all others.
     scanner = Client(database, "SELECT pg_sleep(0.5) FROM (SELECT FROM usage_events LIMIT 1) AS one")
-    with writer.at_work(), reader.at_work(), scanner.at_work():
+    with writer.running(), reader.running(), scanner.running():
         report = manage_partitions(store, Settings(partitions_ahead_days=19))
     assert [writer.error, reader.error, scanner.error] == ["", "", ""]
     assert report.failed == {}
@@ -97,7 +97,7 @@ def test_deleting_entry_keys_blocks_no_batch(database: str, store: Store) -> Non
     run(database, old, 200_000)
     register = "INSERT INTO usage_entries (key) SELECT gen_random_uuid() FROM generate_series(1, 50)"
     ingest = Client(database, register)
-    with ingest.at_work():
+    with ingest.running():
         assert manage_partitions(store, Settings()).deleted_entries == 200_000
     assert ingest.error == ""
 
@@ -126,7 +126,7 @@ def test_next_run_completes_killed_drop(database: str, store: Store, cli: Cli) -
     assert old not in partition_tables(database)
 
 
-# The product has no hooks for that: its function is wrapped from outside.
+# The product has no hooks for faults, so its function is wrapped from outside.
 KILLED_BEFORE_DROP = """
 import os, signal
 import sys
@@ -144,7 +144,7 @@ cli.cli(["partitions"])
 
 
 def manage_again(store: Store, dropped: str) -> bool:
-    """Until the server has noticed that the killed process is gone."""
+    """Return whether a run dropped the partition; it is busy until the server notices the killed process."""
     try:
         return manage_partitions(store, Settings()).dropped == [dropped]
     except BusyError:

@@ -37,7 +37,7 @@ def pair(bench: Bench, **fields: Any) -> dict[str, Any]:
 
 
 def row(bench: Bench, **fields: Any) -> list[Any]:
-    """An event as our own publisher writes it, with some values replaced."""
+    """Return an event in the form of the publisher, with some values replaced."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
     values = {
         "event_id": str(uuid4()), "occurred_at": now, "type": "usage", **pair(bench), "messages": 1, "input_tokens": 0,

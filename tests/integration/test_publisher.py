@@ -40,7 +40,7 @@ def events_in(client: redis.Redis) -> int:
 
 @contextmanager
 def hanging_server() -> Iterator[str]:
-    """Accepts connections and never says a word."""
+    """Listen on a port, accept connections and never answer."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
 

@@ -103,7 +103,7 @@ DAMAGE = {
 
 
 def use(bench: Bench, day: date, count: int, **fields: Any) -> list[dict[str, Any]]:
-    """Uses of one pair in the first minutes of a day, all of one conversation."""
+    """Return uses of one pair in one conversation, in the first minutes of a day."""
     began, conversation = datetime(day.year, day.month, day.day, tzinfo=UTC), uuid4()
     pair = {"user_id": bench.users[3], "agent_id": bench.agents[2], "conversation_id": conversation}
     figures = {"input_tokens": 10, "cost_usd": "0.25", "response_time_ms": 200}

@@ -1,4 +1,4 @@
-"""The refresh of the analytics as its users start it: by command and by Celery."""
+"""The refresh of the analytics by command and by Celery task."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url
     assert run(database, USES) == [(3,)]
     with Store(database) as store:
         assert last_runs(store)[REFRESH].report == {key: figures[key] for key in ("refreshed", "refreshed_at")}
-        # Statistics may be late with what drain did.
+        # Statistics may show the writes of drain late.
         eventually(lambda: cli.run("refresh").stdout.startswith("nothing has changed since"), 30)
         assert not last_runs(store)[REFRESH].report["refreshed"]
         run(database, "UPDATE user_agent_analytics_state SET mark = ''")
@@ -54,7 +54,7 @@ def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_cancels_refresh_in_database(cli: Cli, database: str, number: signal.Signals) -> None:
-    """The view is replaced by one that takes a minute, which a refresh that was only abandoned would go on with."""
+    """The view is replaced by one that takes a minute, so that a refresh that is not cancelled goes on."""
     run(
         database,
         """

@@ -1,4 +1,4 @@
-"""`usage-worker report`: days of a time zone, from the ledger."""
+"""`usage-worker report`: totals by day of a time zone, from the ledger."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cli(tmp_path: Path, database: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=database)
 
 
-# Half an hour off, far ahead, far behind, and one whose days have 23 and 25 hours now and then.
+# A half-hour offset, the extreme offsets, and daylight saving time, with days of 23 and 25 hours.
 ZONES = ("Asia/Kolkata", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Europe/Berlin")
 
 

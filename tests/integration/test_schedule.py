@@ -51,7 +51,7 @@ class Celery:
                 process.kill()
 
     def lines(self) -> list[dict[str, Any]]:
-        """What was logged, by anybody; Celery's banner is no log, and the last line may be half written."""
+        """Return the log lines of all processes, without Celery's banner and a last line that may be incomplete."""
         texts = (log.read_text().rpartition("\n")[0].splitlines() for log in self._folder.glob("*.log"))
         return [json.loads(line) for text in texts for line in text if line.startswith("{")]
 

@@ -1,4 +1,4 @@
-"""Shares: who sees, uses and edits whose row, until when; how the columns of 3.0.0 and the shares follow each other."""
+"""Shares: permissions to view, use and edit a row, their expiry, and their effect on the columns of 3.0.0."""
 
 from __future__ import annotations
 
@@ -26,59 +26,62 @@ COLUMNS = "SELECT is_shared, shared_with, team_id FROM public.user_agents"
 ENDED = "UPDATE public.user_agent_shares SET expires_at = now() - interval '1 s' WHERE shared_with_user = %s"
 
 
-def sees(url: str, user: UUID | None, relation: str = "user_agents") -> int:
+def visible_rows(url: str, user: UUID | None, relation: str = "user_agents") -> int:
     with session_as(url, "authenticated", user) as session:
         row = session.execute(f"SELECT count(*) FROM public.{relation}".encode()).fetchone()
         return int(row[0]) if row else 0
 
 
-def do(url: str, user: UUID, statement: str, *parameters: object) -> int:
-    """How many rows the statement of this user changed."""
+def execute_as(url: str, user: UUID, statement: str, *parameters: object) -> int:
+    """Execute a statement as the user and return the number of rows that it affected."""
     with session_as(url, "authenticated", user) as session:
         return session.execute(statement.encode(), parameters).rowcount
 
 
 def test_share_takes_effect_at_once(database: str, users: Users) -> None:
-    assert [sees(database, user) for user in (users.ann, users.bob, users.cid, users.dan)] == [1, 1, 1, 0]
-    assert do(database, users.ann, GIVE, users.row, users.dan, "view") == 1
-    assert sees(database, users.dan) == 1
-    assert sees(database, users.dan, "user_agents_with_details") == 1
-    assert do(database, users.ann, "DELETE FROM public.user_agent_shares WHERE shared_with_user = %s", users.dan) == 1
-    assert sees(database, users.dan) == 0
+    assert [visible_rows(database, user) for user in (users.ann, users.bob, users.cid, users.dan)] == [1, 1, 1, 0]
+    assert execute_as(database, users.ann, GIVE, users.row, users.dan, "view") == 1
+    assert visible_rows(database, users.dan) == 1
+    assert visible_rows(database, users.dan, "user_agents_with_details") == 1
+    assert (
+        execute_as(database, users.ann, "DELETE FROM public.user_agent_shares WHERE shared_with_user = %s", users.dan)
+        == 1
+    )
+    assert visible_rows(database, users.dan) == 0
     run(database, "DELETE FROM public.user_role_assignments")
-    assert sees(database, users.cid) == 0
+    assert visible_rows(database, users.cid) == 0
     run(database, "UPDATE public.user_agents SET deleted_at = now()")
-    assert [sees(database, user) for user in (users.ann, users.bob)] == [1, 0]
+    assert [visible_rows(database, user) for user in (users.ann, users.bob)] == [1, 0]
 
 
 def test_shares_are_visible_to_owner_and_recipients_only(database: str, users: Users) -> None:
     shares = "user_agent_shares"
-    assert [sees(database, user, shares) for user in (users.ann, users.bob, users.cid, users.dan, None)] == [
+    assert [visible_rows(database, user, shares) for user in (users.ann, users.bob, users.cid, users.dan, None)] == [
         *(2, 1, 1, 0, 0)
     ]
     with session_as(database, "service_role") as service:
         assert len(service.execute("SELECT FROM public.user_agent_shares").fetchall()) == 2
-    with session_as(database, "anon") as outsider, pytest.raises(FORBIDDEN):
-        outsider.execute("SELECT FROM public.user_agent_shares")
+    with session_as(database, "anon") as anonymous, pytest.raises(FORBIDDEN):
+        anonymous.execute("SELECT FROM public.user_agent_shares")
 
 
 def test_only_owner_can_share(database: str, users: Users) -> None:
     before = run(database, SHARES)
     for user in (users.bob, users.cid, users.dan):
         with pytest.raises(FORBIDDEN):
-            do(database, user, GIVE, users.row, user, "edit")
-        assert do(database, user, "UPDATE public.user_agent_shares SET permission = 'edit'") == 0
-        assert do(database, user, "DELETE FROM public.user_agent_shares") == 0
-    # Not even who may edit the row.
-    do(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'edit' WHERE true")
+            execute_as(database, user, GIVE, users.row, user, "edit")
+        assert execute_as(database, user, "UPDATE public.user_agent_shares SET permission = 'edit'") == 0
+        assert execute_as(database, user, "DELETE FROM public.user_agent_shares") == 0
+    # A user with permission to edit cannot share either.
+    execute_as(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'edit' WHERE true")
     with pytest.raises(FORBIDDEN):
-        do(database, users.bob, GIVE, users.row, users.dan, "view")
+        execute_as(database, users.bob, GIVE, users.row, users.dan, "view")
     assert [row[:2] for row in run(database, SHARES)] == [row[:2] for row in before]
     for column in ("owner_id", "created_by", "user_agent_id", "shared_with_user", "id"):
         with pytest.raises(FORBIDDEN):
-            do(database, users.ann, f"UPDATE public.user_agent_shares SET {column} = %s", users.dan)
+            execute_as(database, users.ann, f"UPDATE public.user_agent_shares SET {column} = %s", users.dan)
     with pytest.raises(FORBIDDEN):
-        do(database, users.dan, "INSERT INTO public.user_agent_shares (owner_id) VALUES (%s)", users.dan)
+        execute_as(database, users.dan, "INSERT INTO public.user_agent_shares (owner_id) VALUES (%s)", users.dan)
     assert run(database, "SELECT DISTINCT owner_id FROM public.user_agent_shares") == [(users.ann,)]
 
 
@@ -90,36 +93,36 @@ def test_share_needs_one_recipient_and_existing_row(database: str, users: Users)
         (GIVE, users.row, None, "view"),
         (both, users.row, users.dan, users.team),
         (GIVE, users.row, users.dan, "own"),
-        (GIVE, users.row, users.bob, "view"),  # again
+        (GIVE, users.row, users.bob, "view"),  # exists already
         (GIVE, uuid.uuid4(), users.dan, "view"),
     ):
         with pytest.raises(INVALID):
-            do(database, users.ann, statement, *parameters)
+            execute_as(database, users.ann, statement, *parameters)
 
 
 @pytest.mark.parametrize("permission", ["view", "use"])
 def test_share_without_edit_permission_changes_nothing(database: str, users: Users, permission: str) -> None:
-    do(database, users.ann, "UPDATE public.user_agent_shares SET permission = %s", permission)
+    execute_as(database, users.ann, "UPDATE public.user_agent_shares SET permission = %s", permission)
     for user in (users.bob, users.cid):
-        assert sees(database, user) == 1
-        assert do(database, user, "UPDATE public.user_agents SET notes = 'mine'") == 0
-        assert do(database, user, "DELETE FROM public.user_agents") == 0
+        assert visible_rows(database, user) == 1
+        assert execute_as(database, user, "UPDATE public.user_agents SET notes = 'mine'") == 0
+        assert execute_as(database, user, "DELETE FROM public.user_agents") == 0
 
 
 def test_use_of_shared_agent_counts_for_acting_user(database: str, users: Users) -> None:
-    do(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'use'")
+    execute_as(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'use'")
     track = "SELECT public.track_agent_usage(%s, %s)"
     with pytest.raises(FORBIDDEN):
-        do(database, users.bob, track, users.ann, users.agent)
-    do(database, users.bob, track, users.bob, users.agent)
+        execute_as(database, users.bob, track, users.ann, users.agent)
+    execute_as(database, users.bob, track, users.bob, users.agent)
     counted = "SELECT user_id, usage_count FROM public.user_agents ORDER BY usage_count"
     assert run(database, counted) == [(users.ann, 0), (users.bob, 1)]
 
 
 def test_editor_changes_row_but_not_its_owner(database: str, users: Users) -> None:
-    do(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'edit'")
+    execute_as(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'edit'")
     for user in (users.bob, users.cid):
-        assert do(database, user, "UPDATE public.user_agents SET notes = 'ours', is_shared = is_shared") == 1
+        assert execute_as(database, user, "UPDATE public.user_agents SET notes = 'ours', is_shared = is_shared") == 1
         for change in (
             f"user_id = '{user}'",
             "user_id = gen_random_uuid()",
@@ -132,28 +135,28 @@ def test_editor_changes_row_but_not_its_owner(database: str, users: Users) -> No
             "share_settings = '{\"public\": true}'",
         ):
             with pytest.raises((FORBIDDEN, psycopg.IntegrityError)):
-                do(database, user, f"UPDATE public.user_agents SET {change}")
-        assert do(database, user, "DELETE FROM public.user_agents") == 0
+                execute_as(database, user, f"UPDATE public.user_agents SET {change}")
+        assert execute_as(database, user, "DELETE FROM public.user_agents") == 0
     assert run(database, "SELECT user_id, notes FROM public.user_agents") == [(users.ann, "ours")]
     recorded = "SELECT actor, user_id FROM public.user_agent_history WHERE action = 'update'"
     assert run(database, recorded) == [(users.bob, users.ann)]
 
 
 def test_share_stops_at_expiry_and_resumes_when_extended(database: str, users: Users) -> None:
-    do(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'edit'")
+    execute_as(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'edit'")
     later = "UPDATE public.user_agent_shares SET expires_at = now() + interval '400 ms' WHERE shared_with_user = %s"
-    do(database, users.ann, later, users.bob)
+    execute_as(database, users.ann, later, users.bob)
     edit = "UPDATE public.user_agents SET sort_order = sort_order + 1"
-    assert do(database, users.bob, edit) == 1
-    eventually(lambda: sees(database, users.bob) == 0)
-    assert do(database, users.bob, edit) == 0
-    assert sees(database, users.cid) == 1
-    do(database, users.ann, "UPDATE public.user_agent_shares SET expires_at = 'infinity'")
-    assert do(database, users.bob, edit) == 1
+    assert execute_as(database, users.bob, edit) == 1
+    eventually(lambda: visible_rows(database, users.bob) == 0)
+    assert execute_as(database, users.bob, edit) == 0
+    assert visible_rows(database, users.cid) == 1
+    execute_as(database, users.ann, "UPDATE public.user_agent_shares SET expires_at = 'infinity'")
+    assert execute_as(database, users.bob, edit) == 1
 
 
 def test_purge_deletes_expired_shares(database: str, users: Users) -> None:
-    """Old readers, who know no end of a share, stop seeing it; what goes on stays."""
+    """Old readers ignore expiry, so purge removes expired shares from the columns; other shares stay."""
     soon = "UPDATE public.user_agent_shares SET expires_at = now() + interval '300 ms' WHERE shared_with_user = %s"
     run(database, soon, users.bob)
     eventually(lambda: run(database, "SELECT id FROM public.user_agent_shares WHERE expires_at <= now()") != [])
@@ -181,10 +184,10 @@ def test_shares_are_deleted_with_row_and_recorded_once(database: str, users: Use
 
 def test_sharing_is_recorded_in_audit_trail(database: str, users: Users) -> None:
     run(database, "TRUNCATE public.user_agent_history")
-    do(database, users.ann, GIVE, users.row, users.dan, "view")
+    execute_as(database, users.ann, GIVE, users.row, users.dan, "view")
     change = "UPDATE public.user_agent_shares SET permission = 'edit', expires_at = '2027-01-01 00:00+00'"
-    do(database, users.ann, f"{change} WHERE shared_with_user = %s", users.dan)
-    do(database, users.ann, "UPDATE public.user_agent_shares SET permission = permission")
+    execute_as(database, users.ann, f"{change} WHERE shared_with_user = %s", users.dan)
+    execute_as(database, users.ann, "UPDATE public.user_agent_shares SET permission = permission")
     with session_as(database, "service_role") as service:
         service.execute("DELETE FROM public.user_agent_shares WHERE shared_with_user = %s", [users.dan])
     dan, at = str(users.dan), "2027-01-01T00:00:00+00:00"
@@ -220,14 +223,14 @@ def test_sharing_is_recorded_in_audit_trail(database: str, users: Users) -> None
 
 def test_writes_to_old_columns_change_shares(database: str, users: Users) -> None:
     def write(assignments: str, *parameters: object) -> set[tuple[Any, ...]]:
-        do(database, users.ann, f"UPDATE public.user_agents SET {assignments}", *parameters)
+        execute_as(database, users.ann, f"UPDATE public.user_agents SET {assignments}", *parameters)
         return set(run(database, SHARES))
 
     bob, dan = (users.bob, None, "view"), (users.dan, None, "view")
     team, other = (None, users.team, "view"), uuid.uuid4()
     assert set(run(database, SHARES)) == {bob, team}
     assert write("shared_with = %s", [users.dan, users.bob, users.dan, None]) == {bob, dan, team}
-    do(
+    execute_as(
         database,
         users.ann,
         "UPDATE public.user_agent_shares SET permission = 'edit' WHERE shared_with_user = %s",
@@ -237,9 +240,9 @@ def test_writes_to_old_columns_change_shares(database: str, users: Users) -> Non
     assert write("shared_with = array_remove(shared_with, %s)", users.bob) == {editor, team}
     assert write("team_id = %s", other) == {editor, (None, other, "view")}
     assert write("is_shared = false") == set()
-    assert sees(database, users.dan) == 0
+    assert visible_rows(database, users.dan) == 0
     assert write("shared_with = %s", [users.bob]) == set()
-    # In two steps, as a form may do it; the columns stay as they were written.
+    # In two steps, as a form may do it; the columns keep the written values.
     assert write("shared_with = NULL, team_id = NULL, is_shared = true") == set()
     assert run(database, COLUMNS) == [(True, None, None)]
     assert write("shared_with = %s", [users.bob]) == {bob}
@@ -249,46 +252,46 @@ def test_writes_to_old_columns_change_shares(database: str, users: Users) -> Non
 
 
 def test_write_to_old_columns_renews_expired_share(database: str, users: Users) -> None:
-    do(database, users.ann, ENDED, users.bob)
+    execute_as(database, users.ann, ENDED, users.bob)
     assert run(database, COLUMNS) == [(True, None, users.team)]
-    do(database, users.ann, "UPDATE public.user_agents SET shared_with = %s", [users.bob])
-    assert sees(database, users.bob) == 1
+    execute_as(database, users.ann, "UPDATE public.user_agents SET shared_with = %s", [users.bob])
+    assert visible_rows(database, users.bob) == 1
 
 
 def test_old_columns_show_new_shares(database: str, users: Users) -> None:
     other = uuid.uuid4()
     later = run(database, "SELECT now() + interval '1 h'")[0][0]
-    do(database, users.ann, GIVE, users.row, users.dan, "use")
+    execute_as(database, users.ann, GIVE, users.row, users.dan, "use")
     assert run(database, COLUMNS) == [(True, [users.bob, users.dan], users.team)]
-    do(database, users.ann, GIVE_TEAM, users.row, other, later)
+    execute_as(database, users.ann, GIVE_TEAM, users.row, other, later)
     assert run(database, COLUMNS) == [(True, [users.bob, users.dan], users.team)]
-    do(database, users.ann, "DELETE FROM public.user_agent_shares WHERE shared_with_team = %s", users.team)
+    execute_as(database, users.ann, "DELETE FROM public.user_agent_shares WHERE shared_with_team = %s", users.team)
     assert run(database, COLUMNS) == [(True, [users.bob, users.dan], other)]
-    # Expiry itself changes nothing; cleaning up does.
+    # Expiry itself does not change the columns; deleting the share does.
     run(database, "ALTER TABLE public.user_agent_shares DISABLE TRIGGER USER")
     run(database, ENDED, users.dan)
     run(database, "ALTER TABLE public.user_agent_shares ENABLE TRIGGER USER")
     assert run(database, COLUMNS) == [(True, [users.bob, users.dan], other)]
-    assert sees(database, users.dan) == 0
+    assert visible_rows(database, users.dan) == 0
     with session_as(database, "service_role") as service:
         service.execute("DELETE FROM public.user_agent_shares WHERE expires_at <= now()")
     assert run(database, COLUMNS) == [(True, [users.bob], other)]
-    do(database, users.ann, "DELETE FROM public.user_agent_shares")
+    execute_as(database, users.ann, "DELETE FROM public.user_agent_shares")
     assert run(database, COLUMNS) == [(False, None, None)]
 
 
 def test_new_share_does_not_renew_ended_shares_of_old_columns(database: str, users: Users) -> None:
-    do(database, users.ann, "UPDATE public.user_agents SET is_shared = false")
-    do(database, users.ann, GIVE, users.row, users.dan, "view")
+    execute_as(database, users.ann, "UPDATE public.user_agents SET is_shared = false")
+    execute_as(database, users.ann, GIVE, users.row, users.dan, "view")
     assert run(database, COLUMNS) == [(True, [users.dan], None)]
-    assert [sees(database, user) for user in (users.bob, users.cid, users.dan)] == [0, 0, 1]
+    assert [visible_rows(database, user) for user in (users.bob, users.cid, users.dan)] == [0, 0, 1]
 
 
 def test_row_inserted_as_shared_is_shared(database: str, users: Users) -> None:
     run(database, "DELETE FROM public.user_agents")
     insert = "INSERT INTO public.user_agents (user_id, agent_id, is_shared, shared_with) VALUES (%s, %s, %s, %s)"
-    do(database, users.ann, insert, users.ann, users.agent, True, [users.bob])
-    do(database, users.dan, insert, users.dan, users.agent, False, [users.bob])
+    execute_as(database, users.ann, insert, users.ann, users.agent, True, [users.bob])
+    execute_as(database, users.dan, insert, users.dan, users.agent, False, [users.bob])
     assert run(database, SHARES) == [(users.bob, None, "view")]
     assert run(database, "SELECT created_by FROM public.user_agent_shares") == [(users.ann,)]
 

@@ -46,7 +46,7 @@ def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
 
 
 def add_old(client: redis.Redis, shard: int = 0, minutes: int = 10) -> None:
-    """An entry whose id says that it came so many minutes ago by Redis' clock."""
+    """Add an entry whose ID is `minutes` old by the clock of Redis."""
     reply: Any = client.time()
     entry: Any = {"v": "1", "n": "1", "events": f"[{events(1).strip()}]"}
     client.xadd(f"usage:events:{{{shard}}}", entry, id=f"{reply[0] * 1000 - minutes * MINUTE_MS}-0")
@@ -54,7 +54,7 @@ def add_old(client: redis.Redis, shard: int = 0, minutes: int = 10) -> None:
 
 @contextmanager
 def read_only(database: str) -> Iterator[Callable[[], object]]:
-    """The database takes no writes of new sessions, until what is yielded is called."""
+    """Make new sessions of the database read-only, until the yielded function is called."""
     with psycopg.connect(database, autocommit=True) as connection:
         name = sql.Identifier(connection.info.dbname)
         connection.execute(sql.SQL("ALTER DATABASE {} SET {} = on").format(name, sql.Identifier(READ_ONLY)))

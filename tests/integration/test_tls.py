@@ -41,7 +41,7 @@ class TlsServer:
 
     @contextmanager
     def listening(self) -> Iterator[int]:
-        """The port."""
+        """Serve TLS during the block and yield the port."""
         ports: queue.Queue[int] = queue.Queue()
         stop = threading.Event()
         thread = threading.Thread(target=lambda: asyncio.run(self._serve(ports, stop)), name="tls")
@@ -98,7 +98,7 @@ def port(redis_url: str, authority: tuple[trustme.CA, Path]) -> Iterator[int]:
 
 
 def error_lines(url: str) -> list[str]:
-    """What the stream and Celery have against the server, if anything."""
+    """Return the connection errors of the stream and of Celery."""
     messages = []
     with closing(EventStream(url, 1)) as stream:
         try:

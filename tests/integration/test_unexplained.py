@@ -74,7 +74,7 @@ def unexplained(report: ReconcileReport) -> set[tuple[date | None, str]]:
 
 
 def check_kept_then_accepted(bench: Bench) -> None:
-    """The repair names what is unexplained and keeps it; when accepted it is balanced, and as high as before."""
+    """Assert that repair names and keeps unexplained totals, and that accepting balances them at the same height."""
     kept = counters(bench)
     report = repair(bench)
     assert counters(bench) == kept

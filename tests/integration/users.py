@@ -1,4 +1,4 @@
-"""Requests in the name of a user, and the users that the tests of access know."""
+"""Sessions of users, and a shared row with its users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORBIDDEN = psycopg.errors.InsufficientPrivilege
 
 @contextmanager
 def session_as(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """A session like that of an API request of this user."""
+    """Open a session with the role and the claims of an API request of the user."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         claims = json.dumps({"sub": str(user)}) if user else ""
@@ -31,7 +31,7 @@ def session_as(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[p
 
 @dataclass(frozen=True)
 class Users:
-    """Ann has the agent and shares it with Bob, and with the team of Cid; Dan has nothing to do with it."""
+    """Ann owns the row and shares it with Bob and with the team of Cid; Dan has no access."""
 
     ann: uuid.UUID
     bob: uuid.UUID
@@ -43,7 +43,7 @@ class Users:
 
 
 def add_users(url: str) -> Users:
-    """Bring them into a database of 3.0.0 or later."""
+    """Add the users and the shared row to a database of version 3.0.0 or later."""
     ann, bob, cid, dan = (run(url, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0] for _ in range(4))
     agent = run(url, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
     team = uuid.uuid4()

@@ -49,7 +49,7 @@ def plain(folded: Folded) -> dict[Any, dict[str, Any]]:
 
 
 def merged(parts: list[Folded]) -> dict[Any, dict[str, Any]]:
-    """What PostgreSQL makes of the parts one after the other: the same rules as apply_totals.sql, in Python."""
+    """Add up the parts in order by the rules of the query `apply_totals`, in Python."""
     sums: dict[Any, dict[str, Any]] = {}
     newest = {"last_used_at": max, "first_used_at": min, "last_conversation": max, "last_rating": max}
     for part in parts:

@@ -52,7 +52,7 @@ optional = {name: values for name, values in FIELDS.items() if name not in {*req
 
 
 def _row(event: dict[str, Any]) -> list[Any]:
-    """The event with every default filled in, in the order of the ledger's columns."""
+    """Return the event with all defaults, in the order of the columns of the ledger."""
     filled: dict[str, Any] = dict.fromkeys(("input_tokens", "output_tokens"), 0)
     filled |= {"type": "usage", "messages": 1, "success": True} | event
     if filled.get("tokens") is None:
