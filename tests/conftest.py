@@ -1,9 +1,8 @@
 """Real servers for the tests: embedded ones, or those that DATABASE_URL and REDIS_URL name.
 
 With `--postgres-bin FOLDER` and `--redis-server FILE` the system's programs are started instead, which may be older.
-A server that cannot start fails the tests; nothing is skipped for it. Every test gets a database of its own,
-so that tests neither see nor wait for each other; what is made is dropped, and a given server is otherwise
-left alone.
+A server that cannot start fails the tests instead of skipping them. Every test gets its own database, so that tests
+are independent; it is dropped afterwards, and nothing else on a given server is changed.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from usage_worker.local.account import Account
 
-# The tests' data is worth nothing after them: no waiting for the disk.
+# The data of the tests need not be durable, so commits do not wait for the disk.
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 FAST_VALKEY = {"appendonly": "no"}
 
@@ -51,7 +50,7 @@ class Valkey(Protocol):
 
 
 class InstalledPostgres(EmbeddedPostgres):
-    """A server of our own from programs that the system has."""
+    """A server that the tests start from installed programs."""
 
     def __init__(self, programs: Path, data_dir: Path) -> None:
         super().__init__(data_dir, FAST_POSTGRES)
@@ -63,7 +62,7 @@ class InstalledPostgres(EmbeddedPostgres):
 
 
 class InstalledRedis(EmbeddedValkey):
-    """A server of our own from a program that the system has."""
+    """A server that the tests start from an installed program."""
 
     def __init__(self, program: Path, data_dir: Path) -> None:
         super().__init__(data_dir, FAST_VALKEY)
@@ -113,7 +112,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
-    """A short folder that the servers' account can enter, which pytest's own folders are not."""
+    """Return a folder with a short path that the servers' account can enter, unlike those of pytest."""
     with temporary_folder() as folder:
         yield folder
 
@@ -150,7 +149,7 @@ def valkey(server_folder: Path, pytestconfig: pytest.Config) -> Iterator[Valkey]
 
 @pytest.fixture(scope="session")
 def template_database(postgres: Postgres) -> Iterator[str]:
-    """The name of a migrated database to copy; nobody may stay connected to it."""
+    """Return the name of a migrated database to copy; copying fails while a session is connected to it."""
     from usage_worker.migrate import Runner  # noqa: PLC0415 - only tests with a schema need it
 
     with _new_database(postgres) as name:
@@ -160,21 +159,21 @@ def template_database(postgres: Postgres) -> Iterator[str]:
 
 @pytest.fixture
 def empty_database(postgres: Postgres) -> Iterator[str]:
-    """The URL of a new database without a schema."""
+    """Return the URL of a new database without a schema."""
     with _new_database(postgres) as name:
         yield postgres.url(name)
 
 
 @pytest.fixture
 def database(postgres: Postgres, template_database: str) -> Iterator[str]:
-    """The URL of a new database with the newest schema."""
+    """Return the URL of a new database with the newest schema."""
     with _new_database(postgres, template_database) as name:
         yield postgres.url(name)
 
 
 @pytest.fixture
 def redis_url(valkey: Valkey) -> str:
-    """The URL of an empty Valkey database."""
+    """Return the URL of an empty Valkey database."""
     url = valkey.url()
     with redis.Redis.from_url(url) as client:
         client.flushdb()
@@ -183,7 +182,7 @@ def redis_url(valkey: Valkey) -> str:
 
 @pytest.fixture
 def redis_client(redis_url: str) -> Iterator[redis.Redis]:
-    """A client of the database of `redis_url`; answers are bytes."""
+    """Return a client of the database of `redis_url`; answers are bytes."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
 
@@ -193,14 +192,14 @@ def _given(variable: str) -> str:
 
 
 def _joined(url: SplitResult, path: str, query: str) -> str:
-    # geturl() would drop the slashes of an empty host, which sockets have.
+    # geturl() would drop the slashes before an empty host, as in URLs of sockets.
     return f"{url.scheme}://{url.netloc}{path}{'?' if query else ''}{query}"
 
 
 @contextmanager
 def _new_database(postgres: Postgres, template: str = "template1") -> Iterator[str]:
     name = f"usage_test_{uuid.uuid4().hex[:12]}"
-    # STRATEGY is left to PostgreSQL: its WAL_LOG copies a small template without a checkpoint.
+    # The default STRATEGY, WAL_LOG, copies a small template without a checkpoint.
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
     drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
     with psycopg.connect(postgres.url(), autocommit=True) as connection:

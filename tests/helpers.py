@@ -1,4 +1,4 @@
-"""What several test modules share and pytest does not bring."""
+"""Helpers that pytest lacks: waiting for conditions and for the end of processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLL_INTERVAL = 0.02
 
 
 def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T:
-    """Poll the condition until its value is true and return it; fail with the last one after `timeout` s."""
+    """Poll the condition until its value is true, and return the value; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -26,7 +26,7 @@ def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T:
 
 
 class Process(NamedTuple):
-    """A process of this machine; its start time tells it from a later one with the same number."""
+    """A process of this machine; its start time distinguishes it from a later one with the same PID."""
 
     pid: int
     started: str
@@ -35,7 +35,7 @@ class Process(NamedTuple):
 
 
 def descendants(pid: int) -> set[Process]:
-    """The living children of a process, their children and so on."""
+    """Return all living descendants of a process."""
     processes = _processes()
     found: set[Process] = set()
     parents = {pid}
@@ -47,13 +47,13 @@ def descendants(pid: int) -> set[Process]:
 
 
 def survivors(processes: Iterable[Process]) -> set[str]:
-    """Which of the processes still live, by command."""
+    """Return PID and command of each process that is still alive."""
     alive = {(process.pid, process.started) for process in _processes()}
     return {f"{it.pid} {it.command}" for it in processes if (it.pid, it.started) in alive}
 
 
 def await_end(processes: Iterable[Process], timeout: float = 10.0) -> None:
-    """Wait until none of the processes lives; fail naming those that do."""
+    """Wait until all processes have ended; fail after `timeout` seconds with the names of the others."""
     deadline = time.monotonic() + timeout
     while alive := survivors(processes):
         if time.monotonic() > deadline:
@@ -71,5 +71,5 @@ def _process(path: Path) -> Process | None:
         command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    state, parent, *others = status.rpartition(")")[2].split()  # the name before may hold anything
+    state, parent, *others = status.rpartition(")")[2].split()  # the name before it may contain any character
     return Process(int(path.name), others[17], int(parent), command) if state != "Z" else None

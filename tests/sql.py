@@ -1,4 +1,4 @@
-"""The named queries that only this project's tests use."""
+"""Named queries that only the tests use."""
 
 from usage_worker.store.queries import Queries
 

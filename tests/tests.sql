@@ -1,7 +1,7 @@
--- What the tests read and nothing else does.
+-- Queries that only the tests use.
 
 -- name: last_conversations
--- The conversation in which each pair was last used.
+-- The last conversation of each pair.
 SELECT user_id, agent_id, last_conversation_id FROM public.user_agents WHERE last_conversation_id IS NOT NULL
 
 -- name: dead_letters

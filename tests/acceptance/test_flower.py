@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def fetched(url: str) -> str:
-    """What Flower answers; nothing while it does not."""
+    """Return the answer of Flower, or an empty string if there is none."""
     try:
         with urlopen(url, timeout=10) as reply:  # noqa: S310 - our own address
             text: str = reply.read().decode()
@@ -59,19 +59,19 @@ def test_queues_have_their_names_and_lengths(database: str, redis_url: str, tmp_
 
 
 def test_the_stack_lives_without_flower(database: str, redis_url: str, tmp_path: Path) -> None:
-    with capture_logs() as said, socket.create_server((LOCALHOST, 0)) as occupier:
+    with capture_logs() as messages, socket.create_server((LOCALHOST, 0)) as occupier:
         port = occupier.getsockname()[1]
         with Supervisor(database, redis_url, concurrency=1, flower_port=port, log_dir=tmp_path) as stack:
             others = {name: pid for name, pid in stack.pids.items() if name != "flower"}
             stack.wait_ready()
-            eventually(lambda: polled(stack) and any(line.get("process") == "flower" for line in said), 30)
+            eventually(lambda: polled(stack) and any(line.get("process") == "flower" for line in messages), 30)
             occupier.close()
             eventually(lambda: polled(stack).flower_listens, 60)
             os.kill(stack.pids["flower"], signal.SIGKILL)
             eventually(lambda: not stack.flower_listens)
             eventually(lambda: polled(stack).flower_listens, 60)
             assert others == {name: pid for name, pid in stack.pids.items() if name != "flower"}
-    assert {line["process"] for line in said if line["log_level"] == "warning"} == {"flower"}
+    assert {line["process"] for line in messages if line["log_level"] == "warning"} == {"flower"}
     assert "Address already in use" in (tmp_path / "flower.log").read_text()
 
 

@@ -35,7 +35,7 @@ class Reader:
         self._environment = environment | {"PATH": f"{PROGRAM.parent}:{environment['PATH']}"}
 
     def shell(self, command: str, stdin: str = "") -> str:
-        """What a command prints after the lines that `up` wants to be pasted."""
+        """Run a command after the exports that `up` prints, and return its output."""
         done = subprocess.run(
             ["sh", "-e", "-c", f"{self._exports}\n{command}"],
             input=stdin,

@@ -1,5 +1,5 @@
--- Every way to break one thing that keeps strangers out or lets others in: a label (the statement itself), the object's
--- name, the command and the column that should show it first.
+-- Every statement that breaks one policy, grant or option: its kind, the statement, the name of the object, and the
+-- command and the column that should show it first.
 WITH grantees (grantee) AS (
     VALUES ('public'), ('anon'), ('authenticated'), ('service_role')
 ), table_privileges (privilege) AS (

@@ -1,4 +1,4 @@
-"""One transaction that is never committed holds the world of a module's tests; what a test does in it is undone."""
+"""Sample data in one transaction per test module, which is rolled back; each test runs in a savepoint."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.access.world import populate
+from tests.access.sample import populate
 from tests.conftest import _new_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.access.world import Connection
+    from tests.access.sample import Connection
     from tests.conftest import Postgres
 
 
 @pytest.fixture(scope="module")
 def populated(postgres: Postgres, template_database: str) -> Iterator[Connection]:
+    """Yield a connection to a new database with the sample data, shared by a module."""
     with _new_database(postgres, template_database) as name, psycopg.connect(postgres.url(name)) as connection:
         populate(connection)
         yield connection
@@ -26,6 +27,7 @@ def populated(postgres: Postgres, template_database: str) -> Iterator[Connection
 
 
 @pytest.fixture
-def world(populated: Connection) -> Iterator[Connection]:
+def connection(populated: Connection) -> Iterator[Connection]:
+    """Yield the connection to the sample data; changes of the test are rolled back."""
     with populated.transaction(force_rollback=True):
         yield populated

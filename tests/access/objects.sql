@@ -1,6 +1,6 @@
--- What access is about: relations, functions and schemas, without those of the system, of extensions and of sessions.
--- A table has columns that can be written, those of its primary key, those that refer to a user; a function has the
--- arguments that must be given.
+-- The objects under access control: relations, functions and schemas, without those of the system, of extensions and of
+-- sessions. parts: writable columns of a relation, required arguments of a function; key: columns of the primary key;
+-- users: columns that reference a user.
 CREATE TEMPORARY TABLE objects AS
 WITH schemas AS (
     SELECT oid, nspname, CASE nspname WHEN 'public' THEN '' ELSE nspname || '.' END AS prefix

@@ -13,32 +13,32 @@ ANY = "any"
 
 @dataclass(frozen=True)
 class Line:
-    """What the roles may do to some objects by some commands, where the owner's row is in one of some states."""
+    """The access of each role to some objects by some commands, for some states of the owner's row."""
 
-    what: tuple[str, ...]
+    objects: tuple[str, ...]
     commands: tuple[str, ...]
     rows: tuple[str, ...]
     cells: dict[str, str]
 
-    def fit(self, what: str, command: str, row: str) -> int:
-        """How closely the line speaks of this: 0 not at all; a name is closer than a pattern, a state than `any`."""
+    def specificity(self, object_name: str, command: str, row: str) -> int:
+        """Return 0 if the line does not match; a name ranks above a pattern, a state above `any`."""
         if command not in self.commands or not (row in self.rows or ANY in self.rows):
             return 0
-        names = 2 if what in self.what else 1 if any(fnmatchcase(what, pattern) for pattern in self.what) else 0
-        return names and 2 * names + (row in self.rows)
+        by_pattern = any(fnmatchcase(object_name, pattern) for pattern in self.objects)
+        return by_pattern and 2 + 2 * (object_name in self.objects) + (row in self.rows)
 
 
 @dataclass
 class Table:
-    """The document's lines; `used` are those that an object of the database asked for."""
+    """The lines of the document; `used` holds the numbers of those that matched an object of the database."""
 
     roles: list[str]
     lines: list[Line]
     used: set[int] = field(default_factory=set)
 
-    def expected(self, what: str, command: str, row: str, role: str) -> str:
-        """The cell, or a sentence about its absence."""
-        fits = [line.fit(what, command, row) for line in self.lines]
+    def expected(self, object_name: str, command: str, row: str, role: str) -> str:
+        """Return the cell, or a message if no line or more than one matches."""
+        fits = [line.specificity(object_name, command, row) for line in self.lines]
         best = max(fits)
         if not best:
             return "docs/access.md has no line"
@@ -54,14 +54,14 @@ def read_table() -> Table:
     return Table(
         header[3:],
         [
-            Line(_list(what), _list(commands), _list(rows), dict(zip(header[3:], cells, strict=True)))
-            for what, commands, rows, *cells in body
+            Line(_list(objects), _list(commands), _list(rows), dict(zip(header[3:], cells, strict=True)))
+            for objects, commands, rows, *cells in body
         ],
     )
 
 
-def written(relation: str, command: str) -> tuple[str, ...] | None:
-    """The columns that users write by the command, where the document lists them; else they write the whole row."""
+def written_columns(relation: str, command: str) -> tuple[str, ...] | None:
+    """Return the columns that users may write, or None if the document does not list columns for the relation."""
     lists = re.finditer(
         rf"^- `{relation}`, ([a-z ]+):(.*?)(?=^- |\n\n|\Z)", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
     )

@@ -1,5 +1,5 @@
--- What a caller creates so that a function which leaves a name to the search_path evaluates it: in the temporary schema,
--- for each type and relation whose name is a word of a function's body, one of the same name.
+-- Statements of an attacker: for each type and relation whose name is a word of a function's body, create one of the same
+-- name in the temporary schema, which a function that leaves the name to the search_path would evaluate.
 WITH words AS (
     SELECT regexp_split_to_table(coalesce(pg_get_function_sqlbody(oid), prosrc), '\W+') AS name
       FROM objects JOIN pg_proc USING (oid)

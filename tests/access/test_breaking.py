@@ -1,4 +1,4 @@
-"""Whatever keeps strangers out or lets others in is broken, one thing at a time: the table notices each."""
+"""Mutation tests: each policy, grant and option is broken in turn, and the table must detect it."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.access.matrix import every_cell, probe
-from tests.access.world import HERE
+from tests.access.matrix import all_cells, probe
+from tests.access.sample import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.access.matrix import Cell
-    from tests.access.world import Connection
+    from tests.access.sample import Connection
 
 
 class Break(NamedTuple):
-    """A statement that breaks one thing of an object, and where that shows first."""
+    """A statement that breaks the access to an object, and the cell that should show it first."""
 
     kind: str
     statement: str
-    what: str
+    object_name: str
     command: str
     part: str
 
 
-def noticed(connection: Connection, broken: Break, cells: Sequence[Cell], sound: dict[Cell, str]) -> bool:
-    """Whether a cell differs from what it is in the sound database; where it is likeliest is asked first."""
+def detected(connection: Connection, broken: Break, cells: Sequence[Cell], sound: dict[Cell, str]) -> bool:
+    """Return whether any cell differs from the unbroken database; the likeliest cells are probed first."""
     group = attrgetter("command", "part", "row")
     by_likelihood = sorted(
         cells,
@@ -44,8 +44,8 @@ def noticed(connection: Connection, broken: Break, cells: Sequence[Cell], sound:
 
 @pytest.fixture(scope="module")
 def sound(populated: Connection) -> dict[Cell, str]:
-    """Every cell as it is where nothing is broken."""
-    cells = every_cell(populated)
+    """Return the access of every cell in the unbroken database."""
+    cells = all_cells(populated)
     return dict(zip(cells, probe(populated, cells), strict=True))
 
 
@@ -59,12 +59,12 @@ def sound(populated: Connection) -> dict[Cell, str]:
         ("column grants", 300),
     ],
 )
-def test_the_table_notices(world: Connection, sound: dict[Cell, str], kind: str, least: int) -> None:
-    every_break = world.execute((HERE / "breaks.sql").read_bytes())
+def test_table_detects_broken_access(connection: Connection, sound: dict[Cell, str], kind: str, least: int) -> None:
+    every_break = connection.execute((HERE / "breaks.sql").read_bytes())
     breaks = [broken for broken in map(Break._make, every_break) if broken.kind == kind]
     assert len(breaks) >= least
     of: dict[str, list[Cell]] = defaultdict(list)
     for cell in sound:
-        of[cell.what.partition(" (")[0]].append(cell)
-    unnoticed = [it.statement for it in breaks if not noticed(world, it, of[it.what], sound)]
-    assert not unnoticed, "\n".join(unnoticed)
+        of[cell.object_name.partition(" (")[0]].append(cell)
+    undetected = [it.statement for it in breaks if not detected(connection, it, of[it.object_name], sound)]
+    assert not undetected, "\n".join(undetected)

@@ -1,4 +1,4 @@
-"""The functions, called by strangers; and what a function may be, also one that is still to come."""
+"""Calls of the functions by other roles and users, and rules for every function, including future ones."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.access.sample import AGENT, OWNER, ROLES, act_as
 from tests.access.table import DOCUMENT
-from tests.access.world import AGENT, OWNER, ROLES, come
 
 if TYPE_CHECKING:
-    from tests.access.world import Connection
+    from tests.access.sample import Connection
 
 FORBIDDEN = psycopg.errors.InsufficientPrivilege
 NOT_YOURS = "is not your user|row-level security policy"
@@ -21,44 +21,44 @@ ACTING = ("add_user_agent", "track_agent_usage", "soft_delete_user_agent", "rest
 
 @pytest.mark.parametrize("function", [*ACTING, "calculate_agent_quality_score"])
 @pytest.mark.parametrize("stranger", ["anon", "anyone else"])
-def test_nobody_without_an_account_calls(world: Connection, function: str, stranger: str) -> None:
+def test_roles_without_account_cannot_call_functions(connection: Connection, function: str, stranger: str) -> None:
     arguments = "1, 1, 1, 0" if function.startswith("calculate") else f"'{OWNER}', '{AGENT}'"
-    come(world, ROLES[stranger])
+    act_as(connection, ROLES[stranger])
     with pytest.raises(FORBIDDEN, match=f"permission denied for function {function}"):
-        world.execute(f"SELECT public.{function}({arguments})".encode())
+        connection.execute(f"SELECT public.{function}({arguments})".encode())
 
 
 @pytest.mark.parametrize("function", ACTING)
 @pytest.mark.parametrize("stranger", ["shared_with", "team_id", "stranger", "granted", "nobody"])
 @pytest.mark.parametrize("state", ["live", "deleted", "missing"])
-def test_nobody_acts_for_another_user(world: Connection, function: str, stranger: str, state: str) -> None:
+def test_users_cannot_act_for_others(connection: Connection, function: str, stranger: str, state: str) -> None:
     changes = {
         "live": "UPDATE public.user_agents SET is_shared = true",
         "deleted": "UPDATE public.user_agents SET is_shared = true, deleted_at = now()",
         "missing": "DELETE FROM public.user_agents",
     }
-    world.execute(changes[state].encode())
+    connection.execute(changes[state].encode())
     role = ROLES["owner"]._replace(user=None) if stranger == "nobody" else ROLES[stranger]
-    come(world, role)
+    act_as(connection, role)
     with pytest.raises(FORBIDDEN, match=NOT_YOURS):
-        world.execute(f"SELECT public.{function}(%s, %s)".encode(), [OWNER, AGENT])
+        connection.execute(f"SELECT public.{function}(%s, %s)".encode(), [OWNER, AGENT])
 
 
 @pytest.mark.parametrize("function", ACTING)
 @pytest.mark.parametrize("caller", ["owner", "service role"])
-def test_who_may_act_does(world: Connection, function: str, caller: str) -> None:
+def test_permitted_callers_can_act(connection: Connection, function: str, caller: str) -> None:
     if function == "restore_user_agent":
-        world.execute("UPDATE public.user_agents SET deleted_at = now()")
-    come(world, ROLES[caller])
-    row = world.execute(f"SELECT public.{function}(%s, %s)".encode(), [OWNER, AGENT]).fetchone()
+        connection.execute("UPDATE public.user_agents SET deleted_at = now()")
+    act_as(connection, ROLES[caller])
+    row = connection.execute(f"SELECT public.{function}(%s, %s)".encode(), [OWNER, AGENT]).fetchone()
     assert row
     assert row[0] is not False
 
 
-def test_a_function_has_its_owners_rights_for_a_reason_only(world: Connection) -> None:
+def test_security_definer_functions_are_documented(connection: Connection) -> None:
     section = DOCUMENT.read_text().partition("## Functions with their owner's rights")[2].partition("\n## ")[0]
     reasons = re.findall(r"^- `(\w+)`:", section, re.MULTILINE)
-    found = world.execute(
+    found = connection.execute(
         """
         SELECT p.proname,
                has_function_privilege('public', p.oid, 'EXECUTE') OR has_function_privilege('anon', p.oid, 'EXECUTE')
@@ -69,9 +69,9 @@ def test_a_function_has_its_owners_rights_for_a_reason_only(world: Connection) -
     assert [row for row in found if row[1]] == []
 
 
-def test_no_function_is_everybodys(world: Connection) -> None:
-    """EXECUTE is PUBLIC's where nobody thinks of it."""
-    found = world.execute(
+def test_no_function_is_granted_to_public(connection: Connection) -> None:
+    """PostgreSQL grants EXECUTE to PUBLIC by default."""
+    found = connection.execute(
         """
         SELECT oid::regprocedure::text, role FROM objects, unnest(ARRAY['public', 'anon']) AS role
          WHERE kind IN ('function', 'predicate') AND name NOT LIKE 'auth.%'

@@ -1,4 +1,4 @@
-"""Policies ask who the user is once a statement, not once a row."""
+"""Policies evaluate `auth.uid()` once per statement, not once per row."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 import pytest
 
-from tests.access.world import OWNER, ROLES, come
+from tests.access.sample import OWNER, ROLES, act_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.access.world import Connection
+    from tests.access.sample import Connection
 
 ONCE = "( SELECT auth.uid() AS uid)"
 MANY = """
@@ -26,7 +26,7 @@ INSERT INTO public.user_role_assignments (user_id, team_id) SELECT id, gen_rando
 
 
 class Policy(NamedTuple):
-    """A policy that asks for the user; `column` is one that the user may change."""
+    """A policy that calls `auth.uid()`; `column` is one that the user may update."""
 
     name: str
     table: str
@@ -37,10 +37,10 @@ class Policy(NamedTuple):
 
 
 @pytest.fixture
-def policies(world: Connection) -> list[Policy]:
-    with psycopg.ClientCursor(world) as cursor:
+def policies(connection: Connection) -> list[Policy]:
+    with psycopg.ClientCursor(connection) as cursor:
         cursor.execute(MANY.encode(), {"owner": OWNER})
-    found = world.execute(
+    found = connection.execute(
         """
         SELECT polname, sql_name,
                CASE polcmd WHEN 'r' THEN '{select}' WHEN 'a' THEN '{insert}' WHEN 'w' THEN '{update}'
@@ -60,18 +60,18 @@ def policies(world: Connection) -> list[Policy]:
 
 
 def evaluations(connection: Connection, policy: Policy, command: str) -> tuple[set[int], list[str]]:
-    """How often the plan's InitPlans that ask for the user ran, and the other nodes that ask."""
+    """Return how often the InitPlans that evaluate the user ran, and the other nodes that evaluate it."""
     statements = {
         "select": f"SELECT * FROM {policy.table}",
-        # What is checked of a new row is in no node of the plan: only the InitPlan shows.
+        # The check of a new row is in no node of the plan; only its InitPlan is shown.
         "insert": f"INSERT INTO {policy.table} ({policy.column}) VALUES (DEFAULT)",
         "update": f"UPDATE {policy.table} SET {policy.column} = {policy.column}",
         "delete": f"DELETE FROM {policy.table}",
     }
     analyze = "" if command == "insert" else "ANALYZE, TIMING OFF, "
     with connection.transaction(force_rollback=True):
-        come(connection, ROLES["owner"])
-        # An index would be asked once for the rows of one user, whatever the policy looks like.
+        act_as(connection, ROLES["owner"])
+        # An index scan evaluates the user once, whatever the policy looks like.
         connection.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off")
         explain = f"EXPLAIN ({analyze}VERBOSE, FORMAT JSON) {statements[command]}"
         row = connection.execute(explain.encode()).fetchone()
@@ -83,7 +83,7 @@ def evaluations(connection: Connection, policy: Policy, command: str) -> tuple[s
         if "request.jwt.claim" in own or "auth.uid()" in own:
             if node.get("Parent Relationship") == "InitPlan":
                 runs.add(node.get("Actual Loops", 1))
-            elif command != "insert":  # where it is the default of a column
+            elif command != "insert":  # here it may be the default of a column
                 others.append(own)
     return runs, others
 
@@ -94,21 +94,21 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(child)
 
 
-def test_one_evaluation_a_statement(world: Connection, policies: list[Policy]) -> None:
+def test_policies_evaluate_user_once_per_statement(connection: Connection, policies: list[Policy]) -> None:
     assert len(policies) >= 12
     for policy in policies:
         assert "uid()" not in (policy.using + policy.check).replace(ONCE, ""), policy
         for command in policy.commands:
-            runs, others = evaluations(world, policy, command)
+            runs, others = evaluations(connection, policy, command)
             assert max(runs) == 1, (policy, command)
             assert others == [], (policy, command)
 
 
-def test_a_policy_that_asks_for_every_row_is_found(world: Connection, policies: list[Policy]) -> None:
+def test_policy_that_evaluates_user_per_row_is_detected(connection: Connection, policies: list[Policy]) -> None:
     for policy in policies:
         changes = (("USING", policy.using), ("WITH CHECK", policy.check))
         clauses = " ".join(f"{word} ({text.replace(ONCE, 'auth.uid()')})" for word, text in changes if text)
-        with world.transaction(force_rollback=True):
-            world.execute(f"ALTER POLICY {policy.name} ON {policy.table} {clauses}".encode())
-            runs, others = evaluations(world, policy, policy.commands[0])
+        with connection.transaction(force_rollback=True):
+            connection.execute(f"ALTER POLICY {policy.name} ON {policy.table} {clauses}".encode())
+            runs, others = evaluations(connection, policy, policy.commands[0])
             assert others or not runs, policy

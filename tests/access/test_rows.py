@@ -1,4 +1,4 @@
-"""A row stays with its user and agent, its counters with what was counted; and the clients of 3.0.0 go on."""
+"""Users cannot change the owner of a row or its counters, and clients of 3.0.0 keep working."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.access.world import AGENT, MATE, OWNER, ROLES, ROW, STRANGER, come
+from tests.access.sample import AGENT, OWNER, RECIPIENT, ROLES, ROW, STRANGER, act_as
 from usage_worker.migrate import Runner
 from usage_worker.store import Store
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
-    from tests.access.world import Connection
+    from tests.access.sample import Connection
 
 FORBIDDEN = psycopg.errors.InsufficientPrivilege
 KEPT = psycopg.errors.RestrictViolation
@@ -22,10 +22,10 @@ OTHER_AGENT = UUID(int=50)
 
 
 @pytest.fixture
-def shared(world: Connection) -> Connection:
-    world.execute("UPDATE public.user_agents SET is_shared = true")
-    world.execute("INSERT INTO public.agents (id, name) VALUES (%s, 'other')", [OTHER_AGENT])
-    return world
+def shared(connection: Connection) -> Connection:
+    connection.execute("UPDATE public.user_agents SET is_shared = true")
+    connection.execute("INSERT INTO public.agents (id, name) VALUES (%s, 'other')", [OTHER_AGENT])
+    return connection
 
 
 @pytest.mark.parametrize(
@@ -38,37 +38,37 @@ def shared(world: Connection) -> Connection:
     ],
 )
 @pytest.mark.parametrize("taker", ["shared_with", "team_id", "stranger"])
-def test_nobody_takes_a_row_over(shared: Connection, taker: str, statement: str) -> None:
-    come(shared, ROLES[taker])
+def test_others_cannot_take_over_row(shared: Connection, taker: str, statement: str) -> None:
+    act_as(shared, ROLES[taker])
     assert shared.execute(statement.encode(), {"row": ROW}).rowcount == 0
 
 
 @pytest.mark.parametrize("taker", ["shared_with", "stranger"])
-def test_nobody_takes_a_row_over_by_its_key(shared: Connection, taker: str) -> None:
-    """An upsert meets the owner's row, and may neither change it nor say what it holds."""
+def test_others_cannot_take_over_row_by_upsert(shared: Connection, taker: str) -> None:
+    """An upsert that conflicts with the owner's row neither changes nor reveals it."""
     upserts = (
         "INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)"
         " ON CONFLICT (user_id, agent_id) DO UPDATE SET notes = 'mine'",
         "INSERT INTO public.user_agents (id, user_id, agent_id) VALUES (%s, auth.uid(), %s)"
         " ON CONFLICT (id) DO UPDATE SET user_id = auth.uid()",
     )
-    come(shared, ROLES[taker])
+    act_as(shared, ROLES[taker])
     for upsert, key in zip(upserts, (OWNER, ROW), strict=True):
         with pytest.raises(FORBIDDEN, match="row-level security policy"), shared.transaction():
             shared.execute(upsert.encode(), [key, AGENT])
 
 
-def test_the_owner_cannot_give_a_row_away(shared: Connection) -> None:
-    come(shared, ROLES["owner"])
-    for heir in (MATE, STRANGER):
+def test_owner_cannot_give_row_away(shared: Connection) -> None:
+    act_as(shared, ROLES["owner"])
+    for new_owner in (RECIPIENT, STRANGER):
         with pytest.raises(FORBIDDEN, match="row-level security policy"), shared.transaction():
-            shared.execute("UPDATE public.user_agents SET user_id = %s", [heir])
+            shared.execute("UPDATE public.user_agents SET user_id = %s", [new_owner])
 
 
 @pytest.mark.parametrize("role", ["owner", "service role"])
 @pytest.mark.parametrize("column", ["id", "agent_id"])
-def test_a_row_keeps_its_key(shared: Connection, role: str, column: str) -> None:
-    come(shared, ROLES[role])
+def test_row_keeps_its_key(shared: Connection, role: str, column: str) -> None:
+    act_as(shared, ROLES[role])
     with pytest.raises(KEPT, match="keeps its id, its user and its agent"):
         shared.execute(f"UPDATE public.user_agents SET {column} = %s".encode(), [OTHER_AGENT])
 
@@ -77,8 +77,8 @@ def test_a_row_keeps_its_key(shared: Connection, role: str, column: str) -> None
     "column",
     ["usage_count", "total_cost_usd", "response_time_samples", "quality_score", "last_used_at", "last_conversation_id"],
 )
-def test_nobody_writes_counters(shared: Connection, column: str) -> None:
-    come(shared, ROLES["owner"])
+def test_users_cannot_write_counters(shared: Connection, column: str) -> None:
+    act_as(shared, ROLES["owner"])
     with pytest.raises(FORBIDDEN, match="permission denied for table user_agents"), shared.transaction():
         shared.execute(f"UPDATE public.user_agents SET {column} = DEFAULT, notes = 'x'".encode())
     statement = f"INSERT INTO public.user_agents (user_id, agent_id, {column}) VALUES (%s, %s, DEFAULT)"
@@ -87,14 +87,14 @@ def test_nobody_writes_counters(shared: Connection, column: str) -> None:
 
 
 @pytest.mark.parametrize("values", ["-1, 0, NULL", "0, -0.5, NULL", "0, 'NaN', NULL", "0, 0, -1", "0, 1000000.1, NULL"])
-def test_nobody_lowers_counters_by_a_call(shared: Connection, values: str) -> None:
-    come(shared, ROLES["owner"])
+def test_call_cannot_lower_counters(shared: Connection, values: str) -> None:
+    act_as(shared, ROLES["owner"])
     with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="out of bounds"):
         shared.execute(f"SELECT public.track_agent_usage(%s, %s, true, {values})".encode(), [OWNER, AGENT])
 
 
-def test_clients_of_3_0_0_go_on(database: str) -> None:
-    """The statements of an application that writes as its user, with the upsert as PostgREST makes it."""
+def test_clients_of_3_0_0_keep_working(database: str) -> None:
+    """Statements of an application that writes as its user, with the upsert of PostgREST."""
     with psycopg.connect(database) as connection:
         connection.execute("INSERT INTO auth.users (id) VALUES (%s)", [OWNER])
         connection.execute("INSERT INTO public.agents (id, name) VALUES (%s, 'a')", [AGENT])
@@ -112,14 +112,14 @@ def test_clients_of_3_0_0_go_on(database: str) -> None:
             "SELECT public.soft_delete_user_agent(%s, %s)",
             "SELECT public.add_user_agent(%s, %s, 'template', 'work')",
         ):
-            come(connection, ROLES["owner"])
+            act_as(connection, ROLES["owner"])
             assert connection.execute(statement.encode(), [OWNER, AGENT]).rowcount == 1
             connection.commit()
         row = "SELECT folder, custom_name, user_rating, quality_score, usage_count, deleted_at FROM public.user_agents"
         assert connection.execute(row.encode()).fetchall() == [("work", "M", 4, 4, 1, None)]
         connection.commit()
         check_balanced(database)
-        come(connection, ROLES["owner"])
+        act_as(connection, ROLES["owner"])
         connection.execute("DELETE FROM public.user_agents")
         connection.execute("INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)", [OWNER, AGENT])
         connection.commit()
@@ -127,7 +127,7 @@ def test_clients_of_3_0_0_go_on(database: str) -> None:
     check_balanced(database)
 
 
-def test_the_way_down_gives_the_counters_back(database: str) -> None:
+def test_down_restores_right_to_write_counters(database: str) -> None:
     right = "SELECT has_column_privilege('authenticated', 'public.user_agents', 'usage_count', 'UPDATE')"
     with psycopg.connect(database, autocommit=True) as connection:
         assert connection.execute(right.encode()).fetchone() == (False,)

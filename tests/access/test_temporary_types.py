@@ -1,7 +1,7 @@
-"""No function of ours runs what a caller put into the session's temporary schema.
+"""No function evaluates objects that a caller created in the temporary schema of the session.
 
-PostgreSQL looks there first for types and relations, never for functions and operators, unless the search_path puts
-pg_temp last. A domain's CHECK would then run with the rights of the function that casts to it.
+PostgreSQL searches that schema first for types and relations, never for functions and operators, unless the
+search_path puts pg_temp last. The CHECK of a domain would run with the privileges of the function that casts to it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tests.access.world import AGENT, HERE, OWNER, ROLES, ROW, STRANGER, TEAM, come, populate
+from tests.access.sample import AGENT, HERE, OWNER, ROLES, ROW, STRANGER, TEAM, act_as, populate
 from usage_worker.migrate import discover
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from psycopg.errors import Diagnostic
 
-    from tests.access.world import Connection
+    from tests.access.sample import Connection
 
 PATH = "SET search_path = pg_catalog, pg_temp"
 SETTING = "search_path=pg_catalog, pg_temp"
@@ -33,13 +33,13 @@ BEGIN
     RETURN true;
 END $$
 """
-# Anybody may, for each function that they may execute. The session keeps what is compiled here for later calls.
+# Every role may validate the functions that it may execute. The session caches the compiled functions.
 COMPILE = """
 SELECT pg_catalog.plpgsql_validator(p.oid)
   FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
  WHERE l.lanname = 'plpgsql' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
 """
-# Functions then have to create their partitions, and are compiled anew, as in a new session.
+# Forces functions to create their partitions and to be compiled again, as in a new session.
 BEGIN = """
 DO $$
 DECLARE
@@ -52,7 +52,7 @@ BEGIN
     END LOOP;
 END $$
 """
-# Together they call every function and fire every trigger. No statement names a type, which would be the caller's own.
+# Together they call every function and fire every trigger. No statement names a type, which the caller could replace.
 CALLS = [
     ("owner", "SELECT public.track_agent_usage(%(owner)s, %(agent)s, true, 7, 0.25, 100)"),
     ("owner", "SELECT public.soft_delete_user_agent(%(owner)s, %(agent)s)"),
@@ -78,7 +78,7 @@ REFUSED = [errors.InsufficientPrivilege, errors.RestrictViolation]
 
 @pytest.fixture
 def session(database: str) -> Iterator[Connection]:
-    """A world in a session of its own, whose temporary schema ends with it."""
+    """Yield a new session with the sample data, whose temporary schema no other test shares."""
     with psycopg.connect(database) as connection:
         populate(connection)
         yield connection
@@ -86,16 +86,16 @@ def session(database: str) -> Iterator[Connection]:
 
 
 def functions(connection: Connection, condition: str) -> list[str]:
-    """The names of those functions of ours that meet the condition."""
+    """Return the names of the functions that meet the condition."""
     rows = connection.execute(f"SELECT p.oid::regprocedure::text {OURS} AND ({condition}) ORDER BY 1".encode())
     return [row[0] for row in rows]
 
 
 def attack(connection: Connection, attacker: str) -> tuple[str, list[type[psycopg.Error]]]:
-    """What of the attacker's temporary schema the calls evaluated, and how calls failed."""
+    """Return the temporary objects of the attacker that the calls evaluated, and the errors of the calls."""
     names = connection.execute((HERE / "temporary_names.sql").read_bytes()).fetchall()
     connection.execute(BEGIN.encode())
-    come(connection, ROLES[attacker])
+    act_as(connection, ROLES[attacker])
     for statement in (REPORT, *(row[1] for row in names), COMPILE):
         connection.execute(statement.encode())
     evaluated: list[str] = []
@@ -109,7 +109,7 @@ def attack(connection: Connection, attacker: str) -> tuple[str, list[type[psycop
     for role, call in CALLS:
         try:
             with connection.transaction():
-                come(connection, ROLES[role])
+                act_as(connection, ROLES[role])
                 connection.execute(call.encode(), values)
         except psycopg.Error as error:
             failures.append(type(error))
@@ -119,32 +119,32 @@ def attack(connection: Connection, attacker: str) -> tuple[str, list[type[psycop
 
 
 @pytest.mark.parametrize("attacker", ["owner", "granted", "service role"])
-def test_nothing_of_a_caller_runs(session: Connection, attacker: str) -> None:
+def test_no_object_of_caller_is_evaluated(session: Connection, attacker: str) -> None:
     session.execute("SET LOCAL track_functions = 'all'")
     assert attack(session, attacker) == ("", REFUSED)
-    # A bound body may be inlined, and is then not counted.
+    # Statistics do not count a bound body that was inlined.
     ran = "p.oid IN (SELECT funcid FROM pg_stat_xact_user_functions)"
     assert functions(session, f"p.prosqlbody IS NULL AND NOT {ran}") == []
 
 
-def test_every_function_fixes_its_names(session: Connection) -> None:
-    """By the search_path, or by a body that was bound at creation."""
+def test_functions_bind_their_names(session: Connection) -> None:
+    """Names are bound by the search_path or by a body that was parsed at creation."""
     unsafe = f"p.prosqlbody IS NULL AND '{SETTING}' <> ALL (coalesce(p.proconfig, '{{}}'))"
     assert functions(session, unsafe) == []
     assert len(functions(session, "true")) >= 20
 
 
-def test_declared_variables_name_their_types_in_full(session: Connection) -> None:
-    """What is compiled by plpgsql_validator() is compiled with the search_path of its caller."""
+def test_declared_variables_qualify_their_types(session: Connection) -> None:
+    """plpgsql_validator() compiles functions with the search_path of its caller."""
     session.execute(BEGIN.encode())
     for name, _ in session.execute((HERE / "temporary_names.sql").read_bytes()).fetchall():
-        # A shell type: a variable of it fails to compile.
+        # A variable of a shell type fails to compile.
         session.execute(f'CREATE TYPE pg_temp."{name}"'.encode())
     session.execute(COMPILE.encode())
 
 
-def test_functions_in_migration_files_fix_their_names() -> None:
-    """Including those that exist only while a migration runs, and those that a way down creates."""
+def test_functions_in_migration_files_bind_their_names() -> None:
+    """Includes functions that exist only during a migration and functions that a down migration creates."""
     headers = [
         header
         for migration in discover()
@@ -165,7 +165,7 @@ def test_functions_in_migration_files_fix_their_names() -> None:
         "user_agent_shares_changed",
     ],
 )
-def test_a_path_without_pg_temp_is_noticed(session: Connection, function: str) -> None:
+def test_search_path_without_pg_temp_is_detected(session: Connection, function: str) -> None:
     session.execute(f"ALTER FUNCTION public.{function} SET search_path = ''".encode())
     assert f"as {session.info.user}" in attack(session, "owner")[0]
 
@@ -173,15 +173,15 @@ def test_a_path_without_pg_temp_is_noticed(session: Connection, function: str) -
 @pytest.mark.parametrize(
     "function", ["track_agent_usage", "usage_events_ensure_day", "user_agent_history_ensure_month"]
 )
-def test_a_variable_without_the_schema_of_its_type_is_noticed(session: Connection, function: str) -> None:
+def test_unqualified_variable_type_is_detected(session: Connection, function: str) -> None:
     row = session.execute(f"SELECT pg_get_functiondef('public.{function}'::regproc)".encode()).fetchone()
     assert row
     session.execute(row[0].replace("pg_catalog.", "").encode())
     assert f"as {session.info.user}" in attack(session, "granted")[0]
 
 
-def test_a_body_that_is_not_bound_is_noticed(session: Connection) -> None:
-    """The role that calls is not always the one that created the types: a pool gives its sessions to many."""
+def test_unbound_body_is_detected(session: Connection) -> None:
+    """The caller need not be the role that created the types, since a pool shares its sessions."""
     row = session.execute("SELECT pg_get_function_sqlbody('auth.uid'::regproc)").fetchone()
     assert row
     body = row[0].replace("RETURN", "SELECT")

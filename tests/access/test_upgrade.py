@@ -1,4 +1,4 @@
-"""Users of 3.0.0 count and write as themselves while 4.0.0 takes the counters out of their hands."""
+"""Users of 3.0.0 keep counting and writing while 4.0.0 revokes their right to write counters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tests.access.world import OWNER, ROLES, come
+from tests.access.sample import OWNER, ROLES, act_as
 from tests.helpers import eventually
 from tests.integration.database import run
 from usage_worker.migrate import Runner
@@ -27,7 +27,7 @@ MINE = (
 )
 
 
-def test_no_user_is_refused_what_is_theirs(empty_database: str) -> None:
+def test_users_keep_access_during_upgrade(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("3.0.0")
     run(empty_database, "INSERT INTO auth.users (id) VALUES (%s)", OWNER)
@@ -46,7 +46,7 @@ def test_no_user_is_refused_what_is_theirs(empty_database: str) -> None:
         with psycopg.connect(empty_database) as connection:
             while not over.is_set():
                 for statement in MINE:
-                    come(connection, ROLES["owner"])
+                    act_as(connection, ROLES["owner"])
                     assert connection.execute(statement.encode(), [OWNER, agent]).rowcount == 1
                     connection.commit()
                 counted[agent] += 1

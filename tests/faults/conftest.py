@@ -1,4 +1,4 @@
-"""Arenas: on the session's quick servers, or on servers of their own that a test may kill."""
+"""Harnesses on the fast servers of the session, and durable servers that tests may kill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.faults.harness import Arena
+from tests.faults.harness import Harness
 from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 from usage_worker.migrate import Runner
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def arena(database: str, redis_url: str) -> Iterator[Arena]:
-    with closing(Arena(database, redis_url)) as arena:
-        yield arena
+def harness(database: str, redis_url: str) -> Iterator[Harness]:
+    with closing(Harness(database, redis_url)) as harness:
+        yield harness
 
 
 @pytest.fixture(scope="package")
-def mortal_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
-    """A durable PostgreSQL that tests may restart and kill."""
-    with EmbeddedPostgres(server_folder / "mortal-postgres") as server:
+def durable_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """Start a durable PostgreSQL that tests may restart and kill."""
+    with EmbeddedPostgres(server_folder / "durable-postgres") as server:
         Runner(server.ensure_database("template")).up()
         yield server
 
 
 @pytest.fixture(scope="package")
-def mortal_valkey(server_folder: Path) -> Iterator[EmbeddedValkey]:
-    """A Valkey with its append-only file that tests may restart and kill."""
-    with EmbeddedValkey(server_folder / "mortal-valkey") as server:
+def durable_valkey(server_folder: Path) -> Iterator[EmbeddedValkey]:
+    """Start a Valkey with an append-only file that tests may restart and kill."""
+    with EmbeddedValkey(server_folder / "durable-valkey") as server:
         yield server
 
 
 @pytest.fixture
-def mortal_database(mortal_postgres: EmbeddedPostgres) -> Iterator[str]:
-    """The URL of a new database with the newest schema on the mortal server."""
-    with psycopg.connect(mortal_postgres.url(), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE mortal TEMPLATE template")
-    yield mortal_postgres.url("mortal")
-    with psycopg.connect(mortal_postgres.url(), autocommit=True) as connection:
-        connection.execute("DROP DATABASE mortal WITH (FORCE)")
+def durable_database(durable_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """Return the URL of a new database with the newest schema on the durable server."""
+    with psycopg.connect(durable_postgres.url(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE durable TEMPLATE template")
+    yield durable_postgres.url("durable")
+    with psycopg.connect(durable_postgres.url(), autocommit=True) as connection:
+        connection.execute("DROP DATABASE durable WITH (FORCE)")

@@ -1,7 +1,7 @@
 """A worker process without Celery, for tests that kill it often: `python -m tests.faults.flusher [POINT [SIGNAL]]`.
 
-It calls what the Celery task calls, round and round. With a POINT it sends itself SIGNAL (default KILL) the first time
-that it comes there; the product has no hooks for that, its methods are wrapped from outside.
+It calls the function of the Celery task in a loop. With a POINT it sends itself SIGNAL (default KILL) when it first
+reaches that point. The product has no hooks for faults, so its methods are wrapped from outside.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ POINTS = (
 )
 
 
-def arm(point: str, strike: Callable[[], None]) -> None:
-    """Strike at the point, once."""
+def install_fault(point: str, inject: Callable[[], None]) -> None:
+    """Wrap the method at the point so that it calls `inject`."""
     if point == "before the transaction":
-        _after(EventStream, "read", strike, only_with_result=True)
+        _after(EventStream, "read", inject, only_with_result=True)
     elif point == "inside the transaction":
-        _after(BatchTransaction, "apply_staged", strike)
+        _after(BatchTransaction, "apply_staged", inject)
     elif point == "before COMMIT":
-        _after(BatchTransaction, "add_intake", strike)
+        _after(BatchTransaction, "add_intake", inject)
     elif point == "after COMMIT":
         done = EventStream.done
 
         def late(self: EventStream, shard: int, entry_ids: Sequence[str]) -> None:
-            strike()
+            inject()
             done(self, shard, entry_ids)
 
         EventStream.done = late  # type: ignore[method-assign]
     elif point == "before the acknowledgement":
 
         def halved(self: EventStream, shard: int, entry_ids: Sequence[str]) -> None:
-            """The first of the two steps that `done` consists of."""
+            """Take only the first of the two steps of `done`."""
             with self.connection.client() as client:
                 client.xdel(self.key(shard), *entry_ids)
-            strike()
+            inject()
 
         EventStream.done = halved  # type: ignore[method-assign]
     else:
         raise SystemExit(f"no such point: {point}")
 
 
-def _after(owner: type, name: str, strike: Callable[[], None], *, only_with_result: bool = False) -> None:
+def _after(owner: type, name: str, inject: Callable[[], None], *, only_with_result: bool = False) -> None:
     original = getattr(owner, name)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         if result or not only_with_result:
-            strike()
+            inject()
         return result
 
     setattr(owner, name, wrapped)
@@ -74,15 +74,15 @@ def _after(owner: type, name: str, strike: Callable[[], None], *, only_with_resu
 def main(point: str = "", signal_name: str = "KILL") -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    struck = threading.Event()
+    injected = threading.Event()
 
-    def strike() -> None:
-        if not struck.is_set():
-            struck.set()
+    def inject() -> None:
+        if not injected.is_set():
+            injected.set()
             os.kill(os.getpid(), signal.Signals[f"SIG{signal_name}"])
 
     if point:
-        arm(point, strike)
+        install_fault(point, inject)
     settings = load_settings()
     with Resources(settings) as resources:
         while not stop.wait(settings.flush_interval / 4):
@@ -90,7 +90,7 @@ def main(point: str = "", signal_name: str = "KILL") -> None:
                 try:
                     resources.flusher.flush(shard)
                 except UsageError as error:
-                    # What the Celery task reports as its failure; the next tick tries again.
+                    # The Celery task fails with this error, and the next tick tries again.
                     sys.stderr.write(f"{type(error).__name__}: {error}\n")
 
 

@@ -1,4 +1,4 @@
-"""What a fault test needs at hand: servers, traffic whose sum is known, worker processes, and the reckoning."""
+"""The harness of the fault tests: servers, traffic with known totals, worker processes, and the check of totals."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from usage_worker.store import Intake
 
 ROOT = Path(__file__).parents[2]
-NOBODY = str(uuid5(NAMESPACE_OID, "nobody"))  # whom the demo's traffic names now and then
+UNKNOWN_USER = str(uuid5(NAMESPACE_OID, "nobody"))  # some events of the demo name this user
 Event = dict[str, Any]
 
 
-class Arena:
-    """One database, one Redis, everything that was ever sent to them, and the processes that count it."""
+class Harness:
+    """One database, one Redis, a record of every event sent, and the processes that count them."""
 
     def __init__(self, database: str, redis_url: str, **settings: Any) -> None:
         self.database, self.redis_url = database, redis_url
         self.env = {"USAGE_RECLAIM_IDLE": "0.5", "USAGE_FLUSH_INTERVAL": "0.2", "USAGE_FLUSH_BUDGET": "5"}
-        # A stopped worker's transaction is ended after this; 15 s where nobody says anything.
+        # PostgreSQL ends the transaction of a stopped worker after this time; the default is 15 s.
         self.env["PGOPTIONS"] = "-c idle_in_transaction_session_timeout=1s"
         self.resources = Resources(Settings(DATABASE_URL=database, REDIS_URL=redis_url, reclaim_idle=0.5, **settings))
         self.redis = redis.Redis.from_url(redis_url, protocol=2)
@@ -59,7 +59,7 @@ class Arena:
         self.resources.store.rows(testing_query("seed_population"), users=users, agents=agents)
 
     def reconnect(self) -> None:
-        """Drop what is open: settings of the database hold for new connections."""
+        """Close all connections, since new settings of a database apply only to new ones."""
         self.resources.close()
         self.resources = Resources(self.resources.settings)
 
@@ -70,7 +70,7 @@ class Arena:
     # Traffic
 
     def traffic(self, count: int, *, seed: int = 1, mix: Mix = "uniform", days: int = 3) -> list[Event]:
-        """Complete events of the last days, some of them ratings, each at a time of its own."""
+        """Generate complete events of the last days at distinct times; about 2 % are ratings."""
         random, now = Random(seed), datetime.now(UTC)
         events = []
         for number, fields in enumerate(generate_usage(self.population, count, mix, seed)):
@@ -82,11 +82,11 @@ class Arena:
             events.append(event)
         return events
 
-    def note(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Write down what is sent; an event of nobody must be quarantined, any other be counted."""
+    def record(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Record sent events: those of the unknown user must be quarantined, all others counted."""
         for event in events:
             self.sent += 1
-            if str(event["user_id"]) == NOBODY:
+            if str(event["user_id"]) == UNKNOWN_USER:
                 self.unknown_pairs.add(str(event["event_id"]))
                 continue
             self.oracle.add(event)
@@ -95,16 +95,16 @@ class Arena:
             self.days[when.astimezone(UTC).date()].add(event)
 
     def publish(self, events: Iterable[Event], timeout: float = 30) -> None:
-        """Send through the publisher, as an application does."""
+        """Send events through a publisher, as an application does."""
         with UsagePublisher(self.redis_url, linger=0) as publisher:
             for event in events:
                 assert publisher.add(dict(event)) is not None
-                self.note([event])
+                self.record([event])
             assert publisher.flush(timeout)
 
     def xadd(self, events: list[Event], shard: int, entry_id: str = "*", **fields: str) -> str:
-        """What a producer in another language does: no key, any shard."""
-        self.note(events)
+        """Add an entry as a producer in another language does: without a key, to any shard. Return its ID."""
+        self.record(events)
         body = json.dumps(events, default=str)
         entry: Any = {"v": "1", "n": str(len(events)), "events": body, **fields}
         added: Any = self.redis.xadd(f"usage:events:{{{shard}}}", entry, id=entry_id)
@@ -113,14 +113,14 @@ class Arena:
     # Processes
 
     def command(self, module: str, *arguments: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
-        """A process of the project on this arena's servers."""
+        """Start a module of the project as a process that uses the servers of the harness."""
         servers = {"DATABASE_URL": self.database, "REDIS_URL": self.redis_url}
         environment = {**os.environ, **self.env, **servers}
         return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment, stdout=stdout)
 
     @contextmanager
     def workers(self, count: int, *arguments: str) -> Iterator[list[subprocess.Popen[bytes]]]:
-        """Worker processes that flush until the block ends; one that fails by itself fails the test."""
+        """Run worker processes that flush until the block ends; a worker that fails by itself fails the test."""
         with ExitStack() as stack:
             processes = [self.command("tests.faults.flusher", *arguments) for _ in range(count)]
             for process in processes:
@@ -130,12 +130,12 @@ class Arena:
                 if process.poll() is None:
                     process.send_signal(signal.SIGCONT)
                     process.terminate()
-                # By SIGTERM itself dies who has hardly begun.
+                # SIGTERM kills a process that has not installed its handler yet.
                 assert process.wait(30) in (0, -signal.SIGKILL, -signal.SIGTERM)
 
     @contextmanager
     def publishers(self, folder: Path, count: int, events: int, timeout: float = 60) -> Iterator[None]:
-        """Publisher processes, each with a journal; they have sent everything when the block is left."""
+        """Run publisher processes, each with a journal; at the end of the block they have sent all events."""
         journals = [folder / f"journal-{self.sent}-{number}" for number in range(count)]
         processes = [
             self.command("usage_worker.demo.publish", str(journal), str(events), str(self.sent + seed))
@@ -149,10 +149,10 @@ class Arena:
             for process in processes:
                 _end(process)
             for journal in filter(Path.exists, journals):
-                self.note(json.loads(line) for line in journal.read_text().splitlines())
+                self.record(json.loads(line) for line in journal.read_text().splitlines())
 
     def drain(self, shard: int | None = None) -> None:
-        """Finish in this process what anybody left behind."""
+        """Flush in this process until no entry is left or pending."""
         for number in range(self.resources.stream.shards) if shard is None else [shard]:
             eventually(partial(self._empty_after_flush, number), 30)
 
@@ -161,7 +161,7 @@ class Arena:
         backlog = self.resources.stream.backlog(shard)
         return backlog.entries == backlog.pending == 0
 
-    # Reckoning
+    # Totals
 
     @property
     def intake(self) -> Intake:
@@ -171,25 +171,25 @@ class Arena:
     def pending(self) -> int:
         return sum(self.resources.stream.backlog(shard).pending for shard in range(self.resources.stream.shards))
 
-    def ask(self, sql: str) -> list[dict[str, Any]]:
+    def fetch(self, sql: str) -> list[dict[str, Any]]:
         with psycopg.connect(self.database, row_factory=dict_row) as connection:
             return connection.execute(sql.encode()).fetchall()
 
-    def has_booked(self, events: int) -> bool:
+    def has_counted(self, events: int) -> bool:
         return self.intake.accepted >= events
 
     def settled(self) -> bool:
-        """Whether everything that was sent is booked and nothing waits."""
+        """Return whether all sent events are in the intake totals and no entry waits."""
         empty = not any(self.redis.xlen(f"usage:events:{{{shard}}}") for shard in range(2))
         return empty and self.intake.accepted >= self.sent and not self.pending
 
     def check(self) -> None:
-        """Every total equals the oracle, the books add up to what was sent, nothing waits."""
+        """Assert that all totals equal the oracle, the intake totals equal the sent events, and no entry waits."""
         assert self.oracle.differences(self.resources.store.rows(testing_query("counters"))) == []
-        assert differences(self.ask(LEDGER), _expected(self.oracle), LEDGER_COLUMNS) == []
+        assert differences(self.fetch(LEDGER), _expected(self.oracle), LEDGER_COLUMNS) == []
         by_day = {(*pair, day): row for day, oracle in self.days.items() for pair, row in _expected(oracle).items()}
         used = {key: row for key, row in by_day.items() if row.usage_count}
-        assert differences(self.ask(DAILY), used, DAILY_COLUMNS) == []
+        assert differences(self.fetch(DAILY), used, DAILY_COLUMNS) == []
         assert self.resources.store.rows(testing_query("unbalanced")) == []
         intake = self.intake
         assert intake.accepted == self.sent == intake.applied + intake.duplicate + intake.quarantined
@@ -207,8 +207,8 @@ def _expected(oracle: Oracle) -> dict[tuple[UUID, UUID], Any]:
     return dict(oracle.rows)
 
 
-def state_of(pid: int) -> str:
-    """The kernel's letter for what a process does: T stopped, Z dead, nothing gone."""
+def process_state(pid: int) -> str:
+    """Return the state of a process as the kernel's letter: T stopped, Z zombie, empty if it does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

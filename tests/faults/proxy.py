@@ -1,4 +1,4 @@
-"""A proxy between the workers and PostgreSQL that cuts connections where a test wants them cut."""
+"""A proxy between the workers and PostgreSQL that cuts connections at chosen moments."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Cut = Literal["before COMMIT", "after COMMIT"]
-# The word as a statement of its own: in the client's message, and in the server's answer to it.
+# COMMIT as a complete statement: in the client's message and in the server's answer.
 COMMIT = b"COMMIT\x00"
-# What only the transaction of a batch says: others are not what shall be cut.
+# Only the transaction of a batch uses COPY; others are not cut.
 BATCH = b"COPY "
 CHUNK = 1 << 20
 
 
 class Proxy:
-    """Listens on a port of 127.0.0.1 and passes everything on to the server of a PostgreSQL URL.
+    """A TCP proxy on a port of 127.0.0.1 for the server of a PostgreSQL URL.
 
-    `cut_next` cuts the next connection that says COMMIT to a batch: before the server hears it, or after the server has
-    answered but before the client hears the answer. `unreachable` refuses and ends every connection; `silent` keeps
-    them and passes nothing on.
+    `cut_next` cuts the next connection that commits a batch: before the server receives COMMIT, or after the server has
+    answered but before the client receives the answer. `unreachable` refuses and ends every connection; `silent` keeps
+    them and forwards nothing.
     """
 
     def __init__(self, url: str) -> None:
@@ -52,7 +52,7 @@ class Proxy:
         return self._cuts >= times
 
     def cut_all(self) -> None:
-        """End all connections, wherever they are."""
+        """End all connections at once."""
         for connection in list(self._connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -107,7 +107,7 @@ class Proxy:
         return server
 
     def take_cut(self, when: Cut) -> bool:
-        """Whether this is the moment; there is one a `cut_next`."""
+        """Return whether to cut at this moment, once for each `cut_next`."""
         if self._cut != when:
             return False
         self._cut = None

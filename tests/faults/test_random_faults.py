@@ -1,4 +1,4 @@
-"""Anything may happen while publishers and workers run. The seed is printed; USAGE_FAULT_SEED repeats it."""
+"""Random faults while publishers and workers run. The test prints its seed; USAGE_FAULT_SEED repeats a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.faults.flusher import POINTS
-from tests.faults.harness import Arena, state_of
+from tests.faults.harness import Harness, process_state
 from tests.faults.proxy import Proxy
 from tests.helpers import eventually
 from usage_worker.queue.stream import GROUP
@@ -24,49 +24,49 @@ if TYPE_CHECKING:
 
 SECONDS = float(os.environ.get("USAGE_FAULT_SECONDS", "60"))
 SEED = int(os.environ.get("USAGE_FAULT_SEED", str(time.time_ns() % 1_000_000)))
-CREW = 3
-EVENTS_PER_SECOND = 1_500  # what one publisher of the demo sends
+WORKERS = 3
+EVENTS_PER_SECOND = 1_500  # rate of one publisher of the demo
 
 
-class Chaos:
-    """A crew of workers, and what may befall them and their servers."""
+class FaultInjector:
+    """Runs workers and injects random faults into them and their servers."""
 
     def __init__(
-        self, arena: Arena, proxy: Proxy, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, random: Random
+        self, harness: Harness, proxy: Proxy, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, random: Random
     ) -> None:
-        self.arena, self.proxy, self.postgres, self.valkey, self.random = arena, proxy, postgres, valkey, random
-        self.crew: list[subprocess.Popen[bytes]] = []
+        self.harness, self.proxy, self.postgres, self.valkey, self.random = harness, proxy, postgres, valkey, random
+        self.workers: list[subprocess.Popen[bytes]] = []
         self.log: list[str] = []
 
     @property
     def faults(self) -> list[Callable[[], object]]:
-        often = [self.kill, self.stop, self.go_on, self.cut, self.cut_at_commit, self.kill_clients]
+        often = [self.kill, self.stop, self.resume, self.cut, self.cut_at_commit, self.kill_clients]
         return [*often, *often, self.restart_postgres, self.restart_valkey, self.destroy_groups]
 
-    def strike(self) -> None:
+    def inject(self) -> None:
         fault = self.random.choice(self.faults)
         self.log.append(fault.__name__)
         fault()
-        self.replace_the_dead()
+        self.replace_dead_workers()
 
-    def replace_the_dead(self) -> None:
-        """Every other successor carries its end with it, at one of the points of a batch."""
-        self.crew = [process for process in self.crew if process.poll() is None]
-        while len(self.crew) < CREW:
+    def replace_dead_workers(self) -> None:
+        """Start missing workers; half of them will fail at one of the points of a batch."""
+        self.workers = [process for process in self.workers if process.poll() is None]
+        while len(self.workers) < WORKERS:
             point = [self.random.choice(POINTS), self.random.choice(["KILL", "STOP"])]
             arguments = point if self.random.random() < 0.5 else []
-            self.crew.append(self.arena.command("tests.faults.flusher", *arguments))
+            self.workers.append(self.harness.command("tests.faults.flusher", *arguments))
 
     def kill(self) -> None:
-        victim = self.random.choice(self.crew)
+        victim = self.random.choice(self.workers)
         victim.kill()
         victim.wait()
 
     def stop(self) -> None:
-        self.random.choice(self.crew).send_signal(signal.SIGSTOP)
+        self.random.choice(self.workers).send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        for process in self.crew:
+    def resume(self) -> None:
+        for process in self.workers:
             process.send_signal(signal.SIGCONT)
 
     def cut(self) -> None:
@@ -76,7 +76,7 @@ class Chaos:
         self.proxy.cut_next(self.random.choice(["before COMMIT", "after COMMIT"]))
 
     def kill_clients(self) -> None:
-        self.arena.redis.client_kill_filter(_type="normal", skipme=True)
+        self.harness.redis.client_kill_filter(_type="normal", skipme=True)
 
     def restart_postgres(self) -> None:
         self.postgres.restart(self.random.choice(["fast", "immediate"]))
@@ -86,35 +86,35 @@ class Chaos:
 
     def destroy_groups(self) -> None:
         for shard in range(2):
-            if self.arena.redis.exists(key := f"usage:events:{{{shard}}}"):
-                self.arena.redis.xgroup_destroy(key, GROUP)
+            if self.harness.redis.exists(key := f"usage:events:{{{shard}}}"):
+                self.harness.redis.xgroup_destroy(key, GROUP)
 
     def end(self) -> None:
-        for process in self.crew:
+        for process in self.workers:
             process.kill()
             process.wait()
 
 
 def test_random_faults(
-    mortal_database: str, mortal_postgres: EmbeddedPostgres, mortal_valkey: EmbeddedValkey, tmp_path: Path
+    durable_database: str, durable_postgres: EmbeddedPostgres, durable_valkey: EmbeddedValkey, tmp_path: Path
 ) -> None:
     print(f"\nrandom faults for {SECONDS:.0f} s with USAGE_FAULT_SEED={SEED}")  # noqa: T201
     random = Random(SEED)
     with ExitStack() as stack:
-        proxy = stack.enter_context(closing(Proxy(mortal_database)))
-        arena = stack.enter_context(closing(Arena(proxy.url, mortal_valkey.url(2))))
-        chaos = Chaos(arena, proxy, mortal_postgres, mortal_valkey, random)
-        stack.callback(chaos.end)
-        chaos.replace_the_dead()
-        with arena.publishers(tmp_path, 1, int(SECONDS * EVENTS_PER_SECOND), SECONDS + 60):
+        proxy = stack.enter_context(closing(Proxy(durable_database)))
+        harness = stack.enter_context(closing(Harness(proxy.url, durable_valkey.url(2))))
+        injector = FaultInjector(harness, proxy, durable_postgres, durable_valkey, random)
+        stack.callback(injector.end)
+        injector.replace_dead_workers()
+        with harness.publishers(tmp_path, 1, int(SECONDS * EVENTS_PER_SECOND), SECONDS + 60):
             deadline = time.monotonic() + SECONDS
             while time.monotonic() < deadline:
-                chaos.strike()
-                # The pace of the faults; what they do is awaited below.
+                injector.inject()
+                # The pace of the faults; their effects are awaited below.
                 time.sleep(random.uniform(0.05, 0.8))
-        chaos.end()
-        eventually(lambda: all(state_of(process.pid) in ("", "Z") for process in chaos.crew))
-        with arena.workers(2):
-            eventually(arena.settled, 60)
-        assert chaos.log, "nothing happened"
-        arena.check()
+        injector.end()
+        eventually(lambda: all(process_state(process.pid) in ("", "Z") for process in injector.workers))
+        with harness.workers(2):
+            eventually(harness.settled, 60)
+        assert injector.log, "no fault was injected"
+        harness.check()

@@ -1,4 +1,4 @@
-"""No log of any process shows a password or an event, while Redis and PostgreSQL go away and come back."""
+"""No log of any process shows a password or an event while Redis and PostgreSQL fail and return."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# What URLs, libpq and the servers' own files must each write differently.
+# Passwords that URLs, libpq and the configuration files of the servers each spell differently.
 DEFAULT_USER, ACL_USER, ROLE = "d3fault_r3dis", "r3d/s:@#?%&+é=s3cret", "p0st/gr:@#?%&+é's3cret"
 SPELLINGS = {
     spelling
@@ -44,21 +44,21 @@ SPELLINGS = {
         json.dumps(word)[1:-1],
     )
 }
-SOMEBODY = str(uuid4())
+USER = str(uuid4())
 APPLICATION = f"""
 import itertools, threading
 from usage_worker.publisher import UsagePublisher
 usage, pause = UsagePublisher(), threading.Event()
 for number in itertools.count():
-    usage.track("{SOMEBODY}", "{uuid4()}", tokens=number)
+    usage.track("{USER}", "{uuid4()}", tokens=number)
     pause.wait(0.05)
 """
-# What Celery and kombu print at a worker's end, past every log.
+# Lines that Celery and kombu print, rather than log, when a worker ends.
 PRINTED = ("worker: ", "Restoring ")
 
 
 class GuardedValkey(EmbeddedValkey):
-    """Listens on a port as well; the default user and the user `app` have passwords."""
+    """A Valkey on a TCP port, with passwords for the default user and the user `app`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, {"requirepass": DEFAULT_USER})
@@ -85,21 +85,21 @@ def guarded_valkey(server_folder: Path) -> Iterator[GuardedValkey]:
 
 
 @pytest.fixture
-def guarded_database(mortal_postgres: EmbeddedPostgres, mortal_database: str) -> str:
-    """The same as somebody whose password PostgreSQL asks for."""
-    rules = mortal_postgres.data_dir / "data" / "pg_hba.conf"
+def guarded_database(durable_postgres: EmbeddedPostgres, durable_database: str) -> str:
+    """Return the URL of the durable database for a role that must give its password."""
+    rules = durable_postgres.data_dir / "data" / "pg_hba.conf"
     if "local all app" not in rules.read_text():
         rules.write_text(f"local all app scram-sha-256\n{rules.read_text()}")
-        with psycopg.connect(mortal_database, autocommit=True) as connection:
+        with psycopg.connect(durable_database, autocommit=True) as connection:
             connection.execute("SELECT pg_reload_conf()")
             connection.execute(
                 f"CREATE ROLE app SUPERUSER LOGIN PASSWORD '{ROLE.replace(chr(39), 2 * chr(39))}'".encode()
             )
-    return mortal_database.replace("postgres@", f"app:{quote(ROLE, safe='')}@", 1)
+    return durable_database.replace("postgres@", f"app:{quote(ROLE, safe='')}@", 1)
 
 
 class Installation:
-    """The processes of a worker's machine and of an application's, and what each of them has printed."""
+    """The processes of a worker machine and of an application, and the output of each."""
 
     def __init__(self, database: str, redis_url: str, folder: Path, log_format: str) -> None:
         self.database, self.redis_url = database, redis_url
@@ -118,17 +118,17 @@ class Installation:
             yield
 
     def run(self, *commands: str) -> None:
-        """Run commands of usage-worker, all at once, whatever comes of them."""
+        """Run commands of usage-worker concurrently; ignore their exit codes."""
         with ExitStack() as stack:
             processes = [stack.enter_context(self._process(it, [PROGRAM, *it.split()])) for it in commands]
             for process in processes:
                 process.wait(60)
 
-    def said(self) -> dict[str, str]:
+    def output(self) -> dict[str, str]:
         return {path.stem: path.read_text() for path in self.folder.glob("*.log")}
 
-    def says(self, process: str, words: str) -> None:
-        eventually(lambda: words in self.said()[process], 40)
+    def await_output(self, process: str, words: str) -> None:
+        eventually(lambda: words in self.output()[process], 40)
 
     @contextmanager
     def _process(self, name: str, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
@@ -141,8 +141,8 @@ class Installation:
             process.wait()
 
 
-def test_an_outage_leaves_no_secret_in_any_log(
-    guarded_database: str, guarded_valkey: GuardedValkey, mortal_postgres: EmbeddedPostgres, tmp_path: Path
+def test_logs_of_outage_show_no_secret(
+    guarded_database: str, guarded_valkey: GuardedValkey, durable_postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     logins = {"console": f":{DEFAULT_USER}", "json": f"app:{quote(ACL_USER, safe='')}"}
     with ExitStack() as stack:
@@ -153,32 +153,32 @@ def test_an_outage_leaves_no_secret_in_any_log(
         for installation in (console, as_json):
             stack.enter_context(installation.running())
         lose_redis(guarded_valkey, console, as_json)
-        lose_postgres(mortal_postgres, console, as_json)
+        lose_postgres(durable_postgres, console, as_json)
     for installation in (console, as_json):
-        for process, text in installation.said().items():
+        for process, text in installation.output().items():
             check(process, text)
     for process in ("worker1", "maintenance", "beat", "flower"):
-        check_json(as_json.said()[process])
+        check_json(as_json.output()[process])
 
 
 def lose_redis(server: GuardedValkey, console: Installation, as_json: Installation) -> None:
     with redis.Redis.from_url(server.url()) as admin:
         for installation, user in ((console, "default"), (as_json, "app")):
             await_counting(installation)
-            send_what_nobody_knows(installation)
+            send_unknown_task(installation)
             admin.acl_setuser(user, commands=["-xadd", "-lpush"])
     for installation in (console, as_json):
-        installation.says("worker1", "usage.trak")
-        installation.says("publisher", "no permissions")
-        installation.says("beat", "Traceback")
+        installation.await_output("worker1", "usage.trak")
+        installation.await_output("publisher", "no permissions")
+        installation.await_output("beat", "Traceback")
     server.kill()
     console.run("drain")
     as_json.run("status", "metrics")
     for installation in (console, as_json):
         for process in ("worker1", "maintenance"):
-            installation.says(process, "Cannot connect to redis://")
-        installation.says("flower", "Failed to capture events")
-    server.restart()  # which knows nothing of what was forbidden
+            installation.await_output(process, "Cannot connect to redis://")
+        installation.await_output("flower", "Failed to capture events")
+    server.restart()  # the restart resets the permissions
     for installation in (console, as_json):
         await_counting(installation)
 
@@ -188,33 +188,33 @@ def lose_postgres(server: EmbeddedPostgres, console: Installation, as_json: Inst
     console.run("status", "metrics")
     as_json.run("drain", "migrate status")
     for installation in (console, as_json):
-        installation.says("worker1", "PostgreSQL is not available")
+        installation.await_output("worker1", "PostgreSQL is not available")
     server.restart()
     for installation in (console, as_json):
         await_counting(installation)
 
 
 def await_counting(installation: Installation) -> None:
-    before = installation.said()["worker1"].count("flushed")
-    eventually(lambda: installation.said()["worker1"].count("flushed") > before, 40)
+    before = installation.output()["worker1"].count("flushed")
+    eventually(lambda: installation.output()["worker1"].count("flushed") > before, 40)
 
 
-def send_what_nobody_knows(installation: Installation) -> None:
-    """A task of another application, whose arguments Celery would log."""
+def send_unknown_task(installation: Installation) -> None:
+    """Send a task of another application, whose arguments Celery would log."""
     with Celery(broker=broker_url(installation.redis_url)) as sender:
-        sender.send_task("usage.trak", kwargs={"user_id": SOMEBODY})
+        sender.send_task("usage.trak", kwargs={"user_id": USER})
 
 
 def check(process: str, text: str) -> None:
     assert {secret for secret in SPELLINGS if secret in text} == set(), process
-    assert SOMEBODY not in text, process
-    # A command that Redis refused, with the events in it.
+    assert USER not in text, process
+    # The text of a refused Redis command contains the events.
     assert "XADD" not in text, process
 
 
 def check_json(text: str) -> None:
-    """Every line is an object, and a traceback is text in one of its fields."""
-    # Before its first line of log Celery warns root of itself.
+    """Assert that every line is a JSON object and a traceback is text in a field."""
+    # Before it configures logging, Celery prints a warning about running as root.
     lines = dropwhile(lambda line: not line.startswith("{"), text.splitlines())
     logged = [json.loads(line) for line in lines if line and not line.startswith(PRINTED)]
     assert all({"event", "level", "timestamp"} <= set(line) for line in logged)

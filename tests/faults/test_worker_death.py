@@ -1,4 +1,4 @@
-"""Workers that die, stop or are asked to stop, at every point of a batch."""
+"""Workers that are killed, suspended or asked to stop, at every point of a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.faults.flusher import POINTS
-from tests.faults.harness import NOBODY, state_of
+from tests.faults.harness import UNKNOWN_USER, process_state
 from tests.helpers import await_end, descendants, eventually
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.queue.stream import GROUP
@@ -19,89 +19,89 @@ from usage_worker.queue.stream import GROUP
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.harness import Arena
+    from tests.faults.harness import Harness
 
 COMMITTED = POINTS[3:]
 
 
-def with_duplicates(arena: Arena) -> None:
-    events = arena.traffic(800)
-    unknown_pairs = [event | {"user_id": NOBODY} for event in arena.traffic(5, seed=9)]
-    arena.publish([*events, *events[:50], *unknown_pairs])
+def publish_with_duplicates(harness: Harness) -> None:
+    events = harness.traffic(800)
+    unknown_pairs = [event | {"user_id": UNKNOWN_USER} for event in harness.traffic(5, seed=9)]
+    harness.publish([*events, *events[:50], *unknown_pairs])
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed(arena: Arena, point: str) -> None:
-    with_duplicates(arena)
-    with arena.workers(1, point) as (victim,):
+def test_killed_worker_loses_no_event(harness: Harness, point: str) -> None:
+    publish_with_duplicates(harness)
+    with harness.workers(1, point) as (victim,):
         assert victim.wait(30) == -signal.SIGKILL
-        assert arena.pending > 0
-        assert (arena.intake.accepted > 0) == (point in COMMITTED)
-    with arena.workers(2):
-        eventually(arena.settled, 30)
-    arena.check()
+        assert harness.pending > 0
+        assert (harness.intake.accepted > 0) == (point in COMMITTED)
+    with harness.workers(2):
+        eventually(harness.settled, 30)
+    harness.check()
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_stopped_longer_than_the_reclaim_time(arena: Arena, point: str) -> None:
-    """The others count its batch; when it goes on, it must not count it again."""
-    with_duplicates(arena)
-    with arena.workers(1, point, "STOP") as (sleeper,):
-        eventually(lambda: state_of(sleeper.pid) == "T", 30)
-        with arena.workers(2):
-            eventually(arena.settled, 60)
+def test_worker_stopped_beyond_reclaim_time_counts_nothing_twice(harness: Harness, point: str) -> None:
+    """Other workers count its batch; when it resumes, it must not count the batch again."""
+    publish_with_duplicates(harness)
+    with harness.workers(1, point, "STOP") as (sleeper,):
+        eventually(lambda: process_state(sleeper.pid) == "T", 30)
+        with harness.workers(2):
+            eventually(harness.settled, 60)
             sleeper.send_signal(signal.SIGCONT)
-            arena.publish(arena.traffic(300, seed=2))
-            eventually(arena.settled, 30)
+            harness.publish(harness.traffic(300, seed=2))
+            eventually(harness.settled, 30)
             assert sleeper.poll() is None
-    arena.check()
+    harness.check()
 
 
-def test_a_backlog_older_than_every_timeout(arena: Arena) -> None:
-    """Entries that lay for weeks, some of them in the hands of a worker that nobody remembers."""
+def test_backlog_older_than_every_timeout_is_counted(harness: Harness) -> None:
+    """The entries are weeks old, and some are pending for a worker that no longer exists."""
     long_ago = datetime.now(UTC) - timedelta(days=20)
     for shard in range(2):
         for number in range(10):
             events = [
                 event | {"occurred_at": long_ago + timedelta(seconds=place, microseconds=number)}
-                for place, event in enumerate(arena.traffic(30, seed=10 * shard + number))
+                for place, event in enumerate(harness.traffic(30, seed=10 * shard + number))
             ]
-            arena.xadd(events, shard, f"{int(long_ago.timestamp() * 1000) + number}-1")
-        assert len(arena.resources.stream.read(shard, "forgotten", 4)) == 4
-    eventually(lambda: idle_milliseconds(arena) > 500, 10)
-    with arena.workers(1):
-        eventually(arena.settled, 30)
-    arena.check()
+            harness.xadd(events, shard, f"{int(long_ago.timestamp() * 1000) + number}-1")
+        assert len(harness.resources.stream.read(shard, "forgotten", 4)) == 4
+    eventually(lambda: idle_milliseconds(harness) > 500, 10)
+    with harness.workers(1):
+        eventually(harness.settled, 30)
+    harness.check()
 
 
-def idle_milliseconds(arena: Arena) -> int:
-    pending: Any = arena.redis.xpending_range("usage:events:{0}", GROUP, "-", "+", 10)
+def idle_milliseconds(harness: Harness) -> int:
+    pending: Any = harness.redis.xpending_range("usage:events:{0}", GROUP, "-", "+", 10)
     return min(int(entry["time_since_delivered"]) for entry in pending)
 
 
 @pytest.mark.parametrize("name", ["worker", "child"])
-def test_real_workers_asked_to_stop_under_load(
-    arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_celery_worker_stops_within_limit_under_load(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The batch in hand is finished, or left for the next one; the worker is gone within its limit."""
-    for key, value in arena.env.items():
+    """The current batch is finished or left for the next worker, and the worker ends within its limit."""
+    for key, value in harness.env.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("USAGE_FLUSH_BUDGET", "1")
-    # `worker_soft_shutdown_timeout`, which Celery spends to the end where a task is running, and a little to exit.
+    # Flush budget, `worker_soft_shutdown_timeout` (which Celery uses up if a task is running), and time to exit.
     limit = 1 + 10 + 10
     with Supervisor(
-        arena.database, arena.redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path
+        harness.database, harness.redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path
     ) as stack:
         stack.wait_ready()
-        with arena.publishers(tmp_path, 2, 2_000):
-            eventually(partial(arena.has_booked, 500), 30)
+        with harness.publishers(tmp_path, 2, 2_000):
+            eventually(partial(harness.has_counted, 500), 30)
             victim = stack.pids["worker1"]
             family = descendants(victim)
             if name == "worker":
                 os.kill(victim, signal.SIGTERM)
-                eventually(lambda: state_of(victim) in ("", "Z"), limit)
+                eventually(lambda: process_state(victim) in ("", "Z"), limit)
                 await_end(family)
             else:
                 os.kill(min(process.pid for process in family), signal.SIGTERM)
-        eventually(arena.settled, 60)
-    arena.check()
+        eventually(harness.settled, 60)
+    harness.check()

@@ -1,4 +1,4 @@
-"""The ledger and the daily roll-up, summed up so that they can stand beside the oracle."""
+"""Totals of the ledger and of the roll-up in the columns of the oracle."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SELECT user_id, agent_id, day, usage_count, message_count, success_count, error_
        total_cost_usd, response_time_total_ms, response_time_samples
   FROM public.usage_daily"""
 
-# A conversation is counted on the day that it was first seen on, which the order of arrival decides; that their sum
-# is right is what `unbalanced` sees.
+# A conversation is counted on the day of the event that arrives first, so conversations by day depend on the order of
+# arrival. The query `unbalanced` checks their sum.
 DAILY_COLUMNS = (
     *("usage_count", "message_count", "success_count", "error_count", "total_tokens_used", "total_cost_usd"),
     *("response_time_total_ms", "response_time_samples"),
@@ -38,7 +38,7 @@ LEDGER_COLUMNS = (*DAILY_COLUMNS, "conversation_count", "first_used_at", "last_u
 def differences(
     rows: Iterable[Mapping[str, Any]], expected: Mapping[tuple[Any, ...], Any], columns: Sequence[str]
 ) -> list[str]:
-    """Where the rows say something else than the oracle, or are missing, or are too many; one line each."""
+    """Return one line for each wrong value, missing row and unexpected row."""
     actual = {tuple(row[key] for key in ("user_id", "agent_id", "day") if key in row): row for row in rows}
     found = [f"{key}: not expected" for key in actual.keys() - expected.keys()]
     found += [f"{key}: no row" for key in expected.keys() - actual.keys()]

@@ -1,4 +1,4 @@
-"""Commands as real processes, and events for them."""
+"""Commands in real processes, and events for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOW = datetime.now(UTC)
 
 
 class Cli:
-    """Runs `usage-worker` in an empty folder, with nothing of the tests' own settings."""
+    """Runs `usage-worker` in an empty folder, without the settings of the test run."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder
@@ -46,13 +46,13 @@ class Cli:
         assert SECRET not in output + errors
         return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
 
-    def complaints(self, *commands: str) -> list[str]:
-        """What several commands complain of; they run at once, since each of them is slow to start."""
+    def error_lines(self, *commands: str) -> list[str]:
+        """Run commands that must fail, concurrently because each starts slowly; return their error lines."""
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(self.complaint, commands))
+            return list(pool.map(self.error_line, commands))
 
-    def complaint(self, command: str) -> str:
-        """The one line on standard error with which the command must end."""
+    def error_line(self, command: str) -> str:
+        """Run a command that must fail with exactly one line on standard error, and return the line."""
         done = self.run(*command.split())
         assert done.returncode == 1, done
         assert not done.stdout
@@ -62,7 +62,7 @@ class Cli:
         return lines[0]
 
     def drained(self) -> dict[str, int]:
-        """The figures of `drain --json`, over all shards."""
+        """Run `drain --json` and return its figures, summed over all shards."""
         done = self.run("drain", "--json")
         assert done.returncode == 0, done.stderr
         shards = json.loads(done.stdout)
@@ -71,14 +71,14 @@ class Cli:
 
 
 def events(count: int, **fields: object) -> str:
-    """NDJSON of events a second apart, of one user and agent."""
+    """Return NDJSON of events of one pair, one second apart."""
     pair = {"user_id": str(uuid4()), "agent_id": str(uuid4())}
     times = ((NOW - timedelta(seconds=count - number)).isoformat() for number in range(count))
     return "".join(json.dumps(pair | {"occurred_at": when} | fields) + "\n" for when in times)
 
 
 def send(redis_url: str, count: int) -> None:
-    """Publish events from this process, which is quicker."""
+    """Publish events from this process, which is faster than a command."""
     with UsagePublisher(redis_url, linger=0) as publisher:
         for line in events(count).splitlines():
             assert publisher.add(json.loads(line))

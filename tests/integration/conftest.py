@@ -1,4 +1,4 @@
-"""An ingest without Celery: the same code that the task calls, on real servers."""
+"""Ingest without Celery: the code that the task calls, on real servers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.commands import Cli
 from tests.integration.installed import Installed, Wheel, build_wheel
-from tests.integration.users import People, add_people
+from tests.integration.users import Users, add_users
 from tests.sql import query
 from usage_worker.publisher import UsagePublisher
 from usage_worker.service.resources import Resources
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Bench:
-    """What an ingest test needs at hand."""
+    """The test bench of ingest: resources, users and agents, and the oracle that knows the expected totals."""
 
     resources: Resources
     redis: redis.Redis
@@ -40,7 +40,7 @@ class Bench:
     oracle: Oracle
 
     def publish(self, *events: dict[str, Any], counted: bool = True) -> None:
-        """Send the events through a publisher; the oracle hears of those that shall be counted."""
+        """Send the events through a publisher, and add them to the oracle if they are to be counted."""
         with UsagePublisher(self.resources.settings.redis_url, linger=0) as publisher:
             for event in events:
                 assert publisher.add(dict(event)) is not None
@@ -49,19 +49,19 @@ class Bench:
             assert publisher.flush()
 
     def xadd(self, body: bytes | str, version: str = "1", shard: int = 0, **fields: str) -> str:
-        """What a producer in another language does."""
+        """Add an entry as a producer in another language does, and return its ID."""
         entry = {"v": version, "events": body, **fields}
         return self.redis.xadd(f"usage:events:{{{shard}}}", entry).decode()  # type: ignore[arg-type, union-attr]
 
     def flush(self) -> Intake:
-        """Drain all shards."""
+        """Flush all shards and return the sum of their intake."""
         return sum((self.flush_shard(shard).intake for shard in range(self.resources.stream.shards)), Intake())
 
     def flush_shard(self, shard: int) -> FlushReport:
         return self.resources.flusher.flush(shard, 60)
 
     def check(self) -> None:
-        """Every counter equals the oracle, the books add up, nothing waits."""
+        """Assert that all counters equal the oracle, the intake totals are balanced, and no entry waits."""
         assert self.oracle.differences(self.resources.store.rows(testing_query("counters"))) == []
         assert self.resources.store.rows(testing_query("unbalanced")) == []
         for shard in range(self.resources.stream.shards):
@@ -74,7 +74,7 @@ class Bench:
 
 @pytest.fixture
 def make_resources(database: str, redis_url: str) -> Iterator[Callable[..., Resources]]:
-    """Resources of one more worker; settings may be changed."""
+    """Return a function that makes the resources of another worker, with changed settings."""
     opened: list[Resources] = []
 
     def make(**settings: Any) -> Resources:
@@ -95,8 +95,8 @@ def bench(make_resources: Callable[..., Resources], redis_client: redis.Redis) -
 
 
 @pytest.fixture
-def people(database: str) -> People:
-    return add_people(database)
+def users(database: str) -> Users:
+    return add_users(database)
 
 
 @pytest.fixture
@@ -117,5 +117,5 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
 
 @pytest.fixture(scope="session")
 def installed(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """What runs workers. PyYAML is for tests that need a parser; it should not be everybody's dependency."""
+    """Install the extra for workers. PyYAML is only for tests that parse the compose file."""
     return Installed(wheel, tmp_path_factory.mktemp("server"), "[server]", ["pyyaml"])

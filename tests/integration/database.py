@@ -1,4 +1,4 @@
-"""What the tests of the schema share."""
+"""Helpers for statements, the schema and concurrent clients."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
 
 
 def schema(url: str) -> set[Fact]:
-    """The catalogue without what a way down keeps aside, and without roles, which are the cluster's."""
+    """Return the catalogue without tables that a down migration sets aside, and without roles, which are global."""
     with connect(url) as connection:
         facts = catalogue(connection)
     return {fact for fact in facts if fact.kind != "role" and "_kept_" not in (fact.belongs_to or "")}
 
 
 def copy_up_to(last: Migration, folder: Path) -> Path:
-    """The migrations up to this one, in a folder where a test may change them."""
+    """Copy the migrations up to `last` to a folder in which a test may change them."""
     shutil.copytree(last.up.parent, folder)
     for migration in discover(folder):
         if migration.number > last.number:
@@ -55,7 +55,7 @@ def interrupted(text: str) -> Iterator[tuple[str, str]]:
 
 
 def add_pair(url: str) -> str:
-    """A user, an agent and their row; returns the id of the row."""
+    """Add a user, an agent and their row; return the ID of the row."""
     query = """
         WITH u AS (INSERT INTO auth.users (email) VALUES ('a@example.org') RETURNING id),
             a AS (INSERT INTO public.agents (name) VALUES ('helper') RETURNING id)
@@ -73,7 +73,7 @@ def add_pair(url: str) -> str:
 
 @contextmanager
 def traffic(*clients: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Each client runs in a thread of its own until the block ends; what a client raises is raised."""
+    """Run each client in a thread until the block ends, and raise their errors."""
     over = threading.Event()
     with ThreadPoolExecutor(len(clients)) as pool:
         running = [pool.submit(client, over) for client in clients]
@@ -81,6 +81,6 @@ def traffic(*clients: Callable[[threading.Event], None]) -> Iterator[None]:
             yield
         finally:
             over.set()
-            # What a client died of says more than what waited for it in vain.
+            # The error of a client explains more than the timeout that it caused.
             for client in running:
                 client.result()

@@ -1,4 +1,4 @@
-"""The wheel, installed into empty environments as users install it."""
+"""The wheel, installed into empty virtual environments as users install it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Wheel(NamedTuple):
 
 
 class Installed:
-    """An environment with the wheel, some of its extras and their dependencies, and nothing of this checkout."""
+    """A virtual environment with the wheel, extras and their dependencies, and nothing of this checkout."""
 
     def __init__(self, wheel: Wheel, folder: Path, extras: str = "", others: Sequence[str] = ()) -> None:
         self.wheel = wheel
@@ -36,12 +36,12 @@ class Installed:
         execute([*pip, f"{wheel.path}{extras}", *others], folder)
 
     def run(self, *command: str, stdin: str = "", **env: str) -> str:
-        """Run a program of the environment in a folder of its own, and return what it printed."""
+        """Run a program of the environment outside the checkout, and return its output."""
         return execute([self.bin / command[0], *command[1:]], self.folder, stdin, **env)
 
 
 def build_wheel(folder: Path) -> Wheel:
-    """Build the wheel from a copy of what the Dockerfile copies, so that both recipes are the same one."""
+    """Build the wheel from the files that the Dockerfile copies, so that both builds have the same input."""
     source = folder / "source"
     source.mkdir()
     for name in copied_files():
@@ -54,19 +54,19 @@ def build_wheel(folder: Path) -> Wheel:
 
 
 def copied_files() -> list[str]:
-    """Return what the Dockerfile copies from the checkout."""
+    """Return the names of the files and folders that the Dockerfile copies from the checkout."""
     text = (ROOT / "Dockerfile").read_text()
     return [name for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE) for name in line.split()]
 
 
 def environment(**env: str) -> dict[str, str]:
-    """Return this process' environment without what Python and we read from it."""
+    """Return the environment of this process without the variables of Python and usage-worker."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "USAGE_"))}
     return kept | env
 
 
 def execute(command: Sequence[str | Path], folder: Path, stdin: str = "", **env: str) -> str:
-    """Run a command and return what it printed; fail with its output where it fails."""
+    """Run a command and return its output; if it fails, fail with its output."""
     done = subprocess.run(
         command,
         cwd=folder,

@@ -1,4 +1,4 @@
-"""The ledger's partitions, as tests make and count them."""
+"""Helpers for partitions of the ledger; days are given as distances from today."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def days(*ahead: int) -> list[str]:
     return [name(TODAY + timedelta(days=number)) for number in ahead]
 
 
-def attached(database: str) -> list[str]:
+def attached_partitions(database: str) -> list[str]:
     return [row[0] for row in run(database, ATTACHED)]
 
 
-def tables(database: str) -> set[str]:
-    """All tables that are or were partitions of the ledger."""
+def partition_tables(database: str) -> set[str]:
+    """Return the names of all tables that are or were partitions of the ledger."""
     found = "SELECT relname::text FROM pg_class WHERE relname ~ '^usage_events_[0-9]+$' AND relkind = 'r'"
     return {row[0] for row in run(database, found)}
 
 
-def make_days(database: str, *ahead: int, rows: int = 0) -> None:
+def create_days(database: str, *ahead: int, rows: int = 0) -> None:
     for number in ahead:
         day = TODAY + timedelta(days=number)
         run(database, "SELECT public.usage_events_ensure_day(%s)", day)

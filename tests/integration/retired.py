@@ -1,4 +1,4 @@
-"""What the tests of purge and reconcile share: rows that were deleted long ago, and figures over all lives."""
+"""Helpers for purge and reconcile: soft-deleted rows, and uses of pairs in live and retired rows."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
-LIVES = """
+USES_BY_PAIR = """
     SELECT user_id, agent_id, sum(usage_count)::int
-      FROM (SELECT * FROM public.usage_daily UNION ALL SELECT * FROM public.usage_retired_daily) AS lives
+      FROM (SELECT * FROM public.usage_daily UNION ALL SELECT * FROM public.usage_retired_daily) AS days
      GROUP BY user_id, agent_id
 """
 
 
 def soft_delete(url: str, user_id: object, agent_id: object, days: int = 40) -> None:
-    """Delete a pair as people do, so many days ago."""
+    """Soft-delete a pair as of `days` ago, as users do."""
     run(
         url,
         "UPDATE public.user_agents SET deleted_at = now() - make_interval(days => %s)"
@@ -30,21 +30,21 @@ def soft_delete(url: str, user_id: object, agent_id: object, days: int = 40) -> 
 
 
 def track(url: str, user_id: object, agent_id: object) -> None:
-    """Count a use past the stream, as SQL clients do."""
+    """Count a use without the stream, as SQL clients do."""
     run(url, "SELECT public.track_agent_usage(%s, %s, true, 7, 0.25, 100)", user_id, agent_id)
 
 
 def uses(url: str) -> dict[tuple[Any, Any], int]:
-    """How often every pair was used, over all its lives."""
-    return {row[:2]: row[2] for row in run(url, LIVES)}
+    """Return the uses of every pair, in live and retired rows."""
+    return {row[:2]: row[2] for row in run(url, USES_BY_PAIR)}
 
 
 def expected_uses(events: Iterable[dict[str, Any]]) -> Counter[tuple[Any, Any]]:
     return Counter((event["user_id"], event["agent_id"]) for event in events if event.get("type") != "rating")
 
 
-def meanwhile(*clients: Callable[[], object]) -> AbstractContextManager[None]:
-    """Each client is called again and again, in a thread of its own, until the block ends; what it raises is raised."""
+def repeated_calls(*clients: Callable[[], object]) -> AbstractContextManager[None]:
+    """Call each client repeatedly, each in its own thread, until the block ends, and raise their errors."""
 
     def repeated(client: Callable[[], object]) -> Callable[[threading.Event], None]:
         def repeat(over: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Analytics: the figures, who sees which, and that nobody waits while they are refreshed."""
+"""Analytics: the totals, access to them, and refreshes that block no other session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from tests.integration.users import FORBIDDEN, acting
+from tests.integration.users import FORBIDDEN, session_as
 from usage_worker.errors import BusyError
 from usage_worker.maintenance import REFRESH, refresh, run_task
 from usage_worker.migrate import Runner
@@ -35,7 +35,7 @@ FIGURES = (
     " total_tokens_used_30d, total_cost_usd_30d, success_rate_percent_30d, avg_response_time_ms_30d, user_rank,"
     " agent_rank"
 )
-# Says the same as the view in other words: from single events, and ranks by counting who is ahead.
+# Computes the columns of the view in another way: from single events, with ranks as counts of higher rows.
 LEDGER = """
     WITH today AS (
         SELECT (refreshed_at AT TIME ZONE 'UTC')::date AS day FROM user_agent_analytics_state
@@ -78,7 +78,7 @@ def event(user: UUID, agent: UUID, **fields: Any) -> dict[str, Any]:
 
 
 def traffic(bench: Bench, count: int) -> list[dict[str, Any]]:
-    """Events of five weeks, most of them near the windows' edges, on few pairs, so that ranks are tied."""
+    """Generate events of five weeks, mostly near the edges of the windows, for few pairs, so that ranks are tied."""
     random = Random(5)
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     events = []
@@ -102,11 +102,11 @@ def traffic(bench: Bench, count: int) -> list[dict[str, Any]]:
 
 
 def settle(bench: Bench) -> None:
-    """Until nothing that was done before is news to the statistics."""
+    """Refresh until the statistics show no earlier change any more."""
     eventually(lambda: not refresh(bench.resources.store).refreshed, 30)
 
 
-def test_figures_windows_and_ranks_are_those_of_the_ledger(bench: Bench, database: str) -> None:
+def test_totals_windows_and_ranks_equal_ledger(bench: Bench, database: str) -> None:
     bench.publish(*traffic(bench, 600))
     bench.flush()
     run(database, "INSERT INTO user_agents (user_id, agent_id) VALUES (%s, %s)", bench.users[-1], bench.agents[-1])
@@ -115,13 +115,13 @@ def test_figures_windows_and_ranks_are_those_of_the_ledger(bench: Bench, databas
     found = figures(database)
     assert found == run(database, LEDGER)
     assert 30 < len(found) == run(database, "SELECT count(*) FROM user_agents WHERE deleted_at IS NULL")[0][0]
-    # There are ties, different windows and unknown latencies, or the comparison would prove little.
+    # The comparison is meaningful only with ties and with different totals in each window.
     assert len({(row[0], row[-2]) for row in found}) < len(found)
     assert sum(row[11] for row in found) < sum(row[14] for row in found) < sum(row[17] for row in found)
     assert sum(row[17] for row in found) < sum(row[2] for row in found)
 
 
-def test_a_pair_that_was_soft_deleted_goes_and_comes_back(bench: Bench, database: str) -> None:
+def test_soft_deleted_pair_disappears_and_returns(bench: Bench, database: str) -> None:
     (user, other), (agent, second) = bench.users[:2], bench.agents[:2]
     bench.publish(
         *(event(user, agent) for _ in range(3)), *(event(other, second) for _ in range(2)), event(user, second)
@@ -140,7 +140,7 @@ def test_a_pair_that_was_soft_deleted_goes_and_comes_back(bench: Bench, database
         assert run(database, lines, user) == expected
 
 
-def test_it_is_refreshed_when_something_was_counted_or_a_day_began(bench: Bench, database: str) -> None:
+def test_refreshes_after_new_events_or_new_day(bench: Bench, database: str) -> None:
     store = bench.resources.store
     assert refresh(store).refreshed
     settle(bench)
@@ -151,7 +151,7 @@ def test_it_is_refreshed_when_something_was_counted_or_a_day_began(bench: Bench,
     after = refresh(store)
     assert (after.refreshed, after.refreshed_at > before.refreshed_at) == (True, True)
     settle(bench)
-    # By the old door, which keeps no books.
+    # The old function does not write intake totals.
     run(database, "SELECT track_agent_usage(%s, %s)", bench.users[0], bench.agents[0])
     eventually(lambda: refresh(store).refreshed, 30)
     assert run(database, "SELECT usage_count, usage_count_1d FROM user_agent_analytics") == [(2, 2)]
@@ -161,7 +161,7 @@ def test_it_is_refreshed_when_something_was_counted_or_a_day_began(bench: Bench,
     assert not refresh(store).refreshed
 
 
-def test_a_restored_schema_without_figures_is_filled(bench: Bench, database: str) -> None:
+def test_restored_schema_without_data_is_filled(bench: Bench, database: str) -> None:
     bench.publish(event(bench.users[0], bench.agents[0]))
     bench.flush()
     run(database, "REFRESH MATERIALIZED VIEW user_agent_analytics WITH NO DATA; DELETE FROM user_agent_analytics_state")
@@ -170,8 +170,8 @@ def test_a_restored_schema_without_figures_is_filled(bench: Bench, database: str
     assert len(run(database, "SELECT refreshed_at FROM user_agent_analytics_state")) == 1
 
 
-def test_nobody_waits_for_a_refresh(bench: Bench, database: str) -> None:
-    """Who reads sees the figures before it, who counts goes on, and a second one leaves it to the first."""
+def test_refresh_blocks_nothing(bench: Bench, database: str) -> None:
+    """Readers see the data before the refresh, ingest continues, and a second refresh reports busy."""
     user, agent = bench.users[0], bench.agents[0]
     bench.publish(event(user, agent))
     bench.flush()
@@ -179,7 +179,7 @@ def test_nobody_waits_for_a_refresh(bench: Bench, database: str) -> None:
     bench.publish(event(user, agent))
     bench.flush()
     own = "SELECT usage_count, refreshed_at FROM user_agent_analytics_own"
-    with Store(database) as another, acting(database, "authenticated", user) as reader:
+    with Store(database) as another, session_as(database, "authenticated", user) as reader:
         reader.execute("SET statement_timeout = '5s'")
         before = reader.execute(own).fetchall()
         with sole_transaction(another, REFRESH) as refreshing:
@@ -193,7 +193,7 @@ def test_nobody_waits_for_a_refresh(bench: Bench, database: str) -> None:
     bench.check()
 
 
-def test_readers_refreshes_and_ingest_at_once(
+def test_concurrent_readers_refreshes_and_ingest(
     bench: Bench, database: str, make_resources: Callable[..., Resources]
 ) -> None:
     over, seen = Event(), [0]
@@ -229,7 +229,7 @@ def test_readers_refreshes_and_ingest_at_once(
     bench.check()
 
 
-def test_one_that_somebody_runs_by_hand_is_not_waited_for(bench: Bench, database: str) -> None:
+def test_manual_refresh_is_not_awaited(bench: Bench, database: str) -> None:
     with psycopg.connect(database) as by_hand:
         by_hand.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY user_agent_analytics")
         with pytest.raises(BusyError):
@@ -237,14 +237,14 @@ def test_one_that_somebody_runs_by_hand_is_not_waited_for(bench: Bench, database
     assert refresh(bench.resources.store).refreshed
 
 
-def test_what_gives_way_soon_is_waited_for(bench: Bench, database: str) -> None:
-    """Autovacuum, when it was waited for a second; here it is a session that is told so."""
+def test_short_lock_is_awaited(bench: Bench, database: str) -> None:
+    """Autovacuum gives up its lock after a second; here another session does."""
     waiting = """
         SELECT 1 FROM pg_stat_activity
          WHERE datname = current_database() AND wait_event_type = 'Lock' AND clock_timestamp() > query_start + '1.5 s'
     """
     with psycopg.connect(database) as vacuum, ThreadPoolExecutor() as pool:
-        # A lock as strong as VACUUM's.
+        # The lock mode of VACUUM.
         vacuum.execute("ALTER MATERIALIZED VIEW user_agent_analytics SET (autovacuum_enabled = on)")
         refreshing = pool.submit(refresh, bench.resources.store)
         eventually(lambda: run(database, waiting))
@@ -252,7 +252,7 @@ def test_what_gives_way_soon_is_waited_for(bench: Bench, database: str) -> None:
         assert refreshing.result(30).refreshed
 
 
-def test_of_many_at_once_one_refreshes(bench: Bench, database: str) -> None:
+def test_one_of_many_concurrent_runs_refreshes(bench: Bench, database: str) -> None:
     bench.publish(*traffic(bench, 200))
     bench.flush()
     refresh(bench.resources.store)
@@ -271,54 +271,54 @@ def test_of_many_at_once_one_refreshes(bench: Bench, database: str) -> None:
         assert sum(future.result(60) for future in attempts) == 1
 
 
-def test_everybody_sees_his_own_lines_only(bench: Bench, database: str) -> None:
+def test_users_see_only_their_own_rows(bench: Bench, database: str) -> None:
     bench.publish(*traffic(bench, 200))
     bench.flush()
     refresh(bench.resources.store)
     lines = "SELECT user_id, usage_count, user_rank, agent_rank FROM {} ORDER BY user_id, agent_id"
     sees, all_lines = lines.format("user_agent_analytics_own"), run(database, lines.format("user_agent_analytics"))
     for user in (bench.users[0], bench.users[1], bench.users[-1]):
-        with acting(database, "authenticated", user) as session:
+        with session_as(database, "authenticated", user) as session:
             assert session.execute(sees.encode()).fetchall() == [line for line in all_lines if line[0] == user]
             for relation in ("user_agent_analytics", "user_agent_analytics_state"):
                 with pytest.raises(FORBIDDEN):
                     session.execute(f"SELECT FROM {relation}".encode())
             with pytest.raises(psycopg.Error):
                 session.execute("DELETE FROM user_agent_analytics_own")
-    with acting(database, "authenticated") as nobody:
-        assert nobody.execute(sees.encode()).fetchall() == []
+    with session_as(database, "authenticated") as session:
+        assert session.execute(sees.encode()).fetchall() == []
     for relation in ("user_agent_analytics", "user_agent_analytics_own", "user_agent_analytics_state"):
-        with acting(database, "anon") as outsider, pytest.raises(FORBIDDEN):
-            outsider.execute(f"SELECT FROM {relation}".encode())
-    with acting(database, "service_role") as service:
+        with session_as(database, "anon") as anonymous, pytest.raises(FORBIDDEN):
+            anonymous.execute(f"SELECT FROM {relation}".encode())
+    with session_as(database, "service_role") as service:
         assert service.execute(lines.format("user_agent_analytics").encode()).fetchall() == all_lines
 
 
-def test_a_condition_that_talks_hears_of_no_other_line(bench: Bench, database: str) -> None:
+def test_leaky_condition_sees_no_foreign_row(bench: Bench, database: str) -> None:
     bench.publish(*traffic(bench, 200))
     bench.flush()
     refresh(bench.resources.store)
     user = bench.users[0]
 
-    def overheard() -> set[str]:
-        heard: set[str] = set()
-        with acting(database, "authenticated", user) as session:
-            session.add_notice_handler(lambda notice: heard.add(str(notice.message_primary)))
+    def leaked() -> set[str]:
+        found: set[str] = set()
+        with session_as(database, "authenticated", user) as session:
+            session.add_notice_handler(lambda notice: found.add(str(notice.message_primary)))
             session.execute(
-                "CREATE FUNCTION pg_temp.tell(uuid) RETURNS boolean COST 0.0001 LANGUAGE plpgsql"
+                "CREATE FUNCTION pg_temp.leak(uuid) RETURNS boolean COST 0.0001 LANGUAGE plpgsql"
                 " AS $$ BEGIN RAISE NOTICE '%', $1; RETURN true; END $$"
             )
-            # However the planner would like to read.
+            # Forces the planner to a sequential scan.
             session.execute("SET enable_indexscan = off; SET enable_bitmapscan = off")
-            session.execute("SELECT FROM user_agent_analytics_own WHERE pg_temp.tell(user_id)")
-        return heard
+            session.execute("SELECT FROM user_agent_analytics_own WHERE pg_temp.leak(user_id)")
+        return found
 
-    assert overheard() == {str(user)}
+    assert leaked() == {str(user)}
     run(database, "ALTER VIEW user_agent_analytics_own SET (security_barrier = false)")
-    assert len(overheard()) > 5  # so the barrier it is
+    assert len(leaked()) > 5  # the barrier is what protects
 
 
-def test_down_and_up_bring_the_figures_back(bench: Bench, database: str) -> None:
+def test_down_and_up_restore_analytics(bench: Bench, database: str) -> None:
     bench.publish(*(event(user, bench.agents[0]) for user in bench.users))
     bench.flush()
     runner = Runner(database)
@@ -326,7 +326,7 @@ def test_down_and_up_bring_the_figures_back(bench: Bench, database: str) -> None
     assert run(database, "SELECT to_regclass('user_agent_analytics')") == [(None,)]
     runner.up()
     assert runner.verify() == []
-    # There before the first refresh; the days were kept aside.
+    # Filled before the first refresh, since the days were set aside.
     lines = "SELECT count(*), sum(usage_count)::int, sum(usage_count_30d)::int FROM user_agent_analytics"
     assert run(database, lines) == [(len(bench.users),) * 3]
     refresh(bench.resources.store)

@@ -32,7 +32,7 @@ def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_UNKNOWN="create", USAGE_RECLAIM_IDLE="0.5")
 
 
-def test_publish_ndjson_reports_bad_lines_and_sends_the_others(cli: Cli, database: str) -> None:
+def test_publish_ndjson_reports_bad_lines_and_sends_others(cli: Cli, database: str) -> None:
     bad = [
         '{"user_id"',
         '{"user_id": "nobody"}',
@@ -45,10 +45,10 @@ def test_publish_ndjson_reports_bad_lines_and_sends_the_others(cli: Cli, databas
     cli.folder.joinpath("events.ndjson").write_bytes("\n".join(lines).encode() + b'\n{"model": "\xff"}\n')
     done = cli.run("publish", "events.ndjson")
     assert (done.returncode, done.stdout) == (1, "3 events sent, 6 bad lines\n")
-    complaints = done.stderr.splitlines()
-    assert [line.partition(":")[0] for line in complaints] == [f"line {number}" for number in (2, 3, 4, 5, 6, 9)]
+    error_lines = done.stderr.splitlines()
+    assert [line.partition(":")[0] for line in error_lines] == [f"line {number}" for number in (2, 3, 4, 5, 6, 9)]
     for line, reason in zip(
-        complaints, ("JSON", "agent_id", "nonsense", "occurred_at", "nested", "model"), strict=True
+        error_lines, ("JSON", "agent_id", "nonsense", "occurred_at", "nested", "model"), strict=True
     ):
         assert reason in line
     assert cli.drained() == figures(applied=3)
@@ -57,7 +57,7 @@ def test_publish_ndjson_reports_bad_lines_and_sends_the_others(cli: Cli, databas
     ]
 
 
-def test_the_same_file_again_is_all_duplicates(cli: Cli, database: str) -> None:
+def test_file_published_again_adds_only_duplicates(cli: Cli, database: str) -> None:
     cli.folder.joinpath("events.ndjson").write_text(events(1_200))
     yesterday = (NOW - timedelta(days=1)).strftime("%Y-%m-%d")
     for expected in (figures(applied=1_200), figures(duplicate=1_200)):
@@ -91,7 +91,7 @@ def test_publish_csv_with_every_option(cli: Cli, database: str) -> None:
     assert rows(database, "SELECT usage_count FROM user_agents") == [(2,)]
 
 
-def test_publish_reads_standard_input_while_it_is_open(cli: Cli, redis_client: redis.Redis) -> None:
+def test_publish_reads_open_standard_input(cli: Cli, redis_client: redis.Redis) -> None:
     command = [PROGRAM, "publish", "-"]
     with subprocess.Popen(
         command, cwd=cli.folder, env=cli.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -105,7 +105,7 @@ def test_publish_reads_standard_input_while_it_is_open(cli: Cli, redis_client: r
     assert cli.drained() == figures(applied=3)
 
 
-def test_replay_of_a_real_trace(cli: Cli, database: str) -> None:
+def test_publish_replays_real_trace(cli: Cli, database: str) -> None:
     if not TRACE.exists():
         pytest.skip("the trace is not part of the product, and ../shared/traces is absent")
     names = ["--map", "occurred_at=TIMESTAMP", "--map", "input_tokens=ContextTokens"]
@@ -119,7 +119,7 @@ def test_replay_of_a_real_trace(cli: Cli, database: str) -> None:
     assert rows(database, query) == [(True, 8_819, tokens)]
 
 
-def test_drain_takes_over_what_a_vanished_worker_held(cli: Cli, redis_client: redis.Redis, redis_url: str) -> None:
+def test_drain_reclaims_entries_of_dead_worker(cli: Cli, redis_client: redis.Redis, redis_url: str) -> None:
     send(redis_url, 5)
     stream = EventStream(redis_url, 2)
     held = sum(len(stream.read(shard, "vanished", 10)) for shard in range(2))
@@ -128,7 +128,7 @@ def test_drain_takes_over_what_a_vanished_worker_held(cli: Cli, redis_client: re
     assert cli.drained() == figures(applied=5)
 
 
-def test_status_with_nobody_alive(cli: Cli, redis_url: str) -> None:
+def test_status_without_workers(cli: Cli, redis_url: str) -> None:
     send(redis_url, 4)
     done = cli.run("status", "--json")
     seen = json.loads(done.stdout)
@@ -147,7 +147,7 @@ def test_status_with_nobody_alive(cli: Cli, redis_url: str) -> None:
     assert "usage-worker up" in table["workers"]
 
 
-def test_status_is_healthy_with_a_worker_and_a_heartbeat(cli: Cli, redis_url: str) -> None:
+def test_status_is_healthy_with_worker_and_heartbeat(cli: Cli, redis_url: str) -> None:
     celery = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", "solo"]
     command = [PROGRAM, "status", "--watch", "--json"]
     with (
@@ -171,7 +171,7 @@ def test_status_is_healthy_with_a_worker_and_a_heartbeat(cli: Cli, redis_url: st
 
 @pytest.fixture
 def full_redis(server_folder: Path) -> Iterator[redis.Redis]:
-    """A Redis of its own, to be filled by `config_set`."""
+    """Start a separate Redis, which a test fills by `config_set`."""
     with (
         EmbeddedValkey(server_folder / "full", {"appendonly": "no"}) as server,
         redis.Redis.from_url(server.url()) as it,
@@ -181,7 +181,7 @@ def full_redis(server_folder: Path) -> Iterator[redis.Redis]:
         yield it
 
 
-def test_a_full_redis_can_be_seen_and_drained(cli: Cli, full_redis: redis.Redis) -> None:
+def test_full_redis_is_reported_and_drained(cli: Cli, full_redis: redis.Redis) -> None:
     url = cli.env["REDIS_URL"] = str(full_redis.client_getname())
     stream = EventStream(url, 2)
     assert stream.read(0, "somebody", 1) == stream.read(1, "somebody", 1) == []  # the consumer groups exist

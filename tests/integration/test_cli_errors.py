@@ -26,32 +26,32 @@ def cli(tmp_path: Path, redis_url: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=NOWHERE, REDIS_URL=redis_url)
 
 
-def test_a_wrong_setting(cli: Cli) -> None:
+def test_invalid_setting(cli: Cli) -> None:
     cli.env["USAGE_BATCH_EVENTS"] = SECRET
-    for complaint in cli.complaints("drain", "status", "publish -"):
-        assert "USAGE_BATCH_EVENTS" in complaint
+    for error_line in cli.error_lines("drain", "status", "publish -"):
+        assert "USAGE_BATCH_EVENTS" in error_line
 
 
-def test_no_database_url(cli: Cli) -> None:
+def test_missing_database_url(cli: Cli) -> None:
     del cli.env["DATABASE_URL"]
-    for complaint in cli.complaints(*COMMANDS):
-        assert "export DATABASE_URL=" in complaint
+    for error_line in cli.error_lines(*COMMANDS):
+        assert "export DATABASE_URL=" in error_line
 
 
-def test_no_postgresql(cli: Cli) -> None:
-    for complaint in cli.complaints(*COMMANDS):
-        assert "PostgreSQL is not available" in complaint
-        assert "port 1" in complaint
+def test_unreachable_postgresql(cli: Cli) -> None:
+    for error_line in cli.error_lines(*COMMANDS):
+        assert "PostgreSQL is not available" in error_line
+        assert "port 1" in error_line
 
 
 @pytest.mark.parametrize("password", [f"%zz{SECRET}", f"{SECRET} x"])
-def test_a_password_that_spoils_the_database_url(cli: Cli, password: str) -> None:
+def test_password_that_breaks_database_url(cli: Cli, password: str) -> None:
     cli.env["DATABASE_URL"] = NOWHERE.replace(SECRET, password)
-    for complaint in cli.complaints("drain", "migrate up"):
-        assert "DATABASE_URL cannot be read" in complaint
+    for error_line in cli.error_lines("drain", "migrate up"):
+        assert "DATABASE_URL cannot be read" in error_line
 
 
-def test_the_pool_of_a_worker_never_sees_a_spoilt_database_url() -> None:
+def test_worker_pool_never_receives_broken_database_url() -> None:
     with pytest.raises(SettingsError) as refused:
         Store(NOWHERE.replace(SECRET, f"%zz{SECRET}"))
     assert SECRET not in str(refused.value)
@@ -65,22 +65,22 @@ def test_the_pool_of_a_worker_never_sees_a_spoilt_database_url() -> None:
         (f"http://:{SECRET}@127.0.0.1:6379/0", "must begin with redis://"),
     ],
 )
-def test_no_redis(cli: Cli, database: str, url: str, hint: str) -> None:
+def test_unreachable_redis(cli: Cli, database: str, url: str, hint: str) -> None:
     cli.folder.joinpath("events.ndjson").write_text(events(1))
     cli.env |= {"REDIS_URL": url, "DATABASE_URL": database}
-    for complaint in cli.complaints("drain", "status", "publish events.ndjson"):
-        assert "REDIS_URL" in complaint
-        assert hint in complaint
+    for error_line in cli.error_lines("drain", "status", "publish events.ndjson"):
+        assert "REDIS_URL" in error_line
+        assert hint in error_line
 
 
 @pytest.mark.parametrize("version", [None, "3.0.0"])
-def test_a_missing_or_old_schema(cli: Cli, empty_database: str, redis_url: str, version: str | None) -> None:
+def test_missing_or_old_schema(cli: Cli, empty_database: str, redis_url: str, version: str | None) -> None:
     if version:
         Runner(empty_database).up(version)
     cli.env["DATABASE_URL"] = empty_database
     send(redis_url, 2)
-    for complaint in cli.complaints("drain", "status"):
-        assert "usage-worker migrate up" in complaint
+    for error_line in cli.error_lines("drain", "status"):
+        assert "usage-worker migrate up" in error_line
     # What could not be counted was not taken either: nobody holds it.
     with closing(EventStream(redis_url, 2)) as stream:
         backlogs = [stream.backlog(shard) for shard in range(2)]
@@ -88,18 +88,18 @@ def test_a_missing_or_old_schema(cli: Cli, empty_database: str, redis_url: str, 
     assert sum(backlog.pending for backlog in backlogs) == 0
 
 
-def test_up_says_that_flowers_port_is_taken_before_it_starts_anything(cli: Cli) -> None:
+def test_up_reports_taken_flower_port_before_start(cli: Cli) -> None:
     del cli.env["DATABASE_URL"], cli.env["REDIS_URL"]
     with socket.create_server(("127.0.0.1", 0)) as occupier:
         port = occupier.getsockname()[1]
-        complaint = cli.complaint(f"up --data-dir data --flower-port {port}")
-    assert f"port {port}" in complaint
-    assert "Address already in use" in complaint
-    assert "--flower-port" in complaint
+        error_line = cli.error_line(f"up --data-dir data --flower-port {port}")
+    assert f"port {port}" in error_line
+    assert "Address already in use" in error_line
+    assert "--flower-port" in error_line
     assert not cli.folder.joinpath("data").exists()
 
 
-def test_publish_says_what_is_wrong_with_its_arguments(cli: Cli) -> None:
+def test_publish_explains_invalid_arguments(cli: Cli) -> None:
     cli.folder.joinpath("events.csv").write_text("a,b\n1,2\n")
     hints = {
         "absent.csv": "absent.csv: No such file",
@@ -108,6 +108,6 @@ def test_publish_says_what_is_wrong_with_its_arguments(cli: Cli) -> None:
         "events.csv --map token=a": "there is no field token",
         "events.csv --map tokens=c": "no column c; there are a, b",
     }
-    complaints = cli.complaints(*(f"publish {arguments}" for arguments in hints))
-    for hint, complaint in zip(hints.values(), complaints, strict=True):
-        assert hint in complaint
+    error_lines = cli.error_lines(*(f"publish {arguments}" for arguments in hints))
+    for hint, error_line in zip(hints.values(), error_lines, strict=True):
+        assert hint in error_line

@@ -1,4 +1,4 @@
-"""Conversations on a real database: each is counted once, on the day and in the life that it was first seen in."""
+"""Conversations are counted once, on the day and in the live or retired row of their first event."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TWO_DAYS = datetime.now(UTC) - timedelta(days=1), datetime.now(UTC)
 
 @pytest.fixture
 def users(bench: Bench) -> list[UUID]:
-    """Two users of the first shard, in the order in which a batch takes their rows; each has used the first agent."""
+    """Return two users in the order in which a batch locks their rows; each has used the first agent."""
     users = sorted(bench.users)[:2]
     bench.publish(*(use(bench, user) for user in users))
     bench.flush()
@@ -45,15 +45,15 @@ def use(bench: Bench, user_id: UUID, conversation: UUID | None = None, when: dat
     return ids | {"occurred_at": when or datetime.now(UTC)}
 
 
-def wait_in_shard(bench: Bench, shard: int, *events: dict[str, Any]) -> None:
+def add_to_shard(bench: Bench, shard: int, *events: dict[str, Any]) -> None:
     for event in events:
         bench.oracle.add(event)
     bench.xadd(json.dumps(events, default=str), shard=shard)
 
 
 @contextmanager
-def held_up(bench: Bench, user_id: UUID) -> Iterator[None]:
-    """The first shard is being flushed: its statement looks at what was there before the block, and waits for a row."""
+def flush_waiting(bench: Bench, user_id: UUID) -> Iterator[None]:
+    """Hold a flush of the first shard at a row lock during the block; its snapshot is older than the block."""
     url = bench.resources.settings.database_url
     with ThreadPoolExecutor(1) as worker, psycopg.connect(url) as holder:
         holder.execute("SELECT FROM public.user_agents WHERE user_id = %s FOR UPDATE", [user_id])
@@ -64,16 +64,16 @@ def held_up(bench: Bench, user_id: UUID) -> Iterator[None]:
         flush.result(30)
 
 
-def test_one_that_goes_on_in_a_new_life_is_counted_there(bench: Bench, users: list[UUID]) -> None:
-    """Its pair is purged and back again between the look at its conversations and its counters."""
+def test_conversation_is_counted_again_after_purge(bench: Bench, users: list[UUID]) -> None:
+    """The pair is purged and recreated after the batch has read its conversations and before it writes counters."""
     settings = bench.resources.settings
     first, second = users
     conversation = uuid4()
     bench.publish(use(bench, second, conversation))
     bench.flush()
     soft_delete(settings.database_url, second, bench.agents[0])
-    wait_in_shard(bench, 0, use(bench, first, uuid4()), use(bench, second, conversation))
-    with Store(settings.database_url) as other, held_up(bench, first):
+    add_to_shard(bench, 0, use(bench, first, uuid4()), use(bench, second, conversation))
+    with Store(settings.database_url) as other, flush_waiting(bench, first):
         assert purge(other, timedelta(days=30)).purged == 1
         track(settings.database_url, second, bench.agents[0])
     assert run(settings.database_url, COUNTERS, second) == [(2, 1)]
@@ -82,30 +82,30 @@ def test_one_that_goes_on_in_a_new_life_is_counted_there(bench: Bench, users: li
 
 
 @pytest.mark.parametrize("days", [1, 2])
-def test_one_that_two_batches_open_is_counted_once(
+def test_conversation_opened_by_two_batches_is_counted_once(
     bench: Bench, users: list[UUID], make_resources: Callable[..., Resources], days: int
 ) -> None:
     url = bench.resources.settings.database_url
     first, second = users
     common, others = uuid4(), [uuid4() for _ in range(3)]
     here, there = (common, others[0], common), (others[1], common, others[2])
-    wait_in_shard(bench, 0, use(bench, first, uuid4(), TWO_DAYS[-days]), *(use(bench, second, it) for it in here))
-    wait_in_shard(bench, 1, *(use(bench, second, it) for it in there))
-    with held_up(bench, first):
-        # As two workers do when a shard is drained by hand, or when producers do not agree on the shard of a user.
+    add_to_shard(bench, 0, use(bench, first, uuid4(), TWO_DAYS[-days]), *(use(bench, second, it) for it in here))
+    add_to_shard(bench, 1, *(use(bench, second, it) for it in there))
+    with flush_waiting(bench, first):
+        # Happens when a shard is drained by hand, or when producers choose different shards for a user.
         report: FlushReport = make_resources().flusher.flush(1)
         assert report.intake.applied == 3
     assert run(url, COUNTERS, second) == [(7, 4)]
     bench.check()
 
 
-def test_each_is_counted_on_the_day_it_was_first_seen(bench: Bench, users: list[UUID]) -> None:
+def test_conversation_is_counted_on_day_of_first_use(bench: Bench, users: list[UUID]) -> None:
     yesterday, today = TWO_DAYS
     user, conversations = users[0], [uuid4() for _ in range(3)]
     known, both, later = conversations
     bench.publish(use(bench, user, known, yesterday))
     bench.flush()
-    wait_in_shard(
+    add_to_shard(
         bench,
         0,
         *(use(bench, user, conversation, today) for conversation in (known, both, later, later)),

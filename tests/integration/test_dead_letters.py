@@ -35,7 +35,7 @@ def test_pages_and_numbers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
         dead_letters.dead_letters_by_id(store, [ids[0], ids[4] + 1])
 
 
-def test_replay_marks_what_was_sent_and_names_the_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_marks_sent_events_and_names_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     store = quarantined(bench, 5)
     monkeypatch.setattr(dead_letters, "PAGE", 2)
     rows = list(dead_letters.all_dead_letters(store))
@@ -55,7 +55,7 @@ def test_replay_marks_what_was_sent_and_names_the_rest(bench: Bench, monkeypatch
     assert bench.flush() == Intake(4, 4, 0, 0)
 
 
-def test_dead_letters_stay_when_redis_is_absent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_letters_stay_if_redis_is_unreachable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     store = quarantined(bench, 1)
     monkeypatch.setattr(dead_letters, "FLUSH_SECONDS", 0.1)
     publisher = UsagePublisher(refusing_url())

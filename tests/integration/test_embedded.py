@@ -1,4 +1,4 @@
-"""The embedded servers keep their data, leave nothing behind, and never share a folder."""
+"""The embedded servers keep their data, leave no process behind, and never share a folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(server_folder: Path) -> Path:
 
 @pytest.fixture
 def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that owns both servers below `folder`."""
+    """Start a process that owns both servers below `folder`."""
     command = [sys.executable, "-c", OWNER, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -69,7 +69,7 @@ def test_postgres_keeps_its_data(folder: Path) -> None:
         assert query(postgres.ensure_database("odd name"), "SELECT value FROM kept") == 1
 
 
-def test_postgres_is_durable_and_deaf_to_the_network_unless_told_otherwise(folder: Path) -> None:
+def test_postgres_is_durable_and_local_by_default(folder: Path) -> None:
     with EmbeddedPostgres(folder, {"work_mem": "7MB"}) as postgres:
         expected = {"fsync": "on", "synchronous_commit": "on", "listen_addresses": "", "work_mem": "7MB"}
         assert {name: query(postgres.url(), f"SHOW {name}") for name in expected} == expected
@@ -90,13 +90,13 @@ def test_valkey_keeps_its_data(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey])
-def test_second_owner_of_a_folder_is_refused(kind: type[EmbeddedPostgres | EmbeddedValkey], folder: Path) -> None:
+def test_second_owner_of_folder_is_refused(kind: type[EmbeddedPostgres | EmbeddedValkey], folder: Path) -> None:
     with kind(folder), pytest.raises(EmbeddedServerError) as refusal:
         kind(folder).start()
     assert str(refusal.value).endswith(f"{folder} is in use by another process; stop that one first")
 
 
-def test_killed_owner_takes_its_servers_along(owner: subprocess.Popen[str], folder: Path) -> None:
+def test_servers_end_with_killed_owner(owner: subprocess.Popen[str], folder: Path) -> None:
     tree = descendants(owner.pid)
     assert len(tree) > 2
     owner.kill()
@@ -106,7 +106,7 @@ def test_killed_owner_takes_its_servers_along(owner: subprocess.Popen[str], fold
         assert redis.Redis.from_url(valkey.url()).ping()
 
 
-def test_hanging_server_of_a_killed_owner_is_replaced(
+def test_hanging_server_of_killed_owner_is_replaced(
     owner: subprocess.Popen[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = descendants(owner.pid)
@@ -128,7 +128,7 @@ def test_hanging_server_of_a_killed_owner_is_replaced(
 
 @as_root
 @pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey])
-def test_programs_out_of_reach_are_copied(
+def test_inaccessible_programs_are_copied(
     kind: type[EmbeddedPostgres | EmbeddedValkey],
     folder: Path,
     tmp_path: Path,
@@ -148,7 +148,7 @@ def test_programs_out_of_reach_are_copied(
 
 
 @as_root
-def test_data_folder_out_of_reach_is_refused(server_folder: Path) -> None:
+def test_inaccessible_data_folder_is_refused(server_folder: Path) -> None:
     closed = server_folder / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(EmbeddedServerError, match=r"out of reach for nobody.*choose a data folder"):
@@ -156,14 +156,14 @@ def test_data_folder_out_of_reach_is_refused(server_folder: Path) -> None:
     assert closed.stat().st_mode & 0o777 == 0o700
 
 
-def test_server_that_cannot_start_says_why(folder: Path) -> None:
+def test_failed_start_names_reason(folder: Path) -> None:
     with pytest.raises(EmbeddedServerError, match=r'exited with 1: .*"lots".*server\.log'):
         EmbeddedPostgres(folder, {"shared_buffers": "lots"}).start()
     with EmbeddedPostgres(folder):
-        pass  # and the folder is free again
+        pass  # the failed start released the folder
 
 
-def test_child_that_does_not_stop_is_killed_with_its_own_children(tmp_path: Path) -> None:
+def test_unresponsive_child_is_killed_with_descendants(tmp_path: Path) -> None:
     child = ChildProcess("stubborn", ["sh", "-c", IGNORES_SIGTERM], log=tmp_path / "log")
     eventually(lambda: child.log_tail() == "ready")
     tree = descendants(child.pid)
@@ -176,7 +176,7 @@ def test_child_that_does_not_stop_is_killed_with_its_own_children(tmp_path: Path
 
 
 def query(url: str, statement: str) -> object:
-    """The only value that the statement yields."""
+    """Return the single value of the statement."""
     with psycopg.connect(url) as connection:
         row = connection.execute(statement.encode()).fetchone()
     assert row is not None

@@ -1,4 +1,4 @@
-"""The audit trail: what people change is told with who and when, counters are not, and no entry is ever lost."""
+"""The audit trail records changes of users with actor and time, but not counters, and loses no entry."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import psycopg
 import pytest
 
 from tests.integration.database import run, schema
-from tests.integration.users import FORBIDDEN, People, acting
+from tests.integration.users import FORBIDDEN, Users, session_as
 from usage_worker.migrate import EMPTY, Runner
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Bench
 
-# Sharing has its own tests.
+# Shares have their own tests.
 TRAIL = "public.user_agent_history WHERE action <> 'share'"
-TOLD = f"SELECT action, changes FROM {TRAIL} ORDER BY id"
+CHANGES = f"SELECT action, changes FROM {TRAIL} ORDER BY id"
 BULK = 10_000
 COUNT = """
     UPDATE public.user_agents SET
@@ -45,8 +45,8 @@ def fill(url: str, rows: int) -> None:
     )
 
 
-def test_tells_what_changed_and_who_did_it(database: str, people: People) -> None:
-    with acting(database, "authenticated", people.ann) as session:
+def test_audit_trail_records_changes_and_actor(database: str, users: Users) -> None:
+    with session_as(database, "authenticated", users.ann) as session:
         session.execute(
             "UPDATE public.user_agents SET"
             " custom_name = 'Ada', tags = '{a,b}', settings = '{\"n\": 1}', folder = folder"
@@ -55,7 +55,7 @@ def test_tells_what_changed_and_who_did_it(database: str, people: People) -> Non
         session.execute("UPDATE public.user_agents SET user_rating = 4.5, last_rating_at = now()")
         session.execute("UPDATE public.user_agents SET user_rating = 4.50")
         session.execute("UPDATE public.user_agents SET archived_at = '2026-01-31 23:00-02', status = 'archived'")
-    assert run(database, TOLD) == [
+    assert run(database, CHANGES) == [
         (
             "update",
             {
@@ -74,43 +74,43 @@ def test_tells_what_changed_and_who_did_it(database: str, people: People) -> Non
         ),
     ]
     who = f"SELECT DISTINCT user_agent_id, user_id, agent_id, actor, actor_role FROM {TRAIL}"
-    assert run(database, who) == [(people.row, people.ann, people.agent, people.ann, "authenticated")]
+    assert run(database, who) == [(users.row, users.ann, users.agent, users.ann, "authenticated")]
 
 
-def test_tells_removal_and_return(database: str, people: People) -> None:
-    key = [people.ann, people.agent]
-    with acting(database, "authenticated", people.ann) as session:
+def test_audit_trail_records_delete_and_restore(database: str, users: Users) -> None:
+    key = [users.ann, users.agent]
+    with session_as(database, "authenticated", users.ann) as session:
         session.execute("SELECT public.soft_delete_user_agent(%s, %s)", key)
         session.execute("SELECT public.add_user_agent(%s, %s)", key)
-    with acting(database, "service_role") as service:
+    with session_as(database, "service_role") as service:
         service.execute("SELECT public.soft_delete_user_agent(%s, %s)", key)
         service.execute("SELECT public.restore_user_agent(%s, %s)", key)
         service.execute("DELETE FROM public.user_agents")
     rows = run(database, f"SELECT action, actor, actor_role FROM {TRAIL} ORDER BY id")
     assert rows == [
-        ("soft_delete", people.ann, "authenticated"),
-        ("restore", people.ann, "authenticated"),
+        ("soft_delete", users.ann, "authenticated"),
+        ("restore", users.ann, "authenticated"),
         ("soft_delete", None, "service_role"),
         ("restore", None, "service_role"),
         ("delete", None, "service_role"),
     ]
 
 
-def test_who_is_deleted_leaves_the_trail(database: str, people: People) -> None:
-    run(database, "DELETE FROM auth.users WHERE id = %s", people.ann)
+def test_audit_trail_outlives_deleted_user(database: str, users: Users) -> None:
+    run(database, "DELETE FROM auth.users WHERE id = %s", users.ann)
     assert run(database, "SELECT count(*) FROM public.user_agents") == [(0,)]
     rows = run(database, f"SELECT action, user_id, agent_id, changes FROM {TRAIL}")
-    assert rows == [("delete", people.ann, people.agent, {})]
+    assert rows == [("delete", users.ann, users.agent, {})]
 
 
-def test_a_purge_is_told_from_a_delete_and_by_the_service_only(database: str, people: People) -> None:
+def test_only_service_can_record_delete_as_purge(database: str, users: Users) -> None:
     purge = "SET usage_worker.action = 'purge'"
-    with acting(database, "authenticated", people.ann) as session:
+    with session_as(database, "authenticated", users.ann) as session:
         session.execute(purge)
         session.execute("DELETE FROM public.user_agents")
     fill(database, 3)
     run(database, "UPDATE public.user_agents SET deleted_at = '2026-01-01 00:00+00'")
-    with acting(database, "service_role") as service, service.transaction():
+    with session_as(database, "service_role") as service, service.transaction():
         service.execute("SET LOCAL usage_worker.action = 'purge'")
         service.execute("DELETE FROM public.user_agents WHERE deleted_at < now()")
     fill(database, 1)
@@ -122,16 +122,16 @@ def test_a_purge_is_told_from_a_delete_and_by_the_service_only(database: str, pe
     assert {action for action, _ in found[4:]} == {"delete"}
 
 
-def test_a_user_reads_what_concerns_his_rows_and_nobody_writes(database: str, people: People) -> None:
+def test_users_read_own_audit_trail_and_cannot_write(database: str, users: Users) -> None:
     run(database, "UPDATE public.user_agents SET notes = 'x'")
     read = f"SELECT count(*) FROM {TRAIL}".encode()
 
     def count(role: str, user: uuid.UUID | None = None) -> int:
-        with acting(database, role, user) as session:
+        with session_as(database, role, user) as session:
             row = session.execute(read).fetchone()
             return int(row[0]) if row else 0
 
-    assert [count("authenticated", user) for user in (people.ann, people.bob, people.cid, people.dan, None)] == [
+    assert [count("authenticated", user) for user in (users.ann, users.bob, users.cid, users.dan, None)] == [
         *(1, 0, 0, 0, 0)
     ]
     assert count("service_role") == 1
@@ -147,11 +147,11 @@ def test_a_user_reads_what_concerns_his_rows_and_nobody_writes(database: str, pe
             f"SELECT FROM public.{partition}",
             "SELECT public.user_agent_history_ensure_month('2030-01-01')",
         ):
-            with acting(database, role, people.ann) as session, pytest.raises(FORBIDDEN):
+            with session_as(database, role, users.ann) as session, pytest.raises(FORBIDDEN):
                 session.execute(forbidden.encode())
 
 
-def test_counted_events_tell_nothing_and_a_rating_tells_itself(bench: Bench, database: str) -> None:
+def test_audit_trail_records_ratings_and_no_counted_events(bench: Bench, database: str) -> None:
     user, agent = bench.users[0], bench.agents[0]
 
     def count(**event: Any) -> None:
@@ -161,16 +161,16 @@ def test_counted_events_tell_nothing_and_a_rating_tells_itself(bench: Bench, dat
 
     for _ in range(3):
         count()
-    assert run(database, TOLD) == []
+    assert run(database, CHANGES) == []
     count(type="rating", rating=4)
     count(type="rating", rating=4)
     count()
     bench.check()
-    assert run(database, TOLD) == [("rate", {"user_rating": {"old": None, "new": 4.0}})]
+    assert run(database, CHANGES) == [("rate", {"user_rating": {"old": None, "new": 4.0}})]
     assert run(database, "SELECT user_id, actor FROM public.user_agent_history") == [(user, None)]
 
 
-def test_ten_thousand_counter_updates_cost_what_they_did(database: str) -> None:
+def test_audit_trail_does_not_slow_counter_updates(database: str) -> None:
     fill(database, BULK)
     spent: dict[bool, list[float]] = {True: [], False: []}
     with psycopg.connect(database, autocommit=True) as connection:
@@ -188,13 +188,13 @@ def test_ten_thousand_counter_updates_cost_what_they_did(database: str) -> None:
         f"\n{BULK:,} counter updates: {1000 * min(spent[True]):.0f} ms with the triggers of the audit trail and the"
         f" shares, {1000 * min(spent[False]):.0f} ms without\n"
     )
-    assert run(database, TOLD) == []
-    # A function called once a row would take ten times as long.
+    assert run(database, CHANGES) == []
+    # A trigger function called for each row would take ten times as long.
     assert min(spent[True]) < 2 * min(spent[False])
 
 
-def test_a_month_that_nobody_made_is_made_by_its_first_entries(database: str) -> None:
-    """As after weeks without maintenance: all who write at once agree, and every entry is there."""
+def test_missing_month_is_created_by_concurrent_entries(database: str) -> None:
+    """The month is missing, as after weeks without maintenance; concurrent writers lose no entry."""
     writers, turns = 6, 5
     fill(database, writers)
     ids = [row[0] for row in run(database, "SELECT id FROM public.user_agents")]
@@ -239,7 +239,7 @@ def test_months_are_whole_utc_months(database: str) -> None:
     ]
 
 
-def test_the_way_down_and_up_keeps_the_trail(database: str, people: People) -> None:
+def test_down_and_up_keep_audit_trail(database: str, users: Users) -> None:
     run(database, "UPDATE public.user_agents SET notes = 'before'")
     whole = "SELECT h::text FROM public.user_agent_history AS h ORDER BY id"
     before: list[tuple[Any, ...]] = run(database, whole)
@@ -256,7 +256,7 @@ def test_the_way_down_and_up_keeps_the_trail(database: str, people: People) -> N
         assert run(database, whole) == before
     run(database, "UPDATE public.user_agents SET notes = 'after'")
     assert len(run(database, whole)) == len(before) + 1
-    with acting(database, "authenticated", people.ann) as session:
+    with session_as(database, "authenticated", users.ann) as session:
         assert len(session.execute(whole.encode()).fetchall()) == len(before) + 1
     runner.down(EMPTY)
     runner.up()

@@ -1,4 +1,4 @@
-"""Counter updates stay in their page: none of the 23 indexes is written for an event. Since PostgreSQL 16, that is."""
+"""Counter updates are HOT since PostgreSQL 16: an event writes to none of the 23 indexes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_ten_thousand_updates_are_hot(bench: Bench, database: str) -> None:
             some = [pairs[number % len(pairs)] for number in range(EVENTS // BATCHES)]
             bench.publish(*[{"event_id": uuid4(), "user_id": u, "agent_id": a} for u, a in some], counted=False)
             bench.flush()
-        # A session hands its statistics over at its end at the latest.
+        # A session reports its statistics at its end at the latest.
         bench.resources.close()
         statistics = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'user_agents'"
 
@@ -35,7 +35,7 @@ def test_ten_thousand_updates_are_hot(bench: Bench, database: str) -> None:
             return row if row and row[0] >= BATCHES * len(pairs) else None
 
         updates, hot = eventually(updated) or (0, 0)
-        # Before 16 a BRIN index, too, keeps an update from being HOT.
+        # Before 16, a BRIN index prevents HOT updates, too.
         if connection.info.server_version >= 160000:
             assert hot / updates > 0.9
         else:

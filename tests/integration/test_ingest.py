@@ -47,7 +47,7 @@ def traffic(bench: Bench, count: int, seed: int = 1) -> list[dict[str, Any]]:
     ]
 
 
-def test_everything_is_counted_once(bench: Bench) -> None:
+def test_all_events_are_counted_once(bench: Bench) -> None:
     events = traffic(bench, 3_000)
     bench.publish(*events)
     assert bench.flush() == Intake(3_000, 3_000, 0, 0)
@@ -80,14 +80,14 @@ def test_order_of_arrival_does_not_matter(bench: Bench) -> None:
     assert [row["last_conversation_id"] for row in rows] == [conversations[0]]
 
 
-def test_a_thousand_tiny_costs_are_not_lost(bench: Bench) -> None:
+def test_sum_of_tiny_costs_is_exact(bench: Bench) -> None:
     bench.publish(*[event(bench, cost_usd="0.0004") for _ in range(1_000)])
     bench.flush()
     bench.check()
     assert bench.oracle.rows[bench.users[0], bench.agents[0]].total_cost_usd == Decimal("0.4")
 
 
-def test_a_redelivered_entry_is_in_the_books_once(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+def test_redelivered_entry_is_in_intake_totals_once(bench: Bench, make_resources: Callable[..., Resources]) -> None:
     """A worker that died between commit and acknowledgement: its entries come again."""
     events = traffic(bench, 200)
     bench.publish(*events)
@@ -103,7 +103,7 @@ def test_a_redelivered_entry_is_in_the_books_once(bench: Bench, make_resources: 
     bench.check()
 
 
-def test_two_flushes_do_not_meet_in_a_shard(bench: Bench) -> None:
+def test_only_one_flush_at_a_time_per_shard(bench: Bench) -> None:
     bench.publish(*traffic(bench, 100))
     flusher, connection = bench.resources.flusher, bench.resources.stream.connection
     another, third = FlushClaim(connection, "another"), FlushClaim(connection, "a third")
@@ -119,9 +119,7 @@ def test_two_flushes_do_not_meet_in_a_shard(bench: Bench) -> None:
     bench.check()
 
 
-def test_a_flush_whose_time_is_up_counts_what_it_has_read(
-    bench: Bench, make_resources: Callable[..., Resources]
-) -> None:
+def test_flush_out_of_time_counts_entries_already_read(bench: Bench, make_resources: Callable[..., Resources]) -> None:
     for one in traffic(bench, 60):
         bench.publish(one)
     # Every entry fills a batch, so the next one is read while one is counted, also when the time runs out.
@@ -137,17 +135,17 @@ def test_a_flush_whose_time_is_up_counts_what_it_has_read(
     bench.check()
 
 
-def test_an_abandoned_batch_is_reclaimed(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+def test_abandoned_batch_is_reclaimed(bench: Bench, make_resources: Callable[..., Resources]) -> None:
     bench.publish(*traffic(bench, 300))
     for shard in range(2):
         assert bench.resources.stream.read(shard, "a worker that dies now", 100)
     assert bench.flush() == Intake()
-    heir = make_resources(reclaim_idle=0.001).flusher
-    assert sum((heir.flush(shard).intake for shard in range(2)), Intake()) == Intake(300, 300, 0, 0)
+    successor = make_resources(reclaim_idle=0.001).flusher
+    assert sum((successor.flush(shard).intake for shard in range(2)), Intake()) == Intake(300, 300, 0, 0)
     bench.check()
 
 
-def test_a_lost_consumer_group_counts_nothing_twice(bench: Bench) -> None:
+def test_lost_consumer_group_counts_nothing_twice(bench: Bench) -> None:
     bench.publish(*traffic(bench, 100))
     bench.flush()
     bench.publish(*traffic(bench, 100, seed=2))
@@ -165,7 +163,7 @@ def test_foreign_producer_needs_neither_identity_nor_time(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("number", ["999999.9999999999", "700000.1234567891", "9.999999999999999e5"])
-def test_numbers_never_go_through_binary_floats(bench: Bench, number: str) -> None:
+def test_numbers_never_become_binary_floats(bench: Bench, number: str) -> None:
     body = f'[{{"user_id": "{bench.users[0]}", "agent_id": "{bench.agents[0]}", "cost_usd": {number}}}]'
     bench.xadd(body)
     assert bench.flush().applied == 1
@@ -193,7 +191,7 @@ BAD: dict[str, tuple[dict[str, Any] | None, str]] = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_one_bad_event_among_a_thousand(bench: Bench, kind: str) -> None:
+def test_one_bad_event_among_thousand(bench: Bench, kind: str) -> None:
     fields, reason = BAD[kind]
     good = [event(bench, user_id=user) for user in bench.users[:10] for _ in range(100)][:999]
     events: list[Any] = [{key: str(value) for key, value in one.items()} for one in good]
@@ -222,7 +220,7 @@ def test_one_bad_event_among_a_thousand(bench: Bench, kind: str) -> None:
         (b"[]", "2", "v: the entry's version must be 1"),
     ],
 )
-def test_an_unreadable_entry_is_quarantined_whole(bench: Bench, body: bytes, version: str, reason: str) -> None:
+def test_unreadable_entry_is_quarantined_whole(bench: Bench, body: bytes, version: str, reason: str) -> None:
     bench.publish(event(bench))
     bench.xadd(body, version, n="7")
     assert bench.flush() == Intake(8, 1, 0, 7)
@@ -232,36 +230,34 @@ def test_an_unreadable_entry_is_quarantined_whole(bench: Bench, body: bytes, ver
     assert dead_letter["events"] == 7
 
 
-def test_an_entry_with_foreign_fields_only(bench: Bench) -> None:
+def test_entry_with_only_foreign_fields(bench: Bench) -> None:
     bench.redis.xadd("usage:events:{0}", {"hello": "world"})
     assert bench.flush() == Intake(1, 0, 0, 1)
     bench.check()
 
 
-def test_a_refused_event_and_its_duplicate(bench: Bench) -> None:
+def test_refused_event_and_its_duplicate(bench: Bench) -> None:
     stranger = event(bench, user_id=UUID(int=1))
     bench.publish(stranger, stranger, counted=False)
     assert bench.flush() == Intake(2, 0, 1, 1)
     bench.check()
 
 
-def test_two_bad_values_that_fit_alone_but_not_together(bench: Bench) -> None:
+def test_values_that_fit_alone_but_not_in_sum(bench: Bench) -> None:
     huge = [event(bench, tokens=2**62) for _ in range(3)]
     bench.publish(*huge, counted=False)
     assert bench.flush() == Intake(3, 1, 0, 2)
     assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
-def test_unknown_users_are_created_where_the_setting_says_so(
-    bench: Bench, make_resources: Callable[..., Resources]
-) -> None:
+def test_unknown_users_are_created_if_setting_allows(bench: Bench, make_resources: Callable[..., Resources]) -> None:
     bench.publish(event(bench, user_id=uuid4(), agent_id=uuid4()), event(bench, user_id=uuid4()))
     creator = make_resources(unknown="create").flusher
     assert sum((creator.flush(shard).intake for shard in range(2)), Intake()) == Intake(2, 2, 0, 0)
     bench.check()
 
 
-def test_a_day_that_its_month_does_not_have(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+def test_day_missing_from_its_month(bench: Bench, make_resources: Callable[..., Resources]) -> None:
     year = NOW.year if NOW.month > 2 else NOW.year - 1
     identity = [str(uuid4()), f"{year}-02-30T00:00:00.000000Z", "usage", str(bench.users[0]), str(bench.agents[0])]
     bench.xadd(json.dumps([[*identity, 1, 0, 0, 0, None, None, True, None, None, None]]))
@@ -272,7 +268,7 @@ def test_a_day_that_its_month_does_not_have(bench: Bench, make_resources: Callab
     assert "day value is outside expected range" in bench.dead_letters()[0]["reason"]
 
 
-def test_creating_users_is_refused_where_the_platform_owns_them(
+def test_creating_users_is_refused_if_platform_owns_them(
     bench: Bench, make_resources: Callable[..., Resources], database: str
 ) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
@@ -290,7 +286,7 @@ def test_creating_users_is_refused_where_the_platform_owns_them(
             connection.execute("DROP ROLE platform_owner")
 
 
-def test_a_soft_deleted_pair_is_counted_and_stays_deleted(bench: Bench, database: str) -> None:
+def test_soft_deleted_pair_is_counted_and_stays_deleted(bench: Bench, database: str) -> None:
     bench.publish(event(bench))
     bench.flush()
     with psycopg.connect(database, autocommit=True) as connection:
@@ -314,7 +310,7 @@ def test_days_are_utc_days(bench: Bench, database: str) -> None:
     assert [day for (day,) in days] == sorted(when.date() for when in times)
 
 
-def test_the_ledger_holds_the_events_as_they_were_sent(bench: Bench, database: str) -> None:
+def test_ledger_holds_events_as_sent(bench: Bench, database: str) -> None:
     sent = event(bench, messages=3, input_tokens=5, output_tokens=7, cost_usd="0.0000000001", success=False, model="m")
     bench.publish(sent)
     bench.flush()

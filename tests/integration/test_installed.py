@@ -70,13 +70,13 @@ def tick():
 
 @pytest.fixture(scope="module")
 def publisher_only(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """What an application installs that only publishes."""
+    """Install the wheel without extras, as an application that only publishes does."""
     return Installed(wheel, tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture
-def crowded(installed: Installed, tmp_path: Path) -> Path:
-    """A folder with modules of an application, named like ours or like what we import."""
+def folder_with_foreign_modules(installed: Installed, tmp_path: Path) -> Path:
+    """Return a folder with modules of an application that have the names of our modules and dependencies."""
     for name in FOREIGN_MODULES:
         (tmp_path / f"{name}.py").write_text(TRAP)
     return tmp_path
@@ -122,25 +122,38 @@ def test_application_is_typed(publisher_only: Installed, tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout
 
 
-def test_worker_starts_our_app_beside_other_peoples_modules(
-    installed: Installed, crowded: Path, database: str, redis_url: str
+def test_worker_starts_own_app_beside_foreign_modules(
+    installed: Installed, folder_with_foreign_modules: Path, database: str, redis_url: str
 ) -> None:
     servers = {"DATABASE_URL": database, "REDIS_URL": redis_url, "USAGE_UNKNOWN": "create"}
     python = [str(installed.bin / "python"), "-P", "-m"]
-    command = [*python, "usage_worker.service", "worker", "--pool=solo", "--beat", "--schedule", str(crowded / "beat")]
-    with _running(command, crowded, **servers):
+    command = [
+        *python,
+        "usage_worker.service",
+        "worker",
+        "--pool=solo",
+        "--beat",
+        "--schedule",
+        str(folder_with_foreign_modules / "beat"),
+    ]
+    with _running(command, folder_with_foreign_modules, **servers):
         program = [*python, "usage_worker", "publish", "-", "--draw-pairs", "2"]
-        subprocess.run(program, cwd=crowded, env=environment(**servers), input=b"{}\n{}\n", check=True, timeout=60)
+        subprocess.run(
+            program,
+            cwd=folder_with_foreign_modules,
+            env=environment(**servers),
+            input=b"{}\n{}\n",
+            check=True,
+            timeout=60,
+        )
         eventually(lambda: _counted(database) == 2, 60)
 
 
-def test_import_makes_no_app_and_connects_no_signal(installed: Installed) -> None:
+def test_import_creates_no_app_and_connects_no_signal(installed: Installed) -> None:
     assert installed.run("python", "-c", IMPORT_ONLY) == ""
 
 
-def test_tasks_run_in_an_applications_own_celery(
-    installed: Installed, tmp_path: Path, database: str, redis_url: str
-) -> None:
+def test_tasks_run_in_foreign_celery_app(installed: Installed, tmp_path: Path, database: str, redis_url: str) -> None:
     (tmp_path / "theirs.py").write_text(f"BROKER = {broker_url(redis_url)!r}\n{FOREIGN_APP}")
     celery = str(installed.bin / "celery")
     command = [celery, "-A", "theirs", "worker", "--beat", "--concurrency=1", "--schedule", str(tmp_path / "beat")]

@@ -39,7 +39,7 @@ def figures(text: str) -> Figures:
 
 @contextmanager
 def served(cli: Cli) -> Iterator[str]:
-    """The address of a server process."""
+    """Run a metrics server process and yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -53,7 +53,7 @@ def served(cli: Cli) -> Iterator[str]:
 
 
 def scraped(url: str) -> Figures:
-    """What a scrape gives; nothing while the server is not there yet."""
+    """Return the scraped figures, or none while the server is starting."""
     try:
         with urlopen(url, timeout=20) as reply:  # noqa: S310 - our own address
             return figures(reply.read().decode())
@@ -61,7 +61,7 @@ def scraped(url: str) -> Figures:
         return {}
 
 
-def test_printed_they_tell_what_waits_what_was_counted_and_what_ran(cli: Cli, redis_url: str) -> None:
+def test_printed_metrics_show_backlog_intake_and_runs(cli: Cli, redis_url: str) -> None:
     send(redis_url, 4)
     waiting = figures(cli.run("metrics").stdout)
     entries = sum(value for (name, _), value in waiting.items() if name == "usage_stream_entries")
@@ -74,7 +74,7 @@ def test_printed_they_tell_what_waits_what_was_counted_and_what_ran(cli: Cli, re
     assert counted["usage_task_finished_timestamp_seconds", "maintenance.manage_partitions"] > 1.7e9
 
 
-def test_a_shortage_of_partitions_is_seen(cli: Cli, database: str) -> None:
+def test_metrics_show_missing_partitions(cli: Cli, database: str) -> None:
     assert figures(cli.run("metrics").stdout)["usage_partitions_short", "usage_events"] == 0
     for (name,) in run(
         database, "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'usage_events'::regclass"
@@ -83,7 +83,7 @@ def test_a_shortage_of_partitions_is_seen(cli: Cli, database: str) -> None:
     assert figures(cli.run("metrics").stdout)["usage_partitions_short", "usage_events"] == 1
 
 
-def test_served_they_tell_when_a_server_is_away(cli: Cli) -> None:
+def test_served_metrics_show_unreachable_server(cli: Cli) -> None:
     with served(cli) as url:
         assert eventually(lambda: scraped(url), 30)["usage_up", ""] == 1
     cli.env["DATABASE_URL"] = "postgresql://127.0.0.1:1/nowhere"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VERSIONS = list(dict.fromkeys(migration.version for migration in discover()))
 
 
-def test_every_version_verifies_and_every_way_down_restores_the_version_before(empty_database: str) -> None:
+def test_up_verifies_and_down_restores_previous_version(empty_database: str) -> None:
     runner = Runner(empty_database)
     seen = {EMPTY: schema(empty_database)}
     for version in VERSIONS:
@@ -40,7 +40,7 @@ def test_every_version_verifies_and_every_way_down_restores_the_version_before(e
         assert schema(empty_database) == seen[version]
 
 
-def test_one_jump_ends_where_single_steps_end(empty_database: str) -> None:
+def test_one_jump_equals_single_steps(empty_database: str) -> None:
     runner = Runner(empty_database)
     for version in ("1.0.0", "2.0.0", "3.0.0"):
         runner.up(version)
@@ -50,7 +50,7 @@ def test_one_jump_ends_where_single_steps_end(empty_database: str) -> None:
     assert schema(empty_database) == stepwise
 
 
-def test_values_survive_the_way_to_2_and_back(empty_database: str) -> None:
+def test_values_survive_up_to_2_and_down(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("3.0.0")
     changed, _untouched, deleted = (add_pair(empty_database) for _ in range(3))
@@ -94,7 +94,7 @@ def test_values_survive_the_way_to_2_and_back(empty_database: str) -> None:
     assert run(empty_database, "SELECT relname FROM pg_class WHERE relname LIKE '%kept%'") == []
 
 
-def test_what_is_written_while_columns_are_kept_aside_is_kept_too(empty_database: str) -> None:
+def test_writes_while_columns_are_set_aside_are_kept(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("3.0.0")
     ids = [add_pair(empty_database) for _ in range(20)]
@@ -129,7 +129,7 @@ def test_what_is_written_while_columns_are_kept_aside_is_kept_too(empty_database
     assert dict(notes) == committed
 
 
-def test_gives_way_to_a_writer_and_tries_again(empty_database: str) -> None:
+def test_blocked_migration_yields_to_writer_and_retries(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("2.0.0")
     row_id = add_pair(empty_database)
@@ -145,7 +145,7 @@ def test_gives_way_to_a_writer_and_tries_again(empty_database: str) -> None:
     assert runner.verify() == []
 
 
-def test_two_at_once_do_it_once(empty_database: str) -> None:
+def test_concurrent_runners_migrate_once(empty_database: str) -> None:
     def migrate(_: int) -> list[str]:
         return [migration.label for migration in Runner(empty_database).up("3.0.0")]
 
@@ -155,14 +155,14 @@ def test_two_at_once_do_it_once(empty_database: str) -> None:
     assert Runner(empty_database).verify() == []
 
 
-def test_does_not_wait_when_told_not_to(empty_database: str) -> None:
+def test_runner_can_refuse_to_wait(empty_database: str) -> None:
     with psycopg.connect(empty_database, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
         with pytest.raises(MigrationError, match="another migration of this database is running"):
             Runner(empty_database).up(wait=False)
 
 
-def test_psql_runs_the_files_too(empty_database: str, postgres: Postgres) -> None:
+def test_psql_runs_migration_files(empty_database: str, postgres: Postgres) -> None:
     def psql(file: Path) -> None:
         options = ["-qX", "-v", "ON_ERROR_STOP=1", "-d", empty_database, "-f", str(file)]
         subprocess.run([str(postgres.bin_dir / "psql"), *options], check=True, capture_output=True)

@@ -10,7 +10,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.integration.database import run
-from tests.integration.users import acting
+from tests.integration.users import session_as
 from usage_worker.migrate import EMPTY, Runner, schema_version
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def pair(database: str) -> tuple[uuid.UUID, uuid.UUID]:
-    """A user and an agent that have nothing to do with each other yet."""
+    """Add a user and an agent without a row of the pair."""
     user = run(database, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0]
     return user, run(database, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
 
@@ -71,9 +71,9 @@ def test_quality_score(
     assert by_trigger == [(Decimal(score),)]
 
 
-def test_adding_tracking_removing_and_coming_back(database: str, pair: tuple[uuid.UUID, uuid.UUID]) -> None:
+def test_add_track_remove_and_restore(database: str, pair: tuple[uuid.UUID, uuid.UUID]) -> None:
     key = [*pair]
-    with acting(database, "authenticated", pair[0]) as session:
+    with session_as(database, "authenticated", pair[0]) as session:
         added = session.execute("SELECT public.add_user_agent(%s, %s, 'template', 'work')", key).fetchone()
         session.execute("SELECT public.track_agent_usage(%s, %s, true, 120, 0.0000000001, 100)", key)
         session.execute("SELECT public.track_agent_usage(%s, %s, false, 30, 0.5, 301)", key)
@@ -96,7 +96,7 @@ def test_adding_tracking_removing_and_coming_back(database: str, pair: tuple[uui
 
 @pytest.fixture
 def platform(empty_database: str, template_database: str) -> Iterator[str]:
-    """A database like that of a platform: auth belongs to another role, and ours may only refer to it."""
+    """Return a database of a platform, whose schema auth belongs to another role and may only be referenced."""
     suffix = uuid.uuid4().hex[:8]
     owner, migrator = f"platform_{suffix}", f"migrator_{suffix}"
     run(
@@ -124,7 +124,7 @@ def platform(empty_database: str, template_database: str) -> Iterator[str]:
         run(empty_database, f"DROP OWNED BY {migrator}, {owner} CASCADE; DROP ROLE {migrator}, {owner}")
 
 
-def test_a_platform_that_brings_auth_keeps_it(platform: str) -> None:
+def test_auth_schema_of_platform_is_kept(platform: str) -> None:
     runner = Runner(platform)
     auth = """
         SELECT c.relname::text, c.relowner::regrole::text, c.relacl::text, obj_description(c.oid) FROM pg_class AS c

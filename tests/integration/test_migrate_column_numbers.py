@@ -54,7 +54,7 @@ def test_up_refuses_when_column_numbers_run_out(
     assert schema_version(empty_database) == start
 
 
-def test_the_last_column_numbers_can_be_used(empty_database: str) -> None:
+def test_last_column_numbers_can_be_used(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("2.0.0")
     run(empty_database, USE_UP.format(used=1600 - 46))
@@ -63,7 +63,7 @@ def test_the_last_column_numbers_can_be_used(empty_database: str) -> None:
     assert runner.verify() == []
 
 
-def test_up_counts_the_numbers_of_a_table_that_a_rollback_kept(empty_database: str) -> None:
+def test_up_counts_column_numbers_of_table_kept_by_rollback(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("2.0.0")
     run(

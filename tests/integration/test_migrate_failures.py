@@ -28,13 +28,13 @@ MIGRATIONS = discover()[0].up.parent
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A copy of the migrations that a test may change."""
+    """Return a copy of the migrations that a test may change."""
     return shutil.copytree(MIGRATIONS, tmp_path / "migrations")
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 @pytest.mark.parametrize(("label", "only"), [("003_user_agents_columns", ""), ("004_user_agents_indexes", "added_at")])
-def test_goes_on_from_wherever_it_stopped(
+def test_resumes_after_any_interruption(
     empty_database: str, files: Path, label: str, only: str, direction: str
 ) -> None:
     """Steps outside a transaction may stop behind any statement; either direction then finishes.
@@ -72,7 +72,7 @@ def _move(runner: Runner, direction: str) -> None:
         runner.down("2.0.0")
 
 
-def test_a_failing_migration_leaves_nothing_and_may_be_corrected(empty_database: str, files: Path) -> None:
+def test_failed_migration_is_rolled_back_and_can_be_corrected(empty_database: str, files: Path) -> None:
     file = files / "002_user_agents.up.sql"
     sound = file.read_text()
     file.write_text(sound + "SELECT no_such_column FROM public.user_agents;")
@@ -93,7 +93,7 @@ def test_a_failing_migration_leaves_nothing_and_may_be_corrected(empty_database:
     assert corrected.verify() == []
 
 
-def test_a_kill_while_an_index_is_built_is_repaired(empty_database: str, files: Path) -> None:
+def test_kill_during_index_build_is_repaired(empty_database: str, files: Path) -> None:
     for path in files.iterdir():
         if path.name > "004":
             path.unlink()
@@ -115,7 +115,7 @@ def test_a_kill_while_an_index_is_built_is_repaired(empty_database: str, files: 
     assert run(empty_database, invalid) == [(0,)]
 
 
-def test_a_kill_inside_a_transaction_is_repaired(empty_database: str) -> None:
+def test_kill_inside_transaction_is_repaired(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("1.0.0")
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
@@ -131,7 +131,7 @@ def test_a_kill_inside_a_transaction_is_repaired(empty_database: str) -> None:
     assert runner.verify() == []
 
 
-def test_an_edited_file_is_refused(empty_database: str, files: Path) -> None:
+def test_edited_file_is_refused(empty_database: str, files: Path) -> None:
     runner = Runner(empty_database, files)
     runner.up("2.0.0")
     file = files / "001_identity.up.sql"
@@ -143,7 +143,7 @@ def test_an_edited_file_is_refused(empty_database: str, files: Path) -> None:
             act()
 
 
-def test_status_tells_of_a_version_that_is_there_in_part(empty_database: str, tmp_path: Path) -> None:
+def test_status_shows_partially_applied_version(empty_database: str, tmp_path: Path) -> None:
     runner = Runner(empty_database)
     assert (str(runner.status()), runner.status().partial_version) == ("empty", None)
     runner.up("3.0.0")
@@ -160,14 +160,14 @@ def test_status_tells_of_a_version_that_is_there_in_part(empty_database: str, tm
     assert json.loads(cli.run("migrate", "status", "--json").stdout)["begun"] == "4.0.0"
 
 
-def test_line_ends_are_no_edit(empty_database: str, files: Path) -> None:
+def test_line_endings_do_not_count_as_edit(empty_database: str, files: Path) -> None:
     Runner(empty_database).up("1.0.0")
     file = files / "001_identity.up.sql"
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
     assert Runner(empty_database, files).status().migrations[0].state == "applied"
 
 
-def test_a_newer_database_is_refused(empty_database: str) -> None:
+def test_newer_database_is_refused(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("1.0.0")
     run(
@@ -195,7 +195,7 @@ def test_a_newer_database_is_refused(empty_database: str) -> None:
         (lambda runner: runner.down("3.0.0"), MigrationError, r"below 3\.0\.0"),
     ],
 )
-def test_a_target_that_makes_no_sense_is_refused(
+def test_invalid_target_is_refused(
     empty_database: str, act: Callable[[Runner], object], error: type[Exception], message: str
 ) -> None:
     runner = Runner(empty_database)
@@ -208,13 +208,13 @@ def test_a_target_that_makes_no_sense_is_refused(
     "url",
     ["postgresql://me:hush@127.0.0.1:1/db", "postgresql://me:hu%sh@h/db", "postgresql://me:hush@h:x/db"],
 )
-def test_errors_never_show_the_password(url: str) -> None:
+def test_errors_never_show_password(url: str) -> None:
     with pytest.raises(StoreUnavailableError) as raised:
         schema_version(url)
     assert "hu" not in str(raised.value).replace("user:password", "")
 
 
-def test_statements_are_split_where_they_end() -> None:
+def test_statements_are_split_at_their_ends() -> None:
     text = """
         -- a; comment
         SELECT 'a;''b', E'\\';', "c;d", $$e;f$$, $x$ $$;g $x$, a$b$c; /* h; /* nested; */ */

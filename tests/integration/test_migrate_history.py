@@ -49,7 +49,7 @@ OWN = ["user_agents_insert_own", "user_agents_select_own", "user_agents_service_
 
 @pytest.fixture
 def at(empty_database: str) -> Callable[[str], str]:
-    """The URL of a database with that version and one row."""
+    """Return a function that migrates to a version, adds one row and returns the URL of the database."""
 
     def migrated(version: str) -> str:
         Runner(empty_database).up(version)
@@ -92,7 +92,7 @@ def test_structure_indexes_and_policies(
     assert run(url, "SELECT relrowsecurity FROM pg_class WHERE relname = 'user_agents'") == [(True,)]
 
 
-def test_old_and_new_columns_answer_and_so_does_the_view(at: Callable[[str], str]) -> None:
+def test_old_and_new_columns_and_view_agree(at: Callable[[str], str]) -> None:
     url = at("3.0.0")
     assert len(run(url, f"SELECT {', '.join(COLUMNS_2)} FROM public.user_agents")) == 1
     defaults = """
@@ -111,7 +111,7 @@ def test_old_and_new_columns_answer_and_so_does_the_view(at: Callable[[str], str
     assert [str(value) for value in run(url, details)[0]] == ["helper", "active", "66.67"]
 
 
-def test_the_statuses_of_use_end_where_they_say(at: Callable[[str], str]) -> None:
+def test_bounds_of_usage_statuses(at: Callable[[str], str]) -> None:
     url = at("3.0.0")
     for age, expected in (
         ("23:59", "active"),
@@ -125,7 +125,7 @@ def test_the_statuses_of_use_end_where_they_say(at: Callable[[str], str]) -> Non
         assert run(url, "SELECT usage_status FROM public.user_agents_with_details") == [(expected,)]
 
 
-def test_each_list_of_allowed_values_refuses_others(at: Callable[[str], str]) -> None:
+def test_check_constraints_refuse_other_values(at: Callable[[str], str]) -> None:
     url = at("3.0.0")
     for change in (
         "display_position = 'attic'",
@@ -139,7 +139,7 @@ def test_each_list_of_allowed_values_refuses_others(at: Callable[[str], str]) ->
             run(url, f"UPDATE public.user_agents SET {change}")
 
 
-def test_what_3_brings_besides_the_table(at: Callable[[str], str]) -> None:
+def test_other_objects_of_3_0_0(at: Callable[[str], str]) -> None:
     url = at("3.0.0")
     functions = """
         SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prorettype <> 'trigger'::regtype

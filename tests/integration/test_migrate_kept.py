@@ -90,7 +90,7 @@ def values(url: str, *tables: str) -> dict[str, list[Any]]:
     return {table: run(url, read.format(table)) for table in tables or KEPT}
 
 
-def check_books(bench: Bench) -> None:
+def check_balanced_and_exact(bench: Bench) -> None:
     assert reconcile(bench.resources.store, bench.resources.settings).differences == []
     assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
@@ -124,7 +124,7 @@ def test_down_and_up_lose_nothing(bench: Bench, database: str, cli: Cli, version
     assert len(bench.dead_letters()) == 2
 
 
-def test_what_changed_meanwhile_is_booked(bench: Bench, database: str) -> None:
+def test_changes_between_down_and_up_are_recorded(bench: Bench, database: str) -> None:
     count_some(bench)
     pairs = [(user, agent) for user in bench.users[1:6] for agent in bench.agents[:3]]
     tracked, lowered, zeroed, deleted, renewed, slower, unused, moved, *_ = pairs
@@ -150,7 +150,7 @@ def test_what_changed_meanwhile_is_booked(bench: Bench, database: str) -> None:
     before = run(database, counters)
     runner.up()
     assert run(database, counters) == before, "what 3.0.0 showed is what 4.0.0 shows"
-    check_books(bench)
+    check_balanced_and_exact(bench)
     figures = "SELECT usage_count, total_tokens_used, response_time_samples FROM public.usage_daily"
     opening = f"{figures} WHERE {row} AND day = '1970-01-01'"
     assert run(database, opening, *tracked) == [(2, 14, 2)]
@@ -163,11 +163,11 @@ def test_what_changed_meanwhile_is_booked(bench: Bench, database: str) -> None:
         assert run(database, f"SELECT count(*) FROM user_agent_conversations WHERE {row}", *pair) == [(0,)]
     bench.publish(event(*tracked, response_time_ms=7), event(*renewed), event(*deleted), counted=False)
     bench.flush()
-    check_books(bench)
+    check_balanced_and_exact(bench)
 
 
 @pytest.mark.parametrize("direction", ["down", "up"])
-def test_goes_on_from_wherever_it_stopped(bench: Bench, database: str, tmp_path: Path, direction: str) -> None:
+def test_resumes_after_any_interruption(bench: Bench, database: str, tmp_path: Path, direction: str) -> None:
     """Of a migration in one transaction one stop is tried: PostgreSQL rolls back to the same state from each."""
     count_some(bench)
     files = copy_up_to(FROM_LEDGER[-1], tmp_path / "migrations")
@@ -197,7 +197,7 @@ def test_goes_on_from_wherever_it_stopped(bench: Bench, database: str, tmp_path:
             if direction == "up":
                 runner.down("3.0.0")
     whole.up()
-    check_books(bench)
+    check_balanced_and_exact(bench)
 
 
 def _move(runner: Runner, direction: str) -> None:
@@ -207,7 +207,7 @@ def _move(runner: Runner, direction: str) -> None:
         runner.down("3.0.0")
 
 
-def test_clients_count_on_through_down_and_up(bench: Bench, database: str) -> None:
+def test_clients_keep_counting_during_down_and_up(bench: Bench, database: str) -> None:
     bench.publish(*events_of_all_kinds(bench), counted=False)
     bench.flush()
     pairs = [(user, agent) for user in bench.users[:4] for agent in bench.agents[:2]]
@@ -229,31 +229,31 @@ def test_clients_count_on_through_down_and_up(bench: Bench, database: str) -> No
 
         return track
 
-    def all_went_on() -> None:
+    def all_progressed() -> None:
         seen = list(made)
         eventually(lambda: all(now > then + 5 for now, then in zip(made, seen, strict=True)))
 
     runner = Runner(database)
     with traffic(*map(client, range(len(made)))):
         for _ in range(2):
-            all_went_on()
+            all_progressed()
             runner.down("3.0.0")
-            all_went_on()
+            all_progressed()
             runner.up()
-        all_went_on()
+        all_progressed()
     assert run(database, uses)[0][0] == before + sum(made)
-    check_books(bench)
+    check_balanced_and_exact(bench)
 
 
-def test_it_asks_with_numbers(bench: Bench, database: str, cli: Cli) -> None:
+def test_down_asks_with_row_counts(bench: Bench, database: str, cli: Cli) -> None:
     count_some(bench)
     journal = len(values(database, "usage_events")["usage_events"])
     figures = f"{journal} rows of usage_events"
-    complaint, unknown = cli.complaints("migrate down --to 3.0.0", "migrate down --to 9.9.9")
-    assert figures in complaint
-    assert "2 rows of usage_dead_letters" in complaint
-    assert "rows of user_agents (new columns)" in complaint
-    assert "--yes" in complaint
+    error_line, unknown = cli.error_lines("migrate down --to 3.0.0", "migrate down --to 9.9.9")
+    assert figures in error_line
+    assert "2 rows of usage_dead_letters" in error_line
+    assert "rows of user_agents (new columns)" in error_line
+    assert "--yes" in error_line
     assert "no version 9.9.9" in unknown
     assert Runner(database).status().version == "4.0.0"
     code, text = _on_a_terminal(cli, "n\n", "migrate", "down", "--to", "3.0.0")

@@ -36,7 +36,7 @@ TRACK = "SELECT public.track_agent_usage(%s, %s, true, 7, 0.25, %s)"
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """The migrations up to the opening balance, which a test may change."""
+    """Copy the migrations up to the opening balance, which a test may change."""
     return copy_up_to(BALANCE, tmp_path / "migrations")
 
 
@@ -71,7 +71,7 @@ def used(url: str) -> int:
 
 
 def check_balanced(url: str) -> None:
-    """The counters are the sums of the days, and the average is that of the total."""
+    """Assert that counters equal the sums of the days and averages those of the totals."""
     store = Store(url)
     try:
         assert store.rows(testing_query("unbalanced")) == []
@@ -91,7 +91,7 @@ def insert_before(file: Path, part: str, statement: str) -> None:
     file.write_text(text.replace(part, f"{statement};\n{part}"))
 
 
-def test_what_was_counted_before_becomes_the_opening_balance(empty_database: str, runner: Runner) -> None:
+def test_earlier_counts_become_opening_balance(empty_database: str, runner: Runner) -> None:
     seed(empty_database, 30, 10)
     before = run(
         empty_database,
@@ -119,7 +119,7 @@ def test_what_was_counted_before_becomes_the_opening_balance(empty_database: str
     check_balanced(empty_database)
 
 
-def test_an_event_before_the_opening_balance_is_added_to_it(empty_database: str, runner: Runner, files: Path) -> None:
+def test_event_before_opening_balance_is_added(empty_database: str, runner: Runner, files: Path) -> None:
     seed(empty_database, 1, 10)
     pairs = "SELECT user_id, agent_id FROM public.user_agents WHERE usage_count = 3"
     with_latency = run(empty_database, pairs)[0]
@@ -157,7 +157,7 @@ def test_an_event_before_the_opening_balance_is_added_to_it(empty_database: str,
     assert run(empty_database, values, *unused) == [(1, 40, 1, 40)]
 
 
-def test_every_event_is_counted_while_the_ledger_comes(empty_database: str, runner: Runner) -> None:
+def test_events_are_counted_while_ledger_is_created(empty_database: str, runner: Runner) -> None:
     seed(empty_database, 200, 100)
     pairs = run(
         empty_database,
@@ -209,7 +209,7 @@ def test_every_event_is_counted_while_the_ledger_comes(empty_database: str, runn
     assert {pair: found[pair] for pair in expected} == expected
 
 
-def test_rows_that_an_older_transaction_adds_are_balanced_too(empty_database: str, runner: Runner) -> None:
+def test_rows_of_older_transaction_get_opening_balance(empty_database: str, runner: Runner) -> None:
     seed(empty_database, 1, 1)
     user_id = run(empty_database, "INSERT INTO auth.users (email) VALUES ('new') RETURNING id")[0][0]
     agent_id = run(empty_database, "SELECT id FROM public.agents")[0][0]
@@ -232,7 +232,7 @@ def test_rows_that_an_older_transaction_adds_are_balanced_too(empty_database: st
     check_balanced(empty_database)
 
 
-def test_a_kill_in_the_middle_adds_nothing_twice(empty_database: str, runner: Runner) -> None:
+def test_killed_backfill_adds_nothing_twice(empty_database: str, runner: Runner) -> None:
     seed(empty_database, 200, 100)
     opened = "SELECT count(*) FROM public.usage_daily"
     kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s AND datname = %s"
@@ -250,7 +250,7 @@ def test_a_kill_in_the_middle_adds_nothing_twice(empty_database: str, runner: Ru
     check_balanced(empty_database)
 
 
-def test_goes_on_from_wherever_it_stopped(empty_database: str, runner: Runner, files: Path) -> None:
+def test_resumes_after_any_interruption(empty_database: str, runner: Runner, files: Path) -> None:
     seed(empty_database, 10, 10)
     at_3 = schema(empty_database)
     runner.up()
@@ -281,7 +281,7 @@ def test_goes_on_from_wherever_it_stopped(empty_database: str, runner: Runner, f
     assert stops > 10
 
 
-def test_a_row_held_by_a_client_stops_nobody_else(empty_database: str, runner: Runner, files: Path) -> None:
+def test_locked_row_blocks_no_other_client(empty_database: str, runner: Runner, files: Path) -> None:
     seed(empty_database, 20, 100)
     row_id = run(empty_database, "SELECT id FROM public.user_agents WHERE usage_count = 4 ORDER BY id LIMIT 1")[0][0]
     insert_before(files / BALANCE.up.name, "DO $balance$", "SELECT pg_advisory_xact_lock(1)")
@@ -304,7 +304,7 @@ def test_a_row_held_by_a_client_stops_nobody_else(empty_database: str, runner: R
     check_balanced(empty_database)
 
 
-def test_the_first_callers_of_a_day_agree_on_its_partition(empty_database: str, runner: Runner) -> None:
+def test_concurrent_first_calls_create_one_partition(empty_database: str, runner: Runner) -> None:
     runner.up()
     first, days, callers = date(2030, 1, 1), 20, 6
     together = threading.Barrier(callers)
@@ -322,7 +322,7 @@ def test_the_first_callers_of_a_day_agree_on_its_partition(empty_database: str, 
     assert run(empty_database, partitions) == [(days,)]
 
 
-def test_a_platform_that_grants_everything_changes_nothing(empty_database: str, runner: Runner) -> None:
+def test_default_privileges_of_platform_change_nothing(empty_database: str, runner: Runner) -> None:
     everybody = "TO anon, authenticated, service_role"
     run(empty_database, f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES {everybody}")
     run(empty_database, f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON FUNCTIONS {everybody}")
@@ -339,7 +339,7 @@ def test_a_platform_that_grants_everything_changes_nothing(empty_database: str, 
 
 
 @pytest.mark.size
-def test_clients_never_wait_for_the_backfill(empty_database: str, tmp_path: Path, files: Path) -> None:
+def test_backfill_blocks_no_client(empty_database: str, tmp_path: Path, files: Path) -> None:
     """No absolute time is asserted: the longest wait is small beside the whole, which is long with so many rows."""
     # The rows come before the indexes, which is faster.
     few = tmp_path / "few"

@@ -56,27 +56,27 @@ def restored(postgres: Postgres, empty_database: str, dump: Callable[[], str]) -
     run(empty_database, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-def test_a_database_of_the_history_is_left_as_it_is(
+def test_foreign_tables_of_same_names_are_left_unchanged(
     empty_database: str, dump: Callable[[], str], tmp_path: Path
 ) -> None:
     run(empty_database, HISTORY_2_0_0.read_text())
     before = dump()
     cli = Cli(tmp_path, DATABASE_URL=empty_database)
-    complaint = cli.complaint("migrate up")
+    error_line = cli.error_line("migrate up")
     for part in (
         "table user_agents: ",
         "index user_agents_pkey",
         "index idx_user_agents_added_at",
         "nothing was changed",
     ):
-        assert part in complaint
-    assert "agents_select" not in complaint, "what the migrations adopt is no obstacle"
-    assert "is not applied" in cli.complaint("migrate down --to 1.0.0 --yes")
+        assert part in error_line
+    assert "agents_select" not in error_line, "what the migrations adopt is no obstacle"
+    assert "is not applied" in cli.error_line("migrate down --to 1.0.0 --yes")
     assert dump() == before
     assert run(empty_database, "SELECT count(*) FROM public.user_agents") == [(25,)]
 
 
-def test_a_script_is_refused_as_well(empty_database: str, postgres: Postgres, dump: Callable[[], str]) -> None:
+def test_script_is_refused_too(empty_database: str, postgres: Postgres, dump: Callable[[], str]) -> None:
     run(empty_database, HISTORY_2_0_0.read_text())
     before = dump()
     command = [str(postgres.bin_dir / "psql"), "-qX", "-d", empty_database]
@@ -103,7 +103,7 @@ OBSTACLES = {
 }
 
 
-def test_every_name_that_is_taken_is_named_at_once(empty_database: str, dump: Callable[[], str]) -> None:
+def test_all_taken_names_are_listed(empty_database: str, dump: Callable[[], str]) -> None:
     run(empty_database, "CREATE TABLE public.theirs (id int PRIMARY KEY)")
     for statement, taken in OBSTACLES.items():
         for name in taken:
@@ -119,7 +119,7 @@ def test_every_name_that_is_taken_is_named_at_once(empty_database: str, dump: Ca
     Runner(empty_database).up("1.0.0")
 
 
-def test_names_of_later_versions_are_free(empty_database: str) -> None:
+def test_names_of_later_versions_are_allowed(empty_database: str) -> None:
     run(empty_database, "CREATE TABLE public.usage_events AS SELECT generate_series(1, 1000) AS id")
     runner = Runner(empty_database)
     runner.up("3.0.0")
@@ -133,7 +133,7 @@ def test_names_of_later_versions_are_free(empty_database: str) -> None:
     ]
 
 
-def test_additions_to_our_tables_are_named(empty_database: str, dump: Callable[[], str]) -> None:
+def test_foreign_additions_to_tables_are_named(empty_database: str, dump: Callable[[], str]) -> None:
     runner = Runner(empty_database)
     runner.up("2.0.0")
     run(
@@ -157,7 +157,7 @@ def test_additions_to_our_tables_are_named(empty_database: str, dump: Callable[[
     assert dump() == before
 
 
-def test_what_others_make_after_a_failed_way_up_is_not_dropped(empty_database: str, tmp_path: Path) -> None:
+def test_objects_created_after_failed_up_are_not_dropped(empty_database: str, tmp_path: Path) -> None:
     """A step in one transaction that failed has made nothing: its way down must not run."""
     files = copy_up_to(discover()[1], tmp_path / "migrations")
     broken = files / "002_user_agents.up.sql"
@@ -182,9 +182,7 @@ def test_what_others_make_after_a_failed_way_up_is_not_dropped(empty_database: s
         ("CREATE TABLE usage_intake_kept_4_0_0 (theirs int)", "table usage_intake_kept_4_0_0: "),
     ],
 )
-def test_the_way_down_names_what_is_not_marked(
-    empty_database: str, dump: Callable[[], str], change: str, named: str
-) -> None:
+def test_down_names_unmarked_objects(empty_database: str, dump: Callable[[], str], change: str, named: str) -> None:
     runner = Runner(empty_database)
     runner.up()
     run(empty_database, change)
@@ -195,7 +193,7 @@ def test_the_way_down_names_what_is_not_marked(
     assert dump() == before
 
 
-def test_marks_survive_changed_comments_and_a_restore(empty_database: str, restored: Callable[[], str]) -> None:
+def test_marks_survive_changed_comments_and_restore(empty_database: str, restored: Callable[[], str]) -> None:
     runner = Runner(empty_database)
     nothing = schema(empty_database)
     runner.up()
@@ -220,7 +218,7 @@ def test_marks_survive_changed_comments_and_a_restore(empty_database: str, resto
         assert {row[0] for row in run(moved, left)} == {"usage_migrations", "usage_migrations_pkey"}
 
 
-def test_a_comment_does_not_make_a_table_ours(empty_database: str) -> None:
+def test_comment_does_not_mark_table(empty_database: str) -> None:
     run(
         empty_database,
         """
@@ -235,7 +233,7 @@ def test_a_comment_does_not_make_a_table_ours(empty_database: str) -> None:
     assert run(empty_database, "SELECT count(*) FROM public.user_role_assignments") == [(0,)]
 
 
-def test_nobody_else_sees_the_marks(empty_database: str) -> None:
+def test_marks_are_hidden_from_other_roles(empty_database: str) -> None:
     run(
         empty_database,
         "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO PUBLIC",
@@ -249,7 +247,7 @@ def test_nobody_else_sees_the_marks(empty_database: str) -> None:
 
 
 @pytest.mark.parametrize("version", [EMPTY, "1.0.0", "2.0.0", "3.0.0"])
-def test_nothing_is_kept_of_an_empty_database(empty_database: str, version: str) -> None:
+def test_empty_tables_are_not_set_aside(empty_database: str, version: str) -> None:
     runner = Runner(empty_database)
     runner.up(None if version == EMPTY else version)
     before = schema(empty_database)
@@ -262,7 +260,7 @@ def test_nothing_is_kept_of_an_empty_database(empty_database: str, version: str)
     assert run(empty_database, "SELECT relname FROM pg_class WHERE relname LIKE '%kept%'") == []
 
 
-def test_people_and_agents_stay_with_their_rows(empty_database: str) -> None:
+def test_users_and_agents_survive_down_and_up(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up()
     at_4 = schema(empty_database)

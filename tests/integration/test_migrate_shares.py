@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.database import copy_up_to, run, schema
-from tests.integration.users import People, acting, add_people
+from tests.integration.users import Users, add_users, session_as
 from usage_worker.errors import MigrationError
 from usage_worker.migrate import Runner, discover
 from usage_worker.migrate.files import split_statements
@@ -39,7 +39,7 @@ COLUMNS = "SELECT is_shared, shared_with, team_id FROM public.user_agents WHERE 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """The migrations up to the shares, which a test may change."""
+    """Return a copy of the migrations up to the shares, which a test may change."""
     return copy_up_to(SHARES, tmp_path / "migrations")
 
 
@@ -72,7 +72,7 @@ def check_in_step(url: str) -> None:
     assert set(run(url, SHARED)) == set(run(url, GRANTED))
 
 
-def test_takes_over_what_the_columns_say(empty_database: str, runner: Runner) -> None:
+def test_shares_are_created_from_columns(empty_database: str, runner: Runner) -> None:
     seed(empty_database, 1300)
     columns = "SELECT id, is_shared, shared_with, team_id, updated_at FROM public.user_agents ORDER BY id"
     before = run(empty_database, columns)
@@ -91,7 +91,7 @@ def test_takes_over_what_the_columns_say(empty_database: str, runner: Runner) ->
     check_in_step(empty_database)
 
 
-def test_follows_clients_that_go_on_meanwhile(empty_database: str, runner: Runner) -> None:
+def test_writes_of_clients_during_migration_are_followed(empty_database: str, runner: Runner) -> None:
     seed(empty_database, 3000)
     ids = [row[0] for row in run(empty_database, "SELECT id FROM public.user_agents LIMIT 600")]
     over = threading.Event()
@@ -122,7 +122,7 @@ def test_follows_clients_that_go_on_meanwhile(empty_database: str, runner: Runne
     check_in_step(empty_database)
 
 
-def test_a_row_held_by_a_client_stops_nobody_else(empty_database: str, runner: Runner, files: Path) -> None:
+def test_locked_row_blocks_no_other_client(empty_database: str, runner: Runner, files: Path) -> None:
     seed(empty_database, 1200)
     held = run(empty_database, "SELECT id FROM public.user_agents WHERE is_shared AND team_id IS NOT NULL LIMIT 1")[0][
         0
@@ -149,7 +149,7 @@ def test_a_row_held_by_a_client_stops_nobody_else(empty_database: str, runner: R
     check_in_step(empty_database)
 
 
-def test_goes_on_from_wherever_it_stopped(empty_database: str, runner: Runner, files: Path) -> None:
+def test_resumes_after_any_interruption(empty_database: str, runner: Runner, files: Path) -> None:
     seed(empty_database, 30)
     at_3 = schema(empty_database)
     runner.up()
@@ -175,8 +175,8 @@ def test_goes_on_from_wherever_it_stopped(empty_database: str, runner: Runner, f
 
 
 @pytest.mark.parametrize("version", ["3.0.0", "2.0.0"])
-def test_the_way_down_and_up_keeps_shares(empty_database: str, runner: Runner, version: str) -> None:
-    people = add_people(empty_database)
+def test_down_and_up_keep_shares(empty_database: str, runner: Runner, version: str) -> None:
+    users = add_users(empty_database)
     runner.up()
     run(
         empty_database,
@@ -187,48 +187,48 @@ def test_the_way_down_and_up_keeps_shares(empty_database: str, runner: Runner, v
         """,
     )
     limited = "INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, expires_at) VALUES (%s, %s, %s)"
-    run(empty_database, limited, people.row, people.dan, "infinity")
+    run(empty_database, limited, users.row, users.dan, "infinity")
     before = run(empty_database, TARGETS)
     assert len(before) == 4
-    columns = run(empty_database, COLUMNS, people.row)
-    assert columns == [(True, [people.bob, people.dan], people.team)]
+    columns = run(empty_database, COLUMNS, users.row)
+    assert columns == [(True, [users.bob, users.dan], users.team)]
     runner.down(version)
     if version == "3.0.0":
         # It would never end what Dan was given for a time.
-        assert run(empty_database, COLUMNS, people.row) == [(True, [people.bob], people.team)]
+        assert run(empty_database, COLUMNS, users.row) == [(True, [users.bob], users.team)]
     runner.up()
     assert run(empty_database, TARGETS) == before
-    assert run(empty_database, COLUMNS, people.row) == columns
+    assert run(empty_database, COLUMNS, users.row) == columns
     assert runner.verify() == []
     assert run(empty_database, "SELECT relname FROM pg_class WHERE relname LIKE '%kept%'") == []
 
 
-def test_what_3_0_0_ended_stays_ended(empty_database: str, runner: Runner) -> None:
-    people = add_people(empty_database)
+def test_shares_ended_in_3_0_0_stay_ended(empty_database: str, runner: Runner) -> None:
+    users = add_users(empty_database)
     runner.up()
     give = "INSERT INTO public.user_agent_shares (user_agent_id, shared_with_team) VALUES (%s, gen_random_uuid())"
-    run(empty_database, give, people.row)
+    run(empty_database, give, users.row)
     runner.down("3.0.0")
-    with acting(empty_database, "authenticated", people.ann) as session:
-        session.execute("UPDATE public.user_agents SET team_id = NULL, shared_with = %s", [[people.bob, people.dan]])
+    with session_as(empty_database, "authenticated", users.ann) as session:
+        session.execute("UPDATE public.user_agents SET team_id = NULL, shared_with = %s", [[users.bob, users.dan]])
     runner.up()
     assert [row[1:] for row in run(empty_database, TARGETS)] == [
-        (user, None, "view", False) for user in sorted([people.bob, people.dan])
+        (user, None, "view", False) for user in sorted([users.bob, users.dan])
     ]
     runner.down("3.0.0")
-    with acting(empty_database, "authenticated", people.ann) as session:
+    with session_as(empty_database, "authenticated", users.ann) as session:
         session.execute("DELETE FROM public.user_agents")
     runner.up()
     assert run(empty_database, TARGETS) == []
 
 
-def test_shares_of_3_0_0_are_as_they_were(empty_database: str, runner: Runner) -> None:
-    people: People = add_people(empty_database)
+def test_shares_of_3_0_0_keep_their_effect(empty_database: str, runner: Runner) -> None:
+    users: Users = add_users(empty_database)
 
     def seen() -> list[int]:
         found = []
-        for user in (people.ann, people.bob, people.cid, people.dan):
-            with acting(empty_database, "authenticated", user) as session:
+        for user in (users.ann, users.bob, users.cid, users.dan):
+            with session_as(empty_database, "authenticated", user) as session:
                 found.append(len(session.execute("SELECT FROM public.user_agents").fetchall()))
         return found
 

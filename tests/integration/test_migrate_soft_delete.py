@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.integration.database import run
-from tests.integration.users import acting
+from tests.integration.users import session_as
 
 if TYPE_CHECKING:
     import uuid
@@ -39,7 +39,7 @@ def owners(database: str) -> Owners:
 
 
 def removed(url: str) -> dict[uuid.UUID, list[uuid.UUID]]:
-    """What is removed softly, by user."""
+    """Return the agents of the soft-deleted rows, by user."""
     query = "SELECT user_id, agent_id FROM public.user_agents WHERE deleted_at IS NOT NULL ORDER BY agent_id"
     found: dict[uuid.UUID, list[uuid.UUID]] = {}
     for user_id, agent_id in run(url, query):
@@ -48,9 +48,9 @@ def removed(url: str) -> dict[uuid.UUID, list[uuid.UUID]]:
 
 
 @pytest.mark.parametrize("returning", ["", " RETURNING deleted_at"])
-def test_an_update_with_where_removes_that_row(database: str, owners: Owners, returning: str) -> None:
+def test_update_with_where_soft_deletes_that_row(database: str, owners: Owners, returning: str) -> None:
     remove = "UPDATE public.user_agents SET deleted_at = now() WHERE agent_id = %s" + returning
-    with acting(database, "authenticated", owners.ann) as session:
+    with session_as(database, "authenticated", owners.ann) as session:
         assert session.execute(remove.encode(), [owners.agents[0]]).rowcount == 1
         # The row stays the owner's to see and to take back; the views show what is there.
         assert session.execute(REMOVED.encode()).fetchall() == [(owners.agents[0],)]
@@ -59,20 +59,20 @@ def test_an_update_with_where_removes_that_row(database: str, owners: Owners, re
     assert removed(database) == {owners.ann: owners.agents[:1]}
 
 
-def test_an_update_without_where_removes_all_of_ones_own_and_no_other(database: str, owners: Owners) -> None:
-    with acting(database, "authenticated", owners.ann) as session:
+def test_update_without_where_soft_deletes_only_own_rows(database: str, owners: Owners) -> None:
+    with session_as(database, "authenticated", owners.ann) as session:
         assert session.execute("UPDATE public.user_agents SET deleted_at = now()").rowcount == AGENTS
         assert session.execute("SELECT FROM public.user_agents_with_details").rowcount == 0
     assert removed(database) == {owners.ann: owners.agents}
-    with acting(database, "authenticated", owners.ann) as session:
+    with session_as(database, "authenticated", owners.ann) as session:
         assert session.execute("UPDATE public.user_agents SET deleted_at = NULL").rowcount == AGENTS
     assert removed(database) == {}
 
 
-def test_the_functions_take_back_what_sql_removed_and_the_other_way_round(database: str, owners: Owners) -> None:
+def test_functions_and_sql_undo_soft_deletes_of_each_other(database: str, owners: Owners) -> None:
     state = "SELECT is_active, deleted_at IS NULL, usage_count FROM public.user_agents WHERE agent_id = %s"
     agent = owners.agents[0]
-    with acting(database, "authenticated", owners.ann) as session:
+    with session_as(database, "authenticated", owners.ann) as session:
         restore = "SELECT public.restore_user_agent(%s, %s)"
         assert session.execute(restore, [owners.ann, agent]).fetchone() == (False,)
         session.execute("UPDATE public.user_agents SET deleted_at = now() WHERE agent_id = %s", [agent])
@@ -87,9 +87,9 @@ def test_the_functions_take_back_what_sql_removed_and_the_other_way_round(databa
         assert session.execute(state.encode(), [agent]).fetchone() == (False, True, 7)
 
 
-def test_adding_again_revives_the_row_with_its_past(database: str, owners: Owners) -> None:
+def test_adding_again_restores_row_with_its_counters(database: str, owners: Owners) -> None:
     agent = owners.agents[0]
-    with acting(database, "authenticated", owners.ann) as session:
+    with session_as(database, "authenticated", owners.ann) as session:
         before = session.execute("SELECT id FROM public.user_agents WHERE agent_id = %s", [agent]).fetchone()
         session.execute("SELECT public.soft_delete_user_agent(%s, %s)", [owners.ann, agent])
         insert = "INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)"
@@ -111,9 +111,9 @@ def test_adding_again_revives_the_row_with_its_past(database: str, owners: Owner
     assert removed(database) == {}
 
 
-def test_a_removed_row_is_counted_and_stays_removed(database: str, owners: Owners) -> None:
+def test_soft_deleted_row_is_counted_and_stays_deleted(database: str, owners: Owners) -> None:
     agent = owners.agents[0]
-    with acting(database, "authenticated", owners.ann) as session:
+    with session_as(database, "authenticated", owners.ann) as session:
         session.execute("SELECT public.soft_delete_user_agent(%s, %s)", [owners.ann, agent])
         session.execute("SELECT public.track_agent_usage(%s, %s)", [owners.ann, agent])
         count = "SELECT usage_count FROM public.user_agents WHERE agent_id = %s"

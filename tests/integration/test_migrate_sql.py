@@ -41,7 +41,7 @@ LEDGER = """
 
 @pytest.fixture
 def psql(postgres: Postgres, empty_database: str, tmp_path: Path) -> Callable[[str], str]:
-    """Runs a script in the empty database; returns what psql complains of, which is nothing if it succeeds."""
+    """Return a function that runs a script in the empty database and returns the errors of psql."""
 
     def run_script(text: str) -> str:
         file = tmp_path / "script.sql"
@@ -58,7 +58,7 @@ def psql(postgres: Postgres, empty_database: str, tmp_path: Path) -> Callable[[s
     return run_script
 
 
-def test_from_nothing_to_the_newest(empty_database: str, database: str, psql: Callable[[str], str]) -> None:
+def test_script_migrates_empty_database(empty_database: str, database: str, psql: Callable[[str], str]) -> None:
     assert not psql(script(MIGRATIONS, EMPTY, latest_version()))
     assert schema(empty_database) == schema(database)
     for query in (LEDGER, ENTRIES):
@@ -71,7 +71,7 @@ def test_from_nothing_to_the_newest(empty_database: str, database: str, psql: Ca
     assert runner.up() == []
 
 
-def test_each_way_down_ends_where_the_runner_began(empty_database: str, psql: Callable[[str], str]) -> None:
+def test_script_down_restores_schema_of_runner(empty_database: str, psql: Callable[[str], str]) -> None:
     runner = Runner(empty_database)
     seen = {EMPTY: schema(empty_database)}
     for _, version in STEPS:
@@ -84,7 +84,7 @@ def test_each_way_down_ends_where_the_runner_began(empty_database: str, psql: Ca
     assert run(empty_database, ENTRIES) == []
 
 
-def test_one_jump_ends_where_single_steps_end(empty_database: str, psql: Callable[[str], str]) -> None:
+def test_one_jump_equals_single_steps(empty_database: str, psql: Callable[[str], str]) -> None:
     runner = Runner(empty_database)
     for version in ("1.0.0", "2.0.0", "3.0.0"):
         runner.up(version)
@@ -95,9 +95,7 @@ def test_one_jump_ends_where_single_steps_end(empty_database: str, psql: Callabl
     assert runner.verify() == []
 
 
-def test_the_runner_goes_on_where_a_script_stopped(
-    empty_database: str, tmp_path: Path, psql: Callable[[str], str]
-) -> None:
+def test_runner_continues_after_script(empty_database: str, tmp_path: Path, psql: Callable[[str], str]) -> None:
     files = shutil.copytree(MIGRATIONS[0].up.parent, tmp_path / "migrations")
     for label in ("002_user_agents", "004_user_agents_indexes"):
         broken = files / f"{label}.up.sql"
@@ -112,7 +110,7 @@ def test_the_runner_goes_on_where_a_script_stopped(
         assert runner.verify() == []
 
 
-def test_refuses_a_database_that_is_elsewhere(empty_database: str, psql: Callable[[str], str]) -> None:
+def test_script_refuses_database_at_other_version(empty_database: str, psql: Callable[[str], str]) -> None:
     Runner(empty_database).up("1.0.0")
     before = schema(empty_database)
     for start, target in ((EMPTY, "3.0.0"), ("2.0.0", "3.0.0"), ("2.0.0", EMPTY), ("3.0.0", "2.0.0")):
@@ -122,14 +120,14 @@ def test_refuses_a_database_that_is_elsewhere(empty_database: str, psql: Callabl
     assert schema(empty_database) == before
 
 
-def test_refuses_to_run_beside_a_runner(empty_database: str, psql: Callable[[str], str]) -> None:
+def test_script_refuses_to_run_beside_runner(empty_database: str, psql: Callable[[str], str]) -> None:
     with psycopg.connect(empty_database, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
         assert "another migration of this database is running" in psql(script(MIGRATIONS, EMPTY, "1.0.0"))
     assert schema_version(empty_database) is None
 
 
-def test_directives_are_those_of_the_files() -> None:
+def test_script_keeps_directives_of_files() -> None:
     text = script(MIGRATIONS, EMPTY, latest_version())
     _, *steps = re.split(r"^-- \d{3}_\w+ \(up\)$", text, flags=re.MULTILINE)
     for migration, step in zip(MIGRATIONS, steps, strict=True):
@@ -139,15 +137,15 @@ def test_directives_are_those_of_the_files() -> None:
         assert migration.up_sql.strip() in step
 
 
-def test_the_command_prints_it_without_a_database(tmp_path: Path) -> None:
+def test_command_prints_script_without_database(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     assert cli.run("migrate", "sql").stdout == script(MIGRATIONS, EMPTY, latest_version())
     down = cli.run("migrate", "sql", "--from", "3.0.0", "--to", "2.0.0")
     assert down.stdout == script(MIGRATIONS, "3.0.0", "2.0.0")
-    assert "no version 9.9.9; known are 1.0.0" in cli.complaint("migrate sql --to 9.9.9")
+    assert "no version 9.9.9; known are 1.0.0" in cli.error_line("migrate sql --to 9.9.9")
 
 
-def test_versions_that_do_not_exist_are_refused() -> None:
+def test_unknown_versions_are_refused() -> None:
     for start, target in (("2.5.0", "3.0.0"), ("1.0.0", "new")):
         with pytest.raises(MigrationError, match="there is no version"):
             script(MIGRATIONS, start, target)

@@ -57,7 +57,7 @@ class Clients:
 
     @contextmanager
     def staying(self, statement: str) -> Iterator[None]:
-        """A transaction that began before the block and stays open for seconds in it."""
+        """Keep a transaction open that began before the block and ends seconds later."""
         with psycopg.connect(self._url, options=LONGEST_WAIT) as connection:
             connection.execute(statement.encode())
             end = threading.Timer(OPEN_SECONDS, connection.commit)
@@ -67,7 +67,7 @@ class Clients:
             finally:
                 end.join()
 
-    def all_went_on(self) -> None:
+    def all_progressed(self) -> None:
         """Wait until every client has done more."""
         before = dict(self.done)
         eventually(lambda: all(self.done[name] > count for name, count in before.items()))
@@ -84,7 +84,7 @@ def seed(url: str) -> None:
     )
 
 
-def test_applications_of_1_go_on_while_2_comes(empty_database: str) -> None:
+def test_clients_of_1_work_during_up_to_2(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("1.0.0")
     seed(empty_database)
@@ -99,10 +99,10 @@ def test_applications_of_1_go_on_while_2_comes(empty_database: str) -> None:
         connection.execute("INSERT INTO auth.users (email) VALUES ('new')")
 
     with traffic(clients.repeating("write", write), clients.repeating("join", join)):
-        clients.all_went_on()
+        clients.all_progressed()
         with clients.staying(f"UPDATE public.agents SET name = name WHERE id = '{held}'"):
             runner.up("2.0.0")
-        clients.all_went_on()
+        clients.all_progressed()
     assert run(empty_database, "SELECT sum(length(description)) FROM public.agents") == [(clients.done["write"],)]
     assert run(empty_database, "SELECT count(*) FROM auth.users") == [(USERS + clients.done["join"],)]
     assert runner.verify() == []
@@ -110,7 +110,7 @@ def test_applications_of_1_go_on_while_2_comes(empty_database: str) -> None:
 
 @pytest.mark.size
 @pytest.mark.timeout(400)
-def test_applications_of_2_go_on_while_3_comes_and_goes(empty_database: str) -> None:
+def test_clients_of_2_work_during_up_to_3_and_down(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("2.0.0")
     seed(empty_database)
@@ -134,7 +134,7 @@ def test_applications_of_2_go_on_while_3_comes_and_goes(empty_database: str) -> 
             query = "SELECT id, agent_id, usage_count, is_active, metadata FROM public.user_agents WHERE user_id = %s"
             assert len(connection.execute(query, [user_id]).fetchall()) == AGENTS
 
-    def come_and_go(connection: Connection, _: random.Random) -> None:
+    def insert_and_delete(connection: Connection, _: random.Random) -> None:
         joined = connection.execute("INSERT INTO auth.users (email) VALUES ('new') RETURNING id").fetchone()
         assert joined
         add = "INSERT INTO public.user_agents (user_id, agent_id) SELECT %s, id FROM public.agents LIMIT 1"
@@ -145,16 +145,16 @@ def test_applications_of_2_go_on_while_3_comes_and_goes(empty_database: str) -> 
         clients.repeating("write", write),
         clients.repeating("write more", write),
         clients.repeating("read", read),
-        clients.repeating("come and go", come_and_go),
+        clients.repeating("come and go", insert_and_delete),
     ):
         for move, version in ((runner.up, "3.0.0"), (runner.down, "2.0.0")):
-            clients.all_went_on()
+            clients.all_progressed()
             began = time.monotonic()
             with clients.staying(f"UPDATE public.user_agents SET is_active = is_active WHERE id = '{held[0]}'"):
                 move(version)
             sys.stdout.write(f"\n{version} after {time.monotonic() - began:.1f} s, {clients}\n")
             assert runner.verify() == []
-        clients.all_went_on()
+        clients.all_progressed()
     made = clients.done["write"] + clients.done["write more"]
     assert run(empty_database, "SELECT sum(usage_count), count(*) FROM public.user_agents") == [(made, 300_000)]
     assert run(empty_database, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]

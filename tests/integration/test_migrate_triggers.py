@@ -37,7 +37,7 @@ def pair_without_a_row(url: str) -> tuple[uuid.UUID, uuid.UUID]:
         ("quality_score", "0.01", "1.50"),
     ],
 )
-def test_an_insert_sets_the_score(database: str, columns: str, values: str, score: str) -> None:
+def test_insert_sets_score(database: str, columns: str, values: str, score: str) -> None:
     insert = f"INSERT INTO public.user_agents (user_id, agent_id, {columns}) VALUES (%s, %s, {values})"
     assert run(database, insert + " RETURNING quality_score", *pair_without_a_row(database)) == [(Decimal(score),)]
 
@@ -53,24 +53,24 @@ def test_an_insert_sets_the_score(database: str, columns: str, values: str, scor
         ("user_rating = 5, quality_score = 0.01", "2.50"),
     ],
 )
-def test_an_update_of_what_the_score_depends_on_sets_it(database: str, row_id: str, change: str, score: str) -> None:
+def test_update_of_score_inputs_sets_score(database: str, row_id: str, change: str, score: str) -> None:
     update = f"UPDATE public.user_agents SET {change} WHERE id = %s RETURNING quality_score"
     assert run(database, update, row_id) == [(Decimal(score),)]
 
 
-def test_taking_a_rating_back_leaves_the_score_of_an_unrated_agent(database: str, row_id: str) -> None:
+def test_removed_rating_leaves_score_of_unrated_agent(database: str, row_id: str) -> None:
     run(database, "UPDATE public.user_agents SET user_rating = 5 WHERE id = %s", row_id)
     run(database, "UPDATE public.user_agents SET user_rating = NULL WHERE id = %s", row_id)
     assert run(database, SCORE, row_id) == [(Decimal("1.50"),)]
 
 
-def test_other_updates_do_not_compute_the_score(database: str, row_id: str) -> None:
+def test_other_updates_do_not_compute_score(database: str, row_id: str) -> None:
     run(database, "UPDATE public.user_agents SET quality_score = 0.01 WHERE id = %s", row_id)
     run(database, "UPDATE public.user_agents SET folder = 'work', total_tokens_used = 9 WHERE id = %s", row_id)
     assert run(database, SCORE, row_id) == [(Decimal("0.01"),)]
 
 
-def test_the_time_of_change_is_that_of_every_update_and_of_no_insert(database: str) -> None:
+def test_updated_at_is_set_by_every_update_and_no_insert(database: str) -> None:
     long_ago = "2024-02-29 12:00:00+00"
     times = "created_at = %s::timestamptz, updated_at = %s::timestamptz, updated_at = now()"
     pair = pair_without_a_row(database)
@@ -81,7 +81,7 @@ def test_the_time_of_change_is_that_of_every_update_and_of_no_insert(database: s
         *(*pair, long_ago, long_ago, long_ago, long_ago),
     )
     assert inserted == [(True, True, False)]
-    said = ("updated_at = '2024-02-29 12:00:00+00'", "updated_at = now()")
-    for change in ("folder = 'work'", "usage_count = usage_count + 1", *said):
+    messages = ("updated_at = '2024-02-29 12:00:00+00'", "updated_at = now()")
+    for change in ("folder = 'work'", "usage_count = usage_count + 1", *messages):
         update = f"UPDATE public.user_agents SET {change} WHERE (user_id, agent_id) = (%s, %s) RETURNING {times}"
         assert run(database, update, *pair, long_ago, long_ago) == [(True, False, True)]

@@ -144,6 +144,6 @@ def test_verify_names_each_deviation(database: str, damage: str, kind: str, name
     assert [d for d in found if (d.kind, d.object) == (kind, name) and problem in d.problem], found
 
 
-def test_verify_of_an_empty_database_says_what_to_do(empty_database: str) -> None:
+def test_verify_of_empty_database_names_remedy(empty_database: str) -> None:
     with pytest.raises(SchemaError, match="nothing is installed; run usage-worker migrate up"):
         Runner(empty_database).verify()

@@ -26,14 +26,14 @@ OURS = ("migrate", "worker", "maintenance", "beat", "flower")
 
 @pytest.fixture(scope="session")
 def services(installed: Installed) -> dict[str, Any]:
-    """The services of the compose file, with its anchors and merges resolved."""
+    """Return the services of the compose file, with anchors and merges resolved."""
     program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)"
     document = installed.run("python", "-c", program, stdin=(ROOT / "docker-compose.yml").read_text())
     found: dict[str, Any] = json.loads(document)["services"]
     return found
 
 
-def test_the_wheel_holds_every_sql_file(installed: Installed) -> None:
+def test_wheel_holds_every_sql_file(installed: Installed) -> None:
     source = installed.wheel.source
     expected = {f"usage_worker/migrations/{path.name}" for path in (source / "migrations").glob("*.sql")}
     expected |= {str(path.relative_to(source / "worker")) for path in (source / "worker").rglob("*.sql")}
@@ -42,7 +42,7 @@ def test_the_wheel_holds_every_sql_file(installed: Installed) -> None:
     assert expected - set(zipfile.ZipFile(installed.wheel.path).namelist()) == set()
 
 
-def test_the_installed_command_migrates_and_counts(installed: Installed, empty_database: str, redis_url: str) -> None:
+def test_installed_command_migrates_and_counts(installed: Installed, empty_database: str, redis_url: str) -> None:
     servers = {"DATABASE_URL": empty_database, "REDIS_URL": redis_url, "USAGE_UNKNOWN": "create"}
     assert installed.run("usage-worker", "migrate", "up", **servers).endswith(f"the schema is {latest_version()}\n")
     verified = installed.run("usage-worker", "migrate", "verify", **servers)
@@ -55,7 +55,7 @@ def test_the_installed_command_migrates_and_counts(installed: Installed, empty_d
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_compose_calls_commands_that_exist(installed: Installed, services: dict[str, Any], service: str) -> None:
+def test_compose_calls_existing_commands(installed: Installed, services: dict[str, Any], service: str) -> None:
     command: list[str] = services[service]["command"]
     assert command[0] in ("usage-worker", "celery")
     if service == "flower":  # takes its options without looking at them; these are the ones that Flower defines
@@ -65,7 +65,7 @@ def test_compose_calls_commands_that_exist(installed: Installed, services: dict[
     installed.run(*command, "--help", DATABASE_URL="postgresql://h/d")
 
 
-def test_compose_sets_only_variables_that_somebody_reads(services: dict[str, Any]) -> None:
+def test_compose_sets_only_known_variables(services: dict[str, Any]) -> None:
     fields = Settings.model_fields.items()
     settings = {str(field.validation_alias or f"USAGE_{name.upper()}") for name, field in fields}
     for service in OURS:
@@ -73,21 +73,21 @@ def test_compose_sets_only_variables_that_somebody_reads(services: dict[str, Any
         assert {"DATABASE_URL", "REDIS_URL"} <= set(services[service]["environment"])
 
 
-def test_compose_has_a_worker_for_every_queue(services: dict[str, Any]) -> None:
+def test_compose_has_worker_for_every_queue(services: dict[str, Any]) -> None:
     commands = [services[name]["command"] for name in ("worker", "maintenance")]
     assert {option for command in commands for option in command if option.startswith("--queues")} == {
         f"--queues={name}" for name in QueueName
     }
 
 
-def test_compose_lets_a_worker_finish_its_batch(services: dict[str, Any]) -> None:
+def test_compose_lets_worker_finish_its_batch(services: dict[str, Any]) -> None:
     worker = services["worker"]
     wait_timeout = configuration(Settings.model_construct())["worker_soft_shutdown_timeout"]
     assert worker["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
     assert int(worker["stop_grace_period"].rstrip("s")) >= wait_timeout + 5
 
 
-def test_compose_keeps_data_checks_health_and_is_closed_to_others(services: dict[str, Any]) -> None:
+def test_compose_keeps_data_checks_health_and_is_local(services: dict[str, Any]) -> None:
     assert set(services) == {"postgres", "valkey", *OURS}
     for name, service in services.items():
         assert service["restart"] == ("on-failure" if name == "migrate" else "unless-stopped")
@@ -101,7 +101,7 @@ def test_compose_keeps_data_checks_health_and_is_closed_to_others(services: dict
     assert "--maxmemory-policy noeviction" in options
 
 
-def test_the_image_brings_what_it_copies_and_a_fitting_python() -> None:
+def test_image_copies_existing_files_and_has_oldest_python() -> None:
     text = (ROOT / "Dockerfile").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == ">=3.11"

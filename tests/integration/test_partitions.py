@@ -1,4 +1,4 @@
-"""Partitions: there before their day, gone after their retention, and nobody waits for either."""
+"""Partitions are created ahead, dropped after their retention, and missing ones raise an alarm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.integration.database import run
-from tests.integration.ledger import TODAY, attached, days, make_days, tables
+from tests.integration.ledger import TODAY, attached_partitions, create_days, days, partition_tables
 from usage_worker.celery import app
 from usage_worker.maintenance import (
     MANAGE_PARTITIONS,
@@ -32,25 +32,25 @@ if TYPE_CHECKING:
 
 
 def event(bench: Bench, user: int, **fields: object) -> dict[str, Any]:
-    """A complete event, so that the oracle knows its identity."""
+    """Return a complete event, so that the oracle knows its identity."""
     own = {"event_id": uuid4(), "occurred_at": datetime.now(UTC), "tokens": 1}
     return {"user_id": bench.users[user], "agent_id": bench.agents[0], **own, **fields}
 
 
-def test_days_are_made_ahead_and_dropped_past_the_retention(database: str, store: Store) -> None:
-    make_days(database, -92, -91, -90, -36, rows=3)
+def test_days_are_created_ahead_and_dropped_after_retention(database: str, store: Store) -> None:
+    create_days(database, -92, -91, -90, -36, rows=3)
     settings = Settings(partitions_ahead_days=9)
     report = manage_partitions(store, settings)
     assert (report.created, report.dropped, report.failed) == (days(8, 9), days(-92, -91), {})
-    assert attached(database) == days(-90, -36, *range(10))
-    assert tables(database) == set(attached(database))
+    assert attached_partitions(database) == days(-90, -36, *range(10))
+    assert partition_tables(database) == set(attached_partitions(database))
     assert report.ahead_days["usage_events"] == 9
     assert not report.short
     again = manage_partitions(store, settings)
     assert (again.created, again.dropped) == ([], [])
 
 
-def test_months_of_the_audit_trail(database: str, store: Store) -> None:
+def test_months_of_audit_trail(database: str, store: Store) -> None:
     run(database, "SELECT public.user_agent_history_ensure_month('2020-02-10')")
     report = manage_partitions(store, Settings(partitions_ahead_days=70))
     last = TODAY + timedelta(days=70)
@@ -64,7 +64,7 @@ def test_months_of_the_audit_trail(database: str, store: Store) -> None:
     assert report.ahead_days["user_agent_history"] >= 70
 
 
-def test_what_is_made_is_closed_to_everybody(database: str, store: Store) -> None:
+def test_new_partitions_grant_nothing(database: str, store: Store) -> None:
     run(database, "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated, service_role")
     made = manage_partitions(store, Settings(partitions_ahead_days=9)).created
     assert set(days(8, 9)) <= set(made)
@@ -77,19 +77,19 @@ def test_what_is_made_is_closed_to_everybody(database: str, store: Store) -> Non
     assert run(database, rights, made) == [(True, False, False, False)]
 
 
-def test_what_somebody_detached_to_keep_is_kept(database: str, store: Store) -> None:
-    make_days(database, -100, rows=3)
+def test_partition_detached_by_hand_is_kept(database: str, store: Store) -> None:
+    create_days(database, -100, rows=3)
     (archived,) = days(-100)
     run(database, f"ALTER TABLE usage_events DETACH PARTITION {archived}")
     assert manage_partitions(store, Settings()).dropped == []
     assert run(database, f"SELECT count(*) FROM {archived}") == [(3,)]
 
 
-def test_counters_stay_the_sum_of_their_days(bench: Bench, database: str) -> None:
+def test_counters_equal_sum_of_days_after_drop(bench: Bench, database: str) -> None:
     bench.publish(*(event(bench, number, tokens=5) for number in range(5)))
     bench.flush()
     long_ago = TODAY - timedelta(days=120)
-    make_days(database, -120)
+    create_days(database, -120)
     run(
         database,
         "UPDATE usage_events SET occurred_at = %s",
@@ -102,10 +102,10 @@ def test_counters_stay_the_sum_of_their_days(bench: Bench, database: str) -> Non
     assert run(database, "SELECT sum(usage_count), sum(total_tokens_used) FROM usage_daily") == [(5, 25)]
 
 
-def test_missed_runs_lose_no_event_and_are_an_alarm(bench: Bench, database: str) -> None:
-    """A week without a run: today has no partition, nor have the days that late events fall on."""
+def test_missed_runs_lose_no_event_and_raise_alarm(bench: Bench, database: str) -> None:
+    """After a week without a run, today and the days of late events have no partitions."""
     store, settings = bench.resources.store, bench.resources.settings
-    for partition in attached(database):
+    for partition in attached_partitions(database):
         run(database, f"DROP TABLE {partition}")
     ledger, _ = partition_coverage(store, settings)
     assert (ledger.ahead_days, ledger.is_short) == (-1, True)
@@ -113,13 +113,13 @@ def test_missed_runs_lose_no_event_and_are_an_alarm(bench: Bench, database: str)
     bench.publish(*(event(bench, 0, occurred_at=moment) for moment in moments))
     assert bench.flush().applied == 8
     bench.check()
-    assert attached(database) == days(*range(-7, 1))
+    assert attached_partitions(database) == days(*range(-7, 1))
     manage_partitions(store, settings)
     assert not any(seen.is_short for seen in partition_coverage(store, settings))
 
 
-def test_what_is_in_the_way_is_named_and_is_an_alarm(database: str, cli: Cli) -> None:
-    make_days(database, -100)
+def test_obstacles_are_named_and_raise_alarm(database: str, cli: Cli) -> None:
+    create_days(database, -100)
     (old,) = days(-100)
     (new,) = days(9)
     run(database, f"CREATE VIEW kept AS SELECT * FROM {old}")
@@ -139,7 +139,7 @@ def test_what_is_in_the_way_is_named_and_is_an_alarm(database: str, cli: Cli) ->
     assert json.loads(cli.run("partitions", "--json").stdout)["dropped"] == [old]
 
 
-def test_a_shortage_is_an_alarm_in_status(database: str, cli: Cli) -> None:
+def test_status_reports_missing_partitions(database: str, cli: Cli) -> None:
     for partition in days(2, 4, 5, 6, 7):
         run(database, f"DROP TABLE {partition}")
     done = cli.run("status", "--json")
@@ -152,7 +152,7 @@ def test_a_shortage_is_an_alarm_in_status(database: str, cli: Cli) -> None:
     assert json.loads(cli.run("status", "--json").stdout)["partitions_healthy"]
 
 
-def test_stream_entries_are_forgotten_with_the_ledger(bench: Bench, database: str) -> None:
+def test_entry_keys_are_deleted_after_retention(bench: Bench, database: str) -> None:
     store, settings = bench.resources.store, bench.resources.settings
     bench.publish(*(event(bench, 0) for _ in range(5)))
     bench.flush()
@@ -172,14 +172,14 @@ def test_stream_entries_are_forgotten_with_the_ledger(bench: Bench, database: st
     bench.check()
 
 
-def test_two_at_once(database: str, store: Store) -> None:
+def test_concurrent_run_reports_busy(database: str, store: Store) -> None:
     with Store(database) as other, sole_transaction(other, MANAGE_PARTITIONS):
         done = run_task(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, Settings(partitions_ahead_days=9)))
     assert done == {"busy": True}
-    assert attached(database) == days(*range(8))
+    assert attached_partitions(database) == days(*range(8))
 
 
-def test_one_that_finds_another_at_work_in_the_middle_says_what_it_did(database: str, store: Store) -> None:
+def test_run_stopped_by_another_reports_its_own_work(database: str, store: Store) -> None:
     report = PartitionsReport()
     with Store(database) as other, ExitStack() as stack:
 
@@ -190,13 +190,13 @@ def test_one_that_finds_another_at_work_in_the_middle_says_what_it_did(database:
         settings = Settings(partitions_ahead_days=11)
         done = run_task(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, meet, report), report)
     assert (done["busy"], done["created"]) == (True, days(8, 9))
-    assert attached(database) == days(*range(10))
+    assert attached_partitions(database) == days(*range(10))
     assert last_runs(store)[MANAGE_PARTITIONS].report["created"] == days(8, 9)
 
 
 @pytest.mark.parametrize("moment", [(2, 4), (1, 3)], ids=["making", "dropping"])
-def test_two_that_take_turns_say_each_what_it_did_itself(moment: tuple[int, int], database: str, store: Store) -> None:
-    make_days(database, -93, -92, -91)
+def test_alternating_runs_report_only_their_own_work(moment: tuple[int, int], database: str, store: Store) -> None:
+    create_days(database, -93, -92, -91)
     settings, reports = Settings(partitions_ahead_days=11), []
     with Store(database) as other:
 
@@ -208,4 +208,4 @@ def test_two_that_take_turns_say_each_what_it_did_itself(moment: tuple[int, int]
     assert sorted(name for report in reports for name in report.created) == days(8, 9, 10, 11)
     assert sorted(name for report in reports for name in report.dropped) == days(-93, -92, -91)
     assert all(report.created + report.dropped for report in reports)
-    assert attached(database) == days(*range(12))
+    assert attached_partitions(database) == days(*range(12))

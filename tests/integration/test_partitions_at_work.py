@@ -1,4 +1,4 @@
-"""Partitions with readers and writers at work, and with the process that sees to them killed or interrupted."""
+"""Partition management with concurrent readers and writers, and after it is killed or interrupted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import run
-from tests.integration.ledger import INSERT, attached, days, make_days, tables
+from tests.integration.ledger import INSERT, attached_partitions, create_days, days, partition_tables
 from usage_worker.errors import BusyError
 from usage_worker.maintenance import manage_partitions
 from usage_worker.settings import Settings
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from usage_worker.store import Store
 
-# Nobody should wait at all; PostgreSQL's own housekeeping may be in the way for a moment.
+# No wait is expected; PostgreSQL's own maintenance may hold a lock briefly.
 LONGEST_WAIT = "100ms"
 
 
 class Client:
-    """Somebody who uses the ledger without a pause and gives up when he has to wait too long."""
+    """A client that executes a statement in a loop and fails when it waits for a lock for too long."""
 
     def __init__(self, database: str, statement: str, *parameters: object) -> None:
         self._options = {"autocommit": True, "options": f"-c lock_timeout={LONGEST_WAIT}"}
@@ -51,7 +51,7 @@ class Client:
                 self.done += 1
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         self._thread.start()
         try:
             eventually(lambda: self.done > 10)
@@ -64,13 +64,13 @@ class Client:
 
 
 @pytest.mark.size
-def test_no_writer_and_no_reader_waits(database: str, store: Store) -> None:
-    make_days(database, *range(-102, -90), rows=1_000)
+def test_writers_and_readers_never_wait(database: str, store: Store) -> None:
+    create_days(database, *range(-102, -90), rows=1_000)
     writer = Client(database, INSERT, datetime.now(UTC))
     reader = Client(database, "SELECT count(*) FROM usage_events WHERE occurred_at > now() - interval '100 days'")
-    # A long statement, as analytics would run it: it keeps whoever wants to lock everything out of the queue.
+    # A long statement, as analytics run it: a request for an exclusive lock would wait for it and block all others.
     scanner = Client(database, "SELECT pg_sleep(0.5) FROM (SELECT FROM usage_events LIMIT 1) AS one")
-    with writer.at_work(), reader.at_work(), scanner.at_work():
+    with writer.running(), reader.running(), scanner.running():
         report = manage_partitions(store, Settings(partitions_ahead_days=19))
     assert [writer.error, reader.error, scanner.error] == ["", "", ""]
     assert report.failed == {}
@@ -78,8 +78,8 @@ def test_no_writer_and_no_reader_waits(database: str, store: Store) -> None:
     assert len(report.dropped) == 12
 
 
-def test_a_transaction_that_stays_open_delays_a_drop_and_nothing_else(database: str, store: Store) -> None:
-    make_days(database, -100, -99)
+def test_open_transaction_delays_only_drop(database: str, store: Store) -> None:
+    create_days(database, -100, -99)
     with psycopg.connect(database) as older:
         older.execute("SELECT count(*) FROM usage_events")
         report = manage_partitions(store, Settings(partitions_ahead_days=9))
@@ -89,21 +89,21 @@ def test_a_transaction_that_stays_open_delays_a_drop_and_nothing_else(database: 
             client.execute(INSERT.encode(), [datetime.now(UTC)])
             client.execute("SELECT count(*) FROM usage_events")
     assert manage_partitions(store, Settings()).dropped == days(-100, -99)
-    assert tables(database) == set(attached(database))
+    assert partition_tables(database) == set(attached_partitions(database))
 
 
-def test_forgetting_keeps_no_batch_waiting(database: str, store: Store) -> None:
+def test_deleting_entry_keys_blocks_no_batch(database: str, store: Store) -> None:
     old = "INSERT INTO usage_entries SELECT gen_random_uuid(), now() - interval '200 days' FROM generate_series(1, %s)"
     run(database, old, 200_000)
     register = "INSERT INTO usage_entries (key) SELECT gen_random_uuid() FROM generate_series(1, 50)"
     ingest = Client(database, register)
-    with ingest.at_work():
+    with ingest.running():
         assert manage_partitions(store, Settings()).deleted_entries == 200_000
     assert ingest.error == ""
 
 
-def test_a_kill_while_it_detaches_is_repaired_by_the_next_run(database: str, store: Store, cli: Cli) -> None:
-    make_days(database, -100, rows=3)
+def test_next_run_completes_killed_detach(database: str, store: Store, cli: Cli) -> None:
+    create_days(database, -100, rows=3)
     (old,) = days(-100)
     with psycopg.connect(database) as reader:
         reader.execute(f"LOCK TABLE {old} IN ACCESS SHARE MODE".encode())
@@ -111,22 +111,22 @@ def test_a_kill_while_it_detaches_is_repaired_by_the_next_run(database: str, sto
         eventually(lambda: run(database, "SELECT 1 FROM pg_inherits WHERE inhdetachpending"), 30)
         process.kill()
         process.wait()
-    assert old in tables(database)
+    assert old in partition_tables(database)
     eventually(lambda: manage_again(store, old))
-    assert old not in tables(database)
+    assert old not in partition_tables(database)
 
 
-def test_a_kill_before_it_drops_is_repaired_by_the_next_run(database: str, store: Store, cli: Cli) -> None:
-    make_days(database, -100, rows=3)
+def test_next_run_completes_killed_drop(database: str, store: Store, cli: Cli) -> None:
+    create_days(database, -100, rows=3)
     (old,) = days(-100)
     process = subprocess.run([sys.executable, "-c", KILLED_BEFORE_DROP], cwd=cli.folder, env=cli.env, check=False)
     assert process.returncode == -signal.SIGKILL
-    assert old in tables(database) - set(attached(database))
+    assert old in partition_tables(database) - set(attached_partitions(database))
     eventually(lambda: manage_again(store, old))
-    assert old not in tables(database)
+    assert old not in partition_tables(database)
 
 
-# The product has no hooks for that: its function is wrapped from outside.
+# The product has no hooks for faults, so its function is wrapped from outside.
 KILLED_BEFORE_DROP = """
 import os, signal
 import sys
@@ -144,15 +144,15 @@ cli.cli(["partitions"])
 
 
 def manage_again(store: Store, dropped: str) -> bool:
-    """Until the server has noticed that the killed process is gone."""
+    """Return whether a run dropped the partition; it is busy until the server notices the killed process."""
     try:
         return manage_partitions(store, Settings()).dropped == [dropped]
     except BusyError:
         return False
 
 
-def test_interrupted_it_prints_what_was_done(database: str, cli: Cli) -> None:
-    make_days(database, -100)
+def test_interrupted_run_prints_partial_report(database: str, cli: Cli) -> None:
+    create_days(database, -100)
     cli.env["USAGE_PARTITIONS_AHEAD_DAYS"] = "9"
     with psycopg.connect(database) as older:
         older.execute("SELECT count(*) FROM usage_events")

@@ -50,7 +50,7 @@ def remove(bench: Bench) -> None:
     run(bench.resources.settings.database_url, "DROP FUNCTION refuse CASCADE")
 
 
-def test_whatever_an_event_makes_postgresql_raise(bench: Bench) -> None:
+def test_any_postgresql_error_of_event_is_quarantined(bench: Bench) -> None:
     """A value, a constraint, a foreign key, PL/pgSQL, a program's limit, an internal error, a code of one's own."""
     codes = ("22012", "23514", "23503", "P0001", "P0002", "54000", "54001", "XX000", "U0001")
     for code in codes:
@@ -66,14 +66,14 @@ def test_whatever_an_event_makes_postgresql_raise(bench: Bench) -> None:
         assert json.loads(dead_letter["payload"])["model"] == POISON
 
 
-def test_what_only_the_commit_would_refuse(bench: Bench) -> None:
+def test_event_refused_at_commit_is_quarantined(bench: Bench) -> None:
     install(bench, "23514", "CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED")
     bench.xadd(body(bench, "a", POISON, "b"))
     bench.xadd(body(bench, "c"))
     assert bench.flush() == Intake(4, 3, 0, 1)
 
 
-def test_an_entry_that_fails_beside_its_events(bench: Bench) -> None:
+def test_entry_that_fails_apart_from_its_events(bench: Bench) -> None:
     """Whatever is done for a batch as a whole may fail, too; then the entry is the smallest part that can be blamed."""
     install(bench, "P0001")
     url = bench.resources.settings.database_url
@@ -91,7 +91,7 @@ def test_an_entry_that_fails_beside_its_events(bench: Bench) -> None:
     assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
-def test_an_outage_is_not_the_events_fault(bench: Bench) -> None:
+def test_outage_quarantines_nothing(bench: Bench) -> None:
     """A full disk, a shutdown, a right or a table that is missing, a statement that is wrong: all wait."""
     bench.xadd(body(bench, "a", POISON, "b"))
     for code in ("53100", "57P01", "42501", "42P01", "42601", "0A000", "25P04", "25006"):
@@ -117,12 +117,12 @@ def encoded(postgres: Postgres, encoding: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-def test_a_database_that_cannot_hold_every_text_is_refused(postgres: Postgres, encoding: str, tmp_path: Path) -> None:
+def test_database_without_utf8_is_refused(postgres: Postgres, encoding: str, tmp_path: Path) -> None:
     with encoded(postgres, encoding) as url:
         empty = schema(url)
         with pytest.raises(ObstacleError, match=f"encoding is {encoding}.*createdb -E UTF8 -T template0"):
             Runner(url).up()
-        assert "createdb" in Cli(tmp_path, DATABASE_URL=url).complaint("migrate up")
+        assert "createdb" in Cli(tmp_path, DATABASE_URL=url).error_line("migrate up")
         text = script(discover(), EMPTY, latest_version())
         done = subprocess.run(
             [postgres.bin_dir / "psql", "-qX", "-d", url], input=text, check=False, capture_output=True, text=True
@@ -131,9 +131,7 @@ def test_a_database_that_cannot_hold_every_text_is_refused(postgres: Postgres, e
         assert schema(url) == empty
 
 
-def test_a_database_of_another_encoding_that_is_migrated_already(
-    bench: Bench, postgres: Postgres, database: str
-) -> None:
+def test_migrated_database_of_other_encoding(bench: Bench, postgres: Postgres, database: str) -> None:
     """Its catalogue is changed behind its back: what it holds so far is ASCII, which is the same in both."""
     name = database.partition("?")[0].rpartition("/")[2]
     run(postgres.url(), "UPDATE pg_database SET encoding = pg_char_to_encoding('LATIN1') WHERE datname = %s", name)
@@ -150,7 +148,7 @@ def test_a_database_of_another_encoding_that_is_migrated_already(
 
 
 @pytest.mark.parametrize("where", ["environment", "database", "url"])
-def test_connections_say_their_encoding(
+def test_connections_set_their_encoding(
     bench: Bench, database: str, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     url = database
@@ -173,7 +171,7 @@ def test_connections_say_their_encoding(
     assert Runner(url).verify() == []
 
 
-def test_a_letter_that_cannot_be_kept_as_it_is(bench: Bench) -> None:
+def test_dead_letter_is_escaped_if_database_refuses_text(bench: Bench) -> None:
     """Somebody takes only ASCII into the quarantine."""
     url = bench.resources.settings.database_url
     run(url, "ALTER TABLE usage_dead_letters ADD CHECK (payload ~ '^[\\x01-\\x7f]*$' AND length(reason) < 600)")

@@ -37,7 +37,7 @@ def pair(bench: Bench, **fields: Any) -> dict[str, Any]:
 
 
 def row(bench: Bench, **fields: Any) -> list[Any]:
-    """An event as our own publisher writes it, with some values replaced."""
+    """Return an event in the form of the publisher, with some values replaced."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
     values = {
         "event_id": str(uuid4()), "occurred_at": now, "type": "usage", **pair(bench), "messages": 1, "input_tokens": 0,
@@ -65,7 +65,7 @@ POISON: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("form", [pair, row])
-def test_one_poisoned_event_of_an_entry(bench: Bench, form: Callable[..., Any]) -> None:
+def test_poison_event_is_quarantined_alone(bench: Bench, form: Callable[..., Any]) -> None:
     for fields, _ in POISON:
         known = fields.keys() <= {"occurred_at", "user_id", "agent_id", "conversation_id", "event_id", "model"}
         bad = form(bench, **fields) if known else pair(bench) | fields
@@ -83,7 +83,7 @@ def test_one_poisoned_event_of_an_entry(bench: Bench, form: Callable[..., Any]) 
 @pytest.mark.parametrize(
     "fields", [{b"v": b"1", b"ev\x00ents": b"[]"}, {b"v": b"1", b"events": b"\x1f\x8b\x00"}, {b"v\x00": b"\xff"}]
 )
-def test_an_entry_that_is_no_text_spares_its_neighbours(bench: Bench, fields: dict[Any, Any]) -> None:
+def test_entry_that_is_not_text_is_quarantined_alone(bench: Bench, fields: dict[Any, Any]) -> None:
     bench.redis.xadd("usage:events:{0}", fields)
     bench.xadd(json.dumps([pair(bench)]))
     assert bench.flush() == Intake(2, 1, 0, 1)
@@ -91,7 +91,7 @@ def test_an_entry_that_is_no_text_spares_its_neighbours(bench: Bench, fields: di
     assert dead_letter["payload"]
 
 
-def test_entry_ids_outside_the_calendar(bench: Bench, cli: Cli) -> None:
+def test_entry_ids_outside_calendar(bench: Bench, cli: Cli) -> None:
     """They matter to the events that have no time of their own, and to nothing else."""
     ids = ((0, "1-1"), (0, "253402300799000-0"), (1, "1795644342179221-0"), (1, f"{2**64 - 1}-{2**64 - 1}"))
     for shard, entry_id in ids:
@@ -108,7 +108,7 @@ def test_entry_ids_outside_the_calendar(bench: Bench, cli: Cli) -> None:
     assert (done.returncode, done.stdout) == (1, f"0 events sent, {len(ids)} dead letters still bad\n")
 
 
-def test_numbers_that_only_their_sum_makes_too_long(bench: Bench) -> None:
+def test_numbers_too_long_only_in_sum(bench: Bench) -> None:
     """Python refuses to write an integer of more than 4,300 digits: no error of PostgreSQL's, and none of decoding."""
     longest = int("9" * sys.get_int_max_str_digits()) if sys.get_int_max_str_digits() else 0
     assert longest
@@ -118,7 +118,7 @@ def test_numbers_that_only_their_sum_makes_too_long(bench: Bench) -> None:
     assert {dead_letter["position"] for dead_letter in bench.dead_letters()} == {0, 2}
 
 
-def test_a_day_that_does_not_exist_while_duplicates_are_looked_for(bench: Bench) -> None:
+def test_nonexistent_day_in_pessimistic_mode(bench: Bench) -> None:
     once = json.dumps([row(bench)])
     bench.xadd(once)
     bench.xadd(once)
@@ -150,7 +150,7 @@ entry_fields = st.tuples(entries, st.none() | bodies, st.booleans()).map(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.lists(entry_fields.filter(bool), min_size=1, max_size=20))
-def test_no_entry_stops_the_shard(bench: Bench, poison: list[dict[Any, Any]]) -> None:
+def test_no_entry_stops_shard(bench: Bench, poison: list[dict[Any, Any]]) -> None:
     before = bench.resources.store.intake_totals()
     for fields in poison:
         bench.redis.xadd("usage:events:{0}", fields)
@@ -162,7 +162,7 @@ def test_no_entry_stops_the_shard(bench: Bench, poison: list[dict[Any, Any]]) ->
     assert bench.resources.stream.backlog(0)[:2] == (0, 0)
 
 
-def test_the_celery_door_takes_what_is_no_text(bench: Bench) -> None:
+def test_celery_task_accepts_invalid_text(bench: Bench) -> None:
     redis_url, database = bench.resources.settings.redis_url, bench.resources.settings.database_url
     command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", "solo"]
     environment = {"DATABASE_URL": database, "REDIS_URL": redis_url, "PYTHONPATH": ":".join(filter(None, sys.path))}

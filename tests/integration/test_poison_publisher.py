@@ -120,7 +120,7 @@ def refused(publisher: UsagePublisher, caplog: pytest.LogCaptureFixture) -> int:
 
 
 @pytest.mark.parametrize("kind", VALUES)
-def test_values(publisher: UsagePublisher, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+def test_invalid_values_are_refused(publisher: UsagePublisher, caplog: pytest.LogCaptureFixture, kind: str) -> None:
     value = VALUES[kind]
     for field in FIELDS:
         arguments: Any = PAIR | {"occurred_at": NOW, field: value}
@@ -146,7 +146,7 @@ def test_values(publisher: UsagePublisher, caplog: pytest.LogCaptureFixture, kin
         1e300,
     ],
 )
-def test_times(publisher: UsagePublisher, caplog: pytest.LogCaptureFixture, when: Any) -> None:
+def test_invalid_times_are_refused(publisher: UsagePublisher, caplog: pytest.LogCaptureFixture, when: Any) -> None:
     assert publisher.track(USER, AGENT, occurred_at=when) is None
     assert publisher.rate(USER, AGENT, 3, occurred_at=when) is None
     assert publisher.add({**PAIR, "occurred_at": when}) is None
@@ -156,7 +156,7 @@ def test_times(publisher: UsagePublisher, caplog: pytest.LogCaptureFixture, when
 @pytest.mark.parametrize(
     ("when", "reason"), [(LATEST, "in the future"), (EARLIEST, "older than the acceptance window")]
 )
-def test_the_ends_of_the_calendar_are_outside_the_window(
+def test_ends_of_calendar_are_outside_window(
     publisher: UsagePublisher, caplog: pytest.LogCaptureFixture, when: datetime, reason: str
 ) -> None:
     assert publisher.track(USER, AGENT, occurred_at=when) is None
@@ -183,20 +183,22 @@ DICTIONARIES: list[Any] = [
 
 
 @pytest.mark.parametrize("fields", DICTIONARIES)
-def test_dictionaries(publisher: UsagePublisher, caplog: pytest.LogCaptureFixture, fields: Any) -> None:
+def test_invalid_dictionaries_are_refused(
+    publisher: UsagePublisher, caplog: pytest.LogCaptureFixture, fields: Any
+) -> None:
     assert publisher.add(fields) is None
     assert refused(publisher, caplog) == 1
     assert len(caplog.text) < 1_000
 
 
-def test_a_key_that_is_not_a_string_is_named(publisher: UsagePublisher, caplog: pytest.LogCaptureFixture) -> None:
+def test_non_string_key_is_named(publisher: UsagePublisher, caplog: pytest.LogCaptureFixture) -> None:
     fields: dict[Any, Any] = {**PAIR, 3: 1}
     publisher.add(fields)
     assert "event refused: 3: Keys should be strings" in caplog.text
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_program_ends_it(publisher: UsagePublisher, stop: type[BaseException]) -> None:
+def test_exit_exceptions_are_not_caught(publisher: UsagePublisher, stop: type[BaseException]) -> None:
     class Stopping(RaisingDict):
         @override
         def keys(self) -> Any:
@@ -207,7 +209,7 @@ def test_what_ends_the_program_ends_it(publisher: UsagePublisher, stop: type[Bas
     assert publisher.stats().refused == 0
 
 
-def test_a_file_goes_on_behind_every_line(cli: Cli) -> None:
+def test_file_continues_after_every_bad_line(cli: Cli) -> None:
     good, *others = events(3).splitlines()
     bad = [
         events(1, occurred_at="9999-12-31T23:59:59-12:00").strip(),
@@ -223,15 +225,15 @@ def test_a_file_goes_on_behind_every_line(cli: Cli) -> None:
     cli.env["USAGE_UNKNOWN"] = "create"
     done = cli.run("publish", "-", stdin="\n".join([good, *bad, *others]).encode())
     assert (done.returncode, done.stdout) == (1, f"3 events sent, {len(bad)} bad lines\n")
-    complaints = done.stderr.splitlines()
-    assert [line.partition(":")[0] for line in complaints] == [f"line {number + 2}" for number in range(len(bad))]
-    assert all(line.isprintable() for line in complaints)
-    assert "in the future" in complaints[0]
-    assert "acceptance window" in complaints[1]
+    error_lines = done.stderr.splitlines()
+    assert [line.partition(":")[0] for line in error_lines] == [f"line {number + 2}" for number in range(len(bad))]
+    assert all(line.isprintable() for line in error_lines)
+    assert "in the future" in error_lines[0]
+    assert "acceptance window" in error_lines[1]
     assert cli.drained() == figures(applied=3)
 
 
-def test_a_files_times_are_moved_beyond_the_calendar(cli: Cli) -> None:
+def test_times_shifted_beyond_calendar_are_bad_lines(cli: Cli) -> None:
     text = "when\n2020-01-01T00:00:00\n9999-12-31T23:59:59\n9999-12-31T23:59:59-12:00\n0001-01-01T00:00:00+01:00\n"
     cli.folder.joinpath("old.csv").write_text(text)
     options = ("--map", "occurred_at=when", "--assume-utc", "--draw-pairs", "1", "--start-at", f"{NOW:%Y-%m-%d}")
@@ -240,6 +242,6 @@ def test_a_files_times_are_moved_beyond_the_calendar(cli: Cli) -> None:
     assert [line.partition(": ")[2].split(":")[1] for line in done.stderr.splitlines()] == [" occurred_at"] * 3
 
 
-def test_a_header_that_is_no_csv(cli: Cli) -> None:
+def test_invalid_csv_header(cli: Cli) -> None:
     cli.folder.joinpath("odd.csv").write_text("a" * 200_000 + ",b\n1,2\n")
-    assert "header" in cli.complaint("publish odd.csv")
+    assert "header" in cli.error_line("publish odd.csv")

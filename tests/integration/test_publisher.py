@@ -40,7 +40,7 @@ def events_in(client: redis.Redis) -> int:
 
 @contextmanager
 def hanging_server() -> Iterator[str]:
-    """Accepts connections and never says a word."""
+    """Listen on a port, accept connections and never answer."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
 
@@ -62,7 +62,7 @@ def test_events_are_packed(redis_url: str, redis_client: redis.Redis) -> None:
     assert len(entries(redis_client)) < 20
 
 
-def test_one_user_stays_on_one_shard(redis_url: str, redis_client: redis.Redis) -> None:
+def test_user_stays_on_one_shard(redis_url: str, redis_client: redis.Redis) -> None:
     with UsagePublisher(redis_url) as publisher:
         for _ in range(50):
             publisher.track(USER, uuid4())
@@ -70,7 +70,7 @@ def test_one_user_stays_on_one_shard(redis_url: str, redis_client: redis.Redis) 
     assert sorted(bool(length) for length in lengths) == [False, True]
 
 
-def test_ratings(redis_url: str, redis_client: redis.Redis) -> None:
+def test_rate_sends_rating_event(redis_url: str, redis_client: redis.Redis) -> None:
     with UsagePublisher(redis_url) as publisher:
         publisher.rate(USER, AGENT, 4.5)
     (entry,) = entries(redis_client)
@@ -88,7 +88,7 @@ def test_bad_fields_are_refused_and_counted_never_raised(redis_url: str, caplog:
 
 
 @pytest.mark.parametrize("state", ["refusing", "hanging"])
-def test_the_request_never_waits(state: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_track_never_blocks(state: str, caplog: pytest.LogCaptureFixture) -> None:
     """Compared with the same calls while nothing is being sent at all, so that the machine's speed does not matter."""
     with hanging_server() as hanging:
         publisher = UsagePublisher(hanging if state == "hanging" else refusing_url(), linger=0)
@@ -108,7 +108,7 @@ def test_the_request_never_waits(state: str, caplog: pytest.LogCaptureFixture) -
     assert "2000 events dropped at close" in caplog.text
 
 
-def test_what_the_bound_drops_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_events_dropped_by_full_buffer_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     publisher = UsagePublisher(refusing_url(), buffer_bytes=2_000)
     with caplog.at_level(logging.ERROR):
         results = [publisher.track(USER, AGENT) for _ in range(100)]
@@ -119,7 +119,7 @@ def test_what_the_bound_drops_is_counted_and_logged(caplog: pytest.LogCaptureFix
     publisher.close(timeout=0)
 
 
-def test_a_closed_publisher_drops_and_says_so(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_closed_publisher_drops_and_logs(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     publisher = UsagePublisher(redis_url)
     publisher.close()
     with caplog.at_level(logging.ERROR):
@@ -128,7 +128,7 @@ def test_a_closed_publisher_drops_and_says_so(redis_url: str, caplog: pytest.Log
     assert "event dropped: the publisher is closed" in caplog.text
 
 
-def test_it_goes_on_when_redis_comes_back(server_folder: Path) -> None:
+def test_publisher_resumes_when_redis_returns(server_folder: Path) -> None:
     with EmbeddedValkey(server_folder / "comes-back") as server, UsagePublisher(server.url(), linger=0) as publisher:
         publisher.track(USER, AGENT)
         assert publisher.flush()
@@ -142,7 +142,7 @@ def test_it_goes_on_when_redis_comes_back(server_folder: Path) -> None:
         assert publisher.stats().holding == ""
 
 
-def test_it_holds_back_before_redis_is_full(server_folder: Path) -> None:
+def test_publisher_holds_events_before_redis_is_full(server_folder: Path) -> None:
     with (
         EmbeddedValkey(server_folder / "full", {"maxmemory-policy": "noeviction"}) as server,
         redis.Redis.from_url(server.url()) as client,
@@ -158,7 +158,7 @@ def test_it_holds_back_before_redis_is_full(server_folder: Path) -> None:
         assert publisher.stats().sent == 1
 
 
-def test_a_forked_child_sends_its_own_events_only(redis_url: str, redis_client: redis.Redis) -> None:
+def test_forked_child_sends_only_its_own_events(redis_url: str, redis_client: redis.Redis) -> None:
     publisher = UsagePublisher(redis_url, linger=60)
     publisher.track(USER, AGENT)
     child = os.fork()
@@ -171,7 +171,7 @@ def test_a_forked_child_sends_its_own_events_only(redis_url: str, redis_client: 
     assert events_in(redis_client) == 2
 
 
-def test_leaving_the_program_sends_what_is_buffered(redis_url: str, redis_client: redis.Redis) -> None:
+def test_program_exit_sends_buffered_events(redis_url: str, redis_client: redis.Redis) -> None:
     program = """if True:
         import sys, uuid
         from usage_worker import UsagePublisher
@@ -183,12 +183,12 @@ def test_leaving_the_program_sends_what_is_buffered(redis_url: str, redis_client
     assert events_in(redis_client) == 2
 
 
-def test_the_publisher_loads_neither_celery_nor_psycopg() -> None:
+def test_publisher_loads_neither_celery_nor_psycopg() -> None:
     program = "import sys, worker; sys.exit(bool({'celery', 'kombu', 'psycopg', 'psycopg_pool'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_a_given_identity_and_time_travel_unchanged(redis_url: str, redis_client: redis.Redis) -> None:
+def test_given_identity_and_time_are_unchanged(redis_url: str, redis_client: redis.Redis) -> None:
     now = datetime.now(UTC)
     key = uuid5(KEY_NAMESPACE, "order-7")
     with UsagePublisher(redis_url) as publisher:

@@ -16,7 +16,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import run
-from tests.integration.retired import expected_uses, meanwhile, soft_delete, track, uses
+from tests.integration.retired import expected_uses, repeated_calls, soft_delete, track, uses
 from usage_worker.errors import BusyError, SettingsError
 from usage_worker.maintenance import PURGE, RECONCILE, reconcile
 from usage_worker.maintenance import purge as purge_rows
@@ -62,7 +62,7 @@ def events(bench: Bench, count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_what_was_deleted_in_time_goes_and_nothing_else(database: str, store: Store) -> None:
+def test_only_rows_past_purge_age_are_deleted(database: str, store: Store) -> None:
     seed(database, 5)
     rows = {"alive": "NULL, NULL", "archived": "NULL, now() - interval '1 year'", "late": "now(), NULL"}
     rows |= {"gone": "now() - interval '31 days', NULL", "oldest": "now() - interval '2 years', NULL"}
@@ -78,7 +78,7 @@ def test_what_was_deleted_in_time_goes_and_nothing_else(database: str, store: St
     assert run(database, LEFT) == [("alive",), ("archived",), ("late",)]
 
 
-def test_children_go_along_and_the_sums_of_retained_days_stay(database: str, store: Store) -> None:
+def test_child_rows_are_deleted_and_retained_days_retired(database: str, store: Store) -> None:
     seed(database, 2)
     (user_id, agent_id), (other, _) = pairs(database)
     for _ in range(3):
@@ -95,7 +95,7 @@ def test_children_go_along_and_the_sums_of_retained_days_stay(database: str, sto
     assert run(database, past) == [(user_id, 3, 21, 3)]
 
 
-def test_many_lives_end_in_one_sum(database: str, store: Store) -> None:
+def test_repeated_purges_add_up_in_one_retired_row(database: str, store: Store) -> None:
     seed(database, 1)
     ((user_id, agent_id),) = pairs(database)
     for life in range(3):
@@ -108,7 +108,7 @@ def test_many_lives_end_in_one_sum(database: str, store: Store) -> None:
     assert run(database, "SELECT usage_count FROM public.usage_retired_daily") == [(6,)]
 
 
-def test_the_audit_trail_keeps_who_and_when(database: str, store: Store) -> None:
+def test_audit_trail_keeps_actor_and_time(database: str, store: Store) -> None:
     seed(database, 1)
     ((user_id, agent_id),) = pairs(database)
     trail = "SELECT action, user_id, agent_id, actor_role = current_user, now() - created_at < '1 minute'"
@@ -118,7 +118,7 @@ def test_the_audit_trail_keeps_who_and_when(database: str, store: Store) -> None
     assert found == [("purge", user_id, agent_id, True, True)]
 
 
-def test_past_sums_go_when_the_ledger_forgets_their_day(database: str, store: Store) -> None:
+def test_retired_totals_older_than_ledger_are_deleted(database: str, store: Store) -> None:
     seed(database, 1)
     ((user_id, agent_id),) = pairs(database)
     run(database, "SELECT public.usage_events_ensure_day(current_date - 60)")
@@ -130,25 +130,25 @@ def test_past_sums_go_when_the_ledger_forgets_their_day(database: str, store: St
 
 
 @pytest.mark.parametrize("plan", ["", "enable_hashjoin enable_mergejoin enable_material enable_bitmapscan"])
-def test_chunks_stay_small_whatever_the_plan(database: str, plan: str) -> None:
+def test_chunk_size_does_not_depend_on_query_plan(database: str, plan: str) -> None:
     seed(database, 2 * CHUNK_ROWS + 1)
     for setting in plan.split():
         run(database, f"ALTER DATABASE {database.rpartition('/')[2].partition('?')[0]} SET {setting} = off")
-    told: list[tuple[int, int | None]] = []
+    progress: list[tuple[int, int | None]] = []
     with Store(database) as store:
-        assert purge(store, on_progress=lambda done, of: told.append((done, of))).purged == 2 * CHUNK_ROWS + 1
+        assert purge(store, on_progress=lambda done, of: progress.append((done, of))).purged == 2 * CHUNK_ROWS + 1
     due = 2 * CHUNK_ROWS + 1
-    assert told == [(CHUNK_ROWS, due), (2 * CHUNK_ROWS, due), (due, due)]
+    assert progress == [(CHUNK_ROWS, due), (2 * CHUNK_ROWS, due), (due, due)]
 
 
-def test_ends_when_the_time_is_up(database: str, store: Store) -> None:
+def test_stops_when_time_budget_is_spent(database: str, store: Store) -> None:
     seed(database, 10)
     report = purge(store, budget=0)
     assert (report.purged, report.remaining) == (0, 10)
     assert report.oldest_remaining_seconds == pytest.approx(40 * 86_400, abs=60)
 
 
-def test_a_row_in_somebodys_hands_is_left_to_the_next_run(database: str, store: Store) -> None:
+def test_locked_row_is_left_for_next_run(database: str, store: Store) -> None:
     seed(database, 3)
     row_id = run(database, "SELECT id FROM public.user_agents LIMIT 1")[0][0]
     with psycopg.connect(database) as holder:
@@ -159,7 +159,7 @@ def test_a_row_in_somebodys_hands_is_left_to_the_next_run(database: str, store: 
     assert run(database, "SELECT id FROM public.user_agents") == [(row_id,)]
 
 
-def test_whoever_restores_in_time_keeps_the_row(database: str, store: Store) -> None:
+def test_row_restored_in_time_is_kept(database: str, store: Store) -> None:
     seed(database, 4_000)
     waiting = [row[0] for row in run(database, "SELECT id FROM public.user_agents ORDER BY random()")]
     restored: list[Any] = []
@@ -170,7 +170,7 @@ def test_whoever_restores_in_time_keeps_the_row(database: str, store: Store) -> 
             if waiting:
                 restored.extend(client.execute(restore, [waiting.pop()]).fetchall())
 
-        with meanwhile(restore_one):
+        with repeated_calls(restore_one):
             eventually(lambda: len(restored) > 20)
             report = purge(store)
     assert 20 < len(restored) < 4_000
@@ -182,9 +182,9 @@ def test_whoever_restores_in_time_keeps_the_row(database: str, store: Store) -> 
     assert len(left) == len(restored)
 
 
-def test_two_at_once_do_no_harm(database: str, store: Store) -> None:
+def test_concurrent_purges(database: str, store: Store) -> None:
     seed(database, 3 * CHUNK_ROWS)
-    with Store(database) as other, meanwhile(lambda: purge(other, wait_timeout=30)):
+    with Store(database) as other, repeated_calls(lambda: purge(other, wait_timeout=30)):
         purge(store, wait_timeout=30)
         eventually(lambda: not run(database, LEFT))
     seed(database, 1)
@@ -192,7 +192,7 @@ def test_two_at_once_do_no_harm(database: str, store: Store) -> None:
         purge(store)
 
 
-def test_refuses_to_run_where_it_would_see_nothing(database: str) -> None:
+def test_purge_needs_rls_bypass(database: str) -> None:
     seed(database, 1)
     run(database, "GRANT SELECT, DELETE ON ALL TABLES IN SCHEMA public TO authenticated")
     separator = "&" if "?" in database else "?"
@@ -202,7 +202,7 @@ def test_refuses_to_run_where_it_would_see_nothing(database: str) -> None:
     assert len(pairs(database)) == 1
 
 
-def test_every_event_is_in_one_life_or_the_other(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+def test_every_event_is_in_live_or_retired_totals(bench: Bench, make_resources: Callable[..., Resources]) -> None:
     """Pairs are deleted and purged at full speed while the stream and SQL count for them."""
     url = bench.resources.settings.database_url
     accepted: list[dict[str, Any]] = []
@@ -231,7 +231,7 @@ def test_every_event_is_in_one_life_or_the_other(bench: Bench, make_resources: C
             client.execute(delete, [chosen.sample(bench.users, 5)])
             purged.append(purge(store).purged)
 
-        with meanwhile(publish, count_shard(0), count_shard(1), track_one, purge_some):
+        with repeated_calls(publish, count_shard(0), count_shard(1), track_one, purge_some):
             eventually(lambda: len(accepted) >= 15_000 and sum(purged) >= 500, 60)
         eventually(lambda: not bench.flush().accepted)
         assert reconcile(store, bench.resources.settings).differences == []
@@ -242,7 +242,7 @@ def test_every_event_is_in_one_life_or_the_other(bench: Bench, make_resources: C
     assert bench.resources.store.intake_totals().applied == len(accepted)
 
 
-def test_the_tasks_note_their_figures(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_runs_record_their_figures(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from usage_worker.celery import app  # noqa: PLC0415 - reads the settings
 
     monkeypatch.setitem(app.__dict__, "usage_resources", bench.resources)
@@ -254,7 +254,7 @@ def test_the_tasks_note_their_figures(bench: Bench, monkeypatch: pytest.MonkeyPa
         assert figure in last_runs(bench.resources.store)[task].report.items()
 
 
-def test_the_command(database: str, redis_url: str, tmp_path: Path) -> None:
+def test_command_prints_figures(database: str, redis_url: str, tmp_path: Path) -> None:
     seed(database, 3)
     run(
         database,
@@ -271,7 +271,7 @@ def test_the_command(database: str, redis_url: str, tmp_path: Path) -> None:
         "0 purged, 1 due, the oldest deleted 2:0"
     )
     assert json.loads(cli.run("purge", "--json", "--older-than", "1h").stdout) == {"purged": 1, "remaining": 0} | none
-    assert "--older-than" in cli.complaint("purge --older-than soon")
+    assert "--older-than" in cli.error_line("purge --older-than soon")
     seed(database, 1)
     before = pairs(database)
     with psycopg.connect(database) as holder:

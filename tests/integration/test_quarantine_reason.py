@@ -20,7 +20,7 @@ INSERT = """
 """
 
 
-def test_unknown_users_and_agents_are_named_with_their_remedy(bench: Bench, database: str) -> None:
+def test_unknown_users_and_agents_are_named_with_remedy(bench: Bench, database: str) -> None:
     store, user, nobody = bench.resources.store, bench.users[0], uuid4()
     assert quarantine(store) is None
     bench.publish({"user_id": user, "agent_id": nobody}, counted=False)
@@ -40,19 +40,19 @@ def test_unknown_users_and_agents_are_named_with_their_remedy(bench: Bench, data
     assert quarantine(store) is None
 
 
-def test_a_reason_from_outside_is_escaped_and_cut(cli: Cli, database: str) -> None:
+def test_foreign_reason_is_escaped_and_truncated(cli: Cli, database: str) -> None:
     run(database, INSERT, 1, "\x1b[31m[red]forged[/]\n\tworkers\tall well " + "x" * 200_000, 3)
     run(database, INSERT, 1, "rare", 2)
     machine = json.loads(cli.run("status", "--json").stdout)["quarantine"]
-    people = dict(line.split("\t") for line in cli.run("status").stdout.splitlines())["quarantined"]
+    users = dict(line.split("\t") for line in cli.run("status").stdout.splitlines())["quarantined"]
     assert (machine["events"], machine["total"]) == (3, 5)
     assert len(machine["reason"]) <= 200
     assert machine["reason"].startswith(r"\x1b[31m[red]forged[/]\n\tworkers\tall well xxx")
-    assert people.startswith(f"3 of the newest 5 events: {machine['reason']}; ")
-    assert people.endswith("repair with the options of `usage-worker dead-letters replay`")
+    assert users.startswith(f"3 of the newest 5 events: {machine['reason']}; ")
+    assert users.endswith("repair with the options of `usage-worker dead-letters replay`")
 
 
-def test_events_count_and_only_the_newest_letters_are_read(store: Store, database: str) -> None:
+def test_reason_of_most_events_among_newest_dead_letters(store: Store, database: str) -> None:
     run(database, INSERT, 1, "old", 5_000)
     run(database, INSERT, 1, "recent", 999)
     run(database, INSERT, 2_000, "whole entry", 1)

@@ -50,7 +50,7 @@ _COMMENT = re.compile(r"--.*")
 
 
 @pytest.mark.parametrize("module", QUERIES)
-def test_code_uses_exactly_the_named_queries(module: str) -> None:
+def test_code_uses_exactly_all_named_queries(module: str) -> None:
     used = NAMES_IN_TABLES.get(module, set()).copy()
     for folder in ("worker", "tests", "tools"):
         for file in (ROOT / folder).rglob("*.py"):

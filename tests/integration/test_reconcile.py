@@ -15,7 +15,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import run
-from tests.integration.retired import expected_uses, meanwhile, soft_delete, track, uses
+from tests.integration.retired import expected_uses, repeated_calls, soft_delete, track, uses
 from tests.integration.test_migrate_ledger import seed as seed_3_0_0
 from usage_worker.errors import SettingsError
 from usage_worker.maintenance import ReconcileReport, Scope, purge, reconcile
@@ -103,7 +103,7 @@ DAMAGE = {
 
 
 def use(bench: Bench, day: date, count: int, **fields: Any) -> list[dict[str, Any]]:
-    """Uses of one pair in the first minutes of a day, all of one conversation."""
+    """Return uses of one pair in one conversation, in the first minutes of a day."""
     began, conversation = datetime(day.year, day.month, day.day, tzinfo=UTC), uuid4()
     pair = {"user_id": bench.users[3], "agent_id": bench.agents[2], "conversation_id": conversation}
     figures = {"input_tokens": 10, "cost_usd": "0.25", "response_time_ms": 200}
@@ -144,7 +144,9 @@ def named(report: ReconcileReport) -> set[tuple[Any, ...]]:
     return {(it.day and date.fromisoformat(it.day), it.column, it.expected, it.found) for it in report.differences}
 
 
-def check_lives(bench: Bench, events: Iterable[dict[str, Any]], tracked: Iterable[tuple[Any, Any]] = ()) -> None:
+def check_live_and_retired(
+    bench: Bench, events: Iterable[dict[str, Any]], tracked: Iterable[tuple[Any, Any]] = ()
+) -> None:
     """Nothing differs, and every use is in one life or another."""
     assert check(bench).differences == []
     expected = expected_uses(events)
@@ -152,7 +154,7 @@ def check_lives(bench: Bench, events: Iterable[dict[str, Any]], tracked: Iterabl
     assert {pair: count for pair, count in uses(bench.resources.settings.database_url).items() if count} == expected
 
 
-def test_what_was_counted_is_clean(bench: Bench) -> None:
+def test_counted_events_show_no_difference(bench: Bench) -> None:
     bench.publish(*traffic(bench, 3_000, 1))
     bench.flush()
     track(bench.resources.settings.database_url, bench.users[0], bench.agents[0])
@@ -163,7 +165,7 @@ def test_what_was_counted_is_clean(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_difference_is_named_with_both_figures_and_mended(bench: Bench, kind: str) -> None:
+def test_difference_is_named_with_both_values_and_repaired(bench: Bench, kind: str) -> None:
     damage(bench, f"SELECT public.usage_events_ensure_day('{EARLIER}')")
     count_one_pair(bench)
     assert check(bench).differences == []
@@ -181,7 +183,7 @@ def test_a_difference_is_named_with_both_figures_and_mended(bench: Bench, kind: 
     assert found == [(sum(USES), sum(USES) * Decimal("0.25"), 200)]
 
 
-def test_lives_are_told_apart(bench: Bench) -> None:
+def test_live_and_retired_rows_are_compared_separately(bench: Bench) -> None:
     url = bench.resources.settings.database_url
     events = traffic(bench, 1_000, 3)
     bench.publish(*events)
@@ -191,16 +193,16 @@ def test_lives_are_told_apart(bench: Bench) -> None:
     assert purge(bench.resources.store, timedelta(days=30)).purged == 2
     run(url, "DELETE FROM auth.users WHERE id = %s", bench.users[2])
     run(url, "DELETE FROM public.agents WHERE id = %s", bench.agents[2])
-    check_lives(bench, events)
+    check_live_and_retired(bench, events)
     more = [event for event in traffic(bench, 500, 4) if event["user_id"] == bench.users[0]]
     more = [event for event in more if event["agent_id"] != bench.agents[2]]
     bench.publish(*more)
     bench.flush()
-    check_lives(bench, [*events, *more])
+    check_live_and_retired(bench, [*events, *more])
 
 
 @pytest.mark.parametrize("lost", ["usage_retired_daily", "usage_daily"])
-def test_what_a_life_lacks_is_given_to_that_life(bench: Bench, lost: str) -> None:
+def test_missing_totals_are_restored_in_live_or_retired_row(bench: Bench, lost: str) -> None:
     """The sums of the ended life are wrong, or those of the life that goes on: its counters say which."""
     url, pair = bench.resources.settings.database_url, (bench.users[3], bench.agents[2])
     count_one_pair(bench)
@@ -216,7 +218,7 @@ def test_what_a_life_lacks_is_given_to_that_life(bench: Bench, lost: str) -> Non
     assert run(url, past) == [(4, 40), (3, 30)]
 
 
-def test_what_nobody_can_own_any_more_becomes_an_ended_life(bench: Bench) -> None:
+def test_totals_without_pair_become_retired_rows(bench: Bench) -> None:
     url = bench.resources.settings.database_url
     count_one_pair(bench)
     damage(
@@ -232,7 +234,7 @@ def test_what_nobody_can_own_any_more_becomes_an_ended_life(bench: Bench) -> Non
     assert run(url, past) == [(YESTERDAY, USES[0]), (TODAY, USES[1])]
 
 
-def test_only_the_days_that_are_asked_for(bench: Bench) -> None:
+def test_only_requested_days_are_compared(bench: Bench) -> None:
     count_one_pair(bench)
     damage(bench, "UPDATE usage_daily SET input_tokens = 1")
     days = {difference.day for difference in check(bench).differences}
@@ -241,7 +243,7 @@ def test_only_the_days_that_are_asked_for(bench: Bench) -> None:
     assert days == {TODAY.isoformat()}
 
 
-def test_the_books_say_what_the_ledger_recorded(bench: Bench) -> None:
+def test_intake_totals_equal_ledger(bench: Bench) -> None:
     """On days whose events the ledger has all, and that are over."""
     url = bench.resources.settings.database_url
     count_one_pair(bench)
@@ -266,7 +268,7 @@ def test_the_books_say_what_the_ledger_recorded(bench: Bench) -> None:
     assert difference == (None, None, day, "applied", sum(USES), sum(USES) + 2 * rows, False)
 
 
-def test_refuses_to_compare_what_it_cannot_see(bench: Bench) -> None:
+def test_reconcile_needs_rls_bypass(bench: Bench) -> None:
     settings = bench.resources.settings
     url = settings.database_url
     run(url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO authenticated")
@@ -275,7 +277,7 @@ def test_refuses_to_compare_what_it_cannot_see(bench: Bench) -> None:
         reconcile(store, settings)
 
 
-def test_ends_when_the_time_is_up(bench: Bench) -> None:
+def test_stops_when_time_budget_is_spent(bench: Bench) -> None:
     report = reconcile(bench.resources.store, bench.resources.settings, budget=0)
     assert (report.days, report.complete) == (0, False)
 
@@ -324,7 +326,7 @@ def test_repair_is_exact_under_full_load(bench: Bench, make_resources: Callable[
             purge(store, timedelta(days=30))
 
     with Store(url) as one, Store(url) as two:
-        with meanwhile(publish, count_shard(0), count_shard(1), track_one, purge_one):
+        with repeated_calls(publish, count_shard(0), count_shard(1), track_one, purge_one):
             eventually(lambda: len(tracked) > 50, 60)
             run(
                 url,
@@ -336,16 +338,16 @@ def test_repair_is_exact_under_full_load(bench: Bench, make_resources: Callable[
                 """,
             )
             reports: list[ReconcileReport] = []
-            with meanwhile(lambda: reports.append(reconcile(two, settings, repair=True))):
+            with repeated_calls(lambda: reports.append(reconcile(two, settings, repair=True))):
                 reports.append(reconcile(one, settings, repair=True))
             eventually(lambda: len(accepted) > 8_000, 60)
         eventually(lambda: not bench.flush().accepted)
     assert any(report.differences for report in reports)
-    check_lives(bench, accepted, tracked)
+    check_live_and_retired(bench, accepted, tracked)
     assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
-def test_opening_balances_hold_from_the_first_day(empty_database: str) -> None:
+def test_opening_balances_match_from_first_day(empty_database: str) -> None:
     runner, settings = Runner(empty_database), Settings(DATABASE_URL=empty_database)
     figures = "SELECT id, usage_count, total_tokens_used, conversation_count, total_cost_usd FROM public.user_agents"
     runner.up("3.0.0")
@@ -369,7 +371,7 @@ def test_opening_balances_hold_from_the_first_day(empty_database: str) -> None:
         assert reconcile(store, settings).differences == []
 
 
-def test_the_command(bench: Bench, tmp_path: Path) -> None:
+def test_command_prints_figures(bench: Bench, tmp_path: Path) -> None:
     settings = bench.resources.settings
     cli = Cli(tmp_path, DATABASE_URL=settings.database_url, REDIS_URL=settings.redis_url)
     count_one_pair(bench)

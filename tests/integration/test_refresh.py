@@ -1,4 +1,4 @@
-"""The refresh of the analytics as its users start it: by command and by Celery."""
+"""The refresh of the analytics by command and by Celery task."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_UNKNOWN="create")
 
 
-def test_the_command_refreshes_what_is_out_of_date(cli: Cli, database: str, redis_url: str) -> None:
+def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url: str) -> None:
     send(redis_url, 3)
     cli.drained()
     done = cli.run("refresh", "--json")
@@ -42,7 +42,7 @@ def test_the_command_refreshes_what_is_out_of_date(cli: Cli, database: str, redi
     assert run(database, USES) == [(3,)]
     with Store(database) as store:
         assert last_runs(store)[REFRESH].report == {key: figures[key] for key in ("refreshed", "refreshed_at")}
-        # Statistics may be late with what drain did.
+        # Statistics may show the writes of drain late.
         eventually(lambda: cli.run("refresh").stdout.startswith("nothing has changed since"), 30)
         assert not last_runs(store)[REFRESH].report["refreshed"]
         run(database, "UPDATE user_agent_analytics_state SET mark = ''")
@@ -53,8 +53,8 @@ def test_the_command_refreshes_what_is_out_of_date(cli: Cli, database: str, redi
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_cancels_the_refresh_in_the_database(cli: Cli, database: str, number: signal.Signals) -> None:
-    """The view is replaced by one that takes a minute, which a refresh that was only abandoned would go on with."""
+def test_signal_cancels_refresh_in_database(cli: Cli, database: str, number: signal.Signals) -> None:
+    """The view is replaced by one that takes a minute, so that a refresh that is not cancelled goes on."""
     run(
         database,
         """
@@ -82,7 +82,7 @@ def test_a_signal_cancels_the_refresh_in_the_database(cli: Cli, database: str, n
     assert cli.run("refresh").stdout.startswith("analytics refreshed in 1.")
 
 
-def test_celery_refreshes(cli: Cli, database: str, redis_url: str) -> None:
+def test_celery_task_refreshes(cli: Cli, database: str, redis_url: str) -> None:
     send(redis_url, 3)
     cli.drained()
     command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", "solo"]

@@ -1,4 +1,4 @@
-"""`usage-worker report`: days of a time zone, from the ledger."""
+"""`usage-worker report`: totals by day of a time zone, from the ledger."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def cli(tmp_path: Path, database: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=database)
 
 
-# Half an hour off, far ahead, far behind, and one whose days have 23 and 25 hours now and then.
+# A half-hour offset, the extreme offsets, and daylight saving time, with days of 23 and 25 hours.
 ZONES = ("Asia/Kolkata", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Europe/Berlin")
 
 
-def test_days_are_those_of_the_zone(bench: Bench, cli: Cli) -> None:
+def test_days_follow_time_zone(bench: Bench, cli: Cli) -> None:
     now = datetime.now(UTC)
     events: list[dict[str, Any]] = [
         {
@@ -81,14 +81,14 @@ def expected(day: str, events: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def test_for_eyes_and_spreadsheets(bench: Bench, cli: Cli) -> None:
+def test_output_is_tab_separated(bench: Bench, cli: Cli) -> None:
     done = cli.run("report", "--days", "2")
     header, *lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert header[:2] == ["day", "usage_count"]
     assert [line[1:] for line in lines] == [["0", "0", "0", "0.0000000000", "", ""]] * 2
 
 
-def test_what_it_refuses(cli: Cli) -> None:
-    assert "--days: the ledger keeps 90 days" in cli.complaint("report --days 91")
+def test_invalid_options_are_refused(cli: Cli) -> None:
+    assert "--days: the ledger keeps 90 days" in cli.error_line("report --days 91")
     cli.env["USAGE_TIMEZONE"] = "Europe/Atlantis"
-    assert "USAGE_TIMEZONE" in cli.complaint("report")
+    assert "USAGE_TIMEZONE" in cli.error_line("report")

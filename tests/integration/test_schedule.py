@@ -51,12 +51,12 @@ class Celery:
                 process.kill()
 
     def lines(self) -> list[dict[str, Any]]:
-        """What was logged, by anybody; Celery's banner is no log, and the last line may be half written."""
+        """Return the log lines of all processes, without Celery's banner and a last line that may be incomplete."""
         texts = (log.read_text().rpartition("\n")[0].splitlines() for log in self._folder.glob("*.log"))
         return [json.loads(line) for text in texts for line in text if line.startswith("{")]
 
 
-def test_two_beats_do_everything_once(bench: Bench, database: str, cli: Cli, tmp_path: Path) -> None:
+def test_two_beats_run_every_task_once(bench: Bench, database: str, cli: Cli, tmp_path: Path) -> None:
     expired = TODAY - timedelta(days=100)
     run(database, "SELECT public.usage_events_ensure_day(%s)", expired)
     cli.env |= {
@@ -90,7 +90,7 @@ def test_two_beats_do_everything_once(bench: Bench, database: str, cli: Cli, tmp
     assert [partition for report in reports for partition in report["dropped"]] == [f"usage_events_{expired:%Y%m%d}"]
 
 
-def test_long_tasks_have_a_queue_of_their_own(bench: Bench, database: str, cli: Cli, tmp_path: Path) -> None:
+def test_long_tasks_have_separate_queue(bench: Bench, database: str, cli: Cli, tmp_path: Path) -> None:
     """A worker that takes only from the queue of small tasks leaves the others to those that take them."""
     cli.env |= {"USAGE_SCHEDULE_PARTITIONS": "1", "USAGE_FLUSH_INTERVAL": "0.2"}
     celery = Celery(tmp_path, cli)
@@ -107,9 +107,7 @@ def test_long_tasks_have_a_queue_of_their_own(bench: Bench, database: str, cli: 
             eventually(lambda: run(database, "SELECT 1 FROM usage_task_runs"), 60)
 
 
-def test_a_task_that_cannot_do_its_work_says_so_in_the_log(
-    empty_database: str, redis_url: str, cli: Cli, tmp_path: Path
-) -> None:
+def test_failed_task_is_logged(empty_database: str, redis_url: str, cli: Cli, tmp_path: Path) -> None:
     cli.env |= {"DATABASE_URL": empty_database, "USAGE_SCHEDULE_PARTITIONS": "1"}
     celery = Celery(tmp_path, cli)
     with (
@@ -117,9 +115,9 @@ def test_a_task_that_cannot_do_its_work_says_so_in_the_log(
         celery.running("beat", "beat", "--pidfile=", f"--schedule={tmp_path / 'beat'}"),
     ):
         eventually(lambda: [line for line in celery.lines() if line["event"] == "a task failed"], 60)
-    told = next(line for line in celery.lines() if line["event"] == "a task failed")
-    assert (told["task"], told["level"]) == (MANAGE_PARTITIONS, "warning")
-    assert "usage-worker migrate up" in told["reason"]
+    recorded = next(line for line in celery.lines() if line["event"] == "a task failed")
+    assert (recorded["task"], recorded["level"]) == (MANAGE_PARTITIONS, "warning")
+    assert "usage-worker migrate up" in recorded["reason"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +129,7 @@ def test_a_task_that_cannot_do_its_work_says_so_in_the_log(
         ("USAGE_RETENTION_DAYS", "35"),  # as long as events are accepted
     ],
 )
-def test_no_process_starts_with_a_wrong_timetable(cli: Cli, variable: str, value: str) -> None:
+def test_no_process_starts_with_invalid_schedule(cli: Cli, variable: str, value: str) -> None:
     cli.env[variable] = value
     started = [
         subprocess.Popen([*CELERY, name], cwd=ROOT, env=cli.env, stderr=subprocess.PIPE, text=True)
@@ -142,10 +140,10 @@ def test_no_process_starts_with_a_wrong_timetable(cli: Cli, variable: str, value
         assert process.returncode == 1
         assert len(errors.splitlines()) == 1
         assert variable in errors
-    assert variable in cli.complaint("schedule")
+    assert variable in cli.error_line("schedule")
 
 
-def test_the_command_shows_the_timetable_and_the_last_runs(cli: Cli) -> None:
+def test_command_shows_schedule_and_last_runs(cli: Cli) -> None:
     cli.env |= {"USAGE_SCHEDULE_PARTITIONS": "30 3 * * *", "USAGE_TIMEZONE": "Asia/Kolkata"}
     assert cli.run("partitions").returncode == 0
     shown = json.loads(cli.run("schedule", "--json").stdout)
@@ -164,7 +162,7 @@ def test_the_command_shows_the_timetable_and_the_last_runs(cli: Cli) -> None:
     assert ["partitions", MANAGE_PARTITIONS, "30 3 * * *"] in [row[:3] for row in rows]
 
 
-def test_the_command_needs_no_database(cli: Cli) -> None:
+def test_command_needs_no_database(cli: Cli) -> None:
     cli.env |= {"DATABASE_URL": "postgresql://somebody@127.0.0.1:1/usage", "USAGE_SCHEDULE_PARTITIONS": "off"}
     done = cli.run("schedule")
     assert done.returncode == 0

@@ -48,7 +48,7 @@ def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
 
 
 def add_old(client: redis.Redis, shard: int = 0, minutes: int = 10) -> None:
-    """An entry whose id says that it came so many minutes ago by Redis' clock."""
+    """Add an entry whose ID is `minutes` old by the clock of Redis."""
     reply: Any = client.time()
     entry: Any = {"v": "1", "n": "1", "events": f"[{events(1).strip()}]"}
     client.xadd(f"usage:events:{{{shard}}}", entry, id=f"{reply[0] * 1000 - minutes * MINUTE_MS}-0")
@@ -56,7 +56,7 @@ def add_old(client: redis.Redis, shard: int = 0, minutes: int = 10) -> None:
 
 @contextmanager
 def read_only(database: str) -> Iterator[Callable[[], object]]:
-    """The database takes no writes of new sessions, until what is yielded is called."""
+    """Make new sessions of the database read-only, until the yielded function is called."""
     with psycopg.connect(database, autocommit=True) as connection:
         name = sql.Identifier(connection.info.dbname)
         connection.execute(sql.SQL("ALTER DATABASE {} SET {} = on").format(name, sql.Identifier(READ_ONLY)))
@@ -75,12 +75,12 @@ def counted(resources: Resources) -> int:
     return 0
 
 
-def looked(cli: Cli) -> dict[str, Any]:
+def collected_status(cli: Cli) -> dict[str, Any]:
     seen: dict[str, Any] = json.loads(cli.run("status", "--json").stdout)
     return seen
 
 
-def test_a_read_only_database_is_red_until_it_takes_writes_again(
+def test_read_only_database_is_unhealthy_until_writable(
     cli: Cli, bench: Bench, database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USAGE_UNKNOWN", "create")
@@ -91,7 +91,7 @@ def test_a_read_only_database_is_red_until_it_takes_writes_again(
     ):
         Heartbeat(bench.resources.stream.connection).beat()  # beat itself would do so in ten seconds
         eventually(lambda: bench.redis.exists("usage:failure:{0}"), 30)
-        seen = looked(cli)
+        seen = collected_status(cli)
         assert (seen["worker_alive"], seen["beat_alive"], seen["partitions_healthy"]) == (True, True, True)
         assert not seen["healthy"]
         (stall,) = seen["stalled"]
@@ -107,19 +107,19 @@ def test_a_read_only_database_is_red_until_it_takes_writes_again(
         assert metrics(cli.run("metrics").stdout)["usage_healthy", ""] == 0
         reset()
         eventually(lambda: bench.resources.store.intake_totals().applied == 1, 30)
-        seen = looked(cli)
+        seen = collected_status(cli)
         assert (seen["healthy"], seen["stalled"]) == (True, [])
         assert FlushFailures(bench.resources.stream.connection).last(0) is None
 
 
-def test_what_is_committed_by_a_drain_is_no_stall(cli: Cli, bench: Bench, database: str) -> None:
+def test_commit_of_drain_ends_stall(cli: Cli, bench: Bench, database: str) -> None:
     assert found(bench.resources) == []
     add_old(bench.redis, minutes=10)
     (stall,) = found(bench.resources)
     assert (stall.shard, stall.committed_seconds, stall.error) == (0, None, None)
     assert cli.drained() == figures(applied=1)
     add_old(bench.redis, minutes=9)  # a backlog, of which something was committed just now
-    seen = looked(cli)
+    seen = collected_status(cli)
     assert seen["backlog"]["0"]["oldest_seconds"] > 500
     assert seen["stalled"] == []
     add_old(bench.redis, shard=1, minutes=8)  # of which nothing was
@@ -134,7 +134,7 @@ def test_what_is_committed_by_a_drain_is_no_stall(cli: Cli, bench: Bench, databa
     assert "no flush failed lately" in done.stdout
 
 
-def test_a_rare_flush_is_no_stall(bench: Bench) -> None:
+def test_long_flush_interval_is_no_stall(bench: Bench) -> None:
     add_old(bench.redis)
     backlog = {0: bench.resources.stream.backlog(0)}
     resources = bench.resources
@@ -143,7 +143,7 @@ def test_a_rare_flush_is_no_stall(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("code", ["57P03", "0A000"])  # one that has a meaning for us, one that has none
-def test_the_noted_error_is_fit_to_be_shown_and_gone_after_a_commit(
+def test_recorded_error_is_printable_and_cleared_by_commit(
     make_resources: Callable[..., Resources], redis_client: redis.Redis, database: str, code: str
 ) -> None:
     resources = make_resources(reclaim_idle=0.01, unknown="create")
@@ -165,7 +165,7 @@ def test_the_noted_error_is_fit_to_be_shown_and_gone_after_a_commit(
     assert stall.error is None
 
 
-def test_a_full_redis_takes_no_note_and_hinders_nothing(
+def test_full_redis_records_no_error_and_blocks_nothing(
     make_resources: Callable[..., Resources], redis_client: redis.Redis, database: str
 ) -> None:
     add_old(redis_client)

@@ -25,14 +25,14 @@ importlib.import_module("usage_worker.cli").main()
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepReport:
     rows: int
 
     def as_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
 
-def test_only_one_process_at_a_time_does_a_task(database: str) -> None:
+def test_only_one_process_at_a_time_runs_task(database: str) -> None:
     with Store(database) as one, Store(database) as other:
         with sole_transaction(one, "sweep"):
             with pytest.raises(BusyError), sole_transaction(other, "sweep"):
@@ -43,7 +43,7 @@ def test_only_one_process_at_a_time_does_a_task(database: str) -> None:
             pass
 
 
-def test_the_guard_goes_with_a_transaction_that_failed(database: str) -> None:
+def test_lock_is_released_when_transaction_fails(database: str) -> None:
     with Store(database) as one, Store(database) as other:
         with pytest.raises(DataRefusedError), sole_transaction(one, "sweep") as connection:
             connection.execute("SELECT 1 / 0")
@@ -51,18 +51,18 @@ def test_the_guard_goes_with_a_transaction_that_failed(database: str) -> None:
             pass
 
 
-def test_the_last_run_is_noted_with_its_figures(database: str) -> None:
+def test_last_run_is_recorded_with_its_figures(database: str) -> None:
     with Store(database) as store:
-        run_task(store, "sweep", lambda: Swept(1))
-        figures = run_task(store, "sweep", lambda: Swept(2))
+        run_task(store, "sweep", lambda: SweepReport(1))
+        figures = run_task(store, "sweep", lambda: SweepReport(2))
         run = last_runs(store)["sweep"]
     assert (figures["rows"], run.report, run.seconds) == (2, {"rows": 2}, figures["seconds"])
 
 
-def test_who_finds_another_at_work_leaves_no_note(database: str) -> None:
-    def refused() -> Swept:
+def test_busy_run_is_not_recorded(database: str) -> None:
+    def refused() -> SweepReport:
         with sole_transaction(second, "sweep"):
-            return Swept(1)
+            return SweepReport(1)
 
     with Store(database) as first, Store(database) as second:
         with sole_transaction(first, "sweep"):
@@ -83,9 +83,7 @@ def test_commands_record_their_runs(database: str, redis_url: str, tmp_path: Pat
             assert figures.items() <= last_runs(store)[task].report.items()
 
 
-def test_command_that_waited_in_vain_is_an_error_and_not_recorded(
-    database: str, redis_url: str, tmp_path: Path
-) -> None:
+def test_command_that_times_out_fails_and_is_not_recorded(database: str, redis_url: str, tmp_path: Path) -> None:
     cli = Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
     with Store(database) as store:
         with sole_transaction(store, PURGE):

@@ -41,7 +41,7 @@ class TlsServer:
 
     @contextmanager
     def listening(self) -> Iterator[int]:
-        """The port."""
+        """Serve TLS during the block and yield the port."""
         ports: queue.Queue[int] = queue.Queue()
         stop = threading.Event()
         thread = threading.Thread(target=lambda: asyncio.run(self._serve(ports, stop)), name="tls")
@@ -97,20 +97,20 @@ def port(redis_url: str, authority: tuple[trustme.CA, Path]) -> Iterator[int]:
         yield port
 
 
-def complaints(url: str) -> list[str]:
-    """What the stream and Celery have against the server, if anything."""
-    said = []
+def error_lines(url: str) -> list[str]:
+    """Return the connection errors of the stream and of Celery."""
+    messages = []
     with closing(EventStream(url, 1)) as stream:
         try:
             stream.memory_used()
         except StreamUnavailableError as error:
-            said.append(str(error))
+            messages.append(str(error))
     with make_app(Settings(REDIS_URL=url)) as app, app.connection_for_write() as connection:
         try:
             connection.ensure_connection(max_retries=1)
         except OperationalError as error:
-            said.append(str(error))
-    return said
+            messages.append(str(error))
+    return messages
 
 
 @pytest.mark.parametrize(
@@ -118,20 +118,22 @@ def complaints(url: str) -> list[str]:
     [("localhost", "", "certificate verify failed"), ("127.0.0.1", "?ssl_ca_certs={}", "IP address mismatch")],
     ids=["of an unknown authority", "of another host"],
 )
-def test_a_certificate_is_refused_by_both(
+def test_bad_certificate_is_refused_by_publisher_and_celery(
     port: int, authority: tuple[trustme.CA, Path], host: str, trust: str, reason: str
 ) -> None:
-    said = complaints(f"rediss://{host}:{port}/0{trust.format(authority[1])}")
-    assert len(said) == 2
-    assert all(reason in line and "\n" not in line for line in said)
+    messages = error_lines(f"rediss://{host}:{port}/0{trust.format(authority[1])}")
+    assert len(messages) == 2
+    assert all(reason in line and "\n" not in line for line in messages)
 
 
 @pytest.mark.parametrize("parameter", ["ssl_cert_reqs=none", "ssl_check_hostname=false&ssl_ca_certs={}"])
-def test_what_the_url_waives_is_waived_by_both(port: int, authority: tuple[trustme.CA, Path], parameter: str) -> None:
-    assert complaints(f"rediss://127.0.0.1:{port}/0?{parameter.format(authority[1])}") == []
+def test_checks_disabled_in_url_are_skipped_by_both(
+    port: int, authority: tuple[trustme.CA, Path], parameter: str
+) -> None:
+    assert error_lines(f"rediss://127.0.0.1:{port}/0?{parameter.format(authority[1])}") == []
 
 
-def test_a_task_is_executed_and_its_event_counted(
+def test_task_is_executed_and_its_event_counted(
     port: int, authority: tuple[trustme.CA, Path], database: str, cli: Cli, tmp_path: Path
 ) -> None:
     url = f"rediss://localhost:{port}/0?ssl_ca_certs={authority[1]}"

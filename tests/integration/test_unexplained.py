@@ -16,7 +16,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import run
-from tests.integration.retired import meanwhile, soft_delete, track
+from tests.integration.retired import repeated_calls, soft_delete, track
 from tests.integration.test_reconcile import (
     TODAY,
     YESTERDAY,
@@ -26,7 +26,7 @@ from tests.integration.test_reconcile import (
     traffic,
     use,
 )
-from tests.integration.users import acting
+from tests.integration.users import session_as
 from usage_worker.errors import SettingsError
 from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, reconcile, run_task
 from usage_worker.maintenance import purge as purge_rows
@@ -74,7 +74,7 @@ def unexplained(report: ReconcileReport) -> set[tuple[date | None, str]]:
 
 
 def check_kept_then_accepted(bench: Bench) -> None:
-    """The repair names what is unexplained and keeps it; when accepted it is balanced, and as high as before."""
+    """Assert that repair names and keeps unexplained totals, and that accepting balances them at the same height."""
     kept = counters(bench)
     report = repair(bench)
     assert counters(bench) == kept
@@ -90,7 +90,7 @@ def check_accepted(bench: Bench) -> None:
     assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
-def test_rows_restored_from_a_dump_keep_their_counters(bench: Bench, postgres: Postgres, tmp_path: Path) -> None:
+def test_rows_restored_from_dump_keep_counters(bench: Bench, postgres: Postgres, tmp_path: Path) -> None:
     url, dump = url_of(bench), tmp_path / "user_agents.sql"
     bench.publish(*traffic(bench, 500, 11))
     count_one_pair(bench)
@@ -108,10 +108,10 @@ def test_rows_restored_from_a_dump_keep_their_counters(bench: Bench, postgres: P
     bench.check()
 
 
-def test_what_a_service_writes_is_kept(bench: Bench) -> None:
+def test_counters_written_by_service_are_kept(bench: Bench) -> None:
     """An old application writes its own counters beside the stream, into rows of its own and into used ones."""
     count_one_pair(bench)
-    with acting(url_of(bench), "service_role") as service:
+    with session_as(url_of(bench), "service_role") as service:
         service.execute(
             "UPDATE public.user_agents SET usage_count = 507, total_cost_usd = 99.5, conversation_count = 40"
         )
@@ -120,9 +120,9 @@ def test_what_a_service_writes_is_kept(bench: Bench) -> None:
     assert run(url_of(bench), OPENINGS) == [(40,), (500,)]
 
 
-def test_an_imported_average_counts_once_for_each_use(bench: Bench) -> None:
+def test_imported_average_counts_once_per_use(bench: Bench) -> None:
     """As for rows that are older than 4.0.0: of the latency of the past the average is all that is known."""
-    with acting(url_of(bench), "service_role") as service:
+    with session_as(url_of(bench), "service_role") as service:
         service.execute(f"{IMPORT} VALUES (%s, %s, 3, 3, 250)", (bench.users[0], bench.agents[0]))
     assert repair(bench).left == 2
     check_accepted(bench)
@@ -132,7 +132,7 @@ def test_an_imported_average_counts_once_for_each_use(bench: Bench) -> None:
     assert check(bench).differences == []
 
 
-def test_in_a_mixed_row_only_what_is_too_low_changes(bench: Bench) -> None:
+def test_repair_raises_only_low_counters_of_mixed_row(bench: Bench) -> None:
     count_one_pair(bench)
     damage(
         bench,
@@ -150,7 +150,7 @@ def test_in_a_mixed_row_only_what_is_too_low_changes(bench: Bench) -> None:
     assert run(url_of(bench), figures) == [(9, 7, 5, 7, 0, 70, Decimal("1.75"), 5600, 7, 800)]
 
 
-def test_a_missing_day_explains_counters(bench: Bench) -> None:
+def test_missing_day_explains_counters(bench: Bench) -> None:
     """To a comparison, too, though nothing is repaired then."""
     count_one_pair(bench)
     damage(bench, "DELETE FROM usage_daily WHERE day = '{yesterday}'")
@@ -172,7 +172,7 @@ LOST: dict[str, tuple[str, set[tuple[date | None, str]]]] = {
 
 
 @pytest.mark.parametrize("lost", LOST)
-def test_what_counters_and_days_agree_on_is_kept(bench: Bench, lost: str) -> None:
+def test_totals_on_which_counters_and_days_agree_are_kept(bench: Bench, lost: str) -> None:
     """Where a backup has left out the ledger, or the notes of conversations, the rest was right."""
     statement, named = LOST[lost]
     count_one_pair(bench)
@@ -186,7 +186,7 @@ def test_what_counters_and_days_agree_on_is_kept(bench: Bench, lost: str) -> Non
     assert kept != run(url_of(bench), days)
 
 
-def test_a_day_is_lowered_as_far_as_no_counter_has_it(bench: Bench) -> None:
+def test_day_is_lowered_to_sum_that_counters_have(bench: Bench) -> None:
     count_one_pair(bench)
     damage(
         bench,
@@ -204,7 +204,7 @@ def test_a_day_is_lowered_as_far_as_no_counter_has_it(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("short", "long"), [(YESTERDAY, TODAY), (TODAY, YESTERDAY)])
-def test_uses_booked_on_the_wrong_day_go_to_the_right_one(bench: Bench, short: date, long: date) -> None:
+def test_uses_on_wrong_day_are_moved(bench: Bench, short: date, long: date) -> None:
     """They seem unexplained only as long as the other day lacks them."""
     count_one_pair(bench)
     moved = "UPDATE public.usage_daily SET usage_count = usage_count + %s WHERE day = %s"
@@ -216,7 +216,7 @@ def test_uses_booked_on_the_wrong_day_go_to_the_right_one(bench: Bench, short: d
     bench.check()
 
 
-def test_an_ended_life_gives_way_before_the_present_one(bench: Bench) -> None:
+def test_retired_rows_are_lowered_before_live_rows(bench: Bench) -> None:
     """The ledger has lost everything: what ended lives hold beyond it stands behind no counter."""
     pair = bench.users[3], bench.agents[2]
     count_one_pair(bench)
@@ -232,7 +232,7 @@ def test_an_ended_life_gives_way_before_the_present_one(bench: Bench) -> None:
     assert run(url_of(bench), "SELECT usage_count FROM public.user_agents") == [(1,)]
 
 
-def test_no_figure_stops_the_repair(bench: Bench) -> None:
+def test_no_value_stops_repair(bench: Bench) -> None:
     """NaN says nothing, NULL is 0, and what a column cannot hold is left and named."""
     count_one_pair(bench)
     damage(
@@ -253,7 +253,7 @@ def test_no_figure_stops_the_repair(bench: Bench) -> None:
     check_accepted(bench)
 
 
-def test_the_unexplained_do_not_hide_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexplained_differences_do_not_hide_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many more of them than are locked at once stand before the pairs that can be mended, on days as in counters."""
     monkeypatch.setattr(import_module("usage_worker.maintenance.reconcile"), "REPAIR_PAIRS", 30)
     bench.publish(*traffic(bench, 1_000, 12))
@@ -269,7 +269,7 @@ def test_the_unexplained_do_not_hide_others(bench: Bench, monkeypatch: pytest.Mo
     check_accepted(bench)
 
 
-def test_accepting_twice_or_at_once_books_once(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+def test_repeated_or_concurrent_accept_records_once(bench: Bench, make_resources: Callable[..., Resources]) -> None:
     bench.publish(*traffic(bench, 500, 13))
     bench.flush()
     run(url_of(bench), "UPDATE public.user_agents SET usage_count = usage_count + 10")
@@ -284,7 +284,7 @@ def test_accepting_twice_or_at_once_books_once(bench: Bench, make_resources: Cal
     assert bench.resources.store.rows(testing_query("unbalanced")) == []
 
 
-def test_an_opening_balance_ends_with_its_row(bench: Bench) -> None:
+def test_opening_balance_is_retired_with_its_row(bench: Bench) -> None:
     pair = bench.users[3], bench.agents[2]
     count_one_pair(bench)
     damage(bench, "UPDATE user_agents SET usage_count = 20")
@@ -297,7 +297,7 @@ def test_an_opening_balance_ends_with_its_row(bench: Bench) -> None:
     assert check(bench).differences == []
 
 
-def test_exact_while_others_count_and_import(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+def test_accept_is_exact_during_ingest_and_import(bench: Bench, make_resources: Callable[..., Resources]) -> None:
     """Stream, SQL and a service that adds to the counters go on while two processes repair and accept."""
     url, settings = url_of(bench), bench.resources.settings
     accepted = traffic(bench, 2_000, 14)
@@ -316,13 +316,13 @@ def test_exact_while_others_count_and_import(bench: Bench, make_resources: Calla
         for shard in range(2):
             others[0].flusher.flush(shard, 5)
 
-    def bring_in() -> None:
+    def import_rows() -> None:
         nonlocal imported
-        with acting(url, "service_role") as service:
+        with session_as(url, "service_role") as service:
             raised = "UPDATE public.user_agents SET usage_count = usage_count + 5 WHERE (user_id, agent_id) = (%s, %s)"
             imported += service.execute(raised, (chosen.choice(bench.users), chosen.choice(bench.agents))).rowcount
 
-    def mend() -> None:
+    def run_repair() -> None:
         with Store(url) as store:
             reports.append(reconcile(store, settings, repair=True))
 
@@ -330,7 +330,7 @@ def test_exact_while_others_count_and_import(bench: Bench, make_resources: Calla
         with Store(url) as store:
             reports.append(reconcile(store, settings, accept_unexplained=True))
 
-    with meanwhile(publish, flush, bring_in, mend, add_intake):
+    with repeated_calls(publish, flush, import_rows, run_repair, add_intake):
         eventually(lambda: len(accepted) > 2_500 and len(reports) > 3, 60)
     eventually(lambda: not bench.flush().accepted)
     check_accepted(bench)
@@ -340,7 +340,7 @@ def test_exact_while_others_count_and_import(bench: Bench, make_resources: Calla
     assert repair(bench).differences == []
 
 
-def test_beat_changes_nothing(bench: Bench) -> None:
+def test_scheduled_reconcile_changes_nothing(bench: Bench) -> None:
     count_one_pair(bench)
     damage(bench, "UPDATE user_agents SET usage_count = 9, message_count = 0")
     before = counters(bench)
@@ -350,12 +350,12 @@ def test_beat_changes_nothing(bench: Bench) -> None:
     assert counters(bench) == before
 
 
-def test_some_days_are_not_enough_to_accept(bench: Bench) -> None:
+def test_accept_needs_all_days(bench: Bench) -> None:
     with pytest.raises(SettingsError, match="--accept-unexplained compares all days"):
         reconcile(bench.resources.store, bench.resources.settings, Scope(TODAY, TODAY), accept_unexplained=True)
 
 
-def test_the_command(bench: Bench, tmp_path: Path) -> None:
+def test_command_prints_figures(bench: Bench, tmp_path: Path) -> None:
     cli = Cli(tmp_path, DATABASE_URL=url_of(bench), REDIS_URL=bench.resources.settings.redis_url)
     count_one_pair(bench)
     damage(bench, "UPDATE user_agents SET usage_count = 500, message_count = -1")

@@ -1,4 +1,4 @@
-"""Requests in the name of a user, and the users that the tests of access know."""
+"""Sessions of users, and a shared row with its users."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FORBIDDEN = psycopg.errors.InsufficientPrivilege
 
 
 @contextmanager
-def acting(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """A session like that of an API request of this user."""
+def session_as(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """Open a session with the role and the claims of an API request of the user."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         claims = json.dumps({"sub": str(user)}) if user else ""
@@ -30,8 +30,8 @@ def acting(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psyco
 
 
 @dataclass(frozen=True)
-class People:
-    """Ann has the agent and shares it with Bob, and with the team of Cid; Dan has nothing to do with it."""
+class Users:
+    """Ann owns the row and shares it with Bob and with the team of Cid; Dan has no access."""
 
     ann: uuid.UUID
     bob: uuid.UUID
@@ -42,8 +42,8 @@ class People:
     row: uuid.UUID
 
 
-def add_people(url: str) -> People:
-    """Bring them into a database of 3.0.0 or later."""
+def add_users(url: str) -> Users:
+    """Add the users and the shared row to a database of version 3.0.0 or later."""
     ann, bob, cid, dan = (run(url, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0] for _ in range(4))
     agent = run(url, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
     team = uuid.uuid4()
@@ -57,4 +57,4 @@ def add_people(url: str) -> People:
         [bob],
         team,
     )[0][0]
-    return People(ann, bob, cid, dan, agent, team, row)
+    return Users(ann, bob, cid, dan, agent, team, row)

@@ -33,7 +33,7 @@ def test_records_are_sorted_by_event_id_and_folded() -> None:
     assert batch.days[DAY][PAIR].usage_count == 3
 
 
-def test_event_in_two_entries_is_counted_once_and_is_one_duplicate() -> None:
+def test_event_in_two_entries_is_one_use_and_one_duplicate() -> None:
     batch = batch_of([entry(FIRST, record(1)), entry(SECOND, record(1))])
     assert (batch.records, batch.duplicate) == ([record(1)], 1)
 
@@ -48,23 +48,23 @@ def test_known_events_of_redelivered_entries_are_not_duplicates_again() -> None:
     assert (batch.records, batch.duplicate) == ([record(2)], 0)
 
 
-def test_events_without_an_id_are_dropped_from_redelivered_entries() -> None:
+def test_events_without_id_are_dropped_from_redelivered_entries() -> None:
     batch = batch_of([entry(FIRST, record(1), anonymous=True)], set())
     assert (batch.records, batch.duplicate) == ([], 0)
 
 
-def test_pack_that_is_twice_in_a_batch_counts_once_without_duplicates() -> None:
+def test_pack_twice_in_batch_counts_once_without_duplicates() -> None:
     batch = batch_of([entry(FIRST, record(1)), entry(FIRST, record(1))])
     assert (batch.records, batch.duplicate) == ([record(1)], 0)
 
 
-def test_batch_does_not_change_the_callers_set_of_new_entries() -> None:
+def test_batch_does_not_change_set_of_new_entries() -> None:
     first_seen = {FIRST}
     batch_of([entry(FIRST, record(1))], first_seen)
     assert first_seen == {FIRST}
 
 
-def test_batch_that_cannot_be_folded_has_its_records_and_no_totals() -> None:
+def test_batch_that_cannot_be_folded_has_records_and_no_totals() -> None:
     batch = batch_of([entry(FIRST, record(1, cost="not a number"), record(2, cost="1.5"))])
     assert len(batch.records) == 2
     assert batch.days is None

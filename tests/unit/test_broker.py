@@ -27,7 +27,7 @@ VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
         ("unix://:w%40rd@/run/valkey.sock", "redis+socket://:w%40rd@/run/valkey.sock?virtual_host=0"),
     ],
 )
-def test_the_url_of_the_same_redis(url: str, broker: str) -> None:
+def test_broker_url_names_same_redis(url: str, broker: str) -> None:
     assert broker_settings(url) == {"broker_url": broker, "broker_transport_options": {}}
 
 
@@ -43,24 +43,24 @@ def test_the_url_of_the_same_redis(url: str, broker: str) -> None:
         ("?ssl_cert_reqs=none", VERIFIED | {"ssl_cert_reqs": "none"}),
     ],
 )
-def test_certificates_are_verified_unless_the_url_says_otherwise(query: str, tls: dict[str, Any]) -> None:
+def test_certificates_are_verified_by_default(query: str, tls: dict[str, Any]) -> None:
     settings = broker_settings(f"rediss://host/1{query}")
     assert settings["broker_url"] == "rediss://host:6379/1"
     assert settings["broker_use_ssl"] == tls
 
 
-def test_timeouts_hold_for_both() -> None:
+def test_timeouts_apply_to_broker() -> None:
     settings = broker_settings("redis://host?socket_timeout=3&decode_responses=true")
     assert settings["broker_transport_options"] == {"socket_timeout": 3.0}
 
 
-def test_a_url_that_the_client_cannot_read_is_refused() -> None:
+def test_malformed_url_is_refused() -> None:
     with pytest.raises(SettingsError):
         broker_settings("redis://host?db=word")
 
 
 @pytest.mark.parametrize("url", ["redis://me:s3cret@host", "rediss://:s3cret@host", "unix://:s3cret@/run/valkey.sock"])
-def test_a_connection_describes_itself_without_its_password(url: str) -> None:
+def test_connection_is_shown_without_password(url: str) -> None:
     connection = make_app(Settings(REDIS_URL=url)).connection_for_write()
     shown = {name: value for name, value in connection.info().items() if name != "password"}  # as Celery shows it
     assert "s3cret" not in f"{shown} {connection} {connection.as_uri()}"

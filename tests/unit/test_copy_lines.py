@@ -33,13 +33,13 @@ def unescaped(text: str) -> str:
 
 
 @given(st.text())
-def test_escaped_text_is_one_column_that_reads_back_as_it_was(text: str) -> None:
+def test_escaped_text_is_one_column_and_reads_back_unchanged(text: str) -> None:
     written = escaped(text)
     assert not set(written) & set("\t\n\r")
     assert unescaped(written) == text
 
 
-def test_text_that_looks_like_null_is_no_null() -> None:
+def test_text_that_looks_like_null_is_not_null() -> None:
     assert escaped(NULL) != NULL
 
 
@@ -54,14 +54,14 @@ def test_ledger_line_has_every_column_in_order() -> None:
     ]
 
 
-def test_ledger_line_distinguishes_unknown_from_zero_and_from_empty() -> None:
+def test_ledger_line_distinguishes_unknown_zero_and_empty() -> None:
     unknown = USAGE._replace(cost_usd=None, response_time_ms=None, conversation_id=None, model=None)
     assert [columns(ledger_line(unknown))[place] for place in (9, 10, 12, 13)] == [NULL] * 4
     known = USAGE._replace(cost_usd="0", response_time_ms=0, model="")
     assert [columns(ledger_line(known))[place] for place in (9, 10, 13)] == ["0", "0", ""]
 
 
-def test_ledger_line_escapes_the_model() -> None:
+def test_ledger_line_escapes_model() -> None:
     line = ledger_line(USAGE._replace(model="a\tb\\\n"))
     assert len(columns(line)) == len(Record._fields)
     assert unescaped(columns(line)[13]) == "a\tb\\\n"
@@ -72,24 +72,24 @@ def totals(*records: Record) -> list[str]:
     return columns(totals_line(pair, total))
 
 
-def test_totals_line_of_one_use_gives_its_time_once() -> None:
+def test_totals_line_of_one_use_has_its_time_once() -> None:
     assert totals(USAGE) == [
         *(USER, AGENT, "1", "2", "1", "3", "4", "7", "0.5", "250", "1"),
         *(NULL, TIME, f"{{{OLD}}}", TIME, NULL, NULL),
     ]
 
 
-def test_totals_line_puts_the_newest_conversation_first() -> None:
+def test_totals_line_puts_newest_conversation_first() -> None:
     line = totals(USAGE._replace(occurred_at=LATER, conversation_id=NEW), USAGE)
     assert line[11:15] == [TIME, LATER, f"{{{NEW},{OLD}}}", LATER]
 
 
-def test_totals_line_of_a_rating_counts_no_use() -> None:
+def test_totals_line_of_rating_counts_no_use() -> None:
     assert totals(RATING) == [USER, AGENT, *["0"] * 9, *[NULL] * 4, "4.5", TIME]
 
 
 @pytest.mark.parametrize("cost", ["1E-10", "1E+6"])
-def test_totals_line_writes_costs_without_an_exponent(cost: str) -> None:
+def test_totals_line_writes_costs_without_exponent(cost: str) -> None:
     total = Totals()
     total.cost_usd = Decimal(cost)
     assert "E" not in columns(totals_line((USER, AGENT), total))[8]

@@ -39,7 +39,7 @@ def _names(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
             yield from _names(node.body, f"{node.name}.")
 
 
-def test_diagram_names_functions_that_exist() -> None:
+def test_diagram_names_existing_functions() -> None:
     diagram = ARCHITECTURE.split("```")[1]
     named = NAMED.findall(diagram)
     assert len(named) == len(re.findall(r"\.(?:py|sql)\b", diagram)) > 30
@@ -54,7 +54,7 @@ def test_architecture_lists_every_room_from_top_to_bottom() -> None:
     ]
 
 
-def test_glossary_defines_a_term_before_it_uses_it() -> None:
+def test_glossary_defines_terms_before_use() -> None:
     definitions = re.findall(r"^- \*\*([^*]+)\*\*: (.+?)(?=^- |^## |\Z)", GLOSSARY, re.MULTILINE | re.DOTALL)
     assert len(definitions) > 40
     # Neither code nor links count as use.
@@ -74,13 +74,13 @@ def _forms(term: str) -> str:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_to_files(document: Path) -> None:
+def test_links_point_to_files(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text("utf-8"))
     files = [target for target in targets if not re.match(r"\w+:", target)]
     assert [target for target in files if not (document.parent / target).exists()] == []
 
 
-def test_documents_name_targets_of_make_that_exist() -> None:
+def test_documents_name_existing_make_targets() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = chain.from_iterable(
         re.findall(r"(?:`|^ {4})make ([a-z-]+)", document.read_text("utf-8"), re.MULTILINE) for document in DOCUMENTS

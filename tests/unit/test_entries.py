@@ -39,27 +39,27 @@ def test_defaults_are_filled_in() -> None:
     assert record.occurred_at == "2026-03-01T12:00:00.000000Z"
 
 
-def test_event_without_an_id_gets_the_same_one_at_every_delivery() -> None:
+def test_event_without_id_gets_same_id_at_every_delivery() -> None:
     first, second = decoded(PAIR, PAIR), decoded(PAIR, PAIR)
     assert first.records == second.records
     assert first.anonymous == {record.event_id for record in first.records}
     assert len(first.anonymous) == 2
 
 
-def test_key_of_a_pack_identifies_the_entry_wherever_it_is_in_the_stream() -> None:
+def test_pack_key_identifies_entry_at_any_position() -> None:
     key = str(KEY).encode()
     assert decoded(PAIR, id=key).key == decoded(PAIR, entry_id="1772366400001-0", id=key).key == KEY
 
 
 @pytest.mark.parametrize("fields", [{}, {"id": b"not a UUID"}, {"id": b"\xff"}])
-def test_entry_without_a_valid_key_is_identified_by_its_place(fields: dict[str, bytes]) -> None:
+def test_entry_without_valid_key_is_identified_by_position(fields: dict[str, bytes]) -> None:
     here, again, elsewhere = (
         decode("stream", raw(b"[]", place, **fields), WINDOW).key for place in (ENTRY_ID, ENTRY_ID, "1772366400001-0")
     )
     assert here == again != elsewhere
 
 
-def test_bad_event_leaves_its_neighbours_with_their_positions() -> None:
+def test_bad_event_does_not_move_positions_of_others() -> None:
     entry = decoded(PAIR, {**PAIR, "messages": -1}, PAIR)
     assert entry.positions == [0, 2]
     (dead_letter,) = entry.dead_letters
@@ -79,24 +79,24 @@ def test_bad_event_leaves_its_neighbours_with_their_positions() -> None:
         ({"colour": "red"}, "colour: "),
     ],
 )
-def test_refused_events_say_why(changes: dict[str, str], reason: str) -> None:
+def test_refused_events_name_reason(changes: dict[str, str], reason: str) -> None:
     entry = decoded({**PAIR, **changes})
     assert entry.records == []
     assert reasons(entry)[0].startswith(reason)
 
 
-def test_canonical_events_outside_the_window_are_refused_like_others() -> None:
+def test_canonical_events_outside_window_are_refused() -> None:
     row = [str(KEY), "2025-01-01T00:00:00.000000Z", "usage", *PAIR.values(), 1, 0, 0, 0, None, None, True]
     entry = decoded([*row, None, None, None])
     assert reasons(entry) == ["occurred_at: older than the acceptance window (35 days)"]
     assert json.loads(entry.dead_letters[0].payload)["event_id"] == str(KEY)
 
 
-def test_time_of_the_entry_must_lie_in_the_window_where_the_event_has_none() -> None:
+def test_entry_time_must_be_in_window_if_event_has_no_time() -> None:
     assert "by the entry's id" in reasons(decoded(PAIR, entry_id="1-0"))[0]
 
 
-def test_decimals_do_not_pass_through_a_float() -> None:
+def test_decimals_do_not_pass_through_float() -> None:
     body = json.dumps([PAIR])[:-2] + ', "cost_usd": 999999.9999990004}]'
     assert decode("stream", raw(body.encode()), WINDOW).records[0].cost_usd == "999999.9999990004"
 
@@ -117,7 +117,7 @@ def test_entry_of_another_version_is_kept_whole() -> None:
     assert json.loads(dead_letter.payload) == {"v": "2", "colour": "base64:/w=="}
 
 
-def test_refusing_a_whole_entry_keeps_every_event() -> None:
+def test_refusing_whole_entry_keeps_every_event() -> None:
     entry = decoded(PAIR, {**PAIR, "messages": -1}, PAIR)
     entry.refuse_all("the transaction failed")
     assert (entry.records, entry.positions) == ([], [])
@@ -132,7 +132,7 @@ def test_declared_number_of_events_is_bounded(declared: bytes, events: int) -> N
     assert raw(None, n=declared).declared == events
 
 
-def test_pack_is_read_back_as_it_was_written() -> None:
+def test_pack_is_read_back_unchanged() -> None:
     pack = Pack(KEY, [json.dumps(PAIR).encode()] * 3)
     fields = {
         name.encode(): str(value).encode() if isinstance(value, str | int) else value
@@ -143,5 +143,5 @@ def test_pack_is_read_back_as_it_was_written() -> None:
     assert len(decode("stream", entry, WINDOW).records) == 3
 
 
-def test_time_of_an_entry_ends_with_the_calendar() -> None:
+def test_entry_time_ends_with_calendar() -> None:
     assert RawEntry("18446744073709551615-0", {}).added_at == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)

@@ -74,7 +74,7 @@ def record(**fields: Any) -> Record:
         ({"type": "click"}, "type: Input should be 'usage' or 'rating'"),
     ],
 )
-def test_refusals_name_the_field_and_the_reason(fields: dict[str, Any], message: str) -> None:
+def test_refusals_name_field_and_reason(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(EventRefusedError) as refused:
         event(**fields)
     assert message in str(refused.value)
@@ -93,7 +93,7 @@ def test_defaults() -> None:
     assert (found.cost_usd, found.response_time_ms, found.conversation_id, found.rating) == (None,) * 4
 
 
-def test_tokens_given_win_over_the_sum() -> None:
+def test_given_tokens_override_sum() -> None:
     assert record(input_tokens=3, output_tokens=4, tokens=5).tokens == 5
 
 
@@ -101,11 +101,11 @@ def test_tokens_given_win_over_the_sum() -> None:
     ("cost", "text"),
     [("0.0000000001", "0.0000000001"), (Decimal("1.5E-7"), "0.00000015"), (3, "3"), ("-0", "0"), ("1e3", "1000")],
 )
-def test_cost_is_decimal_to_the_last_digit(cost: Any, text: str) -> None:
+def test_cost_keeps_every_decimal_digit(cost: Any, text: str) -> None:
     assert record(cost_usd=cost).cost_usd == text
 
 
-def test_times_are_utc_to_the_microsecond() -> None:
+def test_times_are_utc_with_microseconds() -> None:
     assert record(occurred_at=datetime.fromisoformat("2026-03-01T12:30:00+02:00")).occurred_at == (
         "2026-03-01T10:30:00.000000Z"
     )
@@ -119,14 +119,14 @@ def test_identity_and_time_are_filled_in() -> None:
     assert window.oldest < found.occurred_at < window.newest
 
 
-def test_a_key_of_the_application_becomes_the_same_uuid5_every_time() -> None:
+def test_application_key_becomes_stable_uuid5() -> None:
     key = uuid5(KEY_NAMESPACE, "order-7")
     assert event(event_id="order-7").event_id == str(key)
     foreign = Event(user_id=USER, agent_id=AGENT, event_id="order-7", occurred_at=NOW)
     assert record_of(values_of(foreign), UUID(int=9), 0, NOW).event_id == str(key)
 
 
-def test_an_event_without_identity_takes_it_from_its_entry() -> None:
+def test_event_without_identity_gets_one_from_its_entry() -> None:
     bare = Event(user_id=USER, agent_id=AGENT)
     first, again = (record_of(values_of(bare), UUID(int=9), 4, NOW) for _ in range(2))
     other = record_of(values_of(bare), UUID(int=9), 5, NOW)
@@ -135,12 +135,12 @@ def test_an_event_without_identity_takes_it_from_its_entry() -> None:
     assert first.occurred_at == time_text(NOW)
 
 
-def test_an_event_a_record_and_the_ledger_have_one_order() -> None:
+def test_event_record_and_ledger_have_same_field_order() -> None:
     assert Record._fields == FIELDS
     assert {"user_id", "agent_id"} == REQUIRED
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_fields_are_named() -> None:
     with pytest.raises(EventRefusedError, match="agent_id: Field required"):
         prepare({"user_id": USER, "colour": "red"}, WINDOW)
 

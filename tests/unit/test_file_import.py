@@ -46,13 +46,13 @@ def test_bad_lines_are_reported_with_number_and_reason(publisher: UsagePublisher
         assert reason in problem
 
 
-def test_absent_redis_is_an_error(publisher: UsagePublisher) -> None:
+def test_unreachable_redis_is_error(publisher: UsagePublisher) -> None:
     with pytest.raises(StreamUnavailableError, match="3 events were not sent"):
         publish_file(publisher, io.StringIO(GOOD * 3), PLAIN, WINDOW, fail, timeout=0.1)
     assert publisher.stats().accepted == 3
 
 
-def test_full_buffer_is_waited_for() -> None:
+def test_full_buffer_is_awaited() -> None:
     small = UsagePublisher(refusing_url(), buffer_bytes=1_000)
     with pytest.raises(StreamUnavailableError):
         publish_file(small, io.StringIO(GOOD * 100), PLAIN, WINDOW, fail, timeout=0.1)

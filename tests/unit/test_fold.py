@@ -49,7 +49,7 @@ def plain(folded: Folded) -> dict[Any, dict[str, Any]]:
 
 
 def merged(parts: list[Folded]) -> dict[Any, dict[str, Any]]:
-    """What PostgreSQL makes of the parts one after the other: the same rules as apply_totals.sql, in Python."""
+    """Add up the parts in order by the rules of the query `apply_totals`, in Python."""
     sums: dict[Any, dict[str, Any]] = {}
     newest = {"last_used_at": max, "first_used_at": min, "last_conversation": max, "last_rating": max}
     for part in parts:
@@ -92,7 +92,7 @@ def test_days_ascend(events: list[Record]) -> None:
     assert list(folded) == sorted(folded)
 
 
-def test_a_day_is_a_utc_day() -> None:
+def test_day_is_utc_day() -> None:
     east = datetime.fromisoformat("2026-03-02T01:30:00+02:00")
     event = Event(user_id=UUID(int=1), agent_id=UUID(int=2), occurred_at=east)
     record = record_of(values_of(event), UUID(int=3), 0, east)

@@ -24,7 +24,7 @@ def problems(lines: list[Line]) -> dict[int, str]:
     return {line.number: line.problem for line in lines if line.problem}
 
 
-def test_a_bad_json_line_keeps_its_number_and_spares_the_others() -> None:
+def test_bad_json_line_keeps_its_number_and_others_are_read() -> None:
     lines = lines_of('{"messages": 1}\n\n{"messages"\n[1]\n' + "[" * 100_000 + '\r\n{"messages": 2}\n')
     assert problems(lines).keys() == {3, 4, 5}
     assert [(line.number, line.fields) for line in lines if not line.problem] == [
@@ -38,7 +38,7 @@ def test_decimals_never_become_binary_floats() -> None:
 
 
 @pytest.mark.parametrize("row", ["1", "1,2,3", "x" * 200_000 + ",2"])
-def test_a_bad_csv_row_spares_the_others(row: str) -> None:
+def test_bad_csv_row_is_reported_and_others_are_read(row: str) -> None:
     lines = lines_of(f"messages,model\n1,a\n{row}\n2,b\n", is_csv=True)
     assert problems(lines).keys() == {3}
     assert [line.fields for line in lines if not line.problem] == [
@@ -47,7 +47,7 @@ def test_a_bad_csv_row_spares_the_others(row: str) -> None:
     ]
 
 
-def test_an_empty_cell_and_a_null_are_unknown_also_where_they_are_mapped() -> None:
+def test_empty_cell_and_null_are_unknown_even_if_mapped() -> None:
     mapping = FieldMapping({"cost_usd": "cost"}, {})
     assert lines_of("cost,model\n,\n0.5,a\n", mapping, is_csv=True) == [
         Line(2, {}),
@@ -56,25 +56,25 @@ def test_an_empty_cell_and_a_null_are_unknown_also_where_they_are_mapped() -> No
     assert lines_of('{"cost": null, "model": null}', mapping) == [Line(1, {})]
 
 
-def test_map_takes_the_column_and_leaves_out_what_nobody_named() -> None:
+def test_map_takes_column_and_omits_unmapped_columns() -> None:
     mapping = FieldMapping({"input_tokens": "messages", "output_tokens": "out"}, {"model": "m"})
     fields = lines_of("messages,out,tokens,other\n7,8,9,10\n", mapping, is_csv=True)[0].fields
     assert fields == {"input_tokens": "7", "output_tokens": "8", "tokens": "9", "model": "m"}
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n"])
-def test_a_csv_file_without_a_mapped_column_is_refused_as_a_whole(text: str) -> None:
+def test_csv_file_without_mapped_column_is_refused(text: str) -> None:
     with pytest.raises(SettingsError):
         lines_of(text, FieldMapping({"tokens": "c"}, {}), is_csv=True)
 
 
-def test_a_json_line_without_a_mapped_field_is_a_bad_line() -> None:
+def test_json_line_without_mapped_field_is_bad() -> None:
     lines = lines_of('{"t": 1}\n{}\n', FieldMapping({"tokens": "t"}, {}))
     assert lines[0].fields == {"tokens": 1}
     assert problems(lines) == {2: "has no field t, which --map names"}
 
 
-def test_times_need_a_zone_or_leave_to_assume_one() -> None:
+def test_times_need_zone_or_assume_utc() -> None:
     text = "occurred_at\n2026-01-31 12:00:00.1234567\n2026-01-31T12:00:00+02:00\nnoon\n"
     assert problems(lines_of(text, is_csv=True)).keys() == {2, 4}
     lines = lines_of(text, FieldMapping({}, {}, assume_utc=True), is_csv=True)
@@ -85,7 +85,7 @@ def test_times_need_a_zone_or_leave_to_assume_one() -> None:
     ]
 
 
-def test_start_at_moves_all_times_alike() -> None:
+def test_start_at_shifts_all_times_equally() -> None:
     text = "occurred_at\n2023-11-16T18:00:00Z\n2023-11-16T18:00:05Z\n0001-01-01T00:00:00Z\n"
     lines = lines_of(text, FieldMapping({}, {}, start_at=datetime(2026, 1, 1, tzinfo=UTC)), is_csv=True)
     assert [line.fields["occurred_at"] for line in lines[:2]] == [
@@ -101,7 +101,7 @@ def moved_mapping() -> FieldMapping:
     return FieldMapping({}, {}, start_at=datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def test_a_line_with_a_time_has_the_same_identity_every_time() -> None:
+def test_line_with_time_has_stable_identity() -> None:
     line = '{"occurred_at": "2026-01-01T00:00:00Z", "messages": 1}\n'
     text = line + line + line.replace("1}", "2}") + '{"messages": 1}\n'
     first, again = (identities(lines_of(text)) for _ in range(2))
@@ -110,14 +110,14 @@ def test_a_line_with_a_time_has_the_same_identity_every_time() -> None:
     assert first[3] is None
 
 
-def test_an_identity_of_the_files_own_stays_and_a_null_is_none() -> None:
+def test_given_identity_is_kept_and_null_is_none() -> None:
     text = '{{"occurred_at": "2026-01-01T00:00:00Z", "event_id": {}}}\n'
     given, absent = identities(lines_of(text.format('"mine"') + text.format("null")))
     assert given == "mine"
     assert absent is not None
 
 
-def test_drawn_pairs_are_alike_every_time_skewed_and_do_not_move_when_a_bad_line_is_repaired() -> None:
+def test_drawn_pairs_are_stable_and_skewed() -> None:
     mapping = FieldMapping({}, {}, draw_pairs=50)
     good = [line.fields["user_id"] for line in lines_of("{}\n" * 2_000, mapping)]
     broken = lines_of("{\n" + "{}\n" * 1_999, mapping)

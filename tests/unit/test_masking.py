@@ -16,7 +16,7 @@ def masked(text: str, *urls: str) -> str:
 
 
 @pytest.mark.parametrize("url", ["redis://:{}@host/0", "rediss://me:{}@host", "postgresql://me:{}@/db?host=%2Ftmp"])
-def test_every_spelling_of_a_password_is_masked(url: str) -> None:
+def test_every_spelling_of_password_is_masked(url: str) -> None:
     for text in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD), quote_plus(PASSWORD), repr(PASSWORD)[1:-1]):
         assert masked(f"cannot connect to <{text}>", url.format(quote(PASSWORD, safe=""))) == (
             f"cannot connect to <{MASK}>"
@@ -38,11 +38,11 @@ def test_every_spelling_of_a_password_is_masked(url: str) -> None:
         ("redis://host:6379/0", "redis://host:6379/0"),
     ],
 )
-def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
+def test_url_is_shown_without_passwords(url: str, shown: str) -> None:
     assert masked(url, url) == shown
 
 
-def test_a_password_that_is_a_word_hides_no_longer_word() -> None:
+def test_password_inside_longer_word_is_not_masked() -> None:
     url = "postgresql://usage:usage@host/db"
     assert masked("usage_events: no password usage", url) == f"usage_events: no password {MASK}"
 

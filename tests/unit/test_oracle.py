@@ -56,7 +56,7 @@ def test_repeated_event_is_counted_once() -> None:
     assert oracle.rows[USER, AGENT].usage_count == 2
 
 
-def test_rating_of_the_newest_event_wins_and_is_not_a_use() -> None:
+def test_newest_rating_wins_and_is_not_counted_as_use() -> None:
     counters = add_all(event(2, rating="4"), event(1, rating="1")).rows[USER, AGENT]
     assert (counters.user_rating, counters.last_rating_at) == (Decimal(4), NOW + timedelta(seconds=2))
     assert (counters.usage_count, counters.last_used_at) == (0, None)
@@ -87,7 +87,7 @@ def test_quality_score(rating: str | None, uses: int, errors: int, score: str) -
     assert counters.quality_score == Decimal(score)
 
 
-def test_differences_name_the_column_the_wrong_and_the_expected_value() -> None:
+def test_differences_name_column_actual_and_expected_value() -> None:
     oracle = add_all(event(1))
     exact = row(oracle.rows[USER, AGENT])
     assert oracle.differences([exact]) == []
@@ -95,7 +95,7 @@ def test_differences_name_the_column_the_wrong_and_the_expected_value() -> None:
     assert oracle.differences([]) == [f"{USER} {AGENT}: no row"]
 
 
-def test_row_without_events_must_have_counted_nothing() -> None:
+def test_row_without_events_must_have_zero_counters() -> None:
     unused, used = ExpectedCounters(), ExpectedCounters(usage_count=1)
     assert Oracle().differences([row(unused, OTHER_AGENT)]) == []
     assert f"{USER} {OTHER_AGENT} usage_count: 1 instead of 0" in Oracle().differences([row(used, OTHER_AGENT)])

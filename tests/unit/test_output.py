@@ -16,7 +16,7 @@ from usage_worker.cli.output import make_table, print_json, print_lines, print_r
 HOSTILE = "a\x1b[31m\tb\nc [red]d[/]"
 
 
-def test_lines_have_tabs_between_cells_and_none_within(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_have_tabs_only_between_cells(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows(("name", "reason"), [("x", HOSTILE), (Text("y", "red"), "")])
     assert capsys.readouterr().out == "x\ta\\x1b[31m\\tb\\nc [red]d[/]\ny\t\n"
 

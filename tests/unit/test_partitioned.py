@@ -12,7 +12,7 @@ DAILY = Partitioned("usage_events", "day", 90, "ensure_day")
 MONTHLY = Partitioned("history", "month", 730, "ensure_month")
 
 
-def test_days_that_are_wanted() -> None:
+def test_wanted_days() -> None:
     days = list(DAILY.wanted(date(2026, 12, 30), 3))
     assert days == [date(2026, 12, 30), date(2026, 12, 31), date(2027, 1, 1), date(2027, 1, 2)]
     assert [DAILY.name(day) for day in days[-2:]] == ["usage_events_20270101", "usage_events_20270102"]
@@ -26,25 +26,25 @@ def test_days_that_are_wanted() -> None:
         (date(2027, 1, 31), [date(2027, 1, 1), date(2027, 2, 1)]),
     ],
 )
-def test_months_that_are_wanted_hold_the_days_ahead(today: date, months: list[date]) -> None:
+def test_wanted_months_cover_days_ahead(today: date, months: list[date]) -> None:
     assert list(MONTHLY.wanted(today, 7)) == months
 
 
-def test_days_ahead_end_at_the_first_gap() -> None:
+def test_days_ahead_end_at_first_gap() -> None:
     today = date(2026, 11, 22)
-    attached = [DAILY.name(today + timedelta(days=number)) for number in (0, 1, 2, 4)]
-    assert DAILY.ahead_days(today, attached) == 2
-    assert DAILY.ahead_days(today, attached[:1]) == 0
-    assert DAILY.ahead_days(today, attached[1:]) == -1
+    attached_partitions = [DAILY.name(today + timedelta(days=number)) for number in (0, 1, 2, 4)]
+    assert DAILY.ahead_days(today, attached_partitions) == 2
+    assert DAILY.ahead_days(today, attached_partitions[:1]) == 0
+    assert DAILY.ahead_days(today, attached_partitions[1:]) == -1
 
 
-def test_days_ahead_within_a_month_reach_to_its_end() -> None:
+def test_days_ahead_extend_to_end_of_month() -> None:
     assert MONTHLY.ahead_days(date(2026, 11, 20), ["history_202611"]) == 10
     assert MONTHLY.ahead_days(date(2026, 11, 20), ["history_202611", "history_202612"]) == 41
     assert MONTHLY.ahead_days(date(2026, 11, 20), ["history_202612"]) == -1
 
 
-def test_a_partition_expires_when_its_last_moment_is_older_than_the_retention() -> None:
+def test_partition_expires_when_its_end_is_past_retention() -> None:
     today = date(2026, 11, 22)
     assert DAILY.is_expired(DAILY.name(today - timedelta(days=91)), today)
     assert not DAILY.is_expired(DAILY.name(today - timedelta(days=90)), today)
@@ -53,5 +53,5 @@ def test_a_partition_expires_when_its_last_moment_is_older_than_the_retention() 
 
 
 @pytest.mark.parametrize("name", ["usage_events_old", "usage_events_2020011", "usage_events_20200230", "usage_events"])
-def test_a_name_that_is_none_of_ours_never_expires(name: str) -> None:
+def test_foreign_table_never_expires(name: str) -> None:
     assert not DAILY.is_expired(name, date(2026, 11, 22))

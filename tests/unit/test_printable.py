@@ -21,5 +21,5 @@ from usage_worker.printable import printable
         ("\x1b" * 100, "\\x1b" * 49 + "\\" + "..."),
     ],
 )
-def test_what_is_shown(text: str, shown: str) -> None:
+def test_printable_form(text: str, shown: str) -> None:
     assert printable(text) == shown

@@ -24,13 +24,13 @@ def test_folder_has_no_other_page() -> None:
     assert set(FOLDER.iterdir()) == set(PAGES)
 
 
-def test_pages_do_not_depend_on_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_do_not_depend_on_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("USAGE_FLUSH_INTERVAL", "USAGE_SCHEDULE_PURGE", "USAGE_STREAM_SHARDS"):
         monkeypatch.setenv(name, "17")
     assert pages() == PAGES
 
 
-def test_attribute_without_a_docstring_is_named() -> None:
+def test_attribute_without_docstring_is_named() -> None:
     with pytest.raises(ValueError, match="second has no docstring"):
         meanings(Undocumented)
 

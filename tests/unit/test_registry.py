@@ -41,7 +41,7 @@ def with_vacuum(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("with_vacuum")
-def test_line_in_the_registry_adds_a_task_with_route_schedule_and_metrics() -> None:
+def test_registry_line_adds_task_with_route_schedule_and_metrics() -> None:
     made = app.make_app(SettingsOfVacuum())
     assert made.tasks[VACUUM.name].run.__doc__ == "Vacuum the tables."
     assert made.conf.task_routes[VACUUM.name] == {"queue": QueueName.MAINTENANCE.value}
@@ -56,22 +56,22 @@ def test_line_in_the_registry_adds_a_task_with_route_schedule_and_metrics() -> N
 
 
 @pytest.mark.usefixtures("with_vacuum")
-def test_line_in_the_registry_requires_a_setting() -> None:
+def test_registry_line_requires_setting() -> None:
     with pytest.raises(AttributeError, match="schedule_vacuum"):
         app.make_app(Settings())
 
 
-def test_schedule_settings_are_those_of_the_registry() -> None:
+def test_schedule_settings_equal_registry() -> None:
     labels = {name.removeprefix("schedule_") for name in Settings.model_fields if name.startswith("schedule_")}
     assert labels == {periodic.label for periodic in PERIODIC_TASKS}
 
 
 @pytest.mark.parametrize("periodic", PERIODIC_TASKS, ids=lambda periodic: periodic.label)
-def test_reference_has_the_task_and_its_setting(periodic: PeriodicTask) -> None:
+def test_reference_has_task_and_its_setting(periodic: PeriodicTask) -> None:
     assert f"| `{periodic.variable}` |" in PAGES[FOLDER / "settings.md"]
     assert f"| `{periodic.name}` | `maintenance` | `{periodic.variable}` |" in PAGES[FOLDER / "tasks.md"]
 
 
-def test_tasks_of_the_maintenance_queue_are_those_of_the_registry() -> None:
+def test_tasks_of_maintenance_queue_equal_registry() -> None:
     routes = app.configuration(Settings())["task_routes"]
     assert set(routes) == {periodic.name for periodic in PERIODIC_TASKS}

@@ -48,7 +48,7 @@ def test_own_identity_and_time_are_kept() -> None:
     assert (record.event_id, record.occurred_at) == (USER, "2026-01-31T11:00:00.000000Z")
 
 
-def test_entry_id_that_is_no_time_gives_way_to_the_time_of_the_dead_letter() -> None:
+def test_dead_letter_time_replaces_invalid_entry_id() -> None:
     (record,) = records(dead_letter(event(), entry_id="made up"))
     assert record.occurred_at == "2026-01-31T12:00:09.000000Z"
 
@@ -62,7 +62,7 @@ def test_fields_are_set_and_removed() -> None:
     assert (record.input_tokens, record.model) == (7, None)
 
 
-def test_body_replaces_a_whole_entry() -> None:
+def test_body_replaces_whole_entry() -> None:
     row = dead_letter("[{", events=2, position=0)
     with pytest.raises(EventRefusedError, match="--body"):
         records(row)

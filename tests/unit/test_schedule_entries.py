@@ -36,7 +36,7 @@ def partitions(when: str) -> ScheduleEntry:
         ("off", None, "off", None),
     ],
 )
-def test_an_interval_a_crontab_or_off(
+def test_schedule_is_interval_crontab_or_off(
     text: str, when: float | str | None, description: str, expires: float | None
 ) -> None:
     entry = partitions(text)
@@ -48,13 +48,13 @@ def test_an_interval_a_crontab_or_off(
     "text",
     ["", "0", "-5", "nan", "inf", "1e9", "daily", "1 2 3", "99 * * * *", "*/0 * * * *", "30 3 31 2 *", "* * * * x"],
 )
-def test_anything_else_is_refused_in_one_line_with_its_name(text: str) -> None:
+def test_other_schedules_are_refused_by_name(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^a setting is wrong: USAGE_SCHEDULE_PARTITIONS: [^\n]+$"):
         schedule_entries(Settings(schedule_partitions=text))
 
 
 @pytest.mark.parametrize("name", ["Europe/Nowhere", "", "../etc", "Europe"])
-def test_a_time_zone_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_unknown_time_zone_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("USAGE_TIMEZONE", name)
     with pytest.raises(SettingsError, match="USAGE_TIMEZONE"):
         load_settings()
@@ -69,11 +69,11 @@ def test_a_time_zone_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatc
         (BERLIN, "2027-03-27T12:00:00", "2027-03-28T03:30:00+02:00"),  # an hour less lies in between
     ],
 )
-def test_the_next_run_is_by_the_clock_of_the_zone(zone: tzinfo, now: str, due: str) -> None:
+def test_next_run_follows_time_zone(zone: tzinfo, now: str, due: str) -> None:
     assert next_of("30 3 * * *", datetime.fromisoformat(now).replace(tzinfo=zone)).isoformat() == due
 
 
-def test_an_interval_counts_from_the_last_run_where_one_is_known() -> None:
+def test_interval_counts_from_last_known_run() -> None:
     now = datetime(2026, 11, 22, 12, tzinfo=BERLIN)
     entry = partitions("3600")
     assert entry.next_run(now, None) is None

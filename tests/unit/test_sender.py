@@ -53,7 +53,7 @@ def test_flush_of_nothing_succeeds_and_starts_no_thread() -> None:
         assert set(threading.enumerate()) <= before
 
 
-def test_absent_redis_is_named_and_flush_fails() -> None:
+def test_unreachable_redis_is_named_and_flush_fails() -> None:
     with opened(refusing_url()) as sender:
         assert sender.put(0, b"1")
         assert not sender.flush(0.1)
@@ -62,7 +62,7 @@ def test_absent_redis_is_named_and_flush_fails() -> None:
         assert sender.stats().buffered == 1
 
 
-def test_close_drops_the_rest_and_refuses_more(caplog: pytest.LogCaptureFixture) -> None:
+def test_close_drops_unsent_events_and_refuses_new_ones(caplog: pytest.LogCaptureFixture) -> None:
     with opened(refusing_url()) as sender, caplog.at_level(logging.ERROR):
         sender.put(0, b"1")
         sender.put(0, b"2")
@@ -74,7 +74,7 @@ def test_close_drops_the_rest_and_refuses_more(caplog: pytest.LogCaptureFixture)
     assert "2 events dropped at close" in caplog.text
 
 
-def test_close_wakes_a_thread_that_waits_to_retry() -> None:
+def test_close_wakes_thread_waiting_to_retry() -> None:
     before = set(threading.enumerate())
     with opened(refusing_url()) as sender:
         sender.put(0, b"1")
@@ -108,7 +108,7 @@ def test_lone_event_is_sent_after_lingering() -> None:
         connection.close()
 
 
-def test_lost_connection_is_tried_again() -> None:
+def test_lost_connection_is_retried() -> None:
     with silent_server() as server, opened(url_of(server)) as sender:
         sender.put(0, b"1")
         for _ in range(3):

@@ -29,9 +29,7 @@ SECRET = "s3cretword"
         ("REDIS_URL", "redis://:1?{}@host/0"),
     ],
 )
-def test_no_part_of_a_password_becomes_a_host_a_port_or_a_database(
-    monkeypatch: pytest.MonkeyPatch, variable: str, url: str
-) -> None:
+def test_password_never_becomes_host_port_or_database(monkeypatch: pytest.MonkeyPatch, variable: str, url: str) -> None:
     monkeypatch.setenv(variable, url.format(SECRET))
     with pytest.raises(SettingsError) as refused:
         load_settings()
@@ -47,7 +45,7 @@ def test_no_part_of_a_password_becomes_a_host_a_port_or_a_database(
         ("postgresql://me:s3c?ret#word\u2100@host/db?user=a@b", "rediss://:s3cret@word@host?client_name=a@b"),
     ],
 )
-def test_what_the_drivers_understand_is_taken_and_not_shown(database: str, redis: str) -> None:
+def test_valid_urls_are_accepted_and_not_shown(database: str, redis: str) -> None:
     settings = Settings(DATABASE_URL=database, REDIS_URL=redis)
     assert (settings.database_url, settings.redis_url) == (database, redis)
     assert "word" not in repr(settings)
@@ -66,14 +64,14 @@ def test_what_the_drivers_understand_is_taken_and_not_shown(database: str, redis
         ("USAGE_LOG_LEVEL", SECRET),
     ],
 )
-def test_value_out_of_range_names_the_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+def test_value_out_of_range_names_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=f"{variable}: ") as refused:
         load_settings()
     assert SECRET not in str(refused.value)
 
 
-def test_ledger_must_outlast_the_acceptance_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ledger_must_outlast_acceptance_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USAGE_ACCEPT_DAYS", "35")
     monkeypatch.setenv("USAGE_RETENTION_DAYS", "35")
     with pytest.raises(SettingsError, match="USAGE_RETENTION_DAYS must be greater than USAGE_ACCEPT_DAYS"):
@@ -82,7 +80,7 @@ def test_ledger_must_outlast_the_acceptance_window(monkeypatch: pytest.MonkeyPat
     assert load_settings().accept_window == timedelta(days=35)
 
 
-def test_file_gives_what_the_environment_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_file_supplies_settings_missing_in_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("USAGE_STREAM_SHARDS=7\nUSAGE_BATCH_EVENTS=8\nOTHER=9\n")
     monkeypatch.delenv("USAGE_STREAM_SHARDS", raising=False)
@@ -96,6 +94,6 @@ def test_ticks_expire_after_two_intervals(interval: float, expires: float) -> No
     assert Settings(flush_interval=interval).trigger_expires == expires
 
 
-def test_missing_database_is_an_error_of_its_variable() -> None:
+def test_missing_database_names_its_variable() -> None:
     with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
         Settings(DATABASE_URL="").require_database()

@@ -19,10 +19,10 @@ from usage_worker.monitoring.stalls import is_stalled
         (0.3, 86_400.0, False),
     ],
 )
-def test_an_old_entry_without_a_recent_commit(oldest: float, committed: float | None, stalled: bool) -> None:
+def test_old_entry_without_recent_commit_is_stall(oldest: float, committed: float | None, stalled: bool) -> None:
     assert is_stalled(oldest, committed) is stalled
 
 
-def test_the_limits_are_arguments() -> None:
+def test_limits_are_arguments() -> None:
     assert is_stalled(2.0, 1.0, longest_wait=1.5, longest_silence=0.5)
     assert not is_stalled(2.0, 1.0, longest_wait=2.5, longest_silence=0.5)

@@ -21,7 +21,7 @@ OWN = {"DATABASE_URL": "postgresql:///own"}
         ({}, {"REDIS_URL": "unix:///own"}, None),
     ],
 )
-def test_own_servers_create_unless_told_otherwise(
+def test_own_servers_create_unknown_pairs_by_default(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], embedded: dict[str, str], policy: str | None
 ) -> None:
     monkeypatch.delenv("USAGE_UNKNOWN", raising=False)

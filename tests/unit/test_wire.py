@@ -52,7 +52,7 @@ optional = {name: values for name, values in FIELDS.items() if name not in {*req
 
 
 def _row(event: dict[str, Any]) -> list[Any]:
-    """The event with every default filled in, in the order of the ledger's columns."""
+    """Return the event with all defaults, in the order of the columns of the ledger."""
     filled: dict[str, Any] = dict.fromkeys(("input_tokens", "output_tokens"), 0)
     filled |= {"type": "usage", "messages": 1, "success": True} | event
     if filled.get("tokens") is None:
@@ -63,7 +63,7 @@ def _row(event: dict[str, Any]) -> list[Any]:
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries(required, optional=optional))
-def test_both_ways_end_in_the_same_record(event: dict[str, Any]) -> None:
+def test_both_decoders_return_same_record(event: dict[str, Any]) -> None:
     body = json.dumps([_row(event)]).encode()
     try:
         quick = load(body)
@@ -85,7 +85,7 @@ others = {name: values for name, values in FIELDS.items() if name not in pair}
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries(pair, optional=others))
-def test_what_the_publisher_accepts_is_canonical(fields: dict[str, Any]) -> None:
+def test_publisher_output_is_canonical(fields: dict[str, Any]) -> None:
     try:
         prepared = prepare(fields, WINDOW)
     except EventRefusedError:
@@ -98,7 +98,7 @@ def test_what_the_publisher_accepts_is_canonical(fields: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     "time", ["2026-02-29T24:00:00.000000Z", "2026-02-28T23:59:60.000000Z", "2026-13-01T00:00:00.000000Z"]
 )
-def test_times_that_postgresql_would_read_as_another_day_are_not_canonical(time: str) -> None:
+def test_times_read_as_other_day_by_postgresql_are_not_canonical(time: str) -> None:
     """The day of a record is the beginning of its time; PostgreSQL must agree."""
     event = {"event_id": "5bd8b2a0-1111-7111-8111-111111111111", "occurred_at": time}
     ids = dict.fromkeys(("user_id", "agent_id"), event["event_id"])

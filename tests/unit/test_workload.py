@@ -25,21 +25,21 @@ def test_equal_arguments_generate_equal_events() -> None:
     assert first != other
 
 
-def test_population_is_the_same_in_every_process() -> None:
+def test_population_is_same_in_every_process() -> None:
     print_ids = "from usage_worker.testing import Population; print(Population.of(1, 1, 3).pairs())"
     output = subprocess.run([sys.executable, "-c", print_ids], check=True, capture_output=True, text=True).stdout
     assert output.strip() == str(Population.of(1, 1, 3).pairs())
     assert Population.of(1, 1, 3) != Population.of(1, 1, 4)
 
 
-def test_production_mix_has_the_observed_shares() -> None:
+def test_production_mix_has_observed_shares() -> None:
     shares = [share for _, share in pair_shares("production")]
     assert abs(shares[0] - 0.35) < 0.02
     assert abs(sum(shares[:5]) - 0.78) < 0.02
     assert abs(sum(shares[:10]) - 0.90) < 0.02
 
 
-def test_seeds_agree_on_the_busiest_pair() -> None:
+def test_seeds_agree_on_busiest_pair() -> None:
     assert pair_shares("production", seed=1)[0][0] == pair_shares("production", seed=2)[0][0]
 
 
@@ -49,7 +49,7 @@ def test_uniform_mix_has_no_busy_pair() -> None:
     assert shares[0] < 0.01
 
 
-def test_a_conversation_belongs_to_one_pair_and_has_five_uses_on_average() -> None:
+def test_conversation_belongs_to_one_pair_and_averages_five_uses() -> None:
     pairs = Counter(
         (it["user_id"], it["agent_id"], it["conversation_id"])
         for it in generate_usage(POPULATION, EVENTS, "uniform", 1)
@@ -64,7 +64,7 @@ def test_failed_request_has_no_response_time() -> None:
     assert abs(sum(event["success"] for event in events) / EVENTS - 0.97) < 0.01
 
 
-def test_load_survives_the_command_line_of_a_sender() -> None:
+def test_load_survives_command_line_of_sender() -> None:
     load = Load(100, "production", seed=7, users=3, rate=12.5)
     received = Load.from_arguments(load.arguments())
     assert received == load
@@ -72,7 +72,7 @@ def test_load_survives_the_command_line_of_a_sender() -> None:
     assert len(load.population.pairs()) == 3 * AGENTS
 
 
-def test_testing_package_needs_only_the_base_installation() -> None:
+def test_testing_package_needs_only_base_installation() -> None:
     print_server_modules = (
         "import sys, usage_worker.testing;"
         "print({'psycopg', 'celery', 'kombu', 'typer'} & {name.partition('.')[0] for name in sys.modules})"

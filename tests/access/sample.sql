@@ -1,23 +1,23 @@
--- A row of the owner in every relation, and the roles that a column of the table stands for. Whoever adds a relation
--- adds its row here. Bound on the client's side: several statements in one go.
+-- A row of the owner in every relation, and the roles behind the columns of the table. A new relation needs a row here.
+-- Parameters are bound by the client, since this is more than one statement.
 INSERT INTO auth.users (id, email)
-VALUES (%(owner)s, 'owner'), (%(mate)s, 'mate'), (%(member)s, 'member'), (%(stranger)s, 'stranger');
+VALUES (%(owner)s, 'owner'), (%(recipient)s, 'recipient'), (%(member)s, 'member'), (%(stranger)s, 'stranger');
 INSERT INTO public.user_profiles (id, display_name) VALUES (%(owner)s, 'owner');
 INSERT INTO public.agents (id, name, created_by) VALUES (%(agent)s, 'helper', %(owner)s);
--- The one row that is not the owner's: without it nobody would be in the team.
+-- The only row that is not the owner's: it makes another user a member of the team.
 INSERT INTO public.user_role_assignments (user_id, team_id) VALUES (%(member)s, %(team)s);
--- In all four views.
+-- This row is in all four views.
 INSERT INTO public.user_agents (id, user_id, agent_id, is_favorite, usage_count, last_used_at)
 VALUES (%(row)s, %(owner)s, %(agent)s, true, 1, now());
--- A share that has ended gives nothing, and neither does what the columns say while is_shared is false.
+-- Neither an expired share nor columns without is_shared grant access.
 INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, expires_at)
-VALUES (%(row)s, %(mate)s, now() - interval '1 day');
-UPDATE public.user_agents SET shared_with = ARRAY[%(mate)s::uuid], team_id = %(team)s;
+VALUES (%(row)s, %(recipient)s, now() - interval '1 day');
+UPDATE public.user_agents SET shared_with = ARRAY[%(recipient)s::uuid], team_id = %(team)s;
 INSERT INTO public.usage_daily (user_id, agent_id, day, usage_count) VALUES (%(owner)s, %(agent)s, '2026-01-31', 1);
 INSERT INTO public.usage_retired_daily (user_id, agent_id, day, usage_count) VALUES (%(owner)s, %(agent)s, '2026-01-31', 1);
 INSERT INTO public.user_agent_conversations (user_id, agent_id, conversation_id)
 VALUES (%(owner)s, %(agent)s, gen_random_uuid());
--- One in every partition.
+-- One row in every partition.
 INSERT INTO public.usage_events (
     event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens, tokens, success
 )
@@ -42,5 +42,5 @@ CREATE ROLE access_test_granted IN ROLE authenticated;
 GRANT ALL ON ALL TABLES IN SCHEMA public TO access_test_granted;
 GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO access_test_granted;
 GRANT ALL ON ALL FUNCTIONS IN SCHEMA public TO access_test_granted;
--- What belongs to a role goes to its members, BYPASSRLS does not.
+-- Members inherit the privileges of a role, but not BYPASSRLS.
 CREATE ROLE access_test_service IN ROLE service_role;

@@ -1,4 +1,4 @@
-"""A database in which every relation holds a row of the owner, and the people and roles that come to it."""
+"""Sample data: every relation holds a row of the owner; other users and roles access it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import psycopg
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-OWNER, MATE, MEMBER, STRANGER = (UUID(int=number) for number in range(1, 5))
+OWNER, RECIPIENT, TEAM_MEMBER, STRANGER = (UUID(int=number) for number in range(1, 5))
 AGENT, TEAM, ROW = (UUID(int=number) for number in range(5, 8))
 
 HERE = Path(__file__).parent
 
 
 class Role(NamedTuple):
-    """Who comes: the role of the session, the user that it speaks for, and to whom they would give the row away."""
+    """The role of a session, the user that it acts for, and the user to whom it would give the row."""
 
     role: str
     user: UUID | None = None
-    heir: UUID = STRANGER
+    new_owner: UUID = STRANGER
 
     @property
     def claims(self) -> str:
@@ -33,14 +33,14 @@ ROLES = {
     "anyone else": Role("access_test_other"),
     "anon": Role("anon"),
     "owner": Role("authenticated", OWNER),
-    "shared_with": Role("authenticated", MATE, MATE),
-    "team_id": Role("authenticated", MEMBER, MEMBER),
+    "shared_with": Role("authenticated", RECIPIENT, RECIPIENT),
+    "team_id": Role("authenticated", TEAM_MEMBER, TEAM_MEMBER),
     "stranger": Role("authenticated", STRANGER, STRANGER),
     "granted": Role("access_test_granted", STRANGER, STRANGER),
     "service role": Role("access_test_service"),
 }
 
-# How the owner's row gets into its state.
+# The statement that brings the owner's row into a state.
 STATES = {
     "live": "SELECT",
     "deleted": "UPDATE public.user_agents SET deleted_at = now()",
@@ -52,16 +52,16 @@ STATES = {
 
 
 def populate(connection: Connection) -> None:
-    """Bring the people, their rows and the roles; they live as long as the transaction of the connection."""
-    people = {"owner": OWNER, "mate": MATE, "member": MEMBER, "stranger": STRANGER}
+    """Create the users, their rows and the roles in the open transaction of the connection."""
+    users = {"owner": OWNER, "recipient": RECIPIENT, "member": TEAM_MEMBER, "stranger": STRANGER}
     with psycopg.ClientCursor(connection) as cursor:
-        cursor.execute((HERE / "world.sql").read_bytes(), {**people, "agent": AGENT, "team": TEAM, "row": ROW})
+        cursor.execute((HERE / "sample.sql").read_bytes(), {**users, "agent": AGENT, "team": TEAM, "row": ROW})
     for script in ("objects", "probe"):
         connection.execute((HERE / f"{script}.sql").read_bytes())
 
 
-def come(connection: Connection, role: Role) -> None:
-    """Be this role until the transaction, or the savepoint around, ends."""
+def act_as(connection: Connection, role: Role) -> None:
+    """Switch to the role until the transaction or the enclosing savepoint ends."""
     connection.execute(
         "SELECT set_config('role', %s, true), set_config('request.jwt.claims', %s, true)", [role.role, role.claims]
     )
