@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import closing
 from datetime import UTC, datetime
-from subprocess import DEVNULL, Popen
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers import eventually
 from tests.integration.commands import figures, rows
 from usage_worker.printable import REASON_LENGTH
-from usage_worker.service.broker import broker_url
 from usage_worker.store import Intake
 from usage_worker.testing.sql import query as testing_query
 
@@ -160,21 +155,3 @@ def test_no_entry_stops_shard(bench: Bench, poison: list[dict[Any, Any]]) -> Non
     assert intake.applied == 1
     assert intake.accepted <= bench.resources.store.intake_totals().accepted - before.accepted
     assert bench.resources.stream.backlog(0)[:2] == (0, 0)
-
-
-def test_celery_task_accepts_invalid_text(bench: Bench) -> None:
-    redis_url, database = bench.resources.settings.redis_url, bench.resources.settings.database_url
-    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", "solo"]
-    environment = {"DATABASE_URL": database, "REDIS_URL": redis_url, "PYTHONPATH": ":".join(filter(None, sys.path))}
-    with (
-        Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL) as worker,
-        closing(Celery(broker=broker_url(redis_url))) as sender,
-    ):
-        try:
-            for fields in ({"model": f"gpt-{HALF}"}, {"occurred_at": LATEST}, {"occurred_at": EARLIEST}, {}):
-                sender.send_task("usage.track", kwargs=pair(bench, **fields))
-            sender.send_task("usage.track_many", args=[[pair(bench, model=HALF), pair(bench)]])
-            eventually(lambda: bench.flush() and bench.resources.store.intake_totals().accepted == 6, 30)
-        finally:
-            worker.terminate()
-    assert bench.resources.store.intake_totals() == Intake(6, 2, 0, 4)

@@ -182,3 +182,12 @@ def test_full_redis_records_no_error_and_blocks_nothing(
         assert eventually(lambda: counted(resources)) == 1
     finally:
         redis_client.config_set("maxmemory", 0)
+
+
+def test_entry_from_the_future_hides_no_stall(bench: Bench) -> None:
+    entry: Any = {"v": "1", "n": "1", "events": f"[{events(1).strip()}]"}
+    bench.redis.xadd("usage:events:{0}", entry, id="253402300799000-0")
+    stall = found(bench.resources)
+    assert [(it.shard, it.committed_seconds) for it in stall] == [(0, None)]
+    bench.flush()
+    assert found(bench.resources) == []

@@ -64,3 +64,10 @@ def test_connection_is_shown_without_password(url: str) -> None:
     connection = make_app(Settings(REDIS_URL=url)).connection_for_write()
     shown = {name: value for name, value in connection.info().items() if name != "password"}  # as Celery shows it
     assert "s3cret" not in f"{shown} {connection} {connection.as_uri()}"
+
+
+@pytest.mark.parametrize("query", ["bogus=1", "db=x", "socket_timeout=soon"])
+def test_parameter_that_no_client_takes_is_a_wrong_setting(query: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        broker_settings(f"redis://:hush@host/0?{query}")
+    assert "hush" not in str(raised.value)

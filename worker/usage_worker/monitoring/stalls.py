@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,9 @@ def stalls(stream: EventStream, store: Store, backlog: Mapping[int, Backlog], fl
     found = []
     for shard, waiting in backlog.items():
         silence = committed.get(stream.key(shard))
-        if is_stalled(waiting.oldest_seconds, silence, longest_wait):
+        # Where the age is unknown, an entry has waited since the last commit at most, and may have waited so long.
+        waited = waiting.oldest_seconds if waiting.age_known else silence or math.inf
+        if is_stalled(waited, silence, longest_wait):
             error, error_seconds = failures.last(shard) or (None, None)
             found.append(Stall(shard, waiting.oldest_seconds, silence, error, error_seconds))
     return found

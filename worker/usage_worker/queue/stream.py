@@ -27,6 +27,8 @@ VERSION = b"1"
 # A prime, so that every bit of a UUID influences its shard, whatever its version.
 _SPREAD = 65_521
 MAX_DECLARED_DIGITS = 6
+# How far the clock of a producer that sends ids of its own may be ahead.
+_CLOCK_SECONDS = 5.0
 # 9999-12-31T23:59:59Z.
 _LAST_SECOND = 253_402_300_799
 # The most events in one of our own entries.
@@ -81,11 +83,16 @@ class Pack(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """The entries of a shard: all of them, the pending ones, and the age of the oldest in seconds."""
+    """The entries of a shard: all of them, the pending ones, and the age of the oldest in seconds.
+
+    `age_known` is false where the id of the oldest entry lies in the future: a producer chose it, and since then Redis
+    gives every entry of the shard the same time.
+    """
 
     entries: int
     pending: int
     oldest_seconds: float
+    age_known: bool = True
 
 
 class EventStream:
@@ -181,7 +188,7 @@ class EventStream:
                 raise length
         age = seconds + micros / 1e6 - _seconds_of(oldest[0][0].decode()) if oldest else 0.0
         pending = 0 if isinstance(groups, RedisError) else sum(group["pending"] for group in groups)
-        return Backlog(length, pending, max(age, 0.0))
+        return Backlog(length, pending, max(age, 0.0), age_known=age > -_CLOCK_SECONDS)
 
     def memory_used(self) -> float:
         """Return the share of Redis' `maxmemory` in use, 0.0 where there is no limit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from redis.connection import SSLConnection, parse_url
+from redis.connection import ConnectionPool, SSLConnection, parse_url
 
 from usage_worker.errors import SettingsError
 
@@ -24,7 +24,9 @@ def parse_redis_url(redis_url: str) -> RedisAddress:
     """
     try:
         parameters = dict(parse_url(redis_url))  # type: ignore[no-untyped-call]
-    except ValueError:
+        # A parameter that no connection takes shows only when one is made; it is not opened.
+        ConnectionPool.from_url(redis_url).make_connection()
+    except (TypeError, ValueError):
         # The driver's error quotes the URL, which may hold a password.
         raise SettingsError("REDIS_URL is not one that the Redis driver understands") from None
     return RedisAddress(parameters, tls=parameters.pop("connection_class", None) is SSLConnection)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from json import dumps
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid5
 
 from kombu.exceptions import OperationalError
-from pydantic_core import to_json
 
-from usage_worker.errors import StreamUnavailableError, UsageError
+from usage_worker.errors import UsageError
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.queue.heartbeat import Heartbeat
-from usage_worker.queue.stream import PACK_EVENTS, Pack
+from usage_worker.service import entry_point
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -23,24 +20,13 @@ if TYPE_CHECKING:
 
 # A UsageError is an expected failure: Celery then logs one line instead of a traceback.
 _OPTIONS: dict[str, Any] = {"bind": True, "shared": False, "throws": (UsageError,)}
-# The message is acknowledged after the append. If a worker dies in between, it is delivered again, and the key of the
-# pack, made from the id of the task, shows the database that it is the same one.
-_ENTRY_POINT_OPTIONS: dict[str, Any] = {
-    "bind": True,
-    "shared": False,
-    "acks_late": True,
-    "reject_on_worker_lost": True,
-    "autoretry_for": (StreamUnavailableError,),
-    "retry_backoff": True,
-    "max_retries": None,
-}
 
 
 def register(app: Celery) -> None:
     """Add our tasks to a Celery app whose resources `install` has set."""
     app.task(flush, name="usage.flush", **_OPTIONS)
-    app.task(track, name="usage.track", **_ENTRY_POINT_OPTIONS)
-    app.task(track_many, name="usage.track_many", **_ENTRY_POINT_OPTIONS)
+    app.task(entry_point.track, name="usage.track", **entry_point.OPTIONS)
+    app.task(entry_point.track_many, name="usage.track_many", **entry_point.OPTIONS)
     app.task(heartbeat, name="monitoring.heartbeat", **_OPTIONS)
     for periodic in PERIODIC_TASKS:
         app.task(_body(periodic), name=periodic.name, **_OPTIONS)
@@ -55,16 +41,6 @@ def flush(self: Task, shard: int) -> dict[str, Any]:
         with suppress(OperationalError):
             self.apply_async((shard,), expires=resources.settings.trigger_expires)
     return report.as_dict()
-
-
-def track(self: Task, **event: Any) -> None:
-    """Append one event from an application that only uses Celery."""
-    _append(self, [event])
-
-
-def track_many(self: Task, events: list[dict[str, Any]]) -> None:
-    """Append many events at once."""
-    _append(self, events)
 
 
 def heartbeat(self: Task) -> None:
@@ -84,21 +60,3 @@ def _body(periodic: PeriodicTask) -> Any:
 def _resources(task: Task) -> Resources:
     resources: Resources = task.app.usage_resources
     return resources
-
-
-def _append(task: Task, events: list[dict[str, Any]]) -> None:
-    """Append events, bad ones too: ingest quarantines them with their reason, an exception would lose them."""
-    stream, task_id = _resources(task).stream, UUID(task.request.id)
-    shard = stream.shard_of(task_id)
-    bodies = list(map(_json, events))
-    stream.append(
-        (shard, Pack(uuid5(task_id, str(start)), bodies[start : start + PACK_EVENTS]))
-        for start in range(0, len(bodies), PACK_EVENTS)
-    )
-
-
-def _json(event: dict[str, Any]) -> bytes:
-    try:
-        return to_json(event)
-    except ValueError:  # half a surrogate pair, which UTF-8 cannot hold and the escapes of JSON can
-        return dumps(event, default=str).encode()

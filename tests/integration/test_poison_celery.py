@@ -1,0 +1,98 @@
+"""No message of a Celery application stops a worker, and none is lost: what cannot be read becomes a dead letter."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing, contextmanager
+from subprocess import DEVNULL, Popen
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from celery import Celery
+
+from tests.helpers import eventually
+from tests.integration.test_poison_events import EARLIEST, HALF, LATEST, pair
+from usage_worker.service.broker import broker_url
+from usage_worker.store import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.conftest import Bench
+
+# What the main process of a worker meets before a task runs: bodies that are not the three parts that Celery sends.
+BODIES = ("[1]", "{}", "null", "[1, 2, 3]", '[[], {"a": 1}', "[" * 5_000 + "]" * 5_000)
+
+
+def test_invalid_text_is_quarantined(bench: Bench) -> None:
+    with running_worker(bench, "solo") as sender:
+        for fields in ({"model": f"gpt-{HALF}"}, {"occurred_at": LATEST}, {"occurred_at": EARLIEST}, {}):
+            sender.send_task("usage.track", kwargs=pair(bench, **fields))
+        sender.send_task("usage.track_many", args=[[pair(bench, model=HALF), pair(bench)]])
+        await_accepted(bench, 6)
+    assert bench.resources.store.intake_totals() == Intake(6, 2, 0, 4)
+
+
+def test_any_arguments_are_kept(bench: Bench) -> None:
+    good = pair(bench)
+    with running_worker(bench, "prefork") as sender:
+        for task_id in ("order-42", "\x00"):
+            sender.send_task("usage.track", task_id=task_id, kwargs=good)
+        sender.send_task("usage.track", args=list(good.values()))
+        sender.send_task("usage.track", kwargs=good | {"self": 1})
+        calls: list[dict[str, Any]] = [{"args": [5]}, {"kwargs": {"x": 1}}, {"args": [[], []]}, {"args": [[5]]}, {}]
+        for call in calls:
+            sender.send_task("usage.track_many", **call)
+        await_accepted(bench, 9)
+    assert bench.resources.store.intake_totals() == Intake(9, 2, 0, 7)
+
+
+def test_unreadable_message_does_not_stop_worker(bench: Bench) -> None:
+    with running_worker(bench, "prefork") as sender:
+        sender.send_task("usage.track", kwargs=pair(bench, x=nested(900)))
+        for body in BODIES:
+            publish(sender, body)
+        sender.send_task("usage.track", kwargs=pair(bench))
+        await_accepted(bench, len(BODIES) + 2)
+    assert bench.resources.store.intake_totals() == Intake(len(BODIES) + 2, 1, 0, len(BODIES) + 1)
+    payloads = [json.loads(dead_letter["payload"]) for dead_letter in bench.dead_letters()]
+    assert {payload["message"] for payload in payloads} >= set(BODIES)
+
+
+@contextmanager
+def running_worker(bench: Bench, pool: str) -> Iterator[Celery]:
+    """Run a worker, and yield an app of somebody else to send with; the worker must live to the end."""
+    settings = bench.resources.settings
+    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", pool, "-c", "1"]
+    environment = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+    environment["PYTHONPATH"] = ":".join(filter(None, sys.path))
+    with (
+        Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL) as worker,
+        closing(Celery(broker=broker_url(settings.redis_url))) as sender,
+    ):
+        try:
+            yield sender
+            assert worker.poll() is None
+        finally:
+            worker.terminate()
+
+
+def await_accepted(bench: Bench, events: int) -> None:
+    eventually(lambda: bench.flush() and bench.resources.store.intake_totals().accepted == events, 60)
+
+
+def publish(sender: Celery, body: str) -> None:
+    """Send a message that only looks like a task."""
+    headers = {"lang": "py", "task": "usage.track", "id": str(uuid4())}
+    with sender.producer_pool.acquire() as producer:
+        producer.publish(
+            body, routing_key="celery", headers=headers, content_type="application/json", content_encoding="utf-8"
+        )
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value

@@ -1,0 +1,132 @@
+"""The entry point for applications that only use Celery: `usage.track` and `usage.track_many`.
+
+Whatever a message holds ends in the stream, and what cannot be read becomes a dead letter there: an exception in a task
+would lose the event, and one in the worker's main process would stop the worker at every delivery.
+"""
+
+from __future__ import annotations
+
+import pickle
+from json import dumps
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from celery.worker.strategy import default
+from pydantic_core import to_json
+
+from usage_worker.errors import StreamUnavailableError
+from usage_worker.logs import get_logger
+from usage_worker.queue.stream import PACK_EVENTS, Pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery, Task
+    from kombu.message import Message
+
+    from usage_worker.queue.stream import EventStream
+
+# Fewer brackets cannot nest so deeply that the pool fails to pickle them.
+_HARMLESS_BRACKETS = 100
+
+log = get_logger("entry_point")
+
+
+def track(self: Task, /, *args: Any, **event: Any) -> None:
+    """Append one event from an application that only uses Celery."""
+    _append(self, [{"args": list(args), "kwargs": event}] if args else [event])
+
+
+def track_many(self: Task, /, *args: Any, **kwargs: Any) -> None:
+    """Append many events at once, given as the list `events`."""
+    events: Any = args[0] if len(args) == 1 and not kwargs else kwargs.get("events")
+    if not isinstance(events, list) or len(args) + len(kwargs) != 1:
+        events = [{"args": list(args), "kwargs": kwargs}]
+    _append(self, events)
+
+
+def strategy(task: Task, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:
+    """Return what the worker's main process does with a message of a task (Celery's `Task.Strategy`).
+
+    A message that it could not hand to the pool goes into the stream as it is.
+    """
+    handle = default(task, app, consumer, **options)
+
+    def handle_readable(message: Message, body: Any, ack: Any, *others: Any, **more: Any) -> Any:
+        try:
+            _check(message)
+        except Exception as error:  # noqa: BLE001 - a message may raise anything, and would raise it for ever
+            _quarantine(app.usage_resources.stream, task.name, message, error)
+            return ack(log, consumer.connection_errors)
+        return handle(message, body, ack, *others, **more)
+
+    return handle_readable
+
+
+def _check(message: Message) -> None:
+    """Raise whatever the main process would raise while it reads the message and sends it to the pool."""
+    payload, raw = message.payload, message.body
+    # In protocol 2 the arguments are the body.
+    args, kwargs, _ = (payload["args"], payload["kwargs"], None) if "args" in payload else payload
+    if not isinstance(args, list) or not isinstance(kwargs, dict) or "self" in kwargs:
+        raise TypeError("Celery cannot call a task with these arguments")
+    text = raw if isinstance(raw, str) else bytes(raw).decode("latin-1")
+    if text.count("[") + text.count("{") > _HARMLESS_BRACKETS:
+        pickle.dumps(payload)
+
+
+def _quarantine(stream: EventStream, name: str, message: Message, error: Exception) -> None:
+    """Append a message as an event that ingest quarantines.
+
+    Raises:
+        StreamUnavailableError: Redis does not take it; the message is delivered again.
+    """
+    raw = message.body
+    text = raw if isinstance(raw, str) else bytes(raw).decode("utf-8", "backslashreplace")
+    key = _key(str(message.headers.get("id") or message.delivery_tag))
+    body = dumps({"task": name, "message": text}).encode()
+    log.warning("a message cannot be read", task=name, reason=type(error).__name__)
+    stream.append([(stream.shard_of(key), Pack(key, [body]))])
+
+
+def _append(task: Task, events: list[Any]) -> None:
+    """Append events, bad ones too: ingest quarantines them with their reason, an exception would lose them."""
+    stream: EventStream = task.app.usage_resources.stream
+    key = _key(task.request.id)
+    shard = stream.shard_of(key)
+    bodies = list(map(_json, events))
+    stream.append(
+        (shard, Pack(uuid5(key, str(start)), bodies[start : start + PACK_EVENTS]))
+        for start in range(0, len(bodies), PACK_EVENTS)
+    )
+
+
+def _key(task_id: str) -> UUID:
+    """Return the identity of a message: its task id, which an application may choose."""
+    try:
+        return UUID(task_id)
+    except ValueError:
+        return uuid5(NAMESPACE_OID, task_id)
+
+
+def _json(event: Any) -> bytes:
+    try:
+        return to_json(event)
+    except ValueError:  # half a surrogate pair, which UTF-8 cannot hold and the escapes of JSON can
+        return dumps(event, default=str).encode()
+
+
+# The message is acknowledged after the append. If a worker dies in between, it is delivered again, and the key of the
+# pack, made from the id of the task, shows the database that it is the same one.
+OPTIONS: dict[str, Any] = {
+    "bind": True,
+    "shared": False,
+    "Strategy": "usage_worker.service.entry_point:strategy",
+    # Any arguments: what is wrong with them is for ingest to say.
+    "typing": False,
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "autoretry_for": (StreamUnavailableError,),
+    "retry_backoff": True,
+    "max_retries": None,
+}
