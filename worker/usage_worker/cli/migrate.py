@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
+from usage_worker.cli.output import EXIT_PROBLEM, print_json, print_rows
 from usage_worker.errors import MigrationError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.script import script
 from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from usage_worker.migrate import Kept, Migration, SchemaStatus, Step
 
 migrate_app = typer.Typer(help="Move the database schema between versions.", no_args_is_help=True)
@@ -66,7 +62,7 @@ def status(as_json: AsJson = False) -> None:
     """Show the version and the state of each migration."""
     found = _runner().status()
     if as_json:
-        _print_json(
+        print_json(
             {
                 "version": found.version,
                 "begun": found.partial_version,
@@ -85,14 +81,14 @@ def verify(as_json: AsJson = False) -> None:
     found = runner.verify()
     where = runner.status()
     if as_json:
-        _print_json({"version": where.version, "deviations": [asdict(deviation) for deviation in found]})
+        print_json({"version": where.version, "deviations": [asdict(deviation) for deviation in found]})
     elif found:
         rows = [(deviation.kind, deviation.object, deviation.problem) for deviation in found]
-        _show_rows(("kind", "object", "problem"), rows)
+        print_rows(("kind", "object", "problem"), rows)
     else:
         _echo(f"the schema is {where}, as it should be")
     if found:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_PROBLEM)
 
 
 def _runner() -> Runner:
@@ -113,7 +109,7 @@ def _confirm(runner: Runner, to: str) -> None:
         raise MigrationError(f"{what}; run it again with --yes to go on, nothing was changed")
     if not typer.confirm(f"{what}, for the next up. Go on?", err=True):
         typer.echo("nothing was changed", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_PROBLEM)
 
 
 def _counted(found: list[Kept]) -> str:
@@ -133,7 +129,7 @@ def _on_step(step: Step) -> None:
 def _show_outcome(runner: Runner, moved: list[Migration], *, as_json: bool) -> None:
     where = runner.status()
     if as_json:
-        _print_json({"version": where.version, "migrations": [migration.label for migration in moved]})
+        print_json({"version": where.version, "migrations": [migration.label for migration in moved]})
     elif moved:
         _echo(f"the schema is {where}")
     else:
@@ -145,32 +141,15 @@ def _show_status(found: SchemaStatus) -> None:
         (
             f"{migration.number:03d}_{migration.name}",
             migration.version,
-            migration.state,
+            Text(migration.state, _STYLES.get(migration.state, "")),
             migration.started_at.isoformat(timespec="seconds") if migration.started_at else "-",
             "-" if migration.duration_ms is None else str(migration.duration_ms),
         )
         for migration in found.migrations
     ]
-    _show_rows(("migration", "version", "state", "started", "ms"), rows)
+    print_rows(("migration", "version", "state", "started", "ms"), rows)
     _echo(f"the schema is {found}; this code brings {found.latest}")
-
-
-def _show_rows(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table on a terminal, and elsewhere one line per row with tabs, for grep and cut."""
-    console = Console()
-    if not console.is_terminal:
-        for row in rows:
-            _echo("\t".join(row))
-        return
-    table = Table(*headings, box=None)
-    for row in rows:
-        table.add_row(*(f"[{_STYLES[cell]}]{cell}[/]" if cell in _STYLES else escape(cell) for cell in row))
-    console.print(table)
 
 
 def _echo(line: str) -> None:
     typer.echo(line)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    typer.echo(json.dumps(document, default=str))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from usage_worker.cli.output import EXIT_INTERRUPTED, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.logs import configure_logs
@@ -15,7 +15,6 @@ from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
-INTERRUPTED = 130
 
 
 def partitions(as_json: AsJson = False) -> None:
@@ -33,13 +32,13 @@ def partitions(as_json: AsJson = False) -> None:
             store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, on_progress, report), report
         )
     if as_json:
-        typer.echo(json.dumps(figures or report.as_dict() | {"interrupted": True}))
+        print_json(figures or report.as_dict() | {"interrupted": True})
     else:
         if figures and "busy" in figures:
             typer.echo("another process is at work on the partitions")
         if figures != {"busy": True}:
             typer.echo(_lines(report))
-    raise typer.Exit(INTERRUPTED if figures is None else int(bool(report.failed or report.short)))
+    raise typer.Exit(EXIT_INTERRUPTED if figures is None else int(bool(report.failed or report.short)))
 
 
 def _lines(report: PartitionsReport) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import timedelta
 from functools import partial
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from usage_worker.cli.output import EXIT_INTERRUPTED, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.errors import BusyError, SettingsError
 from usage_worker.local.stopping import leave_on_signal
@@ -60,14 +60,14 @@ def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson
         elif "busy" in run_task(store, PURGE, work, report):
             raise BusyError(PURGE)
     if as_json:
-        typer.echo(json.dumps(report.as_dict() | ({"interrupted": True} if stop.is_set else {})))
+        print_json(report.as_dict() | ({"interrupted": True} if stop.is_set else {}))
     else:
         oldest = report.oldest_remaining_seconds
         since = "" if oldest is None else f", the oldest deleted {timedelta(seconds=round(oldest))} ago"
         shares = f"; {report.expired_shares:,} expired shares" if report.expired_shares else ""
         typer.echo(f"{report.purged:,} purged, {report.remaining:,} due{since}{shares}")
     if stop.is_set:
-        raise typer.Exit(130)
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _age(text: str | None, settings: Settings) -> timedelta:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.errors import BusyError
 from usage_worker.local.stopping import leave_on_signal
@@ -70,13 +70,13 @@ def reconcile(
     if as_json:
         differences = [difference._asdict() for difference in report.differences]
         figures = report.as_dict() | {"differences": differences}
-        typer.echo(json.dumps(figures | ({"interrupted": True} if stop.is_set else {})))
+        print_json(figures | ({"interrupted": True} if stop.is_set else {}))
     else:
         _show(report, accepted=accept_unexplained)
     if stop.is_set:
-        raise typer.Exit(130)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if report.left:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_PROBLEM)
 
 
 def _show(report: ReconcileReport, *, accepted: bool) -> None:

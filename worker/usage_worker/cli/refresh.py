@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from usage_worker.cli.output import EXIT_INTERRUPTED, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.logs import configure_logs
@@ -29,8 +29,11 @@ def refresh(as_json: AsJson = False) -> None:
     with leave_on_signal(), Resources(settings) as resources, shown("refreshing the analytics"):
         figures = run_task(resources.store, REFRESH, lambda: refresh_analytics(resources.store))
     if figures is None:
-        raise typer.Exit(130)
-    typer.echo(json.dumps(figures) if as_json else _line(figures))
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if as_json:
+        print_json(figures)
+    else:
+        typer.echo(_line(figures))
 
 
 def _line(figures: dict[str, Any]) -> str:

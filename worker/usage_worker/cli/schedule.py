@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from usage_worker.cli.output import print_json, print_rows
 from usage_worker.errors import UsageError
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
@@ -36,9 +33,9 @@ def schedule(as_json: AsJson = False) -> None:
     now = datetime.now(ZoneInfo(settings.timezone))
     if as_json:
         lines = [_line(entry, now, runs.get(entry.task)) for entry in entries]
-        typer.echo(json.dumps({"timezone": settings.timezone, "schedule": lines}, default=str))
+        print_json({"timezone": settings.timezone, "schedule": lines})
         return
-    _show([_cells(_line(entry, now, runs.get(entry.task))) for entry in entries])
+    print_rows(HEADINGS, [_cells(_line(entry, now, runs.get(entry.task))) for entry in entries])
 
 
 def _last_runs(settings: Settings) -> dict[str, TaskRun]:
@@ -76,16 +73,3 @@ def _short(value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={item}" for name, item in value.items())
     return str(len(value)) if isinstance(value, list) else str(value)
-
-
-def _show(rows: list[list[str]]) -> None:
-    """Print a table on a terminal, and elsewhere one line per row with tabs, for grep and cut."""
-    console = Console()
-    if not console.is_terminal:
-        for row in rows:
-            typer.echo("\t".join(row))
-        return
-    table = Table(*HEADINGS, box=None)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
