@@ -1,5 +1,5 @@
 """Named queries that only the tests use."""
 
-from usage_worker.store.queries import Queries
+from usage_worker.queries import Queries
 
 query = Queries("tests")

@@ -15,6 +15,8 @@ from tests.sql import query as tests_query
 from usage_worker.bench.queries import schema_versions
 from usage_worker.bench.sql import query as bench_query
 from usage_worker.maintenance.partitioned_table import partitioned_tables
+from usage_worker.migrate.obstacles import CHECKS
+from usage_worker.migrate.queries import query as migrate_query
 from usage_worker.settings import Settings
 from usage_worker.store.queries import query
 from usage_worker.testing.sql import query as testing_query
@@ -22,19 +24,21 @@ from usage_worker.testing.sql import query as testing_query
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usage_worker.store.queries import Queries
+    from usage_worker.queries import Queries
 
 ROOT = Path(__file__).parents[2]
 # The queries by the module from which code imports `query`.
 QUERIES = {
     "usage_worker.store.queries": query,
     "usage_worker.testing.sql": testing_query,
+    "usage_worker.migrate.queries": migrate_query,
     "usage_worker.bench.sql": bench_query,
     "tests.sql": tests_query,
 }
 # Names that code keeps in tables instead of writing them where it calls.
 NAMES_IN_TABLES = {
     "usage_worker.store.queries": {table.ensure for table in partitioned_tables(Settings())},
+    "usage_worker.migrate.queries": {name for checks in CHECKS.values() for name, _ in checks},
     "usage_worker.bench.sql": {
         name for schema in schema_versions() for name in (schema.insert, *schema.queries.values())
     },

@@ -10,6 +10,7 @@ import psycopg
 
 from usage_worker import postgres
 from usage_worker.errors import MigrationError, StoreUnavailableError
+from usage_worker.migrate.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,15 +22,6 @@ WORK_NAME = "usage-worker migrate"
 LOCK_NAME = "usage-worker migrate lock"
 LOCK_KEY = int.from_bytes(b"usagemig", "big")
 POLL_SECONDS = 0.2
-# Role and database settings must not end a long statement or change how names resolve; IF EXISTS needs no notice.
-SESSION = """
-SET client_encoding = 'UTF8';
-SET search_path = public;
-SET statement_timeout = 0;
-SET idle_in_transaction_session_timeout = 0;
-SET idle_session_timeout = 0;
-SET client_min_messages = warning;
-"""
 
 
 @contextmanager
@@ -40,7 +32,7 @@ def connect(database_url: str, name: str = READ_NAME) -> Iterator[Connection]:
         StoreUnavailableError: There is no server, or it went away; the message never contains the password.
     """
     with translated(), postgres.connect(database_url, application_name=name) as connection:
-        connection.execute(SESSION)
+        connection.execute(query("session_settings"))
         yield connection
 
 
@@ -90,15 +82,12 @@ def one_line(error: psycopg.Error) -> str:
 
 
 def _try_lock(connection: Connection) -> bool:
-    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY]).fetchone()
+    row = connection.execute(query("try_lock"), [LOCK_KEY]).fetchone()
     return bool(row and row[0])
 
 
 def _end_orphans(connection: Connection) -> None:
     """Terminate sessions of a killed runner, whose server process would notice only at the end of its statement."""
-    orphans = (
-        "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND usename = current_user AND application_name = %s"
-    )
+    orphans = query("end_orphans")
     while connection.execute(orphans, [WORK_NAME]).fetchall():
         time.sleep(POLL_SECONDS)

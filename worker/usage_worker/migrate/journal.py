@@ -10,6 +10,7 @@ from psycopg import sql
 
 from usage_worker.errors import MigrationError, SchemaError
 from usage_worker.migrate.files import EMPTY, version_key
+from usage_worker.migrate.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,55 +20,6 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
 
 JournalState = Literal["applied", "running", "failed"]
-
-# The journal, and the names that migrations have marked as theirs. A platform may grant new tables to its roles by
-# default privileges; these tables are for the owner only.
-CREATE = """
-DO $journal$
-DECLARE
-    v_table text;
-    v_role text;
-BEGIN
-    CREATE TABLE IF NOT EXISTS public.usage_migrations (
-        number integer PRIMARY KEY,
-        name text NOT NULL,
-        version text NOT NULL,
-        sha256 text NOT NULL,
-        state text NOT NULL CHECK (state IN ('applied', 'running', 'failed')),
-        started_at timestamptz NOT NULL DEFAULT now(),
-        duration_ms integer
-    );
-    CREATE TABLE IF NOT EXISTS public.usage_migration_objects (
-        kind text NOT NULL,
-        name text NOT NULL,
-        number integer NOT NULL,
-        PRIMARY KEY (kind, name)
-    );
-    FOREACH v_table IN ARRAY ARRAY['public.usage_migrations', 'public.usage_migration_objects'] LOOP
-        CONTINUE WHEN (SELECT relrowsecurity FROM pg_class WHERE oid = v_table::regclass);
-        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_table);
-        EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', v_table);
-        FOR v_role IN
-            SELECT rolname FROM pg_roles
-            WHERE rolname IN ('anon', 'authenticated', 'service_role') AND has_table_privilege(oid, v_table, 'SELECT')
-        LOOP
-            EXECUTE format('REVOKE ALL ON %s FROM %I', v_table, v_role);
-        END LOOP;
-    END LOOP;
-END
-$journal$
-"""
-_RECORD = """
-INSERT INTO public.usage_migrations AS record (number, name, version, sha256, state, duration_ms)
-VALUES ({}, {}, {}, {}, {}, {})
-ON CONFLICT (number) DO UPDATE SET
-    name = excluded.name,
-    version = excluded.version,
-    sha256 = excluded.sha256,
-    state = excluded.state,
-    duration_ms = excluded.duration_ms,
-    started_at = CASE excluded.state WHEN 'running' THEN excluded.started_at ELSE record.started_at END
-"""
 
 
 @dataclass(frozen=True)
@@ -115,18 +67,15 @@ class SchemaStatus:
 
 
 def create(connection: Connection) -> None:
-    connection.execute(CREATE)
+    connection.execute(query("create_journal"))
 
 
 def read(connection: Connection) -> dict[int, JournalRecord]:
     """Read the records by number; none if the journal does not exist."""
-    exists = connection.execute("SELECT to_regclass('public.usage_migrations') IS NOT NULL").fetchone()
+    exists = connection.execute(query("journal_exists")).fetchone()
     if not (exists and exists[0]):
         return {}
-    rows = connection.execute(
-        "SELECT number, name, version, sha256, state, started_at, duration_ms FROM public.usage_migrations"
-        " ORDER BY number"
-    )
+    rows = connection.execute(query("read_journal"))
     return {row[0]: JournalRecord(*row) for row in rows}
 
 
@@ -142,12 +91,12 @@ def remove(connection: Connection, migration: Migration) -> None:
 def recording(migration: Migration, state: JournalState, duration_ms: int | None = None) -> sql.Composed:
     """Build the statement of `record` with its values, since a script has no parameters."""
     values = (migration.number, migration.name, migration.version, migration.sha256, state, duration_ms)
-    return sql.SQL(_RECORD).format(*map(sql.Literal, values))
+    return sql.SQL(query("record_migration")).format(*map(sql.Literal, values))
 
 
 def removal(migration: Migration) -> sql.Composed:
     """Build the statement of `remove` with its values."""
-    return sql.SQL("DELETE FROM public.usage_migrations WHERE number = {}").format(sql.Literal(migration.number))
+    return sql.SQL(query("remove_migration")).format(sql.Literal(migration.number))
 
 
 def installed_version(migrations: Sequence[Migration], records: dict[int, JournalRecord]) -> str | None:

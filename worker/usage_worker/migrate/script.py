@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from usage_worker.migrate import journal, marks, obstacles
-from usage_worker.migrate.connection import LOCK_KEY, SESSION
+from usage_worker.migrate.connection import LOCK_KEY
 from usage_worker.migrate.files import EMPTY, version_key
 from usage_worker.migrate.plans import check_known
+from usage_worker.migrate.queries import query
 from usage_worker.migrate.runner import lock_timeout
 
 if TYPE_CHECKING:
@@ -20,29 +21,6 @@ if TYPE_CHECKING:
 
 # Without ON_ERROR_STOP psql would continue after the refusals below.
 _STOP = "\\set ON_ERROR_STOP on"
-_LOCK = """
-DO $lock$
-BEGIN
-    IF NOT pg_try_advisory_lock({key}) THEN
-        RAISE 'another migration of this database is running; try again when it has ended';
-    END IF;
-END
-$lock$
-"""
-# Unfinished migrations of this plan may be run again; everything else must match the start version.
-_CHECK = """
-DO $check$
-BEGIN
-    IF ARRAY(
-        SELECT format('%s %s %s', number, state, sha256) FROM public.usage_migrations
-        WHERE state = 'applied' OR number <> ALL (ARRAY[{plan}]::integer[])
-        ORDER BY number
-    ) <> ARRAY[{installed}]::text[] THEN
-        RAISE 'the database is not what this script starts from, which is {start}; see usage-worker migrate status';
-    END IF;
-END
-$check$
-"""
 
 
 def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
@@ -60,11 +38,11 @@ def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
     parts = [
         f"-- usage-worker: the schema from {start} to {target}. Run it with psql, and not inside a transaction:"
         " psql -X -v ON_ERROR_STOP=1 -f FILE",
-        _STOP + SESSION,
-        _statement(sql.SQL(_LOCK).format(key=sql.Literal(LOCK_KEY))),
-        *([_statement(sql.SQL(obstacles.ENCODING))] if direction == "up" else []),
+        _STOP + "\n" + query("session_settings"),
+        _statement(sql.SQL(query("try_lock_or_stop")).format(key=sql.Literal(LOCK_KEY))),
+        *([_statement(sql.SQL(query("refuse_encoding")))] if direction == "up" else []),
         "BEGIN;",
-        _statement(sql.SQL(journal.CREATE)),
+        _statement(sql.SQL(query("create_journal"))),
         _statement(_check(start, installed, plan)),
         _statement(marks.names(migrations)),
         *map(_statement, obstacles.refusals(plan, direction)),
@@ -81,7 +59,7 @@ def _up_to(migrations: tuple[Migration, ...], version: str) -> tuple[Migration, 
 
 
 def _check(start: str, installed: Sequence[Migration], plan: Sequence[Migration]) -> sql.Composed:
-    return sql.SQL(_CHECK).format(
+    return sql.SQL(query("check_start")).format(
         plan=sql.SQL(", ").join(sql.Literal(migration.number) for migration in plan),
         installed=sql.SQL(",\n        ").join(
             sql.Literal(f"{migration.number} applied {migration.sha256}") for migration in installed

@@ -1,5 +1,5 @@
 """The named queries that tests, demo and benchmark share."""
 
-from usage_worker.store.queries import Queries
+from usage_worker.queries import Queries
 
 query = Queries("usage_worker.testing")

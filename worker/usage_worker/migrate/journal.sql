@@ -1,0 +1,58 @@
+-- The journal of migrations.
+
+-- name: create_journal
+-- The journal, and the names that migrations have marked as theirs. A platform may grant new tables to its roles by
+-- default privileges; these tables are for the owner only.
+DO $journal$
+DECLARE
+    v_table text;
+    v_role text;
+BEGIN
+    CREATE TABLE IF NOT EXISTS public.usage_migrations (
+        number integer PRIMARY KEY,
+        name text NOT NULL,
+        version text NOT NULL,
+        sha256 text NOT NULL,
+        state text NOT NULL CHECK (state IN ('applied', 'running', 'failed')),
+        started_at timestamptz NOT NULL DEFAULT now(),
+        duration_ms integer
+    );
+    CREATE TABLE IF NOT EXISTS public.usage_migration_objects (
+        kind text NOT NULL,
+        name text NOT NULL,
+        number integer NOT NULL,
+        PRIMARY KEY (kind, name)
+    );
+    FOREACH v_table IN ARRAY ARRAY['public.usage_migrations', 'public.usage_migration_objects'] LOOP
+        CONTINUE WHEN (SELECT relrowsecurity FROM pg_class WHERE oid = v_table::regclass);
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_table);
+        EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', v_table);
+        FOR v_role IN
+            SELECT rolname FROM pg_roles
+            WHERE rolname IN ('anon', 'authenticated', 'service_role') AND has_table_privilege(oid, v_table, 'SELECT')
+        LOOP
+            EXECUTE format('REVOKE ALL ON %s FROM %I', v_table, v_role);
+        END LOOP;
+    END LOOP;
+END
+$journal$
+
+-- name: record_migration
+INSERT INTO public.usage_migrations AS record (number, name, version, sha256, state, duration_ms)
+VALUES ({}, {}, {}, {}, {}, {})
+ON CONFLICT (number) DO UPDATE SET
+    name = excluded.name,
+    version = excluded.version,
+    sha256 = excluded.sha256,
+    state = excluded.state,
+    duration_ms = excluded.duration_ms,
+    started_at = CASE excluded.state WHEN 'running' THEN excluded.started_at ELSE record.started_at END
+
+-- name: journal_exists
+SELECT to_regclass('public.usage_migrations') IS NOT NULL
+
+-- name: read_journal
+SELECT number, name, version, sha256, state, started_at, duration_ms FROM public.usage_migrations ORDER BY number
+
+-- name: remove_migration
+DELETE FROM public.usage_migrations WHERE number = {}

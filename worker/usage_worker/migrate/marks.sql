@@ -1,0 +1,63 @@
+-- Names that migrations take, and the marks of what they made.
+
+-- name: create_names
+-- The names of every migration of the files, for this session.
+CREATE TEMPORARY TABLE usage_names AS
+{}
+
+-- name: names_of_migration
+SELECT {number} AS number, {transactional} AS transactional, kind, object, definition IS NULL AS transient
+FROM (
+{expected}
+) AS expected (kind, object, definition)
+
+-- name: is_free
+-- True if no object has the name; the name of a function includes its arguments.
+CASE named.kind
+    WHEN 'function' THEN NOT EXISTS (
+        SELECT FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace
+            AND named.name = format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid))
+    )
+    WHEN 'auth' THEN named.name <> ALL (ARRAY(
+        SELECT 'schema' FROM pg_namespace WHERE nspname = 'auth'
+        UNION ALL
+        SELECT 'users.id' FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'auth' AND c.relname = 'users'
+        UNION ALL
+        SELECT 'uid()' FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        WHERE n.nspname = 'auth' AND p.proname = 'uid'
+    ))
+    ELSE to_regclass(format('public.%I', named.name)) IS NULL
+END
+
+-- name: reserve_names
+INSERT INTO public.usage_migration_objects (kind, name, number)
+SELECT kind, name, number
+FROM (SELECT kind, object AS name, number FROM pg_temp.usage_names) AS named
+WHERE number = {number} AND kind IN ('table', 'view', 'index', 'sequence', 'function', 'auth') AND {free}
+ON CONFLICT DO NOTHING
+
+-- name: release_names
+-- Objects that a rollback kept keep their marks.
+DELETE FROM public.usage_migration_objects AS named WHERE number = {number} AND {free}
+
+-- name: drop_empty_marks
+DO $last$
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.usage_migrations) AND NOT EXISTS (SELECT FROM public.usage_migration_objects) THEN
+        DROP TABLE public.usage_migration_objects;
+    END IF;
+END
+$last$
+
+-- name: kept_tables
+SELECT made.object, min(made.number) <> ALL (%(plan)s)
+FROM pg_temp.usage_names AS n
+JOIN pg_temp.usage_names AS made ON made.kind = 'table' AND made.object = split_part(n.object, '_kept_', 1)
+JOIN public.usage_migrations AS record ON record.number = n.number
+WHERE n.number = ANY (%(plan)s) AND n.kind = 'table' AND n.object LIKE '%%\_kept\_%%'
+    AND to_regclass('public.' || made.object) IS NOT NULL
+GROUP BY made.object ORDER BY made.object
+
+-- name: count_rows
+SELECT count(*) FROM public.{}

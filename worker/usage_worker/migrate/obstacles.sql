@@ -1,0 +1,114 @@
+-- What stands in the way of a plan: taken names, column numbers, the encoding.
+
+-- name: obstacle_names
+WITH named AS (
+    SELECT n.*, m.number IS NOT NULL AS marked,
+        -- A migration in one transaction that did not commit has made nothing.
+        record.number IS NOT NULL AND (record.state = 'applied' OR NOT n.transactional) AS begun,
+        record.number IS NOT NULL AND record.state = 'applied' AS applied,
+        n.kind IN ('table', 'view', 'index', 'sequence') AS relation
+    FROM pg_temp.usage_names AS n
+    LEFT JOIN public.usage_migration_objects AS m ON m.kind = n.kind AND m.name = n.object
+    LEFT JOIN public.usage_migrations AS record ON record.number = n.number
+), relations AS (
+    SELECT c.oid, c.relname::text AS name,
+        CASE c.relkind
+            WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'i' THEN 'index' WHEN 'I' THEN 'index'
+            WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' WHEN 'f' THEN 'foreign table' ELSE 'table'
+        END || ' ' || c.relname AS label
+    FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace
+), functions AS (
+    SELECT p.proname::text AS name, format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) AS signature
+    FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace
+)
+
+-- name: taken_names
+SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
+    SELECT r.label FROM named AS n JOIN relations AS r ON r.name = n.object
+    WHERE n.number = ANY ({plan}) AND n.relation AND NOT n.marked
+    UNION ALL
+    -- A table or view brings a type of its name. PostgreSQL renames an array type that has the name.
+    SELECT 'type ' || t.typname FROM named AS n JOIN pg_type AS t ON t.typname = n.object
+    WHERE n.number = ANY ({plan}) AND n.kind IN ('table', 'view') AND NOT n.marked
+        AND t.typnamespace = 'public'::regnamespace AND t.typrelid = 0
+        AND NOT EXISTS (SELECT FROM pg_type AS element WHERE element.typarray = t.oid)
+    UNION ALL
+    -- With any signature, because a call could resolve to either function.
+    SELECT 'function ' || f.signature FROM named AS n JOIN functions AS f ON f.name = split_part(n.object, '(', 1)
+    WHERE n.number = ANY ({plan}) AND n.kind = 'function' AND NOT n.marked
+        AND NOT EXISTS (
+            SELECT FROM public.usage_migration_objects AS m WHERE m.kind = 'function' AND m.name = f.signature
+        )
+    UNION ALL
+    -- Our partitions belong to a marked table or are being dropped.
+    SELECT r.label FROM named AS n JOIN relations AS r ON r.name ~ ('^' || n.object || '$')
+    WHERE n.number = ANY ({plan}) AND n.kind = 'partition'
+        AND obj_description(r.oid, 'pg_class') IS DISTINCT FROM 'dropped by usage-worker'
+        AND NOT EXISTS (
+            SELECT FROM pg_inherits AS i JOIN relations AS parent ON parent.oid = i.inhparent
+            JOIN public.usage_migration_objects AS m ON m.kind = 'table' AND m.name = parent.name
+            WHERE i.inhrelid = r.oid
+        )
+    UNION ALL
+    -- Additions of others to a table that an earlier migration of ours created.
+    SELECT format('%s %s', n.kind, n.object) FROM named AS n
+    JOIN public.usage_migration_objects AS m
+        ON m.kind = 'table' AND m.name = split_part(n.object, '.', 1) AND m.number < n.number
+    WHERE n.number = ANY ({plan}) AND n.kind IN ('column', 'constraint', 'policy', 'trigger')
+        AND NOT n.begun AND NOT n.transient
+        AND NOT EXISTS (SELECT FROM named AS b WHERE b.begun AND b.kind = n.kind AND b.object = n.object)
+        AND (n.kind, n.object) IN (SELECT fact.kind, fact.object FROM (
+{catalogue}
+        ) AS fact)
+) AS found
+
+-- name: unmarked_names
+SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
+    SELECT r.label FROM named AS n JOIN relations AS r ON r.name = n.object
+    WHERE n.number = ANY ({plan}) AND n.begun AND n.relation AND (NOT n.marked OR (n.transient AND n.applied))
+    UNION ALL
+    SELECT 'function ' || f.signature FROM named AS n JOIN functions AS f ON f.signature = n.object
+    WHERE n.number = ANY ({plan}) AND n.begun AND n.kind = 'function'
+        AND (NOT n.marked OR (n.transient AND n.applied))
+) AS found
+
+-- name: column_numbers
+-- A number is never reused: 43 columns come with 3.0.0 and 3 with 4.0.0, each time anew after a rollback. A table that a
+-- rollback kept under another name keeps its numbers.
+SELECT string_agg(label, ', ' ORDER BY label) FROM (
+    SELECT format(
+        'table %s has used %s of 1600 column numbers, dropped columns included, and %s more are needed',
+        c.relname, c.relnatts, count(DISTINCT n.object)
+    ) AS label
+    FROM named AS n JOIN pg_class AS c ON c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+        AND c.relname ~ ('^' || split_part(n.object, '.', 1) || '(_kept_\d+_\d+_\d+)?$')
+    WHERE n.number = ANY ({plan}) AND n.kind = 'column' AND NOT EXISTS (
+        SELECT FROM pg_attribute AS a
+        WHERE a.attrelid = c.oid AND a.attname = split_part(n.object, '.', 2) AND NOT a.attisdropped
+    )
+    GROUP BY c.relname, c.relnatts
+    HAVING c.relnatts + count(DISTINCT n.object) > 1600
+) AS found
+
+-- name: refuse_encoding
+DO $encoding$
+BEGIN
+    IF current_setting('server_encoding') <> 'UTF8' THEN
+        RAISE 'the database''s encoding is %, which cannot hold every text; %', current_setting('server_encoding'),
+            'make a new one with createdb -E UTF8 -T template0';
+    END IF;
+END
+$encoding$
+
+-- name: refuse_obstacles
+DO $obstacles$
+DECLARE
+    obstacles text := (
+{query}
+    );
+BEGIN
+    IF obstacles IS NOT NULL THEN
+        RAISE '%: %', obstacles, {remedy};
+    END IF;
+END
+$obstacles$
