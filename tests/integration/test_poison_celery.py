@@ -37,15 +37,15 @@ def test_invalid_text_is_quarantined(bench: Bench) -> None:
 def test_any_arguments_are_kept(bench: Bench) -> None:
     good = pair(bench)
     with running_worker(bench, "prefork") as sender:
-        for task_id in ("order-42", "\x00"):
+        for task_id in ("order-42", "\x00", HALF):
             sender.send_task("usage.track", task_id=task_id, kwargs=good)
         sender.send_task("usage.track", args=list(good.values()))
         sender.send_task("usage.track", kwargs=good | {"self": 1})
         calls: list[dict[str, Any]] = [{"args": [5]}, {"kwargs": {"x": 1}}, {"args": [[], []]}, {"args": [[5]]}, {}]
         for call in calls:
             sender.send_task("usage.track_many", **call)
-        await_accepted(bench, 9)
-    assert bench.resources.store.intake_totals() == Intake(9, 2, 0, 7)
+        await_accepted(bench, 10)
+    assert bench.resources.store.intake_totals() == Intake(10, 3, 0, 7)
 
 
 def test_unreadable_message_does_not_stop_worker(bench: Bench) -> None:

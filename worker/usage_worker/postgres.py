@@ -11,7 +11,7 @@ from usage_worker.errors import SettingsError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-# The URL may give another one.
+# Unless the URL or the caller gives another one.
 _CONNECT_SECONDS = 10
 _OPTIONS: dict[str, Any] = {
     # Events may hold any text, whatever encoding the URL, PGCLIENTENCODING, the role or the database set.

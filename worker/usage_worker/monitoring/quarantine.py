@@ -11,7 +11,7 @@ from usage_worker.store.queries import query
 if TYPE_CHECKING:
     from usage_worker.store import Store
 
-NEWEST_LETTERS = 1_000
+NEWEST_DEAD_LETTERS = 1_000
 _CREATE = "create the {}, or set USAGE_UNKNOWN=create for the workers; then `usage-worker dead-letters replay --all`"
 _REMEDIES = {
     "user_id: no such user": _CREATE.format("user"),
@@ -32,7 +32,7 @@ class Quarantine:
 
 def quarantine(store: Store) -> Quarantine | None:
     """Return the commonest reason among the newest dead letters, or None if none of them waits for a replay."""
-    for row in store.rows(query("commonest_reason"), newest=NEWEST_LETTERS):
+    for row in store.rows(query("commonest_reason"), newest=NEWEST_DEAD_LETTERS):
         remedy = _REMEDIES.get(row["reason"], _OTHER_REMEDY)
         return Quarantine(printable(row["reason"]), row["events"], row["total"], remedy)
     return None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from usage_worker.queue.stream import Backlog, EventStream
     from usage_worker.store import Store
 
-# Seconds. A worker that dies leaves its entries for 15 s, and a flush is sent at least every 10 s.
+# Seconds. By default the entries of a dead worker wait 15 s (USAGE_RECLAIM_IDLE), and a tick comes each second.
 LONGEST_WAIT = 60.0
 LONGEST_SILENCE = 30.0
 
@@ -44,7 +44,7 @@ def stalls(stream: EventStream, store: Store, backlog: Mapping[int, Backlog], fl
     for shard, waiting in backlog.items():
         silence = committed.get(stream.key(shard))
         # Where the age is unknown, an entry has waited since the last commit at most, and may have waited so long.
-        waited = waiting.oldest_seconds if waiting.age_known else silence or math.inf
+        waited = waiting.oldest_seconds if waiting.age_known else math.inf if silence is None else silence
         if is_stalled(waited, silence, longest_wait):
             error, error_seconds = failures.last(shard) or (None, None)
             found.append(Stall(shard, waiting.oldest_seconds, silence, error, error_seconds))

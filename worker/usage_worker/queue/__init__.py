@@ -1,1 +1,1 @@
-"""The queue: Redis Streams."""
+"""Redis: the streams of events, the claims and failures of shards, the heartbeat."""

@@ -92,7 +92,7 @@ def _quarantine(stream: EventStream, name: str, message: Message, error: Excepti
 def _append(task: Task, events: list[Any]) -> None:
     """Append events, bad ones too: ingest quarantines them with their reason, an exception would lose them."""
     stream: EventStream = task.app.usage_resources.stream
-    key = _key(task.request.id)
+    key = _key(str(task.request.id))
     shard = stream.shard_of(key)
     bodies = list(map(_json, events))
     stream.append(
@@ -106,7 +106,8 @@ def _key(task_id: str) -> UUID:
     try:
         return UUID(task_id)
     except ValueError:
-        return uuid5(NAMESPACE_OID, task_id)
+        # Half a surrogate pair cannot be hashed as it is.
+        return uuid5(NAMESPACE_OID, task_id.encode(errors="backslashreplace").decode())
 
 
 def _json(event: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and the one place where the driver's errors become ours."""
+"""Connections to PostgreSQL, and the translation of the driver's errors for the store."""
 
 from __future__ import annotations
 
@@ -187,7 +187,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except PoolTimeout as error:
-        raise StoreUnavailableError("no connection within 5 s; is DATABASE_URL right and the server up?") from error
+        raise StoreUnavailableError(
+            f"no connection within {CONNECT_SECONDS:g} s; is DATABASE_URL right and the server up?"
+        ) from error
     except psycopg.Error as error:
         # The primary message only, in tracebacks, too: detail and context quote whole rows.
         message = (error.diag.message_primary or str(error)).partition("\n")[0]
