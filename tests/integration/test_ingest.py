@@ -1,4 +1,4 @@
-"""The one transaction on real servers: what is counted, what is not, and that the books say so."""
+"""The one transaction on real servers: what is counted, what is not, and that the intake totals agree."""
 
 from __future__ import annotations
 
@@ -237,8 +237,8 @@ def test_entry_with_only_foreign_fields(bench: Bench) -> None:
 
 
 def test_refused_event_and_its_duplicate(bench: Bench) -> None:
-    stranger = event(bench, user_id=UUID(int=1))
-    bench.publish(stranger, stranger, counted=False)
+    unknown_user = event(bench, user_id=UUID(int=1))
+    bench.publish(unknown_user, unknown_user, counted=False)
     assert bench.flush() == Intake(2, 0, 1, 1)
     bench.check()
 
@@ -275,10 +275,10 @@ def test_creating_users_is_refused_if_platform_owns_them(
         connection.execute("CREATE ROLE platform_owner")
         try:
             connection.execute("ALTER TABLE auth.users OWNER TO platform_owner")
-            stranger = uuid4()
-            bench.publish(event(bench, user_id=stranger))
+            unknown_user = uuid4()
+            bench.publish(event(bench, user_id=unknown_user))
             creator = make_resources(unknown="create").flusher
-            shard = bench.resources.stream.shard_of(stranger)
+            shard = bench.resources.stream.shard_of(unknown_user)
             with pytest.raises(SettingsError, match="USAGE_UNKNOWN=create is not for a platform"):
                 creator.flush(shard)
         finally:

@@ -1,4 +1,4 @@
-"""Reconcile on a real database: every difference is named with both figures, and mended while counting goes on."""
+"""Reconcile on a real database: every difference is named with both figures, and repaired while counting goes on."""
 
 from __future__ import annotations
 
@@ -173,9 +173,9 @@ def test_difference_is_named_with_both_values_and_repaired(bench: Bench, kind: s
     report = check(bench)
     assert named(report) >= DAMAGE[kind].named
     assert report.left == len(report.differences)
-    mended = check(bench, repair=True)
-    assert mended.differences
-    assert mended.left == 0
+    repaired = check(bench, repair=True)
+    assert repaired.differences
+    assert repaired.left == 0
     assert check(bench).differences == []
     bench.check()
     counters = "SELECT sum(usage_count)::int, sum(total_cost_usd), max(avg_response_time_ms) FROM public.user_agents"

@@ -150,13 +150,13 @@ def test_command_shows_schedule_and_last_runs(cli: Cli) -> None:
     assert shown["timezone"] == "Asia/Kolkata"
     lines = {line["name"]: line for line in shown["schedule"]}
     assert lines["flush-1"] | {"task": "usage.flush", "when": "every 1 s", "last_run": None} == lines["flush-1"]
-    duty = lines["partitions"]
-    assert (duty["task"], duty["when"]) == (MANAGE_PARTITIONS, "30 3 * * *")
-    due = datetime.fromisoformat(duty["next_run"])
-    assert duty["next_run"].endswith("T03:30:00+05:30")
+    partitions_task = lines["partitions"]
+    assert (partitions_task["task"], partitions_task["when"]) == (MANAGE_PARTITIONS, "30 3 * * *")
+    due = datetime.fromisoformat(partitions_task["next_run"])
+    assert partitions_task["next_run"].endswith("T03:30:00+05:30")
     assert timedelta() < due - datetime.now(UTC) <= timedelta(days=1)
-    assert datetime.now(UTC) - datetime.fromisoformat(duty["last_run"]) < timedelta(minutes=1)
-    assert duty["figures"]["ahead_days"]["usage_events"] == 7
+    assert datetime.now(UTC) - datetime.fromisoformat(partitions_task["last_run"]) < timedelta(minutes=1)
+    assert partitions_task["figures"]["ahead_days"]["usage_events"] == 7
     rows = [line.split("\t") for line in cli.run("schedule").stdout.splitlines()]
     assert {len(row) for row in rows} == {7}
     assert ["partitions", MANAGE_PARTITIONS, "30 3 * * *"] in [row[:3] for row in rows]

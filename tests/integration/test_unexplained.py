@@ -1,4 +1,4 @@
-"""Counters that neither days nor ledger explain: no repair lowers them, and they become opening balances when told."""
+"""Counters that neither days nor ledger explain: no repair lowers them; accepted ones become opening balances."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def test_no_value_stops_repair(bench: Bench) -> None:
 
 
 def test_unexplained_differences_do_not_hide_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many more of them than are locked at once stand before the pairs that can be mended, on days as in counters."""
+    """Many more of them than are locked at once stand before the pairs that can be repaired, on days as in counters."""
     monkeypatch.setattr(import_module("usage_worker.maintenance.reconcile"), "REPAIR_PAIRS", 30)
     bench.publish(*traffic(bench, 1_000, 12))
     bench.flush()

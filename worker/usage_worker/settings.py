@@ -167,7 +167,7 @@ def load_settings() -> Settings:
 
 
 def _complaint(item: object) -> str:
-    name, message = str(item["loc"][0]), str(item["msg"])  # type: ignore[index]
+    name, message = str(item["loc"][0]), str(item["msg"]).removeprefix("Value error, ")  # type: ignore[index]
     variable = name if name.isupper() else f"USAGE_{name.upper()}"
     return f"{variable}: {message}"
 
