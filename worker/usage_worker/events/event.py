@@ -18,6 +18,9 @@ from typing_extensions import TypedDict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# The user and the agent of an event, as canonical text.
+Pair = tuple[str, str]
+
 # Namespace of the UUIDv5 (RFC 9562, section 5.5) into which an application's own idempotency key is converted.
 KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
 MAX_AHEAD = timedelta(minutes=5)

@@ -23,10 +23,10 @@ from usage_worker.store import OUTAGES, Intake, batch_transaction
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from usage_worker.events.event import Record
+    from usage_worker.events.event import Pair, Record
     from usage_worker.ingest.batch import Batch
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.ingest.fold import Folded, Pair
+    from usage_worker.ingest.fold import Folded
     from usage_worker.store import BatchTransaction, DeadLetter, EventIdentity, Missing, Store
 
 Unknown = Literal["quarantine", "create"]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from usage_worker.store.copy_text import NULL, array, escaped
 
 if TYPE_CHECKING:
-    from usage_worker.events.event import Record
-    from usage_worker.ingest.fold import Pair, Totals
+    from usage_worker.events.event import Pair, Record
+    from usage_worker.ingest.fold import Totals
 
 
 def ledger_line(record: Record) -> str:

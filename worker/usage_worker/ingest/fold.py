@@ -11,12 +11,13 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
+from usage_worker.events.event import Pair
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from usage_worker.events.event import Record
 
-Pair = tuple[str, str]
 Folded = dict[str, dict[Pair, "Totals"]]
 
 # The length of the day in a canonical time.

@@ -56,7 +56,12 @@ def strategy(task: Task, app: Celery, consumer: Any, **options: Any) -> Callable
         try:
             _check(message)
         except Exception as error:  # noqa: BLE001 - a message may raise anything, and would raise it for ever
-            _quarantine(app.usage_resources.stream, task.name, message, error)
+            try:
+                _quarantine(app.usage_resources.stream, task.name, message, error)
+            except StreamUnavailableError as outage:
+                # Left unacknowledged, it is delivered again; an exception would end the worker.
+                log.warning("an unreadable message waits", task=task.name, reason=str(outage))
+                return None
             return ack(log, consumer.connection_errors)
         return handle(message, body, ack, *others, **more)
 
@@ -70,8 +75,8 @@ def _check(message: Message) -> None:
     args, kwargs, _ = (payload["args"], payload["kwargs"], None) if "args" in payload else payload
     if not isinstance(args, list) or not isinstance(kwargs, dict) or "self" in kwargs:
         raise TypeError("Celery cannot call a task with these arguments")
-    text = raw if isinstance(raw, str) else bytes(raw).decode("latin-1")
-    if text.count("[") + text.count("{") > _HARMLESS_BRACKETS:
+    body = raw.encode(errors="replace") if isinstance(raw, str) else bytes(raw)
+    if body.count(b"[") + body.count(b"{") > _HARMLESS_BRACKETS:
         pickle.dumps(payload)
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from uuid import UUID
 
+    from usage_worker.events.event import Pair
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
     from usage_worker.store.intake import Intake
 
 EventIdentity = tuple[str, str]
-Pair = tuple[str, str]
 
 # Rows sent at once: PostgreSQL then works on some while Python writes the next.
 _CHUNK = 500
