@@ -22,6 +22,7 @@ from usage_worker.maintenance import ReconcileReport, Scope, purge, reconcile
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
 from usage_worker.store import FIRST_PAIR, Store, counter_differences, day_differences
+from usage_worker.store.counters import COLUMNS
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
 
@@ -398,6 +399,8 @@ def test_every_counter_is_compared_and_repaired(bench: Bench) -> None:
     count_one_pair(bench)
     columns = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
     daily, pairs = ({name for (name,) in run(url, columns, table)} for table in ("usage_daily", "user_agents"))
+    assert set(COLUMNS["daily"]) == daily - {"user_id", "agent_id", "day"}
+    assert set(COLUMNS["counters"]) == daily & pairs - {"user_id", "agent_id"}
     of_days = daily - {"user_id", "agent_id", "day", "conversation_count"}
     damage(bench, "UPDATE usage_daily SET " + ", ".join(f"{name} = {name} - 1" for name in of_days))
     (row,) = day_differences(store, TODAY)

@@ -26,8 +26,8 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     success_count bigint NOT NULL,
     input_tokens bigint NOT NULL,
     output_tokens bigint NOT NULL,
-    tokens bigint NOT NULL,
-    cost_usd numeric NOT NULL,
+    total_tokens_used bigint NOT NULL,
+    total_cost_usd numeric NOT NULL,
     response_time_total_ms bigint NOT NULL,
     response_time_samples bigint NOT NULL,
     -- NULL where it equals last_used_at: parsing a time is slow.
@@ -113,49 +113,35 @@ ON CONFLICT (user_id, agent_id) DO NOTHING
 -- One statement, one snapshot: a pair that is deleted after its known conversations were read is not updated, which the
 -- caller sees by the row count; a conversation that another batch inserted after that fails the insert.
 WITH totals AS MATERIALIZED (
-    SELECT t.*,
-           ARRAY(SELECT named.id FROM (SELECT unnest(t.conversations) AS id) named
-                  -- Scalar, so that the plan is one index look-up each.
-                  WHERE (SELECT true FROM public.user_agent_conversations c
-                          WHERE c.user_id = t.user_id AND c.agent_id = t.agent_id AND c.conversation_id = named.id
-                        ) IS NULL) AS opened
-      FROM (SELECT * FROM batch_totals ORDER BY user_id, agent_id) t
+    SELECT o.*, usage_count - success_count AS error_count, cardinality(opened) AS conversation_count
+      FROM (
+        SELECT t.*,
+               ARRAY(SELECT named.id FROM (SELECT unnest(t.conversations) AS id) named
+                      -- Scalar, so that the plan is one index look-up each.
+                      WHERE (SELECT true FROM public.user_agent_conversations c
+                              WHERE c.user_id = t.user_id AND c.agent_id = t.agent_id AND c.conversation_id = named.id
+                            ) IS NULL) AS opened
+          FROM (SELECT * FROM batch_totals ORDER BY user_id, agent_id) t
+        -- OFFSET: looked up once instead of wherever it is used.
+        OFFSET 0
+      ) o
 ), conversations AS (
     INSERT INTO public.user_agent_conversations (user_id, agent_id, conversation_id)
     SELECT user_id, agent_id, unnest(opened) FROM totals
 ), daily AS (
-    INSERT INTO public.usage_daily AS d (
-        user_id, agent_id, day, usage_count, message_count, conversation_count, success_count, error_count,
-        input_tokens, output_tokens, total_tokens_used, total_cost_usd, response_time_total_ms, response_time_samples)
-    SELECT user_id, agent_id, %(day)s::date, usage_count, message_count, cardinality(opened), success_count,
-           usage_count - success_count, input_tokens, output_tokens, tokens, cost_usd, response_time_total_ms,
-           response_time_samples
+    INSERT INTO public.usage_daily AS d (user_id, agent_id, day,
+        {daily}
+    )
+    SELECT user_id, agent_id, %(day)s::date,
+           {daily}
       FROM totals
      WHERE usage_count > 0
     ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
-        usage_count = d.usage_count + excluded.usage_count,
-        message_count = d.message_count + excluded.message_count,
-        conversation_count = d.conversation_count + excluded.conversation_count,
-        success_count = d.success_count + excluded.success_count,
-        error_count = d.error_count + excluded.error_count,
-        input_tokens = d.input_tokens + excluded.input_tokens,
-        output_tokens = d.output_tokens + excluded.output_tokens,
-        total_tokens_used = d.total_tokens_used + excluded.total_tokens_used,
-        total_cost_usd = d.total_cost_usd + excluded.total_cost_usd,
-        response_time_total_ms = d.response_time_total_ms + excluded.response_time_total_ms,
-        response_time_samples = d.response_time_samples + excluded.response_time_samples
+        {daily} = d.{daily} + excluded.{daily}
 )
 UPDATE public.user_agents ua SET
     updated_at = now(),
-    usage_count = ua.usage_count + t.usage_count,
-    message_count = ua.message_count + t.message_count,
-    conversation_count = ua.conversation_count + cardinality(t.opened),
-    success_count = ua.success_count + t.success_count,
-    error_count = ua.error_count + t.usage_count - t.success_count,
-    total_tokens_used = ua.total_tokens_used + t.tokens,
-    total_cost_usd = ua.total_cost_usd + t.cost_usd,
-    response_time_total_ms = ua.response_time_total_ms + t.response_time_total_ms,
-    response_time_samples = ua.response_time_samples + t.response_time_samples,
+    {counters} = coalesce(ua.{counters}, 0) + t.{counters},
     avg_response_time_ms = round((ua.response_time_total_ms + t.response_time_total_ms)::numeric
                                  / nullif(ua.response_time_samples + t.response_time_samples, 0)),
     first_used_at = least(ua.first_used_at, t.first_used_at, t.last_used_at),

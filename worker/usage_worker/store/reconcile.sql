@@ -39,33 +39,25 @@ SELECT count(*) AS pairs
 -- Pairs whose totals of a day, retired ones included, are not those of its events. One statement has one snapshot: an
 -- event that is counted meanwhile is in all tables or in none. A day that leaves the ledger meanwhile does not differ.
 WITH ledger AS (
+    -- In the order of the list, since rows are compared by the places of their columns.
     SELECT user_id, agent_id,
            count(*)::numeric AS usage_count,
            sum(messages)::numeric AS message_count,
            (count(*) FILTER (WHERE success))::numeric AS success_count,
            (count(*) FILTER (WHERE NOT success))::numeric AS error_count,
-           sum(input_tokens)::numeric AS input_tokens,
-           sum(output_tokens)::numeric AS output_tokens,
            sum(tokens)::numeric AS total_tokens_used,
            coalesce(sum(cost_usd), 0)::numeric AS total_cost_usd,
            coalesce(sum(response_time_ms), 0)::numeric AS response_time_total_ms,
-           count(response_time_ms)::numeric AS response_time_samples
+           count(response_time_ms)::numeric AS response_time_samples,
+           sum(input_tokens)::numeric AS input_tokens,
+           sum(output_tokens)::numeric AS output_tokens
       FROM public.usage_events
      WHERE occurred_at >= %(day)s::timestamp AT TIME ZONE 'UTC' AND type = 'usage'
        AND occurred_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
      GROUP BY user_id, agent_id
 ), counted AS (
     SELECT user_id, agent_id,
-           sum(usage_count)::numeric AS usage_count,
-           sum(message_count)::numeric AS message_count,
-           sum(success_count)::numeric AS success_count,
-           sum(error_count)::numeric AS error_count,
-           sum(input_tokens)::numeric AS input_tokens,
-           sum(output_tokens)::numeric AS output_tokens,
-           sum(total_tokens_used)::numeric AS total_tokens_used,
-           sum(total_cost_usd)::numeric AS total_cost_usd,
-           sum(response_time_total_ms)::numeric AS response_time_total_ms,
-           sum(response_time_samples)::numeric AS response_time_samples
+           sum({ledger_sums})::numeric AS {ledger_sums}
       FROM (
         SELECT * FROM public.usage_daily WHERE day = %(day)s
         UNION ALL
@@ -94,14 +86,8 @@ SELECT c.user_id, c.agent_id, ua.id AS row_id, parts.expected, parts.found, part
  ) ua ON true
  CROSS JOIN LATERAL (
     -- By how much the days of the pair exceed its counters.
-    SELECT coalesce(sum(d.usage_count), 0) - coalesce(ua.usage_count, 0) AS usage_count,
-           coalesce(sum(d.message_count), 0) - coalesce(ua.message_count, 0) AS message_count,
-           coalesce(sum(d.success_count), 0) - coalesce(ua.success_count, 0) AS success_count,
-           coalesce(sum(d.error_count), 0) - coalesce(ua.error_count, 0) AS error_count,
-           coalesce(sum(d.total_tokens_used), 0) - coalesce(ua.total_tokens_used, 0) AS total_tokens_used,
-           coalesce(sum(d.total_cost_usd), 0) - coalesce(ua.total_cost_usd, 0) AS total_cost_usd,
-           coalesce(sum(d.response_time_total_ms), 0) - coalesce(ua.response_time_total_ms, 0) AS response_time_total_ms,
-           coalesce(sum(d.response_time_samples), 0) - coalesce(ua.response_time_samples, 0) AS response_time_samples
+    SELECT
+           coalesce(sum(d.{sums}), 0) - coalesce(ua.{sums}, 0) AS {sums}
       FROM public.usage_daily d
      WHERE d.user_id = c.user_id AND d.agent_id = c.agent_id
  ) surplus
@@ -176,11 +162,8 @@ WITH pairs AS (
      WHERE (user_id, agent_id) >= (%(user_id)s, %(agent_id)s) AND (
             %(end_user)s::uuid IS NULL OR (user_id, agent_id) < (%(end_user)s::uuid, %(end_agent)s::uuid))
 ), days AS (
-    SELECT user_id, agent_id, sum(usage_count) AS usage_count, sum(message_count) AS message_count,
-           sum(success_count) AS success_count, sum(error_count) AS error_count,
-           sum(total_tokens_used) AS total_tokens_used, sum(total_cost_usd) AS total_cost_usd,
-           sum(response_time_total_ms) AS response_time_total_ms, sum(response_time_samples) AS response_time_samples,
-           sum(conversation_count) AS conversation_count,
+    SELECT user_id, agent_id,
+           sum({counters}) AS {counters},
            coalesce(sum(conversation_count) FILTER (WHERE day = '1970-01-01'), 0) AS opening
       FROM public.usage_daily
      WHERE (user_id, agent_id) >= (%(user_id)s, %(agent_id)s) AND (
@@ -196,14 +179,8 @@ WITH pairs AS (
     SELECT user_id, agent_id, p.id AS row_id, expected, found
       FROM pairs p FULL JOIN days d USING (user_id, agent_id) FULL JOIN recorded r USING (user_id, agent_id)
      CROSS JOIN LATERAL (
-        SELECT coalesce(d.usage_count, 0)::numeric AS usage_count,
-               coalesce(d.message_count, 0)::numeric AS message_count,
-               coalesce(d.success_count, 0)::numeric AS success_count,
-               coalesce(d.error_count, 0)::numeric AS error_count,
-               coalesce(d.total_tokens_used, 0)::numeric AS total_tokens_used,
-               coalesce(d.total_cost_usd, 0)::numeric AS total_cost_usd,
-               coalesce(d.response_time_total_ms, 0)::numeric AS response_time_total_ms,
-               coalesce(d.response_time_samples, 0)::numeric AS response_time_samples,
+        SELECT
+               coalesce(d.{sums}, 0)::numeric AS {sums},
                -- The average that a repair leaves: of total and samples it changes only what is too low.
                coalesce(
                    CASE WHEN greatest(p.response_time_samples, d.response_time_samples) > 0
@@ -214,14 +191,8 @@ WITH pairs AS (
                (coalesce(d.opening, 0) + coalesce(r.conversations, 0))::numeric AS "usage_daily.conversation_count"
      ) expected
      CROSS JOIN LATERAL (
-        SELECT coalesce(p.usage_count, 0)::numeric AS usage_count,
-               coalesce(p.message_count, 0)::numeric AS message_count,
-               coalesce(p.success_count, 0)::numeric AS success_count,
-               coalesce(p.error_count, 0)::numeric AS error_count,
-               coalesce(p.total_tokens_used, 0)::numeric AS total_tokens_used,
-               coalesce(p.total_cost_usd, 0)::numeric AS total_cost_usd,
-               coalesce(p.response_time_total_ms, 0)::numeric AS response_time_total_ms,
-               coalesce(p.response_time_samples, 0)::numeric AS response_time_samples,
+        SELECT
+               coalesce(p.{sums}, 0)::numeric AS {sums},
                p.avg_response_time_ms::numeric AS avg_response_time_ms,
                coalesce(p.conversation_count, 0)::numeric AS conversation_count,
                coalesce(d.conversation_count, 0)::numeric AS "usage_daily.conversation_count"
@@ -352,16 +323,7 @@ ON CONFLICT (day, user_id, agent_id) DO NOTHING
 -- name: repair_retired_days
 -- Add the difference to retired rows.
 UPDATE public.usage_retired_daily d SET
-    usage_count = d.usage_count + (x.added_retired ->> 'usage_count')::numeric,
-    message_count = d.message_count + (x.added_retired ->> 'message_count')::numeric,
-    success_count = d.success_count + (x.added_retired ->> 'success_count')::numeric,
-    error_count = d.error_count + (x.added_retired ->> 'error_count')::numeric,
-    input_tokens = d.input_tokens + (x.added_retired ->> 'input_tokens')::numeric,
-    output_tokens = d.output_tokens + (x.added_retired ->> 'output_tokens')::numeric,
-    total_tokens_used = d.total_tokens_used + (x.added_retired ->> 'total_tokens_used')::numeric,
-    total_cost_usd = d.total_cost_usd + (x.added_retired ->> 'total_cost_usd')::numeric,
-    response_time_total_ms = d.response_time_total_ms + (x.added_retired ->> 'response_time_total_ms')::numeric,
-    response_time_samples = d.response_time_samples + (x.added_retired ->> 'response_time_samples')::numeric
+    {ledger_sums} = d.{ledger_sums} + (x.added_retired ->> '{ledger_sums}')::numeric
   FROM differing x
  WHERE d.user_id = x.user_id AND d.agent_id = x.agent_id AND d.day = %(day)s
    AND x.added_retired @? '$.* ? (@ != 0 || @ == "NaN")'
@@ -379,17 +341,7 @@ ON CONFLICT (user_id, agent_id, day) DO NOTHING
 -- Add the difference to the day, or what is accepted to the opening balance. Neither has every figure: counters have no
 -- parts of the tokens, and the ledger does not know on which day a conversation was new.
 UPDATE public.usage_daily d SET
-    usage_count = d.usage_count + (x.figures ->> 'usage_count')::numeric,
-    message_count = d.message_count + (x.figures ->> 'message_count')::numeric,
-    conversation_count = d.conversation_count + coalesce((x.figures ->> 'conversation_count')::numeric, 0),
-    success_count = d.success_count + (x.figures ->> 'success_count')::numeric,
-    error_count = d.error_count + (x.figures ->> 'error_count')::numeric,
-    input_tokens = d.input_tokens + coalesce((x.figures ->> 'input_tokens')::numeric, 0),
-    output_tokens = d.output_tokens + coalesce((x.figures ->> 'output_tokens')::numeric, 0),
-    total_tokens_used = d.total_tokens_used + (x.figures ->> 'total_tokens_used')::numeric,
-    total_cost_usd = d.total_cost_usd + (x.figures ->> 'total_cost_usd')::numeric,
-    response_time_total_ms = d.response_time_total_ms + (x.figures ->> 'response_time_total_ms')::numeric,
-    response_time_samples = d.response_time_samples + (x.figures ->> 'response_time_samples')::numeric
+    {daily} = d.{daily} + coalesce((x.figures ->> '{daily}')::numeric, 0)
   FROM (
     SELECT user_id, agent_id, CASE WHEN %(is_opening)s THEN opening ELSE added END AS figures FROM differing
   ) AS x
