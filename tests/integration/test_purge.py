@@ -98,8 +98,8 @@ def test_child_rows_are_deleted_and_retained_days_retired(database: str, store: 
 def test_repeated_purges_add_up_in_one_retired_row(database: str, store: Store) -> None:
     seed(database, 1)
     ((user_id, agent_id),) = pairs(database)
-    for life in range(3):
-        for _ in range(life + 1):
+    for number in range(3):
+        for _ in range(number + 1):
             track(database, user_id, agent_id)
         soft_delete(database, user_id, agent_id)
         assert purge(store).purged == 1
