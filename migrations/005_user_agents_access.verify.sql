@@ -1,4 +1,4 @@
--- A table that the platform brought is the platform's: nothing is expected of it.
+-- Nothing is expected of a table that the platform provides.
 SELECT kind, object, definition FROM (VALUES
     ('column', 'user_role_assignments.role', 'text not null default ''member''::text', 'public.user_role_assignments'),
     ('column', 'user_role_assignments.team_id', 'uuid not null', 'public.user_role_assignments'),

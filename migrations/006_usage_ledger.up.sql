@@ -7,7 +7,7 @@
 -- A rollback from 4.0.0 kept the rows under another name.
 -- squawk-ignore renaming-table -- nothing uses the kept table
 ALTER TABLE IF EXISTS public.usage_events_kept_4_0_0 RENAME TO usage_events;
--- The primary key is the only index and there is no foreign key: every event would pay for each of them.
+-- The primary key is the only index and there is no foreign key, since each of them would slow every insert.
 CREATE TABLE IF NOT EXISTS public.usage_events (
     event_id uuid NOT NULL,
     occurred_at timestamptz NOT NULL,
@@ -59,8 +59,8 @@ EXCEPTION WHEN duplicate_table OR duplicate_object OR unique_violation THEN
 END $$;
 REVOKE ALL ON FUNCTION public.usage_events_ensure_day(date) FROM PUBLIC, anon, authenticated, service_role;
 
--- A week of partitions before the first events, which would otherwise all try to create theirs, and all but one fail.
--- The periodic task creates the next ones.
+-- Creates a week of partitions before the first events; otherwise many sessions would try to create the same one, and
+-- all but one would fail. The periodic task creates the next ones.
 DO $days$
 BEGIN
     PERFORM public.usage_events_ensure_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(0, 7) AS ahead;

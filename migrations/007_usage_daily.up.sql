@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS public.usage_daily (
     response_time_samples bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, agent_id, day)
 ) WITH (fillfactor = 70);
--- To find the last days among those of years. The rows of one day lie together, and BRIN costs an insert next to nothing.
+-- Finds the last days among years of them. The rows of one day are stored together, and BRIN hardly slows an insert.
 -- squawk-ignore require-concurrent-index-creation -- the table is empty
 CREATE INDEX IF NOT EXISTS idx_usage_daily_day ON public.usage_daily USING brin (day) WITH (autosummarize = on);
 COMMENT ON COLUMN public.usage_daily.conversation_count IS

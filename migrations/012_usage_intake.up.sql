@@ -35,8 +35,8 @@ CREATE TABLE IF NOT EXISTS public.usage_entries (
     key uuid PRIMARY KEY,
     seen_at timestamptz NOT NULL DEFAULT now()
 );
--- To delete the oldest ones. All entries of a batch have the same time, so the index is small; BRIN would cost an insert as
--- much (measured: 1 microsecond an entry) and lose its order with the first reused page.
+-- Finds the oldest entries for deletion. All entries of a batch have the same time, so the index is small; BRIN would
+-- cost an insert as much (measured: 1 microsecond per entry) and lose its order with the first reused page.
 -- squawk-ignore require-concurrent-index-creation -- the table is empty
 CREATE INDEX IF NOT EXISTS idx_usage_entries_seen_at ON public.usage_entries (seen_at);
 ALTER TABLE public.usage_entries ENABLE ROW LEVEL SECURITY;

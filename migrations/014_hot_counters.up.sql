@@ -7,7 +7,7 @@
 -- Every event changes last_used_at, usage_count and quality_score. With ordinary indexes on them each update is a write
 -- to all 23; PostgreSQL >= 16 lets an update stay in its page (HOT) where BRIN indexes alone are concerned. The rows
 -- of one user are few: they are found by user_id and sorted.
--- Room in every page for the next version of its rows; full pages gain it as they are updated.
+-- Leaves space in every page for new versions of its rows; pages that are full gain it as their rows are updated.
 -- squawk-ignore prefer-robust-stmts -- repeated, it changes nothing
 ALTER TABLE public.user_agents SET (fillfactor = 50);
 

@@ -69,13 +69,13 @@ SELECT live.user_id,
   JOIN popularity ON popularity.agent_id = live.agent_id
   LEFT JOIN recent ON recent.user_id = live.user_id AND recent.agent_id = live.agent_id;
 
--- REFRESH CONCURRENTLY requires it, and it finds the lines of a user.
+-- REFRESH CONCURRENTLY requires it, and it finds the rows of a user.
 CREATE UNIQUE INDEX user_agent_analytics_key ON public.user_agent_analytics (user_id, agent_id);
 -- For the most used rows.
 CREATE INDEX idx_user_agent_analytics_usage_count ON public.user_agent_analytics (usage_count);
 COMMENT ON MATERIALIZED VIEW public.user_agent_analytics IS 'figures of every live row of user_agents; 1d, 7d and 30d are whole UTC days up to the current one';
 
--- When the figures were computed, and from what. As a column of the view it would change every line at every refresh.
+-- When the figures were computed, and from what. As a column of the view it would change every row at every refresh.
 CREATE TABLE public.user_agent_analytics_state (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     refreshed_at timestamptz NOT NULL DEFAULT now(),
@@ -87,8 +87,8 @@ ALTER TABLE public.user_agent_analytics_state ENABLE ROW LEVEL SECURITY;
 CREATE POLICY user_agent_analytics_state_service_role ON public.user_agent_analytics_state FOR SELECT TO service_role
     USING (true);
 
--- A materialized view has no row-level security: users see only their own lines through this view. It reads with its
--- owner's rights, and security_barrier keeps conditions of the caller away from other users' lines.
+-- A materialized view has no row-level security: users see only their own rows through this view. It reads with its
+-- owner's rights, and security_barrier keeps conditions of the caller away from other users' rows.
 CREATE VIEW public.user_agent_analytics_own WITH (security_barrier = true) AS
 SELECT a.*, s.refreshed_at
   FROM public.user_agent_analytics AS a

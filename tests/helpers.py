@@ -53,7 +53,7 @@ def survivors(processes: Iterable[Process]) -> set[str]:
 
 
 def await_end(processes: Iterable[Process], timeout: float = 10.0) -> None:
-    """Wait until all processes have ended; fail after `timeout` seconds with the names of the others."""
+    """Wait until all processes have ended; after `timeout` seconds fail and name those that have not."""
     deadline = time.monotonic() + timeout
     while alive := survivors(processes):
         if time.monotonic() > deadline:

@@ -58,7 +58,7 @@ def test_queues_have_their_names_and_lengths(database: str, redis_url: str, tmp_
     assert "MAINTENANCE" not in page
 
 
-def test_the_stack_lives_without_flower(database: str, redis_url: str, tmp_path: Path) -> None:
+def test_flower_can_die_without_effect_on_the_stack(database: str, redis_url: str, tmp_path: Path) -> None:
     with capture_logs() as messages, socket.create_server((LOCALHOST, 0)) as occupier:
         port = occupier.getsockname()[1]
         with Supervisor(database, redis_url, concurrency=1, flower_port=port, log_dir=tmp_path) as stack:

@@ -1,4 +1,4 @@
-"""The README's first minute, walked as it is written: its blocks are run, and print what it says."""
+"""The README's first minute: its blocks are executed and print the documented output."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 README = Path(__file__).parents[2] / "README.md"
 
-__all__ = ["folder"]  # the fixture
+__all__ = ["folder"]  # a fixture
 
 pytestmark = pytest.mark.timeout(120)
 
 
 class Reader:
-    """Somebody who pastes the README's blocks into the shell of a second terminal."""
+    """The shell of a second terminal, into which a reader pastes the README's blocks."""
 
     def __init__(self, up: Up) -> None:
         self._exports = "\n".join(re.findall(r"^export .*$", up.printed, re.MULTILINE))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("USAGE_")}
-        # What activating the virtual environment does.
+        # As if the virtual environment was activated.
         self._environment = environment | {"PATH": f"{PROGRAM.parent}:{environment['PATH']}"}
 
     def shell(self, command: str, stdin: str = "") -> str:
@@ -68,5 +68,5 @@ def test_the_first_minute_ends_in_the_printed_row(folder: Path) -> None:
         with redis.Redis.from_url(reader.shell('printf %s "$REDIS_URL"')) as client:
             client.execute_command(*shlex.split(add)[1:])
         assert eventually(lambda: " | 2 | 1944 | " in reader.python(select))
-        # What a command of the second terminal counts, it counts as the workers do.
+        # With the pasted exports, `drain` counts as the workers do.
         assert reader.shell('printf %s "$USAGE_UNKNOWN"') == "create"

@@ -30,7 +30,7 @@ class Break(NamedTuple):
 
 
 def detected(connection: Connection, broken: Break, cells: Sequence[Cell], sound: dict[Cell, str]) -> bool:
-    """Return whether any cell differs from the unbroken database; the likeliest cells are probed first."""
+    """Return whether any cell differs from the unbroken database; the cells that should differ are probed first."""
     group = attrgetter("command", "part", "row")
     by_likelihood = sorted(
         cells,

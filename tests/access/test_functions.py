@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.access.sample import Connection
 
 FORBIDDEN = psycopg.errors.InsufficientPrivilege
-NOT_YOURS = "is not your user|row-level security policy"
+REFUSED = "is not your user|row-level security policy"
 ACTING = ("add_user_agent", "track_agent_usage", "soft_delete_user_agent", "restore_user_agent")
 
 
@@ -40,7 +40,7 @@ def test_users_cannot_act_for_others(connection: Connection, function: str, stra
     connection.execute(changes[state].encode())
     role = ROLES["owner"]._replace(user=None) if stranger == "nobody" else ROLES[stranger]
     act_as(connection, role)
-    with pytest.raises(FORBIDDEN, match=NOT_YOURS):
+    with pytest.raises(FORBIDDEN, match=REFUSED):
         connection.execute(f"SELECT public.{function}(%s, %s)".encode(), [OWNER, AGENT])
 
 

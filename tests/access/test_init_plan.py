@@ -83,7 +83,7 @@ def evaluations(connection: Connection, policy: Policy, command: str) -> tuple[s
         if "request.jwt.claim" in own or "auth.uid()" in own:
             if node.get("Parent Relationship") == "InitPlan":
                 runs.add(node.get("Actual Loops", 1))
-            elif command != "insert":  # here it may be the default of a column
+            elif command != "insert":  # in an INSERT it may be the default of a column
                 others.append(own)
     return runs, others
 

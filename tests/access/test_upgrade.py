@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 CLIENTS = 4
-MINE = (
+STATEMENTS = (
     "SELECT public.track_agent_usage(%s, %s, true, 7, 0.25, 100)",
     "UPDATE public.user_agents SET notes = 'x' WHERE (user_id, agent_id) = (%s, %s)",
     "SELECT public.soft_delete_user_agent(%s, %s)",
@@ -45,7 +45,7 @@ def test_users_keep_access_during_upgrade(empty_database: str) -> None:
     def client(agent: UUID) -> None:
         with psycopg.connect(empty_database) as connection:
             while not over.is_set():
-                for statement in MINE:
+                for statement in STATEMENTS:
                     act_as(connection, ROLES["owner"])
                     assert connection.execute(statement.encode(), [OWNER, agent]).rowcount == 1
                     connection.commit()

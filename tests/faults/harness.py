@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from usage_worker.store import Intake
 
 ROOT = Path(__file__).parents[2]
-UNKNOWN_USER = str(uuid5(NAMESPACE_OID, "nobody"))  # some events of the demo name this user
+UNKNOWN_USER = str(uuid5(NAMESPACE_OID, "nobody"))  # Some events of the demo have this user.
 Event = dict[str, Any]
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from usage_worker.local import EmbeddedPostgres
 
-OUTAGE = float(os.environ.get("USAGE_FAULT_OUTAGE", "3"))  # seconds; the fault matrix in the documents uses 60
+OUTAGE = float(os.environ.get("USAGE_FAULT_OUTAGE", "3"))  # Seconds; docs/faults.md describes runs with 60.
 WAITING = "SELECT xact_start FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
@@ -100,7 +100,7 @@ def test_postgres_outage_under_load(proxied_harness: Harness, proxy: Proxy, tmp_
         with proxied_harness.publishers(tmp_path, 1, 2_500, OUTAGE + 60):
             eventually(partial(proxied_harness.has_counted, 200), 30)
             with getattr(proxy, kind)():
-                # The only unconditional wait: the test is about the length of the outage.
+                # The only fixed wait of the tests: the outage must last this long.
                 time.sleep(OUTAGE)
                 assert sum(proxied_harness.redis.xlen(f"usage:events:{{{shard}}}") for shard in range(2)) > 0
         eventually(proxied_harness.settled, 60)

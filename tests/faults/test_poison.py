@@ -33,7 +33,7 @@ def one(harness: Harness, **fields: Any) -> dict[str, Any]:
 
 
 def send(harness: Harness, body: object, **fields: str) -> None:
-    """Send an entry that the oracle does not know; the test checks its totals itself."""
+    """Send an entry without adding it to the oracle; the test checks its totals itself."""
     text = body if isinstance(body, str) else json.dumps(body)
     entry: Any = {"v": "1", "n": "1", "events": text, **fields}
     harness.redis.xadd("usage:events:{0}", entry)

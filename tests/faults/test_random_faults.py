@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SECONDS = float(os.environ.get("USAGE_FAULT_SECONDS", "60"))
 SEED = int(os.environ.get("USAGE_FAULT_SEED", str(time.time_ns() % 1_000_000)))
 WORKERS = 3
-EVENTS_PER_SECOND = 1_500  # rate of one publisher of the demo
+EVENTS_PER_SECOND = 1_500  # As a publisher of the demo sends.
 
 
 class FaultInjector:

@@ -39,7 +39,7 @@ def durable_harness(database: str, durable_valkey: EmbeddedValkey) -> Iterator[H
 def celery_stack(
     durable_postgres: Any, durable_valkey: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Supervisor, Harness]]:
-    """Run Celery workers and beat through all faults of this module, one after the other."""
+    """Run Celery workers and beat, which must survive all faults of this module."""
     with psycopg.connect(durable_postgres.url(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE celery TEMPLATE template")
     harness = Harness(durable_postgres.url("celery"), durable_valkey.url(1))

@@ -22,7 +22,7 @@ NOW = datetime.now(UTC)
 
 
 class Cli:
-    """Runs `usage-worker` in an empty folder, without the settings of the test run."""
+    """`usage-worker` in an empty folder, without the settings of the test run."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Bench:
-    """The test bench of ingest: resources, users and agents, and the oracle that knows the expected totals."""
+class IngestHarness:
+    """Resources, users and agents for ingest without Celery, and the oracle that knows the expected totals."""
 
     resources: Resources
     redis: redis.Redis
@@ -87,11 +87,11 @@ def make_resources(database: str, redis_url: str) -> Iterator[Callable[..., Reso
 
 
 @pytest.fixture
-def bench(make_resources: Callable[..., Resources], redis_client: redis.Redis) -> Bench:
+def harness(make_resources: Callable[..., Resources], redis_client: redis.Redis) -> IngestHarness:
     resources = make_resources()
     population = Population.of(20, 5)
     resources.store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
-    return Bench(resources, redis_client, population.users, population.agents, Oracle())
+    return IngestHarness(resources, redis_client, population.users, population.agents, Oracle())
 
 
 @pytest.fixture

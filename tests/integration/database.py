@@ -46,7 +46,7 @@ def copy_up_to(last: Migration, folder: Path) -> Path:
 
 
 def interrupted(text: str) -> Iterator[tuple[str, str]]:
-    """For each place where a migration may stop: the statements around it, and the text with a failing one there."""
+    """Yield, for each place where a migration may stop, the statements around it and the text that fails there."""
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("--"))
     statements = split_statements(text)
     for stop in range(len(statements) + 1):

@@ -25,7 +25,7 @@ from usage_worker.store.queries import query
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
 
 FIGURES = (
@@ -35,7 +35,7 @@ FIGURES = (
     " total_tokens_used_30d, total_cost_usd_30d, success_rate_percent_30d, avg_response_time_ms_30d, user_rank,"
     " agent_rank"
 )
-# Computes the columns of the view in another way: from single events, with ranks as counts of higher rows.
+# Computes the columns of the view independently: from single events, with ranks as counts of higher rows.
 LEDGER = """
     WITH today AS (
         SELECT (refreshed_at AT TIME ZONE 'UTC')::date AS day FROM user_agent_analytics_state
@@ -77,7 +77,7 @@ def event(user: UUID, agent: UUID, **fields: Any) -> dict[str, Any]:
     return {"event_id": uuid4(), "occurred_at": datetime.now(UTC), "user_id": user, "agent_id": agent, **fields}
 
 
-def traffic(bench: Bench, count: int) -> list[dict[str, Any]]:
+def traffic(harness: IngestHarness, count: int) -> list[dict[str, Any]]:
     """Generate events of five weeks, mostly near the edges of the windows, for few pairs, so that ranks are tied."""
     random = Random(5)
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -96,22 +96,22 @@ def traffic(bench: Bench, count: int) -> list[dict[str, Any]]:
         }
         if random.random() < 0.1:
             fields = {"type": "rating", "rating": Decimal(4)}
-        pair = random.choice(bench.users[:12]), random.choice(bench.agents[:4])
+        pair = random.choice(harness.users[:12]), random.choice(harness.agents[:4])
         events.append(event(*pair, occurred_at=when, **fields))
     return events
 
 
-def settle(bench: Bench) -> None:
-    """Refresh until the statistics show no earlier change any more."""
-    eventually(lambda: not refresh(bench.resources.store).refreshed, 30)
+def settle(harness: IngestHarness) -> None:
+    """Refresh until the statistics of earlier changes have arrived."""
+    eventually(lambda: not refresh(harness.resources.store).refreshed, 30)
 
 
-def test_totals_windows_and_ranks_equal_ledger(bench: Bench, database: str) -> None:
-    bench.publish(*traffic(bench, 600))
-    bench.flush()
-    run(database, "INSERT INTO user_agents (user_id, agent_id) VALUES (%s, %s)", bench.users[-1], bench.agents[-1])
-    run(database, "UPDATE user_agents SET deleted_at = now() WHERE user_id = %s", bench.users[0])
-    assert refresh(bench.resources.store).refreshed
+def test_totals_windows_and_ranks_equal_ledger(harness: IngestHarness, database: str) -> None:
+    harness.publish(*traffic(harness, 600))
+    harness.flush()
+    run(database, "INSERT INTO user_agents (user_id, agent_id) VALUES (%s, %s)", harness.users[-1], harness.agents[-1])
+    run(database, "UPDATE user_agents SET deleted_at = now() WHERE user_id = %s", harness.users[0])
+    assert refresh(harness.resources.store).refreshed
     found = figures(database)
     assert found == run(database, LEDGER)
     assert 30 < len(found) == run(database, "SELECT count(*) FROM user_agents WHERE deleted_at IS NULL")[0][0]
@@ -121,63 +121,63 @@ def test_totals_windows_and_ranks_equal_ledger(bench: Bench, database: str) -> N
     assert sum(row[17] for row in found) < sum(row[2] for row in found)
 
 
-def test_soft_deleted_pair_disappears_and_returns(bench: Bench, database: str) -> None:
-    (user, other), (agent, second) = bench.users[:2], bench.agents[:2]
-    bench.publish(
+def test_soft_deleted_pair_disappears_and_returns(harness: IngestHarness, database: str) -> None:
+    (user, other), (agent, second) = harness.users[:2], harness.agents[:2]
+    harness.publish(
         *(event(user, agent) for _ in range(3)), *(event(other, second) for _ in range(2)), event(user, second)
     )
-    bench.flush()
+    harness.flush()
     lines = (
         "SELECT agent_id, usage_count, user_rank, agent_rank FROM user_agent_analytics WHERE user_id = %s ORDER BY 3"
     )
-    refresh(bench.resources.store)
+    refresh(harness.resources.store)
     assert run(database, lines, user) == [(agent, 3, 1, 1), (second, 1, 2, 1)]
     for deleted, expected in (("now()", [(second, 1, 1, 1)]), ("NULL", [(agent, 3, 1, 1), (second, 1, 2, 1)])):
         run(
             database, f"UPDATE user_agents SET deleted_at = {deleted} WHERE (user_id, agent_id) = (%s, %s)", user, agent
         )
-        eventually(lambda: refresh(bench.resources.store).refreshed, 30)
+        eventually(lambda: refresh(harness.resources.store).refreshed, 30)
         assert run(database, lines, user) == expected
 
 
-def test_refreshes_after_new_events_or_new_day(bench: Bench, database: str) -> None:
-    store = bench.resources.store
+def test_refreshes_after_new_events_or_new_day(harness: IngestHarness, database: str) -> None:
+    store = harness.resources.store
     assert refresh(store).refreshed
-    settle(bench)
+    settle(harness)
     before = refresh(store)
-    bench.publish(event(bench.users[0], bench.agents[0]))
+    harness.publish(event(harness.users[0], harness.agents[0]))
     assert not refresh(store).refreshed
-    bench.flush()
+    harness.flush()
     after = refresh(store)
     assert (after.refreshed, after.refreshed_at > before.refreshed_at) == (True, True)
-    settle(bench)
+    settle(harness)
     # The old function does not write intake totals.
-    run(database, "SELECT track_agent_usage(%s, %s)", bench.users[0], bench.agents[0])
+    run(database, "SELECT track_agent_usage(%s, %s)", harness.users[0], harness.agents[0])
     eventually(lambda: refresh(store).refreshed, 30)
     assert run(database, "SELECT usage_count, usage_count_1d FROM user_agent_analytics") == [(2, 2)]
-    settle(bench)
+    settle(harness)
     run(database, "UPDATE user_agent_analytics_state SET mark = regexp_replace(mark, '^\\S+', '2026-01-01')")
     assert refresh(store).refreshed
     assert not refresh(store).refreshed
 
 
-def test_restored_schema_without_data_is_filled(bench: Bench, database: str) -> None:
-    bench.publish(event(bench.users[0], bench.agents[0]))
-    bench.flush()
+def test_restored_schema_without_data_is_filled(harness: IngestHarness, database: str) -> None:
+    harness.publish(event(harness.users[0], harness.agents[0]))
+    harness.flush()
     run(database, "REFRESH MATERIALIZED VIEW user_agent_analytics WITH NO DATA; DELETE FROM user_agent_analytics_state")
-    assert refresh(bench.resources.store).refreshed
+    assert refresh(harness.resources.store).refreshed
     assert figures(database) == run(database, LEDGER)
     assert len(run(database, "SELECT refreshed_at FROM user_agent_analytics_state")) == 1
 
 
-def test_refresh_blocks_nothing(bench: Bench, database: str) -> None:
+def test_refresh_blocks_nothing(harness: IngestHarness, database: str) -> None:
     """Readers see the data before the refresh, ingest continues, and a second refresh reports busy."""
-    user, agent = bench.users[0], bench.agents[0]
-    bench.publish(event(user, agent))
-    bench.flush()
-    refresh(bench.resources.store)
-    bench.publish(event(user, agent))
-    bench.flush()
+    user, agent = harness.users[0], harness.agents[0]
+    harness.publish(event(user, agent))
+    harness.flush()
+    refresh(harness.resources.store)
+    harness.publish(event(user, agent))
+    harness.flush()
     own = "SELECT usage_count, refreshed_at FROM user_agent_analytics_own"
     with Store(database) as another, session_as(database, "authenticated", user) as reader:
         reader.execute("SET statement_timeout = '5s'")
@@ -185,16 +185,18 @@ def test_refresh_blocks_nothing(bench: Bench, database: str) -> None:
         with sole_transaction(another, REFRESH) as refreshing:
             refreshing.execute(query("analytics_refresh"))
             assert reader.execute(own).fetchall() == before
-            bench.publish(event(user, agent))
-            assert bench.flush().applied == 1
-            assert run_task(bench.resources.store, REFRESH, lambda: refresh(bench.resources.store)) == {"busy": True}
+            harness.publish(event(user, agent))
+            assert harness.flush().applied == 1
+            assert run_task(harness.resources.store, REFRESH, lambda: refresh(harness.resources.store)) == {
+                "busy": True
+            }
         assert [row[0] for row in before] == [1]
         assert [row[0] for row in reader.execute(own).fetchall()] == [2]
-    bench.check()
+    harness.check()
 
 
 def test_concurrent_readers_refreshes_and_ingest(
-    bench: Bench, database: str, make_resources: Callable[..., Resources]
+    harness: IngestHarness, database: str, make_resources: Callable[..., Resources]
 ) -> None:
     over, seen = Event(), [0]
     lines = "SELECT coalesce(sum(usage_count), 0)::int, bool_and(usage_count = success_count + error_count)"
@@ -207,37 +209,37 @@ def test_concurrent_readers_refreshes_and_ingest(
                 assert uses >= seen[-1]
                 seen.append(uses)
 
-    def keep_fresh() -> int:
+    def refresh_repeatedly() -> int:
         store, refreshed = make_resources().store, 0
         while not over.is_set():
             refreshed += bool(run_task(store, REFRESH, lambda: refresh(store)).get("refreshed"))
         return refreshed
 
     with ThreadPoolExecutor() as pool:
-        reading, *fresheners = pool.submit(read), pool.submit(keep_fresh), pool.submit(keep_fresh)
+        reading, *refreshers = pool.submit(read), pool.submit(refresh_repeatedly), pool.submit(refresh_repeatedly)
         try:
             for _ in range(10):
-                bench.publish(*traffic(bench, 100))
-                bench.flush()
+                harness.publish(*traffic(harness, 100))
+                harness.flush()
         finally:
             over.set()
         reading.result(30)
-        assert sum(freshener.result(30) for freshener in fresheners) > 3
+        assert sum(refresher.result(30) for refresher in refreshers) > 3
     assert len(set(seen)) > 3
-    settle(bench)
+    settle(harness)
     assert figures(database) == run(database, LEDGER)
-    bench.check()
+    harness.check()
 
 
-def test_manual_refresh_is_not_awaited(bench: Bench, database: str) -> None:
+def test_manual_refresh_is_not_awaited(harness: IngestHarness, database: str) -> None:
     with psycopg.connect(database) as by_hand:
         by_hand.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY user_agent_analytics")
         with pytest.raises(BusyError):
-            refresh(bench.resources.store)
-    assert refresh(bench.resources.store).refreshed
+            refresh(harness.resources.store)
+    assert refresh(harness.resources.store).refreshed
 
 
-def test_short_lock_is_awaited(bench: Bench, database: str) -> None:
+def test_short_lock_is_awaited(harness: IngestHarness, database: str) -> None:
     """Autovacuum gives up its lock after a second; here another session does."""
     waiting = """
         SELECT 1 FROM pg_stat_activity
@@ -246,17 +248,17 @@ def test_short_lock_is_awaited(bench: Bench, database: str) -> None:
     with psycopg.connect(database) as vacuum, ThreadPoolExecutor() as pool:
         # The lock mode of VACUUM.
         vacuum.execute("ALTER MATERIALIZED VIEW user_agent_analytics SET (autovacuum_enabled = on)")
-        refreshing = pool.submit(refresh, bench.resources.store)
+        refreshing = pool.submit(refresh, harness.resources.store)
         eventually(lambda: run(database, waiting))
         vacuum.commit()
         assert refreshing.result(30).refreshed
 
 
-def test_one_of_many_concurrent_runs_refreshes(bench: Bench, database: str) -> None:
-    bench.publish(*traffic(bench, 200))
-    bench.flush()
-    refresh(bench.resources.store)
-    settle(bench)
+def test_one_of_many_concurrent_runs_refreshes(harness: IngestHarness, database: str) -> None:
+    harness.publish(*traffic(harness, 200))
+    harness.flush()
+    refresh(harness.resources.store)
+    settle(harness)
     run(database, "UPDATE user_agent_analytics_state SET mark = ''")
     together = Barrier(6)
 
@@ -271,13 +273,13 @@ def test_one_of_many_concurrent_runs_refreshes(bench: Bench, database: str) -> N
         assert sum(future.result(60) for future in attempts) == 1
 
 
-def test_users_see_only_their_own_rows(bench: Bench, database: str) -> None:
-    bench.publish(*traffic(bench, 200))
-    bench.flush()
-    refresh(bench.resources.store)
+def test_users_see_only_their_own_rows(harness: IngestHarness, database: str) -> None:
+    harness.publish(*traffic(harness, 200))
+    harness.flush()
+    refresh(harness.resources.store)
     lines = "SELECT user_id, usage_count, user_rank, agent_rank FROM {} ORDER BY user_id, agent_id"
     sees, all_lines = lines.format("user_agent_analytics_own"), run(database, lines.format("user_agent_analytics"))
-    for user in (bench.users[0], bench.users[1], bench.users[-1]):
+    for user in (harness.users[0], harness.users[1], harness.users[-1]):
         with session_as(database, "authenticated", user) as session:
             assert session.execute(sees.encode()).fetchall() == [line for line in all_lines if line[0] == user]
             for relation in ("user_agent_analytics", "user_agent_analytics_state"):
@@ -294,11 +296,11 @@ def test_users_see_only_their_own_rows(bench: Bench, database: str) -> None:
         assert service.execute(lines.format("user_agent_analytics").encode()).fetchall() == all_lines
 
 
-def test_leaky_condition_sees_no_foreign_row(bench: Bench, database: str) -> None:
-    bench.publish(*traffic(bench, 200))
-    bench.flush()
-    refresh(bench.resources.store)
-    user = bench.users[0]
+def test_leaky_condition_sees_no_foreign_row(harness: IngestHarness, database: str) -> None:
+    harness.publish(*traffic(harness, 200))
+    harness.flush()
+    refresh(harness.resources.store)
+    user = harness.users[0]
 
     def leaked() -> set[str]:
         found: set[str] = set()
@@ -308,19 +310,19 @@ def test_leaky_condition_sees_no_foreign_row(bench: Bench, database: str) -> Non
                 "CREATE FUNCTION pg_temp.leak(uuid) RETURNS boolean COST 0.0001 LANGUAGE plpgsql"
                 " AS $$ BEGIN RAISE NOTICE '%', $1; RETURN true; END $$"
             )
-            # Forces the planner to a sequential scan.
+            # Forces a sequential scan.
             session.execute("SET enable_indexscan = off; SET enable_bitmapscan = off")
             session.execute("SELECT FROM user_agent_analytics_own WHERE pg_temp.leak(user_id)")
         return found
 
     assert leaked() == {str(user)}
     run(database, "ALTER VIEW user_agent_analytics_own SET (security_barrier = false)")
-    assert len(leaked()) > 5  # the barrier is what protects
+    assert len(leaked()) > 5  # without the security barrier rows leak
 
 
-def test_down_and_up_restore_analytics(bench: Bench, database: str) -> None:
-    bench.publish(*(event(user, bench.agents[0]) for user in bench.users))
-    bench.flush()
+def test_down_and_up_restore_analytics(harness: IngestHarness, database: str) -> None:
+    harness.publish(*(event(user, harness.agents[0]) for user in harness.users))
+    harness.flush()
     runner = Runner(database)
     runner.down("3.0.0")
     assert run(database, "SELECT to_regclass('user_agent_analytics')") == [(None,)]
@@ -328,6 +330,6 @@ def test_down_and_up_restore_analytics(bench: Bench, database: str) -> None:
     assert runner.verify() == []
     # Filled before the first refresh, since the days were set aside.
     lines = "SELECT count(*), sum(usage_count)::int, sum(usage_count_30d)::int FROM user_agent_analytics"
-    assert run(database, lines) == [(len(bench.users),) * 3]
-    refresh(bench.resources.store)
-    assert run(database, lines) == [(len(bench.users),) * 3]
+    assert run(database, lines) == [(len(harness.users),) * 3]
+    refresh(harness.resources.store)
+    assert run(database, lines) == [(len(harness.users),) * 3]

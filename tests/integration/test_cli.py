@@ -69,7 +69,7 @@ def test_file_published_again_adds_only_duplicates(cli: Cli, database: str) -> N
 
 
 def test_publish_csv_with_every_option(cli: Cli, database: str) -> None:
-    """As a spreadsheet writes it: byte order mark, CRLF, an empty cell, names of its own, times without a zone."""
+    """A file as spreadsheets write it: byte order mark, CRLF, an empty cell, other column names, times without zone."""
     text = "\ufeffTIMESTAMP,In,Cost,Other\r\n2023-11-16 18:00:00.1234567,5,0.25,x\r\n2023-11-16 18:00:05,7,,y\r\n"
     cli.folder.joinpath("old.CSV").write_text(text, newline="")
     today = NOW.strftime("%Y-%m-%d")
@@ -158,8 +158,8 @@ def test_status_is_healthy_with_worker_and_heartbeat(cli: Cli, redis_url: str) -
         try:
             Heartbeat(stream.connection).beat()
             assert watch.stdout
-            looks = map(json.loads, watch.stdout)
-            seen = next(collect_status for collect_status in islice(looks, 20) if collect_status["healthy"])
+            statuses = map(json.loads, watch.stdout)
+            seen = next(status for status in islice(statuses, 20) if status["healthy"])
             assert len(seen["workers"]) == 1
             assert cli.run("status").returncode == 0
             watch.send_signal(signal.SIGINT)
@@ -184,7 +184,7 @@ def full_redis(server_folder: Path) -> Iterator[redis.Redis]:
 def test_full_redis_is_reported_and_drained(cli: Cli, full_redis: redis.Redis) -> None:
     url = cli.env["REDIS_URL"] = str(full_redis.client_getname())
     stream = EventStream(url, 2)
-    assert stream.read(0, "somebody", 1) == stream.read(1, "somebody", 1) == []  # the consumer groups exist
+    assert stream.read(0, "somebody", 1) == stream.read(1, "somebody", 1) == []  # The consumer groups exist.
     stream.close()
     send(url, 4)
     full_redis.config_set("maxmemory", 1)

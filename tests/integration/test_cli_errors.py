@@ -1,4 +1,4 @@
-"""What goes wrong is one line on standard error that says what to do, exit code 1, and never a password."""
+"""An error is one line on standard error that says what to do, without a password; the exit code is 1."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from usage_worker.store import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
-NOWHERE = f"postgresql://somebody:{SECRET}@127.0.0.1:1/usage"
+UNREACHABLE = f"postgresql://somebody:{SECRET}@127.0.0.1:1/usage"
 COMMANDS = ("drain", "status", "migrate up")
 
 
 @pytest.fixture
 def cli(tmp_path: Path, redis_url: str) -> Cli:
-    return Cli(tmp_path, DATABASE_URL=NOWHERE, REDIS_URL=redis_url)
+    return Cli(tmp_path, DATABASE_URL=UNREACHABLE, REDIS_URL=redis_url)
 
 
 def test_invalid_setting(cli: Cli) -> None:
@@ -46,14 +46,14 @@ def test_unreachable_postgresql(cli: Cli) -> None:
 
 @pytest.mark.parametrize("password", [f"%zz{SECRET}", f"{SECRET} x"])
 def test_password_that_breaks_database_url(cli: Cli, password: str) -> None:
-    cli.env["DATABASE_URL"] = NOWHERE.replace(SECRET, password)
+    cli.env["DATABASE_URL"] = UNREACHABLE.replace(SECRET, password)
     for error_line in cli.error_lines("drain", "migrate up"):
         assert "DATABASE_URL cannot be read" in error_line
 
 
 def test_worker_pool_never_receives_broken_database_url() -> None:
     with pytest.raises(SettingsError) as refused:
-        Store(NOWHERE.replace(SECRET, f"%zz{SECRET}"))
+        Store(UNREACHABLE.replace(SECRET, f"%zz{SECRET}"))
     assert SECRET not in str(refused.value)
 
 
@@ -81,7 +81,7 @@ def test_missing_or_old_schema(cli: Cli, empty_database: str, redis_url: str, ve
     send(redis_url, 2)
     for error_line in cli.error_lines("drain", "status"):
         assert "usage-worker migrate up" in error_line
-    # What could not be counted was not taken either: nobody holds it.
+    # No entry was read, so none is pending.
     with closing(EventStream(redis_url, 2)) as stream:
         backlogs = [stream.backlog(shard) for shard in range(2)]
     assert sum(backlog.entries for backlog in backlogs) > 0

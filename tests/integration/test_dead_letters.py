@@ -16,14 +16,14 @@ from usage_worker.publisher import UsagePublisher
 from usage_worker.store import Intake, Store
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
     from usage_worker.errors import EventRefusedError
 
 WINDOW = timedelta(days=35)
 
 
-def test_pages_and_numbers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = quarantined(bench, 5)
+def test_pages_and_numbers(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = quarantined(harness, 5)
     monkeypatch.setattr(dead_letters, "PAGE", 2)
     every = list(dead_letters.all_dead_letters(store))
     ids = [row["id"] for row in every]
@@ -35,8 +35,8 @@ def test_pages_and_numbers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
         dead_letters.dead_letters_by_id(store, [ids[0], ids[4] + 1])
 
 
-def test_replay_marks_sent_events_and_names_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = quarantined(bench, 5)
+def test_replay_marks_sent_events_and_names_others(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = quarantined(harness, 5)
     monkeypatch.setattr(dead_letters, "PAGE", 2)
     rows = list(dead_letters.all_dead_letters(store))
     rows[2]["payload"] = "{"
@@ -46,17 +46,17 @@ def test_replay_marks_sent_events_and_names_others(bench: Bench, monkeypatch: py
         assert "is not JSON" in str(error)
         problems.append(number)
 
-    edits = RepairEdits({"user_id": str(bench.users[0])})
-    with UsagePublisher(bench.resources.settings.redis_url, linger=0) as publisher:
+    edits = RepairEdits({"user_id": str(harness.users[0])})
+    with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
         assert replay(store, publisher, rows, edits, WINDOW, on_problem) == ReplayReport(sent=4, bad=1)
     assert problems == [rows[2]["id"]]
     assert [row["id"] for row in dead_letters.all_dead_letters(store)] == problems
     assert len(list(dead_letters.all_dead_letters(store, replayed=True))) == 5
-    assert bench.flush() == Intake(4, 4, 0, 0)
+    assert harness.flush() == Intake(4, 4, 0, 0)
 
 
-def test_dead_letters_stay_if_redis_is_unreachable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = quarantined(bench, 1)
+def test_dead_letters_stay_if_redis_is_unreachable(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = quarantined(harness, 1)
     monkeypatch.setattr(dead_letters, "FLUSH_SECONDS", 0.1)
     publisher = UsagePublisher(refusing_url())
     rows = list(dead_letters.all_dead_letters(store))
@@ -66,9 +66,9 @@ def test_dead_letters_stay_if_redis_is_unreachable(bench: Bench, monkeypatch: py
     publisher.close(timeout=0)
 
 
-def quarantined(bench: Bench, count: int) -> Store:
+def quarantined(harness: IngestHarness, count: int) -> Store:
     """Quarantine events of unknown users."""
-    events = ({"user_id": uuid4(), "agent_id": bench.agents[0]} for _ in range(count))
-    bench.publish(*events, counted=False)
-    assert bench.flush().quarantined == count
-    return bench.resources.store
+    events = ({"user_id": uuid4(), "agent_id": harness.agents[0]} for _ in range(count))
+    harness.publish(*events, counted=False)
+    assert harness.flush().quarantined == count
+    return harness.resources.store

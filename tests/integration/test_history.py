@@ -18,7 +18,7 @@ from tests.integration.users import FORBIDDEN, Users, session_as
 from usage_worker.migrate import EMPTY, Runner
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
 
 # Shares have their own tests.
 TRAIL = "public.user_agent_history WHERE action <> 'share'"
@@ -151,13 +151,13 @@ def test_users_read_own_audit_trail_and_cannot_write(database: str, users: Users
                 session.execute(forbidden.encode())
 
 
-def test_audit_trail_records_ratings_and_no_counted_events(bench: Bench, database: str) -> None:
-    user, agent = bench.users[0], bench.agents[0]
+def test_audit_trail_records_ratings_and_no_counted_events(harness: IngestHarness, database: str) -> None:
+    user, agent = harness.users[0], harness.agents[0]
 
     def count(**event: Any) -> None:
         now = datetime.now(UTC)
-        bench.publish({"event_id": uuid.uuid4(), "occurred_at": now, "user_id": user, "agent_id": agent, **event})
-        bench.flush()
+        harness.publish({"event_id": uuid.uuid4(), "occurred_at": now, "user_id": user, "agent_id": agent, **event})
+        harness.flush()
 
     for _ in range(3):
         count()
@@ -165,7 +165,7 @@ def test_audit_trail_records_ratings_and_no_counted_events(bench: Bench, databas
     count(type="rating", rating=4)
     count(type="rating", rating=4)
     count()
-    bench.check()
+    harness.check()
     assert run(database, CHANGES) == [("rate", {"user_rating": {"old": None, "new": 4.0}})]
     assert run(database, "SELECT user_id, actor FROM public.user_agent_history") == [(user, None)]
 

@@ -10,24 +10,24 @@ import psycopg
 from tests.helpers import eventually
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
 
 EVENTS, BATCHES = 10_000, 100
 
 
-def test_ten_thousand_updates_are_hot(bench: Bench, database: str) -> None:
+def test_ten_thousand_updates_are_hot(harness: IngestHarness, database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
-        pairs = [(user, agent) for user in bench.users for agent in bench.agents]
-        bench.publish(*[{"event_id": uuid4(), "user_id": u, "agent_id": a} for u, a in pairs], counted=False)
-        bench.flush()
+        pairs = [(user, agent) for user in harness.users for agent in harness.agents]
+        harness.publish(*[{"event_id": uuid4(), "user_id": u, "agent_id": a} for u, a in pairs], counted=False)
+        harness.flush()
         before = connection.execute("SELECT sum(usage_count) FROM user_agents").fetchone()
         assert before == (len(pairs),)
         for _ in range(BATCHES):
             some = [pairs[number % len(pairs)] for number in range(EVENTS // BATCHES)]
-            bench.publish(*[{"event_id": uuid4(), "user_id": u, "agent_id": a} for u, a in some], counted=False)
-            bench.flush()
+            harness.publish(*[{"event_id": uuid4(), "user_id": u, "agent_id": a} for u, a in some], counted=False)
+            harness.flush()
         # A session reports its statistics at its end at the latest.
-        bench.resources.close()
+        harness.resources.close()
         statistics = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'user_agents'"
 
         def updated() -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""The one transaction on real servers: what is counted, what is not, and that the intake totals agree."""
+"""The transaction of a batch on real servers: which events are counted, and that the intake totals agree."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from usage_worker.testing.sql import query as testing_query
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
 
 NOW = datetime.now(UTC)
 
 
-def event(bench: Bench, **fields: Any) -> dict[str, Any]:
+def event(harness: IngestHarness, **fields: Any) -> dict[str, Any]:
     return {
         "event_id": uuid4(),
         "occurred_at": NOW,
-        "user_id": bench.users[0],
-        "agent_id": bench.agents[0],
+        "user_id": harness.users[0],
+        "agent_id": harness.agents[0],
         **fields,
     }
 
 
-def traffic(bench: Bench, count: int, seed: int = 1) -> list[dict[str, Any]]:
-    population = Population(bench.users, bench.agents)
+def traffic(harness: IngestHarness, count: int, seed: int = 1) -> list[dict[str, Any]]:
+    population = Population(harness.users, harness.agents)
     random = Random(seed)
     return [
         fields | {"event_id": uuid4(), "occurred_at": NOW - timedelta(seconds=random.randint(0, 3 * 86_400))}
@@ -47,127 +47,133 @@ def traffic(bench: Bench, count: int, seed: int = 1) -> list[dict[str, Any]]:
     ]
 
 
-def test_all_events_are_counted_once(bench: Bench) -> None:
-    events = traffic(bench, 3_000)
-    bench.publish(*events)
-    assert bench.flush() == Intake(3_000, 3_000, 0, 0)
-    bench.check()
+def test_all_events_are_counted_once(harness: IngestHarness) -> None:
+    events = traffic(harness, 3_000)
+    harness.publish(*events)
+    assert harness.flush() == Intake(3_000, 3_000, 0, 0)
+    harness.check()
 
 
-def test_duplicates_within_and_across_batches_and_shards(bench: Bench) -> None:
-    events = traffic(bench, 500)
-    bench.publish(*events, *events)
-    assert bench.flush() == Intake(1_000, 500, 500, 0)
-    bench.publish(*reversed(events))
+def test_duplicates_within_and_across_batches_and_shards(harness: IngestHarness) -> None:
+    events = traffic(harness, 500)
+    harness.publish(*events, *events)
+    assert harness.flush() == Intake(1_000, 500, 500, 0)
+    harness.publish(*reversed(events))
     body = json.dumps([{key: str(events[0][key]) for key in ("event_id", "occurred_at", "user_id", "agent_id")}])
-    bench.xadd(body, shard=0)
-    bench.xadd(body, shard=1)
-    assert bench.flush() == Intake(502, 0, 502, 0)
-    bench.check()
+    harness.xadd(body, shard=0)
+    harness.xadd(body, shard=1)
+    assert harness.flush() == Intake(502, 0, 502, 0)
+    harness.check()
 
 
-def test_order_of_arrival_does_not_matter(bench: Bench) -> None:
+def test_order_of_arrival_does_not_matter(harness: IngestHarness) -> None:
     conversations = [uuid4() for _ in range(5)]
     for minute in (3, 1, 4, 0, 2):
         when = NOW - timedelta(minutes=minute)
-        bench.publish(event(bench, occurred_at=when, conversation_id=conversations[minute]))
-        bench.publish(event(bench, type="rating", rating=str(minute), occurred_at=when))
-        bench.flush()
-    bench.publish(event(bench))
-    bench.flush()
-    bench.check()
-    rows = bench.resources.store.rows(query("last_conversations"))
+        harness.publish(event(harness, occurred_at=when, conversation_id=conversations[minute]))
+        harness.publish(event(harness, type="rating", rating=str(minute), occurred_at=when))
+        harness.flush()
+    harness.publish(event(harness))
+    harness.flush()
+    harness.check()
+    rows = harness.resources.store.rows(query("last_conversations"))
     assert [row["last_conversation_id"] for row in rows] == [conversations[0]]
 
 
-def test_sum_of_tiny_costs_is_exact(bench: Bench) -> None:
-    bench.publish(*[event(bench, cost_usd="0.0004") for _ in range(1_000)])
-    bench.flush()
-    bench.check()
-    assert bench.oracle.rows[bench.users[0], bench.agents[0]].total_cost_usd == Decimal("0.4")
+def test_sum_of_tiny_costs_is_exact(harness: IngestHarness) -> None:
+    harness.publish(*[event(harness, cost_usd="0.0004") for _ in range(1_000)])
+    harness.flush()
+    harness.check()
+    assert harness.oracle.rows[harness.users[0], harness.agents[0]].total_cost_usd == Decimal("0.4")
 
 
-def test_redelivered_entry_is_in_intake_totals_once(bench: Bench, make_resources: Callable[..., Resources]) -> None:
-    """A worker that died between commit and acknowledgement: its entries come again."""
-    events = traffic(bench, 200)
-    bench.publish(*events)
+def test_redelivered_entry_is_in_intake_totals_once(
+    harness: IngestHarness, make_resources: Callable[..., Resources]
+) -> None:
+    """A worker died between commit and acknowledgement, so its entries are delivered again."""
+    events = traffic(harness, 200)
+    harness.publish(*events)
     for shard in range(2):
         name = f"usage:events:{{{shard}}}"
-        copies = [fields for _, fields in bench.redis.xrange(name)]  # type: ignore[union-attr]
-        bench.flush_shard(shard)
+        copies = [fields for _, fields in harness.redis.xrange(name)]  # type: ignore[union-attr]
+        harness.flush_shard(shard)
         for fields in copies:
-            bench.redis.xadd(name, fields)  # type: ignore[arg-type]
+            harness.redis.xadd(name, fields)  # type: ignore[arg-type]
     second = make_resources().flusher
     assert sum((second.flush(shard).intake for shard in range(2)), Intake()) == Intake()
-    assert bench.resources.store.intake_totals() == Intake(200, 200, 0, 0)
-    bench.check()
+    assert harness.resources.store.intake_totals() == Intake(200, 200, 0, 0)
+    harness.check()
 
 
-def test_only_one_flush_at_a_time_per_shard(bench: Bench) -> None:
-    bench.publish(*traffic(bench, 100))
-    flusher, connection = bench.resources.flusher, bench.resources.stream.connection
+def test_only_one_flush_at_a_time_per_shard(harness: IngestHarness) -> None:
+    harness.publish(*traffic(harness, 100))
+    flusher, connection = harness.resources.flusher, harness.resources.stream.connection
     another, third = FlushClaim(connection, "another"), FlushClaim(connection, "a third")
     assert all(another.take(shard) for shard in range(2))
     assert sum((flusher.flush_alone(shard).intake for shard in range(2)), Intake()) == Intake()
     for shard in range(2):
         another.release(shard)
     assert sum((flusher.flush_alone(shard).intake for shard in range(2)), Intake()) == Intake(100, 100, 0, 0)
-    # The flush released its claims, and no consumer can release another's.
+    # The flush released its claims, and a consumer cannot release the claim of another.
     assert all(another.take(shard) for shard in range(2))
     third.release(0)
     assert not third.take(0)
-    bench.check()
+    harness.check()
 
 
-def test_flush_out_of_time_counts_entries_already_read(bench: Bench, make_resources: Callable[..., Resources]) -> None:
-    for one in traffic(bench, 60):
-        bench.publish(one)
-    # Every entry fills a batch, so the next one is read while one is counted, also when the time runs out.
-    hasty = make_resources(batch_events=1)
+def test_flush_past_time_budget_counts_entries_already_read(
+    harness: IngestHarness, make_resources: Callable[..., Resources]
+) -> None:
+    for one in traffic(harness, 60):
+        harness.publish(one)
+    # Every entry fills a batch, so the next one is read while one is counted, even if the time budget runs out.
+    small_batches = make_resources(batch_events=1)
     counted, cut_short = Intake(), 0
-    while hasty.stream.backlog(0).entries or hasty.stream.backlog(1).entries:
+    while small_batches.stream.backlog(0).entries or small_batches.stream.backlog(1).entries:
         for shard in range(2):
-            report = hasty.flusher.flush(shard, 0.02)
+            report = small_batches.flusher.flush(shard, 0.02)
             counted, cut_short = counted + report.intake, cut_short + report.cut_short
-            assert hasty.stream.backlog(shard).pending == 0
+            assert small_batches.stream.backlog(shard).pending == 0
     assert counted == Intake(60, 60, 0, 0)
     assert cut_short
-    bench.check()
+    harness.check()
 
 
-def test_abandoned_batch_is_reclaimed(bench: Bench, make_resources: Callable[..., Resources]) -> None:
-    bench.publish(*traffic(bench, 300))
+def test_abandoned_batch_is_reclaimed(harness: IngestHarness, make_resources: Callable[..., Resources]) -> None:
+    harness.publish(*traffic(harness, 300))
     for shard in range(2):
-        assert bench.resources.stream.read(shard, "a worker that dies now", 100)
-    assert bench.flush() == Intake()
-    successor = make_resources(reclaim_idle=0.001).flusher
-    assert sum((successor.flush(shard).intake for shard in range(2)), Intake()) == Intake(300, 300, 0, 0)
-    bench.check()
+        assert harness.resources.stream.read(shard, "a worker that dies now", 100)
+    assert harness.flush() == Intake()
+    other_flusher = make_resources(reclaim_idle=0.001).flusher
+    assert sum((other_flusher.flush(shard).intake for shard in range(2)), Intake()) == Intake(300, 300, 0, 0)
+    harness.check()
 
 
-def test_lost_consumer_group_counts_nothing_twice(bench: Bench) -> None:
-    bench.publish(*traffic(bench, 100))
-    bench.flush()
-    bench.publish(*traffic(bench, 100, seed=2))
+def test_lost_consumer_group_counts_nothing_twice(harness: IngestHarness) -> None:
+    harness.publish(*traffic(harness, 100))
+    harness.flush()
+    harness.publish(*traffic(harness, 100, seed=2))
     for shard in range(2):
-        bench.redis.xgroup_destroy(f"usage:events:{{{shard}}}", "usage")
-    assert bench.flush() == Intake(100, 100, 0, 0)
-    bench.check()
+        harness.redis.xgroup_destroy(f"usage:events:{{{shard}}}", "usage")
+    assert harness.flush() == Intake(100, 100, 0, 0)
+    harness.check()
 
 
-def test_foreign_producer_needs_neither_identity_nor_time(bench: Bench) -> None:
-    bench.xadd(json.dumps([{"user_id": str(bench.users[0]), "agent_id": str(bench.agents[0]), "cost_usd": 0.1}] * 2))
-    assert bench.flush() == Intake(2, 2, 0, 0)
-    row = next(row for row in bench.resources.store.rows(testing_query("counters")) if row["usage_count"])
+def test_foreign_producer_needs_neither_identity_nor_time(harness: IngestHarness) -> None:
+    harness.xadd(
+        json.dumps([{"user_id": str(harness.users[0]), "agent_id": str(harness.agents[0]), "cost_usd": 0.1}] * 2)
+    )
+    assert harness.flush() == Intake(2, 2, 0, 0)
+    row = next(row for row in harness.resources.store.rows(testing_query("counters")) if row["usage_count"])
     assert (row["usage_count"], row["total_cost_usd"]) == (2, Decimal("0.2"))
 
 
 @pytest.mark.parametrize("number", ["999999.9999999999", "700000.1234567891", "9.999999999999999e5"])
-def test_numbers_never_become_binary_floats(bench: Bench, number: str) -> None:
-    body = f'[{{"user_id": "{bench.users[0]}", "agent_id": "{bench.agents[0]}", "cost_usd": {number}}}]'
-    bench.xadd(body)
-    assert bench.flush().applied == 1
-    row = next(row for row in bench.resources.store.rows(testing_query("counters")) if row["usage_count"])
+def test_numbers_never_become_binary_floats(harness: IngestHarness, number: str) -> None:
+    body = f'[{{"user_id": "{harness.users[0]}", "agent_id": "{harness.agents[0]}", "cost_usd": {number}}}]'
+    harness.xadd(body)
+    assert harness.flush().applied == 1
+    row = next(row for row in harness.resources.store.rows(testing_query("counters")) if row["usage_count"])
     assert row["total_cost_usd"] == Decimal(number)
 
 
@@ -191,22 +197,22 @@ BAD: dict[str, tuple[dict[str, Any] | None, str]] = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_one_bad_event_among_thousand(bench: Bench, kind: str) -> None:
+def test_one_bad_event_among_thousand(harness: IngestHarness, kind: str) -> None:
     fields, reason = BAD[kind]
-    good = [event(bench, user_id=user) for user in bench.users[:10] for _ in range(100)][:999]
+    good = [event(harness, user_id=user) for user in harness.users[:10] for _ in range(100)][:999]
     events: list[Any] = [{key: str(value) for key, value in one.items()} for one in good]
-    bad = None if fields is None else {"user_id": str(bench.users[0]), "agent_id": str(bench.agents[0]), **fields}
+    bad = None if fields is None else {"user_id": str(harness.users[0]), "agent_id": str(harness.agents[0]), **fields}
     events.insert(500, bad)
     for one in good:
-        bench.oracle.add(one)
-    bench.xadd(json.dumps(events))
-    assert bench.flush() == Intake(1_000, 999, 0, 1)
-    bench.check()
-    (dead_letter,) = bench.dead_letters()
+        harness.oracle.add(one)
+    harness.xadd(json.dumps(events))
+    assert harness.flush() == Intake(1_000, 999, 0, 1)
+    harness.check()
+    (dead_letter,) = harness.dead_letters()
     assert reason in dead_letter["reason"]
     assert (dead_letter["position"], dead_letter["events"]) == (500, 1)
     if bad is not None and "user_id" not in (fields or {}):
-        assert str(bench.users[0]) in dead_letter["payload"]
+        assert str(harness.users[0]) in dead_letter["payload"]
 
 
 @pytest.mark.parametrize(
@@ -220,65 +226,67 @@ def test_one_bad_event_among_thousand(bench: Bench, kind: str) -> None:
         (b"[]", "2", "v: the entry's version must be 1"),
     ],
 )
-def test_unreadable_entry_is_quarantined_whole(bench: Bench, body: bytes, version: str, reason: str) -> None:
-    bench.publish(event(bench))
-    bench.xadd(body, version, n="7")
-    assert bench.flush() == Intake(8, 1, 0, 7)
-    bench.check()
-    (dead_letter,) = bench.dead_letters()
+def test_unreadable_entry_is_quarantined_whole(harness: IngestHarness, body: bytes, version: str, reason: str) -> None:
+    harness.publish(event(harness))
+    harness.xadd(body, version, n="7")
+    assert harness.flush() == Intake(8, 1, 0, 7)
+    harness.check()
+    (dead_letter,) = harness.dead_letters()
     assert reason in dead_letter["reason"]
     assert dead_letter["events"] == 7
 
 
-def test_entry_with_only_foreign_fields(bench: Bench) -> None:
-    bench.redis.xadd("usage:events:{0}", {"hello": "world"})
-    assert bench.flush() == Intake(1, 0, 0, 1)
-    bench.check()
+def test_entry_with_only_foreign_fields(harness: IngestHarness) -> None:
+    harness.redis.xadd("usage:events:{0}", {"hello": "world"})
+    assert harness.flush() == Intake(1, 0, 0, 1)
+    harness.check()
 
 
-def test_refused_event_and_its_duplicate(bench: Bench) -> None:
-    unknown_user = event(bench, user_id=UUID(int=1))
-    bench.publish(unknown_user, unknown_user, counted=False)
-    assert bench.flush() == Intake(2, 0, 1, 1)
-    bench.check()
+def test_refused_event_and_its_duplicate(harness: IngestHarness) -> None:
+    unknown_user = event(harness, user_id=UUID(int=1))
+    harness.publish(unknown_user, unknown_user, counted=False)
+    assert harness.flush() == Intake(2, 0, 1, 1)
+    harness.check()
 
 
-def test_values_that_fit_alone_but_not_in_sum(bench: Bench) -> None:
-    huge = [event(bench, tokens=2**62) for _ in range(3)]
-    bench.publish(*huge, counted=False)
-    assert bench.flush() == Intake(3, 1, 0, 2)
-    assert bench.resources.store.rows(testing_query("unbalanced")) == []
+def test_values_that_fit_alone_but_not_in_sum(harness: IngestHarness) -> None:
+    large = [event(harness, tokens=2**62) for _ in range(3)]
+    harness.publish(*large, counted=False)
+    assert harness.flush() == Intake(3, 1, 0, 2)
+    assert harness.resources.store.rows(testing_query("unbalanced")) == []
 
 
-def test_unknown_users_are_created_if_setting_allows(bench: Bench, make_resources: Callable[..., Resources]) -> None:
-    bench.publish(event(bench, user_id=uuid4(), agent_id=uuid4()), event(bench, user_id=uuid4()))
+def test_unknown_users_are_created_if_setting_allows(
+    harness: IngestHarness, make_resources: Callable[..., Resources]
+) -> None:
+    harness.publish(event(harness, user_id=uuid4(), agent_id=uuid4()), event(harness, user_id=uuid4()))
     creator = make_resources(unknown="create").flusher
     assert sum((creator.flush(shard).intake for shard in range(2)), Intake()) == Intake(2, 2, 0, 0)
-    bench.check()
+    harness.check()
 
 
-def test_day_missing_from_its_month(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+def test_day_missing_from_its_month(harness: IngestHarness, make_resources: Callable[..., Resources]) -> None:
     year = NOW.year if NOW.month > 2 else NOW.year - 1
-    identity = [str(uuid4()), f"{year}-02-30T00:00:00.000000Z", "usage", str(bench.users[0]), str(bench.agents[0])]
-    bench.xadd(json.dumps([[*identity, 1, 0, 0, 0, None, None, True, None, None, None]]))
-    bench.publish(event(bench))
-    patient = make_resources(accept_days=400).flusher
-    assert sum((patient.flush(shard).intake for shard in range(2)), Intake()) == Intake(2, 1, 0, 1)
-    bench.check()
-    assert "day value is outside expected range" in bench.dead_letters()[0]["reason"]
+    identity = [str(uuid4()), f"{year}-02-30T00:00:00.000000Z", "usage", str(harness.users[0]), str(harness.agents[0])]
+    harness.xadd(json.dumps([[*identity, 1, 0, 0, 0, None, None, True, None, None, None]]))
+    harness.publish(event(harness))
+    flusher = make_resources(accept_days=400).flusher
+    assert sum((flusher.flush(shard).intake for shard in range(2)), Intake()) == Intake(2, 1, 0, 1)
+    harness.check()
+    assert "day value is outside expected range" in harness.dead_letters()[0]["reason"]
 
 
 def test_creating_users_is_refused_if_platform_owns_them(
-    bench: Bench, make_resources: Callable[..., Resources], database: str
+    harness: IngestHarness, make_resources: Callable[..., Resources], database: str
 ) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE ROLE platform_owner")
         try:
             connection.execute("ALTER TABLE auth.users OWNER TO platform_owner")
             unknown_user = uuid4()
-            bench.publish(event(bench, user_id=unknown_user))
+            harness.publish(event(harness, user_id=unknown_user))
             creator = make_resources(unknown="create").flusher
-            shard = bench.resources.stream.shard_of(unknown_user)
+            shard = harness.resources.stream.shard_of(unknown_user)
             with pytest.raises(SettingsError, match="USAGE_UNKNOWN=create is not for a platform"):
                 creator.flush(shard)
         finally:
@@ -286,34 +294,36 @@ def test_creating_users_is_refused_if_platform_owns_them(
             connection.execute("DROP ROLE platform_owner")
 
 
-def test_soft_deleted_pair_is_counted_and_stays_deleted(bench: Bench, database: str) -> None:
-    bench.publish(event(bench))
-    bench.flush()
+def test_soft_deleted_pair_is_counted_and_stays_deleted(harness: IngestHarness, database: str) -> None:
+    harness.publish(event(harness))
+    harness.flush()
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("UPDATE user_agents SET deleted_at = now()")
-        bench.publish(event(bench))
-        bench.flush()
+        harness.publish(event(harness))
+        harness.flush()
         assert connection.execute("SELECT usage_count, deleted_at IS NOT NULL FROM user_agents").fetchall() == [
             (2, True)
         ]
-    bench.check()
+    harness.check()
 
 
-def test_days_are_utc_days(bench: Bench, database: str) -> None:
+def test_days_are_utc_days(harness: IngestHarness, database: str) -> None:
     midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
     times = [midnight - timedelta(microseconds=1), midnight, midnight - timedelta(days=34)]
-    bench.publish(*[event(bench, occurred_at=when) for when in times])
-    bench.flush()
-    bench.check()
+    harness.publish(*[event(harness, occurred_at=when) for when in times])
+    harness.flush()
+    harness.check()
     with psycopg.connect(database) as connection:
         days = connection.execute("SELECT day FROM usage_daily ORDER BY day").fetchall()
     assert [day for (day,) in days] == sorted(when.date() for when in times)
 
 
-def test_ledger_holds_events_as_sent(bench: Bench, database: str) -> None:
-    sent = event(bench, messages=3, input_tokens=5, output_tokens=7, cost_usd="0.0000000001", success=False, model="m")
-    bench.publish(sent)
-    bench.flush()
+def test_ledger_holds_events_as_sent(harness: IngestHarness, database: str) -> None:
+    sent = event(
+        harness, messages=3, input_tokens=5, output_tokens=7, cost_usd="0.0000000001", success=False, model="m"
+    )
+    harness.publish(sent)
+    harness.flush()
     with psycopg.connect(database) as connection:
         row = connection.execute(
             "SELECT event_id, occurred_at, type, messages, tokens, cost_usd, success, model FROM usage_events"

@@ -1,4 +1,4 @@
-"""The package beside other code: few packages for publishers, no collision of names, types, a foreign Celery."""
+"""The package beside other code: few dependencies for publishers, no colliding names, types, a foreign Celery app."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.integration.installed import Wheel
 
 USER, AGENT = "6f2c8a52-3c1f-4c39-9d5e-0b6d4f1f8a01", "b7e0c9d4-58aa-4f0e-8a7b-3f1d2c4e5a02"
-# Modules that applications have, each of which ends the process that imports it instead of ours.
+# Names of modules in applications; a process that imports one of them instead of ours fails.
 TRAP = "raise SystemExit('the application\\'s own module was imported')"
 FOREIGN_MODULES = ("worker", "app", "tasks", "events", "store", "settings", "migrations", "redis", "structlog")
 APPLICATION = f"""

@@ -1,4 +1,4 @@
-"""What Prometheus sees: the same as `status`."""
+"""The metrics for Prometheus agree with `status`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
 
 
 def figures(text: str) -> Figures:
-    """By name and the value of the one label."""
+    """Return the figures by name and value of the only label."""
     return {
         (sample.name, next(iter(sample.labels.values()), "")): sample.value
         for family in text_string_to_metric_families(text)

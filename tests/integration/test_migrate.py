@@ -1,4 +1,4 @@
-"""The way up, the way down, and the application that goes on meanwhile."""
+"""Upgrades and rollbacks, and clients that keep working meanwhile."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def test_values_survive_up_to_2_and_down(empty_database: str) -> None:
         "SELECT has_table_privilege('authenticated', oid, 'SELECT'), relrowsecurity FROM pg_class"
         " WHERE relname = 'user_agents_kept_3_0_0'",
     ) == [(False, True)]
-    newcomer = add_pair(empty_database)
+    added_row_id = add_pair(empty_database)
     runner.up("3.0.0")
 
-    run(empty_database, "DELETE FROM public.user_agents WHERE id = %s", newcomer)
+    run(empty_database, "DELETE FROM public.user_agents WHERE id = %s", added_row_id)
     assert run(empty_database, values) == before
     assert run(empty_database, members) == kept_members
     assert runner.verify() == []
@@ -98,7 +98,7 @@ def test_writes_while_columns_are_set_aside_are_kept(empty_database: str) -> Non
     runner = Runner(empty_database)
     runner.up("3.0.0")
     ids = [add_pair(empty_database) for _ in range(20)]
-    # The copying has to take longer than a few writes.
+    # Copying must take longer than a few writes.
     run(
         empty_database,
         "INSERT INTO auth.users (email) SELECT 'many' FROM generate_series(1, 20000);"

@@ -1,4 +1,4 @@
-"""What the schema does once it is there: the quality formula, the functions, a platform's own auth."""
+"""The migrated schema: the quality score, the functions, and schema auth of a platform."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def pair(database: str) -> tuple[uuid.UUID, uuid.UUID]:
-    """Add a user and an agent without a row of the pair."""
+    """Add a user and an agent, but no row of the pair."""
     user = run(database, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0]
     return user, run(database, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
 
@@ -96,7 +96,7 @@ def test_add_track_remove_and_restore(database: str, pair: tuple[uuid.UUID, uuid
 
 @pytest.fixture
 def platform(empty_database: str, template_database: str) -> Iterator[str]:
-    """Return a database of a platform, whose schema auth belongs to another role and may only be referenced."""
+    """Yield a database of a platform: its schema auth belongs to another role, and ours may only reference it."""
     suffix = uuid.uuid4().hex[:8]
     owner, migrator = f"platform_{suffix}", f"migrator_{suffix}"
     run(

@@ -1,4 +1,4 @@
-"""PostgreSQL gives a table 1,600 column numbers and reuses none: `migrate up` refuses to begin when they run out."""
+"""A table has 1,600 column numbers, none of which is reused: `migrate up` refuses to begin when they run out."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from tests.conftest import Postgres
 
 USED = "SELECT relnatts FROM pg_class WHERE oid = 'public.user_agents'::regclass"
-# One at a time, so that the last number can be used, too.
+# One column at a time, so that the last number can be used, too.
 USE_UP = """
     DO $$
     BEGIN
         WHILE (SELECT relnatts FROM pg_class WHERE oid = 'public.user_agents'::regclass) < {used} LOOP
-            ALTER TABLE public.user_agents ADD worn int;
-            ALTER TABLE public.user_agents DROP worn;
+            ALTER TABLE public.user_agents ADD dropped int;
+            ALTER TABLE public.user_agents DROP dropped;
         END LOOP;
     END
     $$

@@ -1,4 +1,4 @@
-"""Kills, failing steps, edited files, wrong targets: what a migration survives and what it refuses."""
+"""Kills, failing statements, edited files and invalid targets: a migration resumes, or refuses to run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIGRATIONS = discover()[0].up.parent
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Return a copy of the migrations that a test may change."""
+    """Return a copy of the migrations, which a test may change."""
     return shutil.copytree(MIGRATIONS, tmp_path / "migrations")
 
 
@@ -37,9 +37,9 @@ def files(tmp_path: Path) -> Path:
 def test_resumes_after_any_interruption(
     empty_database: str, files: Path, label: str, only: str, direction: str
 ) -> None:
-    """Steps outside a transaction may stop behind any statement; either direction then finishes.
+    """A step outside a transaction may stop after any statement; either direction then completes it.
 
-    Of 004 only the statements that replace an index are tried: the others make or drop one and no more.
+    Of 004 only the statements that replace an index are tried; the others only create or drop one.
     """
     sound = Runner(empty_database)
     sound.up("2.0.0")
@@ -101,7 +101,7 @@ def test_kill_during_index_build_is_repaired(empty_database: str, files: Path) -
     add_pair(empty_database)
     invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
     with psycopg.connect(empty_database) as reader:
-        # An older transaction, for which the building of an index has to wait.
+        # Building an index waits for this older transaction.
         reader.execute("SELECT FROM public.user_agents")
         program = "import sys; from usage_worker.migrate import Runner; Runner(sys.argv[1]).up('3.0.0')"
         migrating = subprocess.Popen([sys.executable, "-c", program, empty_database])
@@ -150,7 +150,7 @@ def test_status_shows_partially_applied_version(empty_database: str, tmp_path: P
     assert (str(runner.status()), runner.status().partial_version) == ("3.0.0", None)
     runner.up("4.0.0")
     assert str(runner.status()) == "4.0.0"
-    # What a newer release adds to a version that is installed.
+    # As if a newer release added a migration to the installed version.
     run(empty_database, "DELETE FROM public.usage_migrations WHERE number = (SELECT max(number) FROM usage_migrations)")
     found = runner.status()
     assert (found.version, found.partial_version, str(found)) == ("3.0.0", "4.0.0", "3.0.0 and a part of 4.0.0")
@@ -214,12 +214,12 @@ def test_errors_never_show_password(url: str) -> None:
     assert "hu" not in str(raised.value).replace("user:password", "")
 
 
-def test_statements_are_split_at_their_ends() -> None:
+def test_statements_are_split_at_their_semicolons() -> None:
     text = """
         -- a; comment
         SELECT 'a;''b', E'\\';', "c;d", $$e;f$$, $x$ $$;g $x$, a$b$c; /* h; /* nested; */ */
         ;; DO $do$ BEGIN PERFORM 1; END $do$;
-        SELECT 2 -- the last; without its own end
+        SELECT 2 -- the last; without a semicolon
     """
     first, second, third = split_statements(text)
     assert first.startswith("SELECT 'a;''b'")

@@ -1,4 +1,4 @@
-"""The history's own "Testing After Migration", steps 1 to 4, and what it counts up."""
+"""Steps 1 to 4 of "Testing After Migration" in the migration history, and the objects that it lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Down and up again: what was counted is kept aside, and what changed meanwhile is booked."""
+"""Down and up again: totals are kept, and changes made in between become opening balances or retired rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
 
 NOW = datetime.now(UTC)
 # The migrations from the ledger to the intake totals.
@@ -54,51 +54,51 @@ def event(user: UUID, agent: UUID, **fields: Any) -> dict[str, Any]:
     return {"event_id": uuid4(), "occurred_at": when, "user_id": user, "agent_id": agent, **fields}
 
 
-def events_of_all_kinds(bench: Bench) -> list[dict[str, Any]]:
-    """Two for each pair, with latencies, conversations and ratings."""
+def events_of_all_kinds(harness: IngestHarness) -> list[dict[str, Any]]:
+    """Return two events of each pair, with latencies, conversations and ratings."""
     return [
         event(user, agent, input_tokens=11, cost_usd="0.25", conversation_id=uuid4(), response_time_ms=100 * number)
         if number % 2
         else event(user, agent, type="rating", rating=4)
-        for user in bench.users[:6]
-        for agent in bench.agents[:3]
+        for user in harness.users[:6]
+        for agent in harness.agents[:3]
         for number in range(4)
     ]
 
 
-def count_some(bench: Bench) -> list[dict[str, Any]]:
-    """Events, dead letters, a history, and a pair that was purged and used again; returns what was published."""
-    published = events_of_all_kinds(bench)
-    bench.publish(*published, counted=False)
-    bench.xadd(b"[{]")
-    bench.xadd(json.dumps([{"event_id": str(uuid4())}]))
-    bench.flush()
-    url = bench.resources.settings.database_url
-    soft_delete(str(url), bench.users[0], bench.agents[0])
-    purge(bench.resources.store, timedelta(days=30))
-    bench.publish(event(bench.users[0], bench.agents[0]), counted=False)
-    bench.flush()
+def count_some(harness: IngestHarness) -> list[dict[str, Any]]:
+    """Count events, quarantine some, and purge and reuse a pair; return the counted events."""
+    published = events_of_all_kinds(harness)
+    harness.publish(*published, counted=False)
+    harness.xadd(b"[{]")
+    harness.xadd(json.dumps([{"event_id": str(uuid4())}]))
+    harness.flush()
+    url = harness.resources.settings.database_url
+    soft_delete(str(url), harness.users[0], harness.agents[0])
+    purge(harness.resources.store, timedelta(days=30))
+    harness.publish(event(harness.users[0], harness.agents[0]), counted=False)
+    harness.flush()
     run(str(url), "UPDATE public.user_agents SET notes = 'mine', is_shared = true, shared_with = ARRAY[user_id]")
-    run(str(url), "SELECT public.track_agent_usage(%s, %s)", bench.users[1], bench.agents[1])
+    run(str(url), "SELECT public.track_agent_usage(%s, %s)", harness.users[1], harness.agents[1])
     run(str(url), "INSERT INTO public.usage_task_runs VALUES ('purge', now(), 1, '{}')")
     return published
 
 
 def values(url: str, *tables: str) -> dict[str, list[Any]]:
-    """Every row as text; updated_at tells of the migrations themselves."""
+    """Return every row as text, without updated_at, which the migrations change."""
     read = "SELECT (to_jsonb(t) - 'updated_at')::text FROM public.{} AS t ORDER BY 1"
     return {table: run(url, read.format(table)) for table in tables or KEPT}
 
 
-def check_balanced_and_exact(bench: Bench) -> None:
-    assert reconcile(bench.resources.store, bench.resources.settings).differences == []
-    assert bench.resources.store.rows(testing_query("unbalanced")) == []
+def check_balanced_and_exact(harness: IngestHarness) -> None:
+    assert reconcile(harness.resources.store, harness.resources.settings).differences == []
+    assert harness.resources.store.rows(testing_query("unbalanced")) == []
 
 
 @pytest.mark.parametrize("version", ["3.0.0", EMPTY])
-def test_down_and_up_lose_nothing(bench: Bench, database: str, cli: Cli, version: str) -> None:
-    published = count_some(bench)
-    # A killed run may have left a partition half dropped.
+def test_down_and_up_lose_nothing(harness: IngestHarness, database: str, cli: Cli, version: str) -> None:
+    published = count_some(harness)
+    # A partition as a killed run leaves it: detached, marked, not dropped.
     going = name(TODAY + timedelta(days=7))
     run(database, f"ALTER TABLE usage_events DETACH PARTITION {going}")
     run(database, f"COMMENT ON TABLE {going} IS 'dropped by usage-worker'")
@@ -118,58 +118,58 @@ def test_down_and_up_lose_nothing(bench: Bench, database: str, cli: Cli, version
     assert run(database, "SELECT relname FROM pg_class WHERE relname LIKE '%kept%'") == []
     done = cli.run("reconcile")
     assert (done.returncode, done.stdout.partition(" compared: ")[2]) == (0, "0 differences, 0 left\n")
-    bench.publish(*published, counted=False)
-    intake = bench.flush()
+    harness.publish(*published, counted=False)
+    intake = harness.flush()
     assert (intake.accepted, intake.applied, intake.duplicate) == (len(published), 0, len(published))
-    assert len(bench.dead_letters()) == 2
+    assert len(harness.dead_letters()) == 2
 
 
-def test_changes_between_down_and_up_are_recorded(bench: Bench, database: str) -> None:
-    count_some(bench)
-    pairs = [(user, agent) for user in bench.users[1:6] for agent in bench.agents[:3]]
-    tracked, lowered, zeroed, deleted, renewed, slower, unused, moved, *_ = pairs
+def test_changes_between_down_and_up_are_recorded(harness: IngestHarness, database: str) -> None:
+    count_some(harness)
+    pairs = [(user, agent) for user in harness.users[1:6] for agent in harness.agents[:3]]
+    tracked, reduced, zeroed, deleted, recreated, slower, unused, moved, *_ = pairs
     row = "(user_id, agent_id) = (%s, %s)"
     runner = Runner(database)
     runner.down("3.0.0")
     run(database, TRACK, *tracked, 900)
     run(database, TRACK, *tracked, None)
-    run(database, f"UPDATE user_agents SET usage_count = 1, total_tokens_used = 5 WHERE {row}", *lowered)
+    run(database, f"UPDATE user_agents SET usage_count = 1, total_tokens_used = 5 WHERE {row}", *reduced)
     zero = "usage_count = 0, message_count = 0, conversation_count = 0, success_count = 0, error_count = 0"
     run(database, f"UPDATE user_agents SET {zero}, total_tokens_used = 0, total_cost_usd = 0 WHERE {row}", *zeroed)
     run(database, f"DELETE FROM user_agents WHERE {row}", *deleted)
-    run(database, f"DELETE FROM user_agents WHERE {row}", *renewed)
-    run(database, TRACK, *renewed, 40)
+    run(database, f"DELETE FROM user_agents WHERE {row}", *recreated)
+    run(database, TRACK, *recreated, 40)
     run(database, f"UPDATE user_agents SET avg_response_time_ms = 5000 WHERE {row}", *slower)
-    run(database, f"UPDATE user_agents SET agent_id = %s WHERE {row}", bench.agents[4], *moved)
-    newcomer = (bench.users[7], bench.agents[4])
-    run(database, TRACK, *newcomer, 70)
+    run(database, f"UPDATE user_agents SET agent_id = %s WHERE {row}", harness.agents[4], *moved)
+    new_pair = (harness.users[7], harness.agents[4])
+    run(database, TRACK, *new_pair, 70)
     counters = (
         "SELECT id, usage_count, message_count, conversation_count, success_count, total_tokens_used, total_cost_usd,"
         " avg_response_time_ms, last_used_at FROM public.user_agents ORDER BY id"
     )
     before = run(database, counters)
     runner.up()
-    assert run(database, counters) == before, "what 3.0.0 showed is what 4.0.0 shows"
-    check_balanced_and_exact(bench)
+    assert run(database, counters) == before, "4.0.0 shows the counters of 3.0.0"
+    check_balanced_and_exact(harness)
     figures = "SELECT usage_count, total_tokens_used, response_time_samples FROM public.usage_daily"
     opening = f"{figures} WHERE {row} AND day = '1970-01-01'"
     assert run(database, opening, *tracked) == [(2, 14, 2)]
-    assert run(database, opening, *lowered) == [(-2, -17, 0)]
-    assert run(database, opening, *renewed) == [(1, 7, 1)]
-    assert run(database, opening, *newcomer) == [(1, 7, 1)]
+    assert run(database, opening, *reduced) == [(-2, -17, 0)]
+    assert run(database, opening, *recreated) == [(1, 7, 1)]
+    assert run(database, opening, *new_pair) == [(1, 7, 1)]
     assert run(database, opening, *unused) == []
-    for pair in (deleted, renewed, moved):
+    for pair in (deleted, recreated, moved):
         assert run(database, f"SELECT sum(usage_count)::int FROM usage_retired_daily WHERE {row}", *pair) == [(2,)]
         assert run(database, f"SELECT count(*) FROM user_agent_conversations WHERE {row}", *pair) == [(0,)]
-    bench.publish(event(*tracked, response_time_ms=7), event(*renewed), event(*deleted), counted=False)
-    bench.flush()
-    check_balanced_and_exact(bench)
+    harness.publish(event(*tracked, response_time_ms=7), event(*recreated), event(*deleted), counted=False)
+    harness.flush()
+    check_balanced_and_exact(harness)
 
 
 @pytest.mark.parametrize("direction", ["down", "up"])
-def test_resumes_after_any_interruption(bench: Bench, database: str, tmp_path: Path, direction: str) -> None:
-    """Of a migration in one transaction one stop is tried: PostgreSQL rolls back to the same state from each."""
-    count_some(bench)
+def test_resumes_after_any_interruption(harness: IngestHarness, database: str, tmp_path: Path, direction: str) -> None:
+    """Migrations in one transaction are stopped at one place only, since each stop is rolled back to the same state."""
+    count_some(harness)
     files = copy_up_to(FROM_LEDGER[-1], tmp_path / "migrations")
     whole, runner = Runner(database), Runner(database, files)
     tables = [table for table in KEPT if table.startswith("usage_") and table != "usage_task_runs"]
@@ -197,7 +197,7 @@ def test_resumes_after_any_interruption(bench: Bench, database: str, tmp_path: P
             if direction == "up":
                 runner.down("3.0.0")
     whole.up()
-    check_balanced_and_exact(bench)
+    check_balanced_and_exact(harness)
 
 
 def _move(runner: Runner, direction: str) -> None:
@@ -207,10 +207,10 @@ def _move(runner: Runner, direction: str) -> None:
         runner.down("3.0.0")
 
 
-def test_clients_keep_counting_during_down_and_up(bench: Bench, database: str) -> None:
-    bench.publish(*events_of_all_kinds(bench), counted=False)
-    bench.flush()
-    pairs = [(user, agent) for user in bench.users[:4] for agent in bench.agents[:2]]
+def test_clients_keep_counting_during_down_and_up(harness: IngestHarness, database: str) -> None:
+    harness.publish(*events_of_all_kinds(harness), counted=False)
+    harness.flush()
+    pairs = [(user, agent) for user in harness.users[:4] for agent in harness.agents[:2]]
     uses = "SELECT coalesce(sum(usage_count), 0) FROM public.user_agents"
     before = run(database, uses)[0][0]
     made = [0, 0, 0]
@@ -223,7 +223,7 @@ def test_clients_keep_counting_during_down_and_up(bench: Bench, database: str) -
                     try:
                         connection.execute(TRACK, [*chosen.choice(pairs), chosen.randrange(1000)])
                     except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):
-                        # A call that was under way when its columns or tables were put aside fails as a whole.
+                        # A call fails as a whole if its columns or tables are set aside while it runs.
                         continue
                     made[number] += 1
 
@@ -242,11 +242,11 @@ def test_clients_keep_counting_during_down_and_up(bench: Bench, database: str) -
             runner.up()
         all_progressed()
     assert run(database, uses)[0][0] == before + sum(made)
-    check_balanced_and_exact(bench)
+    check_balanced_and_exact(harness)
 
 
-def test_down_asks_with_row_counts(bench: Bench, database: str, cli: Cli) -> None:
-    count_some(bench)
+def test_down_asks_with_row_counts(harness: IngestHarness, database: str, cli: Cli) -> None:
+    count_some(harness)
     journal = len(values(database, "usage_events")["usage_events"])
     figures = f"{journal} rows of usage_events"
     error_line, unknown = cli.error_lines("migrate down --to 3.0.0", "migrate down --to 9.9.9")
@@ -266,11 +266,11 @@ def test_down_asks_with_row_counts(bench: Bench, database: str, cli: Cli) -> Non
     done = cli.run("migrate", "down", "--to", "2.0.0", "--yes", "--json")
     assert json.loads(done.stdout)["version"] == "2.0.0"
     whole = Runner(database).kept_by_down("1.0.0")
-    assert whole == [Kept("user_agents", len(bench.users[:6]) * 3, False)]
+    assert whole == [Kept("user_agents", len(harness.users[:6]) * 3, False)]
 
 
 def _on_a_terminal(cli: Cli, answer: str, *arguments: str) -> tuple[int, str]:
-    """Run the command as on a terminal; returns the exit code and what it printed."""
+    """Run the command as on a terminal; return its exit code and its output."""
     ours, its = pty.openpty()
     process = subprocess.Popen(
         [PROGRAM, *arguments], cwd=cli.folder, env=cli.env, stdin=its, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -1,4 +1,4 @@
-"""The step that brings the ledger, while the application of 3.0.0 goes on: exact, in small chunks, after a kill."""
+"""The upgrade to the ledger while clients of 3.0.0 keep working: exact, in small chunks, also after a kill."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ TRACK = "SELECT public.track_agent_usage(%s, %s, true, 7, 0.25, %s)"
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Copy the migrations up to the opening balance, which a test may change."""
+    """Return a copy of the migrations up to the opening balance, which a test may change."""
     return copy_up_to(BALANCE, tmp_path / "migrations")
 
 
 @pytest.fixture
 def runner(empty_database: str, files: Path) -> Runner:
-    """Of a database at 3.0.0."""
+    """Return the runner of a database at 3.0.0."""
     runner = Runner(empty_database, files)
     runner.up("3.0.0")
     return runner
 
 
 def seed(url: str, users: int, agents: int) -> None:
-    """Pairs as 3.0.0 leaves them: one in ten never used, half of the others with a latency."""
+    """Add pairs as 3.0.0 leaves them: one in ten never used, half of the others with a latency."""
     run(
         url,
         f"""
@@ -71,7 +71,7 @@ def used(url: str) -> int:
 
 
 def check_balanced(url: str) -> None:
-    """Assert that counters equal the sums of the days and averages those of the totals."""
+    """Assert that counters are the sums of the days, and that averages follow from the totals."""
     store = Store(url)
     try:
         assert store.rows(testing_query("unbalanced")) == []
@@ -139,10 +139,10 @@ def test_event_before_opening_balance_is_added(empty_database: str, runner: Runn
     ):
         for latency in latencies:
             run(empty_database, TRACK, *pair, latency)
-    # A call of 3.0.0's function that began earlier and ends now.
+    # A call of 3.0.0's function that began before the migration and commits during it.
     older = "UPDATE public.user_agents SET usage_count = usage_count + 1 WHERE (user_id, agent_id) = (%s, %s)"
     run(empty_database, older, *with_latency)
-    # An application of 3.0.0 may write the counters itself.
+    # Clients of 3.0.0 may write the counters themselves.
     run(empty_database, "UPDATE public.user_agents SET total_tokens_used = 5 WHERE usage_count = 8")
     file.write_text(sound)
     runner.up()
@@ -165,7 +165,7 @@ def test_events_are_counted_while_ledger_is_created(empty_database: str, runner:
         " FROM public.user_agents WHERE avg_response_time_ms IS NOT NULL LIMIT 300",
     )
     calls: list[list[int]] = [[] for _ in range(4)]
-    # A pair that is in use all the time, and new ones.
+    # A pair that is used all the time, and pairs without a row.
     popular = 0
 
     def track(done: list[int]) -> Callable[[threading.Event], None]:
@@ -216,7 +216,7 @@ def test_rows_of_older_transaction_get_opening_balance(empty_database: str, runn
     journal = "SELECT to_regprocedure('public.usage_events_ensure_day(date)')"
     with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(empty_database) as older:
-            # It has begun to call the old function, and writes only when the new one is there.
+            # It began to call the old function, and writes only after the new one was created.
             older.execute("SELECT 1")
             migrating = pool.submit(runner.up)
             definer = "SELECT prosecdef FROM pg_proc WHERE proname = 'track_agent_usage'"
@@ -292,7 +292,7 @@ def test_locked_row_blocks_no_other_client(empty_database: str, runner: Runner, 
             migrating = pool.submit(Runner(empty_database, files).up)
             eventually(lambda: run(empty_database, waiting))
             with holder.transaction():
-                # As an application of 3.0.0 may do itself.
+                # Clients of 3.0.0 may write the counters themselves.
                 holder.execute("UPDATE public.user_agents SET usage_count = usage_count + 1 WHERE id = %s", [row_id])
                 holder.execute("SELECT pg_advisory_unlock(1)")
                 opened = "SELECT count(*) FROM public.usage_daily"
@@ -340,8 +340,8 @@ def test_default_privileges_of_platform_change_nothing(empty_database: str, runn
 
 @pytest.mark.size
 def test_backfill_blocks_no_client(empty_database: str, tmp_path: Path, files: Path) -> None:
-    """No absolute time is asserted: the longest wait is small beside the whole, which is long with so many rows."""
-    # The rows come before the indexes, which is faster.
+    """The longest wait of a client is a small part of the migration's time; no absolute time is asserted."""
+    # Inserting the rows before the indexes exist is faster.
     few = tmp_path / "few"
     shutil.copytree(files, few)
     for migration in discover(few):
@@ -379,7 +379,7 @@ def test_backfill_blocks_no_client(empty_database: str, tmp_path: Path, files: P
         migrating.clear()
     longest = {kind: max(values) for kind, values in waits.items()}
     sys.stdout.write(
-        f"\n150,000 rows in {took:.1f} s; the longest wait of a reader {1000 * longest['read']:.0f} ms,"
+        f"\n150,000 rows in {took:.1f} s; longest wait of a reader {1000 * longest['read']:.0f} ms,"
         f" of a writer {1000 * longest['write']:.0f} ms ({len(waits['write']):,} writes)\n"
     )
     assert max(longest.values()) < took / 3

@@ -1,4 +1,4 @@
-"""What is not ours: `up` names all of it before it changes anything, `down` drops only what is marked."""
+"""Objects of others: `up` names all of them before it changes anything, `down` drops only marked objects."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ MARKS = "SELECT kind, name, number FROM public.usage_migration_objects ORDER BY 
 
 @pytest.fixture
 def dump(postgres: Postgres, empty_database: str) -> Callable[[], str]:
-    """Everything that pg_dump finds in the database."""
+    """Return a function that dumps the database with pg_dump."""
 
     def dumped() -> str:
         command = [str(postgres.bin_dir / "pg_dump"), empty_database]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        # A new key in every dump.
+        # Each dump contains a new random key.
         return "".join(line for line in text.splitlines(True) if not line.startswith(("\\restrict", "\\unrestrict")))
 
     return dumped
@@ -42,7 +42,7 @@ def dump(postgres: Postgres, empty_database: str) -> Callable[[], str]:
 
 @pytest.fixture
 def restored(postgres: Postgres, empty_database: str, dump: Callable[[], str]) -> Iterator[Callable[[], str]]:
-    """Restores the database into a new one; returns the URL of that."""
+    """Return a function that restores the database into a new one and returns the URL of the new one."""
     name = f"{conninfo_to_dict(empty_database)['dbname']}_restored"
 
     def restore() -> str:
@@ -70,7 +70,7 @@ def test_foreign_tables_of_same_names_are_left_unchanged(
         "nothing was changed",
     ):
         assert part in error_line
-    assert "agents_select" not in error_line, "what the migrations adopt is no obstacle"
+    assert "agents_select" not in error_line, "the migrations use the existing table"
     assert "is not applied" in cli.error_line("migrate down --to 1.0.0 --yes")
     assert dump() == before
     assert run(empty_database, "SELECT count(*) FROM public.user_agents") == [(25,)]
@@ -115,7 +115,7 @@ def test_all_taken_names_are_listed(empty_database: str, dump: Callable[[], str]
     expected = sorted(name for taken in OBSTACLES.values() for name in taken)
     assert sorted(part.split()[-1].removesuffix("(uuid)") for part in named.split(", ")) == expected
     assert dump() == before
-    # Nothing of it is in the way of the versions before.
+    # None of these names is taken by an earlier version.
     Runner(empty_database).up("1.0.0")
 
 
@@ -158,7 +158,7 @@ def test_foreign_additions_to_tables_are_named(empty_database: str, dump: Callab
 
 
 def test_objects_created_after_failed_up_are_not_dropped(empty_database: str, tmp_path: Path) -> None:
-    """A step in one transaction that failed has made nothing: its way down must not run."""
+    """A migration in one transaction that failed has created nothing, so its rollback must not run."""
     files = copy_up_to(discover()[1], tmp_path / "migrations")
     broken = files / "002_user_agents.up.sql"
     sound = broken.read_text()

@@ -1,4 +1,4 @@
-"""The step that brings shares: takes over what the columns say while clients of 3.0.0 go on, and finds its way back."""
+"""The upgrade to shares: created from the columns while clients of 3.0.0 keep working; and its rollback."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TARGETS = """
     SELECT user_agent_id, shared_with_user, shared_with_team, permission, expires_at IS NOT NULL
       FROM public.user_agent_shares ORDER BY 1, 2, 3
 """
-# What the columns of 3.0.0 grant, row for row.
+# The shares that the columns of 3.0.0 grant, one per row.
 GRANTED = """
     SELECT * FROM (
         SELECT id, unnest(shared_with), NULL::uuid FROM public.user_agents WHERE is_shared
@@ -45,14 +45,14 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def runner(empty_database: str, files: Path) -> Runner:
-    """Of a database at 3.0.0."""
+    """Return the runner of a database at 3.0.0."""
     runner = Runner(empty_database, files)
     runner.up("3.0.0")
     return runner
 
 
 def seed(url: str, rows: int) -> None:
-    """Rows of every kind: shared with some, with a team, with both, with nobody, or not, though they name some."""
+    """Add rows of every kind: shared with users, a team, both or nobody, and not shared although they name users."""
     run(
         url,
         f"""
@@ -82,7 +82,7 @@ def test_shares_are_created_from_columns(empty_database: str, runner: Runner) ->
     kinds = "SELECT DISTINCT permission, expires_at, created_by = owner_id FROM public.user_agent_shares"
     assert run(empty_database, kinds) == [("view", None, True)]
     assert run(empty_database, columns) == before
-    # Nobody shared anything by this.
+    # The migration is not recorded as sharing.
     assert run(empty_database, "SELECT FROM public.user_agent_history") == []
     assert runner.verify() == []
     runner.down("3.0.0")
@@ -194,7 +194,7 @@ def test_down_and_up_keep_shares(empty_database: str, runner: Runner, version: s
     assert columns == [(True, [users.bob, users.dan], users.team)]
     runner.down(version)
     if version == "3.0.0":
-        # It would never end what Dan was given for a time.
+        # 3.0.0 would never end Dan's share, which expires.
         assert run(empty_database, COLUMNS, users.row) == [(True, [users.bob], users.team)]
     runner.up()
     assert run(empty_database, TARGETS) == before

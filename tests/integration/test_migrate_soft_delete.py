@@ -1,4 +1,4 @@
-"""A user removes agents softly, takes them back, adds them again: in SQL of their own and by the functions."""
+"""Users soft-delete agents, restore them and add them again, with SQL and with the functions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_update_with_where_soft_deletes_that_row(database: str, owners: Owners, 
     remove = "UPDATE public.user_agents SET deleted_at = now() WHERE agent_id = %s" + returning
     with session_as(database, "authenticated", owners.ann) as session:
         assert session.execute(remove.encode(), [owners.agents[0]]).rowcount == 1
-        # The row stays the owner's to see and to take back; the views show what is there.
+        # The owner still sees the row and can restore it; the views omit it.
         assert session.execute(REMOVED.encode()).fetchall() == [(owners.agents[0],)]
         shown = session.execute("SELECT agent_id FROM public.user_agents_with_details ORDER BY agent_id").fetchall()
         assert [row[0] for row in shown] == owners.agents[1:]
@@ -83,7 +83,7 @@ def test_functions_and_sql_undo_soft_deletes_of_each_other(database: str, owners
         assert session.execute(remove, [owners.ann, agent]).fetchone() == (True,)
         assert session.execute(state.encode(), [agent]).fetchone() == (False, False, 7)
         session.execute("UPDATE public.user_agents SET deleted_at = NULL WHERE agent_id = %s", [agent])
-        # SQL says what it changes and no more: the agent is there and switched off.
+        # The update changes only what it names: the row is restored, and the agent stays inactive.
         assert session.execute(state.encode(), [agent]).fetchone() == (False, True, 7)
 
 
@@ -103,7 +103,7 @@ def test_adding_again_restores_row_with_its_counters(database: str, owners: Owne
         ).fetchone()
         assert before is not None
         assert recreated == (before[0], None, True, 7, "template", "home")
-        # Somebody who switched an agent off and adds what is there already finds it as it was.
+        # Adding an agent that exists and is inactive leaves it inactive.
         session.execute("UPDATE public.user_agents SET is_active = false WHERE agent_id = %s", [agent])
         assert session.execute(add, [owners.ann, agent]).fetchone() == before
         state = "SELECT is_active FROM public.user_agents WHERE agent_id = %s"

@@ -1,4 +1,4 @@
-"""The script of `migrate sql`, run by psql, ends where the runner ends."""
+"""The script of `migrate sql`, run by psql, has the same result as the runner."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 MIGRATIONS = discover()
 STEPS = list(pairwise([EMPTY, *dict.fromkeys(migration.version for migration in MIGRATIONS)]))
-ENTRIES = "SELECT number, name, version, sha256, state FROM public.usage_migrations ORDER BY number"
-# The ledger is no part of the catalogue that is compared.
-LEDGER = """
+JOURNAL_ROWS = "SELECT number, name, version, sha256, state FROM public.usage_migrations ORDER BY number"
+# The catalogue that is compared does not include the journal.
+JOURNAL_TABLE = """
     SELECT relacl::text, relrowsecurity,
         (SELECT array_agg(format('%s %s %s', attname, atttypid::regtype, attnotnull) ORDER BY attnum)
          FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0),
@@ -46,11 +46,11 @@ def psql(postgres: Postgres, empty_database: str, tmp_path: Path) -> Callable[[s
     def run_script(text: str) -> str:
         file = tmp_path / "script.sql"
         file.write_text(text)
-        # Without ON_ERROR_STOP, which somebody will forget: the script sees to it itself.
+        # Without ON_ERROR_STOP, which users may forget: the script sets it itself.
         options = ["-qX", "-d", empty_database, "-f", str(file)]
         done = subprocess.run([postgres.bin_dir / "psql", *options], check=False, capture_output=True, text=True)
         assert (done.returncode == 0) is (done.stderr == ""), done
-        # Its session ends a moment after psql, and holds the lock of migrations until then.
+        # The session outlives psql by a moment, and holds the migration lock until it ends.
         open_sessions = "SELECT FROM pg_stat_activity WHERE application_name = 'psql' AND datname = current_database()"
         eventually(lambda: not run(empty_database, open_sessions))
         return done.stderr
@@ -61,7 +61,7 @@ def psql(postgres: Postgres, empty_database: str, tmp_path: Path) -> Callable[[s
 def test_script_migrates_empty_database(empty_database: str, database: str, psql: Callable[[str], str]) -> None:
     assert not psql(script(MIGRATIONS, EMPTY, latest_version()))
     assert schema(empty_database) == schema(database)
-    for query in (LEDGER, ENTRIES):
+    for query in (JOURNAL_TABLE, JOURNAL_ROWS):
         assert run(empty_database, query) == run(database, query)
     runner = Runner(empty_database)
     status = runner.status()
@@ -81,7 +81,7 @@ def test_script_down_restores_schema_of_runner(empty_database: str, psql: Callab
         assert not psql(script(MIGRATIONS, upper, lower))
         assert schema(empty_database) == seen[lower]
         assert schema_version(empty_database) == (None if lower == EMPTY else lower)
-    assert run(empty_database, ENTRIES) == []
+    assert run(empty_database, JOURNAL_ROWS) == []
 
 
 def test_one_jump_equals_single_steps(empty_database: str, psql: Callable[[str], str]) -> None:

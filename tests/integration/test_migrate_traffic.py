@@ -1,4 +1,4 @@
-"""Applications of the old version go on at full speed through 1 → 2 → 3 → 2: no error, no long wait, nothing lost."""
+"""Clients of the old version work at full speed during 1 → 2 → 3 → 2: no error, no long wait, no lost write."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[tuple[Any, ...]]
 
 USERS, AGENTS = 1_500, 200
-# What PostgreSQL makes of a longer wait for a lock is an error, whatever else this machine is busy with.
+# A longer wait for a lock is an error; other waits depend on the load of the machine.
 LONGEST_WAIT = "-c lock_timeout=250ms"
-# Longer than any step waits for a lock before it gives way.
+# Longer than any step waits for a lock before it gives up and retries.
 OPEN_SECONDS = 3.0
 
 
 class Clients:
-    """An application's sessions: each repeats its prepared statement and counts what was committed."""
+    """Sessions of an application: each repeats a prepared statement and counts the commits."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -37,7 +37,7 @@ class Clients:
         self.longest = 0.0
 
     def __str__(self) -> str:
-        return f"the longest wait of a client {1000 * self.longest:.0f} ms, of {sum(self.done.values()):,} statements"
+        return f"longest wait of a client {1000 * self.longest:.0f} ms, of {sum(self.done.values()):,} statements"
 
     def repeating(
         self, name: str, act: Callable[[Connection, random.Random], None]
@@ -56,8 +56,8 @@ class Clients:
         return client
 
     @contextmanager
-    def staying(self, statement: str) -> Iterator[None]:
-        """Keep a transaction open that began before the block and ends seconds later."""
+    def open_transaction(self, statement: str) -> Iterator[None]:
+        """Keep a transaction open that begins before the block and ends some seconds later."""
         with psycopg.connect(self._url, options=LONGEST_WAIT) as connection:
             connection.execute(statement.encode())
             end = threading.Timer(OPEN_SECONDS, connection.commit)
@@ -68,7 +68,7 @@ class Clients:
                 end.join()
 
     def all_progressed(self) -> None:
-        """Wait until every client has done more."""
+        """Wait until every client has made progress."""
         before = dict(self.done)
         eventually(lambda: all(self.done[name] > count for name, count in before.items()))
 
@@ -100,7 +100,7 @@ def test_clients_of_1_work_during_up_to_2(empty_database: str) -> None:
 
     with traffic(clients.repeating("write", write), clients.repeating("join", join)):
         clients.all_progressed()
-        with clients.staying(f"UPDATE public.agents SET name = name WHERE id = '{held}'"):
+        with clients.open_transaction(f"UPDATE public.agents SET name = name WHERE id = '{held}'"):
             runner.up("2.0.0")
         clients.all_progressed()
     assert run(empty_database, "SELECT sum(length(description)) FROM public.agents") == [(clients.done["write"],)]
@@ -145,12 +145,14 @@ def test_clients_of_2_work_during_up_to_3_and_down(empty_database: str) -> None:
         clients.repeating("write", write),
         clients.repeating("write more", write),
         clients.repeating("read", read),
-        clients.repeating("come and go", insert_and_delete),
+        clients.repeating("insert and delete", insert_and_delete),
     ):
         for move, version in ((runner.up, "3.0.0"), (runner.down, "2.0.0")):
             clients.all_progressed()
             began = time.monotonic()
-            with clients.staying(f"UPDATE public.user_agents SET is_active = is_active WHERE id = '{held[0]}'"):
+            with clients.open_transaction(
+                f"UPDATE public.user_agents SET is_active = is_active WHERE id = '{held[0]}'"
+            ):
                 move(version)
             sys.stdout.write(f"\n{version} after {time.monotonic() - began:.1f} s, {clients}\n")
             assert runner.verify() == []

@@ -1,4 +1,4 @@
-"""The two triggers of `user_agents`: when the score and the time of change are set, and when they are left alone."""
+"""The two triggers of `user_agents`: when they set the score and updated_at, and when they do not."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def pair_without_a_row(url: str) -> tuple[uuid.UUID, uuid.UUID]:
 @pytest.mark.parametrize(
     ("columns", "values", "score"),
     [
-        # No rating counts as 3.0; no outcome and no use as nothing.
+        # A missing rating counts as 3.0, missing outcomes and uses as 0.
         ("usage_count", "0", "1.50"),
         ("user_rating", "5", "2.50"),
         ("usage_count, success_count, error_count", "101, 100, 1", "3.99"),
         ("user_rating, usage_count, success_count", "4, 6, 6", "4.10"),
-        # What an application writes itself is not what it finds.
+        # The score that a client writes is overwritten.
         ("quality_score", "0.01", "1.50"),
     ],
 )

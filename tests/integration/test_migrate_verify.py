@@ -1,4 +1,4 @@
-"""Verification names what is missing, different or unexpected."""
+"""`migrate verify` names every missing, different or unexpected object."""
 
 from __future__ import annotations
 

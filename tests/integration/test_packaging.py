@@ -1,4 +1,4 @@
-"""What users install: the wheel in an empty environment, and the container files, which no engine has run here."""
+"""The wheel in an empty environment, and the container files, which no Docker engine runs here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from usage_worker.settings import Settings
 if TYPE_CHECKING:
     from tests.integration.installed import Installed
 
-# Names that programs of others read: libpq, Celery.
+# Names that other programs read: libpq, Celery.
 FOREIGN = {"PGPASSWORD", "REMAP_SIGTERM"}
 OURS = ("migrate", "worker", "maintenance", "beat", "flower")
 
@@ -58,7 +58,7 @@ def test_installed_command_migrates_and_counts(installed: Installed, empty_datab
 def test_compose_calls_existing_commands(installed: Installed, services: dict[str, Any], service: str) -> None:
     command: list[str] = services[service]["command"]
     assert command[0] in ("usage-worker", "celery")
-    if service == "flower":  # takes its options without looking at them; these are the ones that Flower defines
+    if service == "flower":  # `celery flower` accepts any option; these are the ones that Flower defines
         known = installed.run("python", "-c", "import flower.options as o; print(*o.options.as_dict())").split()
         assert {option.strip("-").partition("=")[0] for option in command[4:]} <= set(known)
         command = command[:4]

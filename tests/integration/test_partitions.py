@@ -28,13 +28,13 @@ from usage_worker.store import Store, last_runs, sole_transaction
 
 if TYPE_CHECKING:
     from tests.integration.commands import Cli
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
 
 
-def event(bench: Bench, user: int, **fields: object) -> dict[str, Any]:
-    """Return a complete event, so that the oracle knows its identity."""
+def event(harness: IngestHarness, user: int, **fields: object) -> dict[str, Any]:
+    """Return an event with an identity, which the oracle needs."""
     own = {"event_id": uuid4(), "occurred_at": datetime.now(UTC), "tokens": 1}
-    return {"user_id": bench.users[user], "agent_id": bench.agents[0], **own, **fields}
+    return {"user_id": harness.users[user], "agent_id": harness.agents[0], **own, **fields}
 
 
 def test_days_are_created_ahead_and_dropped_after_retention(database: str, store: Store) -> None:
@@ -68,13 +68,13 @@ def test_new_partitions_grant_nothing(database: str, store: Store) -> None:
     run(database, "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated, service_role")
     made = manage_partitions(store, Settings(partitions_ahead_days=9)).created
     assert set(days(8, 9)) <= set(made)
-    rights = """
+    privileges = """
         SELECT DISTINCT relrowsecurity, has_table_privilege('anon', oid, 'SELECT, INSERT, UPDATE, DELETE'),
                has_table_privilege('authenticated', oid, 'SELECT, INSERT, UPDATE, DELETE'),
                has_table_privilege('service_role', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
           FROM pg_class WHERE relname::text = ANY (%s)
     """
-    assert run(database, rights, made) == [(True, False, False, False)]
+    assert run(database, privileges, made) == [(True, False, False, False)]
 
 
 def test_partition_detached_by_hand_is_kept(database: str, store: Store) -> None:
@@ -85,9 +85,9 @@ def test_partition_detached_by_hand_is_kept(database: str, store: Store) -> None
     assert run(database, f"SELECT count(*) FROM {archived}") == [(3,)]
 
 
-def test_counters_equal_sum_of_days_after_drop(bench: Bench, database: str) -> None:
-    bench.publish(*(event(bench, number, tokens=5) for number in range(5)))
-    bench.flush()
+def test_counters_equal_sum_of_days_after_drop(harness: IngestHarness, database: str) -> None:
+    harness.publish(*(event(harness, number, tokens=5) for number in range(5)))
+    harness.flush()
     long_ago = TODAY - timedelta(days=120)
     create_days(database, -120)
     run(
@@ -96,23 +96,23 @@ def test_counters_equal_sum_of_days_after_drop(bench: Bench, database: str) -> N
         datetime(long_ago.year, long_ago.month, long_ago.day, tzinfo=UTC),
     )
     run(database, "UPDATE usage_daily SET day = %s", long_ago)
-    assert manage_partitions(bench.resources.store, Settings()).dropped == days(-120)
+    assert manage_partitions(harness.resources.store, Settings()).dropped == days(-120)
     assert run(database, "SELECT count(*) FROM usage_events") == [(0,)]
-    bench.check()
+    harness.check()
     assert run(database, "SELECT sum(usage_count), sum(total_tokens_used) FROM usage_daily") == [(5, 25)]
 
 
-def test_missed_runs_lose_no_event_and_raise_alarm(bench: Bench, database: str) -> None:
+def test_missed_runs_lose_no_event_and_raise_alarm(harness: IngestHarness, database: str) -> None:
     """After a week without a run, today and the days of late events have no partitions."""
-    store, settings = bench.resources.store, bench.resources.settings
+    store, settings = harness.resources.store, harness.resources.settings
     for partition in attached_partitions(database):
         run(database, f"DROP TABLE {partition}")
     ledger, _ = partition_coverage(store, settings)
     assert (ledger.ahead_days, ledger.is_short) == (-1, True)
-    moments = [datetime.now(UTC) - timedelta(days=number) for number in range(8)]
-    bench.publish(*(event(bench, 0, occurred_at=moment) for moment in moments))
-    assert bench.flush().applied == 8
-    bench.check()
+    times = [datetime.now(UTC) - timedelta(days=number) for number in range(8)]
+    harness.publish(*(event(harness, 0, occurred_at=time) for time in times))
+    assert harness.flush().applied == 8
+    harness.check()
     assert attached_partitions(database) == days(*range(-7, 1))
     manage_partitions(store, settings)
     assert not any(seen.is_short for seen in partition_coverage(store, settings))
@@ -152,11 +152,11 @@ def test_status_reports_missing_partitions(database: str, cli: Cli) -> None:
     assert json.loads(cli.run("status", "--json").stdout)["partitions_healthy"]
 
 
-def test_entry_keys_are_deleted_after_retention(bench: Bench, database: str) -> None:
-    store, settings = bench.resources.store, bench.resources.settings
-    bench.publish(*(event(bench, 0) for _ in range(5)))
-    bench.flush()
-    young = run(database, "SELECT count(*) FROM usage_entries")[0][0]
+def test_entry_keys_are_deleted_after_retention(harness: IngestHarness, database: str) -> None:
+    store, settings = harness.resources.store, harness.resources.settings
+    harness.publish(*(event(harness, 0) for _ in range(5)))
+    harness.flush()
+    recent = run(database, "SELECT count(*) FROM usage_entries")[0][0]
     old = (
         "INSERT INTO usage_entries SELECT gen_random_uuid(), now() - %s * interval '1 day' FROM generate_series(1, %s)"
     )
@@ -168,8 +168,8 @@ def test_entry_keys_are_deleted_after_retention(bench: Bench, database: str) -> 
         batch.execute(held)
         assert manage_partitions(store, settings).deleted_entries == 12_002
     assert manage_partitions(store, settings).deleted_entries == 1
-    assert run(database, "SELECT count(*) FROM usage_entries") == [(young + 10,)]
-    bench.check()
+    assert run(database, "SELECT count(*) FROM usage_entries") == [(recent + 10,)]
+    harness.check()
 
 
 def test_concurrent_run_reports_busy(database: str, store: Store) -> None:
@@ -183,28 +183,30 @@ def test_run_stopped_by_another_reports_its_own_work(database: str, store: Store
     report = PartitionsReport()
     with Store(database) as other, ExitStack() as stack:
 
-        def meet(done: int, _total: int | None) -> None:
+        def on_progress(done: int, _total: int | None) -> None:
             if done == 2:
                 stack.enter_context(sole_transaction(other, MANAGE_PARTITIONS))
 
         settings = Settings(partitions_ahead_days=11)
-        done = run_task(store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, meet, report), report)
+        done = run_task(
+            store, MANAGE_PARTITIONS, lambda: manage_partitions(store, settings, on_progress, report), report
+        )
     assert (done["busy"], done["created"]) == (True, days(8, 9))
     assert attached_partitions(database) == days(*range(10))
     assert last_runs(store)[MANAGE_PARTITIONS].report["created"] == days(8, 9)
 
 
-@pytest.mark.parametrize("moment", [(2, 4), (1, 3)], ids=["making", "dropping"])
-def test_alternating_runs_report_only_their_own_work(moment: tuple[int, int], database: str, store: Store) -> None:
+@pytest.mark.parametrize("progress", [(2, 4), (1, 3)], ids=["creating", "dropping"])
+def test_alternating_runs_report_only_their_own_work(progress: tuple[int, int], database: str, store: Store) -> None:
     create_days(database, -93, -92, -91)
     settings, reports = Settings(partitions_ahead_days=11), []
     with Store(database) as other:
 
-        def meet(done: int, total: int | None) -> None:
-            if (done, total) == moment:
+        def on_progress(done: int, total: int | None) -> None:
+            if (done, total) == progress:
                 reports.append(manage_partitions(other, settings))
 
-        reports.append(manage_partitions(store, settings, meet))
+        reports.append(manage_partitions(store, settings, on_progress))
     assert sorted(name for report in reports for name in report.created) == days(8, 9, 10, 11)
     assert sorted(name for report in reports for name in report.dropped) == days(-93, -92, -91)
     assert all(report.created + report.dropped for report in reports)

@@ -1,4 +1,4 @@
-"""No message of a Celery application stops a worker, and none is lost: what cannot be read becomes a dead letter."""
+"""No message of a Celery application stops a worker or is lost: an unreadable one becomes a dead letter."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from usage_worker.store import Intake
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
 
-# What the main process of a worker meets before a task runs: bodies that are not the three parts that Celery sends.
+# Bodies that the main process of a worker cannot read: not the three parts that Celery sends.
 BODIES = ("[1]", "{}", "null", "[1, 2, 3]", '[[], {"a": 1}', "[" * 5_000 + "]" * 5_000)
 
 
-def test_invalid_text_is_quarantined(bench: Bench) -> None:
-    with running_worker(bench, "solo") as sender:
+def test_invalid_text_is_quarantined(harness: IngestHarness) -> None:
+    with running_worker(harness, "solo") as sender:
         for fields in ({"model": f"gpt-{HALF}"}, {"occurred_at": LATEST}, {"occurred_at": EARLIEST}, {}):
-            sender.send_task("usage.track", kwargs=pair(bench, **fields))
-        sender.send_task("usage.track_many", args=[[pair(bench, model=HALF), pair(bench)]])
-        await_accepted(bench, 6)
-    assert bench.resources.store.intake_totals() == Intake(6, 2, 0, 4)
+            sender.send_task("usage.track", kwargs=pair(harness, **fields))
+        sender.send_task("usage.track_many", args=[[pair(harness, model=HALF), pair(harness)]])
+        await_accepted(harness, 6)
+    assert harness.resources.store.intake_totals() == Intake(6, 2, 0, 4)
 
 
-def test_any_arguments_are_kept(bench: Bench) -> None:
-    good = pair(bench)
-    with running_worker(bench, "prefork") as sender:
+def test_any_arguments_are_kept(harness: IngestHarness) -> None:
+    good = pair(harness)
+    with running_worker(harness, "prefork") as sender:
         for task_id in ("order-42", "\x00", HALF):
             sender.send_task("usage.track", task_id=task_id, kwargs=good)
         sender.send_task("usage.track", args=list(good.values()))
@@ -44,26 +44,26 @@ def test_any_arguments_are_kept(bench: Bench) -> None:
         calls: list[dict[str, Any]] = [{"args": [5]}, {"kwargs": {"x": 1}}, {"args": [[], []]}, {"args": [[5]]}, {}]
         for call in calls:
             sender.send_task("usage.track_many", **call)
-        await_accepted(bench, 10)
-    assert bench.resources.store.intake_totals() == Intake(10, 3, 0, 7)
+        await_accepted(harness, 10)
+    assert harness.resources.store.intake_totals() == Intake(10, 3, 0, 7)
 
 
-def test_unreadable_message_does_not_stop_worker(bench: Bench) -> None:
-    with running_worker(bench, "prefork") as sender:
-        sender.send_task("usage.track", kwargs=pair(bench, x=nested(900)))
+def test_unreadable_message_does_not_stop_worker(harness: IngestHarness) -> None:
+    with running_worker(harness, "prefork") as sender:
+        sender.send_task("usage.track", kwargs=pair(harness, x=nested(900)))
         for body in BODIES:
             publish(sender, body)
-        sender.send_task("usage.track", kwargs=pair(bench))
-        await_accepted(bench, len(BODIES) + 2)
-    assert bench.resources.store.intake_totals() == Intake(len(BODIES) + 2, 1, 0, len(BODIES) + 1)
-    payloads = [json.loads(dead_letter["payload"]) for dead_letter in bench.dead_letters()]
+        sender.send_task("usage.track", kwargs=pair(harness))
+        await_accepted(harness, len(BODIES) + 2)
+    assert harness.resources.store.intake_totals() == Intake(len(BODIES) + 2, 1, 0, len(BODIES) + 1)
+    payloads = [json.loads(dead_letter["payload"]) for dead_letter in harness.dead_letters()]
     assert {payload["message"] for payload in payloads} >= set(BODIES)
 
 
 @contextmanager
-def running_worker(bench: Bench, pool: str) -> Iterator[Celery]:
-    """Run a worker, and yield an app of somebody else to send with; the worker must live to the end."""
-    settings = bench.resources.settings
+def running_worker(harness: IngestHarness, pool: str) -> Iterator[Celery]:
+    """Run a worker that must not end before the block does, and yield an app to send messages with."""
+    settings = harness.resources.settings
     command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", pool, "-c", "1"]
     environment = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     environment["PYTHONPATH"] = ":".join(filter(None, sys.path))
@@ -78,12 +78,12 @@ def running_worker(bench: Bench, pool: str) -> Iterator[Celery]:
             worker.terminate()
 
 
-def await_accepted(bench: Bench, events: int) -> None:
-    eventually(lambda: bench.flush() and bench.resources.store.intake_totals().accepted == events, 60)
+def await_accepted(harness: IngestHarness, events: int) -> None:
+    eventually(lambda: harness.flush() and harness.resources.store.intake_totals().accepted == events, 60)
 
 
 def publish(sender: Celery, body: str) -> None:
-    """Send a message that only looks like a task."""
+    """Send a message with the headers of a task and any body."""
     headers = {"lang": "py", "task": "usage.track", "id": str(uuid4())}
     with sender.producer_pool.acquire() as producer:
         producer.publish(

@@ -1,4 +1,4 @@
-"""Values that PostgreSQL, its encoding or somebody's trigger refuses: alone in quarantine, unless it is an outage."""
+"""Values that PostgreSQL, its encoding or a trigger refuses are quarantined alone; an outage quarantines nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import Postgres
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
 
 POISON = "poison"
 TRIGGER = """
@@ -37,73 +37,73 @@ CREATE {kind} TRIGGER refuse AFTER INSERT ON usage_events {when} FOR EACH ROW
 """
 
 
-def body(bench: Bench, *models: str | None) -> str:
-    pair = {"user_id": str(bench.users[0]), "agent_id": str(bench.agents[0])}
+def body(harness: IngestHarness, *models: str | None) -> str:
+    pair = {"user_id": str(harness.users[0]), "agent_id": str(harness.agents[0])}
     return json.dumps([pair | ({"model": model} if model else {}) for model in models])
 
 
-def install(bench: Bench, code: str, kind: str = "", when: str = "") -> None:
-    run(bench.resources.settings.database_url, TRIGGER.format(code=code, kind=kind, when=when))
+def install(harness: IngestHarness, code: str, kind: str = "", when: str = "") -> None:
+    run(harness.resources.settings.database_url, TRIGGER.format(code=code, kind=kind, when=when))
 
 
-def remove(bench: Bench) -> None:
-    run(bench.resources.settings.database_url, "DROP FUNCTION refuse CASCADE")
+def remove(harness: IngestHarness) -> None:
+    run(harness.resources.settings.database_url, "DROP FUNCTION refuse CASCADE")
 
 
-def test_any_postgresql_error_of_event_is_quarantined(bench: Bench) -> None:
-    """A value, a constraint, a foreign key, PL/pgSQL, a program's limit, an internal error, a code of one's own."""
+def test_any_postgresql_error_of_event_is_quarantined(harness: IngestHarness) -> None:
+    """Errors of values, constraints, foreign keys and PL/pgSQL, program limits, internal errors, custom codes."""
     codes = ("22012", "23514", "23503", "P0001", "P0002", "54000", "54001", "XX000", "U0001")
     for code in codes:
-        install(bench, code)
-        bench.xadd(body(bench, "a", POISON, "b"))
-        bench.xadd(body(bench, "c"))
-        assert bench.flush() == Intake(4, 3, 0, 1), code
-        remove(bench)
-    dead_letters = bench.dead_letters()
+        install(harness, code)
+        harness.xadd(body(harness, "a", POISON, "b"))
+        harness.xadd(body(harness, "c"))
+        assert harness.flush() == Intake(4, 3, 0, 1), code
+        remove(harness)
+    dead_letters = harness.dead_letters()
     assert len(dead_letters) == len(codes)
     for dead_letter in dead_letters:
         assert dead_letter["reason"].endswith(": this one")
         assert json.loads(dead_letter["payload"])["model"] == POISON
 
 
-def test_event_refused_at_commit_is_quarantined(bench: Bench) -> None:
-    install(bench, "23514", "CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED")
-    bench.xadd(body(bench, "a", POISON, "b"))
-    bench.xadd(body(bench, "c"))
-    assert bench.flush() == Intake(4, 3, 0, 1)
+def test_event_refused_at_commit_is_quarantined(harness: IngestHarness) -> None:
+    install(harness, "23514", "CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED")
+    harness.xadd(body(harness, "a", POISON, "b"))
+    harness.xadd(body(harness, "c"))
+    assert harness.flush() == Intake(4, 3, 0, 1)
 
 
-def test_entry_that_fails_apart_from_its_events(bench: Bench) -> None:
-    """Whatever is done for a batch as a whole may fail, too; then the entry is the smallest part that can be blamed."""
-    install(bench, "P0001")
-    url = bench.resources.settings.database_url
+def test_entry_that_fails_apart_from_its_events(harness: IngestHarness) -> None:
+    """A statement for the whole batch may fail, too; then the entry is the smallest part that can be quarantined."""
+    install(harness, "P0001")
+    url = harness.resources.settings.database_url
     run(url, "ALTER TABLE usage_events DISABLE TRIGGER refuse")
     run(
         url,
         "CREATE TRIGGER refuse BEFORE INSERT ON usage_intake FOR EACH ROW"
         " WHEN (NEW.applied % 2 = 1) EXECUTE FUNCTION refuse()",
     )
-    bench.xadd(body(bench, "a", "b"))
-    bench.xadd(body(bench, "c", "d", "e"))
-    bench.xadd(body(bench, "f", "g"))
-    assert bench.flush() == Intake(7, 4, 0, 3)
-    assert [json.loads(dead_letter["payload"])["model"] for dead_letter in bench.dead_letters()] == ["c", "d", "e"]
-    assert bench.resources.store.rows(testing_query("unbalanced")) == []
+    harness.xadd(body(harness, "a", "b"))
+    harness.xadd(body(harness, "c", "d", "e"))
+    harness.xadd(body(harness, "f", "g"))
+    assert harness.flush() == Intake(7, 4, 0, 3)
+    assert [json.loads(dead_letter["payload"])["model"] for dead_letter in harness.dead_letters()] == ["c", "d", "e"]
+    assert harness.resources.store.rows(testing_query("unbalanced")) == []
 
 
-def test_outage_quarantines_nothing(bench: Bench) -> None:
-    """A full disk, a shutdown, a right or a table that is missing, a statement that is wrong: all wait."""
-    bench.xadd(body(bench, "a", POISON, "b"))
+def test_outage_quarantines_nothing(harness: IngestHarness) -> None:
+    """A full disk, a shutdown, a missing privilege or table, a wrong statement: the events stay in the stream."""
+    harness.xadd(body(harness, "a", POISON, "b"))
     for code in ("53100", "57P01", "42501", "42P01", "42601", "0A000", "25P04", "25006"):
-        install(bench, code)
+        install(harness, code)
         with pytest.raises((UsageError, psycopg.Error)):
-            bench.flush()
-        assert bench.dead_letters() == [], code
-        assert bench.resources.store.intake_totals() == Intake()
-        remove(bench)
-        bench.redis.xgroup_destroy("usage:events:{0}", "usage")
-    bench.redis.xgroup_destroy("usage:events:{0}", "usage")
-    assert bench.flush() == Intake(3, 3, 0, 0)
+            harness.flush()
+        assert harness.dead_letters() == [], code
+        assert harness.resources.store.intake_totals() == Intake()
+        remove(harness)
+        harness.redis.xgroup_destroy("usage:events:{0}", "usage")
+    harness.redis.xgroup_destroy("usage:events:{0}", "usage")
+    assert harness.flush() == Intake(3, 3, 0, 0)
 
 
 @contextmanager
@@ -131,16 +131,16 @@ def test_database_without_utf8_is_refused(postgres: Postgres, encoding: str, tmp
         assert schema(url) == empty
 
 
-def test_migrated_database_of_other_encoding(bench: Bench, postgres: Postgres, database: str) -> None:
-    """Its catalogue is changed behind its back: what it holds so far is ASCII, which is the same in both."""
+def test_migrated_database_of_other_encoding(harness: IngestHarness, postgres: Postgres, database: str) -> None:
+    """The test changes the encoding in the catalogue; the data so far are ASCII, the same in both encodings."""
     name = database.partition("?")[0].rpartition("/")[2]
     run(postgres.url(), "UPDATE pg_database SET encoding = pg_char_to_encoding('LATIN1') WHERE datname = %s", name)
-    bench.resources.close()
-    bench.xadd(body(bench, "caf\u00e9", "\U0001f600", "b", "\u20ac"))
-    bench.xadd(json.dumps([{"\U0001f600": 1}]))
-    bench.xadd('[{"\U0001f600": ')
-    assert bench.flush() == Intake(6, 2, 0, 4)
-    dead_letters = bench.dead_letters()
+    harness.resources.close()
+    harness.xadd(body(harness, "caf\u00e9", "\U0001f600", "b", "\u20ac"))
+    harness.xadd(json.dumps([{"\U0001f600": 1}]))
+    harness.xadd('[{"\U0001f600": ')
+    assert harness.flush() == Intake(6, 2, 0, 4)
+    dead_letters = harness.dead_letters()
     assert all(dead_letter["payload"].isascii() and dead_letter["reason"].isascii() for dead_letter in dead_letters)
     whole = [json.loads(dead_letter["payload"]) for dead_letter in dead_letters if dead_letter["payload"].endswith("}")]
     assert {event.get("model") for event in whole} == {"\U0001f600", "\u20ac", None}
@@ -149,7 +149,7 @@ def test_migrated_database_of_other_encoding(bench: Bench, postgres: Postgres, d
 
 @pytest.mark.parametrize("where", ["environment", "database", "url"])
 def test_connections_set_their_encoding(
-    bench: Bench, database: str, monkeypatch: pytest.MonkeyPatch, where: str
+    harness: IngestHarness, database: str, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     url = database
     if where == "environment":
@@ -160,23 +160,23 @@ def test_connections_set_their_encoding(
     else:
         url += "&client_encoding=EUC_JIS_2004"
     with closing(Store(url)) as store:
-        resources = bench.resources
+        resources = harness.resources
         resources.close()
         resources.__dict__["store"] = store
-        bench.xadd(body(bench, "\U0001f600"))
-        assert bench.flush() == Intake(1, 1, 0, 0)
+        harness.xadd(body(harness, "\U0001f600"))
+        assert harness.flush() == Intake(1, 1, 0, 0)
         resources.__dict__.pop("store")
         with store.session() as session:
             assert session.info.encoding == "utf-8"
     assert Runner(url).verify() == []
 
 
-def test_dead_letter_is_escaped_if_database_refuses_text(bench: Bench) -> None:
-    """Somebody takes only ASCII into the quarantine."""
-    url = bench.resources.settings.database_url
+def test_dead_letter_is_escaped_if_database_refuses_text(harness: IngestHarness) -> None:
+    """A trigger accepts only ASCII in the quarantine."""
+    url = harness.resources.settings.database_url
     run(url, "ALTER TABLE usage_dead_letters ADD CHECK (payload ~ '^[\\x01-\\x7f]*$' AND length(reason) < 600)")
-    bench.xadd('[{"model": "\U0001f600"')
-    bench.xadd(body(bench, "a"))
-    assert bench.flush() == Intake(2, 1, 0, 1)
-    (dead_letter,) = bench.dead_letters()
+    harness.xadd('[{"model": "\U0001f600"')
+    harness.xadd(body(harness, "a"))
+    assert harness.flush() == Intake(2, 1, 0, 1)
+    (dead_letter,) = harness.dead_letters()
     assert "\\ud83d\\ude00" in dead_letter["payload"]

@@ -1,4 +1,4 @@
-"""Events and entries that no reader expects: the culprit goes into quarantine, its neighbours are counted."""
+"""Malformed events and entries: each is quarantined alone, and its neighbours are counted."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.integration.commands import Cli
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
 
 LATEST, EARLIEST = "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+01:00"
 HALF = "\ud83d"
 
 
-def pair(bench: Bench, **fields: Any) -> dict[str, Any]:
-    return {"user_id": str(bench.users[0]), "agent_id": str(bench.agents[0]), **fields}
+def pair(harness: IngestHarness, **fields: Any) -> dict[str, Any]:
+    return {"user_id": str(harness.users[0]), "agent_id": str(harness.agents[0]), **fields}
 
 
-def row(bench: Bench, **fields: Any) -> list[Any]:
+def row(harness: IngestHarness, **fields: Any) -> list[Any]:
     """Return an event in the form of the publisher, with some values replaced."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
     values = {
-        "event_id": str(uuid4()), "occurred_at": now, "type": "usage", **pair(bench), "messages": 1, "input_tokens": 0,
-        "output_tokens": 0, "tokens": 0, "cost_usd": None, "response_time_ms": None, "success": True,
+        "event_id": str(uuid4()), "occurred_at": now, "type": "usage", **pair(harness), "messages": 1,
+        "input_tokens": 0, "output_tokens": 0, "tokens": 0, "cost_usd": None, "response_time_ms": None, "success": True,
         "conversation_id": None, "model": None, "rating": None,
     }  # fmt: skip
     return list((values | fields).values())
@@ -60,66 +60,66 @@ POISON: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("form", [pair, row])
-def test_poison_event_is_quarantined_alone(bench: Bench, form: Callable[..., Any]) -> None:
+def test_poison_event_is_quarantined_alone(harness: IngestHarness, form: Callable[..., Any]) -> None:
     for fields, _ in POISON:
         known = fields.keys() <= {"occurred_at", "user_id", "agent_id", "conversation_id", "event_id", "model"}
-        bad = form(bench, **fields) if known else pair(bench) | fields
-        bench.xadd(json.dumps([form(bench), bad, form(bench)]))
+        bad = form(harness, **fields) if known else pair(harness) | fields
+        harness.xadd(json.dumps([form(harness), bad, form(harness)]))
     count = len(POISON)
-    assert bench.flush() == Intake(3 * count, 2 * count, 0, count)
-    for (fields, reason), dead_letter in zip(POISON, bench.dead_letters(), strict=True):
+    assert harness.flush() == Intake(3 * count, 2 * count, 0, count)
+    for (fields, reason), dead_letter in zip(POISON, harness.dead_letters(), strict=True):
         assert reason in dead_letter["reason"]
         assert dead_letter["reason"].isprintable()
         assert len(dead_letter["reason"]) <= REASON_LENGTH
         assert fields.items() <= json.loads(dead_letter["payload"]).items()
-    assert bench.resources.store.rows(testing_query("unbalanced")) == []
+    assert harness.resources.store.rows(testing_query("unbalanced")) == []
 
 
 @pytest.mark.parametrize(
     "fields", [{b"v": b"1", b"ev\x00ents": b"[]"}, {b"v": b"1", b"events": b"\x1f\x8b\x00"}, {b"v\x00": b"\xff"}]
 )
-def test_entry_that_is_not_text_is_quarantined_alone(bench: Bench, fields: dict[Any, Any]) -> None:
-    bench.redis.xadd("usage:events:{0}", fields)
-    bench.xadd(json.dumps([pair(bench)]))
-    assert bench.flush() == Intake(2, 1, 0, 1)
-    (dead_letter,) = bench.dead_letters()
+def test_entry_that_is_not_text_is_quarantined_alone(harness: IngestHarness, fields: dict[Any, Any]) -> None:
+    harness.redis.xadd("usage:events:{0}", fields)
+    harness.xadd(json.dumps([pair(harness)]))
+    assert harness.flush() == Intake(2, 1, 0, 1)
+    (dead_letter,) = harness.dead_letters()
     assert dead_letter["payload"]
 
 
-def test_entry_ids_outside_calendar(bench: Bench, cli: Cli) -> None:
-    """They matter to the events that have no time of their own, and to nothing else."""
+def test_entry_ids_outside_calendar(harness: IngestHarness, cli: Cli) -> None:
+    """The time of an entry matters only to events without a time of their own."""
     ids = ((0, "1-1"), (0, "253402300799000-0"), (1, "1795644342179221-0"), (1, f"{2**64 - 1}-{2**64 - 1}"))
     for shard, entry_id in ids:
-        events = [pair(bench), pair(bench, occurred_at=datetime.now(UTC).isoformat())]
+        events = [pair(harness), pair(harness, occurred_at=datetime.now(UTC).isoformat())]
         entry: Any = {"v": "1", "n": "2", "events": json.dumps(events)}
-        bench.redis.xadd(f"usage:events:{{{shard}}}", entry, id=entry_id)
+        harness.redis.xadd(f"usage:events:{{{shard}}}", entry, id=entry_id)
     assert cli.run("status", "--json").stdout.startswith("{")
     assert cli.drained() == figures(applied=len(ids), quarantined=len(ids))
-    dead_letters = bench.dead_letters()
+    dead_letters = harness.dead_letters()
     assert all(dead_letter["reason"].startswith("occurred_at: ") for dead_letter in dead_letters)
     assert all("by the entry's id" in dead_letter["reason"] for dead_letter in dead_letters)
-    assert rows(bench.resources.settings.database_url, "SELECT count(*)::int FROM usage_events") == [(len(ids),)]
+    assert rows(harness.resources.settings.database_url, "SELECT count(*)::int FROM usage_events") == [(len(ids),)]
     done = cli.run("dead-letters", "replay", "--all")
     assert (done.returncode, done.stdout) == (1, f"0 events sent, {len(ids)} dead letters still bad\n")
 
 
-def test_numbers_too_long_only_in_sum(bench: Bench) -> None:
-    """Python refuses to write an integer of more than 4,300 digits: no error of PostgreSQL's, and none of decoding."""
+def test_numbers_too_long_only_in_sum(harness: IngestHarness) -> None:
+    """Python refuses to format an integer of more than 4,300 digits, after decoding and before PostgreSQL sees it."""
     longest = int("9" * sys.get_int_max_str_digits()) if sys.get_int_max_str_digits() else 0
     assert longest
-    bench.xadd(json.dumps([row(bench, tokens=longest), row(bench, tokens=1), row(bench, tokens=longest)]))
-    bench.xadd(json.dumps([pair(bench)]))
-    assert bench.flush() == Intake(4, 2, 0, 2)
-    assert {dead_letter["position"] for dead_letter in bench.dead_letters()} == {0, 2}
+    harness.xadd(json.dumps([row(harness, tokens=longest), row(harness, tokens=1), row(harness, tokens=longest)]))
+    harness.xadd(json.dumps([pair(harness)]))
+    assert harness.flush() == Intake(4, 2, 0, 2)
+    assert {dead_letter["position"] for dead_letter in harness.dead_letters()} == {0, 2}
 
 
-def test_nonexistent_day_in_pessimistic_mode(bench: Bench) -> None:
-    once = json.dumps([row(bench)])
-    bench.xadd(once)
-    bench.xadd(once)
-    assert bench.flush().duplicate == 1
-    bench.xadd(json.dumps([row(bench), row(bench, occurred_at=f"{datetime.now(UTC):%Y}-02-30T00:00:00.000000Z")]))
-    assert bench.flush() == Intake(2, 1, 0, 1)
+def test_nonexistent_day_in_pessimistic_mode(harness: IngestHarness) -> None:
+    once = json.dumps([row(harness)])
+    harness.xadd(once)
+    harness.xadd(once)
+    assert harness.flush().duplicate == 1
+    harness.xadd(json.dumps([row(harness), row(harness, occurred_at=f"{datetime.now(UTC):%Y}-02-30T00:00:00.000000Z")]))
+    assert harness.flush() == Intake(2, 1, 0, 1)
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5)
@@ -145,13 +145,13 @@ entry_fields = st.tuples(entries, st.none() | bodies, st.booleans()).map(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.lists(entry_fields.filter(bool), min_size=1, max_size=20))
-def test_no_entry_stops_shard(bench: Bench, poison: list[dict[Any, Any]]) -> None:
-    before = bench.resources.store.intake_totals()
+def test_no_entry_stops_shard(harness: IngestHarness, poison: list[dict[Any, Any]]) -> None:
+    before = harness.resources.store.intake_totals()
     for fields in poison:
-        bench.redis.xadd("usage:events:{0}", fields)
-    good = pair(bench, event_id=str(uuid4()), occurred_at=datetime.now(UTC).isoformat())
-    bench.xadd(json.dumps([good]))
-    intake = bench.flush()
+        harness.redis.xadd("usage:events:{0}", fields)
+    good = pair(harness, event_id=str(uuid4()), occurred_at=datetime.now(UTC).isoformat())
+    harness.xadd(json.dumps([good]))
+    intake = harness.flush()
     assert intake.applied == 1
-    assert intake.accepted <= bench.resources.store.intake_totals().accepted - before.accepted
-    assert bench.resources.stream.backlog(0)[:2] == (0, 0)
+    assert intake.accepted <= harness.resources.store.intake_totals().accepted - before.accepted
+    assert harness.resources.stream.backlog(0)[:2] == (0, 0)

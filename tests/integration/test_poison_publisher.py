@@ -1,4 +1,4 @@
-"""What an application may hand over by mistake: refused, counted, logged, and never raised into its request."""
+"""Invalid arguments of an application are refused, counted and logged; nothing is raised into its request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HALF = "\ud83d"
 
 
 class Raising:
-    """Raises whatever is asked of it."""
+    """An object whose every method raises."""
 
     def __str__(self) -> str:
         raise RuntimeError("str")
@@ -59,7 +59,7 @@ class RaisingDict(dict[str, Any]):
 
 
 class OddUuid(UUID):
-    """Equal to a UUID, and yet none."""
+    """An object that equals a UUID without being one."""
 
     @override
     def __getattribute__(self, name: str) -> Any:
@@ -67,7 +67,7 @@ class OddUuid(UUID):
 
 
 class OddZone(tzinfo):
-    """A zone that does not know itself."""
+    """A time zone whose offset cannot be determined."""
 
     @override
     def utcoffset(self, _: datetime | None) -> Any:

@@ -89,7 +89,7 @@ def test_bad_fields_are_refused_and_counted_never_raised(redis_url: str, caplog:
 
 @pytest.mark.parametrize("state", ["refusing", "hanging"])
 def test_track_never_blocks(state: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Compared with the same calls while nothing is being sent at all, so that the machine's speed does not matter."""
+    """Calls are compared with calls while nothing is sent, so that the speed of the machine does not matter."""
     with hanging_server() as hanging:
         publisher = UsagePublisher(hanging if state == "hanging" else refusing_url(), linger=0)
         longest = 0.0

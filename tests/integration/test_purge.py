@@ -1,4 +1,4 @@
-"""The purge on a real database: what goes, what stays, and that every event is in one life or the other."""
+"""The purge on a real database: what is deleted, what is kept, and that every event is in live or retired totals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
 
 MONTH = timedelta(days=30)
@@ -54,11 +54,11 @@ def pairs(url: str) -> list[tuple[Any, Any]]:
     return run(url, "SELECT user_id, agent_id FROM public.user_agents ORDER BY user_id, agent_id")
 
 
-def events(bench: Bench, count: int, seed: int) -> list[dict[str, Any]]:
+def events(harness: IngestHarness, count: int, seed: int) -> list[dict[str, Any]]:
     now, chosen = datetime.now(UTC), random.Random(seed)
     return [
         fields | {"event_id": uuid4(), "occurred_at": now - timedelta(seconds=chosen.randrange(2 * 86_400))}
-        for fields in generate_usage(Population(bench.users, bench.agents), count, "uniform", seed)
+        for fields in generate_usage(Population(harness.users, harness.agents), count, "uniform", seed)
     ]
 
 
@@ -98,8 +98,8 @@ def test_child_rows_are_deleted_and_retained_days_retired(database: str, store: 
 def test_repeated_purges_add_up_in_one_retired_row(database: str, store: Store) -> None:
     seed(database, 1)
     ((user_id, agent_id),) = pairs(database)
-    for life in range(3):
-        for _ in range(life + 1):
+    for number in range(3):
+        for _ in range(number + 1):
             track(database, user_id, agent_id)
         soft_delete(database, user_id, agent_id)
         assert purge(store).purged == 1
@@ -197,14 +197,16 @@ def test_purge_needs_rls_bypass(database: str) -> None:
     run(database, "GRANT SELECT, DELETE ON ALL TABLES IN SCHEMA public TO authenticated")
     separator = "&" if "?" in database else "?"
     refused = pytest.raises(SettingsError, match="row-level security")
-    with Store(f"{database}{separator}options=-crole%3Dauthenticated") as blind, refused:
-        purge(blind)
+    with Store(f"{database}{separator}options=-crole%3Dauthenticated") as under_rls, refused:
+        purge(under_rls)
     assert len(pairs(database)) == 1
 
 
-def test_every_event_is_in_live_or_retired_totals(bench: Bench, make_resources: Callable[..., Resources]) -> None:
+def test_every_event_is_in_live_or_retired_totals(
+    harness: IngestHarness, make_resources: Callable[..., Resources]
+) -> None:
     """Pairs are deleted and purged at full speed while the stream and SQL count for them."""
-    url = bench.resources.settings.database_url
+    url = harness.resources.settings.database_url
     accepted: list[dict[str, Any]] = []
     tracked: list[tuple[Any, Any]] = []
     purged: list[int] = []
@@ -215,12 +217,12 @@ def test_every_event_is_in_live_or_retired_totals(bench: Bench, make_resources: 
         return lambda: others[shard].flusher.flush(shard, 5)
 
     def publish() -> None:
-        more = events(bench, 500, len(accepted))
-        bench.publish(*more, counted=False)
+        more = events(harness, 500, len(accepted))
+        harness.publish(*more, counted=False)
         accepted.extend(more)
 
     def track_one() -> None:
-        pair = chosen.choice(bench.users), chosen.choice(bench.agents)
+        pair = chosen.choice(harness.users), chosen.choice(harness.agents)
         track(url, *pair)
         tracked.append(pair)
 
@@ -228,30 +230,30 @@ def test_every_event_is_in_live_or_retired_totals(bench: Bench, make_resources: 
         delete = "UPDATE public.user_agents SET deleted_at = now() - interval '40 days' WHERE user_id = ANY (%s)"
 
         def purge_some() -> None:
-            client.execute(delete, [chosen.sample(bench.users, 5)])
+            client.execute(delete, [chosen.sample(harness.users, 5)])
             purged.append(purge(store).purged)
 
         with repeated_calls(publish, count_shard(0), count_shard(1), track_one, purge_some):
             eventually(lambda: len(accepted) >= 15_000 and sum(purged) >= 500, 60)
-        eventually(lambda: not bench.flush().accepted)
-        assert reconcile(store, bench.resources.settings).differences == []
+        eventually(lambda: not harness.flush().accepted)
+        assert reconcile(store, harness.resources.settings).differences == []
     expected = expected_uses(accepted)
     expected.update(tracked)
     assert uses(url) == expected
-    assert bench.resources.store.rows(testing_query("unbalanced")) == []
-    assert bench.resources.store.intake_totals().applied == len(accepted)
+    assert harness.resources.store.rows(testing_query("unbalanced")) == []
+    assert harness.resources.store.intake_totals().applied == len(accepted)
 
 
-def test_task_runs_record_their_figures(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_runs_record_their_figures(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     from usage_worker.celery import app  # noqa: PLC0415 - reads the settings
 
-    monkeypatch.setitem(app.__dict__, "usage_resources", bench.resources)
-    track(bench.resources.settings.database_url, bench.users[0], bench.agents[0])
-    soft_delete(bench.resources.settings.database_url, bench.users[0], bench.agents[0])
+    monkeypatch.setitem(app.__dict__, "usage_resources", harness.resources)
+    track(harness.resources.settings.database_url, harness.users[0], harness.agents[0])
+    soft_delete(harness.resources.settings.database_url, harness.users[0], harness.agents[0])
     for task, figure in (PURGE, ("purged", 1)), (RECONCILE, ("different", 0)):
         figures = app.tasks[task].apply().get()
         assert figure in figures.items()
-        assert figure in last_runs(bench.resources.store)[task].report.items()
+        assert figure in last_runs(harness.resources.store)[task].report.items()
 
 
 def test_command_prints_figures(database: str, redis_url: str, tmp_path: Path) -> None:
@@ -275,7 +277,7 @@ def test_command_prints_figures(database: str, redis_url: str, tmp_path: Path) -
     seed(database, 1)
     before = pairs(database)
     with psycopg.connect(database) as holder:
-        # Its conversations cannot go yet: the purge waits, and is interrupted.
+        # A lock on the conversations makes the purge wait; then it is interrupted.
         holder.execute("LOCK TABLE public.user_agent_conversations")
         command = [PROGRAM, "purge", "--json"]
         with subprocess.Popen(

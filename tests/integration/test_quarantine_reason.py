@@ -1,4 +1,4 @@
-"""`status` says why most events lie in the quarantine, and what to do."""
+"""`status` names the most common reason of quarantined events, and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from usage_worker.monitoring.quarantine import quarantine
 
 if TYPE_CHECKING:
     from tests.integration.commands import Cli
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
     from usage_worker.store import Store
 
 INSERT = """
@@ -20,17 +20,17 @@ INSERT = """
 """
 
 
-def test_unknown_users_and_agents_are_named_with_remedy(bench: Bench, database: str) -> None:
-    store, user, nobody = bench.resources.store, bench.users[0], uuid4()
+def test_unknown_users_and_agents_are_named_with_remedy(harness: IngestHarness, database: str) -> None:
+    store, user, nobody = harness.resources.store, harness.users[0], uuid4()
     assert quarantine(store) is None
-    bench.publish({"user_id": user, "agent_id": nobody}, counted=False)
-    bench.flush()
+    harness.publish({"user_id": user, "agent_id": nobody}, counted=False)
+    harness.flush()
     found = quarantine(store)
     assert found
     assert (found.reason, found.events, found.total) == ("agent_id: no such agent", 1, 1)
     assert found.remedy.startswith("create the agent, or set USAGE_UNKNOWN=create")
-    bench.publish(*({"user_id": nobody, "agent_id": bench.agents[0]} for _ in range(4)), counted=False)
-    bench.flush()
+    harness.publish(*({"user_id": nobody, "agent_id": harness.agents[0]} for _ in range(4)), counted=False)
+    harness.flush()
     found = quarantine(store)
     assert found
     assert (found.reason, found.events, found.total) == ("user_id: no such user", 4, 5)

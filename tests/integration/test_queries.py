@@ -35,7 +35,7 @@ QUERIES = {
     "usage_worker.bench.sql": bench_query,
     "tests.sql": tests_query,
 }
-# Names that code keeps in tables instead of writing them where it calls.
+# Names that code keeps in tables, not at the call.
 NAMES_IN_TABLES = {
     "usage_worker.store.queries": {table.ensure for table in partitioned_tables(Settings())},
     "usage_worker.migrate.queries": {name for checks in CHECKS.values() for name, _ in checks},

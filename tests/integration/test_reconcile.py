@@ -1,4 +1,4 @@
-"""Reconcile on a real database: every difference is named with both figures, and repaired while counting goes on."""
+"""Reconcile on a real database: every difference is named with both figures, and repaired during ingest."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
 
 TODAY = datetime.now(UTC).date()
 YESTERDAY, EARLIER = TODAY - timedelta(days=1), TODAY - timedelta(days=2)
-# So many uses of one pair yesterday and today; of ten tokens, a quarter of a dollar, 200 ms, and a conversation a day.
+# Uses of one pair yesterday and today; each of ten tokens, $0.25 and 200 ms, in one conversation a day.
 USES = 4, 3
 
 
 class Damage(NamedTuple):
-    """What is done to a pair's figures, and what reconcile says to it: day, column, expected, found."""
+    """A change of a pair's figures, and the differences that reconcile then names: day, column, expected, found."""
 
     statement: str
     named: set[tuple[date | None, str, int, int]]
@@ -103,10 +103,10 @@ DAMAGE = {
 }
 
 
-def use(bench: Bench, day: date, count: int, **fields: Any) -> list[dict[str, Any]]:
+def use(harness: IngestHarness, day: date, count: int, **fields: Any) -> list[dict[str, Any]]:
     """Return uses of one pair in one conversation, in the first minutes of a day."""
     began, conversation = datetime(day.year, day.month, day.day, tzinfo=UTC), uuid4()
-    pair = {"user_id": bench.users[3], "agent_id": bench.agents[2], "conversation_id": conversation}
+    pair = {"user_id": harness.users[3], "agent_id": harness.agents[2], "conversation_id": conversation}
     figures = {"input_tokens": 10, "cost_usd": "0.25", "response_time_ms": 200}
     return [
         pair | figures | {"event_id": uuid4(), "occurred_at": began + timedelta(milliseconds=number)} | fields
@@ -114,10 +114,10 @@ def use(bench: Bench, day: date, count: int, **fields: Any) -> list[dict[str, An
     ]
 
 
-def traffic(bench: Bench, count: int, seed: int) -> list[dict[str, Any]]:
+def traffic(harness: IngestHarness, count: int, seed: int) -> list[dict[str, Any]]:
     now, chosen = datetime.now(UTC), random.Random(seed)
     events = []
-    for fields in generate_usage(Population(bench.users, bench.agents), count, "uniform", seed):
+    for fields in generate_usage(Population(harness.users, harness.agents), count, "uniform", seed):
         when = now - timedelta(seconds=chosen.randrange(2 * 86_400))
         rating = {"type": "rating", "rating": 4} if chosen.random() < 0.02 else None
         ids = {"event_id": uuid4(), "occurred_at": when, "user_id": fields["user_id"], "agent_id": fields["agent_id"]}
@@ -125,20 +125,20 @@ def traffic(bench: Bench, count: int, seed: int) -> list[dict[str, Any]]:
     return events
 
 
-def check(bench: Bench, *days: date, repair: bool = False) -> ReconcileReport:
-    return reconcile(bench.resources.store, bench.resources.settings, Scope(*days), repair=repair)
+def check(harness: IngestHarness, *days: date, repair: bool = False) -> ReconcileReport:
+    return reconcile(harness.resources.store, harness.resources.settings, Scope(*days), repair=repair)
 
 
-def count_one_pair(bench: Bench) -> None:
-    bench.publish(*use(bench, YESTERDAY, USES[0]), *use(bench, TODAY, USES[1]))
-    bench.flush()
+def count_one_pair(harness: IngestHarness) -> None:
+    harness.publish(*use(harness, YESTERDAY, USES[0]), *use(harness, TODAY, USES[1]))
+    harness.flush()
 
 
-def damage(bench: Bench, statement: str) -> None:
-    places: dict[str, object] = {"today": TODAY, "yesterday": YESTERDAY, "earlier": EARLIER}
-    places["pair"] = f"(user_id, agent_id) = ('{bench.users[3]}', '{bench.agents[2]}')"
-    places["partition"] = f"usage_events_{TODAY:%Y%m%d}"
-    run(bench.resources.settings.database_url, statement.format(**places))
+def damage(harness: IngestHarness, statement: str) -> None:
+    parameters: dict[str, object] = {"today": TODAY, "yesterday": YESTERDAY, "earlier": EARLIER}
+    parameters["pair"] = f"(user_id, agent_id) = ('{harness.users[3]}', '{harness.agents[2]}')"
+    parameters["partition"] = f"usage_events_{TODAY:%Y%m%d}"
+    run(harness.resources.settings.database_url, statement.format(**parameters))
 
 
 def named(report: ReconcileReport) -> set[tuple[Any, ...]]:
@@ -146,113 +146,113 @@ def named(report: ReconcileReport) -> set[tuple[Any, ...]]:
 
 
 def check_live_and_retired(
-    bench: Bench, events: Iterable[dict[str, Any]], tracked: Iterable[tuple[Any, Any]] = ()
+    harness: IngestHarness, events: Iterable[dict[str, Any]], tracked: Iterable[tuple[Any, Any]] = ()
 ) -> None:
-    """Nothing differs, and every use is in one life or another."""
-    assert check(bench).differences == []
+    """Assert that nothing differs, and that every use is in a live or retired row."""
+    assert check(harness).differences == []
     expected = expected_uses(events)
     expected.update(tracked)
-    assert {pair: count for pair, count in uses(bench.resources.settings.database_url).items() if count} == expected
+    assert {pair: count for pair, count in uses(harness.resources.settings.database_url).items() if count} == expected
 
 
-def test_counted_events_show_no_difference(bench: Bench) -> None:
-    bench.publish(*traffic(bench, 3_000, 1))
-    bench.flush()
-    track(bench.resources.settings.database_url, bench.users[0], bench.agents[0])
-    report = check(bench)
+def test_counted_events_show_no_difference(harness: IngestHarness) -> None:
+    harness.publish(*traffic(harness, 3_000, 1))
+    harness.flush()
+    track(harness.resources.settings.database_url, harness.users[0], harness.agents[0])
+    report = check(harness)
     assert (report.differences, report.left, report.complete) == ([], 0, True)
-    assert report.checked == len(bench.resources.store.rows(testing_query("counters")))
+    assert report.checked == len(harness.resources.store.rows(testing_query("counters")))
     assert report.days >= 2
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_difference_is_named_with_both_values_and_repaired(bench: Bench, kind: str) -> None:
-    damage(bench, f"SELECT public.usage_events_ensure_day('{EARLIER}')")
-    count_one_pair(bench)
-    assert check(bench).differences == []
-    damage(bench, DAMAGE[kind].statement)
-    report = check(bench)
+def test_difference_is_named_with_both_values_and_repaired(harness: IngestHarness, kind: str) -> None:
+    damage(harness, f"SELECT public.usage_events_ensure_day('{EARLIER}')")
+    count_one_pair(harness)
+    assert check(harness).differences == []
+    damage(harness, DAMAGE[kind].statement)
+    report = check(harness)
     assert named(report) >= DAMAGE[kind].named
     assert report.left == len(report.differences)
-    repaired = check(bench, repair=True)
+    repaired = check(harness, repair=True)
     assert repaired.differences
     assert repaired.left == 0
-    assert check(bench).differences == []
-    bench.check()
+    assert check(harness).differences == []
+    harness.check()
     counters = "SELECT sum(usage_count)::int, sum(total_cost_usd), max(avg_response_time_ms) FROM public.user_agents"
-    found = run(bench.resources.settings.database_url, counters)
+    found = run(harness.resources.settings.database_url, counters)
     assert found == [(sum(USES), sum(USES) * Decimal("0.25"), 200)]
 
 
-def test_live_and_retired_rows_are_compared_separately(bench: Bench) -> None:
-    url = bench.resources.settings.database_url
-    events = traffic(bench, 1_000, 3)
-    bench.publish(*events)
-    bench.flush()
-    soft_delete(url, bench.users[0], bench.agents[0])
-    soft_delete(url, bench.users[1], bench.agents[1])
-    assert purge(bench.resources.store, timedelta(days=30)).purged == 2
-    run(url, "DELETE FROM auth.users WHERE id = %s", bench.users[2])
-    run(url, "DELETE FROM public.agents WHERE id = %s", bench.agents[2])
-    check_live_and_retired(bench, events)
-    more = [event for event in traffic(bench, 500, 4) if event["user_id"] == bench.users[0]]
-    more = [event for event in more if event["agent_id"] != bench.agents[2]]
-    bench.publish(*more)
-    bench.flush()
-    check_live_and_retired(bench, [*events, *more])
+def test_live_and_retired_rows_are_compared_separately(harness: IngestHarness) -> None:
+    url = harness.resources.settings.database_url
+    events = traffic(harness, 1_000, 3)
+    harness.publish(*events)
+    harness.flush()
+    soft_delete(url, harness.users[0], harness.agents[0])
+    soft_delete(url, harness.users[1], harness.agents[1])
+    assert purge(harness.resources.store, timedelta(days=30)).purged == 2
+    run(url, "DELETE FROM auth.users WHERE id = %s", harness.users[2])
+    run(url, "DELETE FROM public.agents WHERE id = %s", harness.agents[2])
+    check_live_and_retired(harness, events)
+    more = [event for event in traffic(harness, 500, 4) if event["user_id"] == harness.users[0]]
+    more = [event for event in more if event["agent_id"] != harness.agents[2]]
+    harness.publish(*more)
+    harness.flush()
+    check_live_and_retired(harness, [*events, *more])
 
 
 @pytest.mark.parametrize("lost", ["usage_retired_daily", "usage_daily"])
-def test_missing_totals_are_restored_in_live_or_retired_row(bench: Bench, lost: str) -> None:
-    """The sums of the ended life are wrong, or those of the life that goes on: its counters say which."""
-    url, pair = bench.resources.settings.database_url, (bench.users[3], bench.agents[2])
-    count_one_pair(bench)
+def test_missing_totals_are_restored_in_live_or_retired_row(harness: IngestHarness, lost: str) -> None:
+    """Either the retired or the live totals are wrong; the counters of the live row show which."""
+    url, pair = harness.resources.settings.database_url, (harness.users[3], harness.agents[2])
+    count_one_pair(harness)
     soft_delete(url, *pair)
-    purge(bench.resources.store, timedelta(days=30))
+    purge(harness.resources.store, timedelta(days=30))
     track(url, *pair)
     track(url, *pair)
     run(url, f"UPDATE public.{lost} SET usage_count = usage_count - 1, total_tokens_used = 0 WHERE day = %s", TODAY)
-    assert check(bench, repair=True).left == 0
-    assert check(bench).differences == []
+    assert check(harness, repair=True).left == 0
+    assert check(harness).differences == []
     assert run(url, "SELECT usage_count, total_tokens_used FROM public.user_agents") == [(2, 14)]
     past = "SELECT usage_count, total_tokens_used FROM public.usage_retired_daily ORDER BY day"
     assert run(url, past) == [(4, 40), (3, 30)]
 
 
-def test_totals_without_pair_become_retired_rows(bench: Bench) -> None:
-    url = bench.resources.settings.database_url
-    count_one_pair(bench)
+def test_totals_without_pair_become_retired_rows(harness: IngestHarness) -> None:
+    url = harness.resources.settings.database_url
+    count_one_pair(harness)
     damage(
-        bench,
+        harness,
         "SET session_replication_role = replica; DELETE FROM auth.users WHERE id = (SELECT user_id FROM"
         " public.user_agents WHERE {pair}); DELETE FROM user_agents WHERE {pair};"
         " DELETE FROM usage_daily WHERE day = '{today}'",
     )
-    assert check(bench, repair=True).left == 0
-    assert check(bench).differences == []
+    assert check(harness, repair=True).left == 0
+    assert check(harness).differences == []
     assert run(url, "SELECT count(*) FROM public.user_agents") == [(0,)]
     past = "SELECT day, usage_count FROM public.usage_retired_daily ORDER BY day"
     assert run(url, past) == [(YESTERDAY, USES[0]), (TODAY, USES[1])]
 
 
-def test_only_requested_days_are_compared(bench: Bench) -> None:
-    count_one_pair(bench)
-    damage(bench, "UPDATE usage_daily SET input_tokens = 1")
-    days = {difference.day for difference in check(bench).differences}
+def test_only_requested_days_are_compared(harness: IngestHarness) -> None:
+    count_one_pair(harness)
+    damage(harness, "UPDATE usage_daily SET input_tokens = 1")
+    days = {difference.day for difference in check(harness).differences}
     assert days == {YESTERDAY.isoformat(), TODAY.isoformat()}
-    days = {difference.day for difference in check(bench, TODAY, TODAY).differences}
+    days = {difference.day for difference in check(harness, TODAY, TODAY).differences}
     assert days == {TODAY.isoformat()}
 
 
-def test_intake_totals_equal_ledger(bench: Bench) -> None:
-    """On days whose events the ledger has all, and that are over."""
-    url = bench.resources.settings.database_url
-    count_one_pair(bench)
-    track(url, bench.users[0], bench.agents[0])
+def test_intake_totals_equal_ledger(harness: IngestHarness) -> None:
+    """Only days that are over, and whose events are all in the ledger, are compared."""
+    url = harness.resources.settings.database_url
+    count_one_pair(harness)
+    track(url, harness.users[0], harness.agents[0])
     run(url, "SELECT public.usage_events_ensure_day(%s)", TODAY - timedelta(days=40))
     run(url, "UPDATE public.usage_intake SET day = day - 3")
     run(url, "UPDATE public.usage_events SET recorded_at = recorded_at - interval '3 days' WHERE input_tokens > 0")
-    assert check(bench).differences == []
+    assert check(harness).differences == []
     run(
         url,
         "UPDATE public.usage_intake SET applied = applied + 2, accepted = accepted + 2 WHERE stream LIKE %s",
@@ -263,47 +263,47 @@ def test_intake_totals_equal_ledger(bench: Bench) -> None:
         "UPDATE public.usage_intake SET applied = applied + 2, accepted = accepted + 2 WHERE stream LIKE %s",
         "%{1}",
     )
-    (difference,) = check(bench).differences
+    (difference,) = check(harness).differences
     rows = run(url, "SELECT count(*) FROM public.usage_intake")[0][0]
     day = (TODAY - timedelta(days=3)).isoformat()
     assert difference == (None, None, day, "applied", sum(USES), sum(USES) + 2 * rows, False)
 
 
-def test_reconcile_needs_rls_bypass(bench: Bench) -> None:
-    settings = bench.resources.settings
+def test_reconcile_needs_rls_bypass(harness: IngestHarness) -> None:
+    settings = harness.resources.settings
     url = settings.database_url
     run(url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO authenticated")
-    blind = f"{url}{'&' if '?' in url else '?'}options=-crole%3Dauthenticated"
-    with Store(blind) as store, pytest.raises(SettingsError, match="row-level security"):
+    under_rls = f"{url}{'&' if '?' in url else '?'}options=-crole%3Dauthenticated"
+    with Store(under_rls) as store, pytest.raises(SettingsError, match="row-level security"):
         reconcile(store, settings)
 
 
-def test_stops_when_time_budget_is_spent(bench: Bench) -> None:
-    report = reconcile(bench.resources.store, bench.resources.settings, budget=0)
+def test_stops_when_time_budget_is_spent(harness: IngestHarness) -> None:
+    report = reconcile(harness.resources.store, harness.resources.settings, budget=0)
     assert (report.days, report.complete) == (0, False)
 
 
-def test_chunks_cover_every_pair(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.publish(*traffic(bench, 2_000, 6))
-    bench.flush()
+def test_chunks_cover_every_pair(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.publish(*traffic(harness, 2_000, 6))
+    harness.flush()
     module = import_module("usage_worker.maintenance.reconcile")
     for pairs, rows in (3, 1_000), (50, 4):
         monkeypatch.setattr(module, "CHUNK_PAIRS", pairs)
         monkeypatch.setattr(module, "CHUNK_ROWS", rows)
-        run(bench.resources.settings.database_url, "UPDATE public.user_agents SET usage_count = usage_count - 1")
-        assert len(check(bench).differences) == 100
+        run(harness.resources.settings.database_url, "UPDATE public.user_agents SET usage_count = usage_count - 1")
+        assert len(check(harness).differences) == 100
         monkeypatch.setattr(module, "REPAIR_PAIRS", 7)
-        report = check(bench, repair=True)
+        report = check(harness, repair=True)
         assert (len(report.differences), report.left, report.checked) == (100, 0, 100)
-    bench.check()
+    harness.check()
 
 
-def test_repair_is_exact_under_full_load(bench: Bench, make_resources: Callable[..., Resources]) -> None:
-    """Stream, SQL and purges go on, two repairs run at once, and everything is damaged before."""
-    url, settings = bench.resources.settings.database_url, bench.resources.settings
-    accepted = traffic(bench, 5_000, 7)
-    bench.publish(*accepted, counted=False)
-    bench.flush()
+def test_repair_is_exact_under_full_load(harness: IngestHarness, make_resources: Callable[..., Resources]) -> None:
+    """Two repairs of damaged totals run at once, during ingest, SQL calls and purges."""
+    url, settings = harness.resources.settings.database_url, harness.resources.settings
+    accepted = traffic(harness, 5_000, 7)
+    harness.publish(*accepted, counted=False)
+    harness.flush()
     tracked: list[tuple[Any, Any]] = []
     chosen = random.Random(8)
     others = make_resources(), make_resources()
@@ -312,17 +312,17 @@ def test_repair_is_exact_under_full_load(bench: Bench, make_resources: Callable[
         return lambda: others[shard].flusher.flush(shard, 5)
 
     def publish() -> None:
-        more = traffic(bench, 300, len(accepted))
-        bench.publish(*more, counted=False)
+        more = traffic(harness, 300, len(accepted))
+        harness.publish(*more, counted=False)
         accepted.extend(more)
 
     def track_one() -> None:
-        pair = chosen.choice(bench.users), chosen.choice(bench.agents)
+        pair = chosen.choice(harness.users), chosen.choice(harness.agents)
         track(url, *pair)
         tracked.append(pair)
 
     def purge_one() -> None:
-        soft_delete(url, chosen.choice(bench.users[:5]), chosen.choice(bench.agents))
+        soft_delete(url, chosen.choice(harness.users[:5]), chosen.choice(harness.agents))
         with Store(url) as store:
             purge(store, timedelta(days=30))
 
@@ -342,10 +342,10 @@ def test_repair_is_exact_under_full_load(bench: Bench, make_resources: Callable[
             with repeated_calls(lambda: reports.append(reconcile(two, settings, repair=True))):
                 reports.append(reconcile(one, settings, repair=True))
             eventually(lambda: len(accepted) > 8_000, 60)
-        eventually(lambda: not bench.flush().accepted)
+        eventually(lambda: not harness.flush().accepted)
     assert any(report.differences for report in reports)
-    check_live_and_retired(bench, accepted, tracked)
-    assert bench.resources.store.rows(testing_query("unbalanced")) == []
+    check_live_and_retired(harness, accepted, tracked)
+    assert harness.resources.store.rows(testing_query("unbalanced")) == []
 
 
 def test_opening_balances_match_from_first_day(empty_database: str) -> None:
@@ -372,44 +372,44 @@ def test_opening_balances_match_from_first_day(empty_database: str) -> None:
         assert reconcile(store, settings).differences == []
 
 
-def test_command_prints_figures(bench: Bench, tmp_path: Path) -> None:
-    settings = bench.resources.settings
+def test_command_prints_figures(harness: IngestHarness, tmp_path: Path) -> None:
+    settings = harness.resources.settings
     cli = Cli(tmp_path, DATABASE_URL=settings.database_url, REDIS_URL=settings.redis_url)
-    count_one_pair(bench)
+    count_one_pair(harness)
     done = cli.run("reconcile")
     assert (done.returncode, done.stdout.partition(" compared: ")[2]) == (0, "0 differences, 0 left\n")
-    damage(bench, "UPDATE user_agents SET usage_count = 6")
+    damage(harness, "UPDATE user_agents SET usage_count = 6")
     done = cli.run("reconcile", "--json")
     report = json.loads(done.stdout)
-    difference: dict[str, object] = {"user_id": str(bench.users[3]), "agent_id": str(bench.agents[2]), "day": None}
+    difference: dict[str, object] = {"user_id": str(harness.users[3]), "agent_id": str(harness.agents[2]), "day": None}
     difference |= {"column": "usage_count", "expected": 7, "found": 6, "unexplained": False}
     assert (done.returncode, report["checked"], report["differences"]) == (1, 1, [difference])
-    line = f"{bench.users[3]} {bench.agents[2]} usage_count: 6 instead of 7"
+    line = f"{harness.users[3]} {harness.agents[2]} usage_count: 6 instead of 7"
     assert cli.run("reconcile").stdout.splitlines()[0] == line
     done = cli.run("reconcile", "--repair", "--from", TODAY.isoformat(), "--to", TODAY.isoformat(), "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, report["days"], report["different"], report["left"]) == (0, 1, 1, 0)
     assert cli.run("reconcile").returncode == 0
-    bench.check()
+    harness.check()
 
 
-def test_every_counter_is_compared_and_repaired(bench: Bench) -> None:
+def test_every_counter_is_compared_and_repaired(harness: IngestHarness) -> None:
     """The columns come from the catalogue, so that a new counter fails here until reconcile knows it."""
-    store, url = bench.resources.store, bench.resources.settings.database_url
-    count_one_pair(bench)
+    store, url = harness.resources.store, harness.resources.settings.database_url
+    count_one_pair(harness)
     columns = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
     daily, pairs = ({name for (name,) in run(url, columns, table)} for table in ("usage_daily", "user_agents"))
     assert set(COLUMNS["daily"]) == daily - {"user_id", "agent_id", "day"}
     assert set(COLUMNS["counters"]) == daily & pairs - {"user_id", "agent_id"}
-    of_days = daily - {"user_id", "agent_id", "day", "conversation_count"}
-    damage(bench, "UPDATE usage_daily SET " + ", ".join(f"{name} = {name} - 1" for name in of_days))
+    daily_columns = daily - {"user_id", "agent_id", "day", "conversation_count"}
+    damage(harness, "UPDATE usage_daily SET " + ", ".join(f"{name} = {name} - 1" for name in daily_columns))
     (row,) = day_differences(store, TODAY)
-    assert {name for name in row.expected if row.expected[name] != row.found[name]} == of_days
-    of_pairs = daily & pairs - {"user_id", "agent_id"}
-    damage(bench, "UPDATE user_agents SET " + ", ".join(f"{name} = {name} - 9" for name in of_pairs))
+    assert {name for name in row.expected if row.expected[name] != row.found[name]} == daily_columns
+    pair_columns = daily & pairs - {"user_id", "agent_id"}
+    damage(harness, "UPDATE user_agents SET " + ", ".join(f"{name} = {name} - 9" for name in pair_columns))
     (row,) = counter_differences(store, FIRST_PAIR, None)
-    assert {name for name in row.expected if row.expected[name] != row.found[name]} >= of_pairs
-    assert set(row.expected) == of_pairs | {"avg_response_time_ms", "usage_daily.conversation_count"}
-    assert check(bench, repair=True).left == 0
-    assert check(bench).differences == []
-    bench.check()
+    assert {name for name in row.expected if row.expected[name] != row.found[name]} >= pair_columns
+    assert set(row.expected) == pair_columns | {"avg_response_time_ms", "usage_daily.conversation_count"}
+    assert check(harness, repair=True).left == 0
+    assert check(harness).differences == []
+    harness.check()

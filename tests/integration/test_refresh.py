@@ -54,7 +54,7 @@ def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_cancels_refresh_in_database(cli: Cli, database: str, number: signal.Signals) -> None:
-    """The view is replaced by one that takes a minute, so that a refresh that is not cancelled goes on."""
+    """The view is replaced by one that takes a minute to refresh, so that only a cancelled refresh ends soon."""
     run(
         database,
         """

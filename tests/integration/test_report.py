@@ -17,7 +17,7 @@ from tests.integration.commands import Cli
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def cli(tmp_path: Path, database: str) -> Cli:
 ZONES = ("Asia/Kolkata", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Europe/Berlin")
 
 
-def test_days_follow_time_zone(bench: Bench, cli: Cli) -> None:
+def test_days_follow_time_zone(harness: IngestHarness, cli: Cli) -> None:
     now = datetime.now(UTC)
     events: list[dict[str, Any]] = [
         {
             "event_id": uuid4(),
             "occurred_at": now - number * timedelta(hours=3, minutes=17),
-            "user_id": bench.users[number % 2],
-            "agent_id": bench.agents[0],
+            "user_id": harness.users[number % 2],
+            "agent_id": harness.agents[0],
             "messages": 2,
             "tokens": number,
             "cost_usd": Decimal(number) / 10**10,
@@ -45,13 +45,13 @@ def test_days_follow_time_zone(bench: Bench, cli: Cli) -> None:
         }
         for number in range(220)
     ]
-    bench.publish(*events)
-    bench.flush()
+    harness.publish(*events)
+    harness.flush()
     assert_days(cli, "UTC", events)
     for zone in ZONES:
         cli.env["USAGE_TIMEZONE"] = zone
         assert_days(cli, zone, events)
-    user = bench.users[1]
+    user = harness.users[1]
     assert_days(cli, zone, [event for event in events if event["user_id"] == user], "--user", str(user))
 
 
@@ -81,7 +81,7 @@ def expected(day: str, events: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def test_output_is_tab_separated(bench: Bench, cli: Cli) -> None:
+def test_output_is_tab_separated(harness: IngestHarness, cli: Cli) -> None:
     done = cli.run("report", "--days", "2")
     header, *lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert header[:2] == ["day", "usage_count"]

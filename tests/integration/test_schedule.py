@@ -1,4 +1,4 @@
-"""The timetable at work: real beats and a real worker, and the command that shows it."""
+"""The schedule with real beats and a real worker, and the command that shows it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.integration.commands import Cli
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
 
 ROOT = Path(__file__).parents[2]
 CELERY = (sys.executable, "-m", "celery", "-A", "usage_worker")
@@ -56,7 +56,7 @@ class Celery:
         return [json.loads(line) for text in texts for line in text if line.startswith("{")]
 
 
-def test_two_beats_run_every_task_once(bench: Bench, database: str, cli: Cli, tmp_path: Path) -> None:
+def test_two_beats_run_every_task_once(harness: IngestHarness, database: str, cli: Cli, tmp_path: Path) -> None:
     expired = TODAY - timedelta(days=100)
     run(database, "SELECT public.usage_events_ensure_day(%s)", expired)
     cli.env |= {
@@ -72,16 +72,16 @@ def test_two_beats_run_every_task_once(bench: Bench, database: str, cli: Cli, tm
             options = ["--pidfile=", f"--schedule={tmp_path / f'beat{number}'}"]
             stack.enter_context(celery.running(f"beat{number}", "beat", *options))
         for number in range(500):
-            moment = datetime.now(UTC) - timedelta(hours=number % 100)
-            fields = {"event_id": uuid4(), "occurred_at": moment, "tokens": number}
-            bench.publish({"user_id": bench.users[number % 20], "agent_id": bench.agents[0], **fields})
-        eventually(lambda: bench.resources.store.intake_totals().accepted == 500, 60)
+            occurred_at = datetime.now(UTC) - timedelta(hours=number % 100)
+            fields = {"event_id": uuid4(), "occurred_at": occurred_at, "tokens": number}
+            harness.publish({"user_id": harness.users[number % 20], "agent_id": harness.agents[0], **fields})
+        eventually(lambda: harness.resources.store.intake_totals().accepted == 500, 60)
         runs = "SELECT finished_at FROM usage_task_runs WHERE task = %s"
         first = eventually(lambda: run(database, runs, MANAGE_PARTITIONS), 30)
         eventually(lambda: run(database, runs, MANAGE_PARTITIONS) != first, 30)
         counted = "SELECT sum(usage_count) FROM user_agent_analytics"
         eventually(lambda: run(database, counted) == [(500,)], 30)
-    bench.check()
+    harness.check()
     lines = celery.lines()
     assert [line for line in lines if line["level"] not in ("debug", "info")] == []
     reports = [line for line in lines if line["event"] == MANAGE_PARTITIONS]
@@ -90,18 +90,20 @@ def test_two_beats_run_every_task_once(bench: Bench, database: str, cli: Cli, tm
     assert [partition for report in reports for partition in report["dropped"]] == [f"usage_events_{expired:%Y%m%d}"]
 
 
-def test_long_tasks_have_separate_queue(bench: Bench, database: str, cli: Cli, tmp_path: Path) -> None:
-    """A worker that takes only from the queue of small tasks leaves the others to those that take them."""
+def test_long_tasks_have_separate_queue(harness: IngestHarness, database: str, cli: Cli, tmp_path: Path) -> None:
+    """A worker of the queue `celery` does not execute the tasks of the queue `maintenance`."""
     cli.env |= {"USAGE_SCHEDULE_PARTITIONS": "1", "USAGE_FLUSH_INTERVAL": "0.2"}
     celery = Celery(tmp_path, cli)
-    moment = datetime.now(UTC)
-    bench.publish({"user_id": bench.users[0], "agent_id": bench.agents[0], "event_id": uuid4(), "occurred_at": moment})
+    now = datetime.now(UTC)
+    harness.publish(
+        {"user_id": harness.users[0], "agent_id": harness.agents[0], "event_id": uuid4(), "occurred_at": now}
+    )
     with (
         celery.running("worker", "worker", "--queues=celery", "--concurrency=1"),
         celery.running("beat", "beat", "--pidfile=", f"--schedule={tmp_path / 'beat'}"),
     ):
-        eventually(lambda: bench.resources.store.intake_totals().accepted == 1, 60)
-        eventually(lambda: bench.redis.llen("maintenance"), 30)
+        eventually(lambda: harness.resources.store.intake_totals().accepted == 1, 60)
+        eventually(lambda: harness.redis.llen("maintenance"), 30)
         assert run(database, "SELECT FROM usage_task_runs") == []
         with celery.running("maintenance", "worker", "--queues=maintenance", "--concurrency=1", "--hostname=m@%h"):
             eventually(lambda: run(database, "SELECT 1 FROM usage_task_runs"), 60)
@@ -126,7 +128,7 @@ def test_failed_task_is_logged(empty_database: str, redis_url: str, cli: Cli, tm
         ("USAGE_SCHEDULE_PARTITIONS", "daily"),
         ("USAGE_TIMEZONE", "Europe/Nowhere"),
         ("USAGE_FLUSH_INTERVAL", "inf"),
-        ("USAGE_RETENTION_DAYS", "35"),  # as long as events are accepted
+        ("USAGE_RETENTION_DAYS", "35"),  # not longer than the acceptance window
     ],
 )
 def test_no_process_starts_with_invalid_schedule(cli: Cli, variable: str, value: str) -> None:

@@ -1,4 +1,4 @@
-"""`status` is red while entries wait and nothing of their shard is committed, and says why."""
+"""`status` is unhealthy while entries wait and nothing of their shard is committed, and names the cause."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
     from usage_worker.monitoring.stalls import Stall
     from usage_worker.service.resources import Resources
 
@@ -69,7 +69,7 @@ def found(resources: Resources) -> list[Stall]:
 
 
 def counted(resources: Resources) -> int:
-    """How many events a flush counts; the first one after an outage may find a session that began in it."""
+    """Return the number of events that a flush counts, 0 if its session began in the outage."""
     with suppress(StoreUnavailableError):
         return resources.flusher.flush(0).intake.applied
     return 0
@@ -81,16 +81,16 @@ def collected_status(cli: Cli) -> dict[str, Any]:
 
 
 def test_read_only_database_is_unhealthy_until_writable(
-    cli: Cli, bench: Bench, database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, harness: IngestHarness, database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USAGE_UNKNOWN", "create")
-    add_old(bench.redis)
+    add_old(harness.redis)
     with (
         read_only(database) as reset,
         Supervisor(database, redis_url, concurrency=1, flower_port=None, log_dir=tmp_path),
     ):
-        Heartbeat(bench.resources.stream.connection).beat()  # beat itself would do so in ten seconds
-        eventually(lambda: bench.redis.exists("usage:failure:{0}"), 30)
+        Heartbeat(harness.resources.stream.connection).beat()  # beat itself would do so in ten seconds
+        eventually(lambda: harness.redis.exists("usage:failure:{0}"), 30)
         seen = collected_status(cli)
         assert (seen["worker_alive"], seen["beat_alive"], seen["partitions_healthy"]) == (True, True, True)
         assert not seen["healthy"]
@@ -106,26 +106,26 @@ def test_read_only_database_is_unhealthy_until_writable(
         assert "read-only transaction" in table["shard 0 is stalled"]
         assert metrics(cli.run("metrics").stdout)["usage_healthy", ""] == 0
         reset()
-        eventually(lambda: bench.resources.store.intake_totals().applied == 1, 30)
+        eventually(lambda: harness.resources.store.intake_totals().applied == 1, 30)
         seen = collected_status(cli)
         assert (seen["healthy"], seen["stalled"]) == (True, [])
-        assert FlushFailures(bench.resources.stream.connection).last(0) is None
+        assert FlushFailures(harness.resources.stream.connection).last(0) is None
 
 
-def test_commit_of_drain_ends_stall(cli: Cli, bench: Bench, database: str) -> None:
-    assert found(bench.resources) == []
-    add_old(bench.redis, minutes=10)
-    (stall,) = found(bench.resources)
+def test_commit_of_drain_ends_stall(cli: Cli, harness: IngestHarness, database: str) -> None:
+    assert found(harness.resources) == []
+    add_old(harness.redis, minutes=10)
+    (stall,) = found(harness.resources)
     assert (stall.shard, stall.committed_seconds, stall.error) == (0, None, None)
     assert cli.drained() == figures(applied=1)
-    add_old(bench.redis, minutes=9)  # a backlog, of which something was committed just now
+    add_old(harness.redis, minutes=9)  # a backlog of which something was just committed
     seen = collected_status(cli)
     assert seen["backlog"]["0"]["oldest_seconds"] > 500
     assert seen["stalled"] == []
-    add_old(bench.redis, shard=1, minutes=8)  # of which nothing was
-    assert [stall.shard for stall in found(bench.resources)] == [1]
+    add_old(harness.redis, shard=1, minutes=8)  # a backlog of which nothing was committed
+    assert [stall.shard for stall in found(harness.resources)] == [1]
     run(database, "UPDATE public.usage_intake SET booked_at = now() - interval '31 s'")
-    before, never = found(bench.resources)
+    before, never = found(harness.resources)
     assert (before.shard, never.shard, never.committed_seconds) == (0, 1, None)
     assert 31 <= (before.committed_seconds or 0) < 60
     done = cli.run("status")
@@ -134,15 +134,15 @@ def test_commit_of_drain_ends_stall(cli: Cli, bench: Bench, database: str) -> No
     assert "no flush failed lately" in done.stdout
 
 
-def test_long_flush_interval_is_no_stall(bench: Bench) -> None:
-    add_old(bench.redis)
-    backlog = {0: bench.resources.stream.backlog(0)}
-    resources = bench.resources
+def test_long_flush_interval_is_no_stall(harness: IngestHarness) -> None:
+    add_old(harness.redis)
+    backlog = {0: harness.resources.stream.backlog(0)}
+    resources = harness.resources
     assert stalls(resources.stream, resources.store, backlog, 1.0)
     assert stalls(resources.stream, resources.store, backlog, 3600.0) == []
 
 
-@pytest.mark.parametrize("code", ["57P03", "0A000"])  # one that has a meaning for us, one that has none
+@pytest.mark.parametrize("code", ["57P03", "0A000"])  # one that we translate, one that we do not
 def test_recorded_error_is_printable_and_cleared_by_commit(
     make_resources: Callable[..., Resources], redis_client: redis.Redis, database: str, code: str
 ) -> None:
@@ -184,10 +184,10 @@ def test_full_redis_records_no_error_and_blocks_nothing(
         redis_client.config_set("maxmemory", 0)
 
 
-def test_entry_from_the_future_hides_no_stall(bench: Bench) -> None:
+def test_entry_with_future_id_hides_no_stall(harness: IngestHarness) -> None:
     entry: Any = {"v": "1", "n": "1", "events": f"[{events(1).strip()}]"}
-    bench.redis.xadd("usage:events:{0}", entry, id="253402300799000-0")
-    stall = found(bench.resources)
+    harness.redis.xadd("usage:events:{0}", entry, id="253402300799000-0")
+    stall = found(harness.resources)
     assert [(it.shard, it.committed_seconds) for it in stall] == [(0, None)]
-    bench.flush()
-    assert found(bench.resources) == []
+    harness.flush()
+    assert found(harness.resources) == []

@@ -1,4 +1,4 @@
-"""What all periodic tasks have in common: one at a time, and a note of the last run."""
+"""The common part of periodic tasks: one process at a time executes a task, and its last run is recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from usage_worker.store import Store, last_runs, sole_transaction
 if TYPE_CHECKING:
     from pathlib import Path
 
-IMPATIENT = """
+PURGE_WITHOUT_WAITING = """
 import importlib
 importlib.import_module("usage_worker.cli.purge").WAIT_TIMEOUT_SECONDS = 0.0
 importlib.import_module("usage_worker.cli").main()
@@ -88,7 +88,7 @@ def test_command_that_times_out_fails_and_is_not_recorded(database: str, redis_u
     with Store(database) as store:
         with sole_transaction(store, PURGE):
             done = subprocess.run(
-                [sys.executable, "-c", IMPATIENT, "purge"],
+                [sys.executable, "-c", PURGE_WITHOUT_WAITING, "purge"],
                 cwd=tmp_path,
                 env=cli.env,
                 capture_output=True,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class TlsServer:
-    """A port of this machine that speaks TLS and passes on what it hears to a Redis that does not."""
+    """A proxy on a local port that accepts TLS and forwards to a Redis without TLS."""
 
     def __init__(self, redis_url: str, certificate: trustme.LeafCert) -> None:
         self._redis: dict[str, Any] = parse_url(redis_url)  # type: ignore[no-untyped-call]
@@ -70,10 +70,10 @@ class TlsServer:
         task = asyncio.current_task()
         assert task
         self._links[task] = (writer, commands)
-        await asyncio.gather(_pass_on(reader, commands), _pass_on(answers, writer))
+        await asyncio.gather(_forward(reader, commands), _forward(answers, writer))
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while data := await reader.read(65_536):
             writer.write(data)
@@ -83,7 +83,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Path]:
-    """One that nobody knows, and the file with its certificate."""
+    """Return a certificate authority that nobody trusts, and the file with its certificate."""
     authority = trustme.CA()
     path = tmp_path_factory.mktemp("tls") / "ca.pem"
     authority.cert_pem.write_to_path(path)
@@ -92,7 +92,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Pat
 
 @pytest.fixture
 def port(redis_url: str, authority: tuple[trustme.CA, Path]) -> Iterator[int]:
-    """Where a Redis speaks TLS, with a certificate for `localhost`."""
+    """Yield the port of a TLS proxy with a certificate for `localhost`."""
     with TlsServer(redis_url, authority[0].issue_cert("localhost")).listening() as port:
         yield port
 
@@ -116,7 +116,7 @@ def error_lines(url: str) -> list[str]:
 @pytest.mark.parametrize(
     ("host", "trust", "reason"),
     [("localhost", "", "certificate verify failed"), ("127.0.0.1", "?ssl_ca_certs={}", "IP address mismatch")],
-    ids=["of an unknown authority", "of another host"],
+    ids=["unknown authority", "another host"],
 )
 def test_bad_certificate_is_refused_by_publisher_and_celery(
     port: int, authority: tuple[trustme.CA, Path], host: str, trust: str, reason: str

@@ -1,4 +1,4 @@
-"""What an event may say, and with which words it is refused."""
+"""Validation of events: accepted values, defaults, and the messages of refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def event(**fields: Any) -> Prepared:
 
 
 def record(**fields: Any) -> Record:
-    """There and back: what a worker reads of what a publisher wrote."""
+    """Return the record that a worker reads from what a publisher wrote."""
     (found,) = load(b"[" + event(**fields).body + b"]")
     return found
 

@@ -1,4 +1,4 @@
-"""Files of events are published from Python; no Redis is there to take them."""
+"""Files of events are published from Python, while Redis is unreachable."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_full_buffer_is_awaited() -> None:
     small = UsagePublisher(refusing_url(), buffer_bytes=1_000)
     with pytest.raises(StreamUnavailableError):
         publish_file(small, io.StringIO(GOOD * 100), PLAIN, WINDOW, fail, timeout=0.1)
-    # One was refused by the buffer; the others were not even read.
+    # The buffer refused one event; the others were not read.
     assert small.stats().dropped == 1
     assert 0 < small.stats().accepted < 100
     small.close(timeout=0)

@@ -1,4 +1,4 @@
-"""Any split into batches, any order, any duplication: the fold gives the same totals."""
+"""The fold gives the same totals for any order, duplication and division into batches."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_sums_equal_plain_python(events: list[Record]) -> None:
 
 @given(st.lists(records(), max_size=30))
 def test_days_ascend(events: list[Record]) -> None:
-    """Concurrent batches take them in the same order and queue up instead of deadlocking."""
+    """Concurrent batches lock rows in the same order, so that they wait instead of deadlocking."""
     folded = fold(events)
     assert list(folded) == sorted(folded)
 

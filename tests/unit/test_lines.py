@@ -1,4 +1,4 @@
-"""Files of events: what becomes of a line, and that the same file always means the same events."""
+"""Files of events: how lines are read and reported, and that the same file always yields the same events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A password is found however it is written, and nothing else is hidden."""
+"""Every spelling of a password is masked, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/reference is what the code says today, on every machine."""
+"""docs/reference is current, whatever the environment of the machine."""
 
 from __future__ import annotations
 

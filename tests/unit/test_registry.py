@@ -1,4 +1,4 @@
-"""Every part that deals with periodic tasks reads them from the registry."""
+"""Routes, schedule, metrics and reference read the periodic tasks from the registry."""
 
 from __future__ import annotations
 

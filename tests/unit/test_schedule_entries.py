@@ -1,4 +1,4 @@
-"""When beat sends what, by the settings."""
+"""The schedule of beat, as the settings determine it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_unknown_time_zone_is_refused(monkeypatch: pytest.MonkeyPatch, name: str
         (ZoneInfo("UTC"), "2026-11-22T03:29:59", "2026-11-22T03:30:00+00:00"),
         (ZoneInfo("UTC"), "2026-11-22T03:30:00", "2026-11-23T03:30:00+00:00"),
         (BERLIN, "2026-11-22T12:00:00", "2026-11-23T03:30:00+01:00"),
-        (BERLIN, "2027-03-27T12:00:00", "2027-03-28T03:30:00+02:00"),  # an hour less lies in between
+        (BERLIN, "2027-03-27T12:00:00", "2027-03-28T03:30:00+02:00"),  # DST begins in between
     ],
 )
 def test_next_run_follows_time_zone(zone: tzinfo, now: str, due: str) -> None:

@@ -19,7 +19,7 @@ from usage_worker.queue.stream import EventStream
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Longer than a test may take: an event that is sent earlier was not sent because of it.
+# Longer than a test may take, so that this time never causes an event to be sent.
 NEVER = 3600.0
 
 
@@ -89,7 +89,7 @@ def test_lingering_ends_early(cause: str) -> None:
     with silent_server() as server, opened(url_of(server), linger=NEVER, pack_events=3) as sender:
         for body in (b"1", b"2"):
             sender.put(0, body)
-        # The thread waits already; otherwise it would see the third event without being woken.
+        # The thread must wait already; otherwise it would see the third event without being woken.
         eventually(lambda: sender._changed._waiters)  # type: ignore[attr-defined]
         if cause == "a full pack":
             sender.put(1, b"3")

@@ -1,4 +1,4 @@
-"""When a shard is stalled."""
+"""The conditions under which a shard is stalled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `usage-worker up` does with unknown users and agents, by where its servers come from."""
+"""The policy of `usage-worker up` for unknown users and agents depends on where its servers come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The canonical form is a part of the contract: whatever it lets through, the long way lets through, too, and alike."""
+"""Whatever the canonical decoder accepts, the full decoder accepts, too, with the same record."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_both_decoders_return_same_record(event: dict[str, Any]) -> None:
     try:
         quick = load(body)
     except ValidationError:
-        return  # not canonical: there is the long way only
+        return  # not canonical: only the full decoder accepts it
     long = decode("s", RawEntry("1-0", {b"v": b"1", b"events": json.dumps([event]).encode()}), WINDOW)
     short = decode("s", RawEntry("1-0", {b"v": b"1", b"events": body}), WINDOW)
     if short.dead_letters:

@@ -1,4 +1,4 @@
-"""Generated traffic: the same from the same seed, in the shares that the mix promises."""
+"""Generated traffic: the same from the same seed, with the shares of its mix."""
 
 from __future__ import annotations
 

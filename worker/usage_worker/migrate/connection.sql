@@ -1,7 +1,8 @@
--- Sessions of the runner and the lock that lets only one run.
+-- Sessions of the runner, and the lock that lets only one runner work.
 
 -- name: session_settings
--- Role and database settings must not end a long statement or change how names resolve; IF EXISTS needs no notice.
+-- Settings of the role or database must not end a long statement or change how names resolve. IF EXISTS prints notices
+-- otherwise.
 SET client_encoding = 'UTF8';
 SET search_path = public;
 SET statement_timeout = 0;
@@ -10,8 +11,10 @@ SET idle_session_timeout = 0;
 SET client_min_messages = warning;
 
 -- name: try_lock
+-- Polled, because a statement that waits for the lock would hold a snapshot, which CREATE INDEX CONCURRENTLY waits for.
 SELECT pg_try_advisory_lock(%s)
 
 -- name: end_orphans
+-- Sessions of a killed runner, whose statements the server may still execute.
 SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
  WHERE datname = current_database() AND usename = current_user AND application_name = %s

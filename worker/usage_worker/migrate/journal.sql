@@ -1,7 +1,7 @@
 -- The journal of migrations.
 
 -- name: create_journal
--- The journal, and the names that migrations have marked as theirs. A platform may grant new tables to its roles by
+-- The journal, and the marks of the objects that migrations created. A platform may grant new tables to its roles by
 -- default privileges; these tables are for the owner only.
 DO $journal$
 DECLARE
@@ -38,6 +38,7 @@ END
 $journal$
 
 -- name: record_migration
+-- A migration keeps the time of its start when its state changes afterwards.
 INSERT INTO public.usage_migrations AS record (number, name, version, sha256, state, duration_ms)
 VALUES ({}, {}, {}, {}, {}, {})
 ON CONFLICT (number) DO UPDATE SET

@@ -1,11 +1,12 @@
--- Names that migrations take, and the marks of what they made.
+-- Names that migrations take, and the marks of the objects that they created.
 
 -- name: create_names
--- The names of every migration of the files, for this session.
+-- The names that every migration file takes, for this session.
 CREATE TEMPORARY TABLE usage_names AS
 {}
 
 -- name: names_of_migration
+-- Without a definition, an object exists only during an upgrade or rollback.
 SELECT {number} AS number, {transactional} AS transactional, kind, object, definition IS NULL AS transient
 FROM (
 {expected}
@@ -31,6 +32,7 @@ CASE named.kind
 END
 
 -- name: reserve_names
+-- Mark the free names of a migration before it runs, so that a later rollback drops only what was created by it.
 INSERT INTO public.usage_migration_objects (kind, name, number)
 SELECT kind, name, number
 FROM (SELECT kind, object AS name, number FROM pg_temp.usage_names) AS named
@@ -38,10 +40,11 @@ WHERE number = {number} AND kind IN ('table', 'view', 'index', 'sequence', 'func
 ON CONFLICT DO NOTHING
 
 -- name: release_names
--- Objects that a rollback kept keep their marks.
+-- After a rollback; objects that it kept keep their marks.
 DELETE FROM public.usage_migration_objects AS named WHERE number = {number} AND {free}
 
 -- name: drop_empty_marks
+-- A complete rollback leaves no table of marks.
 DO $last$
 BEGIN
     IF NOT EXISTS (SELECT FROM public.usage_migrations) AND NOT EXISTS (SELECT FROM public.usage_migration_objects) THEN
@@ -51,6 +54,7 @@ END
 $last$
 
 -- name: kept_tables
+-- Tables whose rows a rollback keeps, and whether only their new columns are kept because the table itself stays.
 SELECT made.object, min(made.number) <> ALL (%(plan)s)
 FROM pg_temp.usage_names AS n
 JOIN pg_temp.usage_names AS made ON made.kind = 'table' AND made.object = split_part(n.object, '_kept_', 1)
@@ -60,4 +64,5 @@ WHERE n.number = ANY (%(plan)s) AND n.kind = 'table' AND n.object LIKE '%%\_kept
 GROUP BY made.object ORDER BY made.object
 
 -- name: count_rows
+-- For the question that a rollback asks before it starts.
 SELECT count(*) FROM public.{}

@@ -1,9 +1,9 @@
--- What stands in the way of a plan: taken names, column numbers, the encoding.
+-- Obstacles of a plan: taken names, missing column numbers, the encoding.
 
 -- name: obstacle_names
 WITH named AS (
     SELECT n.*, m.number IS NOT NULL AS marked,
-        -- A migration in one transaction that did not commit has made nothing.
+        -- A migration in one transaction that did not commit has created nothing.
         record.number IS NOT NULL AND (record.state = 'applied' OR NOT n.transactional) AS begun,
         record.number IS NOT NULL AND record.state = 'applied' AS applied,
         n.kind IN ('table', 'view', 'index', 'sequence') AS relation
@@ -73,8 +73,8 @@ SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
 ) AS found
 
 -- name: column_numbers
--- A number is never reused: 43 columns come with 3.0.0 and 3 with 4.0.0, each time anew after a rollback. A table that a
--- rollback kept under another name keeps its numbers.
+-- A number is never reused: 3.0.0 adds 43 columns and 4.0.0 adds 3, again after each rollback. A table that a rollback
+-- kept under another name keeps its numbers.
 SELECT string_agg(label, ', ' ORDER BY label) FROM (
     SELECT format(
         'table %s has used %s of 1600 column numbers, dropped columns included, and %s more are needed',

@@ -1,4 +1,4 @@
--- What only the psql script needs.
+-- Statements of the psql script.
 
 -- name: try_lock_or_stop
 DO $lock$

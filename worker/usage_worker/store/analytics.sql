@@ -9,8 +9,8 @@ SET LOCAL lock_timeout = '5s';
 SET LOCAL max_parallel_workers_per_gather = 0
 
 -- name: analytics_state
--- When the figures were computed, whether they are current, and whether there are any. The mark holds the UTC day,
--- which moves the windows, the events that ingest has counted, and the number of rows that anything has changed.
+-- When the figures were computed, whether they are current, and whether there are any. The mark consists of the UTC day,
+-- which moves the windows, the number of events that ingest has counted, and the number of rows changed by any session.
 -- Statistics show a change some seconds after its commit: that may cause an unnecessary refresh, but none is missed.
 SELECT s.refreshed_at, s.mark IS NOT DISTINCT FROM m.mark AS fresh, m.mark, c.relispopulated AS filled
   FROM (

@@ -53,7 +53,7 @@ RETURNING key
 SELECT entry_key, position FROM public.usage_dead_letters WHERE entry_key = ANY (%(keys)s)
 
 -- name: known_events
--- Those of the given events that the ledger has, by their place in the arrays. The time bounds exclude the partitions
+-- The given events that the ledger has, by their position in the arrays. The time bounds exclude the partitions
 -- that cannot hold them.
 SELECT b.place
   FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[]) WITH ORDINALITY AS b (event_id, occurred_at, place)

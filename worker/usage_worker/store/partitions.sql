@@ -1,12 +1,12 @@
 -- Partitions, created ahead and dropped after their retention, and old stream entries.
 
 -- name: today
--- The day by the database's clock: by a worker's, if it is wrong, partitions would be dropped too early.
+-- The day by the database's clock, since a worker's clock that is wrong would drop partitions too early.
 SELECT (now() AT TIME ZONE 'UTC')::date AS today
 
 -- name: partitions
 -- The partitions of a table, and those that are being dropped: a killed process may have left one half detached or not
--- yet dropped. One that an administrator detached to keep it does not have the comment, and is left alone.
+-- yet dropped. A partition that an administrator detached does not have the comment, and is not touched.
 SELECT c.relname::text AS name,
        CASE WHEN i.inhrelid IS NULL THEN 'detached' WHEN i.inhdetachpending THEN 'pending' ELSE 'attached' END AS state
   FROM pg_catalog.pg_class c
@@ -20,7 +20,7 @@ SELECT c.relname::text AS name,
  ORDER BY c.relname
 
 -- name: set_lock_timeout
--- A statement that waits for a lock makes later ones wait: give up soon, and try again.
+-- A statement that waits for a lock makes later ones wait, so it gives up soon and is retried.
 SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s)
 
 -- name: ensure_month
@@ -28,7 +28,7 @@ SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s)
 SELECT public.user_agent_history_ensure_month(%(day)s::date)
 
 -- name: mark_partition
--- Marks the partition as being dropped.
+-- Mark the partition as being dropped.
 COMMENT ON TABLE public.{partition} IS {mark}
 
 -- name: detach_partition
@@ -40,7 +40,7 @@ ALTER TABLE public.{table} DETACH PARTITION public.{partition} CONCURRENTLY
 ALTER TABLE public.{table} DETACH PARTITION public.{partition} FINALIZE
 
 -- name: drop_partition
--- It is detached, so that no statement on the table reads it.
+-- The partition is detached, so no statement on the table reads it.
 DROP TABLE IF EXISTS public.{partition}
 
 -- name: delete_old_entries

@@ -16,7 +16,7 @@ SELECT count(*) AS remaining, extract(epoch FROM now() - min(deleted_at))::float
 
 -- name: purge_blocks
 -- The places of the rows that are due, in chunks, in the order of the table: each page and its image in the WAL is then
--- written once, and not once for each such row. At most the oldest million; the next run finds the others.
+-- written once, and not once for each row. At most the oldest million rows; the next run finds the others.
 SELECT array_agg(place)::text AS places
   FROM (SELECT place, (row_number() OVER (ORDER BY place) - 1) / %(rows)s AS chunk
           FROM (SELECT ctid AS place FROM public.user_agents
@@ -29,8 +29,8 @@ SELECT array_agg(place)::text AS places
 SELECT set_config('usage_worker.action', 'purge', true)
 
 -- name: purge_chunk
--- An array, since a join with rows that are being locked may evaluate them again for every row. Locked rows are
--- skipped; a row that moved, or another one that has taken its place, is deleted only if it is due.
+-- An array, since a join may evaluate the subquery that locks rows again for every row. Locked rows are skipped; a row
+-- that moved, or another one in its place, is deleted only if it is due.
 DELETE FROM public.user_agents
  WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM public.user_agents
@@ -39,7 +39,7 @@ DELETE FROM public.user_agents
    AND deleted_at <= now() - %(older_than)s::interval
 
 -- name: delete_expired_shares
--- Expired shares: they grant nothing any more, but the columns of 3.0.0 still name them. Rows are locked before their
+-- Expired shares grant nothing any more, but the columns of 3.0.0 still name them. Rows are locked before their
 -- shares, as sharing and unsharing do; locked ones are left to the next run.
 WITH held AS MATERIALIZED (
     SELECT id FROM public.user_agents

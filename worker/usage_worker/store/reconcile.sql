@@ -1,11 +1,11 @@
 -- Compare counters, roll-up, ledger and intake totals, and repair the first two.
 --
--- Figures have the names of columns of usage_daily and user_agents, from the first query to the report. Large sets are
--- compared as rows, which costs little; jsonb, one key for each figure, is made only of what differs. Conditions on
--- jsonb name "NaN" apart, which jsonb holds as text.
+-- Figures are named like the columns of usage_daily and user_agents, from the first query to the report. Large sets are
+-- compared as rows, which costs little; jsonb, one key for each figure, is built only for what differs. Conditions on
+-- jsonb treat "NaN" separately, which jsonb holds as text.
 
 -- name: retained_days
--- The days of the ledger, oldest first, without those whose partition is only made in advance.
+-- The days of the ledger, oldest first, without future days whose partition was created ahead.
 SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
   FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
  WHERE i.inhparent = 'public.usage_events'::regclass AND NOT i.inhdetachpending
@@ -13,7 +13,7 @@ SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
  ORDER BY day
 
 -- name: next_pairs
--- The first pair after a chunk, which ends after a number of pairs or of their rows; no row if it is the last chunk.
+-- The first pair after a chunk, which ends after a number of pairs or of their rows; no row after the last chunk.
 SELECT user_id, agent_id
   FROM (
     (SELECT user_id, agent_id FROM public.user_agents WHERE (user_id, agent_id) > (%(user_id)s, %(agent_id)s)
@@ -65,7 +65,7 @@ WITH ledger AS (
       ) AS days
      GROUP BY user_id, agent_id
 ), differing AS MATERIALIZED (
-    -- A pair with zeros on one side and no row on the other is here, too, without a figure that differs.
+    -- Includes pairs with zeros on one side and no row on the other, of which no figure differs.
     SELECT user_id, agent_id, ledger, counted
       FROM ledger FULL JOIN counted USING (user_id, agent_id)
      WHERE ledger IS DISTINCT FROM counted
@@ -98,7 +98,7 @@ SELECT c.user_id, c.agent_id, ua.id AS row_id, parts.expected, parts.found, part
     OFFSET 0
  ) sides
  CROSS JOIN LATERAL (
-    -- No counter has the two parts of the tokens: they are explained as their sum is.
+    -- No counter has the two parts of the tokens, so they are explained where their sum is.
     SELECT CASE
         WHEN coalesce((sides.counted ->> 'total_tokens_used')::numeric, 0)
              > coalesce((sides.ledger ->> 'total_tokens_used')::numeric, 0)
@@ -123,7 +123,7 @@ SELECT c.user_id, c.agent_id, ua.id AS row_id, parts.expected, parts.found, part
  ) retired
  CROSS JOIN LATERAL (
     -- Where a pair has retired rows, those lack what is missing if there is no other row, or if the counters of the
-    -- present one agree with its days.
+    -- live row agree with its days.
     SELECT retired.is_known AND (
         ua.id IS NULL
         OR (surplus.usage_count, surplus.error_count, surplus.total_tokens_used, surplus.total_cost_usd) = (0, 0, 0, 0)
@@ -136,7 +136,7 @@ SELECT c.user_id, c.agent_id, ua.id AS row_id, parts.expected, parts.found, part
            jsonb_object_agg(name, CASE WHEN missing.from_retired THEN f.missing ELSE 0 END - f.retired) AS added_retired,
            jsonb_object_agg(name, f.excess - f.present - f.retired) AS unexplained
       FROM (
-        -- Lower what is too high first by what the counters do not have, then by retired rows. The rest is unexplained.
+        -- Lower an excess first by what the counters do not have, then in retired rows. The rest is unexplained.
         SELECT name, expected, found, greatest(expected - found, 0) AS missing, greatest(found - expected, 0) AS excess,
                present.part AS present, least(greatest(found - expected, 0) - present.part, greatest(retired, 0)) AS retired
           FROM (
@@ -181,7 +181,7 @@ WITH pairs AS (
      CROSS JOIN LATERAL (
         SELECT
                coalesce(d.{sums}, 0)::numeric AS {sums},
-               -- The average that a repair leaves: of total and samples it changes only what is too low.
+               -- The average after a repair, which raises total and samples and never lowers them.
                coalesce(
                    CASE WHEN greatest(p.response_time_samples, d.response_time_samples) > 0
                         THEN least(round(greatest(p.response_time_total_ms, d.response_time_total_ms)
@@ -215,12 +215,12 @@ SELECT user_id, agent_id, row_id, sides.expected, sides.found, figures.added,
                THEN f.expected - f.found + CASE WHEN %(accept)s THEN 0 ELSE f.unexplained END
                WHEN f.expected <= f.bound AND name <> 'avg_response_time_ms'
                THEN greatest(f.expected - f.found, 0)
-               -- What a column cannot hold is not added; the average is computed.
+               -- A sum that its column cannot hold is not added; the average is computed.
                ELSE 0 END) AS added,
            jsonb_object_agg(name, f.unexplained) AS unexplained
       FROM (
         SELECT *,
-               -- NaN is never unexplained: it is replaced. Conversations of the days are unexplained only as far as the
+               -- NaN is replaced, so it is never unexplained. Conversations of the days are unexplained only as far as the
                -- counter has them, too.
                CASE WHEN name = 'avg_response_time_ms' OR found = 'NaN' THEN 0
                     ELSE greatest(CASE WHEN is_of_days THEN least(counter, found) ELSE found END - expected, 0)
@@ -251,19 +251,19 @@ CREATE TEMP TABLE IF NOT EXISTS differing (
     -- Figures by name.
     expected jsonb NOT NULL,
     found jsonb NOT NULL,
-    -- What the repair adds to the days or counters of the pair, and to its retired rows.
+    -- The amounts that the repair adds to the days or counters of the pair, and to its retired rows.
     added jsonb NOT NULL,
     added_retired jsonb,
-    -- What is too high without a reason. No repair lowers it.
+    -- Unexplained excess, which no repair lowers.
     unexplained jsonb NOT NULL,
-    -- What becomes opening balance, if that is accepted.
+    -- The amounts that become opening balance when they are accepted.
     opening jsonb NOT NULL DEFAULT '{}',
     first_used_at timestamptz,
     last_used_at timestamptz
 ) ON COMMIT DELETE ROWS
 
 -- name: differing_insert
--- In front of the query that finds them.
+-- Precedes the query that finds the pairs.
 INSERT INTO differing (
     user_id, agent_id, row_id, expected, found, added, added_retired, unexplained, has_retired
 )
@@ -282,12 +282,12 @@ UPDATE differing x SET first_used_at = e.first_used_at, last_used_at = e.last_us
  WHERE x.user_id = e.user_id AND x.agent_id = e.agent_id
 
 -- name: differing_rows
--- What was found, and which pairs have their row back.
+-- The differences, and whether the pair's row was recreated.
 SELECT user_id, agent_id, expected, found, unexplained, row_id IS NULL AND locked_id IS NOT NULL AS is_recreated
   FROM differing
 
 -- name: recreate_pairs
--- Pairs that were used and have lost their row without being retired: retiring leaves rows behind.
+-- Recreate the rows of used pairs that were lost without being retired; a retired pair has retired rows.
 INSERT INTO public.user_agents (user_id, agent_id)
 SELECT d.user_id, d.agent_id
   FROM differing d JOIN auth.users u ON u.id = d.user_id JOIN public.agents a ON a.id = d.agent_id
@@ -297,8 +297,8 @@ SELECT d.user_id, d.agent_id
 ON CONFLICT (user_id, agent_id) DO NOTHING
 
 -- name: lock_pairs
--- Lock the rows in key order, like every write to user_agents: from here on nobody counts for these pairs. What was
--- counted since the comparison went into both sides of a difference, which is therefore still the same.
+-- Lock the rows in key order, like every write to user_agents: from here on nothing is counted for these pairs. Events
+-- counted since the comparison were added to both sides of a difference, which is therefore still the same.
 UPDATE differing d SET locked_id = ua.id
   FROM (
     SELECT ua.id, ua.user_id, ua.agent_id
@@ -308,7 +308,7 @@ UPDATE differing d SET locked_id = ua.id
  WHERE d.user_id = ua.user_id AND d.agent_id = ua.agent_id
 
 -- name: drop_vanished_pairs
--- A pair that was retired since the comparison took its days with it.
+-- The days of a pair that was retired since the comparison were retired with it.
 DELETE FROM differing WHERE row_id IS NOT NULL AND locked_id IS DISTINCT FROM row_id
 
 -- name: insert_missing_retired_days
@@ -338,8 +338,8 @@ SELECT user_id, agent_id, %(day)s
 ON CONFLICT (user_id, agent_id, day) DO NOTHING
 
 -- name: repair_days
--- Add the difference to the day, or what is accepted to the opening balance. Neither has every figure: counters have no
--- parts of the tokens, and the ledger does not know on which day a conversation was new.
+-- Add the difference to the day, or the accepted amount to the opening balance. Neither has every figure: counters have
+-- no parts of the tokens, and the ledger does not record on which day a conversation was new.
 UPDATE public.usage_daily d SET
     {daily} = d.{daily} + coalesce((x.figures ->> '{daily}')::numeric, 0)
   FROM (
@@ -349,7 +349,7 @@ UPDATE public.usage_daily d SET
    AND x.figures @? '$.* ? (@ != 0 || @ == "NaN")'
 
 -- name: accept_day
--- What a day has and its events do not explain becomes opening balance: the counters stay as they are.
+-- Move the part of a day that its events do not explain to the opening balance, so that the counters do not change.
 UPDATE differing SET opening = unexplained
 
 -- name: delete_empty_retired_days
@@ -365,8 +365,8 @@ DELETE FROM public.usage_daily d USING differing x
    AND NOT to_jsonb(d) @? '$.* ? (@ != 0 || @ == "NaN")'
 
 -- name: repair_times
--- First and last use by the events of the day. These do not tell a retired row from the present one, so where there are
--- retired rows, only what is not known is set.
+-- First and last use by the events of the day. Events do not tell a retired row from the live one, so where there are
+-- retired rows, only unknown times are set.
 UPDATE public.user_agents ua SET
     first_used_at = CASE WHEN x.has_retired THEN coalesce(ua.first_used_at, x.first_used_at)
                          ELSE least(ua.first_used_at, x.first_used_at) END,
@@ -376,7 +376,7 @@ UPDATE public.user_agents ua SET
  WHERE ua.id = x.locked_id AND (x.added ->> 'usage_count')::numeric > 0
 
 -- name: repair_counters
--- Add what is missing to the counters. Nothing can be added to NaN: it is replaced.
+-- Add the difference to the counters. Nothing can be added to NaN, so it is replaced.
 UPDATE public.user_agents ua SET
     usage_count = coalesce(ua.usage_count, 0) + (x.added ->> 'usage_count')::numeric,
     message_count = coalesce(ua.message_count, 0) + (x.added ->> 'message_count')::numeric,
@@ -403,7 +403,7 @@ UPDATE public.user_agents ua SET
         OR x.expected -> 'avg_response_time_ms' IS DISTINCT FROM x.found -> 'avg_response_time_ms')
 
 -- name: insert_missing_conversation_days
--- Where a pair has conversations and no day to count them on, today's.
+-- Insert today for a pair that has conversations and no day to count them on.
 INSERT INTO public.usage_daily (user_id, agent_id, day)
 SELECT user_id, agent_id, (now() AT TIME ZONE 'UTC')::date
   FROM differing x
@@ -416,8 +416,8 @@ SELECT user_id, agent_id, (now() AT TIME ZONE 'UTC')::date
 ON CONFLICT (user_id, agent_id, day) DO NOTHING
 
 -- name: repair_conversations
--- Only usage_daily knows on which day a conversation was new. So the days keep what they have as far as the number goes,
--- from the oldest on, and the newest gets the rest.
+-- Only usage_daily records on which day a conversation was new. So the days keep their numbers, from the oldest on, up
+-- to the number of recorded conversations, and the newest gets the rest.
 WITH days AS (
     SELECT d.user_id, d.agent_id, d.day, d.conversation_count,
            sum(d.conversation_count) OVER upwards AS reached,
@@ -438,8 +438,8 @@ UPDATE public.usage_daily d SET
  WHERE d.user_id = days.user_id AND d.agent_id = days.agent_id AND d.day = days.day
 
 -- name: accept_counters
--- What counters have and their days do not explain becomes opening balance. An average without samples is all that is
--- known of the latency of the past: it stands for each use, as in rows older than 4.0.0.
+-- Add the part of the counters that their days do not explain to the opening balance. Where only an average of past
+-- latencies is known, without samples, it counts once for each use, as in rows older than 4.0.0.
 WITH latency AS (
     UPDATE public.user_agents ua SET
         response_time_total_ms = ua.avg_response_time_ms * (x.unexplained ->> 'usage_count')::numeric,
@@ -471,8 +471,8 @@ UPDATE public.user_agents ua SET
  WHERE ua.user_id = e.user_id AND ua.agent_id = e.agent_id
 
 -- name: recorded_by_day
--- On which days the events of a day that came through the stream were recorded. A call of track_agent_usage, which the
--- intake totals do not contain, happens when it is recorded.
+-- The days on which the events of a day were recorded, without calls of track_agent_usage: the intake totals do not
+-- contain these, and such an event has the time at which it is recorded.
 SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS events
   FROM public.usage_events
  WHERE occurred_at >= %(day)s::timestamp AT TIME ZONE 'UTC'
@@ -480,7 +480,7 @@ SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS events
  GROUP BY 1
 
 -- name: intake_by_day
--- The intake totals of the days that are over, for longer than a transaction can last.
+-- The intake totals of past days, without a day that ended so recently that a transaction of it may still run.
 SELECT day, sum(accepted) AS accepted, sum(applied) AS applied, sum(applied + duplicate + quarantined) AS parts
   FROM public.usage_intake
  WHERE day < ((now() - interval '1 hour') AT TIME ZONE 'UTC')::date AND day BETWEEN %(first)s AND %(last)s

@@ -1,7 +1,7 @@
 -- Periodic tasks: their locks and their last runs.
 
 -- name: try_task_lock
--- The first number is ours, since the application may use advisory locks, too.
+-- The first key distinguishes our locks from advisory locks of the application.
 SELECT pg_try_advisory_xact_lock(1970370406, hashtext(%(task)s))
 
 -- name: record_run
