@@ -1,4 +1,4 @@
-"""Connections of the runner, the lock that allows one run at a time, and the translation of driver errors."""
+"""Connections of the runner, and the lock that allows one run at a time."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def connect(database_url: str, name: str = READ_NAME) -> Iterator[Connection]:
     """Open a connection in autocommit mode that no role or database setting can end early.
 
     Raises:
-        StoreUnavailableError: There is no server, or it went away; the message never contains the password.
+        StoreUnavailableError: There is no server, or it went away.
+        MigrationError: PostgreSQL refused a statement.
     """
-    with translated(), postgres.connect(database_url, application_name=name) as connection:
+    with _translated(), postgres.connect(database_url, application_name=name) as connection:
         connection.execute(query("session_settings"))
         yield connection
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Translate errors of the driver into ours."""
+def _translated() -> Iterator[None]:
+    """Turn the driver's errors into ours; what is not an outage ends the migration, whatever it is."""
     try:
         yield
-    except psycopg.OperationalError as error:
-        raise StoreUnavailableError(one_line(error)) from error
     except psycopg.Error as error:
-        raise MigrationError(one_line(error)) from error
+        outage = postgres.meaning(error) is StoreUnavailableError
+        raise (StoreUnavailableError if outage else MigrationError)(one_line(error)) from error
 
 
 @contextmanager
@@ -76,9 +76,8 @@ def exclusive(database_url: str, *, wait: bool, waiting: Callable[[], None]) -> 
 
 
 def one_line(error: psycopg.Error) -> str:
-    """Format the server's message and hint without line breaks."""
-    parts = (error.diag.message_primary or str(error), error.diag.message_hint)
-    return "; ".join(" ".join(part.split()) for part in parts if part)
+    """Return the server's message and hint without line breaks; the hint says what to do about a refused statement."""
+    return postgres.one_line(error, with_hint=True)
 
 
 def _try_lock(connection: Connection) -> bool:
