@@ -159,7 +159,7 @@ def test_status_shows_partially_applied_version(empty_database: str, tmp_path: P
     assert schema_version(empty_database) == "3.0.0"
     cli = Cli(tmp_path, DATABASE_URL=empty_database)
     assert "the schema is 3.0.0 and a part of 4.0.0; this code brings" in cli.run("migrate", "status").stdout
-    assert json.loads(cli.run("migrate", "status", "--json").stdout)["begun"] == "4.0.0"
+    assert json.loads(cli.run("migrate", "status", "--json").stdout)["partial_version"] == "4.0.0"
 
 
 def test_line_endings_do_not_count_as_edit(empty_database: str, files: Path) -> None:

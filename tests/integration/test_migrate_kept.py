@@ -1,4 +1,4 @@
-"""Down and up again: what was counted is kept aside, and what changed meanwhile is booked."""
+"""Down and up again: what was counted is kept aside, and what changed meanwhile is added."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections of the runner, and the lock that allows one run at a time."""
+"""Connections of the runner, the lock that allows one run at a time, and the time that a statement waits for a lock."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg import sql
 
 from usage_worker import postgres
 from usage_worker.errors import MigrationError, StoreUnavailableError
@@ -15,6 +16,7 @@ from usage_worker.migrate.queries import query
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from usage_worker.migrate.files import Migration
     from usage_worker.postgres import Connection
 
 READ_NAME = "usage-worker schema"
@@ -73,6 +75,11 @@ def exclusive(database_url: str, *, wait: bool, waiting: Callable[[], None]) -> 
             time.sleep(POLL_SECONDS)
         _end_orphans(connection)
         yield
+
+
+def lock_timeout(migration: Migration) -> sql.Composed:
+    """Build the statement that limits how long the migration waits for a lock, in either direction."""
+    return sql.SQL("SET lock_timeout = {}").format(sql.Literal(migration.lock_timeout))
 
 
 def one_line(error: psycopg.Error) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from usage_worker.migrate.files import Migration
-    from usage_worker.migrate.runner import Direction
+    from usage_worker.migrate.plans import Direction
     from usage_worker.postgres import Connection
 
 # For each direction: a query that returns the obstacles as one text, or NULL, and what to do about them.

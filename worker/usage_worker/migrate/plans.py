@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from usage_worker.errors import MigrationError, SchemaError
 from usage_worker.migrate import journal
@@ -11,6 +11,8 @@ from usage_worker.migrate.files import version_key
 if TYPE_CHECKING:
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.journal import JournalRecord
+
+Direction = Literal["up", "down"]
 
 
 def check_known(migrations: tuple[Migration, ...], version: str) -> None:

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from usage_worker.errors import MigrationError, SchemaError
 from usage_worker.migrate import journal, marks, obstacles, plans
-from usage_worker.migrate.connection import WORK_NAME, connect, exclusive, one_line
+from usage_worker.migrate.connection import WORK_NAME, connect, exclusive, lock_timeout, one_line
 from usage_worker.migrate.files import EMPTY, discover, split_statements
 from usage_worker.migrate.verify import Deviation, deviations
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.journal import JournalRecord, SchemaStatus
     from usage_worker.migrate.marks import Kept
+    from usage_worker.migrate.plans import Direction
     from usage_worker.postgres import Connection
 
 RETRY_SECONDS = 120.0
@@ -41,9 +42,6 @@ _TRANSIENT = (
 _CONCURRENT_INDEX = re.compile(
     r"""CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?"?(\w+)"?\s""", re.IGNORECASE
 )
-
-
-Direction = Literal["up", "down"]
 
 
 @dataclass(frozen=True)
@@ -174,11 +172,6 @@ def schema_version(database_url: str) -> str | None:
     """
     with connect(database_url) as connection:
         return journal.installed_version(discover(), journal.read(connection))
-
-
-def lock_timeout(migration: Migration) -> sql.Composed:
-    """Build the statement that limits how long the migration waits for a lock, in either direction."""
-    return sql.SQL("SET lock_timeout = {}").format(sql.Literal(migration.lock_timeout))
 
 
 class _Move:
