@@ -156,9 +156,9 @@ def meaning(error: psycopg.Error) -> type[UsageError] | None:
 
 
 def one_line(error: psycopg.Error, *, with_hint: bool = False) -> str:
-    """Return the server's message without line breaks, and cut the error to it, for tracebacks."""
-    hint = error.diag.message_hint if with_hint else None
-    parts = (error.diag.message_primary or str(error).partition("\n")[0], hint)
-    message = "; ".join(" ".join(part.split()) for part in parts if part)
+    """Return the first line of the server's message, and cut the error to it, for tracebacks."""
+    message = (error.diag.message_primary or str(error)).partition("\n")[0]
+    if with_hint and error.diag.message_hint:
+        message += "; " + " ".join(error.diag.message_hint.split())
     error.args = (message,)
     return message

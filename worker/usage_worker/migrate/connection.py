@@ -83,7 +83,7 @@ def lock_timeout(migration: Migration) -> sql.Composed:
 
 
 def one_line(error: psycopg.Error) -> str:
-    """Return the server's message and hint without line breaks; the hint says what to do about a refused statement."""
+    """Return the server's message and hint; the hint says what to do about a statement that it refused."""
     return postgres.one_line(error, with_hint=True)
 
 
