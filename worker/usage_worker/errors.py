@@ -1,7 +1,9 @@
-"""Every error that usage-worker raises on purpose.
+"""The errors that usage-worker raises for its users and callers.
 
 The docstring of a class, without its period, begins its message, so that the hierarchy reads as documentation. A
-command prints such an error as one line and exits with 1; anything else is a bug and keeps its traceback.
+command prints such an error as one line and exits with 1. Other exceptions are raised only where Python, pydantic,
+Celery or the caller within this package expects them, and are handled there; what reaches a user is a bug and keeps its
+traceback.
 """
 
 from __future__ import annotations

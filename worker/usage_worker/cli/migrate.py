@@ -99,7 +99,7 @@ def _confirm(runner: Runner, to: str) -> None:
     """Show what the rollback keeps aside, and ask for confirmation.
 
     Raises:
-        MigrationError: There is no terminal to ask on.
+        MigrationError: there is no terminal to ask on.
     """
     found = runner.kept_by_down(to)
     if found is None:

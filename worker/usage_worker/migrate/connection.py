@@ -31,8 +31,9 @@ def connect(database_url: str, name: str = READ_NAME) -> Iterator[Connection]:
     """Open a connection in autocommit mode that no role or database setting can end early.
 
     Raises:
-        StoreUnavailableError: There is no server, or it went away.
         MigrationError: PostgreSQL refused a statement.
+        SettingsError: the URL cannot be read.
+        StoreUnavailableError: there is no server, or it went away.
     """
     with _translated(), postgres.connect(database_url, application_name=name) as connection:
         connection.execute(query("session_settings"))
@@ -57,12 +58,12 @@ def exclusive(database_url: str, *, wait: bool, waiting: Callable[[], None]) -> 
     the session with the lock would wait for that snapshot.
 
     Args:
-        database_url: The database to lock.
-        wait: Wait for another run to end instead of failing.
-        waiting: Called once if the lock is taken.
+        database_url: the database to lock.
+        wait: wait for another run to end instead of failing.
+        waiting: called once if the lock is taken.
 
     Raises:
-        MigrationError: Another run holds the lock and `wait` is false.
+        MigrationError: another run holds the lock and `wait` is false.
     """
     with connect(database_url, LOCK_NAME) as connection:
         announced = False

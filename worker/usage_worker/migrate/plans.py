@@ -19,7 +19,7 @@ def check_known(migrations: tuple[Migration, ...], version: str) -> None:
     """Refuse a version that no migration leads to.
 
     Raises:
-        MigrationError: The version is unknown.
+        MigrationError: the version is unknown.
     """
     known = sorted({migration.version for migration in migrations}, key=version_key)
     if version not in known:

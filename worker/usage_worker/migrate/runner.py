@@ -69,19 +69,20 @@ class Runner:
         """Apply the missing migrations up to a version.
 
         Args:
-            to: The version, by default the latest.
-            wait: Wait for another run to end instead of failing.
-            on_step: Called with each step of the progress.
+            to: the version, by default the latest.
+            wait: wait for another run to end instead of failing.
+            on_step: called with each step of the progress.
 
         Returns:
             The migrations that were applied.
 
         Raises:
-            MigrationError: A step failed, a file was edited, or another run holds the lock and `wait` is false.
-            ObstacleError: Somebody else's object has a name that a step needs, a table has too few column numbers
+            MigrationError: a step failed, a file was edited, or another run holds the lock and `wait` is false.
+            ObstacleError: somebody else's object has a name that a step needs, a table has too few column numbers
                 left, or the encoding of the database is not UTF8; nothing was changed.
-            SchemaError: The database is newer than this code, or than `to`.
-            StoreUnavailableError: The database cannot be reached.
+            SchemaError: the database is newer than this code, or than `to`.
+            SettingsError: the URL cannot be read.
+            StoreUnavailableError: the database cannot be reached.
         """
         target = to or self._migrations[-1].version
         plans.check_known(self._migrations, target)
@@ -99,7 +100,7 @@ class Runner:
         Changes nothing.
 
         Raises:
-            MigrationError, SchemaError, ObstacleError, StoreUnavailableError: As `down` would.
+            MigrationError, ObstacleError, SchemaError, SettingsError, StoreUnavailableError: as `down` would.
         """
         if to != EMPTY:
             plans.check_known(self._migrations, to)
@@ -108,7 +109,13 @@ class Runner:
             return marks.kept(connection, plan) if plan else None
 
     def status(self) -> SchemaStatus:
-        """Read the state of the database; changes nothing."""
+        """Read the state of the database; changes nothing.
+
+        Raises:
+            MigrationError: PostgreSQL refused to show the journal.
+            SettingsError: the URL cannot be read.
+            StoreUnavailableError: the database cannot be reached.
+        """
         with connect(self._url) as connection:
             return journal.status(self._migrations, journal.read(connection))
 
@@ -116,7 +123,10 @@ class Runner:
         """List where the database differs from what its applied migrations have created.
 
         Raises:
-            SchemaError: Nothing is installed, or the database is newer than this code.
+            MigrationError: a file was edited after it had been applied, or PostgreSQL refused to show something.
+            SchemaError: nothing is installed, or the database is newer than this code.
+            SettingsError: the URL cannot be read.
+            StoreUnavailableError: the database cannot be reached.
         """
         with connect(self._url) as connection:
             records = journal.read(connection)
@@ -168,7 +178,9 @@ def schema_version(database_url: str) -> str | None:
     """Return the version that is completely installed, None before the first one.
 
     Raises:
-        StoreUnavailableError: The database cannot be reached.
+        MigrationError: PostgreSQL refused to show the journal.
+        SettingsError: the URL cannot be read.
+        StoreUnavailableError: the database cannot be reached.
     """
     with connect(database_url) as connection:
         return journal.installed_version(discover(), journal.read(connection))

@@ -29,7 +29,7 @@ def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
     journal.
 
     Raises:
-        MigrationError: There is no such version, or no rollback.
+        MigrationError: there is no such version, or no rollback.
     """
     installed, wanted = (_up_to(migrations, version) for version in (start, target))
     direction: Direction = "up" if len(wanted) >= len(installed) else "down"

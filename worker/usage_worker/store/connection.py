@@ -49,6 +49,11 @@ class Store:
     """The database of one process: a pool of one connection, opened at first use (never before a fork)."""
 
     def __init__(self, database_url: str) -> None:
+        """Prepare the pool.
+
+        Raises:
+            SettingsError: the URL cannot be read.
+        """
         self._url = database_url
         self._attempts = _Attempts()
         self._pool = ConnectionPool(
@@ -102,12 +107,12 @@ class Store:
             yield connection
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
-        """Return all rows of a query, as dictionaries."""
+        """Return all rows of a query, as dictionaries. Raises like `connection`."""
         with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(statement, parameters).fetchall()
 
     def execute(self, statement: LiteralString, *, alone: bool = False) -> None:
-        """Run a statement; `alone` runs it outside a transaction, as VACUUM requires."""
+        """Run a statement; `alone` runs it outside a transaction, as VACUUM requires. Raises like `connection`."""
         with self.connection() as connection:
             if alone:
                 connection.set_autocommit(True)
@@ -118,7 +123,7 @@ class Store:
                     connection.set_autocommit(False)
 
     def intake_totals(self) -> Intake:
-        """Return the intake totals of all days and streams."""
+        """Return the intake totals of all days and streams. Raises like `connection`."""
         return Intake(**self.rows(query("intake_totals"))[0])
 
     def ping(self) -> None:
