@@ -175,13 +175,7 @@ class Runner:
 
 
 def schema_version(database_url: str) -> str | None:
-    """Return the version that is completely installed, None before the first one.
-
-    Raises:
-        MigrationError: PostgreSQL refused to show the journal.
-        SettingsError: the URL cannot be read.
-        StoreUnavailableError: the database cannot be reached.
-    """
+    """Return the version that is completely installed, None before the first one. Raises like `Runner.status`."""
     with connect(database_url) as connection:
         return journal.installed_version(discover(), journal.read(connection))
 
