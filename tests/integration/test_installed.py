@@ -108,6 +108,18 @@ def test_command_without_server_extra_names_it(publisher_only: Installed) -> Non
     assert "pip install 'usage-worker[server]'" in done.stderr
 
 
+def test_celery_module_without_server_extra_names_it(publisher_only: Installed) -> None:
+    program = """
+try:
+    import usage_worker.celery
+except ImportError as error:
+    print(error)
+"""
+    line = publisher_only.run("python", "-c", program)
+    assert line.count("\n") == 1
+    assert "pip install 'usage-worker[server]'" in line
+
+
 def test_application_is_typed(publisher_only: Installed, tmp_path: Path) -> None:
     (tmp_path / "application.py").write_text(APPLICATION)
     mypy: list[str] = [

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -17,6 +18,7 @@ from tests.integration.commands import Cli
 from tests.integration.database import add_pair, interrupted, run, schema
 from usage_worker.errors import MigrationError, SchemaError, SettingsError, StoreUnavailableError
 from usage_worker.migrate import Deviation, Runner, discover, schema_version
+from usage_worker.migrate.connection import connect
 from usage_worker.migrate.files import split_statements
 
 if TYPE_CHECKING:
@@ -157,7 +159,7 @@ def test_status_shows_partially_applied_version(empty_database: str, tmp_path: P
     assert schema_version(empty_database) == "3.0.0"
     cli = Cli(tmp_path, DATABASE_URL=empty_database)
     assert "the schema is 3.0.0 and a part of 4.0.0; this code brings" in cli.run("migrate", "status").stdout
-    assert json.loads(cli.run("migrate", "status", "--json").stdout)["begun"] == "4.0.0"
+    assert json.loads(cli.run("migrate", "status", "--json").stdout)["partial_version"] == "4.0.0"
 
 
 def test_line_endings_do_not_count_as_edit(empty_database: str, files: Path) -> None:
@@ -212,6 +214,14 @@ def test_errors_never_show_password(url: str) -> None:
     with pytest.raises((StoreUnavailableError, SettingsError)) as raised:
         schema_version(url)
     assert "hu" not in str(raised.value).replace("user:password", "")
+
+
+@pytest.mark.parametrize("condition", ["unique_violation", "lock_not_available"])
+def test_refusal_is_no_outage_and_shows_no_row(empty_database: str, condition: str) -> None:
+    statement = f"DO $$ BEGIN RAISE {condition} USING MESSAGE = 'what', HINT = 'remedy', DETAIL = 'a row'; END $$"
+    with pytest.raises(MigrationError, match=r"what; remedy$") as raised, connect(empty_database) as connection:
+        connection.execute(statement.encode())
+    assert "a row" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_statements_are_split_at_their_semicolons() -> None:

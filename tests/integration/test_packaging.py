@@ -54,6 +54,11 @@ def test_installed_command_migrates_and_counts(installed: Installed, empty_datab
     assert sum(shard["applied"] for shard in shards) == 2
 
 
+def test_installed_command_prints_its_version(installed: Installed) -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert installed.run("usage-worker", "--version") == f"usage-worker {declared}\n"
+
+
 @pytest.mark.parametrize("service", OURS)
 def test_compose_calls_existing_commands(installed: Installed, services: dict[str, Any], service: str) -> None:
     command: list[str] = services[service]["command"]

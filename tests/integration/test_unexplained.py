@@ -181,8 +181,8 @@ def test_totals_on_which_counters_and_days_agree_are_kept(harness: IngestHarness
     days = "SELECT * FROM public.usage_daily ORDER BY day"
     kept = run(url_of(harness), days)
     check_kept_then_accepted(harness)
-    booked = f"SELECT sum(usage_count), sum(input_tokens), sum(conversation_count) FROM ({days}) AS days"
-    assert run(url_of(harness), booked) == [(7, 70, 2)]
+    recorded = f"SELECT sum(usage_count), sum(input_tokens), sum(conversation_count) FROM ({days}) AS days"
+    assert run(url_of(harness), recorded) == [(7, 70, 2)]
     assert kept != run(url_of(harness), days)
 
 
@@ -368,9 +368,9 @@ def test_command_prints_figures(harness: IngestHarness, tmp_path: Path) -> None:
     names = f"{harness.users[3]} {harness.agents[2]}"
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        f"{names} usage_count: 500 instead of 7, unexplained: --accept-unexplained books it as opening balance",
+        f"{names} usage_count: 500 instead of 7, unexplained: --accept-unexplained records it as opening balance",
         f"{names} message_count: -1 instead of 7",
-        f"1 pairs and {len(days)} days compared: 2 differences, 1 left, 1 of them unexplained",
+        f"1 pair and {len(days)} days compared: 2 differences, 1 left, 1 of them unexplained",
     ]
     done = cli.run("reconcile", "--json")
     report = json.loads(done.stdout)
@@ -379,6 +379,6 @@ def test_command_prints_figures(harness: IngestHarness, tmp_path: Path) -> None:
     done = cli.run("reconcile", "--accept-unexplained")
     assert (done.returncode, done.stdout.splitlines()[0]) == (
         0,
-        f"{names} usage_count: 500 instead of 7, unexplained: booked as opening balance",
+        f"{names} usage_count: 500 instead of 7, unexplained: recorded as opening balance",
     )
     assert run(url_of(harness), "SELECT usage_count FROM public.user_agents") == [(500,)]

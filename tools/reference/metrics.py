@@ -28,7 +28,7 @@ STATUS = SystemStatus(
     totals=Intake(),
     applied_per_second=0.0,
     partitions=[PartitionCoverage("usage_events", 7, 7)],
-    partitions_failed={},
+    last_runs={},
     stalled=[],
     quarantine=None,
 )

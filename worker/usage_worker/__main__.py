@@ -2,15 +2,16 @@
 
 import sys
 
+from usage_worker.errors import ExtraMissingError, server_extra
+
 
 def main() -> None:
     """Run the command; say in one line what to install where the extra `server` is missing."""
     try:
-        from usage_worker.cli import main as run  # noqa: PLC0415 - its packages may be missing
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("usage_worker"):
-            raise
-        sys.stderr.write(f"usage-worker: {error.name} is missing; run pip install 'usage-worker[server]'\n")
+        with server_extra():
+            from usage_worker.cli import main as run  # noqa: PLC0415 - its packages may be missing
+    except ExtraMissingError as error:
+        sys.stderr.write(f"usage-worker: {error}\n")
         sys.exit(1)
     run()
 

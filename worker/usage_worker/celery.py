@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.service import schedule
-from usage_worker.service.app import create_app, install
+from usage_worker.errors import server_extra
 from usage_worker.settings import load_settings
+
+with server_extra():
+    from usage_worker.service import schedule
+    from usage_worker.service.app import create_app, install
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -1,12 +1,20 @@
-"""Every error that usage-worker raises on purpose.
+"""The errors that usage-worker raises for its users and callers.
 
 The docstring of a class, without its period, begins its message, so that the hierarchy reads as documentation. A
-command prints such an error as one line and exits with 1; anything else is a bug and keeps its traceback.
+command prints such an error as one line and exits with 1. Other exceptions are raised only where Python, pydantic,
+Celery or the caller within this package expects them, and are handled there; what reaches a user is a bug and keeps its
+traceback.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from usage_worker.printable import REASON_LENGTH, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class UsageError(Exception):
@@ -19,6 +27,13 @@ class UsageError(Exception):
 
 class SettingsError(UsageError):
     """a setting is wrong."""
+
+
+class ExtraMissingError(UsageError, ImportError):
+    """a package is missing."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(f"{package}; run pip install 'usage-worker[server]'")
 
 
 class EventRefusedError(UsageError):
@@ -75,3 +90,18 @@ class EmbeddedServerError(UsageError):
 
 class ProcessError(UsageError):
     """a process of the stack failed."""
+
+
+@contextmanager
+def server_extra() -> Iterator[None]:
+    """Import, in the block, what needs the extra `server`; the publisher alone installs without it.
+
+    Raises:
+        ExtraMissingError: the extra is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("usage_worker"):
+            raise
+        raise ExtraMissingError(str(error.name)) from None

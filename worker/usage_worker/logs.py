@@ -48,6 +48,8 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
+    # It warns at each attempt to connect; the error after the last one says why.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

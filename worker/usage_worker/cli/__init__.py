@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -33,6 +35,24 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"usage-worker {version('usage-worker')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
+@cli.callback()
+def options(_version: Version = False) -> None:
+    """Take the options that stand before a command."""
+
+
 for command in (demo, up, publish, status, metrics, drain, schedule, partitions, purge, reconcile, refresh, report):
     cli.command()(command)
 bench_app.command()(soak)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from usage_worker.cli.output import EXIT_PROBLEM, print_json, print_rows
+from usage_worker.cli.output import EXIT_PROBLEM, counted, print_json, print_rows
 from usage_worker.errors import MigrationError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.script import script
@@ -65,7 +65,7 @@ def status(as_json: AsJson = False) -> None:
         print_json(
             {
                 "version": found.version,
-                "begun": found.partial_version,
+                "partial_version": found.partial_version,
                 "latest": found.latest,
                 "migrations": [asdict(m) for m in found.migrations],
             }
@@ -99,12 +99,12 @@ def _confirm(runner: Runner, to: str) -> None:
     """Show what the rollback keeps aside, and ask for confirmation.
 
     Raises:
-        MigrationError: There is no terminal to ask on.
+        MigrationError: there is no terminal to ask on.
     """
     found = runner.kept_by_down(to)
     if found is None:
         return
-    what = f"down to {to} keeps aside {_counted(found)}"
+    what = f"down to {to} keeps aside {_kept_rows(found)}"
     if not sys.stdin.isatty():
         raise MigrationError(f"{what}; run it again with --yes to go on, nothing was changed")
     if not typer.confirm(f"{what}, for the next up. Go on?", err=True):
@@ -112,8 +112,10 @@ def _confirm(runner: Runner, to: str) -> None:
         raise typer.Exit(EXIT_PROBLEM)
 
 
-def _counted(found: list[Kept]) -> str:
-    parts = (f"{kept.rows:,} rows of {kept.table}{' (new columns)' if kept.only_columns else ''}" for kept in found)
+def _kept_rows(found: list[Kept]) -> str:
+    parts = (
+        f"{counted(kept.rows, 'row')} of {kept.table}{' (new columns)' if kept.only_columns else ''}" for kept in found
+    )
     return ", ".join(parts) or "no rows"
 
 

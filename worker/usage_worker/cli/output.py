@@ -74,6 +74,11 @@ def make_table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, title
     return table
 
 
+def counted(number: int, noun: str) -> str:
+    """Return the number with the noun, whose plural ends with s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def escaped(text: str) -> str:
     """Escape what is not printable, and cut nothing."""
     return printable(text, ESCAPE_LENGTH * len(text))

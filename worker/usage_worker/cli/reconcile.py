@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, print_json
+from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, counted, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.errors import BusyError
 from usage_worker.local.stopping import leave_on_signal
@@ -31,7 +31,7 @@ Accept = Annotated[
     bool,
     typer.Option(
         "--accept-unexplained",
-        help="Repair, and book as opening balance what neither ledger nor days explain. Not with --from or --to.",
+        help="Repair, and record as opening balance what neither ledger nor days explain. Not with --from or --to.",
     ),
 ]
 From = Annotated[datetime | None, typer.Option("--from", metavar="DAY", formats=["%Y-%m-%d"], help="First UTC day.")]
@@ -84,12 +84,12 @@ def _show(report: ReconcileReport, *, accepted: bool) -> None:
         typer.echo(_line(difference, accepted=accepted))
     unexplained = f", {report.unexplained:,} of them unexplained" if report.unexplained else ""
     typer.echo(
-        f"{report.checked:,} pairs and {report.days:,} days compared: {len(report.differences):,} differences, "
-        f"{report.left:,} left{unexplained}"
+        f"{counted(report.checked, 'pair')} and {counted(report.days, 'day')} compared:"
+        f" {counted(len(report.differences), 'difference')}, {report.left:,} left{unexplained}"
     )
 
 
 def _line(it: Difference, *, accepted: bool) -> str:
     where = " ".join(filter(None, (it.user_id, it.agent_id, it.day))) or "intake totals"
-    then = "booked as opening balance" if accepted else "--accept-unexplained books it as opening balance"
+    then = "recorded as opening balance" if accepted else "--accept-unexplained records it as opening balance"
     return f"{where} {it.column}: {it.found} instead of {it.expected}" + (f", unexplained: {then}" * it.unexplained)

@@ -9,11 +9,10 @@ from uuid import UUID
 import typer
 
 from usage_worker.cli.output import print_json, print_rows
-from usage_worker.errors import SettingsError
 from usage_worker.logs import configure_logs
-from usage_worker.service.resources import Resources
+from usage_worker.monitoring.daily_usage import daily_usage
 from usage_worker.settings import load_settings
-from usage_worker.store.queries import query
+from usage_worker.store import Store
 
 Days = Annotated[int, typer.Option(min=1, help="How many days up to today; at most those that the ledger keeps.")]
 User = Annotated[UUID | None, typer.Option(help="Count this user's events only.")]
@@ -24,10 +23,8 @@ def report(days: Days = 7, user: User = None, as_json: AsJson = False) -> None:
     """Show uses, messages, tokens, cost, success rate and latency of each of the last days, in USAGE_TIMEZONE."""
     settings = load_settings()
     configure_logs(settings)
-    if days > settings.retention_days:
-        raise SettingsError(f"--days: the ledger keeps {settings.retention_days} days (USAGE_RETENTION_DAYS)")
-    with Resources(settings) as resources:
-        rows = resources.store.rows(query("usage_by_day"), zone=settings.timezone, days=days, user_id=user)
+    with Store(settings.require_database()) as store:
+        rows = daily_usage(store, settings, days, user)
     if as_json:
         print_json(rows)
         return

@@ -7,14 +7,13 @@ import signal
 from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import quote
 
-import psycopg
 from psycopg import sql
 
-from usage_worker.errors import EmbeddedServerError
+from usage_worker.errors import EmbeddedServerError, StoreUnavailableError
 from usage_worker.local.account import Account, make_private_folder
 from usage_worker.local.binaries import Program, find_postgres
 from usage_worker.local.embedded_server import START_TIMEOUT, EmbeddedServer
-from usage_worker.postgres import connect
+from usage_worker.postgres import connect, translated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,8 +57,12 @@ class EmbeddedPostgres(EmbeddedServer):
         self._relaunch(RESTART_SIGNALS[mode])
 
     def ensure_database(self, database: str) -> str:
-        """Create the database if it does not exist, and return its URL."""
-        with connect(self.url()) as connection:
+        """Create the database if it does not exist, and return its URL.
+
+        Raises:
+            StoreUnavailableError: the server does not answer.
+        """
+        with translated(), connect(self.url()) as connection:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount
             if not found:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
@@ -106,9 +109,9 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _answers(self) -> bool:
         try:
-            with connect(self.url(), connect_timeout=2) as connection:
+            with translated(), connect(self.url(), connect_timeout=2) as connection:
                 connection.execute("SELECT 1")
-        except psycopg.OperationalError:
+        except StoreUnavailableError:
             return False
         return True
 

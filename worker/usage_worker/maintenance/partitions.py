@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 MANAGE_PARTITIONS = "maintenance.manage_partitions"
 # Attempts at a step before it is left to the next run; they take some seconds.
-ATTEMPTS = 20
-PAUSE_SECONDS = 0.25
+STEP_ATTEMPTS = 20
+STEP_PAUSE_SECONDS = 0.25
 DELETE_SECONDS = 30.0
 
 log = get_logger("partitions")
@@ -170,7 +170,7 @@ class _PartitionsRun:
         for number, (name, step) in enumerate(steps.items()):
             self._on_progress(number, len(steps))
             try:
-                is_done = retry(step, attempts=ATTEMPTS, pause=_short)
+                is_done = retry(step, attempts=STEP_ATTEMPTS, pause=_short)
             except (BusyError, StoreUnavailableError):
                 raise
             except UsageError as error:
@@ -183,7 +183,7 @@ class _PartitionsRun:
 
 def _short(_attempt: int) -> float:
     """Return a short pause: a step gives way to others at once, and must try often."""
-    return random.uniform(PAUSE_SECONDS / 5, PAUSE_SECONDS)  # noqa: S311 - jitter is no secret
+    return random.uniform(STEP_PAUSE_SECONDS / 5, STEP_PAUSE_SECONDS)  # noqa: S311 - jitter is no secret
 
 
 def _attached(store: Store, table: Partitioned) -> set[str]:

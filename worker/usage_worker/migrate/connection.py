@@ -1,4 +1,4 @@
-"""Connections of the runner, the lock that allows one run at a time, and the translation of driver errors."""
+"""Connections of the runner, the lock that allows one run at a time, and the time that a statement waits for a lock."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg import sql
 
 from usage_worker import postgres
 from usage_worker.errors import MigrationError, StoreUnavailableError
@@ -15,6 +16,7 @@ from usage_worker.migrate.queries import query
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from usage_worker.migrate.files import Migration
     from usage_worker.postgres import Connection
 
 READ_NAME = "usage-worker schema"
@@ -29,22 +31,23 @@ def connect(database_url: str, name: str = READ_NAME) -> Iterator[Connection]:
     """Open a connection in autocommit mode that no role or database setting can end early.
 
     Raises:
-        StoreUnavailableError: There is no server, or it went away; the message never contains the password.
+        MigrationError: PostgreSQL refused a statement.
+        SettingsError: the URL cannot be read.
+        StoreUnavailableError: there is no server, or it went away.
     """
-    with translated(), postgres.connect(database_url, application_name=name) as connection:
+    with _translated(), postgres.connect(database_url, application_name=name) as connection:
         connection.execute(query("session_settings"))
         yield connection
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Translate errors of the driver into ours."""
+def _translated() -> Iterator[None]:
+    """Turn the driver's errors into ours; what is not an outage ends the migration, whatever it is."""
     try:
         yield
-    except psycopg.OperationalError as error:
-        raise StoreUnavailableError(one_line(error)) from error
     except psycopg.Error as error:
-        raise MigrationError(one_line(error)) from error
+        outage = postgres.meaning(error) is StoreUnavailableError
+        raise (StoreUnavailableError if outage else MigrationError)(one_line(error)) from error
 
 
 @contextmanager
@@ -55,12 +58,12 @@ def exclusive(database_url: str, *, wait: bool, waiting: Callable[[], None]) -> 
     the session with the lock would wait for that snapshot.
 
     Args:
-        database_url: The database to lock.
-        wait: Wait for another run to end instead of failing.
-        waiting: Called once if the lock is taken.
+        database_url: the database to lock.
+        wait: wait for another run to end instead of failing.
+        waiting: called once if the lock is taken.
 
     Raises:
-        MigrationError: Another run holds the lock and `wait` is false.
+        MigrationError: another run holds the lock and `wait` is false.
     """
     with connect(database_url, LOCK_NAME) as connection:
         announced = False
@@ -75,10 +78,14 @@ def exclusive(database_url: str, *, wait: bool, waiting: Callable[[], None]) -> 
         yield
 
 
+def lock_timeout(migration: Migration) -> sql.Composed:
+    """Build the statement that limits how long the migration waits for a lock, in either direction."""
+    return sql.SQL("SET lock_timeout = {}").format(sql.Literal(migration.lock_timeout))
+
+
 def one_line(error: psycopg.Error) -> str:
-    """Format the server's message and hint without line breaks."""
-    parts = (error.diag.message_primary or str(error), error.diag.message_hint)
-    return "; ".join(" ".join(part.split()) for part in parts if part)
+    """Return the server's message and hint; the hint says what to do about a statement that it refused."""
+    return postgres.one_line(error, with_hint=True)
 
 
 def _try_lock(connection: Connection) -> bool:

@@ -78,7 +78,7 @@ def version_key(version: str) -> tuple[int, ...]:
     """Convert a version to a tuple that sorts in the order of versions.
 
     Raises:
-        MigrationError: The version is not of the form 1.2.3.
+        MigrationError: the version is not of the form 1.2.3.
     """
     if not re.fullmatch(r"\d+(\.\d+)*", version):
         raise MigrationError(f"{version} is not a version; it looks like 3.0.0")
@@ -89,7 +89,7 @@ def discover(directory: Path | None = None) -> tuple[Migration, ...]:
     """Read all migrations in order, from `directory` or by default from the installation.
 
     Raises:
-        MigrationError: There are none, or their headers or order are wrong.
+        MigrationError: there are none, or their headers or order are wrong.
     """
     found = tuple(_read(path) for path in sorted((directory or _directory()).glob("*.up.sql")))
     if not found:

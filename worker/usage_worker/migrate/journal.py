@@ -122,8 +122,8 @@ def refuse_unknown_migrations(migrations: Sequence[Migration], records: dict[int
     """Refuse a database that these files do not describe.
 
     Raises:
-        SchemaError: The database is newer than this code.
-        MigrationError: A file was edited after it had been applied.
+        SchemaError: the database is newer than this code.
+        MigrationError: a file was edited after it had been applied.
     """
     by_number = {migration.number: migration for migration in migrations}
     for record in records.values():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from usage_worker.migrate.files import Migration
-    from usage_worker.migrate.runner import Direction
+    from usage_worker.migrate.plans import Direction
     from usage_worker.postgres import Connection
 
 # For each direction: a query that returns the obstacles as one text, or NULL, and what to do about them.
@@ -38,7 +38,7 @@ def refuse_encoding(connection: Connection) -> None:
     """Refuse a database whose encoding cannot hold every text.
 
     Raises:
-        ObstacleError: The encoding is not UTF8.
+        ObstacleError: the encoding is not UTF8.
     """
     try:
         connection.execute(query("refuse_encoding"))
@@ -50,7 +50,7 @@ def refuse(connection: Connection, plan: Iterable[Migration], direction: Directi
     """Refuse a plan that cannot succeed: a name is taken, or a table has too few column numbers left.
 
     Raises:
-        ObstacleError: Names every obstacle of one kind, and the remedy.
+        ObstacleError: names every obstacle of one kind, and the remedy.
     """
     for check, remedy in _checks(plan, direction):
         row = connection.execute(check).fetchone()

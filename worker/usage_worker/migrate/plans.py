@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from usage_worker.errors import MigrationError, SchemaError
 from usage_worker.migrate import journal
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.journal import JournalRecord
 
+Direction = Literal["up", "down"]
+
 
 def check_known(migrations: tuple[Migration, ...], version: str) -> None:
     """Refuse a version that no migration leads to.
 
     Raises:
-        MigrationError: The version is unknown.
+        MigrationError: the version is unknown.
     """
     known = sorted({migration.version for migration in migrations}, key=version_key)
     if version not in known:

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from usage_worker.errors import MigrationError, SchemaError
 from usage_worker.migrate import journal, marks, obstacles, plans
-from usage_worker.migrate.connection import WORK_NAME, connect, exclusive, one_line
+from usage_worker.migrate.connection import WORK_NAME, connect, exclusive, lock_timeout, one_line
 from usage_worker.migrate.files import EMPTY, discover, split_statements
 from usage_worker.migrate.verify import Deviation, deviations
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.journal import JournalRecord, SchemaStatus
     from usage_worker.migrate.marks import Kept
+    from usage_worker.migrate.plans import Direction
     from usage_worker.postgres import Connection
 
 RETRY_SECONDS = 120.0
@@ -41,9 +42,6 @@ _TRANSIENT = (
 _CONCURRENT_INDEX = re.compile(
     r"""CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?"?(\w+)"?\s""", re.IGNORECASE
 )
-
-
-Direction = Literal["up", "down"]
 
 
 @dataclass(frozen=True)
@@ -71,19 +69,20 @@ class Runner:
         """Apply the missing migrations up to a version.
 
         Args:
-            to: The version, by default the latest.
-            wait: Wait for another run to end instead of failing.
-            on_step: Called with each step of the progress.
+            to: the version, by default the latest.
+            wait: wait for another run to end instead of failing.
+            on_step: called with each step of the progress.
 
         Returns:
             The migrations that were applied.
 
         Raises:
-            MigrationError: A step failed, a file was edited, or another run holds the lock and `wait` is false.
-            ObstacleError: Somebody else's object has a name that a step needs, a table has too few column numbers
+            MigrationError: a step failed, a file was edited, or another run holds the lock and `wait` is false.
+            ObstacleError: somebody else's object has a name that a step needs, a table has too few column numbers
                 left, or the encoding of the database is not UTF8; nothing was changed.
-            SchemaError: The database is newer than this code, or than `to`.
-            StoreUnavailableError: The database cannot be reached.
+            SchemaError: the database is newer than this code, or than `to`.
+            SettingsError: the URL cannot be read.
+            StoreUnavailableError: the database cannot be reached.
         """
         target = to or self._migrations[-1].version
         plans.check_known(self._migrations, target)
@@ -101,7 +100,7 @@ class Runner:
         Changes nothing.
 
         Raises:
-            MigrationError, SchemaError, ObstacleError, StoreUnavailableError: As `down` would.
+            MigrationError, ObstacleError, SchemaError, SettingsError, StoreUnavailableError: as `down` would.
         """
         if to != EMPTY:
             plans.check_known(self._migrations, to)
@@ -110,7 +109,13 @@ class Runner:
             return marks.kept(connection, plan) if plan else None
 
     def status(self) -> SchemaStatus:
-        """Read the state of the database; changes nothing."""
+        """Read the state of the database; changes nothing.
+
+        Raises:
+            MigrationError: PostgreSQL refused to show the journal.
+            SettingsError: the URL cannot be read.
+            StoreUnavailableError: the database cannot be reached.
+        """
         with connect(self._url) as connection:
             return journal.status(self._migrations, journal.read(connection))
 
@@ -118,7 +123,10 @@ class Runner:
         """List where the database differs from what its applied migrations have created.
 
         Raises:
-            SchemaError: Nothing is installed, or the database is newer than this code.
+            MigrationError: a file was edited after it had been applied, or PostgreSQL refused to show something.
+            SchemaError: nothing is installed, or the database is newer than this code.
+            SettingsError: the URL cannot be read.
+            StoreUnavailableError: the database cannot be reached.
         """
         with connect(self._url) as connection:
             records = journal.read(connection)
@@ -167,18 +175,9 @@ class Runner:
 
 
 def schema_version(database_url: str) -> str | None:
-    """Return the version that is completely installed, None before the first one.
-
-    Raises:
-        StoreUnavailableError: The database cannot be reached.
-    """
+    """Return the version that is completely installed, None before the first one. Raises like `Runner.status`."""
     with connect(database_url) as connection:
         return journal.installed_version(discover(), journal.read(connection))
-
-
-def lock_timeout(migration: Migration) -> sql.Composed:
-    """Build the statement that limits how long the migration waits for a lock, in either direction."""
-    return sql.SQL("SET lock_timeout = {}").format(sql.Literal(migration.lock_timeout))
 
 
 class _Move:

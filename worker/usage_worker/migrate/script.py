@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from usage_worker.migrate import journal, marks, obstacles
-from usage_worker.migrate.connection import LOCK_KEY
+from usage_worker.migrate.connection import LOCK_KEY, lock_timeout
 from usage_worker.migrate.files import EMPTY, version_key
 from usage_worker.migrate.plans import check_known
 from usage_worker.migrate.queries import query
-from usage_worker.migrate.runner import lock_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usage_worker.migrate.files import Migration
-    from usage_worker.migrate.runner import Direction
+    from usage_worker.migrate.plans import Direction
 
 # Without ON_ERROR_STOP psql would continue after the refusals below.
 _STOP = "\\set ON_ERROR_STOP on"
@@ -30,7 +29,7 @@ def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
     journal.
 
     Raises:
-        MigrationError: There is no such version, or no rollback.
+        MigrationError: there is no such version, or no rollback.
     """
     installed, wanted = (_up_to(migrations, version) for version in (start, target))
     direction: Direction = "up" if len(wanted) >= len(installed) else "down"

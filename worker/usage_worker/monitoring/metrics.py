@@ -15,7 +15,6 @@ from usage_worker.errors import UsageError
 from usage_worker.logs import get_logger
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.monitoring.status import collect_status
-from usage_worker.store import last_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,12 +39,11 @@ class StatusCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         try:
             current = collect_status(self._control, self._resources)
-            runs = last_runs(self._resources.store)
         except UsageError as error:
             log.warning("no metrics", reason=str(error))
             yield GaugeMetricFamily("usage_up", _UP, value=0)
             return
-        yield from families(current, runs)
+        yield from families(current, current.last_runs)
 
 
 def registry(control: Control, resources: Resources) -> CollectorRegistry:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from usage_worker.monitoring.stalls import Stall
     from usage_worker.queue.stream import Backlog
     from usage_worker.service.resources import Resources
-    from usage_worker.store import Intake, Store
+    from usage_worker.store import Intake, TaskRun
 
 PING_SECONDS = 1.0
 # Seconds. Three heartbeats are missing: beat is gone, or no worker executes what it sends.
@@ -47,8 +47,15 @@ class SystemStatus:
     quarantine: Quarantine | None
     applied_per_second: float
     partitions: list[PartitionCoverage]
-    partitions_failed: dict[str, str]
-    """The partitions that the last run could not create or drop, with the reason."""
+    last_runs: dict[str, TaskRun]
+    """The last run of each periodic task, by its name."""
+
+    @property
+    def partitions_failed(self) -> dict[str, str]:
+        """The partitions that the last run could not create or drop, with the reason."""
+        run = self.last_runs.get(MANAGE_PARTITIONS)
+        failed: dict[str, str] = run.report["failed"] if run else {}
+        return failed
 
     @property
     def beat_alive(self) -> bool:
@@ -66,10 +73,12 @@ class SystemStatus:
         return bool(self.workers) and self.beat_alive and not self.stalled and self.partitions_healthy
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {
+        fields = {name: value for name, value in asdict(self).items() if name != "last_runs"}
+        return fields | {
             "backlog": {str(shard): backlog._asdict() for shard, backlog in self.backlog.items()},
             "totals": self.totals._asdict(),
             "partitions": [asdict(table) | {"is_short": table.is_short} for table in self.partitions],
+            "partitions_failed": self.partitions_failed,
             "beat_alive": self.beat_alive,
             "worker_alive": bool(self.workers),
             "partitions_healthy": self.partitions_healthy,
@@ -81,7 +90,11 @@ def collect_status(control: Control, resources: Resources) -> SystemStatus:
     """Ask Redis, the workers and PostgreSQL; it takes a second, in which workers may answer.
 
     Raises:
-        StreamUnavailableError, StoreUnavailableError, SchemaError: one of them did not answer.
+        StreamUnavailableError: Redis did not answer.
+        StoreUnavailableError: PostgreSQL did not answer.
+        SchemaError: the schema is missing or too old.
+        MigrationError: PostgreSQL refused to show the journal of migrations.
+        SettingsError: DATABASE_URL is missing, or its role lacks a right.
     """
     stream, store = resources.stream, resources.store
     backlog = {shard: stream.backlog(shard) for shard in range(stream.shards)}
@@ -100,14 +113,8 @@ def collect_status(control: Control, resources: Resources) -> SystemStatus:
         quarantine=quarantine(store),
         applied_per_second=(totals.applied - before.applied) / (time.monotonic() - started),
         partitions=partition_coverage(store, resources.settings),
-        partitions_failed=_failed_partitions(store),
+        last_runs=last_runs(store),
     )
-
-
-def _failed_partitions(store: Store) -> dict[str, str]:
-    run = last_runs(store).get(MANAGE_PARTITIONS)
-    failed: dict[str, str] = run.report["failed"] if run else {}
-    return failed
 
 
 def _answering(control: Control) -> list[str]:

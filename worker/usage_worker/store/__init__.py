@@ -1,8 +1,9 @@
 """PostgreSQL: connections, and the statements of every use case, as named SQL files."""
 
+from usage_worker.postgres import OUTAGES
 from usage_worker.store.analytics import refresh_analytics
 from usage_worker.store.batch import BatchTransaction, DeadLetter, EventIdentity, Missing, batch_transaction
-from usage_worker.store.connection import OUTAGES, Store
+from usage_worker.store.connection import Store
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import delete_old_entries, drop_partition, make_partition, partitions, today
 from usage_worker.store.purge import (

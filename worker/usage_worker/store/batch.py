@@ -11,7 +11,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from usage_worker.store.connection import OUTAGES, translated
+from usage_worker.postgres import OUTAGES, translated
 from usage_worker.store.copy_text import array
 from usage_worker.store.queries import query
 

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and the translation of the driver's errors for the store."""
+"""The connections of a process to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,22 +6,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
-from psycopg import errors
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from usage_worker.errors import (
-    ConcurrencyError,
-    DataRefusedError,
-    DuplicateError,
-    ObstacleError,
-    ReferenceMissingError,
-    SchemaError,
-    SettingsError,
-    StoreUnavailableError,
-    UsageError,
-)
-from usage_worker.postgres import connect, parameters
+from usage_worker.errors import StoreUnavailableError
+from usage_worker.postgres import connect, one_line, parameters, translated
 from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
 
@@ -32,83 +21,43 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
 
 CONNECT_SECONDS = 5.0
-
-# Our errors and the driver's errors that they stand for; the first match counts.
-_MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] = (
-    (DuplicateError, (errors.UniqueViolation,)),
-    (ReferenceMissingError, (errors.ForeignKeyViolation,)),
-    # Lost races: a second attempt of the transaction meets another state. A vanished parent row is one, too (above),
-    # and so is a partition that another worker has just created.
-    (
-        ConcurrencyError,
-        (
-            errors.DeadlockDetected,
-            errors.SerializationFailure,
-            errors.DuplicateTable,
-            errors.LockNotAvailable,
-        ),
-    ),
-    (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
-    (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
-    # A view on a partition that is to be dropped, or a partition that the application made where ours should be.
-    (
-        ObstacleError,
-        (
-            errors.DependentObjectsStillExist,
-            errors.InvalidObjectDefinition,
-            errors.ObjectNotInPrerequisiteState,
-        ),
-    ),
-    # For the driver, exceeded program limits are OperationalErrors, as outages are; the cause is a value.
-    (
-        DataRefusedError,
-        (
-            psycopg.DataError,
-            psycopg.IntegrityError,
-            errors.ProgramLimitExceeded,
-            errors.StatementTooComplex,
-            # Raised by PL/pgSQL, in a trigger that the application added.
-            errors.PlpgsqlError,
-            errors.RaiseException,
-            errors.NoDataFound,
-            errors.TooManyRows,
-            errors.AssertFailure,
-        ),
-    ),
-    # After a failover the server may be a standby; a process that was stopped for a while has lost its session.
-    (
-        StoreUnavailableError,
-        (
-            psycopg.OperationalError,
-            psycopg.InterfaceError,
-            errors.ReadOnlySqlTransaction,
-            errors.IdleInTransactionSessionTimeout,
-            errors.TransactionTimeout,
-        ),
-    ),
-)
-# Bugs in our statements: they keep their name and traceback.
-_BUGS = (psycopg.ProgrammingError, psycopg.NotSupportedError)
-# Errors that do not depend on the batch: the same one succeeds later. Any other error is caused by its data.
-OUTAGES = (
-    ConcurrencyError,
-    SchemaError,
-    SettingsError,
-    ObstacleError,
-    StoreUnavailableError,
-    MemoryError,
-    *_BUGS,
-)
 _OPTIONS: dict[str, Any] = {"application_name": "usage-worker", "connect_timeout": int(CONNECT_SECONDS)}
-_ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
+
+
+class _Attempts:
+    """Why the last attempt of a pool to connect failed; the pool itself only logs that."""
+
+    failure = ""
+
+    def connection_class(self) -> type[Connection]:
+        attempts = self
+
+        class Attempt(psycopg.Connection[tuple[Any, ...]]):
+            @classmethod
+            def connect(cls, *args: Any, **kwargs: Any) -> Self:
+                attempts.failure = ""
+                try:
+                    return super().connect(*args, **kwargs)
+                except psycopg.Error as error:
+                    attempts.failure = one_line(error)
+                    raise
+
+        return Attempt
 
 
 class Store:
     """The database of one process: a pool of one connection, opened at first use (never before a fork)."""
 
     def __init__(self, database_url: str) -> None:
+        """Prepare the pool.
+
+        Raises:
+            SettingsError: the URL cannot be read.
+        """
         self._url = database_url
+        self._attempts = _Attempts()
         self._pool = ConnectionPool(
+            connection_class=self._attempts.connection_class(),
             kwargs=parameters(database_url, **_OPTIONS),
             min_size=0,
             max_size=1,
@@ -128,18 +77,28 @@ class Store:
                 when it was lost during COMMIT, perhaps everything: only the ledger shows which.
             ConcurrencyError: the transaction lost a race; try it again.
             DataRefusedError: PostgreSQL refused a value.
+            ObstacleError: something of the application is in the way.
             SchemaError: the schema is missing or too old.
+            SettingsError: the role lacks a right.
         """
-        with translated():
-            self._pool.open()
+        with translated(), self._from_pool() as connection:
+            try:
+                with translated():
+                    yield connection
+            except StoreUnavailableError:
+                # It may still work, but on a standby, or read-only, as its database was when it was opened.
+                connection.close()
+                raise
+
+    @contextmanager
+    def _from_pool(self) -> Iterator[Connection]:
+        self._pool.open()
+        try:
             with self._pool.connection() as connection:
-                try:
-                    with translated():
-                        yield connection
-                except StoreUnavailableError:
-                    # It may still work, but on a standby, or read-only, as its database was when it was opened.
-                    connection.close()
-                    raise
+                yield connection
+        except PoolTimeout as error:
+            reason = self._attempts.failure or f"no connection within {CONNECT_SECONDS:g} s"
+            raise StoreUnavailableError(f"{reason}; is DATABASE_URL right and the server up?") from error
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
@@ -148,12 +107,12 @@ class Store:
             yield connection
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
-        """Return all rows of a query, as dictionaries."""
+        """Return all rows of a query, as dictionaries. Raises like `connection`."""
         with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(statement, parameters).fetchall()
 
     def execute(self, statement: LiteralString, *, alone: bool = False) -> None:
-        """Run a statement; `alone` runs it outside a transaction, as VACUUM requires."""
+        """Run a statement; `alone` runs it outside a transaction, as VACUUM requires. Raises like `connection`."""
         with self.connection() as connection:
             if alone:
                 connection.set_autocommit(True)
@@ -164,7 +123,7 @@ class Store:
                     connection.set_autocommit(False)
 
     def intake_totals(self) -> Intake:
-        """Return the intake totals of all days and streams."""
+        """Return the intake totals of all days and streams. Raises like `connection`."""
         return Intake(**self.rows(query("intake_totals"))[0])
 
     def ping(self) -> None:
@@ -179,29 +138,3 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn the driver's errors into ours, keeping the cause."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise StoreUnavailableError(
-            f"no connection within {CONNECT_SECONDS:g} s; is DATABASE_URL right and the server up?"
-        ) from error
-    except psycopg.Error as error:
-        # The primary message only, in tracebacks, too: detail and context quote whole rows.
-        message = (error.diag.message_primary or str(error)).partition("\n")[0]
-        error.args = (message,)
-        meaning = _meaning(error)
-        if meaning is None:
-            raise  # a bug keeps its name and traceback
-        raise meaning(message + _ADVICE.get(meaning, "")) from error
-
-
-def _meaning(error: psycopg.Error) -> type[UsageError] | None:
-    for meaning, kinds in _MEANINGS:
-        if isinstance(error, kinds):
-            return meaning
-    return None if isinstance(error, _BUGS) else DataRefusedError
