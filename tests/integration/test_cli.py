@@ -112,7 +112,7 @@ def test_publish_replays_real_trace(cli: Cli, database: str) -> None:
     names += ["--map", "output_tokens=GeneratedTokens"]
     others = ["--assume-utc", "--start-at", (NOW - timedelta(days=1)).strftime("%Y-%m-%d"), "--draw-pairs", "200"]
     done = cli.run("publish", str(TRACE), *names, *others)
-    assert (done.returncode, done.stdout) == (0, "8819 events sent, 0 bad lines\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "8,819 events sent, 0 bad lines\n"), done.stderr
     assert cli.drained() == figures(applied=8_819)
     tokens = sum(int(a) + int(b) for _, a, b in (line.split(",") for line in TRACE.read_text().splitlines()[1:]))
     query = "SELECT count(*) > 100, sum(usage_count)::bigint, sum(total_tokens_used)::bigint FROM user_agents"

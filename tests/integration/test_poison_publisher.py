@@ -238,7 +238,7 @@ def test_times_shifted_beyond_calendar_are_bad_lines(cli: Cli) -> None:
     cli.folder.joinpath("old.csv").write_text(text)
     options = ("--map", "occurred_at=when", "--assume-utc", "--draw-pairs", "1", "--start-at", f"{NOW:%Y-%m-%d}")
     done = cli.run("publish", "old.csv", *options)
-    assert (done.returncode, done.stdout) == (1, "1 events sent, 3 bad lines\n"), done.stderr
+    assert (done.returncode, done.stdout) == (1, "1 event sent, 3 bad lines\n"), done.stderr
     assert [line.partition(": ")[2].split(":")[1] for line in done.stderr.splitlines()] == [" occurred_at"] * 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,7 @@ def test_commit_of_drain_ends_stall(cli: Cli, harness: IngestHarness, database: 
     assert 31 <= (before.committed_seconds or 0) < 60
     done = cli.run("status")
     assert done.returncode == 1
-    assert "nothing was committed for 3" in done.stdout
+    assert re.search(r"nothing was committed for \d+ s", done.stdout)
     assert "no flush failed lately" in done.stdout
 
 

@@ -92,7 +92,7 @@ def replay(
         # All are read before the first is sent: an event that is quarantined again makes a new dead letter.
         found = dead_letters.dead_letters_by_id(store, ids) if ids else list(dead_letters.all_dead_letters(store))
         report = dead_letters.replay(store, publisher, found, edits, settings.accept_window, _on_problem)
-    finish(report.sent, report.bad, "dead letters still bad", as_json=as_json)
+    finish(report.sent, report.bad, "bad dead letter", as_json=as_json)
 
 
 def _store() -> Store:

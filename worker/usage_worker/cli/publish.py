@@ -70,7 +70,7 @@ def publish(
     is_csv = csv or Path(file).suffix.lower() == ".csv"
     with open_publisher(settings) as publisher, _opened(file) as source:
         report = publish_file(publisher, source, mapping, settings.accept_window, _on_problem, is_csv=is_csv)
-    finish(report.sent, report.bad, "bad lines", as_json=as_json)
+    finish(report.sent, report.bad, "bad line", as_json=as_json)
 
 
 def _on_problem(number: int, error: EventRefusedError) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from usage_worker.cli.output import EXIT_PROBLEM, print_json
+from usage_worker.cli.output import EXIT_PROBLEM, counted, print_json
 from usage_worker.errors import SettingsError
 from usage_worker.events.event import FIELDS
 from usage_worker.publisher import UsagePublisher
@@ -41,12 +41,12 @@ def assignments(option: str, texts: Sequence[str] | None) -> dict[str, str]:
     return dict(_assignment(option, text) for text in texts or ())
 
 
-def finish(sent: int, bad: int, unit: str, *, as_json: bool) -> None:
-    """Print how many events were sent and how many of a unit were bad; exit with 1 if any was."""
+def finish(sent: int, bad: int, problem: str, *, as_json: bool) -> None:
+    """Print how many events were sent and how often there was the problem; exit with 1 if there was any."""
     if as_json:
         print_json({"sent": sent, "bad": bad})
     else:
-        typer.echo(f"{sent} events sent, {bad} {unit}")
+        typer.echo(f"{counted(sent, 'event')} sent, {counted(bad, problem)}")
     if bad:
         raise typer.Exit(EXIT_PROBLEM)
 
