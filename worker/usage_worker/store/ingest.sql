@@ -147,17 +147,17 @@ WITH totals AS MATERIALIZED (
 )
 UPDATE public.user_agents ua SET
     updated_at = now(),
-    usage_count = ua.usage_count + t.usage_count,
-    message_count = ua.message_count + t.message_count,
-    conversation_count = ua.conversation_count + cardinality(t.opened),
-    success_count = ua.success_count + t.success_count,
-    error_count = ua.error_count + t.usage_count - t.success_count,
-    total_tokens_used = ua.total_tokens_used + t.tokens,
-    total_cost_usd = ua.total_cost_usd + t.cost_usd,
-    response_time_total_ms = ua.response_time_total_ms + t.response_time_total_ms,
-    response_time_samples = ua.response_time_samples + t.response_time_samples,
-    avg_response_time_ms = round((ua.response_time_total_ms + t.response_time_total_ms)::numeric
-                                 / nullif(ua.response_time_samples + t.response_time_samples, 0)),
+    usage_count = coalesce(ua.usage_count, 0) + t.usage_count,
+    message_count = coalesce(ua.message_count, 0) + t.message_count,
+    conversation_count = coalesce(ua.conversation_count, 0) + cardinality(t.opened),
+    success_count = coalesce(ua.success_count, 0) + t.success_count,
+    error_count = coalesce(ua.error_count, 0) + t.usage_count - t.success_count,
+    total_tokens_used = coalesce(ua.total_tokens_used, 0) + t.tokens,
+    total_cost_usd = coalesce(ua.total_cost_usd, 0) + t.cost_usd,
+    response_time_total_ms = coalesce(ua.response_time_total_ms, 0) + t.response_time_total_ms,
+    response_time_samples = coalesce(ua.response_time_samples, 0) + t.response_time_samples,
+    avg_response_time_ms = round((coalesce(ua.response_time_total_ms, 0) + t.response_time_total_ms)::numeric
+                                 / nullif(coalesce(ua.response_time_samples, 0) + t.response_time_samples, 0)),
     first_used_at = least(ua.first_used_at, t.first_used_at, t.last_used_at),
     last_used_at = greatest(ua.last_used_at, t.last_used_at),
     last_conversation_id = CASE

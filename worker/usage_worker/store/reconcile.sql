@@ -442,8 +442,8 @@ UPDATE public.user_agents ua SET
     avg_response_time_ms = coalesce(
         CASE WHEN x.samples > 0 THEN least(round(x.total_ms / x.samples), 2147483647) END, ua.avg_response_time_ms)
   FROM (
-    SELECT d.*, u.response_time_total_ms + (d.added ->> 'response_time_total_ms')::numeric AS total_ms,
-           u.response_time_samples + (d.added ->> 'response_time_samples')::numeric AS samples
+    SELECT d.*, coalesce(u.response_time_total_ms, 0) + (d.added ->> 'response_time_total_ms')::numeric AS total_ms,
+           coalesce(u.response_time_samples, 0) + (d.added ->> 'response_time_samples')::numeric AS samples
       FROM differing d JOIN public.user_agents u ON u.id = d.locked_id
   ) AS x
  WHERE ua.id = x.locked_id AND (
@@ -494,7 +494,7 @@ WITH latency AS (
         response_time_samples = (x.unexplained ->> 'usage_count')::numeric
       FROM differing x
      WHERE ua.id = x.locked_id AND (x.unexplained ->> 'usage_count')::numeric > 0 AND ua.avg_response_time_ms >= 0
-       AND (ua.response_time_total_ms, ua.response_time_samples) = (0, 0)
+       AND (coalesce(ua.response_time_total_ms, 0), coalesce(ua.response_time_samples, 0)) = (0, 0)
     RETURNING ua.id, ua.response_time_total_ms, ua.response_time_samples
 )
 UPDATE differing x

@@ -11,8 +11,11 @@ SELECT (SELECT count(*) FROM users) AS users, (SELECT count(*) FROM agents) AS a
 
 -- name: counters
 -- The columns of user_agents that events determine, to compare with the oracle.
-SELECT user_id, agent_id, usage_count, message_count, conversation_count, success_count, error_count, total_tokens_used,
-       total_cost_usd, response_time_total_ms, response_time_samples, avg_response_time_ms, first_used_at, last_used_at,
+SELECT user_id, agent_id, coalesce(usage_count, 0) AS usage_count, coalesce(message_count, 0) AS message_count,
+       coalesce(conversation_count, 0) AS conversation_count, coalesce(success_count, 0) AS success_count,
+       coalesce(error_count, 0) AS error_count, coalesce(total_tokens_used, 0) AS total_tokens_used,
+       coalesce(total_cost_usd, 0) AS total_cost_usd, coalesce(response_time_total_ms, 0) AS response_time_total_ms,
+       coalesce(response_time_samples, 0) AS response_time_samples, avg_response_time_ms, first_used_at, last_used_at,
        user_rating, last_rating_at, quality_score
   FROM public.user_agents
 
