@@ -85,6 +85,28 @@ SELECT t.user_id::text, t.agent_id::text,
   FROM batch_totals t
  WHERE (SELECT true FROM public.user_agents ua WHERE ua.user_id = t.user_id AND ua.agent_id = t.agent_id) IS NULL
 
+-- name: full_counters
+-- Staged pairs of which a counter would exceed the type of its column: the first such counter, and its greatest value.
+SELECT t.user_id::text, t.agent_id::text, over.counter, over.most
+  FROM batch_totals t
+  JOIN public.user_agents ua ON ua.user_id = t.user_id AND ua.agent_id = t.agent_id
+ CROSS JOIN LATERAL (
+    SELECT counter, most::text
+      FROM (VALUES
+        ('usage_count', ua.usage_count::numeric + t.usage_count, 2147483647),
+        ('message_count', ua.message_count::numeric + t.message_count, 9223372036854775807),
+        ('conversation_count', ua.conversation_count::numeric + cardinality(t.conversations), 9223372036854775807),
+        -- The quality score adds the two.
+        ('success_count', coalesce(ua.success_count, 0)::numeric + coalesce(ua.error_count, 0) + t.usage_count,
+         9223372036854775807),
+        ('total_tokens_used', ua.total_tokens_used::numeric + t.tokens, 9223372036854775807),
+        ('total_cost_usd', ua.total_cost_usd + t.cost_usd, 9999999999.9999999999),
+        ('response_time_total_ms', ua.response_time_total_ms::numeric + t.response_time_total_ms, 9223372036854775807),
+        ('response_time_samples', ua.response_time_samples::numeric + t.response_time_samples, 9223372036854775807)
+      ) AS counters (counter, total, most)
+     WHERE total > most LIMIT 1
+  ) AS over
+
 -- name: owns_auth
 -- Whether this role owns auth.users, which otherwise belongs to the platform.
 SELECT pg_get_userbyid(c.relowner) = current_user FROM pg_class c WHERE c.oid = 'auth.users'::regclass

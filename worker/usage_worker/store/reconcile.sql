@@ -249,9 +249,8 @@ SELECT user_id, agent_id, row_id, sides.expected, sides.found, figures.added,
            jsonb_object_agg(name, f.unexplained) AS unexplained
       FROM (
         SELECT *,
-               -- NaN is never unexplained: it is replaced. Conversations of the days are unexplained only as far as the
-               -- counter has them, too.
-               CASE WHEN name = 'avg_response_time_ms' OR found = 'NaN' THEN 0
+               -- Conversations of the days are unexplained only as far as the counter has them, too.
+               CASE WHEN name = 'avg_response_time_ms' THEN 0
                     ELSE greatest(CASE WHEN is_of_days THEN least(counter, found) ELSE found END - expected, 0)
                     END AS unexplained
           FROM (
@@ -424,7 +423,7 @@ UPDATE public.user_agents ua SET
  WHERE ua.id = x.locked_id AND (x.added ->> 'usage_count')::numeric > 0
 
 -- name: repair_counters
--- Add what is missing to the counters. Nothing can be added to NaN: it is replaced.
+-- Add what is missing to the counters.
 UPDATE public.user_agents ua SET
     usage_count = coalesce(ua.usage_count, 0) + (x.added ->> 'usage_count')::numeric,
     message_count = coalesce(ua.message_count, 0) + (x.added ->> 'message_count')::numeric,
@@ -432,11 +431,7 @@ UPDATE public.user_agents ua SET
     success_count = coalesce(ua.success_count, 0) + (x.added ->> 'success_count')::numeric,
     error_count = coalesce(ua.error_count, 0) + (x.added ->> 'error_count')::numeric,
     total_tokens_used = coalesce(ua.total_tokens_used, 0) + (x.added ->> 'total_tokens_used')::numeric,
-    total_cost_usd = CASE
-        WHEN ua.total_cost_usd = 'NaN'
-        THEN (SELECT coalesce(sum(d.total_cost_usd), 0) FROM public.usage_daily d
-               WHERE d.user_id = ua.user_id AND d.agent_id = ua.agent_id)
-        ELSE coalesce(ua.total_cost_usd, 0) + (x.added ->> 'total_cost_usd')::numeric END,
+    total_cost_usd = coalesce(ua.total_cost_usd, 0) + (x.added ->> 'total_cost_usd')::numeric,
     response_time_total_ms = x.total_ms,
     response_time_samples = x.samples,
     avg_response_time_ms = coalesce(
