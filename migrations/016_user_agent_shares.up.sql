@@ -151,7 +151,7 @@ BEGIN
         END IF;
         DELETE FROM public.user_agent_shares AS s
          WHERE s.user_agent_id = NEW.id
-           AND ((OLD.is_shared AND NOT NEW.is_shared)
+           AND ((OLD.is_shared AND NEW.is_shared IS NOT TRUE)
                 OR (s.shared_with_user = ANY (v_users)
                     AND NOT EXISTS (SELECT FROM unnest(NEW.shared_with) AS still WHERE still = s.shared_with_user))
                 OR (s.shared_with_team = v_team AND s.shared_with_team IS DISTINCT FROM NEW.team_id));

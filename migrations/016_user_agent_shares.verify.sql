@@ -18,7 +18,7 @@ SELECT * FROM (VALUES
     ('function', 'user_agents_guard_shared()', 'returns trigger, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body d75ed41b76ced5b1cf9a69bd492840ba'),
     ('function', 'user_agents_reflect_shares(p_ids uuid[], p_lasting boolean)', 'returns void, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body ee2d680304c56130fc6778d3d72246c4'),
     ('function', 'user_agents_shared_with_me(p_permissions text[])', 'returns uuid[], plpgsql, stable, security invoker, search_path=pg_catalog, pg_temp, body aafe3f051af1b74b2b56fe07e84ea21c'),
-    ('function', 'user_agents_take_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, body e2179997864b0ec6041dab3181beed1d'),
+    ('function', 'user_agents_take_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, body 5325e5ccd85f5dd56e6841e88383f8c9'),
     ('grant', 'column user_agent_shares.expires_at to authenticated', 'insert, update'),
     ('grant', 'column user_agent_shares.expires_at to service_role', 'update'),
     ('grant', 'column user_agent_shares.permission to authenticated', 'insert, update'),

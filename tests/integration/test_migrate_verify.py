@@ -26,7 +26,8 @@ from usage_worker.migrate import Runner
             "is text default 'paused'::text, expected text default 'active'::text",
         ),
         (
-            "DROP VIEW user_agents_with_details CASCADE; ALTER TABLE user_agents ALTER first_used_at TYPE date",
+            "DROP VIEW user_agents_with_details, user_favorite_agents, user_popular_agents, user_recent_agents;"
+            " ALTER TABLE user_agents ALTER first_used_at TYPE date",
             "column",
             "user_agents.first_used_at",
             "is date",

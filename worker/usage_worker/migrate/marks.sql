@@ -14,8 +14,7 @@ CREATE TEMPORARY TABLE usage_names AS
 {}
 
 -- name: names_of_migration
-SELECT {number} AS number, {transactional} AS transactional, kind, object, definition,
-    definition IS NULL AS transient
+SELECT {number} AS number, {transactional} AS transactional, kind, object, definition, definition IS NULL AS transient
 FROM (
 {expected}
 ) AS expected (kind, object, definition)
