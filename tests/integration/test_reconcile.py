@@ -403,7 +403,7 @@ def test_every_counter_is_compared_and_repaired(bench: Bench) -> None:
     (row,) = day_differences(store, TODAY)
     assert {name for name in row.expected if row.expected[name] != row.found[name]} == of_days
     of_pairs = daily & pairs - {"user_id", "agent_id"}
-    damage(bench, "UPDATE user_agents SET " + ", ".join(f"{name} = {name} - 9" for name in of_pairs))
+    damage(bench, "UPDATE user_agents SET " + ", ".join(f"{name} = greatest({name} - 9, 0)" for name in of_pairs))
     (row,) = counter_differences(store, FIRST_PAIR, None)
     assert {name for name in row.expected if row.expected[name] != row.found[name]} >= of_pairs
     assert set(row.expected) == of_pairs | {"avg_response_time_ms", "usage_daily.conversation_count"}
