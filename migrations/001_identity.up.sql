@@ -91,7 +91,12 @@ BEGIN
         CREATE TABLE public.agents (
             id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
             name text NOT NULL,
+            slug text,
+            title text,
+            tagline text,
             description text,
+            avatar_url text,
+            status text,
             created_by uuid REFERENCES auth.users (id) ON DELETE SET NULL,
             is_active boolean NOT NULL DEFAULT true,
             created_at timestamptz NOT NULL DEFAULT now(),

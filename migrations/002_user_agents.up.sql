@@ -8,35 +8,36 @@ BEGIN
         ALTER TABLE public.user_agents_kept_2_0_0 RENAME TO user_agents;
         RETURN;
     END IF;
+    -- As the migration history writes it. Clients may write NULL, which counts as the default.
     CREATE TABLE public.user_agents (
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
         user_id uuid NOT NULL REFERENCES auth.users (id) ON DELETE CASCADE,
         agent_id uuid NOT NULL REFERENCES public.agents (id) ON DELETE CASCADE,
         original_agent_id uuid REFERENCES public.agents (id) ON DELETE SET NULL,
-        is_user_copy boolean NOT NULL DEFAULT false,
-        added_at timestamptz NOT NULL DEFAULT now(),
+        is_user_copy boolean DEFAULT false,
+        added_at timestamptz DEFAULT now(),
         last_used_at timestamptz,
-        -- squawk-ignore prefer-bigint-over-int -- two billion uses of one agent by one user are out of reach
-        usage_count integer NOT NULL DEFAULT 0,
-        is_active boolean NOT NULL DEFAULT true,
-        metadata jsonb NOT NULL DEFAULT '{}',
-        created_at timestamptz NOT NULL DEFAULT now(),
-        updated_at timestamptz NOT NULL DEFAULT now(),
+        -- squawk-ignore prefer-bigint-over-int -- the type of the history; a pair that would exceed it is refused
+        usage_count integer DEFAULT 0,
+        is_active boolean DEFAULT true,
+        metadata jsonb DEFAULT '{}',
+        created_at timestamptz DEFAULT now(),
+        updated_at timestamptz DEFAULT now(),
         UNIQUE (user_id, agent_id)
     );
 
     CREATE INDEX idx_user_agents_user_id ON public.user_agents (user_id);
     CREATE INDEX idx_user_agents_agent_id ON public.user_agents (agent_id);
     CREATE INDEX idx_user_agents_original_agent_id ON public.user_agents (original_agent_id);
-    CREATE INDEX idx_user_agents_added_at ON public.user_agents (added_at DESC);
+    CREATE INDEX idx_user_agents_added_at ON public.user_agents (added_at);
 
-    CREATE POLICY user_agents_select_own ON public.user_agents FOR SELECT TO authenticated
+    CREATE POLICY "Users can view their own" ON public.user_agents FOR SELECT TO authenticated
         USING (user_id = auth.uid());
-    CREATE POLICY user_agents_insert_own ON public.user_agents FOR INSERT TO authenticated
+    CREATE POLICY "Users can insert their own" ON public.user_agents FOR INSERT TO authenticated
         WITH CHECK (user_id = auth.uid());
-    CREATE POLICY user_agents_update_own ON public.user_agents FOR UPDATE TO authenticated
+    CREATE POLICY "Users can update their own" ON public.user_agents FOR UPDATE TO authenticated
         USING (user_id = auth.uid()) WITH CHECK (user_id = auth.uid());
-    CREATE POLICY user_agents_service_role ON public.user_agents FOR ALL TO service_role
+    CREATE POLICY "Service role full access" ON public.user_agents FOR ALL TO service_role
         USING (true) WITH CHECK (true);
 END
 $table$;

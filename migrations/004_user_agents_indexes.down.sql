@@ -23,6 +23,6 @@ DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_status_last_used;
 
 -- Remains if the upgrade stopped between building and renaming.
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_added_at_3;
-CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_added_at_2 ON public.user_agents (added_at DESC);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_added_at_2 ON public.user_agents (added_at);
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_added_at;
 ALTER INDEX IF EXISTS public.idx_user_agents_added_at_2 RENAME TO idx_user_agents_added_at;

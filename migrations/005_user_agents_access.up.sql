@@ -1,5 +1,6 @@
 -- version: 3.0.0
 -- lock_timeout: 100ms
+-- squawk-ignore-file renaming-object -- only policies are renamed, and no client names one
 --
 -- Access: policies, grants, functions, views and triggers. Statements that lock user_agents come last, so that it is
 -- locked for milliseconds.
@@ -32,55 +33,31 @@ BEGIN
 END
 $assignments$;
 
--- 0.5 rating + 0.3 success rate + 0.2 usage tier, each on the scale of 0 to 5. An unrated agent counts as 3.0. RETURN
--- binds names at creation, independently of the caller's search_path. SET search_path would keep PostgreSQL from
--- inlining it into the trigger that runs for every counted row.
-CREATE FUNCTION public.calculate_agent_quality_score(
-    p_rating numeric, p_usage_count bigint, p_success_count bigint, p_error_count bigint
-) RETURNS numeric(3, 2) LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN round(
-    0.5 * coalesce(p_rating, 3.0)
-    + CASE
-        WHEN p_success_count + p_error_count > 0
-            THEN 1.5 * p_success_count / (p_success_count + p_error_count)
-        ELSE 0
-    END
-    + CASE
-        WHEN p_usage_count > 100 THEN 1.0
-        WHEN p_usage_count > 50 THEN 0.9
-        WHEN p_usage_count > 20 THEN 0.8
-        WHEN p_usage_count > 10 THEN 0.7
-        WHEN p_usage_count > 5 THEN 0.6
-        WHEN p_usage_count > 0 THEN 0.5
-        ELSE 0
-    END,
-    2
-);
-
 -- The four functions below run with the rights of the caller: row-level security limits `authenticated` to its own rows
 -- and lets service_role and the owner act for everybody.
 
--- A soft-deleted row is restored unchanged.
+-- A soft-deleted row is restored with what it holds. Returns the row.
 CREATE FUNCTION public.add_user_agent(
     p_user_id uuid, p_agent_id uuid, p_source text DEFAULT 'store', p_folder text DEFAULT NULL
-) RETURNS uuid LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+) RETURNS public.user_agents LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     INSERT INTO public.user_agents AS ua (user_id, agent_id, source, folder)
     VALUES (p_user_id, p_agent_id, p_source, p_folder)
     ON CONFLICT (user_id, agent_id) DO UPDATE SET
         deleted_at = NULL,
         is_active = CASE WHEN ua.deleted_at IS NULL THEN ua.is_active ELSE true END,
+        is_visible = CASE WHEN ua.deleted_at IS NULL THEN ua.is_visible ELSE true END,
         source = coalesce(ua.source, excluded.source),
         folder = coalesce(excluded.folder, ua.folder)
-    RETURNING id
+    RETURNING ua.*
 $body$;
 
 CREATE FUNCTION public.track_agent_usage(
     p_user_id uuid,
     p_agent_id uuid,
     p_success boolean DEFAULT true,
-    p_tokens bigint DEFAULT 0,
-    p_cost numeric DEFAULT 0,
-    p_response_time integer DEFAULT NULL
+    p_tokens_used bigint DEFAULT 0,
+    p_cost_usd numeric DEFAULT 0,
+    p_response_time_ms integer DEFAULT NULL
 ) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     INSERT INTO public.user_agents AS ua (
         user_id, agent_id, usage_count, message_count, success_count, error_count, total_tokens_used, total_cost_usd,
@@ -89,21 +66,21 @@ CREATE FUNCTION public.track_agent_usage(
     VALUES (
         p_user_id, p_agent_id, 1, 1,
         CASE WHEN coalesce(p_success, true) THEN 1 ELSE 0 END, CASE WHEN coalesce(p_success, true) THEN 0 ELSE 1 END,
-        coalesce(p_tokens, 0), coalesce(p_cost, 0), p_response_time, now(), now()
+        coalesce(p_tokens_used, 0), coalesce(p_cost_usd, 0), p_response_time_ms, now(), now()
     )
     ON CONFLICT (user_id, agent_id) DO UPDATE SET
-        usage_count = ua.usage_count + 1,
-        message_count = ua.message_count + 1,
-        success_count = ua.success_count + excluded.success_count,
-        error_count = ua.error_count + excluded.error_count,
-        total_tokens_used = ua.total_tokens_used + excluded.total_tokens_used,
-        total_cost_usd = ua.total_cost_usd + excluded.total_cost_usd,
+        usage_count = coalesce(ua.usage_count, 0) + 1,
+        message_count = coalesce(ua.message_count, 0) + 1,
+        success_count = coalesce(ua.success_count, 0) + excluded.success_count,
+        error_count = coalesce(ua.error_count, 0) + excluded.error_count,
+        total_tokens_used = coalesce(ua.total_tokens_used, 0) + excluded.total_tokens_used,
+        total_cost_usd = coalesce(ua.total_cost_usd, 0) + excluded.total_cost_usd,
         avg_response_time_ms = CASE
             WHEN excluded.avg_response_time_ms IS NULL THEN ua.avg_response_time_ms
             WHEN ua.avg_response_time_ms IS NULL THEN excluded.avg_response_time_ms
             ELSE round(
-                (ua.avg_response_time_ms::numeric * ua.usage_count + excluded.avg_response_time_ms)
-                / (ua.usage_count + 1)
+                (ua.avg_response_time_ms::numeric * coalesce(ua.usage_count, 0) + excluded.avg_response_time_ms)
+                / (coalesce(ua.usage_count, 0) + 1)
             )
         END,
         first_used_at = coalesce(ua.first_used_at, excluded.first_used_at),
@@ -121,7 +98,7 @@ BEGIN
     THEN
         RAISE insufficient_privilege USING MESSAGE = 'soft_delete_user_agent: this is not your user';
     END IF;
-    UPDATE public.user_agents SET deleted_at = now(), is_active = false
+    UPDATE public.user_agents SET deleted_at = now(), is_active = false, is_visible = false
     WHERE user_id = p_user_id AND agent_id = p_agent_id AND deleted_at IS NULL;
     RETURN FOUND;
 END
@@ -136,13 +113,13 @@ BEGIN
     THEN
         RAISE insufficient_privilege USING MESSAGE = 'restore_user_agent: this is not your user';
     END IF;
-    UPDATE public.user_agents SET deleted_at = NULL, is_active = true
+    UPDATE public.user_agents SET deleted_at = NULL, is_active = true, is_visible = true
     WHERE user_id = p_user_id AND agent_id = p_agent_id AND deleted_at IS NOT NULL;
     RETURN FOUND;
 END
 $body$;
 
--- The two triggers may run for every counted row: one assignment each, no query.
+-- This trigger and the one of the quality may run for every counted row: one assignment each, no query.
 CREATE FUNCTION public.user_agents_set_updated_at() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
@@ -151,15 +128,144 @@ BEGIN
 END
 $body$;
 
-CREATE FUNCTION public.user_agents_set_quality() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+-- The rollback text of the history drops user_agents_with_details first, so no view reads another one. A platform's
+-- `agents` may lack columns: they are NULL. LEFT JOIN: row-level security may hide an inactive agent from a user who
+-- still has it.
+DO $views$
+DECLARE
+    details text := $details$
+        SELECT
+            ua.*,
+            {agent},
+            CASE
+                WHEN ua.last_used_at IS NULL THEN 'never_used'
+                WHEN ua.last_used_at >= now() - interval '24 hours' THEN 'active'
+                WHEN ua.last_used_at >= now() - interval '7 days' THEN 'recent'
+                WHEN ua.last_used_at >= now() - interval '30 days' THEN 'occasional'
+                ELSE 'inactive'
+            END AS usage_status,
+            round(
+                100.0 * coalesce(ua.success_count, 0)
+                / nullif(coalesce(ua.success_count, 0) + coalesce(ua.error_count, 0), 0),
+                2
+            ) AS success_rate_percent
+        FROM public.user_agents AS ua
+        LEFT JOIN public.agents AS a ON a.id = ua.agent_id
+        WHERE ua.deleted_at IS NULL
+    $details$;
 BEGIN
-    NEW.quality_score := public.calculate_agent_quality_score(
-        NEW.user_rating, NEW.usage_count, NEW.success_count, NEW.error_count
-    );
-    RETURN NEW;
+    details := replace(details, '{agent}', (
+        SELECT string_agg(
+            CASE WHEN a.attname IS NULL THEN 'NULL::text' ELSE 'a.' || a.attname END || ' AS ' || wanted.alias,
+            ', ' ORDER BY wanted.place
+        )
+        FROM (
+            VALUES
+            (1, 'name', 'agent_name'),
+            (2, 'description', 'agent_description'),
+            (3, 'title', 'agent_display_name'),
+            (4, 'tagline', 'agent_tagline'),
+            (5, 'avatar_url', 'agent_avatar'),
+            (6, 'status', 'agent_status')
+        ) AS wanted (place, name, alias)
+        LEFT JOIN pg_catalog.pg_attribute AS a
+            ON a.attrelid = 'public.agents'::regclass AND a.attname = wanted.name AND NOT a.attisdropped
+    ));
+    EXECUTE 'CREATE VIEW public.user_agents_with_details WITH (security_invoker = true) AS ' || details;
+    EXECUTE 'CREATE VIEW public.user_favorite_agents WITH (security_invoker = true) AS ' || details
+        || 'AND ua.is_favorite ORDER BY coalesce(ua.sort_order, 0), ua.added_at DESC';
+    EXECUTE 'CREATE VIEW public.user_popular_agents WITH (security_invoker = true) AS ' || details
+        || 'AND ua.usage_count > 0 ORDER BY ua.usage_count DESC, ua.last_used_at DESC';
+    EXECUTE 'CREATE VIEW public.user_recent_agents WITH (security_invoker = true) AS ' || details
+        || 'AND ua.last_used_at IS NOT NULL ORDER BY ua.last_used_at DESC';
 END
-$body$;
+$views$;
+
+REVOKE ALL ON public.user_agents_with_details, public.user_favorite_agents, public.user_popular_agents,
+    public.user_recent_agents FROM PUBLIC, anon, authenticated, service_role;
+GRANT SELECT ON public.user_agents_with_details, public.user_favorite_agents, public.user_popular_agents,
+    public.user_recent_agents TO authenticated, service_role;
+
+-- (SELECT auth.uid()) is evaluated once per query, auth.uid() once per row.
+ALTER POLICY "Users can view their own" ON public.user_agents USING (user_id = (SELECT auth.uid()));
+ALTER POLICY "Users can insert their own" ON public.user_agents WITH CHECK (user_id = (SELECT auth.uid()));
+ALTER POLICY "Users can update their own" ON public.user_agents
+    USING (user_id = (SELECT auth.uid())) WITH CHECK (user_id = (SELECT auth.uid()));
+ALTER POLICY "Users can view their own" ON public.user_agents RENAME TO "Users can view their own agent relationships";
+ALTER POLICY "Users can insert their own" ON public.user_agents
+    RENAME TO "Users can insert their own agent relationships";
+ALTER POLICY "Users can update their own" ON public.user_agents
+    RENAME TO "Users can update their own agent relationships";
+ALTER POLICY "Service role full access" ON public.user_agents RENAME TO "Service role has full access";
+CREATE POLICY "Users can delete their own agent relationships" ON public.user_agents FOR DELETE TO authenticated
+    USING (user_id = (SELECT auth.uid()));
+CREATE POLICY "Team members can view shared agents" ON public.user_agents FOR SELECT TO authenticated
+    USING (
+        is_shared
+        AND deleted_at IS NULL
+        AND (
+            (SELECT auth.uid()) = ANY (shared_with)
+            OR team_id IN (
+                SELECT membership.team_id FROM public.user_role_assignments AS membership
+                WHERE membership.user_id = (SELECT auth.uid())
+            )
+        )
+    );
+GRANT DELETE ON public.user_agents TO authenticated;
+
+-- WHEN skips calls that would change nothing: ingest sets the time itself.
+CREATE TRIGGER user_agents_updated_at BEFORE UPDATE ON public.user_agents
+    FOR EACH ROW WHEN (NEW.updated_at IS DISTINCT FROM now()) EXECUTE FUNCTION public.user_agents_set_updated_at();
+
+-- 0.5 rating + 0.3 success rate + 0.2 usage tier, each on the scale of 0 to 5. An unrated agent counts as 3.0.
+--
+-- The rollback text of the history drops calculate_agent_quality_score, so the trigger and its function contain the
+-- formula instead of calling it. RETURN binds names at creation, independently of the caller's search_path.
+DO $quality$
+DECLARE
+    formula text := $formula$round(
+        0.5 * coalesce(row.user_rating, 3.0)
+        + CASE
+            WHEN coalesce(row.success_count, 0) + coalesce(row.error_count, 0) > 0
+                THEN 1.5 * coalesce(row.success_count, 0)
+                     / (coalesce(row.success_count, 0) + coalesce(row.error_count, 0))
+            ELSE 0
+        END
+        + CASE
+            WHEN row.usage_count > 100 THEN 1.0
+            WHEN row.usage_count > 50 THEN 0.9
+            WHEN row.usage_count > 20 THEN 0.8
+            WHEN row.usage_count > 10 THEN 0.7
+            WHEN row.usage_count > 5 THEN 0.6
+            WHEN row.usage_count > 0 THEN 0.5
+            ELSE 0
+        END,
+        2
+    )$formula$;
+BEGIN
+    EXECUTE format($create$
+        CREATE FUNCTION public.calculate_agent_quality_score(
+            p_user_rating numeric, p_usage_count bigint, p_success_count bigint, p_error_count bigint
+        ) RETURNS numeric(3, 2) LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN %s
+    $create$, replace(formula, 'row.', 'p_'));
+    EXECUTE format($create$
+        CREATE FUNCTION public.user_agents_set_quality() RETURNS trigger
+        LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+        BEGIN
+            NEW.quality_score := %s;
+            RETURN NEW;
+        END
+        $body$
+    $create$, replace(formula, 'row.', 'NEW.'));
+    -- WHEN skips calls that would change nothing: most uses leave the score unchanged.
+    EXECUTE format($create$
+        CREATE TRIGGER user_agents_auto_quality
+            BEFORE INSERT OR UPDATE OF user_rating, usage_count, success_count, error_count ON public.user_agents
+            FOR EACH ROW WHEN (NEW.quality_score IS DISTINCT FROM %s)
+            EXECUTE FUNCTION public.user_agents_set_quality()
+    $create$, replace(formula, 'row.', 'NEW.'));
+END
+$quality$;
 
 DO $execute$
 DECLARE
@@ -179,67 +285,3 @@ BEGIN
     END LOOP;
 END
 $execute$;
-
-CREATE VIEW public.user_agents_with_details WITH (security_invoker = true) AS
-SELECT
-    ua.*,
-    a.name AS agent_name,
-    a.description AS agent_description,
-    CASE
-        WHEN ua.last_used_at IS NULL THEN 'never_used'
-        WHEN ua.last_used_at >= now() - interval '24 hours' THEN 'active'
-        WHEN ua.last_used_at >= now() - interval '7 days' THEN 'recent'
-        WHEN ua.last_used_at >= now() - interval '30 days' THEN 'occasional'
-        ELSE 'inactive'
-    END AS usage_status,
-    round(100.0 * ua.success_count / nullif(ua.success_count + ua.error_count, 0), 2) AS success_rate_percent
-FROM public.user_agents AS ua
--- LEFT JOIN: row-level security may hide an inactive agent from a user who still has it.
-LEFT JOIN public.agents AS a ON a.id = ua.agent_id
-WHERE ua.deleted_at IS NULL;
-
-CREATE VIEW public.user_favorite_agents WITH (security_invoker = true) AS
-SELECT * FROM public.user_agents_with_details WHERE is_favorite ORDER BY sort_order, added_at DESC;
-
-CREATE VIEW public.user_popular_agents WITH (security_invoker = true) AS
-SELECT * FROM public.user_agents_with_details WHERE usage_count > 0 ORDER BY usage_count DESC, last_used_at DESC;
-
-CREATE VIEW public.user_recent_agents WITH (security_invoker = true) AS
-SELECT * FROM public.user_agents_with_details WHERE last_used_at IS NOT NULL ORDER BY last_used_at DESC;
-
-REVOKE ALL ON public.user_agents_with_details, public.user_favorite_agents, public.user_popular_agents,
-    public.user_recent_agents FROM PUBLIC, anon, authenticated, service_role;
-GRANT SELECT ON public.user_agents_with_details, public.user_favorite_agents, public.user_popular_agents,
-    public.user_recent_agents TO authenticated, service_role;
-
--- (SELECT auth.uid()) is evaluated once per query, auth.uid() once per row.
-ALTER POLICY user_agents_select_own ON public.user_agents USING (user_id = (SELECT auth.uid()));
-ALTER POLICY user_agents_insert_own ON public.user_agents WITH CHECK (user_id = (SELECT auth.uid()));
-ALTER POLICY user_agents_update_own ON public.user_agents
-    USING (user_id = (SELECT auth.uid())) WITH CHECK (user_id = (SELECT auth.uid()));
-CREATE POLICY user_agents_delete_own ON public.user_agents FOR DELETE TO authenticated
-    USING (user_id = (SELECT auth.uid()));
-CREATE POLICY user_agents_select_team ON public.user_agents FOR SELECT TO authenticated
-    USING (
-        is_shared
-        AND deleted_at IS NULL
-        AND (
-            (SELECT auth.uid()) = ANY (shared_with)
-            OR team_id IN (
-                SELECT membership.team_id FROM public.user_role_assignments AS membership
-                WHERE membership.user_id = (SELECT auth.uid())
-            )
-        )
-    );
-GRANT DELETE ON public.user_agents TO authenticated;
-
--- WHEN skips calls that would change nothing: ingest sets the time itself, and most uses leave the score unchanged.
-CREATE TRIGGER user_agents_updated_at BEFORE UPDATE ON public.user_agents
-    FOR EACH ROW WHEN (NEW.updated_at IS DISTINCT FROM now()) EXECUTE FUNCTION public.user_agents_set_updated_at();
-CREATE TRIGGER user_agents_auto_quality
-    BEFORE INSERT OR UPDATE OF user_rating, usage_count, success_count, error_count ON public.user_agents
-    FOR EACH ROW WHEN (
-        NEW.quality_score IS DISTINCT FROM public.calculate_agent_quality_score(
-            NEW.user_rating, NEW.usage_count, NEW.success_count, NEW.error_count
-        )
-    ) EXECUTE FUNCTION public.user_agents_set_quality();

@@ -87,9 +87,9 @@ CREATE OR REPLACE FUNCTION public.track_agent_usage(
     p_user_id uuid,
     p_agent_id uuid,
     p_success boolean DEFAULT true,
-    p_tokens bigint DEFAULT 0,
-    p_cost numeric DEFAULT 0,
-    p_response_time integer DEFAULT NULL
+    p_tokens_used bigint DEFAULT 0,
+    p_cost_usd numeric DEFAULT 0,
+    p_response_time_ms integer DEFAULT NULL
 ) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     INSERT INTO public.user_agents AS ua (
         user_id, agent_id, usage_count, message_count, success_count, error_count, total_tokens_used, total_cost_usd,
@@ -98,21 +98,21 @@ CREATE OR REPLACE FUNCTION public.track_agent_usage(
     VALUES (
         p_user_id, p_agent_id, 1, 1,
         CASE WHEN coalesce(p_success, true) THEN 1 ELSE 0 END, CASE WHEN coalesce(p_success, true) THEN 0 ELSE 1 END,
-        coalesce(p_tokens, 0), coalesce(p_cost, 0), p_response_time, now(), now()
+        coalesce(p_tokens_used, 0), coalesce(p_cost_usd, 0), p_response_time_ms, now(), now()
     )
     ON CONFLICT (user_id, agent_id) DO UPDATE SET
-        usage_count = ua.usage_count + 1,
-        message_count = ua.message_count + 1,
-        success_count = ua.success_count + excluded.success_count,
-        error_count = ua.error_count + excluded.error_count,
-        total_tokens_used = ua.total_tokens_used + excluded.total_tokens_used,
-        total_cost_usd = ua.total_cost_usd + excluded.total_cost_usd,
+        usage_count = coalesce(ua.usage_count, 0) + 1,
+        message_count = coalesce(ua.message_count, 0) + 1,
+        success_count = coalesce(ua.success_count, 0) + excluded.success_count,
+        error_count = coalesce(ua.error_count, 0) + excluded.error_count,
+        total_tokens_used = coalesce(ua.total_tokens_used, 0) + excluded.total_tokens_used,
+        total_cost_usd = coalesce(ua.total_cost_usd, 0) + excluded.total_cost_usd,
         avg_response_time_ms = CASE
             WHEN excluded.avg_response_time_ms IS NULL THEN ua.avg_response_time_ms
             WHEN ua.avg_response_time_ms IS NULL THEN excluded.avg_response_time_ms
             ELSE round(
-                (ua.avg_response_time_ms::numeric * ua.usage_count + excluded.avg_response_time_ms)
-                / (ua.usage_count + 1)
+                (ua.avg_response_time_ms::numeric * coalesce(ua.usage_count, 0) + excluded.avg_response_time_ms)
+                / (coalesce(ua.usage_count, 0) + 1)
             )
         END,
         first_used_at = coalesce(ua.first_used_at, excluded.first_used_at),

@@ -20,8 +20,8 @@ $stopped$;
 
 -- Constant defaults are stored in the catalogue: no row is rewritten.
 ALTER TABLE public.user_agents
-    ADD COLUMN IF NOT EXISTS response_time_total_ms bigint NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS response_time_samples bigint NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS response_time_total_ms bigint DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS response_time_samples bigint DEFAULT 0,
     -- Time of the newest event with a conversation. Without it the order of arrival would decide last_conversation_id.
     ADD COLUMN IF NOT EXISTS last_conversation_at timestamptz;
 
@@ -68,7 +68,8 @@ BEGIN
                last_conversation_at = k.last_conversation_at
           FROM public.user_agents_kept_4_0_0 k
          CROSS JOIN LATERAL (
-            SELECT k.response_time_samples + greatest(u.usage_count - k.usage_count, 0) AS uses,
+            SELECT coalesce(k.response_time_samples, 0)
+                   + greatest(coalesce(u.usage_count, 0) - coalesce(k.usage_count, 0), 0) AS uses,
                    u.avg_response_time_ms AS average
               FROM public.user_agents u WHERE u.id = k.id
          ) since
@@ -94,69 +95,81 @@ CREATE OR REPLACE FUNCTION public.track_agent_usage(
     p_user_id uuid,
     p_agent_id uuid,
     p_success boolean DEFAULT true,
-    p_tokens bigint DEFAULT 0,
-    p_cost numeric DEFAULT 0,
-    p_response_time integer DEFAULT NULL
+    p_tokens_used bigint DEFAULT 0,
+    p_cost_usd numeric DEFAULT 0,
+    p_response_time_ms integer DEFAULT NULL
 ) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     v_caller pg_catalog.name := coalesce(nullif(current_setting('role', true), 'none'), session_user);
     v_day pg_catalog.date := (now() AT TIME ZONE 'UTC')::date;
     v_successes integer := CASE WHEN coalesce(p_success, true) THEN 1 ELSE 0 END;
-    v_samples integer := CASE WHEN p_response_time IS NULL THEN 0 ELSE 1 END;
+    v_samples integer := CASE WHEN p_response_time_ms IS NULL THEN 0 ELSE 1 END;
 BEGIN
     IF p_user_id IS DISTINCT FROM auth.uid() AND v_caller <> current_user
        AND NOT pg_has_role(v_caller, 'service_role', 'MEMBER') THEN
         RAISE insufficient_privilege USING MESSAGE = 'track_agent_usage: this is not your user';
     END IF;
     -- The bounds of an event. They exclude negative values and NaN, which is greater than any number.
-    IF least(p_tokens, p_cost, p_response_time) < 0 OR p_cost > 1000000 OR p_response_time > 86400000 THEN
+    IF least(p_tokens_used, p_cost_usd, p_response_time_ms) < 0 OR p_cost_usd > 1000000 OR p_response_time_ms > 86400000 THEN
         RAISE numeric_value_out_of_range USING MESSAGE = 'track_agent_usage: tokens, cost or time out of bounds';
     END IF;
     PERFORM public.usage_events_ensure_day(v_day);
     INSERT INTO public.usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens,
                                      output_tokens, tokens, cost_usd, response_time_ms, success)
-    VALUES (gen_random_uuid(), now(), 'usage', p_user_id, p_agent_id, 1, 0, 0, coalesce(p_tokens, 0), p_cost,
-            p_response_time, v_successes = 1);
+    VALUES (gen_random_uuid(), now(), 'usage', p_user_id, p_agent_id, 1, 0, 0, coalesce(p_tokens_used, 0), p_cost_usd,
+            p_response_time_ms, v_successes = 1);
     INSERT INTO public.user_agents AS ua (
         user_id, agent_id, usage_count, message_count, success_count, error_count, total_tokens_used, total_cost_usd,
         response_time_total_ms, response_time_samples, avg_response_time_ms, first_used_at, last_used_at
     )
     VALUES (
-        p_user_id, p_agent_id, 1, 1, v_successes, 1 - v_successes, coalesce(p_tokens, 0), coalesce(p_cost, 0),
-        coalesce(p_response_time, 0), v_samples, p_response_time, now(), now()
+        p_user_id, p_agent_id, 1, 1, v_successes, 1 - v_successes, coalesce(p_tokens_used, 0), coalesce(p_cost_usd, 0),
+        coalesce(p_response_time_ms, 0), v_samples, p_response_time_ms, now(), now()
     )
     ON CONFLICT (user_id, agent_id) DO UPDATE SET
-        usage_count = ua.usage_count + 1,
-        message_count = ua.message_count + 1,
-        success_count = ua.success_count + excluded.success_count,
-        error_count = ua.error_count + excluded.error_count,
-        total_tokens_used = ua.total_tokens_used + excluded.total_tokens_used,
-        total_cost_usd = ua.total_cost_usd + excluded.total_cost_usd,
+        usage_count = coalesce(ua.usage_count, 0) + 1,
+        message_count = coalesce(ua.message_count, 0) + 1,
+        success_count = coalesce(ua.success_count, 0) + excluded.success_count,
+        error_count = coalesce(ua.error_count, 0) + excluded.error_count,
+        total_tokens_used = coalesce(ua.total_tokens_used, 0) + excluded.total_tokens_used,
+        total_cost_usd = coalesce(ua.total_cost_usd, 0) + excluded.total_cost_usd,
         (response_time_total_ms, response_time_samples, avg_response_time_ms) = (
             SELECT s.total, s.samples, round(s.total::numeric / nullif(s.samples, 0))
               FROM (
-                SELECT ua.response_time_total_ms + excluded.response_time_total_ms
+                SELECT coalesce(ua.response_time_total_ms, 0) + excluded.response_time_total_ms
                        + coalesce(ua.avg_response_time_ms, 0) * o.samples AS total,
-                       ua.response_time_samples + excluded.response_time_samples + o.samples AS samples
+                       coalesce(ua.response_time_samples, 0) + excluded.response_time_samples + o.samples AS samples
                   FROM (
                     -- A row from before 4.0.0 without its opening balance: the average stands for past latencies.
                     SELECT CASE
-                        WHEN ua.response_time_samples = 0 AND ua.avg_response_time_ms IS NOT NULL AND NOT EXISTS (
+                        WHEN coalesce(ua.response_time_samples, 0) = 0 AND ua.avg_response_time_ms IS NOT NULL AND NOT EXISTS (
                             SELECT FROM public.usage_daily d
                              WHERE (d.user_id, d.agent_id) = (p_user_id, p_agent_id))
-                        THEN ua.usage_count::bigint ELSE 0 END AS samples
+                        THEN coalesce(ua.usage_count, 0)::bigint ELSE 0 END AS samples
                   ) o
               ) s
         ),
         first_used_at = least(ua.first_used_at, excluded.first_used_at),
-        last_used_at = greatest(ua.last_used_at, excluded.last_used_at);
+        last_used_at = greatest(ua.last_used_at, excluded.last_used_at)
+    -- IS NOT TRUE: NULL counts as 0.
+    WHERE (
+        ua.usage_count = 2147483647
+        OR greatest(ua.message_count, ua.success_count, ua.error_count, ua.response_time_samples) = 9223372036854775807
+        OR ua.total_tokens_used > 9223372036854775807 - excluded.total_tokens_used
+        OR ua.response_time_total_ms > 9223372036854775807 - excluded.response_time_total_ms
+        OR ua.total_cost_usd + excluded.total_cost_usd >= 10000000000
+    ) IS NOT TRUE;
+    IF NOT FOUND THEN
+        RAISE numeric_value_out_of_range USING
+            MESSAGE = 'track_agent_usage: usage_count or another counter of this pair would exceed its type';
+    END IF;
     INSERT INTO public.usage_daily AS d (
         user_id, agent_id, day, usage_count, message_count, success_count, error_count, total_tokens_used,
         total_cost_usd, response_time_total_ms, response_time_samples
     )
     VALUES (
-        p_user_id, p_agent_id, v_day, 1, 1, v_successes, 1 - v_successes, coalesce(p_tokens, 0), coalesce(p_cost, 0),
-        coalesce(p_response_time, 0), v_samples
+        p_user_id, p_agent_id, v_day, 1, 1, v_successes, 1 - v_successes, coalesce(p_tokens_used, 0), coalesce(p_cost_usd, 0),
+        coalesce(p_response_time_ms, 0), v_samples
     )
     ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
         usage_count = d.usage_count + 1,

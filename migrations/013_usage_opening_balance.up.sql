@@ -85,7 +85,7 @@ BEGIN
 
         UPDATE public.user_agents
            SET response_time_total_ms = avg_response_time_ms::bigint * usage_count, response_time_samples = usage_count
-         WHERE id = ANY (v_locked) AND response_time_samples = 0 AND avg_response_time_ms IS NOT NULL
+         WHERE id = ANY (v_locked) AND coalesce(response_time_samples, 0) = 0 AND avg_response_time_ms IS NOT NULL
            AND usage_count > 0;
         -- A call of 3.0.0's function that ended after one of 4.0.0's on the same row has left no sample: each such use gets
         -- the past average.
@@ -98,9 +98,9 @@ BEGIN
             SELECT opening.id, uses - samples AS missing, round(total_ms / nullif(samples, 0) * (uses - samples)) AS missing_ms
               FROM (
                 SELECT balanced.id,
-                       balanced.usage_count - sum(days.usage_count) AS uses,
-                       balanced.response_time_samples - sum(days.response_time_samples) AS samples,
-                       balanced.response_time_total_ms - sum(days.response_time_total_ms) AS total_ms
+                       coalesce(balanced.usage_count, 0) - sum(days.usage_count) AS uses,
+                       coalesce(balanced.response_time_samples, 0) - sum(days.response_time_samples) AS samples,
+                       coalesce(balanced.response_time_total_ms, 0) - sum(days.response_time_total_ms) AS total_ms
                   FROM public.user_agents balanced JOIN public.usage_daily days USING (user_id, agent_id)
                  WHERE balanced.id = ANY (v_locked)
                  GROUP BY balanced.id
@@ -123,7 +123,19 @@ BEGIN
                ua.success_count - s.success_count, ua.error_count - s.error_count,
                ua.total_tokens_used - s.total_tokens_used, ua.total_cost_usd - s.total_cost_usd,
                ua.response_time_total_ms - s.response_time_total_ms, ua.response_time_samples - s.response_time_samples
-          FROM public.user_agents ua
+          FROM (
+            SELECT id, user_id, agent_id,
+                   coalesce(usage_count, 0) AS usage_count,
+                   coalesce(message_count, 0) AS message_count,
+                   coalesce(conversation_count, 0) AS conversation_count,
+                   coalesce(success_count, 0) AS success_count,
+                   coalesce(error_count, 0) AS error_count,
+                   coalesce(total_tokens_used, 0) AS total_tokens_used,
+                   coalesce(total_cost_usd, 0) AS total_cost_usd,
+                   coalesce(response_time_total_ms, 0) AS response_time_total_ms,
+                   coalesce(response_time_samples, 0) AS response_time_samples
+              FROM public.user_agents
+          ) ua
          CROSS JOIN LATERAL (
             SELECT coalesce(sum(days.usage_count), 0) AS usage_count,
                    coalesce(sum(days.message_count), 0) AS message_count,

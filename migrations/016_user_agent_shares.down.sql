@@ -41,10 +41,9 @@ $lasting$;
 -- One statement, so that nothing is shared between its parts.
 DO $down$
 BEGIN
-    DROP POLICY IF EXISTS user_agents_received_update ON public.user_agents;
-    DROP POLICY IF EXISTS user_agents_received_select ON public.user_agents;
-    DROP POLICY IF EXISTS user_agents_select_team ON public.user_agents;
-    CREATE POLICY user_agents_select_team ON public.user_agents FOR SELECT TO authenticated
+    DROP POLICY IF EXISTS "Editors can update shared agents" ON public.user_agents;
+    DROP POLICY IF EXISTS "Team members can view shared agents" ON public.user_agents;
+    CREATE POLICY "Team members can view shared agents" ON public.user_agents FOR SELECT TO authenticated
         USING (
             is_shared
             AND deleted_at IS NULL

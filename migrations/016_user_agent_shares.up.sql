@@ -151,7 +151,7 @@ BEGIN
         END IF;
         DELETE FROM public.user_agent_shares AS s
          WHERE s.user_agent_id = NEW.id
-           AND ((OLD.is_shared AND NOT NEW.is_shared)
+           AND ((OLD.is_shared AND NEW.is_shared IS NOT TRUE)
                 OR (s.shared_with_user = ANY (v_users)
                     AND NOT EXISTS (SELECT FROM unnest(NEW.shared_with) AS still WHERE still = s.shared_with_user))
                 OR (s.shared_with_team = v_team AND s.shared_with_team IS DISTINCT FROM NEW.team_id));
@@ -308,15 +308,14 @@ $take$;
 -- so that reading one's own rows does not evaluate those for shares.
 DO $swap$
 BEGIN
-    DROP POLICY IF EXISTS user_agents_select_team ON public.user_agents;
-    DROP POLICY IF EXISTS user_agents_received_select ON public.user_agents;
-    DROP POLICY IF EXISTS user_agents_received_update ON public.user_agents;
-    CREATE POLICY user_agents_received_select ON public.user_agents FOR SELECT TO authenticated
+    DROP POLICY IF EXISTS "Team members can view shared agents" ON public.user_agents;
+    DROP POLICY IF EXISTS "Editors can update shared agents" ON public.user_agents;
+    CREATE POLICY "Team members can view shared agents" ON public.user_agents FOR SELECT TO authenticated
         USING (
             deleted_at IS NULL
             AND id = ANY ((SELECT public.user_agents_shared_with_me(ARRAY['view', 'use', 'edit']))::uuid[])
         );
-    CREATE POLICY user_agents_received_update ON public.user_agents FOR UPDATE TO authenticated
+    CREATE POLICY "Editors can update shared agents" ON public.user_agents FOR UPDATE TO authenticated
         USING (deleted_at IS NULL AND id = ANY ((SELECT public.user_agents_shared_with_me(ARRAY['edit']))::uuid[]));
 END
 $swap$;

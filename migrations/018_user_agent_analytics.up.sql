@@ -10,8 +10,10 @@
 -- Created with data, because reading an unpopulated view is an error. Reading takes the locks of a SELECT.
 CREATE MATERIALIZED VIEW public.user_agent_analytics AS
 WITH live AS (
-    SELECT user_id, agent_id, usage_count, message_count, success_count, error_count, total_tokens_used,
-           total_cost_usd, avg_response_time_ms, last_used_at
+    SELECT user_id, agent_id, coalesce(usage_count, 0) AS usage_count, coalesce(message_count, 0) AS message_count,
+           coalesce(success_count, 0) AS success_count, coalesce(error_count, 0) AS error_count,
+           coalesce(total_tokens_used, 0) AS total_tokens_used, coalesce(total_cost_usd, 0) AS total_cost_usd,
+           avg_response_time_ms, last_used_at
       FROM public.user_agents
      WHERE deleted_at IS NULL
 ), popularity AS (
@@ -45,7 +47,7 @@ SELECT live.user_id,
        live.error_count,
        round(100.0 * live.success_count / nullif(live.success_count + live.error_count, 0), 2) AS success_rate_percent,
        live.total_tokens_used,
-       live.total_cost_usd,
+       live.total_cost_usd::numeric(20, 10) AS total_cost_usd,
        live.avg_response_time_ms,
        live.last_used_at,
        coalesce(recent.usage_count_1d, 0)::bigint AS usage_count_1d,

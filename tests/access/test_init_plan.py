@@ -109,6 +109,6 @@ def test_policy_that_evaluates_user_per_row_is_detected(connection: Connection, 
         changes = (("USING", policy.using), ("WITH CHECK", policy.check))
         clauses = " ".join(f"{word} ({text.replace(ONCE, 'auth.uid()')})" for word, text in changes if text)
         with connection.transaction(force_rollback=True):
-            connection.execute(f"ALTER POLICY {policy.name} ON {policy.table} {clauses}".encode())
+            connection.execute(f'ALTER POLICY "{policy.name}" ON {policy.table} {clauses}'.encode())
             runs, others = evaluations(connection, policy, policy.commands[0])
             assert others or not runs, policy

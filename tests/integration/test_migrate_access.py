@@ -74,14 +74,14 @@ def test_quality_score(
 def test_add_track_remove_and_restore(database: str, pair: tuple[uuid.UUID, uuid.UUID]) -> None:
     key = [*pair]
     with session_as(database, "authenticated", pair[0]) as session:
-        added = session.execute("SELECT public.add_user_agent(%s, %s, 'template', 'work')", key).fetchone()
+        added = session.execute("SELECT id FROM public.add_user_agent(%s, %s, 'template', 'work')", key).fetchone()
         session.execute("SELECT public.track_agent_usage(%s, %s, true, 120, 0.0000000001, 100)", key)
         session.execute("SELECT public.track_agent_usage(%s, %s, false, 30, 0.5, 301)", key)
         assert session.execute("SELECT public.soft_delete_user_agent(%s, %s)", key).fetchone() == (True,)
         assert session.execute("SELECT public.soft_delete_user_agent(%s, %s)", key).fetchone() == (False,)
         assert session.execute("SELECT public.restore_user_agent(%s, %s)", key).fetchone() == (True,)
         session.execute("SELECT public.soft_delete_user_agent(%s, %s)", key)
-        assert session.execute("SELECT public.add_user_agent(%s, %s)", key).fetchone() == added
+        assert session.execute("SELECT id FROM public.add_user_agent(%s, %s)", key).fetchone() == added
         row = session.execute(
             "SELECT usage_count, success_count, error_count, total_tokens_used, total_cost_usd, source, folder,"
             " avg_response_time_ms, deleted_at, is_active, quality_score, usage_status, success_rate_percent,"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
-from psycopg import errors
 
 from tests.integration.database import add_pair, run
-from usage_worker.migrate import Runner
+from usage_worker.migrate import Runner, latest_version
+from usage_worker.migrate.connection import connect
+from usage_worker.migrate.verify import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+HISTORY_2_0_0 = Path(__file__).with_name("history_2_0_0.sql")
+HISTORY_ROLLBACK = Path(__file__).with_name("history_rollback.sql")
 
 
 def words(text: str) -> list[str]:
@@ -44,7 +51,20 @@ INDEXES_3 = words(
     rating quality team shared settings preferences metadata archived deleted user_folder_order user_status_last_used
 """
 )
-OWN = ["user_agents_insert_own", "user_agents_select_own", "user_agents_service_role", "user_agents_update_own"]
+POLICIES_2 = [
+    "Service role full access",
+    "Users can insert their own",
+    "Users can update their own",
+    "Users can view their own",
+]
+POLICIES_3 = [
+    "Service role has full access",
+    "Team members can view shared agents",
+    "Users can delete their own agent relationships",
+    "Users can insert their own agent relationships",
+    "Users can update their own agent relationships",
+    "Users can view their own agent relationships",
+]
 
 
 @pytest.fixture
@@ -66,13 +86,8 @@ def names(url: str, query: str) -> list[str]:
 @pytest.mark.parametrize(
     ("version", "columns", "indexes", "policies"),
     [
-        ("2.0.0", COLUMNS_2, INDEXES_2, OWN),
-        (
-            "3.0.0",
-            COLUMNS_2 + COLUMNS_3,
-            INDEXES_3,
-            sorted([*OWN, "user_agents_delete_own", "user_agents_select_team"]),
-        ),
+        ("2.0.0", COLUMNS_2, INDEXES_2, POLICIES_2),
+        ("3.0.0", COLUMNS_2 + COLUMNS_3, INDEXES_3, POLICIES_3),
     ],
 )
 def test_structure_indexes_and_policies(
@@ -84,6 +99,10 @@ def test_structure_indexes_and_policies(
         WHERE table_schema = 'public' AND table_name = 'user_agents' ORDER BY ordinal_position
     """
     assert names(url, structure) == columns
+    required = {name for name, _, nullable in run(url, structure) if nullable == "NO"}
+    assert required == {"id", "user_id", "agent_id"}
+    checks = "SELECT conname FROM pg_constraint WHERE conrelid = 'public.user_agents'::regclass AND contype = 'c'"
+    assert names(url, checks) == []
     assert len(columns) == {"2.0.0": 12, "3.0.0": 55}[version]
     listed = "SELECT indexname FROM pg_indexes WHERE tablename = 'user_agents' AND indexname LIKE 'idx%'"
     assert sorted(names(url, listed)) == sorted(f"idx_user_agents_{name}" for name in indexes)
@@ -125,20 +144,6 @@ def test_bounds_of_usage_statuses(at: Callable[[str], str]) -> None:
         assert run(url, "SELECT usage_status FROM public.user_agents_with_details") == [(expected,)]
 
 
-def test_check_constraints_refuse_other_values(at: Callable[[str], str]) -> None:
-    url = at("3.0.0")
-    for change in (
-        "display_position = 'attic'",
-        "status = 'gone'",
-        "source = 'found'",
-        "user_rating = 5.01",
-        "user_rating = -0.01",
-        "quality_score = 5.01",
-    ):
-        with pytest.raises(errors.CheckViolation):
-            run(url, f"UPDATE public.user_agents SET {change}")
-
-
 def test_other_objects_of_3_0_0(at: Callable[[str], str]) -> None:
     url = at("3.0.0")
     functions = """
@@ -154,3 +159,90 @@ def test_other_objects_of_3_0_0(at: Callable[[str], str]) -> None:
     ]
     triggers = "SELECT tgname FROM pg_trigger WHERE tgrelid = 'user_agents'::regclass AND NOT tgisinternal ORDER BY 1"
     assert names(url, triggers) == ["user_agents_auto_quality", "user_agents_updated_at"]
+
+
+def test_table_of_2_0_0_is_that_of_history(empty_database: str, at: Callable[[str], str]) -> None:
+    """Columns, defaults, constraints, indexes and names of policies are those of the history's own SQL."""
+    run(empty_database, HISTORY_2_0_0.read_text())
+    theirs = table_facts(empty_database)
+    run(
+        empty_database,
+        "DROP TABLE public.user_agents, public.agents, public.user_profiles; DROP SCHEMA auth CASCADE",
+    )
+    assert table_facts(at("2.0.0")) == theirs
+
+
+def table_facts(url: str) -> set[tuple[str, str]]:
+    """Return columns, constraints and indexes of user_agents, and the names of its policies."""
+    with connect(url) as connection:
+        facts = catalogue(connection)
+    own = [fact for fact in facts if fact.belongs_to == "user_agents" and fact.kind != "grant"]
+    return {(fact.object, "" if fact.kind == "policy" else fact.definition) for fact in own}
+
+
+def test_rollback_text_of_history(at: Callable[[str], str]) -> None:
+    url = at("3.0.0")
+    run(url, HISTORY_ROLLBACK.read_text())
+    left = (
+        "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prorettype <> 'trigger'::regtype"
+    )
+    assert run(url, left) == [(0,)]
+    assert "custom_name" not in names(url, "SELECT column_name FROM information_schema.columns")
+    run(url, "UPDATE public.user_agents SET usage_count = usage_count + 1, last_used_at = now()")
+    assert run(url, "SELECT usage_count, quality_score FROM public.user_agents") == [(1, Decimal("2.00"))]
+    runner = Runner(url)
+    runner.down("2.0.0")
+    assert runner.verify() == []
+
+
+def test_functions_are_called_by_name(at: Callable[[str], str]) -> None:
+    """The same calls work in 3.0.0 and later."""
+    url = at("3.0.0")
+    user = run(url, "SELECT user_id FROM public.user_agents")[0][0]
+    for version in ("3.0.0", latest_version()):
+        Runner(url).up(version)
+        agent = run(url, "INSERT INTO public.agents (name) VALUES ('new') RETURNING id")[0][0]
+        pair = {"user": user, "agent": agent}
+        with psycopg.connect(url, autocommit=True) as connection:
+            added = connection.execute(
+                "SELECT user_id, agent_id, source, folder, usage_count, id IS NOT NULL FROM public.add_user_agent("
+                "p_user_id => %(user)s, p_agent_id => %(agent)s, p_source => 'template', p_folder => 'work')",
+                pair,
+            ).fetchall()
+            assert added == [(user, agent, "template", "work", 0, True)]
+            connection.execute(
+                "SELECT public.track_agent_usage(p_user_id => %(user)s, p_agent_id => %(agent)s, p_success => true,"
+                " p_tokens_used => 7, p_cost_usd => 0.5, p_response_time_ms => 100)",
+                pair,
+            )
+            visible = "SELECT is_visible, is_active FROM public.user_agents WHERE agent_id = %(agent)s"
+            for function, expected in (("soft_delete", False), ("restore", True), ("soft_delete", False)):
+                call = f"SELECT public.{function}_user_agent(p_user_id => %(user)s, p_agent_id => %(agent)s)"
+                assert connection.execute(call.encode(), pair).fetchone() == (True,)
+                assert connection.execute(visible, pair).fetchone() == (expected, expected)
+            connection.execute("SELECT public.add_user_agent(%(user)s, %(agent)s)", pair)
+            assert connection.execute(visible, pair).fetchone() == (True, True)
+            score = connection.execute(
+                "SELECT public.calculate_agent_quality_score("
+                "p_user_rating => NULL, p_usage_count => NULL, p_success_count => NULL, p_error_count => NULL)"
+            )
+            assert score.fetchone() == (Decimal("1.50"),)
+        assert Runner(url).verify() == []
+
+
+@pytest.mark.parametrize("columns", ["name varchar(50), title text, status text", "name text, avatar_url text"])
+def test_views_show_what_agents_of_platform_have(empty_database: str, columns: str) -> None:
+    run(empty_database, f"CREATE TABLE public.agents (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), {columns})")
+    runner = Runner(empty_database)
+    runner.up("3.0.0")
+    assert runner.verify() == []
+    add_pair(empty_database)
+    run(empty_database, "UPDATE public.agents SET name = 'n'")
+    details = "SELECT agent_name, agent_description, agent_tagline FROM public.user_agents_with_details"
+    assert run(empty_database, details) == [("n", None, None)]
+    if "title" in columns:
+        run(empty_database, "UPDATE public.agents SET title = 't', status = 's'")
+        shown = "SELECT agent_display_name, agent_status, agent_avatar FROM public.user_agents_with_details"
+        assert run(empty_database, shown) == [("t", "s", None)]
+    runner.up()
+    assert runner.verify() == []

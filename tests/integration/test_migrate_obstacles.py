@@ -140,8 +140,8 @@ def test_foreign_additions_to_tables_are_named(empty_database: str, dump: Callab
         empty_database,
         """
         ALTER TABLE public.user_agents ADD notes text, ADD mine text,
-            ADD CONSTRAINT user_agents_status_check CHECK (is_active);
-        CREATE POLICY user_agents_delete_own ON public.user_agents FOR DELETE USING (false);
+            ADD CONSTRAINT user_agents_source_check CHECK (is_active);
+        CREATE POLICY "Team members can view shared agents" ON public.user_agents FOR DELETE USING (false);
         CREATE FUNCTION public.noticed() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
         CREATE TRIGGER user_agents_updated_at BEFORE UPDATE ON public.user_agents
             FOR EACH ROW EXECUTE FUNCTION public.noticed();
@@ -149,10 +149,10 @@ def test_foreign_additions_to_tables_are_named(empty_database: str, dump: Callab
     )
     before = dump()
     with pytest.raises(ObstacleError) as refused:
-        runner.up("3.0.0")
+        runner.up()
     assert (
-        "column user_agents.notes, constraint user_agents.user_agents_status_check,"
-        " policy user_agents.user_agents_delete_own, trigger user_agents.user_agents_updated_at: "
+        "column user_agents.notes, constraint user_agents.user_agents_source_check,"
+        " policy user_agents.Team members can view shared agents, trigger user_agents.user_agents_updated_at: "
     ) in str(refused.value)
     assert dump() == before
 

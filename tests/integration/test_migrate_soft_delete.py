@@ -95,7 +95,7 @@ def test_adding_again_restores_row_with_its_counters(database: str, owners: Owne
         insert = "INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)"
         with pytest.raises(psycopg.errors.UniqueViolation):
             session.execute(insert, [owners.ann, agent])
-        add = "SELECT public.add_user_agent(%s, %s, 'template', 'home')"
+        add = "SELECT id FROM public.add_user_agent(%s, %s, 'template', 'home')"
         assert session.execute(add, [owners.ann, agent]).fetchone() == before
         recreated = session.execute(
             "SELECT id, deleted_at, is_active, usage_count, source, folder FROM public.user_agents WHERE agent_id = %s",

@@ -23,10 +23,11 @@ from usage_worker.migrate import Runner
             "ALTER TABLE user_agents ALTER status SET DEFAULT 'paused'",
             "column",
             "user_agents.status",
-            "is text not null default 'paused'::text, expected text not null default 'active'::text",
+            "is text default 'paused'::text, expected text default 'active'::text",
         ),
         (
-            "DROP VIEW user_agents_with_details CASCADE; ALTER TABLE user_agents ALTER first_used_at TYPE date",
+            "DROP VIEW user_agents_with_details, user_favorite_agents, user_popular_agents, user_recent_agents;"
+            " ALTER TABLE user_agents ALTER first_used_at TYPE date",
             "column",
             "user_agents.first_used_at",
             "is date",
@@ -53,15 +54,15 @@ from usage_worker.migrate import Runner
             "missing",
         ),
         (
-            "DROP POLICY user_agents_delete_own ON user_agents",
+            'DROP POLICY "Users can delete their own agent relationships" ON user_agents',
             "policy",
-            "user_agents.user_agents_delete_own",
+            "user_agents.Users can delete their own agent relationships",
             "missing",
         ),
         (
-            "ALTER POLICY user_agents_select_own ON user_agents USING (true)",
+            'ALTER POLICY "Users can view their own agent relationships" ON user_agents USING (true)',
             "policy",
-            "user_agents.user_agents_select_own",
+            "user_agents.Users can view their own agent relationships",
             "is select to authenticated using true",
         ),
         (
@@ -89,10 +90,10 @@ from usage_worker.migrate import Runner
             "security invoker, body",
         ),
         (
-            "CREATE OR REPLACE FUNCTION calculate_agent_quality_score(p_rating numeric, p_usage_count bigint,"
+            "CREATE OR REPLACE FUNCTION calculate_agent_quality_score(p_user_rating numeric, p_usage_count bigint,"
             " p_success_count bigint, p_error_count bigint) RETURNS numeric LANGUAGE sql IMMUTABLE RETURN 5.0",
             "function",
-            "calculate_agent_quality_score(p_rating numeric, p_usage_count bigint, p_success_count bigint,"
+            "calculate_agent_quality_score(p_user_rating numeric, p_usage_count bigint, p_success_count bigint,"
             " p_error_count bigint)",
             "expected returns numeric, sql, immutable, security invoker, body",
         ),

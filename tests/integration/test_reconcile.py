@@ -406,7 +406,7 @@ def test_every_counter_is_compared_and_repaired(harness: IngestHarness) -> None:
     (row,) = day_differences(store, TODAY)
     assert {name for name in row.expected if row.expected[name] != row.found[name]} == daily_columns
     pair_columns = daily & pairs - {"user_id", "agent_id"}
-    damage(harness, "UPDATE user_agents SET " + ", ".join(f"{name} = {name} - 9" for name in pair_columns))
+    damage(harness, "UPDATE user_agents SET " + ", ".join(f"{name} = greatest({name} - 9, 0)" for name in pair_columns))
     (row,) = counter_differences(store, FIRST_PAIR, None)
     assert {name for name in row.expected if row.expected[name] != row.found[name]} >= pair_columns
     assert set(row.expected) == pair_columns | {"avg_response_time_ms", "usage_daily.conversation_count"}

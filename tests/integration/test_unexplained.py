@@ -137,7 +137,7 @@ def test_repair_raises_only_low_counters_of_mixed_row(harness: IngestHarness) ->
     damage(
         harness,
         "UPDATE user_agents SET usage_count = 9, total_tokens_used = 1, response_time_samples = 2,"
-        " response_time_total_ms = 5600, avg_response_time_ms = 1, message_count = -3, conversation_count = 5",
+        " response_time_total_ms = 5600, avg_response_time_ms = 1, message_count = 3, conversation_count = 5",
     )
     report = repair(harness)
     high = {(None, "usage_count"), (None, "response_time_total_ms"), (None, "conversation_count")}
@@ -233,12 +233,11 @@ def test_retired_rows_are_lowered_before_live_rows(harness: IngestHarness) -> No
 
 
 def test_no_value_stops_repair(harness: IngestHarness) -> None:
-    """NaN is replaced, NULL counts as 0, and a sum that its column cannot hold is named and left."""
+    """NULL counts as 0, and a sum that its column cannot hold is named and left."""
     count_one_pair(harness)
     damage(
         harness,
-        "ALTER TABLE user_agents ALTER message_count DROP NOT NULL, ALTER success_count DROP NOT NULL;"
-        " UPDATE user_agents SET total_cost_usd = 'NaN', message_count = NULL;"
+        "UPDATE user_agents SET total_cost_usd = NULL, message_count = NULL;"
         " SELECT public.usage_events_ensure_day('{earlier}');"
         " INSERT INTO usage_daily (user_id, agent_id, day, usage_count) SELECT user_id, agent_id, '2020-01-01',"
         " 3000000000 FROM user_agents",
@@ -362,14 +361,14 @@ def test_accept_needs_all_days(harness: IngestHarness) -> None:
 def test_command_prints_figures(harness: IngestHarness, tmp_path: Path) -> None:
     cli = Cli(tmp_path, DATABASE_URL=url_of(harness), REDIS_URL=harness.resources.settings.redis_url)
     count_one_pair(harness)
-    damage(harness, "UPDATE user_agents SET usage_count = 500, message_count = -1")
+    damage(harness, "UPDATE user_agents SET usage_count = 500, message_count = 1")
     days = retained_days(harness.resources.store)
     done = cli.run("reconcile", "--repair")
     names = f"{harness.users[3]} {harness.agents[2]}"
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         f"{names} usage_count: 500 instead of 7, unexplained: --accept-unexplained records it as opening balance",
-        f"{names} message_count: -1 instead of 7",
+        f"{names} message_count: 1 instead of 7",
         f"1 pair and {len(days)} days compared: 2 differences, 1 left, 1 of them unexplained",
     ]
     done = cli.run("reconcile", "--json")

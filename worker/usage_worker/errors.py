@@ -72,6 +72,10 @@ class DataRefusedError(UsageError):
     """PostgreSQL refused a value."""
 
 
+class OutOfRangeError(DataRefusedError):
+    """a number exceeds the type of its column."""
+
+
 class SchemaError(UsageError):
     """the database schema does not fit."""
 

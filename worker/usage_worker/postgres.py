@@ -18,6 +18,7 @@ from usage_worker.errors import (
     DataRefusedError,
     DuplicateError,
     ObstacleError,
+    OutOfRangeError,
     ReferenceMissingError,
     SchemaError,
     SettingsError,
@@ -45,6 +46,7 @@ _OPTIONS: dict[str, Any] = {
 # Our errors and the driver's errors that they stand for; the first match counts.
 _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] = (
     (DuplicateError, (errors.UniqueViolation,)),
+    (OutOfRangeError, (errors.NumericValueOutOfRange,)),
     (ReferenceMissingError, (errors.ForeignKeyViolation,)),
     # Lost races: a second attempt of the transaction meets another state. A vanished parent row is one, too (above),
     # and so is a partition that another worker has just created.

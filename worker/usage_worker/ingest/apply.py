@@ -11,7 +11,14 @@ import time
 from itertools import starmap
 from typing import TYPE_CHECKING, Literal
 
-from usage_worker.errors import ConcurrencyError, DataRefusedError, DuplicateError, ReferenceMissingError, SettingsError
+from usage_worker.errors import (
+    ConcurrencyError,
+    DataRefusedError,
+    DuplicateError,
+    OutOfRangeError,
+    ReferenceMissingError,
+    SettingsError,
+)
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.copy_lines import ledger_line, totals_line
 from usage_worker.ingest.entries import describe, payload_of
@@ -46,6 +53,7 @@ class Applier:
         self._unknown = unknown
         self._duplicates = _PessimisticMode()
         self._missing = _PessimisticMode()
+        self._full = _PessimisticMode()
         self._rivals = _PessimisticMode()
         self._last_attempt = False
 
@@ -78,6 +86,7 @@ class Applier:
         """Count a batch in one transaction; repeat it when it loses a race."""
         self._duplicates.decay()
         self._missing.decay()
+        self._full.decay()
         self._rivals.decay()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             self._last_attempt = attempt == MAX_ATTEMPTS
@@ -132,7 +141,7 @@ class Applier:
         try:
             with transaction.savepoint():
                 self._write(transaction, records, fold(records) if days is None else days)
-        except _UnknownPairsError as error:
+        except _RefusedPairsError as error:
             known = [record for record in records if (record.user_id, record.agent_id) not in error.reasons]
             for record in records:
                 if reason := error.reasons.get((record.user_id, record.agent_id)):
@@ -141,6 +150,11 @@ class Applier:
         except Exception as error:
             if self._is_outage(error):
                 raise
+            if isinstance(error, OutOfRangeError) and not self._full:
+                # One look finds the pair; halving refuses single events of it, and applies a batch of 20,000 15 times.
+                self._full.trip()
+                self._count_records(transaction, records, days, refused, again=again)
+                return
             middle = len(records) // 2
             if middle:
                 self._count_records(transaction, records[:middle], None, refused)
@@ -166,6 +180,11 @@ class Applier:
             if self._missing and (missing := transaction.missing_pairs()):
                 self._missing.trip()
                 _resolve(transaction, missing, self._unknown)
+            if self._full and (full := transaction.full_counters()):
+                self._full.trip()
+                raise _RefusedPairsError(
+                    {(it.user_id, it.agent_id): f"{it.counter}: this pair's would exceed {it.most}" for it in full}
+                )
             if transaction.apply_staged(day) != len(totals):
                 self._missing.trip()
                 raise ConcurrencyError("pairs have no row in user_agents, not yet or no longer")
@@ -175,8 +194,8 @@ class Applier:
 class _PessimisticMode:
     """Whether to look for one kind of conflict before a batch is written.
 
-    A look-up costs time for each event; a conflict (a duplicate, a pair without a row, a purge) costs a second attempt
-    of the whole batch. So only the next `PESSIMISTIC_BATCHES` batches after a conflict look first.
+    A look-up costs time for each event; a conflict (a duplicate, a pair without a row, a full counter, a purge) costs a
+    second attempt of the whole batch. So only the next `PESSIMISTIC_BATCHES` batches after a conflict look first.
     """
 
     def __init__(self) -> None:
@@ -192,8 +211,8 @@ class _PessimisticMode:
         self._batches = max(self._batches - 1, 0)
 
 
-class _UnknownPairsError(Exception):
-    """Pairs that cannot be counted, since their user or agent does not exist, with the reasons."""
+class _RefusedPairsError(Exception):
+    """Pairs that cannot be counted, with the reasons."""
 
     def __init__(self, reasons: dict[Pair, str]) -> None:
         super().__init__()
@@ -217,12 +236,12 @@ def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unk
     """Insert the missing rows.
 
     Raises:
-        _UnknownPairsError: the user or agent of some does not exist, and unknown pairs are quarantined.
+        _RefusedPairsError: the user or agent of some does not exist, and unknown pairs are quarantined.
         SettingsError: unknown pairs are to be created, and the platform owns `auth.users`.
     """
     absent = [row for row in missing if not (row.user_exists and row.agent_exists)]
     if absent and unknown == "quarantine":
-        raise _UnknownPairsError(
+        raise _RefusedPairsError(
             {
                 (row.user_id, row.agent_id): "agent_id: no such agent" if row.user_exists else "user_id: no such user"
                 for row in absent

@@ -83,7 +83,7 @@ FROM relations AS r JOIN pg_policy AS p ON p.polrelid = r.oid
 
 UNION ALL
 SELECT 'trigger', format('%s.%s', r.name, t.tgname), r.name,
-    CASE t.tgenabled WHEN 'O' THEN '' ELSE 'disabled ' END || pg_get_triggerdef(t.oid)
+    CASE t.tgenabled WHEN 'O' THEN '' ELSE 'disabled ' END || regexp_replace(pg_get_triggerdef(t.oid), '\s+', ' ', 'g')
 FROM relations AS r JOIN pg_trigger AS t ON t.tgrelid = r.oid AND NOT t.tgisinternal
 
 UNION ALL

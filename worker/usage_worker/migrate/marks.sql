@@ -1,13 +1,20 @@
 -- Names that migrations take, and the marks of the objects that they created.
 
 -- name: create_names
--- The names that every migration file takes, for this session.
+-- The names of every migration of the files, for this session, and a function with which a check can read columns that
+-- need not exist yet.
+CREATE FUNCTION pg_temp.usage_query(statement text) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    result jsonb;
+BEGIN
+    EXECUTE statement INTO result;
+    RETURN result;
+END $$;
 CREATE TEMPORARY TABLE usage_names AS
 {}
 
 -- name: names_of_migration
--- Without a definition, an object exists only during an upgrade or rollback.
-SELECT {number} AS number, {transactional} AS transactional, kind, object, definition IS NULL AS transient
+SELECT {number} AS number, {transactional} AS transactional, kind, object, definition, definition IS NULL AS transient
 FROM (
 {expected}
 ) AS expected (kind, object, definition)

@@ -29,6 +29,7 @@ CHECKS = {
             "the migrations need these names; rename or drop what has them and run migrate up again",
         ),
         ("column_numbers", "dump and restore the table and run migrate up again"),
+        ("refused_values", "correct these rows and run migrate up again"),
     ),
     "down": (("unmarked_names", "migrations did not make what has these names; rename it and run migrate down again"),),
 }
@@ -47,7 +48,7 @@ def refuse_encoding(connection: Connection) -> None:
 
 
 def refuse(connection: Connection, plan: Iterable[Migration], direction: Direction) -> None:
-    """Refuse a plan that cannot succeed: a name is taken, or a table has too few column numbers left.
+    """Refuse a plan that cannot succeed: names are taken, column numbers are used up, or a CHECK would refuse rows.
 
     Raises:
         ObstacleError: names every obstacle of one kind, and the remedy.

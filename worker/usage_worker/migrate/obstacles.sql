@@ -90,6 +90,25 @@ SELECT string_agg(label, ', ' ORDER BY label) FROM (
     HAVING c.relnatts + count(DISTINCT n.object) > 1600
 ) AS found
 
+-- name: refused_values
+-- Rows that a CHECK of the plan refuses, also in what a rollback kept aside; counted in one pass.
+SELECT string_agg(label, ', ' ORDER BY label) FROM (
+    SELECT format('%s has %s rows that violate %s', counted.name, violation.rows, violation.definition) AS label
+    FROM (
+        SELECT r.name, pg_temp.usage_query(format(
+            'SELECT jsonb_build_object(%s) FROM public.%I',
+            string_agg(format('%L, count(*) FILTER (WHERE NOT %s)', n.definition, substr(n.definition, 7)), ', '), r.name
+        ))
+        FROM named AS n JOIN relations AS r ON r.name ~ '^user_agents(_kept_[23]_0_0)?$'
+        JOIN pg_attribute AS a ON a.attrelid = r.oid AND NOT a.attisdropped
+            AND n.object = format('user_agents.user_agents_%s_check', a.attname)
+        WHERE n.number = ANY ({plan}) AND n.kind = 'constraint'
+        GROUP BY r.name
+    ) AS counted (name, violations)
+    CROSS JOIN LATERAL jsonb_each_text(counted.violations) AS violation (definition, rows)
+    WHERE violation.rows <> '0'
+) AS found
+
 -- name: refuse_encoding
 DO $encoding$
 BEGIN

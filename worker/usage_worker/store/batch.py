@@ -52,6 +52,15 @@ class Missing(NamedTuple):
     agent_exists: bool
 
 
+class FullCounter(NamedTuple):
+    """A pair of which a counter would exceed the greatest value of its column."""
+
+    user_id: str
+    agent_id: str
+    counter: str
+    most: str
+
+
 class BatchTransaction:
     """An open transaction of one batch."""
 
@@ -98,6 +107,10 @@ class BatchTransaction:
     def missing_pairs(self) -> list[Missing]:
         """Return the staged pairs that have no row in `user_agents`."""
         return [Missing(*row) for row in self._connection.execute(query("missing_pairs"))]
+
+    def full_counters(self) -> list[FullCounter]:
+        """Return the staged pairs of which a counter would exceed the type of its column."""
+        return [FullCounter(*row) for row in self._connection.execute(query("full_counters"))]
 
     def apply_staged(self, day: str) -> int:
         """Add the staged totals to counters and roll-up. Returns the number of rows updated in `user_agents`."""

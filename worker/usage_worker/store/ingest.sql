@@ -85,6 +85,26 @@ SELECT t.user_id::text, t.agent_id::text,
   FROM batch_totals t
  WHERE (SELECT true FROM public.user_agents ua WHERE ua.user_id = t.user_id AND ua.agent_id = t.agent_id) IS NULL
 
+-- name: full_counters
+-- Staged pairs of which a counter would exceed the type of its column: the first such counter, and its greatest value.
+SELECT t.user_id::text, t.agent_id::text, exceeded.counter, exceeded.most
+  FROM (SELECT *, usage_count - success_count AS error_count, cardinality(conversations) AS conversation_count
+          FROM batch_totals) t
+  JOIN public.user_agents ua ON ua.user_id = t.user_id AND ua.agent_id = t.agent_id
+ CROSS JOIN LATERAL (
+    SELECT counter, most::text
+      FROM (VALUES
+        -- The quality score adds the two.
+        ('success_count', ua.success_count::numeric + coalesce(ua.error_count, 0) + t.usage_count, 'bigint'::regtype),
+        ('{counters}', ua.{counters}::numeric + t.{counters}, pg_typeof(ua.{counters}))
+      ) AS counters (counter, total, type)
+     CROSS JOIN LATERAL (
+        SELECT CASE type WHEN 'integer'::regtype THEN 2147483647 WHEN 'bigint'::regtype THEN 9223372036854775807
+                         ELSE 9999999999.9999999999 END AS most
+     ) bound
+     WHERE total > most LIMIT 1
+  ) AS exceeded
+
 -- name: owns_auth
 -- Whether this role owns auth.users, which otherwise belongs to the platform.
 SELECT pg_get_userbyid(c.relowner) = current_user FROM pg_class c WHERE c.oid = 'auth.users'::regclass
@@ -142,8 +162,8 @@ WITH totals AS MATERIALIZED (
 UPDATE public.user_agents ua SET
     updated_at = now(),
     {counters} = coalesce(ua.{counters}, 0) + t.{counters},
-    avg_response_time_ms = round((ua.response_time_total_ms + t.response_time_total_ms)::numeric
-                                 / nullif(ua.response_time_samples + t.response_time_samples, 0)),
+    avg_response_time_ms = round((coalesce(ua.response_time_total_ms, 0) + t.response_time_total_ms)::numeric
+                                 / nullif(coalesce(ua.response_time_samples, 0) + t.response_time_samples, 0)),
     first_used_at = least(ua.first_used_at, t.first_used_at, t.last_used_at),
     last_used_at = greatest(ua.last_used_at, t.last_used_at),
     last_conversation_id = CASE

@@ -220,9 +220,8 @@ SELECT user_id, agent_id, row_id, sides.expected, sides.found, figures.added,
            jsonb_object_agg(name, f.unexplained) AS unexplained
       FROM (
         SELECT *,
-               -- NaN is replaced, so it is never unexplained. Conversations of the days are unexplained only as far as the
-               -- counter has them, too.
-               CASE WHEN name = 'avg_response_time_ms' OR found = 'NaN' THEN 0
+               -- Conversations of the days are unexplained only as far as the counter has them, too.
+               CASE WHEN name = 'avg_response_time_ms' THEN 0
                     ELSE greatest(CASE WHEN is_of_days THEN least(counter, found) ELSE found END - expected, 0)
                     END AS unexplained
           FROM (
@@ -376,26 +375,14 @@ UPDATE public.user_agents ua SET
  WHERE ua.id = x.locked_id AND (x.added ->> 'usage_count')::numeric > 0
 
 -- name: repair_counters
--- Add the difference to the counters. Nothing can be added to NaN, so it is replaced.
+-- Add what is missing to the counters.
 UPDATE public.user_agents ua SET
-    usage_count = coalesce(ua.usage_count, 0) + (x.added ->> 'usage_count')::numeric,
-    message_count = coalesce(ua.message_count, 0) + (x.added ->> 'message_count')::numeric,
-    conversation_count = coalesce(ua.conversation_count, 0) + (x.added ->> 'conversation_count')::numeric,
-    success_count = coalesce(ua.success_count, 0) + (x.added ->> 'success_count')::numeric,
-    error_count = coalesce(ua.error_count, 0) + (x.added ->> 'error_count')::numeric,
-    total_tokens_used = coalesce(ua.total_tokens_used, 0) + (x.added ->> 'total_tokens_used')::numeric,
-    total_cost_usd = CASE
-        WHEN ua.total_cost_usd = 'NaN'
-        THEN (SELECT coalesce(sum(d.total_cost_usd), 0) FROM public.usage_daily d
-               WHERE d.user_id = ua.user_id AND d.agent_id = ua.agent_id)
-        ELSE coalesce(ua.total_cost_usd, 0) + (x.added ->> 'total_cost_usd')::numeric END,
-    response_time_total_ms = x.total_ms,
-    response_time_samples = x.samples,
+    {counters} = coalesce(ua.{counters}, 0) + (x.added ->> '{counters}')::numeric,
     avg_response_time_ms = coalesce(
         CASE WHEN x.samples > 0 THEN least(round(x.total_ms / x.samples), 2147483647) END, ua.avg_response_time_ms)
   FROM (
-    SELECT d.*, u.response_time_total_ms + (d.added ->> 'response_time_total_ms')::numeric AS total_ms,
-           u.response_time_samples + (d.added ->> 'response_time_samples')::numeric AS samples
+    SELECT d.*, coalesce(u.response_time_total_ms, 0) + (d.added ->> 'response_time_total_ms')::numeric AS total_ms,
+           coalesce(u.response_time_samples, 0) + (d.added ->> 'response_time_samples')::numeric AS samples
       FROM differing d JOIN public.user_agents u ON u.id = d.locked_id
   ) AS x
  WHERE ua.id = x.locked_id AND (
@@ -446,7 +433,7 @@ WITH latency AS (
         response_time_samples = (x.unexplained ->> 'usage_count')::numeric
       FROM differing x
      WHERE ua.id = x.locked_id AND (x.unexplained ->> 'usage_count')::numeric > 0 AND ua.avg_response_time_ms >= 0
-       AND (ua.response_time_total_ms, ua.response_time_samples) = (0, 0)
+       AND (coalesce(ua.response_time_total_ms, 0), coalesce(ua.response_time_samples, 0)) = (0, 0)
     RETURNING ua.id, ua.response_time_total_ms, ua.response_time_samples
 )
 UPDATE differing x

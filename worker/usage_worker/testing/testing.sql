@@ -12,7 +12,8 @@ SELECT (SELECT count(*) FROM users) AS users, (SELECT count(*) FROM agents) AS a
 -- name: counters
 -- The columns of user_agents that events determine, to compare with the oracle.
 SELECT user_id, agent_id,
-       {compared}
+       coalesce({counters}, 0) AS {counters},
+       avg_response_time_ms, first_used_at, last_used_at, user_rating, last_rating_at, quality_score
   FROM public.user_agents
 
 -- name: unbalanced

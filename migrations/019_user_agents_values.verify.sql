@@ -1,0 +1,22 @@
+SELECT * FROM (VALUES
+    ('constraint', 'user_agents.user_agents_usage_count_check', 'CHECK ((usage_count >= 0))'),
+    ('constraint', 'user_agents.user_agents_message_count_check', 'CHECK ((message_count >= 0))'),
+    ('constraint', 'user_agents.user_agents_conversation_count_check', 'CHECK ((conversation_count >= 0))'),
+    ('constraint', 'user_agents.user_agents_success_count_check', 'CHECK ((success_count >= 0))'),
+    ('constraint', 'user_agents.user_agents_error_count_check', 'CHECK ((error_count >= 0))'),
+    ('constraint', 'user_agents.user_agents_total_tokens_used_check', 'CHECK ((total_tokens_used >= 0))'),
+    ('constraint', 'user_agents.user_agents_total_cost_usd_check', 'CHECK (((total_cost_usd >= (0)::numeric) AND (total_cost_usd < ''NaN''::numeric)))'),
+    ('constraint', 'user_agents.user_agents_response_time_total_ms_check', 'CHECK ((response_time_total_ms >= 0))'),
+    ('constraint', 'user_agents.user_agents_response_time_samples_check', 'CHECK ((response_time_samples >= 0))'),
+    ('constraint', 'user_agents.user_agents_avg_response_time_ms_check', 'CHECK ((avg_response_time_ms >= 0))'),
+    ('constraint', 'user_agents.user_agents_user_rating_check', 'CHECK (((user_rating >= (0)::numeric) AND (user_rating <= (5)::numeric)))'),
+    ('constraint', 'user_agents.user_agents_quality_score_check', 'CHECK (((quality_score >= (0)::numeric) AND (quality_score <= (5)::numeric)))'),
+    ('constraint', 'user_agents.user_agents_custom_temperature_check', 'CHECK (((custom_temperature >= (0)::numeric) AND (custom_temperature <= (2)::numeric)))'),
+    ('constraint', 'user_agents.user_agents_custom_max_tokens_check', 'CHECK ((custom_max_tokens > 0))'),
+    ('constraint', 'user_agents.user_agents_display_position_check', 'CHECK ((display_position = ANY (ARRAY[''sidebar''::text, ''dashboard''::text, ''hidden''::text])))'),
+    ('constraint', 'user_agents.user_agents_status_check', 'CHECK ((status = ANY (ARRAY[''active''::text, ''paused''::text, ''archived''::text, ''disabled''::text])))'),
+    ('constraint', 'user_agents.user_agents_source_check', 'CHECK ((source = ANY (ARRAY[''store''::text, ''custom''::text, ''imported''::text, ''template''::text, ''recommended''::text])))'),
+    ('function', 'user_agents_check_contents()', 'returns trigger, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body 5137d8965fcc9ac36ba81ca77082e993'),
+    ('trigger', 'user_agents.user_agents_check_contents', 'CREATE TRIGGER user_agents_check_contents BEFORE UPDATE OF custom_name, custom_description, custom_avatar, custom_color, custom_system_prompt, folder, tags, notes, quick_notes, settings, preferences, ui_config, notification_settings, metadata, source_details, share_settings ON public.user_agents FOR EACH ROW EXECUTE FUNCTION public.user_agents_check_contents()'),
+    ('trigger', 'user_agents.user_agents_check_new_contents', 'CREATE TRIGGER user_agents_check_new_contents BEFORE INSERT ON public.user_agents FOR EACH ROW WHEN (((num_nonnulls(new.custom_name, new.custom_description, new.custom_avatar, new.custom_color, new.custom_system_prompt, new.folder, new.tags, new.notes, new.quick_notes) > 0) OR (new.settings <> ''{}''::jsonb) OR (new.preferences <> ''{}''::jsonb) OR (new.ui_config <> ''{}''::jsonb) OR (new.metadata <> ''{}''::jsonb) OR (new.source_details <> ''{}''::jsonb) OR (new.share_settings <> ''{}''::jsonb) OR (new.notification_settings <> ''{"email": true, "in_app": true}''::jsonb))) EXECUTE FUNCTION public.user_agents_check_contents()')
+) AS expected (kind, object, definition)
