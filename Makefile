@@ -7,9 +7,9 @@ STAMP  := $(VENV)/.installed
 # Debian's programs: its oldest PostgreSQL (the embedded one is the newest) and its Redis.
 SYSTEM_POSTGRES := $(patsubst %/postgres,%,$(firstword $(sort $(wildcard /usr/lib/postgresql/*/bin/postgres))))
 SYSTEM_REDIS    := $(wildcard /usr/bin/redis-server)
-# The tests that depend most on the versions of the servers: schema, access, ingest and publisher.
-ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_hot.py \
-	tests/integration/test_ingest.py tests/integration/test_publisher.py
+# The tests that depend most on the versions of the servers: schema, dumps, access, ingest and publisher.
+ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_dump_restore.py \
+	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py
 
 .PHONY: help demo check lint unit test test-more reference bench soak clean
 .DEFAULT_GOAL := help

@@ -78,5 +78,5 @@ CREATE TRIGGER user_agents_retire_pair AFTER DELETE ON public.user_agents
 -- Days, conversations and events are found by the pair, history by the id: a row that changed them would leave those
 -- behind. AFTER, so that row-level security is checked first. A client's upsert may name the same values.
 CREATE TRIGGER user_agents_forbid_pair_change AFTER UPDATE OF id, user_id, agent_id ON public.user_agents
-    FOR EACH ROW WHEN ((OLD.id, OLD.user_id, OLD.agent_id) IS DISTINCT FROM (NEW.id, NEW.user_id, NEW.agent_id))
+    FOR EACH ROW WHEN (OLD.id IS DISTINCT FROM NEW.id OR OLD.user_id IS DISTINCT FROM NEW.user_id OR OLD.agent_id IS DISTINCT FROM NEW.agent_id)
     EXECUTE FUNCTION public.user_agents_forbid_pair_change();

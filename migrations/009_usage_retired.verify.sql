@@ -22,6 +22,6 @@ SELECT * FROM (VALUES
     ('policy', 'usage_retired_daily.usage_retired_daily_service_role', 'select to service_role using true'),
     ('table', 'usage_retired_daily', 'table, row-level security on'),
     ('trigger', 'user_agents.user_agents_retire_pair', 'CREATE TRIGGER user_agents_retire_pair AFTER DELETE ON public.user_agents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_retire_pair()'),
-    ('trigger', 'user_agents.user_agents_forbid_pair_change', 'CREATE TRIGGER user_agents_forbid_pair_change AFTER UPDATE OF id, user_id, agent_id ON public.user_agents FOR EACH ROW WHEN ((((old.id IS DISTINCT FROM new.id) OR (old.user_id IS DISTINCT FROM new.user_id)) OR (old.agent_id IS DISTINCT FROM new.agent_id))) EXECUTE FUNCTION public.user_agents_forbid_pair_change()'),
+    ('trigger', 'user_agents.user_agents_forbid_pair_change', 'CREATE TRIGGER user_agents_forbid_pair_change AFTER UPDATE OF id, user_id, agent_id ON public.user_agents FOR EACH ROW WHEN (((old.id IS DISTINCT FROM new.id) OR (old.user_id IS DISTINCT FROM new.user_id) OR (old.agent_id IS DISTINCT FROM new.agent_id))) EXECUTE FUNCTION public.user_agents_forbid_pair_change()'),
     ('table', 'usage_retired_daily_kept_4_0_0', NULL)
 ) AS expected (kind, object, definition)

@@ -230,13 +230,13 @@ CREATE OR REPLACE TRIGGER user_agents_take_new_shares AFTER INSERT ON public.use
     FOR EACH ROW WHEN (NEW.is_shared) EXECUTE FUNCTION public.user_agents_take_shares();
 CREATE OR REPLACE TRIGGER user_agents_take_shares
     AFTER UPDATE OF is_shared, shared_with, team_id ON public.user_agents FOR EACH ROW
-    WHEN ((OLD.is_shared, OLD.shared_with, OLD.team_id) IS DISTINCT FROM (NEW.is_shared, NEW.shared_with, NEW.team_id))
+    WHEN (OLD.is_shared IS DISTINCT FROM NEW.is_shared OR OLD.shared_with IS DISTINCT FROM NEW.shared_with OR OLD.team_id IS DISTINCT FROM NEW.team_id)
     EXECUTE FUNCTION public.user_agents_take_shares();
 CREATE OR REPLACE TRIGGER user_agents_guard_shared
     BEFORE UPDATE OF deleted_at, is_shared, shared_with, team_id, share_settings
     ON public.user_agents FOR EACH ROW
-    WHEN ((OLD.deleted_at, OLD.is_shared, OLD.shared_with, OLD.team_id, OLD.share_settings)
-          IS DISTINCT FROM (NEW.deleted_at, NEW.is_shared, NEW.shared_with, NEW.team_id, NEW.share_settings))
+    WHEN (OLD.deleted_at IS DISTINCT FROM NEW.deleted_at OR OLD.is_shared IS DISTINCT FROM NEW.is_shared OR OLD.shared_with IS DISTINCT FROM NEW.shared_with
+          OR OLD.team_id IS DISTINCT FROM NEW.team_id OR OLD.share_settings IS DISTINCT FROM NEW.share_settings)
     EXECUTE FUNCTION public.user_agents_guard_shared();
 
 -- Copies existing columns to shares. Kept shares that the columns of 3.0.0 no longer contain were ended there and are

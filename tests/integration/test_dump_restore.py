@@ -1,0 +1,297 @@
+"""Dumps and restores: the commands of docs/backup.md as they are written, and what is counted afterwards.
+
+The target is a database of the same server, or of the newest PostgreSQL, whose cluster begins without our roles.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from tests.conftest import FAST_POSTGRES
+from tests.integration.commands import PROGRAM
+from tests.integration.database import run, schema
+from tests.integration.users import add_users
+from usage_worker.local import EmbeddedPostgres
+from usage_worker.maintenance import manage_partitions, reconcile
+from usage_worker.migrate import Runner
+from usage_worker.service.resources import Resources
+from usage_worker.settings import Settings
+from usage_worker.store import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import redis
+
+    from tests.conftest import Postgres
+    from tests.integration.conftest import Bench
+
+PAGE = Path(__file__).parents[2] / "docs" / "backup.md"
+# Yesterday at noon: events some seconds earlier are of the same day.
+NOW = datetime.combine(datetime.now(UTC) - timedelta(days=1), time(12), UTC)
+TABLES = """
+    SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+        AND NOT relispartition
+"""
+DROPPED_BY_CASCADE = {
+    *("user_agents_with_details", "user_favorite_agents", "user_popular_agents", "user_recent_agents"),
+    *("user_agent_analytics", "user_agent_analytics_own"),
+}
+
+
+class Shell:
+    """Executes the blocks of the page, with the programs of a PostgreSQL."""
+
+    def __init__(self, programs: Path, folder: Path, **urls: str) -> None:
+        self._folder = folder
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("USAGE_", "PG"))}
+        self._environment = ours | urls | {"PATH": f"{programs}:{Path(PROGRAM).parent}:{os.environ['PATH']}"}
+
+    def run(self, section: str, block: int = 0) -> str:
+        """Execute a block of the section and return its output, without log lines."""
+        done = subprocess.run(
+            ["sh", "-e", "-c", blocks(section, "sh")[block]],
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def blocks(section: str, language: str) -> list[str]:
+    text = re.split(rf"^##? {section}$", PAGE.read_text("utf-8"), flags=re.MULTILINE)[1].split("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def events(bench: Bench, agents: slice) -> list[dict[str, Any]]:
+    """Two uses of each of twenty pairs, one yesterday and one some days before."""
+    return [
+        {
+            "event_id": uuid4(),
+            "occurred_at": NOW - timedelta(days=days, seconds=number),
+            "user_id": user,
+            "agent_id": bench.agents[agents][number % 2],
+            "input_tokens": 7,
+            "cost_usd": "0.25",
+            "response_time_ms": 100,
+            "conversation_id": uuid4(),
+        }
+        for number, user in enumerate(bench.users)
+        for days in (0, 1 + number % 3)
+    ]
+
+
+def again(bench: Bench) -> list[dict[str, Any]]:
+    """Events of the pairs of `sent` and of other ones."""
+    return events(bench, slice(2)) + events(bench, slice(1, 3))
+
+
+@pytest.fixture
+def sent(bench: Bench, database: str) -> list[dict[str, Any]]:
+    """Count events, and add what else a database has: shares, an expired one too, a history, and dead letters."""
+    sent = events(bench, slice(2))
+    bench.publish(*sent)
+    bench.xadd(b"[{]")
+    bench.flush()
+    people = add_users(database)
+    run(
+        database,
+        "INSERT INTO user_agent_shares (user_agent_id, shared_with_user, permission, expires_at)"
+        " VALUES (%s, %s, 'edit', now() + interval '1 hour')",
+        *(people.row, people.dan),
+    )
+    run(
+        database,
+        "SET session_replication_role = replica;"
+        " UPDATE user_agent_shares SET expires_at = now() - interval '1 day' WHERE expires_at IS NOT NULL",
+    )
+    run(database, "UPDATE user_agents SET custom_name = 'mine' WHERE usage_count > 0")
+    run(database, "SELECT user_agent_history_ensure_month(current_date - 40)")
+    return sent
+
+
+@pytest.fixture
+def newest(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(server_folder / "newest", FAST_POSTGRES) as server:
+        yield server
+
+
+@pytest.fixture
+def restored(bench: Bench) -> Iterator[Callable[[str], Bench]]:
+    """Return a function that makes the bench of a restored database."""
+    opened: list[Resources] = []
+
+    def make(url: str) -> Bench:
+        opened.append(Resources(Settings(DATABASE_URL=url, REDIS_URL=bench.resources.settings.redis_url)))
+        return replace(bench, resources=opened[-1])
+
+    yield make
+    for resources in opened:
+        resources.close()
+
+
+def contents(url: str) -> dict[str, Any]:
+    """Return the number of rows of every table, and all shares."""
+    tables = [row[0] for row in run(url, TABLES)]
+    rows = {table: run(url, f'SELECT count(*) FROM public."{table}"')[0][0] for table in tables}
+    return rows | {"shares": run(url, "SELECT * FROM user_agent_shares ORDER BY id")}
+
+
+def assert_counts_once(bench: Bench, known: list[dict[str, Any]], lost: list[dict[str, Any]]) -> None:
+    """Assert that the database is consistent, tells lost events from known ones, and continues to count."""
+    store, settings = bench.resources.store, bench.resources.settings
+    report = reconcile(store, settings)
+    assert report.checked > 0
+    assert report.differences == []
+    bench.publish(*known, *lost, counted=False)
+    assert bench.flush() == Intake(accepted=len(known) + len(lost), applied=len(lost), duplicate=len(known))
+    # A dead letter and a line of the history take numbers from sequences.
+    bench.xadd(b"[{]")
+    run(str(settings.database_url), "UPDATE user_agents SET is_favorite = NOT is_favorite")
+    later = events(bench, slice(3, 5))
+    bench.publish(*later)
+    assert bench.flush() == Intake(accepted=len(later) + 1, applied=len(later), quarantined=1)
+    bench.check()
+    ahead = settings.model_copy(update={"partitions_ahead_days": settings.partitions_ahead_days + 1})
+    made = manage_partitions(store, ahead)
+    assert made.created
+    assert not made.failed
+
+
+def test_whole_database_into_the_newest_server(
+    *,
+    bench: Bench,
+    sent: list[dict[str, Any]],
+    database: str,
+    postgres: Postgres,
+    newest: EmbeddedPostgres,
+    restored: Callable[[str], Bench],
+    tmp_path: Path,
+) -> None:
+    url = newest.ensure_database("restored")
+    before = contents(database)
+    printed = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database, RESTORED_URL=url).run("Backup and restore")
+    assert printed == blocks("Backup and restore", "text")[0]
+    assert contents(url) == before | {"usage_task_runs": before["usage_task_runs"] + 1}
+    assert schema(url) == schema(database)
+    lost = again(bench)
+    bench.publish(*lost)
+    bench.flush()
+    assert_counts_once(restored(url), sent, lost)
+
+
+def test_custom_format_into_the_same_server(
+    *,
+    sent: list[dict[str, Any]],
+    database: str,
+    empty_database: str,
+    postgres: Postgres,
+    restored: Callable[[str], Bench],
+    tmp_path: Path,
+) -> None:
+    Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database, RESTORED_URL=empty_database).run("Whole database")
+    assert schema(empty_database) == schema(database)
+    assert Runner(empty_database).verify() == []
+    assert contents(empty_database) == contents(database)
+    assert_counts_once(restored(empty_database), sent, [])
+
+
+def test_dump_without_grants_lacks_only_grants(database: str, empty_database: str, postgres: Postgres) -> None:
+    dump = [f"{postgres.bin_dir}/pg_dump", "--no-owner", "--no-acl", database]
+    psql = [f"{postgres.bin_dir}/psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_database]
+    written = subprocess.run(dump, capture_output=True, check=True).stdout
+    subprocess.run(psql, input=written, capture_output=True, check=True)
+    assert {deviation.kind for deviation in Runner(empty_database).verify()} == {"grant"}
+
+
+def test_rows_of_one_table(
+    *,
+    bench: Bench,
+    sent: list[dict[str, Any]],
+    database: str,
+    postgres: Postgres,
+    tmp_path: Path,
+) -> None:
+    shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database)
+    shell.run("One table", 0)
+    later = again(bench)
+    bench.publish(*later)
+    bench.flush()
+    run(database, "UPDATE user_agents SET usage_count = 0, custom_name = 'broken'")
+    before = contents(database)
+    assert "0 left" in shell.run("One table", 1)
+    assert Runner(database).verify() == []
+    assert contents(database)["shares"] == before["shares"]
+    assert run(database, "SELECT DISTINCT custom_name FROM user_agents WHERE usage_count > 2") == [("mine",)]
+    assert_counts_once(bench, sent + later, [])
+
+
+def test_dropped_table(
+    *,
+    bench: Bench,
+    sent: list[dict[str, Any]],
+    database: str,
+    postgres: Postgres,
+    tmp_path: Path,
+) -> None:
+    shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database)
+    shell.run("One table", 2)
+    later = again(bench)
+    bench.publish(*later)
+    bench.flush()
+    run(database, "DROP TABLE user_agents CASCADE")
+    shell.run("One table", 3)
+    missing = Runner(database).verify()
+    assert {(it.object, it.problem) for it in missing if it.kind == "view"} == {
+        (view, "missing") for view in DROPPED_BY_CASCADE
+    }
+    assert {it.kind for it in missing} == {"view", "grant", "index"}
+    reconcile(bench.resources.store, bench.resources.settings, repair=True)
+    assert_counts_once(bench, sent + later, [])
+
+
+def test_data_only(
+    *,
+    sent: list[dict[str, Any]],
+    database: str,
+    empty_database: str,
+    postgres: Postgres,
+    restored: Callable[[str], Bench],
+    tmp_path: Path,
+) -> None:
+    Runner(empty_database).up()
+    shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database, RESTORED_URL=empty_database)
+    shell.run("Data only", 0)
+    before = contents(database)
+    assert "0 differences, 0 left" in shell.run("Data only", 1)
+    after = contents(empty_database)
+    assert after.pop("usage_task_runs") == before.pop("usage_task_runs") + 2
+    assert after == before
+    assert run(empty_database, "SELECT count(*) FROM user_agent_analytics") == [(before["user_agents"],)]
+    assert Runner(empty_database).verify() == []
+    assert_counts_once(restored(empty_database), sent, [])
+
+
+def test_older_redis_counts_nothing_again(bench: Bench, redis_client: redis.Redis) -> None:
+    bench.publish(*again(bench))
+    shards = range(bench.resources.stream.shards)
+    copies = {shard: redis_client.dump(bench.resources.stream.key(shard)) for shard in shards}
+    bench.flush()
+    for shard, copy in copies.items():
+        redis_client.restore(bench.resources.stream.key(shard), 0, copy or b"", replace=True)
+        assert bench.resources.stream.backlog(shard).entries > 0
+    assert bench.flush() == Intake()
+    bench.check()
