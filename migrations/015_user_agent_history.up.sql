@@ -1,8 +1,9 @@
 -- version: 4.0.0
 -- lock_timeout: 100ms
 --
--- The audit trail of what users change in user_agents: values, user and time. No foreign key: it outlives its rows and
--- users. Counter updates do not write it. Statements that lock user_agents come last.
+-- The audit trail of what users change in user_agents: column, user and time, and the values of columns that cannot hold a
+-- user's words. No foreign key: it outlives its rows and users. Counter updates do not write it. Statements that lock
+-- user_agents come last.
 
 DO $trail$
 BEGIN
@@ -17,7 +18,9 @@ BEGIN
         user_id uuid NOT NULL,
         agent_id uuid NOT NULL,
         action text NOT NULL CHECK (
-            action IN ('update', 'rate', 'soft_delete', 'restore', 'share', 'unshare', 'delete', 'purge')
+            action IN (
+                'update', 'rate', 'soft_delete', 'restore', 'share', 'accept', 'decline', 'unshare', 'delete', 'purge'
+            )
         ),
         changes jsonb NOT NULL,
         actor uuid DEFAULT auth.uid(),
@@ -28,7 +31,7 @@ BEGIN
     ) PARTITION BY RANGE (created_at);
     COMMENT ON TABLE public.user_agent_history IS 'what users changed in user_agents; counters are not recorded';
     COMMENT ON COLUMN public.user_agent_history.user_id IS 'owner of the row, not the user who changed it';
-    COMMENT ON COLUMN public.user_agent_history.changes IS '{column: {"old": value, "new": value}}, times in UTC';
+    COMMENT ON COLUMN public.user_agent_history.changes IS '{column: {"old": value, "new": value}}, times in UTC; {column: {}} where the column may hold words of a user';
     COMMENT ON COLUMN public.user_agent_history.actor IS 'auth.uid(); none where a service acted, see actor_role';
     CREATE INDEX idx_user_agent_history_user_id ON public.user_agent_history (user_id, created_at DESC);
     ALTER TABLE public.user_agent_history ENABLE ROW LEVEL SECURITY;
@@ -68,15 +71,26 @@ BEGIN
     END;
 END $$;
 
--- Compares the columns that the trigger names.
+-- Compares the columns that the trigger names. It keeps the values of those in v_closed, which hold numbers, booleans, times
+-- or one of few words. Of a column that is not in the list, also a new one, it keeps only that it changed: what a user
+-- wrote must not outlive the user's account.
 CREATE FUNCTION public.user_agents_record_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
     v_old pg_catalog.jsonb := to_jsonb(OLD);
     v_new pg_catalog.jsonb := to_jsonb(NEW);
     v_changes pg_catalog.jsonb;
+    v_closed pg_catalog.text[] := ARRAY[
+        'custom_temperature', 'custom_max_tokens', 'is_favorite', 'is_pinned', 'sort_order', 'display_position',
+        'user_rating', 'archived_at', 'deleted_at', 'is_active', 'is_enabled', 'is_visible', 'status',
+        'notifications_enabled', 'source'
+    ];
 BEGIN
-    SELECT jsonb_object_agg(c.name, jsonb_build_object('old', v_old -> c.name, 'new', v_new -> c.name)) INTO v_changes
+    SELECT jsonb_object_agg(
+               c.name,
+               CASE WHEN c.name = ANY (v_closed)
+                    THEN jsonb_build_object('old', v_old -> c.name, 'new', v_new -> c.name) ELSE '{}' END
+           ) INTO v_changes
       FROM (
         SELECT a.attname::text AS name
           FROM pg_catalog.pg_trigger t

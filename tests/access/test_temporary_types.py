@@ -61,11 +61,16 @@ CALLS = [
     ("owner", "SELECT public.calculate_agent_quality_score(4, 1, 1, 0)"),
     ("owner", "UPDATE public.user_agents SET notes = 'x', user_rating = 5, updated_at = '2026-01-31'"),
     ("owner", "UPDATE public.user_agents SET is_shared = true, team_id = %(team)s, shared_with = %(people)s"),
-    ("owner", "UPDATE public.user_agents SET shared_with = NULL"),
+    ("owner", "UPDATE public.user_agents SET shared_with = NULL, notes = NULL"),
     ("owner", "INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, permission)"
               " VALUES (%(row)s, %(stranger)s, 'edit')"),
     ("stranger", "UPDATE public.user_agents SET folder = 'x'"),
     ("stranger", "UPDATE public.user_agents SET deleted_at = now()"),
+    ("stranger", "SELECT public.edit_shared_agent(%(row)s, '{\"folder\": \"y\"}')"),
+    ("stranger", "SELECT * FROM public.user_agents_shared_with_me"),
+    ("stranger", "SELECT public.accept_share(share_id), public.decline_share(share_id)"
+                 " FROM public.user_agents_shared_with_me"),
+    ("owner", "UPDATE public.user_agent_shares SET permission = 'view', expires_at = NULL"),
     ("owner", "DELETE FROM public.user_agent_shares"),
     ("owner", "UPDATE public.user_agents SET id = %(owner)s"),
     ("owner", "DELETE FROM public.user_agents"),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import redis
 
     from tests.conftest import Postgres
-    from tests.integration.conftest import Bench
+    from tests.integration.conftest import IngestHarness
 
 PAGE = Path(__file__).parents[2] / "docs" / "backup.md"
 # Yesterday at noon: events some seconds earlier are of the same day.
@@ -76,36 +76,36 @@ def blocks(section: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def events(bench: Bench, agents: slice) -> list[dict[str, Any]]:
+def events(harness: IngestHarness, agents: slice) -> list[dict[str, Any]]:
     """Two uses of each of twenty pairs, one yesterday and one some days before."""
     return [
         {
             "event_id": uuid4(),
             "occurred_at": NOW - timedelta(days=days, seconds=number),
             "user_id": user,
-            "agent_id": bench.agents[agents][number % 2],
+            "agent_id": harness.agents[agents][number % 2],
             "input_tokens": 7,
             "cost_usd": "0.25",
             "response_time_ms": 100,
             "conversation_id": uuid4(),
         }
-        for number, user in enumerate(bench.users)
+        for number, user in enumerate(harness.users)
         for days in (0, 1 + number % 3)
     ]
 
 
-def again(bench: Bench) -> list[dict[str, Any]]:
+def again(harness: IngestHarness) -> list[dict[str, Any]]:
     """Events of the pairs of `sent` and of other ones."""
-    return events(bench, slice(2)) + events(bench, slice(1, 3))
+    return events(harness, slice(2)) + events(harness, slice(1, 3))
 
 
 @pytest.fixture
-def sent(bench: Bench, database: str) -> list[dict[str, Any]]:
+def sent(harness: IngestHarness, database: str) -> list[dict[str, Any]]:
     """Count events, and add what else a database has: shares, an expired one too, a history, and dead letters."""
-    sent = events(bench, slice(2))
-    bench.publish(*sent)
-    bench.xadd(b"[{]")
-    bench.flush()
+    sent = events(harness, slice(2))
+    harness.publish(*sent)
+    harness.xadd(b"[{]")
+    harness.flush()
     people = add_users(database)
     run(
         database,
@@ -130,13 +130,13 @@ def newest(server_folder: Path) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def restored(bench: Bench) -> Iterator[Callable[[str], Bench]]:
-    """Return a function that makes the bench of a restored database."""
+def restored(harness: IngestHarness) -> Iterator[Callable[[str], IngestHarness]]:
+    """Return a function that makes the harness of a restored database."""
     opened: list[Resources] = []
 
-    def make(url: str) -> Bench:
-        opened.append(Resources(Settings(DATABASE_URL=url, REDIS_URL=bench.resources.settings.redis_url)))
-        return replace(bench, resources=opened[-1])
+    def make(url: str) -> IngestHarness:
+        opened.append(Resources(Settings(DATABASE_URL=url, REDIS_URL=harness.resources.settings.redis_url)))
+        return replace(harness, resources=opened[-1])
 
     yield make
     for resources in opened:
@@ -150,21 +150,21 @@ def contents(url: str) -> dict[str, Any]:
     return rows | {"shares": run(url, "SELECT * FROM user_agent_shares ORDER BY id")}
 
 
-def assert_counts_once(bench: Bench, known: list[dict[str, Any]], lost: list[dict[str, Any]]) -> None:
+def assert_counts_once(harness: IngestHarness, known: list[dict[str, Any]], lost: list[dict[str, Any]]) -> None:
     """Assert that the database is consistent, tells lost events from known ones, and continues to count."""
-    store, settings = bench.resources.store, bench.resources.settings
+    store, settings = harness.resources.store, harness.resources.settings
     report = reconcile(store, settings)
     assert report.checked > 0
     assert report.differences == []
-    bench.publish(*known, *lost, counted=False)
-    assert bench.flush() == Intake(accepted=len(known) + len(lost), applied=len(lost), duplicate=len(known))
+    harness.publish(*known, *lost, counted=False)
+    assert harness.flush() == Intake(accepted=len(known) + len(lost), applied=len(lost), duplicate=len(known))
     # A dead letter and a line of the history take numbers from sequences.
-    bench.xadd(b"[{]")
+    harness.xadd(b"[{]")
     run(str(settings.database_url), "UPDATE user_agents SET is_favorite = NOT is_favorite")
-    later = events(bench, slice(3, 5))
-    bench.publish(*later)
-    assert bench.flush() == Intake(accepted=len(later) + 1, applied=len(later), quarantined=1)
-    bench.check()
+    later = events(harness, slice(3, 5))
+    harness.publish(*later)
+    assert harness.flush() == Intake(accepted=len(later) + 1, applied=len(later), quarantined=1)
+    harness.check()
     ahead = settings.model_copy(update={"partitions_ahead_days": settings.partitions_ahead_days + 1})
     made = manage_partitions(store, ahead)
     assert made.created
@@ -173,12 +173,12 @@ def assert_counts_once(bench: Bench, known: list[dict[str, Any]], lost: list[dic
 
 def test_whole_database_into_the_newest_server(
     *,
-    bench: Bench,
+    harness: IngestHarness,
     sent: list[dict[str, Any]],
     database: str,
     postgres: Postgres,
     newest: EmbeddedPostgres,
-    restored: Callable[[str], Bench],
+    restored: Callable[[str], IngestHarness],
     tmp_path: Path,
 ) -> None:
     url = newest.ensure_database("restored")
@@ -187,9 +187,9 @@ def test_whole_database_into_the_newest_server(
     assert printed == blocks("Backup and restore", "text")[0]
     assert contents(url) == before | {"usage_task_runs": before["usage_task_runs"] + 1}
     assert schema(url) == schema(database)
-    lost = again(bench)
-    bench.publish(*lost)
-    bench.flush()
+    lost = again(harness)
+    harness.publish(*lost)
+    harness.flush()
     assert_counts_once(restored(url), sent, lost)
 
 
@@ -199,7 +199,7 @@ def test_custom_format_into_the_same_server(
     database: str,
     empty_database: str,
     postgres: Postgres,
-    restored: Callable[[str], Bench],
+    restored: Callable[[str], IngestHarness],
     tmp_path: Path,
 ) -> None:
     Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database, RESTORED_URL=empty_database).run("Whole database")
@@ -219,7 +219,7 @@ def test_dump_without_grants_lacks_only_grants(database: str, empty_database: st
 
 def test_rows_of_one_table(
     *,
-    bench: Bench,
+    harness: IngestHarness,
     sent: list[dict[str, Any]],
     database: str,
     postgres: Postgres,
@@ -227,21 +227,21 @@ def test_rows_of_one_table(
 ) -> None:
     shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database)
     shell.run("One table", 0)
-    later = again(bench)
-    bench.publish(*later)
-    bench.flush()
+    later = again(harness)
+    harness.publish(*later)
+    harness.flush()
     run(database, "UPDATE user_agents SET usage_count = 0, custom_name = 'broken'")
     before = contents(database)
     assert "0 left" in shell.run("One table", 1)
     assert Runner(database).verify() == []
     assert contents(database)["shares"] == before["shares"]
     assert run(database, "SELECT DISTINCT custom_name FROM user_agents WHERE usage_count > 2") == [("mine",)]
-    assert_counts_once(bench, sent + later, [])
+    assert_counts_once(harness, sent + later, [])
 
 
 def test_dropped_table(
     *,
-    bench: Bench,
+    harness: IngestHarness,
     sent: list[dict[str, Any]],
     database: str,
     postgres: Postgres,
@@ -249,9 +249,9 @@ def test_dropped_table(
 ) -> None:
     shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database)
     shell.run("One table", 2)
-    later = again(bench)
-    bench.publish(*later)
-    bench.flush()
+    later = again(harness)
+    harness.publish(*later)
+    harness.flush()
     run(database, "DROP TABLE user_agents CASCADE")
     shell.run("One table", 3)
     missing = Runner(database).verify()
@@ -259,8 +259,8 @@ def test_dropped_table(
         (view, "missing") for view in DROPPED_BY_CASCADE
     }
     assert {it.kind for it in missing} == {"view", "grant", "index"}
-    reconcile(bench.resources.store, bench.resources.settings, repair=True)
-    assert_counts_once(bench, sent + later, [])
+    reconcile(harness.resources.store, harness.resources.settings, repair=True)
+    assert_counts_once(harness, sent + later, [])
 
 
 def test_data_only(
@@ -269,7 +269,7 @@ def test_data_only(
     database: str,
     empty_database: str,
     postgres: Postgres,
-    restored: Callable[[str], Bench],
+    restored: Callable[[str], IngestHarness],
     tmp_path: Path,
 ) -> None:
     Runner(empty_database).up()
@@ -285,13 +285,13 @@ def test_data_only(
     assert_counts_once(restored(empty_database), sent, [])
 
 
-def test_older_redis_counts_nothing_again(bench: Bench, redis_client: redis.Redis) -> None:
-    bench.publish(*again(bench))
-    shards = range(bench.resources.stream.shards)
-    copies = {shard: redis_client.dump(bench.resources.stream.key(shard)) for shard in shards}
-    bench.flush()
+def test_older_redis_counts_nothing_again(harness: IngestHarness, redis_client: redis.Redis) -> None:
+    harness.publish(*again(harness))
+    shards = range(harness.resources.stream.shards)
+    copies = {shard: redis_client.dump(harness.resources.stream.key(shard)) for shard in shards}
+    harness.flush()
     for shard, copy in copies.items():
-        redis_client.restore(bench.resources.stream.key(shard), 0, copy or b"", replace=True)
-        assert bench.resources.stream.backlog(shard).entries > 0
-    assert bench.flush() == Intake()
-    bench.check()
+        redis_client.restore(harness.resources.stream.key(shard), 0, copy or b"", replace=True)
+        assert harness.resources.stream.backlog(shard).entries > 0
+    assert harness.flush() == Intake()
+    harness.check()

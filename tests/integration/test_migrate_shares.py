@@ -21,7 +21,7 @@ from usage_worker.migrate.files import split_statements
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHARES = next(migration for migration in discover() if migration.name == "user_agent_shares")
+SHARES = next(migration for migration in discover() if migration.name == "user_agent_shares_columns")
 TARGETS = """
     SELECT user_agent_id, shared_with_user, shared_with_team, permission, expires_at IS NOT NULL
       FROM public.user_agent_shares ORDER BY 1, 2, 3

@@ -39,17 +39,20 @@ DELETE FROM public.user_agents
    AND deleted_at <= now() - %(older_than)s::interval
 
 -- name: delete_expired_shares
--- Expired shares grant nothing any more, but the columns of 3.0.0 still name them. Rows are locked before their
--- shares, as sharing and unsharing do; locked ones are left to the next run.
+-- Expired shares: they grant nothing any more, but the columns of 3.0.0 still name them. Sharing locks shares before rows,
+-- a write to the columns rows before shares: locked ones of both are left to the next run, so that this never deadlocks.
 WITH held AS MATERIALIZED (
     SELECT id FROM public.user_agents
      WHERE id = ANY (ARRAY(
             SELECT user_agent_id FROM public.user_agent_shares
              WHERE expires_at <= now() ORDER BY expires_at LIMIT %(rows)s))
        FOR NO KEY UPDATE SKIP LOCKED
+), expired AS MATERIALIZED (
+    SELECT s.id FROM public.user_agent_shares AS s JOIN held ON held.id = s.user_agent_id
+     WHERE s.expires_at <= now()
+       FOR UPDATE OF s SKIP LOCKED
 )
-DELETE FROM public.user_agent_shares AS s USING held
- WHERE s.user_agent_id = held.id AND s.expires_at <= now()
+DELETE FROM public.user_agent_shares AS s USING expired WHERE s.id = expired.id
 
 -- name: delete_retired_days
 -- Retired daily totals of days that the ledger no longer has.

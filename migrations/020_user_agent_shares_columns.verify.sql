@@ -1,0 +1,23 @@
+SELECT * FROM (VALUES
+    ('function', 'user_agent_shares_changed()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, TimeZone=UTC, body dfb1e4c151f54b849b9c989885361ca1'),
+    ('function', 'user_agents_delete_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, body 3e91147b11b1d95b9d44311eda845765'),
+    ('function', 'user_agents_reflect_shares(p_ids uuid[], p_lasting boolean)', 'returns void, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body f47b7d79de9e491b134399872c0904c9'),
+    ('function', 'user_agents_take_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, body 608d04ca28f244caf719dfa104fbbf16'),
+    ('grant', 'column user_agent_shares.expires_at to authenticated', 'insert, update'),
+    ('grant', 'column user_agent_shares.expires_at to service_role', 'update'),
+    ('grant', 'column user_agent_shares.permission to authenticated', 'insert, update'),
+    ('grant', 'column user_agent_shares.permission to service_role', 'update'),
+    ('grant', 'column user_agent_shares.shared_with_team to authenticated', 'insert'),
+    ('grant', 'column user_agent_shares.shared_with_user to authenticated', 'insert'),
+    ('grant', 'column user_agent_shares.user_agent_id to authenticated', 'insert'),
+    ('grant', 'table user_agent_shares to authenticated', 'delete, select'),
+    ('grant', 'table user_agent_shares to service_role', 'delete, insert, select'),
+    ('policy', 'user_agents.Team members can view shared agents', 'select to authenticated using ((deleted_at IS NULL) AND (id = ANY (( SELECT public.user_agent_ids_shared_with_me(ARRAY[''view''::text, ''use''::text, ''edit''::text]) AS user_agent_ids_shared_with_me)::uuid[])) AND (COALESCE(notes, ''''::text) = ''''::text) AND (COALESCE(quick_notes, ''''::text) = ''''::text))'),
+    ('trigger', 'user_agent_shares.user_agent_shares_deleted', 'CREATE TRIGGER user_agent_shares_deleted AFTER DELETE ON public.user_agent_shares REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION public.user_agent_shares_changed()'),
+    ('trigger', 'user_agent_shares.user_agent_shares_inserted', 'CREATE TRIGGER user_agent_shares_inserted AFTER INSERT ON public.user_agent_shares REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.user_agent_shares_changed()'),
+    ('trigger', 'user_agent_shares.user_agent_shares_updated', 'CREATE TRIGGER user_agent_shares_updated AFTER UPDATE ON public.user_agent_shares REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.user_agent_shares_changed()'),
+    ('trigger', 'user_agents.user_agents_delete_shares', 'CREATE TRIGGER user_agents_delete_shares AFTER DELETE ON public.user_agents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.user_agents_delete_shares()'),
+    ('trigger', 'user_agents.user_agents_take_new_shares', 'CREATE TRIGGER user_agents_take_new_shares AFTER INSERT ON public.user_agents FOR EACH ROW WHEN (new.is_shared) EXECUTE FUNCTION public.user_agents_take_shares()'),
+    ('trigger', 'user_agents.user_agents_take_shares', 'CREATE TRIGGER user_agents_take_shares AFTER UPDATE OF is_shared, shared_with, team_id ON public.user_agents FOR EACH ROW WHEN (((old.is_shared IS DISTINCT FROM new.is_shared) OR (old.shared_with IS DISTINCT FROM new.shared_with) OR (old.team_id IS DISTINCT FROM new.team_id))) EXECUTE FUNCTION public.user_agents_take_shares()'),
+    ('policy', 'user_agents.user_agents_select_team', NULL)
+) AS expected (kind, object, definition)

@@ -1,0 +1,139 @@
+-- version: 4.0.0
+-- lock_timeout: 100ms
+--
+-- What the receiver of a share may do: read the row without the owner's notes, change the columns of a list if he may edit
+-- it, accept the share or decline it. Statements that lock user_agents come last.
+
+-- The only list of what an editor may change: customization and organization. A new column is not in it.
+CREATE FUNCTION public.user_agents_editable_columns() RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ARRAY[
+    'custom_name', 'custom_description', 'custom_avatar', 'custom_color', 'custom_system_prompt', 'custom_temperature',
+    'custom_max_tokens', 'is_favorite', 'is_pinned', 'folder', 'tags', 'sort_order', 'display_position'
+];
+
+-- Returns true if the new version of another user's row differs from the old one in no other columns. The policy of
+-- editors calls it for the rows of their updates; a trigger would run for each row that ingest counts, too. Volatile, to
+-- see the version that the update has just locked instead of that of the statement's snapshot. Runs with the caller's
+-- rights, so that it compares nothing that the caller may not read.
+CREATE FUNCTION public.user_agents_edit_allowed(p_new public.user_agents) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_old pg_catalog.jsonb := (
+        SELECT to_jsonb(ua) FROM public.user_agents AS ua WHERE ua.id = p_new.id AND ua.user_id <> auth.uid()
+    );
+    v_others pg_catalog.text;
+BEGIN
+    SELECT string_agg(key, ', ' ORDER BY key) INTO v_others
+      FROM jsonb_each(to_jsonb(p_new) - public.user_agents_editable_columns() - 'updated_at'::text)
+     WHERE v_old -> key IS DISTINCT FROM value;
+    IF v_old IS NOT NULL AND v_others IS NOT NULL THEN
+        RAISE insufficient_privilege USING MESSAGE = format('only the owner of this row may change %s', v_others);
+    END IF;
+    RETURN v_old IS NOT NULL;
+END $$;
+
+-- Changes a shared row that its editor cannot update, because the owner's notes hide it from him. Returns whether the
+-- caller may edit the row. Keys of p_changes are names of columns.
+CREATE FUNCTION public.edit_shared_agent(p_user_agent_id uuid, p_changes jsonb) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_keys pg_catalog.text[] := ARRAY(SELECT jsonb_object_keys(p_changes));
+    v_rows pg_catalog.int8;
+BEGIN
+    IF NOT v_keys <@ public.user_agents_editable_columns() THEN
+        RAISE insufficient_privilege USING MESSAGE = format(
+            'only the owner of this row may change %s',
+            (SELECT string_agg(key, ', ' ORDER BY key) FROM unnest(v_keys) AS key
+              WHERE key <> ALL (public.user_agents_editable_columns())));
+    END IF;
+    IF cardinality(v_keys) = 0
+       OR p_user_agent_id = ANY (public.user_agent_ids_shared_with_me(ARRAY['edit'])) IS NOT TRUE THEN
+        RETURN false;
+    END IF;
+    EXECUTE format(
+        'UPDATE public.user_agents AS ua SET (%1$s) = (SELECT %1$s FROM jsonb_populate_record(ua, $2))'
+        ' WHERE ua.id = $1 AND ua.deleted_at IS NULL',
+        (SELECT string_agg(format('%I', key), ', ') FROM unnest(v_keys) AS key)
+    ) USING p_user_agent_id, p_changes;
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    RETURN v_rows > 0;
+END $$;
+
+-- The rows that others share with the caller, without what is private to their owners. Row-level security cannot hide a
+-- column of a row, so this reads with the rights of the tables' owner.
+CREATE FUNCTION public.user_agents_received() RETURNS SETOF public.user_agents
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY
+        SELECT shown.*
+          FROM public.user_agents AS ua,
+               jsonb_populate_record(ua, '{"notes": null, "quick_notes": null}') AS shown
+         WHERE ua.id = ANY (public.user_agent_ids_shared_with_me(ARRAY['view', 'use', 'edit']))
+           AND ua.deleted_at IS NULL AND ua.user_id <> auth.uid();
+END $$;
+
+-- Accept or decline a share: true if the caller is its receiver, in person or as a member of the team. A receiver may
+-- change his mind until the owner deletes the share.
+CREATE FUNCTION public.accept_share(p_share_id uuid) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE public.user_agent_shares
+       SET accepted_by = array_append(array_remove(accepted_by, auth.uid()), auth.uid()),
+           declined_by = array_remove(declined_by, auth.uid())
+     WHERE id = p_share_id
+       AND (shared_with_user = auth.uid() OR shared_with_team IN (
+               SELECT membership.team_id FROM public.user_role_assignments AS membership
+                WHERE membership.user_id = auth.uid()));
+    RETURN FOUND;
+END $$;
+
+CREATE FUNCTION public.decline_share(p_share_id uuid) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE public.user_agent_shares
+       SET declined_by = array_append(array_remove(declined_by, auth.uid()), auth.uid()),
+           accepted_by = array_remove(accepted_by, auth.uid())
+     WHERE id = p_share_id
+       AND (shared_with_user = auth.uid() OR shared_with_team IN (
+               SELECT membership.team_id FROM public.user_role_assignments AS membership
+                WHERE membership.user_id = auth.uid()));
+    RETURN FOUND;
+END $$;
+
+REVOKE ALL ON FUNCTION public.user_agents_editable_columns(), public.user_agents_edit_allowed(public.user_agents),
+    public.edit_shared_agent(uuid, jsonb), public.user_agents_received(), public.accept_share(uuid),
+    public.decline_share(uuid) FROM PUBLIC, anon, authenticated, service_role;
+GRANT EXECUTE ON FUNCTION public.user_agents_editable_columns(), public.user_agents_edit_allowed(public.user_agents),
+    public.edit_shared_agent(uuid, jsonb), public.user_agents_received(), public.accept_share(uuid),
+    public.decline_share(uuid) TO authenticated;
+
+-- One line for each share that the caller receives: who shares what since when, and whether the caller accepted it. A
+-- declined share shows nothing of the row.
+CREATE VIEW public.user_agents_shared_with_me WITH (security_invoker = true) AS
+SELECT s.id AS share_id, s.user_agent_id, s.owner_id AS shared_by, s.shared_with_team, s.permission,
+       s.created_at AS shared_since, s.expires_at AS shared_until,
+       CASE
+           WHEN (SELECT auth.uid()) = ANY (s.declined_by) THEN 'declined'
+           WHEN (SELECT auth.uid()) = ANY (s.accepted_by) THEN 'accepted'
+           ELSE 'pending'
+       END AS state,
+       r.agent_id, r.custom_name, r.custom_description, r.custom_avatar, r.custom_color, r.custom_system_prompt,
+       r.custom_temperature, r.custom_max_tokens, r.is_favorite, r.is_pinned, r.folder, r.tags, r.sort_order,
+       r.display_position, r.is_active, r.is_enabled, r.is_visible, r.status, r.settings, r.preferences, r.ui_config,
+       r.source, r.user_rating, r.quality_score, r.usage_count, r.last_used_at, r.updated_at
+  FROM public.user_agent_shares AS s
+  LEFT JOIN public.user_agents_received() AS r ON r.id = s.user_agent_id
+ WHERE s.owner_id <> (SELECT auth.uid()) AND (s.expires_at IS NULL OR s.expires_at > now())
+   AND (r.id IS NOT NULL OR (SELECT auth.uid()) = ANY (s.declined_by));
+REVOKE ALL ON public.user_agents_shared_with_me FROM PUBLIC, anon, authenticated, service_role;
+GRANT SELECT ON public.user_agents_shared_with_me TO authenticated;
+
+-- user_agents_forbid_pair_change prevents an editor from taking over a row, which the own-row policy would allow. As for
+-- reading, a row with notes is out of reach: an update would tell whether a guess equals them.
+CREATE POLICY "Editors can update shared agents" ON public.user_agents FOR UPDATE TO authenticated
+    USING (
+        deleted_at IS NULL
+        AND id = ANY ((SELECT public.user_agent_ids_shared_with_me(ARRAY['edit']))::uuid[])
+        AND coalesce(notes, '') = '' AND coalesce(quick_notes, '') = ''
+    )
+    WITH CHECK (public.user_agents_edit_allowed(user_agents));
