@@ -11,7 +11,7 @@ SYSTEM_REDIS    := $(wildcard /usr/bin/redis-server)
 ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_dump_restore.py \
 	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py
 
-.PHONY: help demo check lint unit test test-more reference bench soak clean
+.PHONY: help demo check lint unit test test-more reference schema bench migrate-traffic soak clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -50,8 +50,14 @@ test-more: $(STAMP)  ## run what needs Debian's postgresql and redis-server: at 
 reference: $(STAMP)  ## generate docs/reference from the code
 	$(BIN)/python -m tools.reference
 
+schema: $(STAMP)  ## generate docs/schema.md from a database on an embedded server
+	$(BIN)/python -m tools.schema
+
 bench: $(STAMP)  ## measure a bare COPY, one task for each event, and usage-worker, side by side
 	$(BIN)/usage-worker bench
+
+migrate-traffic: $(STAMP)  ## migrate 300,000 rows to 4.0.0 under 200 transactions a second; prints the waits
+	USAGE_MIGRATE_USERS=1500 $(BIN)/pytest -q -n 0 -s tests/integration/test_migrate_traffic.py -k up_to_4
 
 soak: $(STAMP)  ## cause random faults for SECONDS (600), with a printed seed
 	USAGE_FAULT_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -q --timeout=0 -s tests/faults/test_random_faults.py

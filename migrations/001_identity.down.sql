@@ -16,9 +16,10 @@ BEGIN
             VALUES
             (1, 'table', 'agents', 'TABLE', 'public.agents'),
             (2, 'table', 'user_profiles', 'TABLE', 'public.user_profiles'),
-            (3, 'auth', 'uid()', 'FUNCTION', 'auth.uid()'),
-            (4, 'auth', 'users.id', 'TABLE', 'auth.users'),
-            (5, 'auth', 'schema', 'SCHEMA', 'auth')
+            (3, 'function', 'usage_set_updated_at()', 'FUNCTION', 'public.usage_set_updated_at()'),
+            (4, 'auth', 'uid()', 'FUNCTION', 'auth.uid()'),
+            (5, 'auth', 'users.id', 'TABLE', 'auth.users'),
+            (6, 'auth', 'schema', 'SCHEMA', 'auth')
         ) AS wanted (place, kind, name, what, drops)
         JOIN public.usage_migration_objects AS m ON m.kind = wanted.kind AND m.name = wanted.name
         ORDER BY wanted.place

@@ -24,6 +24,9 @@ SELECT kind, object, definition FROM (VALUES
     ('constraint', 'agents.agents_pkey', 'PRIMARY KEY (id)', 'public.agents'),
     ('constraint', 'user_profiles.user_profiles_id_fkey', 'FOREIGN KEY (id) REFERENCES auth.users(id) ON DELETE CASCADE', 'public.user_profiles'),
     ('constraint', 'user_profiles.user_profiles_pkey', 'PRIMARY KEY (id)', 'public.user_profiles'),
+    -- Either table needs it.
+    ('function', 'usage_set_updated_at()', 'returns trigger, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body 29d52f426bf998d5456fc80169be06ca', 'public.agents'),
+    ('function', 'usage_set_updated_at()', 'returns trigger, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body 29d52f426bf998d5456fc80169be06ca', 'public.user_profiles'),
     ('grant', 'table agents to anon', 'select', 'public.agents'),
     ('grant', 'table agents to authenticated', 'insert, select, update', 'public.agents'),
     ('grant', 'table agents to service_role', 'delete, insert, select, update', 'public.agents'),
@@ -44,8 +47,15 @@ SELECT kind, object, definition FROM (VALUES
     ('role', 'anon', 'exists', NULL),
     ('role', 'authenticated', 'exists', NULL),
     ('role', 'service_role', 'exists', NULL),
+    -- Whoever may create objects in the schema can put functions and operators before those of others' search_path.
+    ('schema', 'create on public to anon', NULL, NULL),
+    ('schema', 'create on public to authenticated', NULL, NULL),
+    ('schema', 'create on public to public', NULL, NULL),
+    ('schema', 'create on public to service_role', NULL, NULL),
     ('table', 'agents', 'table, row-level security on', 'public.agents'),
-    ('table', 'user_profiles', 'table, row-level security on', 'public.user_profiles')
+    ('table', 'user_profiles', 'table, row-level security on', 'public.user_profiles'),
+    ('trigger', 'agents.agents_updated_at', 'CREATE TRIGGER agents_updated_at BEFORE UPDATE ON public.agents FOR EACH ROW EXECUTE FUNCTION public.usage_set_updated_at()', 'public.agents'),
+    ('trigger', 'user_profiles.user_profiles_updated_at', 'CREATE TRIGGER user_profiles_updated_at BEFORE UPDATE ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION public.usage_set_updated_at()', 'public.user_profiles')
 ) AS expected (kind, object, definition, adoptable)
 WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(adoptable) AND relkind IN ('r', 'p'))
     OR split_part(adoptable, '.', 2) IN (SELECT name FROM public.usage_migration_objects WHERE kind = 'table')

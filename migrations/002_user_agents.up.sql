@@ -47,3 +47,32 @@ ALTER TABLE public.user_agents ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON public.user_agents FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT, INSERT, UPDATE ON public.user_agents TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.user_agents TO service_role;
+
+-- Changes no row and blocks no client.
+DO $comments$
+BEGIN
+    COMMENT ON TABLE public.user_agents IS 'One row for each pair of a user and an agent: the user''s settings, written by the application, and the counters of use, written by the workers and track_agent_usage().';
+    COMMENT ON COLUMN public.user_agents.id IS 'Identifies the row; never changes.';
+    COMMENT ON COLUMN public.user_agents.user_id IS 'The user who has the agent; never changes.';
+    COMMENT ON COLUMN public.user_agents.agent_id IS 'The agent; never changes.';
+    COMMENT ON COLUMN public.user_agents.original_agent_id IS 'The agent that a copy was made from; NULL if it is no copy or that agent was deleted.';
+    COMMENT ON COLUMN public.user_agents.is_user_copy IS 'Whether the agent is the user''s own copy of another one; written by the application.';
+    COMMENT ON COLUMN public.user_agents.added_at IS 'When the user added the agent; written by the default or the application.';
+    COMMENT ON COLUMN public.user_agents.last_used_at IS 'Time of the newest counted event; NULL before the first; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.usage_count IS 'Number of uses, at most 2,147,483,647; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.is_active IS 'Whether the user has the agent in use; written by the application and by soft delete.';
+    COMMENT ON COLUMN public.user_agents.metadata IS 'JSON object of the application; never read here.';
+    COMMENT ON COLUMN public.user_agents.created_at IS 'When the row was inserted; written by the default.';
+    COMMENT ON COLUMN public.user_agents.updated_at IS 'When the row last changed, counters included; written by a trigger and the workers.';
+    COMMENT ON INDEX public.user_agents_pkey IS 'Finds a row by its id.';
+    COMMENT ON INDEX public.user_agents_user_id_agent_id_key IS 'Keeps pairs unique; finds the row of a pair.';
+    COMMENT ON INDEX public.idx_user_agents_user_id IS 'Finds the rows of a user, for lists and when the user is deleted.';
+    COMMENT ON INDEX public.idx_user_agents_agent_id IS 'Finds the rows of an agent, also when the agent is deleted.';
+    COMMENT ON INDEX public.idx_user_agents_original_agent_id IS 'Finds the copies of an agent, also when the agent is deleted.';
+    COMMENT ON INDEX public.idx_user_agents_added_at IS 'Finds the agents that were added last.';
+    COMMENT ON POLICY "Users can view their own" ON public.user_agents IS 'Users see their own rows.';
+    COMMENT ON POLICY "Users can insert their own" ON public.user_agents IS 'Users insert rows for themselves.';
+    COMMENT ON POLICY "Users can update their own" ON public.user_agents IS 'Users change their own rows.';
+    COMMENT ON POLICY "Service role full access" ON public.user_agents IS 'A service_role without BYPASSRLS sees and changes every row.';
+END
+$comments$;

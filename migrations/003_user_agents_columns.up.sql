@@ -134,3 +134,52 @@ BEGIN
     DROP TABLE public.user_agents_kept_3_0_0;
 END
 $restore$;
+
+-- Changes no row and blocks no client.
+DO $comments$
+BEGIN
+    COMMENT ON COLUMN public.user_agents.custom_name IS 'The user''s name for the agent; NULL: the agent''s own.';
+    COMMENT ON COLUMN public.user_agents.custom_description IS 'The user''s description of the agent; NULL: the agent''s own.';
+    COMMENT ON COLUMN public.user_agents.custom_avatar IS 'Address of the user''s picture for the agent; NULL: the agent''s own.';
+    COMMENT ON COLUMN public.user_agents.custom_color IS 'The user''s color for the agent, in the notation of the application.';
+    COMMENT ON COLUMN public.user_agents.custom_system_prompt IS 'The user''s system prompt for the agent; NULL: the agent''s own.';
+    COMMENT ON COLUMN public.user_agents.custom_temperature IS 'The user''s sampling temperature of the model; NULL: the agent''s own.';
+    COMMENT ON COLUMN public.user_agents.custom_max_tokens IS 'The user''s limit for the length of one answer, in tokens; NULL: the agent''s own.';
+    COMMENT ON COLUMN public.user_agents.is_favorite IS 'Whether the user marked the agent as a favorite; user_favorite_agents lists these.';
+    COMMENT ON COLUMN public.user_agents.is_pinned IS 'Whether the user pinned the agent to the top of lists.';
+    COMMENT ON COLUMN public.user_agents.folder IS 'Name of the folder in which the user keeps the agent; NULL: none.';
+    COMMENT ON COLUMN public.user_agents.tags IS 'The user''s labels for the agent.';
+    COMMENT ON COLUMN public.user_agents.sort_order IS 'Place in the user''s list, the smallest number first.';
+    COMMENT ON COLUMN public.user_agents.display_position IS 'Where the application shows the agent: sidebar, dashboard or hidden; NULL: not chosen.';
+    COMMENT ON COLUMN public.user_agents.message_count IS 'Number of messages in all uses; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.conversation_count IS 'Number of different conversations; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.success_count IS 'Number of uses that succeeded; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.error_count IS 'Number of uses that failed; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.user_rating IS 'The user''s last rating, from 0 to 5; written by the application and by rating events.';
+    COMMENT ON COLUMN public.user_agents.quality_score IS 'Score from 0 to 5, by calculate_agent_quality_score(); written by a trigger.';
+    COMMENT ON COLUMN public.user_agents.last_rating_at IS 'Time of the last rating; written by the application and by rating events.';
+    COMMENT ON COLUMN public.user_agents.avg_response_time_ms IS 'Mean response time in milliseconds of the uses that reported one; NULL: none did; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.total_tokens_used IS 'Number of tokens of all uses, input and output; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.total_cost_usd IS 'Cost of all uses in US dollars; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.first_used_at IS 'Time of the oldest counted event; NULL before the first; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.archived_at IS 'When the user archived the agent; NULL: not archived; written by the application.';
+    COMMENT ON COLUMN public.user_agents.deleted_at IS 'When the row was soft-deleted; NULL: it is live; after USAGE_PURGE_AFTER_DAYS the purge deletes it.';
+    COMMENT ON COLUMN public.user_agents.is_enabled IS 'Whether the user may start the agent; written by the application.';
+    COMMENT ON COLUMN public.user_agents.is_visible IS 'Whether lists show the agent; written by the application.';
+    COMMENT ON COLUMN public.user_agents.status IS 'State that the user gave the agent: active, paused, archived or disabled.';
+    COMMENT ON COLUMN public.user_agents.settings IS 'JSON object with the user''s settings for the agent; written by the application.';
+    COMMENT ON COLUMN public.user_agents.preferences IS 'JSON object with the user''s preferences for the agent; written by the application.';
+    COMMENT ON COLUMN public.user_agents.ui_config IS 'JSON object with the state of the application''s pages; written by the application.';
+    COMMENT ON COLUMN public.user_agents.source_details IS 'JSON object with details of where the agent came from; written by the application.';
+    COMMENT ON COLUMN public.user_agents.share_settings IS 'JSON object with the application''s settings of sharing; grants no access.';
+    COMMENT ON COLUMN public.user_agents.notification_settings IS 'JSON object with one boolean for each channel of notification; written by the application.';
+    COMMENT ON COLUMN public.user_agents.notifications_enabled IS 'Whether the application notifies the user about the agent.';
+    COMMENT ON COLUMN public.user_agents.last_conversation_id IS 'Conversation of the newest event that has one; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.notes IS 'The user''s notes about the agent.';
+    COMMENT ON COLUMN public.user_agents.quick_notes IS 'The user''s short notes about the agent.';
+    COMMENT ON COLUMN public.user_agents.source IS 'Where the agent came from: store, custom, imported, template or recommended.';
+    COMMENT ON COLUMN public.user_agents.is_shared IS 'Whether the row is shared with anybody; from 4.0.0 on kept equal to user_agent_shares.';
+    COMMENT ON COLUMN public.user_agents.shared_with IS 'The users with whom the row is shared; from 4.0.0 on kept equal to user_agent_shares.';
+    COMMENT ON COLUMN public.user_agents.team_id IS 'The team with which the row is shared; from 4.0.0 on kept equal to user_agent_shares, which may name more.';
+END
+$comments$;

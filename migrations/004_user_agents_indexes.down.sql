@@ -26,3 +26,4 @@ DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_added_at_3;
 CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_user_agents_added_at_2 ON public.user_agents (added_at);
 DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_added_at;
 ALTER INDEX IF EXISTS public.idx_user_agents_added_at_2 RENAME TO idx_user_agents_added_at;
+COMMENT ON INDEX public.idx_user_agents_added_at IS 'Finds the agents that were added last.';

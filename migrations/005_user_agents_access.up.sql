@@ -29,6 +29,16 @@ BEGIN
             USING (user_id = (SELECT auth.uid()));
         CREATE POLICY user_role_assignments_service_role ON public.user_role_assignments FOR ALL TO service_role
             USING (true) WITH CHECK (true);
+
+        COMMENT ON TABLE public.user_role_assignments IS 'Which user belongs to which team; written by the application.';
+        COMMENT ON COLUMN public.user_role_assignments.user_id IS 'The user.';
+        COMMENT ON COLUMN public.user_role_assignments.team_id IS 'The team.';
+        COMMENT ON COLUMN public.user_role_assignments.role IS 'What the user is in the team; never read here.';
+        COMMENT ON INDEX public.user_role_assignments_pkey IS 'Finds the teams of a user.';
+        COMMENT ON POLICY user_role_assignments_select_own ON public.user_role_assignments
+            IS 'Users see their own memberships.';
+        COMMENT ON POLICY user_role_assignments_service_role ON public.user_role_assignments
+            IS 'A service_role without BYPASSRLS sees and changes every membership.';
     END IF;
 END
 $assignments$;
@@ -186,6 +196,49 @@ REVOKE ALL ON public.user_agents_with_details, public.user_favorite_agents, publ
 GRANT SELECT ON public.user_agents_with_details, public.user_favorite_agents, public.user_popular_agents,
     public.user_recent_agents TO authenticated, service_role;
 
+-- Before the statements that lock user_agents.
+DO $comments$
+DECLARE
+    v_view text;
+    v_column text;
+    v_meaning text;
+BEGIN
+    COMMENT ON FUNCTION public.add_user_agent IS 'Adds an agent to a user, or restores the soft-deleted row; runs with the caller''s rights.';
+    COMMENT ON FUNCTION public.track_agent_usage IS 'Counts one use now: tokens, cost in US dollars, response time in milliseconds; from 4.0.0 on also in the ledger and the roll-up.';
+    COMMENT ON FUNCTION public.soft_delete_user_agent IS 'Soft-deletes the row of a pair; returns true if it was live; runs with the caller''s rights.';
+    COMMENT ON FUNCTION public.restore_user_agent IS 'Undoes a soft delete; returns true if the row was deleted; runs with the caller''s rights.';
+    COMMENT ON FUNCTION public.user_agents_set_updated_at IS 'Trigger function: sets updated_at to the time of the transaction.';
+    COMMENT ON VIEW public.user_agents_with_details IS 'The rows that are not soft-deleted, with details of their agent; reads with the caller''s rights.';
+    COMMENT ON COLUMN public.user_agents_with_details.agent_name IS 'Name of the agent; NULL if row-level security hides the agent.';
+    COMMENT ON COLUMN public.user_agents_with_details.agent_description IS 'Description of the agent; NULL if row-level security hides the agent.';
+    COMMENT ON COLUMN public.user_agents_with_details.agent_display_name IS 'Title of the agent; NULL where agents has no such column.';
+    COMMENT ON COLUMN public.user_agents_with_details.agent_tagline IS 'Tagline of the agent; NULL where agents has no such column.';
+    COMMENT ON COLUMN public.user_agents_with_details.agent_avatar IS 'Address of the agent''s picture; NULL where agents has no such column.';
+    COMMENT ON COLUMN public.user_agents_with_details.agent_status IS 'Status of the agent; NULL where agents has no such column.';
+    COMMENT ON COLUMN public.user_agents_with_details.usage_status IS 'active, recent or occasional: used within 24 hours, 7 days or 30 days; otherwise inactive or never_used.';
+    COMMENT ON COLUMN public.user_agents_with_details.success_rate_percent IS 'Share of uses that succeeded, in percent; NULL before the first use.';
+    -- Other columns mean what they mean in the relation that the view reads.
+    FOREACH v_view IN ARRAY ARRAY[
+        'user_agents_with_details', 'user_favorite_agents', 'user_popular_agents', 'user_recent_agents'
+    ] LOOP
+        FOR v_column, v_meaning IN
+            SELECT a.attname, coalesce(col_description(b.attrelid, b.attnum), col_description(d.attrelid, d.attnum))
+              FROM pg_catalog.pg_attribute AS a
+              LEFT JOIN pg_catalog.pg_attribute AS b
+                ON b.attrelid = 'public.user_agents'::regclass AND b.attname = a.attname
+              LEFT JOIN pg_catalog.pg_attribute AS d
+                ON d.attrelid = 'public.user_agents_with_details'::regclass AND d.attname = a.attname
+             WHERE a.attrelid = format('public.%I', v_view)::regclass AND a.attnum > 0 AND NOT a.attisdropped
+        LOOP
+            EXECUTE format('COMMENT ON COLUMN public.%I.%I IS %L', v_view, v_column, v_meaning);
+        END LOOP;
+    END LOOP;
+    COMMENT ON VIEW public.user_favorite_agents IS 'The favorites of user_agents_with_details, in the order of the list.';
+    COMMENT ON VIEW public.user_popular_agents IS 'The used rows of user_agents_with_details, the most used first.';
+    COMMENT ON VIEW public.user_recent_agents IS 'The used rows of user_agents_with_details, the last used first.';
+END
+$comments$;
+
 -- (SELECT auth.uid()) is evaluated once per query, auth.uid() once per row.
 ALTER POLICY "Users can view their own" ON public.user_agents USING (user_id = (SELECT auth.uid()));
 ALTER POLICY "Users can insert their own" ON public.user_agents WITH CHECK (user_id = (SELECT auth.uid()));
@@ -285,3 +338,7 @@ BEGIN
     END LOOP;
 END
 $execute$;
+COMMENT ON FUNCTION public.calculate_agent_quality_score IS 'Returns a score from 0 to 5 of a rating (0 to 5; NULL counts as 3.0), the number of uses, and the numbers of successes and errors.';
+COMMENT ON FUNCTION public.user_agents_set_quality IS 'Trigger function: sets quality_score.';
+COMMENT ON POLICY "Users can delete their own agent relationships" ON public.user_agents IS 'Users delete their own rows.';
+COMMENT ON POLICY "Team members can view shared agents" ON public.user_agents IS 'Users see live rows that are shared with them or a team of theirs; until 4.0.0.';

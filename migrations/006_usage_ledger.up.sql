@@ -47,8 +47,10 @@ BEGIN
     IF to_regclass(format('public.%I', v_name)) IS NOT NULL THEN
         RETURN;
     END IF;
-    EXECUTE format('CREATE TABLE public.%I (LIKE public.usage_events INCLUDING ALL)', v_name);
-    -- A partition inherits neither row-level security nor the absence of grants. It is read through its table.
+    -- A partition inherits no settings, no row-level security and not the absence of grants; it is read through its table.
+    -- Throttled as by default, an ANALYZE of autovacuum would keep its snapshot, and thereby dead rows, for a minute.
+    EXECUTE format('CREATE TABLE public.%I (LIKE public.usage_events INCLUDING ALL)'
+                   ' WITH (autovacuum_vacuum_cost_limit = 2000)', v_name);
     EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', v_name);
     EXECUTE format('REVOKE ALL ON public.%I FROM PUBLIC, anon, authenticated, service_role', v_name);
     EXECUTE format('ALTER TABLE public.usage_events ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
@@ -66,3 +68,28 @@ BEGIN
     PERFORM public.usage_events_ensure_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(0, 7) AS ahead;
 END
 $days$;
+
+DO $comments$
+BEGIN
+    COMMENT ON TABLE public.usage_events IS 'The ledger: one row for each counted event, written by the workers and track_agent_usage(); partitioned by UTC day, dropped after USAGE_RETENTION_DAYS.';
+    COMMENT ON COLUMN public.usage_events.event_id IS 'Identifies the event; given by the publisher.';
+    COMMENT ON COLUMN public.usage_events.occurred_at IS 'When the event happened; given by the publisher.';
+    COMMENT ON COLUMN public.usage_events.type IS 'usage or rating.';
+    COMMENT ON COLUMN public.usage_events.user_id IS 'The user of the pair.';
+    COMMENT ON COLUMN public.usage_events.agent_id IS 'The agent of the pair.';
+    COMMENT ON COLUMN public.usage_events.messages IS 'Number of messages.';
+    COMMENT ON COLUMN public.usage_events.input_tokens IS 'Number of tokens sent to the model.';
+    COMMENT ON COLUMN public.usage_events.output_tokens IS 'Number of tokens that the model answered.';
+    COMMENT ON COLUMN public.usage_events.tokens IS 'Number of tokens that is counted.';
+    COMMENT ON COLUMN public.usage_events.cost_usd IS 'Cost in US dollars; NULL: not reported.';
+    COMMENT ON COLUMN public.usage_events.response_time_ms IS 'Response time in milliseconds; NULL: not reported.';
+    COMMENT ON COLUMN public.usage_events.success IS 'Whether the use succeeded.';
+    COMMENT ON COLUMN public.usage_events.conversation_id IS 'The conversation; NULL: none.';
+    COMMENT ON COLUMN public.usage_events.model IS 'Name of the model; NULL: not reported.';
+    COMMENT ON COLUMN public.usage_events.rating IS 'Rating from 0 to 5; only in a rating.';
+    COMMENT ON COLUMN public.usage_events.recorded_at IS 'When the event was counted.';
+    COMMENT ON INDEX public.usage_events_pkey IS 'Finds the event of an id and time, which is then a duplicate.';
+    COMMENT ON POLICY usage_events_service_role ON public.usage_events IS 'A service_role without BYPASSRLS reads every event.';
+    COMMENT ON FUNCTION public.usage_events_ensure_day IS 'Creates the partition of a UTC day of the ledger unless it exists.';
+END
+$comments$;

@@ -16,7 +16,7 @@ SELECT * FROM (VALUES
     ('column', 'usage_events.type', 'text not null'),
     ('column', 'usage_events.user_id', 'uuid not null'),
     ('constraint', 'usage_events.usage_events_pkey', 'PRIMARY KEY (event_id, occurred_at)'),
-    ('function', 'usage_events_ensure_day(p_day date)', 'returns void, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body 0284df0249d6f30584a4bcd95a02afb7'),
+    ('function', 'usage_events_ensure_day(p_day date)', 'returns void, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body 722f94820bf1e568817d4015d13191e2'),
     ('grant', 'table usage_events to service_role', 'select'),
     ('index', 'usage_events_pkey', 'CREATE UNIQUE INDEX usage_events_pkey ON ONLY public.usage_events USING btree (event_id, occurred_at)'),
     ('policy', 'usage_events.usage_events_service_role', 'select to service_role using true'),

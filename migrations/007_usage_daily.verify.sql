@@ -18,6 +18,6 @@ SELECT * FROM (VALUES
     ('index', 'idx_usage_daily_day', 'CREATE INDEX idx_usage_daily_day ON public.usage_daily USING brin (day) WITH (autosummarize=''on'')'),
     ('index', 'usage_daily_pkey', 'CREATE UNIQUE INDEX usage_daily_pkey ON public.usage_daily USING btree (user_id, agent_id, day)'),
     ('policy', 'usage_daily.usage_daily_service_role', 'select to service_role using true'),
-    ('table', 'usage_daily', 'table, row-level security on, fillfactor=70'),
+    ('table', 'usage_daily', 'table, row-level security on, autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_cost_limit=2000, autovacuum_vacuum_scale_factor=0.05, fillfactor=70'),
     ('table', 'usage_daily_kept_4_0_0', NULL)
 ) AS expected (kind, object, definition)

@@ -12,8 +12,6 @@ CREATE TABLE IF NOT EXISTS public.usage_retired_daily (
     LIKE public.usage_daily INCLUDING DEFAULTS,
     PRIMARY KEY (day, user_id, agent_id)
 );
-COMMENT ON TABLE public.usage_retired_daily IS
-    'totals per UTC day of pairs whose row was deleted; kept as long as the ledger keeps the day';
 ALTER TABLE public.usage_retired_daily ENABLE ROW LEVEL SECURITY;
 -- A platform's default privileges may have granted more than SELECT.
 REVOKE ALL ON public.usage_retired_daily FROM PUBLIC, anon, authenticated, service_role;
@@ -70,6 +68,30 @@ BEGIN
     RAISE restrict_violation USING MESSAGE = 'a row of user_agents keeps its id, its user and its agent';
 END $$;
 REVOKE ALL ON FUNCTION public.user_agents_forbid_pair_change() FROM PUBLIC, anon, authenticated, service_role;
+
+-- Before the statements that lock user_agents.
+DO $comments$
+DECLARE
+    v_column text;
+BEGIN
+    COMMENT ON TABLE public.usage_retired_daily IS 'Totals per UTC day of pairs whose row was deleted, moved here from usage_daily by a trigger; kept as long as the ledger keeps the day.';
+    -- The columns mean what they mean in the roll-up.
+    FOR v_column IN
+        SELECT attname FROM pg_catalog.pg_attribute
+        WHERE attrelid = 'public.usage_retired_daily'::regclass AND attnum > 0 AND NOT attisdropped
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN public.usage_retired_daily.%I IS %L', v_column, (
+            SELECT col_description(attrelid, attnum) FROM pg_catalog.pg_attribute
+            WHERE attrelid = 'public.usage_daily'::regclass AND attname = v_column));
+    END LOOP;
+    COMMENT ON COLUMN public.usage_retired_daily.conversation_count IS 'Number of conversations first seen on this day''s events.';
+    COMMENT ON INDEX public.usage_retired_daily_pkey IS 'Finds the retired totals of a day and pair.';
+    COMMENT ON POLICY usage_retired_daily_service_role ON public.usage_retired_daily IS 'A service_role without BYPASSRLS reads every retired total.';
+    COMMENT ON FUNCTION public.usage_retire_pairs IS 'Moves the days of pairs without a row to usage_retired_daily, as far as the ledger has them, and deletes their conversations.';
+    COMMENT ON FUNCTION public.user_agents_retire_pair IS 'Trigger function: retires the pairs whose rows a statement deleted.';
+    COMMENT ON FUNCTION public.user_agents_forbid_pair_change IS 'Trigger function: refuses to change the id, the user or the agent of a row.';
+END
+$comments$;
 
 -- What locks user_agents comes last. Days and conversations follow their row, also when a user or agent is deleted by
 -- cascade. A statement trigger instead of foreign keys, which would look up the parent for every row that ingest inserts.

@@ -182,3 +182,12 @@ BEGIN
         response_time_samples = d.response_time_samples + excluded.response_time_samples;
 END
 $body$;
+
+-- Changes no row and blocks no client.
+DO $comments$
+BEGIN
+    COMMENT ON COLUMN public.user_agents.response_time_total_ms IS 'Sum of the reported response times in milliseconds; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.response_time_samples IS 'Number of uses that reported a response time; written by the workers.';
+    COMMENT ON COLUMN public.user_agents.last_conversation_at IS 'Time of the newest event that has a conversation; written by the workers.';
+END
+$comments$;

@@ -18,7 +18,6 @@ CREATE TABLE IF NOT EXISTS public.usage_intake (
     PRIMARY KEY (day, stream),
     CONSTRAINT usage_intake_adds_up CHECK (accepted = applied + duplicate + quarantined)
 ) WITH (fillfactor = 50);
-COMMENT ON COLUMN public.usage_intake.booked_at IS 'when the last batch of the day and stream was counted, just before its commit';
 ALTER TABLE public.usage_intake ENABLE ROW LEVEL SECURITY;
 -- A platform's default privileges may have granted more than SELECT.
 REVOKE ALL ON public.usage_intake FROM PUBLIC, anon, authenticated, service_role;
@@ -34,6 +33,10 @@ ALTER TABLE IF EXISTS public.usage_entries_kept_4_0_0 RENAME TO usage_entries;
 CREATE TABLE IF NOT EXISTS public.usage_entries (
     key uuid PRIMARY KEY,
     seen_at timestamptz NOT NULL DEFAULT now()
+) WITH (
+    -- The oldest entries are deleted by the hour; by the default of 20 percent their room would be reused a week later.
+    autovacuum_vacuum_scale_factor = 0.05,
+    autovacuum_vacuum_cost_limit = 2000
 );
 -- Finds the oldest entries for deletion. All entries of a batch have the same time, so the index is small; BRIN would
 -- cost an insert as much (measured: 1 microsecond per entry) and lose its order with the first reused page.
@@ -45,3 +48,24 @@ REVOKE ALL ON public.usage_entries FROM PUBLIC, anon, authenticated, service_rol
 GRANT SELECT ON public.usage_entries TO service_role;
 -- For a service_role that could not be given BYPASSRLS.
 CREATE POLICY usage_entries_service_role ON public.usage_entries FOR SELECT TO service_role USING (true);
+
+DO $comments$
+BEGIN
+    COMMENT ON TABLE public.usage_intake IS 'What became of the accepted events of each UTC day and stream; written by the workers in the transaction of the batch.';
+    COMMENT ON COLUMN public.usage_intake.day IS 'The UTC day on which they were counted.';
+    COMMENT ON COLUMN public.usage_intake.stream IS 'Name of the Redis stream.';
+    COMMENT ON COLUMN public.usage_intake.accepted IS 'Number of events that were read for the first time.';
+    COMMENT ON COLUMN public.usage_intake.applied IS 'Number of events that were counted.';
+    COMMENT ON COLUMN public.usage_intake.duplicate IS 'Number of events that the ledger had already.';
+    COMMENT ON COLUMN public.usage_intake.quarantined IS 'Number of events in dead letters.';
+    COMMENT ON COLUMN public.usage_intake.booked_at IS 'When the last batch of the day and stream was counted, just before its commit.';
+    COMMENT ON INDEX public.usage_intake_pkey IS 'Finds the totals of a day and stream.';
+    COMMENT ON POLICY usage_intake_service_role ON public.usage_intake IS 'A service_role without BYPASSRLS reads every total.';
+    COMMENT ON TABLE public.usage_entries IS 'The stream entries that were counted, which tells a delivery from a redelivery; written by the workers, deleted with the ledger''s days.';
+    COMMENT ON COLUMN public.usage_entries.key IS 'Key of the entry, the same at each delivery.';
+    COMMENT ON COLUMN public.usage_entries.seen_at IS 'When the entry was first counted.';
+    COMMENT ON INDEX public.usage_entries_pkey IS 'Finds whether an entry was counted.';
+    COMMENT ON INDEX public.idx_usage_entries_seen_at IS 'Finds the oldest entries, which the task deletes.';
+    COMMENT ON POLICY usage_entries_service_role ON public.usage_entries IS 'A service_role without BYPASSRLS reads every entry.';
+END
+$comments$;

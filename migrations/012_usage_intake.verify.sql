@@ -18,7 +18,7 @@ SELECT * FROM (VALUES
     ('index', 'usage_intake_pkey', 'CREATE UNIQUE INDEX usage_intake_pkey ON public.usage_intake USING btree (day, stream)'),
     ('policy', 'usage_entries.usage_entries_service_role', 'select to service_role using true'),
     ('policy', 'usage_intake.usage_intake_service_role', 'select to service_role using true'),
-    ('table', 'usage_entries', 'table, row-level security on'),
+    ('table', 'usage_entries', 'table, row-level security on, autovacuum_vacuum_cost_limit=2000, autovacuum_vacuum_scale_factor=0.05'),
     ('table', 'usage_intake', 'table, row-level security on, fillfactor=50'),
     ('table', 'usage_entries_kept_4_0_0', NULL),
     ('table', 'usage_intake_kept_4_0_0', NULL)

@@ -31,4 +31,13 @@ DROP INDEX CONCURRENTLY IF EXISTS public.idx_user_agents_user_status_last_used;
 ALTER INDEX IF EXISTS public.idx_user_agents_user_status_last_used_3 RENAME TO idx_user_agents_user_status_last_used;
 
 -- squawk-ignore prefer-robust-stmts -- repeated, it changes nothing
-ALTER TABLE public.user_agents RESET (fillfactor);
+ALTER TABLE public.user_agents RESET (fillfactor, autovacuum_vacuum_cost_limit);
+
+DO $comments$
+BEGIN
+    COMMENT ON INDEX public.idx_user_agents_last_used IS 'Finds the live rows that a user used last.';
+    COMMENT ON INDEX public.idx_user_agents_usage_count IS 'Finds the live rows that a user used most.';
+    COMMENT ON INDEX public.idx_user_agents_quality IS 'Finds the live rows of a user with the best score.';
+    COMMENT ON INDEX public.idx_user_agents_user_status_last_used IS 'Finds the live rows of a user with a status, the last used first.';
+END
+$comments$;

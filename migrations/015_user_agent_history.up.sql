@@ -29,10 +29,6 @@ BEGIN
         created_at timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (id, created_at)
     ) PARTITION BY RANGE (created_at);
-    COMMENT ON TABLE public.user_agent_history IS 'what users changed in user_agents; counters are not recorded';
-    COMMENT ON COLUMN public.user_agent_history.user_id IS 'owner of the row, not the user who changed it';
-    COMMENT ON COLUMN public.user_agent_history.changes IS '{column: {"old": value, "new": value}}, times in UTC; {column: {}} where the column may hold words of a user';
-    COMMENT ON COLUMN public.user_agent_history.actor IS 'auth.uid(); none where a service acted, see actor_role';
     CREATE INDEX idx_user_agent_history_user_id ON public.user_agent_history (user_id, created_at DESC);
     ALTER TABLE public.user_agent_history ENABLE ROW LEVEL SECURITY;
     CREATE POLICY user_agent_history_select_own ON public.user_agent_history FOR SELECT TO authenticated
@@ -151,6 +147,29 @@ BEGIN
        FROM generate_series(0, 1) AS ahead;
 END
 $months$;
+
+-- Before the statements that lock user_agents.
+DO $comments$
+BEGIN
+    COMMENT ON TABLE public.user_agent_history IS 'The audit trail: what users changed in user_agents, without counters; written by triggers, partitioned by UTC month, dropped after USAGE_HISTORY_RETENTION_DAYS.';
+    COMMENT ON COLUMN public.user_agent_history.id IS 'Identifies the change, in the order in which changes were written.';
+    COMMENT ON COLUMN public.user_agent_history.user_agent_id IS 'Id of the row; the row may be gone.';
+    COMMENT ON COLUMN public.user_agent_history.user_id IS 'Owner of the row, not the user who changed it.';
+    COMMENT ON COLUMN public.user_agent_history.agent_id IS 'Agent of the row.';
+    COMMENT ON COLUMN public.user_agent_history.action IS 'update, rate, soft_delete, restore, share, unshare, accept, decline, delete or purge.';
+    COMMENT ON COLUMN public.user_agent_history.changes IS 'What changed: {column: {"old": value, "new": value}}, times in UTC; {column: {}} where the column may hold words of a user.';
+    COMMENT ON COLUMN public.user_agent_history.actor IS 'auth.uid() of the session; NULL where a service acted, see actor_role.';
+    COMMENT ON COLUMN public.user_agent_history.actor_role IS 'Role of the session that made the change.';
+    COMMENT ON COLUMN public.user_agent_history.created_at IS 'When the change was made.';
+    COMMENT ON INDEX public.user_agent_history_pkey IS 'Finds a change by its id and time.';
+    COMMENT ON INDEX public.idx_user_agent_history_user_id IS 'Finds the changes of a user''s rows, the newest first.';
+    COMMENT ON POLICY user_agent_history_select_own ON public.user_agent_history IS 'Users see the changes of their own rows.';
+    COMMENT ON POLICY user_agent_history_service_role ON public.user_agent_history IS 'A service_role without BYPASSRLS reads every change.';
+    COMMENT ON FUNCTION public.user_agent_history_ensure_month IS 'Creates the partition of a UTC month of the audit trail unless it exists.';
+    COMMENT ON FUNCTION public.user_agents_record_change IS 'Trigger function: records an update in the audit trail.';
+    COMMENT ON FUNCTION public.user_agents_record_delete IS 'Trigger function: records deleted rows in the audit trail, without their values.';
+END
+$comments$;
 
 -- Ingest names none of these columns, so the first trigger costs it nothing.
 CREATE TRIGGER user_agents_record_change

@@ -33,14 +33,6 @@ CREATE TABLE IF NOT EXISTS public.user_agent_shares (
     CONSTRAINT user_agent_shares_target_key
         UNIQUE NULLS NOT DISTINCT (user_agent_id, shared_with_user, shared_with_team)
 );
-COMMENT ON COLUMN public.user_agent_shares.owner_id IS
-    'the user of the row; kept here so that no policy of this table reads user_agents, whose policies read this one';
-COMMENT ON COLUMN public.user_agent_shares.permission IS
-    'use includes view and edit includes use; usage always counts for the user who uses, never for the one who shares';
-COMMENT ON COLUMN public.user_agent_shares.accepted_by IS
-    'receivers who accepted; a share gives access until a receiver declines it, but is marked as pending until then';
-COMMENT ON COLUMN public.user_agent_shares.declined_by IS
-    'receivers who declined and have no access; a member declines the share of a team for himself only';
 CREATE INDEX IF NOT EXISTS idx_user_agent_shares_owner_id ON public.user_agent_shares (owner_id);
 CREATE INDEX IF NOT EXISTS idx_user_agent_shares_user ON public.user_agent_shares (shared_with_user)
     WHERE shared_with_user IS NOT NULL;
@@ -99,3 +91,32 @@ END $$;
 REVOKE ALL ON FUNCTION public.user_agent_shares_set_owner() FROM PUBLIC, anon, authenticated, service_role;
 CREATE TRIGGER user_agent_shares_set_owner BEFORE INSERT ON public.user_agent_shares
     FOR EACH ROW EXECUTE FUNCTION public.user_agent_shares_set_owner();
+
+-- Changes no row and blocks no client.
+DO $comments$
+BEGIN
+    COMMENT ON TABLE public.user_agent_shares IS 'Who else may view, use or edit a row of user_agents; written by the owner of the row, and by triggers where an application of 3.0.0 writes is_shared, shared_with and team_id.';
+    COMMENT ON COLUMN public.user_agent_shares.id IS 'Identifies the share.';
+    COMMENT ON COLUMN public.user_agent_shares.user_agent_id IS 'Id of the shared row; never changes.';
+    COMMENT ON COLUMN public.user_agent_shares.owner_id IS 'The user of the row, set by a trigger; kept here so that no policy of this table reads user_agents, whose policies read this one.';
+    COMMENT ON COLUMN public.user_agent_shares.shared_with_user IS 'The user who receives the share; NULL: a team does.';
+    COMMENT ON COLUMN public.user_agent_shares.shared_with_team IS 'The team whose members receive the share; NULL: a user does.';
+    COMMENT ON COLUMN public.user_agent_shares.permission IS 'view, use or edit: use includes view and edit includes use; usage always counts for the user who uses, never for the one who shares.';
+    COMMENT ON COLUMN public.user_agent_shares.expires_at IS 'When the share ends; NULL: never by itself.';
+    COMMENT ON COLUMN public.user_agent_shares.created_at IS 'When the share was made.';
+    COMMENT ON COLUMN public.user_agent_shares.created_by IS 'auth.uid() of the session that made the share; NULL where a service did.';
+    COMMENT ON COLUMN public.user_agent_shares.accepted_by IS 'Receivers who accepted; a share gives access until a receiver declines it, and is pending until it is accepted.';
+    COMMENT ON COLUMN public.user_agent_shares.declined_by IS 'Receivers who declined and have no access; a member declines the share of a team for himself only.';
+    COMMENT ON INDEX public.user_agent_shares_pkey IS 'Finds a share by its id.';
+    COMMENT ON INDEX public.user_agent_shares_target_key IS 'Keeps one share for each row and receiver; finds the shares of a row.';
+    COMMENT ON INDEX public.idx_user_agent_shares_owner_id IS 'Finds the shares that a user made.';
+    COMMENT ON INDEX public.idx_user_agent_shares_user IS 'Finds the shares that a user received.';
+    COMMENT ON INDEX public.idx_user_agent_shares_team IS 'Finds the shares that a team received.';
+    COMMENT ON INDEX public.idx_user_agent_shares_expires_at IS 'Finds the shares that end.';
+    COMMENT ON POLICY user_agent_shares_own ON public.user_agent_shares IS 'Owners see, make, change and end the shares of their rows.';
+    COMMENT ON POLICY user_agent_shares_select_received ON public.user_agent_shares IS 'Users see the shares that they or a team of theirs received.';
+    COMMENT ON POLICY user_agent_shares_service_role ON public.user_agent_shares IS 'A service_role without BYPASSRLS sees and changes every share.';
+    COMMENT ON FUNCTION public.user_agent_ids_shared_with_me IS 'Returns the ids of rows that others share with the caller at this moment, with one of these permissions.';
+    COMMENT ON FUNCTION public.user_agent_shares_set_owner IS 'Trigger function: sets owner_id to the user of the shared row.';
+END
+$comments$;

@@ -22,3 +22,15 @@ END
 $table$;
 REVOKE ALL ON public.usage_task_runs FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.usage_task_runs TO service_role;
+
+DO $comments$
+BEGIN
+    COMMENT ON TABLE public.usage_task_runs IS 'The last run of each periodic task, for status, alarms and the age of figures; written by the task.';
+    COMMENT ON COLUMN public.usage_task_runs.task IS 'Name of the task.';
+    COMMENT ON COLUMN public.usage_task_runs.finished_at IS 'When the last run ended.';
+    COMMENT ON COLUMN public.usage_task_runs.seconds IS 'Duration of the last run in seconds.';
+    COMMENT ON COLUMN public.usage_task_runs.report IS 'JSON object with what the last run did.';
+    COMMENT ON INDEX public.usage_task_runs_pkey IS 'Finds the last run of a task.';
+    COMMENT ON POLICY usage_task_runs_service_role ON public.usage_task_runs IS 'A service_role without BYPASSRLS reads every run.';
+END
+$comments$;

@@ -13,6 +13,6 @@ SELECT * FROM (VALUES
     ('index', 'user_agent_analytics_state_pkey', 'CREATE UNIQUE INDEX user_agent_analytics_state_pkey ON public.user_agent_analytics_state USING btree (only_row)'),
     ('policy', 'user_agent_analytics_state.user_agent_analytics_state_service_role', 'select to service_role using true'),
     ('table', 'user_agent_analytics_state', 'table, row-level security on'),
-    ('view', 'user_agent_analytics', 'materialized view, query 806e3c62e2bc6ea7cc737f34ca10bcbb'),
+    ('view', 'user_agent_analytics', 'materialized view, autovacuum_vacuum_cost_limit=2000, query 806e3c62e2bc6ea7cc737f34ca10bcbb'),
     ('view', 'user_agent_analytics_own', 'view, security_barrier, query 4ebde92b7863206907745e8cdbd913c7')
 ) AS expected (kind, object, definition)

@@ -72,7 +72,7 @@ DECLARE
     v_column pg_catalog.text;
     v_limit pg_catalog.text;
 BEGIN
-    SELECT told.name, told.rule INTO v_column, v_limit
+    SELECT refused.name, refused.rule INTO v_column, v_limit
       FROM (
         SELECT c.name, format('at most %s characters, not %s', c.most, length(c.new)) AS rule
           FROM (VALUES
@@ -102,7 +102,7 @@ BEGIN
             ('share_settings', OLD.share_settings, NEW.share_settings)
           ) AS c (name, old, new)
          WHERE (jsonb_typeof(c.new) <> 'object' OR pg_column_size(c.new) > 1000000) AND c.new IS DISTINCT FROM c.old
-      ) AS told;
+      ) AS refused;
     IF FOUND THEN
         RAISE check_violation USING
             MESSAGE = format('user_agents.%s: %s', v_column, v_limit),
@@ -129,3 +129,4 @@ CREATE OR REPLACE TRIGGER user_agents_check_new_contents BEFORE INSERT ON public
         OR NEW.source_details <> '{}' OR NEW.share_settings <> '{}'
         OR NEW.notification_settings <> '{"email": true, "in_app": true}'
     ) EXECUTE FUNCTION public.user_agents_check_contents();
+COMMENT ON FUNCTION public.user_agents_check_contents IS 'Trigger function: refuses texts, tags and JSON that are too long, and JSON that is not an object.';

@@ -60,3 +60,4 @@ BEGIN
     DROP FUNCTION IF EXISTS public.user_agents_reflect_shares(uuid[], boolean);
 END
 $down$;
+COMMENT ON POLICY "Team members can view shared agents" ON public.user_agents IS 'Users see live rows that are shared with them or a team of theirs; until 4.0.0.';

@@ -243,3 +243,13 @@ CREATE OR REPLACE TRIGGER user_agent_shares_deleted AFTER DELETE ON public.user_
 GRANT INSERT (user_agent_id, shared_with_user, shared_with_team, permission, expires_at), DELETE,
     UPDATE (permission, expires_at) ON public.user_agent_shares TO authenticated;
 GRANT INSERT, DELETE, UPDATE (permission, expires_at) ON public.user_agent_shares TO service_role;
+
+DO $comments$
+BEGIN
+    COMMENT ON POLICY "Team members can view shared agents" ON public.user_agents IS 'Users see live rows that are shared with them or a team of theirs and have no notes.';
+    COMMENT ON FUNCTION public.user_agents_reflect_shares IS 'Copies the shares of these rows to is_shared, shared_with and team_id; p_lasting leaves out shares that expire.';
+    COMMENT ON FUNCTION public.user_agents_take_shares IS 'Trigger function: copies changed is_shared, shared_with and team_id to shares.';
+    COMMENT ON FUNCTION public.user_agent_shares_changed IS 'Trigger function: records changed shares in the audit trail and copies them to user_agents.';
+    COMMENT ON FUNCTION public.user_agents_delete_shares IS 'Trigger function: deletes the shares of deleted rows.';
+END
+$comments$;

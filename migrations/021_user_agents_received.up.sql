@@ -128,6 +128,39 @@ SELECT s.id AS share_id, s.user_agent_id, s.owner_id AS shared_by, s.shared_with
 REVOKE ALL ON public.user_agents_shared_with_me FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.user_agents_shared_with_me TO authenticated;
 
+-- Before the statement that locks user_agents.
+DO $comments$
+DECLARE
+    v_column text;
+    v_meaning text;
+BEGIN
+    COMMENT ON FUNCTION public.user_agents_editable_columns IS 'Returns the columns of another user''s row that an editor may change.';
+    COMMENT ON FUNCTION public.user_agents_edit_allowed IS 'Returns true if an update of another user''s row changes editable columns only; called by a policy.';
+    COMMENT ON FUNCTION public.edit_shared_agent IS 'Changes editable columns of a row that is shared with the caller with the permission edit, also where it has notes; returns whether it did.';
+    COMMENT ON FUNCTION public.user_agents_received IS 'Returns the live rows that others share with the caller, without the notes of their owners.';
+    COMMENT ON FUNCTION public.accept_share IS 'Accepts a share; returns whether the caller is its receiver.';
+    COMMENT ON FUNCTION public.decline_share IS 'Declines a share, which then gives the caller no access; returns whether the caller is its receiver.';
+    COMMENT ON VIEW public.user_agents_shared_with_me IS 'The shares that the caller receives, with what the caller may see of the row; reads with the caller''s rights.';
+    -- Other columns mean what they mean in user_agents.
+    FOR v_column, v_meaning IN
+        SELECT a.attname, col_description(b.attrelid, b.attnum)
+          FROM pg_catalog.pg_attribute AS a
+          JOIN pg_catalog.pg_attribute AS b ON b.attrelid = 'public.user_agents'::regclass AND b.attname = a.attname
+         WHERE a.attrelid = 'public.user_agents_shared_with_me'::regclass AND a.attnum > 0
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN public.user_agents_shared_with_me.%I IS %L', v_column, v_meaning);
+    END LOOP;
+    COMMENT ON COLUMN public.user_agents_shared_with_me.share_id IS 'Id of the share, for accept_share and decline_share.';
+    COMMENT ON COLUMN public.user_agents_shared_with_me.user_agent_id IS 'Id of the shared row.';
+    COMMENT ON COLUMN public.user_agents_shared_with_me.shared_by IS 'The user who shares the row.';
+    COMMENT ON COLUMN public.user_agents_shared_with_me.shared_with_team IS 'The team that receives the share; NULL: the caller does.';
+    COMMENT ON COLUMN public.user_agents_shared_with_me.permission IS 'view, use or edit.';
+    COMMENT ON COLUMN public.user_agents_shared_with_me.shared_since IS 'When the share was made.';
+    COMMENT ON COLUMN public.user_agents_shared_with_me.shared_until IS 'When the share ends; NULL: never by itself.';
+    COMMENT ON COLUMN public.user_agents_shared_with_me.state IS 'pending, accepted or declined; a declined share shows nothing of the row.';
+END
+$comments$;
+
 -- user_agents_forbid_pair_change prevents an editor from taking over a row, which the own-row policy would allow. As for
 -- reading, a row with notes is out of reach: an update would tell whether a guess equals them.
 CREATE POLICY "Editors can update shared agents" ON public.user_agents FOR UPDATE TO authenticated
@@ -137,3 +170,4 @@ CREATE POLICY "Editors can update shared agents" ON public.user_agents FOR UPDAT
         AND coalesce(notes, '') = '' AND coalesce(quick_notes, '') = ''
     )
     WITH CHECK (public.user_agents_edit_allowed(user_agents));
+COMMENT ON POLICY "Editors can update shared agents" ON public.user_agents IS 'Users change live rows that are shared with them with the permission edit.';

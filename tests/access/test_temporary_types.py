@@ -75,6 +75,7 @@ CALLS = [
     ("owner", "UPDATE public.user_agents SET id = %(owner)s"),
     ("owner", "DELETE FROM public.user_agents"),
     ("service role", "SELECT public.track_agent_usage(%(owner)s, %(agent)s)"),
+    ("service role", "UPDATE public.agents SET description = 'x'"),
     # The cascade runs as the owner of user_agents.
     ("service role", "DELETE FROM public.agents"),
 ]  # fmt: skip

@@ -14,16 +14,17 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.database import run
+from tests.integration.database import copy_up_to, interrupted, run
 from tests.integration.users import FORBIDDEN, session_as
-from usage_worker.errors import BusyError
+from usage_worker.errors import BusyError, MigrationError
 from usage_worker.maintenance import REFRESH, refresh, run_task
-from usage_worker.migrate import Runner
+from usage_worker.migrate import Runner, discover
 from usage_worker.store import Store, sole_transaction
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
@@ -333,3 +334,23 @@ def test_down_and_up_restore_analytics(harness: IngestHarness, database: str) ->
     assert run(database, lines) == [(len(harness.users),) * 3]
     refresh(harness.resources.store)
     assert run(database, lines) == [(len(harness.users),) * 3]
+
+
+def test_upgrade_resumes_after_any_interruption(database: str, tmp_path: Path) -> None:
+    migration = next(step for step in discover() if step.name == "user_agent_analytics")
+    folder = copy_up_to(migration, tmp_path / "migrations")
+    file = folder / migration.up.name
+    text = file.read_text()
+    Runner(database).down("3.0.0")
+    readable = """
+        SELECT count(*) FROM pg_class WHERE NOT relispopulated AND has_table_privilege('service_role', oid, 'SELECT')
+    """
+    for _, broken in interrupted(text):
+        file.write_text(broken)
+        with pytest.raises(MigrationError, match="division by zero"):
+            Runner(database, folder).up()
+        assert run(database, readable) == [(0,)]
+    file.write_text(text)
+    Runner(database, folder).up()
+    assert Runner(database, folder).verify() == []
+    assert run(database, "SELECT relispopulated FROM pg_class WHERE relname = 'user_agent_analytics'") == [(True,)]

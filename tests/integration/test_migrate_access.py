@@ -24,6 +24,24 @@ def pair(database: str) -> tuple[uuid.UUID, uuid.UUID]:
     return user, run(database, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
 
 
+@pytest.mark.parametrize("table", ["agents", "user_profiles"])
+def test_change_sets_updated_at(database: str, pair: tuple[uuid.UUID, uuid.UUID], table: str) -> None:
+    run(database, "INSERT INTO public.user_profiles (id) VALUES (%s)", pair[0])
+    run(database, f"UPDATE public.{table} SET created_at = '2020-01-01', updated_at = '2020-01-01'")
+    assert run(database, f"SELECT updated_at > now() - interval '1 minute' FROM public.{table}") == [(True,)]
+
+
+def test_agents_of_platform_get_no_trigger(empty_database: str) -> None:
+    run(empty_database, "CREATE TABLE public.agents (id uuid PRIMARY KEY, name text, description text)")
+    runner = Runner(empty_database)
+    runner.up("1.0.0")
+    triggers = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal"
+    assert run(empty_database, triggers) == [("user_profiles",)]
+    assert runner.verify() == []
+    runner.down(EMPTY)
+    assert run(empty_database, "SELECT proname FROM pg_proc WHERE proname = 'usage_set_updated_at'") == []
+
+
 @pytest.mark.parametrize(
     ("rating", "usage", "success", "errors", "score"),
     [

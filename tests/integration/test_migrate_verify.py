@@ -123,6 +123,15 @@ from usage_worker.migrate import Runner
             "expected view",
         ),
         ("DROP VIEW user_popular_agents", "view", "user_popular_agents", "missing"),
+        ("GRANT CREATE ON SCHEMA public TO PUBLIC", "schema", "create on public to public", "unexpected: granted"),
+        ("GRANT CREATE ON SCHEMA public TO anon", "schema", "create on public to anon", "unexpected: granted"),
+        (
+            "ALTER TABLE usage_entries RESET (autovacuum_vacuum_cost_limit)",
+            "table",
+            "usage_entries",
+            "is table, row-level security on, autovacuum_vacuum_scale_factor=0.05, expected",
+        ),
+        ("DROP TRIGGER agents_updated_at ON agents", "trigger", "agents.agents_updated_at", "missing"),
         (
             "ALTER TABLE user_agents DISABLE TRIGGER user_agents_updated_at",
             "trigger",

@@ -77,6 +77,12 @@ def test_new_partitions_grant_nothing(database: str, store: Store) -> None:
     assert run(database, privileges, made) == [(True, False, False, False)]
 
 
+def test_new_partitions_have_autovacuum_settings_of_ledger(database: str, store: Store) -> None:
+    manage_partitions(store, Settings(partitions_ahead_days=9))
+    found = "SELECT DISTINCT reloptions FROM pg_class WHERE relname ~ '^usage_events_[0-9]{8}$'"
+    assert run(database, found) == [(["autovacuum_vacuum_cost_limit=2000"],)]
+
+
 def test_partition_detached_by_hand_is_kept(database: str, store: Store) -> None:
     create_days(database, -100, rows=3)
     (archived,) = days(-100)

@@ -2,7 +2,11 @@
 -- Partitions are part of their table. Runs with search_path pg_catalog, so that every name is qualified.
 WITH relations AS (
     SELECT c.oid, c.relname::text AS name, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl,
-        c.relowner
+        c.relowner,
+        coalesce((
+            SELECT string_agg(', ' || option, '' ORDER BY option) FROM unnest(c.reloptions) AS option
+            WHERE option ~ '^(fillfactor|autovacuum_\w+)='
+        ), '') AS settings
     FROM pg_class AS c
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
         AND c.relname NOT IN ('usage_migrations', 'usage_migration_objects')
@@ -28,8 +32,7 @@ SELECT 'table' AS kind, name AS object, name AS belongs_to,
     CASE relkind WHEN 'r' THEN 'table' ELSE 'partitioned table' END
     || CASE WHEN relrowsecurity THEN ', row-level security on' ELSE ', row-level security off' END
     || CASE WHEN relforcerowsecurity THEN ', forced' ELSE '' END
-    || coalesce((SELECT ', ' || option FROM unnest(reloptions) AS option WHERE option LIKE 'fillfactor=%'), '')
-    AS definition
+    || settings AS definition
 FROM relations WHERE relkind IN ('r', 'p')
 
 UNION ALL
@@ -38,7 +41,7 @@ SELECT 'view', name, name,
     CASE relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END
     || CASE WHEN 'security_invoker=true' = ANY (reloptions) THEN ', security_invoker' ELSE '' END
     || CASE WHEN 'security_barrier=true' = ANY (reloptions) THEN ', security_barrier' ELSE '' END
-    || ', query ' || md5(regexp_replace(pg_get_viewdef(oid), '\m[a-z_]+\.|\s', '', 'g'))
+    || settings || ', query ' || md5(regexp_replace(pg_get_viewdef(oid), '\m[a-z_]+\.|\s', '', 'g'))
 FROM relations WHERE relkind IN ('v', 'm')
 
 UNION ALL
@@ -103,6 +106,13 @@ SELECT 'grant', format('%s to %s', object, coalesce(role.rolname, 'public')), be
 FROM grants LEFT JOIN pg_roles AS role ON role.oid = grants.grantee
 WHERE grants.grantee = 0 OR role.rolname IN ('anon', 'authenticated', 'service_role')
 GROUP BY object, belongs_to, role.rolname
+
+UNION ALL
+SELECT 'schema', format('create on public to %s', coalesce(role.rolname, 'public')), NULL, 'granted'
+FROM pg_namespace AS n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS acl
+LEFT JOIN pg_roles AS role ON role.oid = acl.grantee
+WHERE n.nspname = 'public' AND acl.privilege_type = 'CREATE' AND acl.grantee <> n.nspowner
+    AND (acl.grantee = 0 OR role.rolname IN ('anon', 'authenticated', 'service_role'))
 
 UNION ALL
 -- Objects that a platform may provide: only what the migrations need.

@@ -2,13 +2,15 @@
 
 -- name: session_settings
 -- Settings of the role or database must not end a long statement or change how names resolve. IF EXISTS prints notices
--- otherwise.
+-- otherwise. One core, since a migration is not urgent and clients need the others.
 SET client_encoding = 'UTF8';
 SET search_path = public;
 SET statement_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;
 SET idle_session_timeout = 0;
 SET client_min_messages = warning;
+SET max_parallel_workers_per_gather = 0;
+SET max_parallel_maintenance_workers = 0;
 
 -- name: try_lock
 -- Polled, because a statement that waits for the lock would hold a snapshot, which CREATE INDEX CONCURRENTLY waits for.

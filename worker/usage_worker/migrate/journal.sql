@@ -34,6 +34,25 @@ BEGIN
             EXECUTE format('REVOKE ALL ON %s FROM %I', v_table, v_role);
         END LOOP;
     END LOOP;
+    -- Once: two sessions that comment on the same table at once fail.
+    IF obj_description('public.usage_migrations'::regclass, 'pg_class') IS NOT NULL THEN
+        RETURN;
+    END IF;
+    COMMENT ON TABLE public.usage_migrations IS 'The journal of usage-worker migrate, which writes it: a row for each migration.';
+    COMMENT ON COLUMN public.usage_migrations.number IS 'Number of the migration.';
+    COMMENT ON COLUMN public.usage_migrations.name IS 'Name of the migration.';
+    COMMENT ON COLUMN public.usage_migrations.version IS 'The schema version that the migration belongs to.';
+    COMMENT ON COLUMN public.usage_migrations.sha256 IS 'Checksum of the file that was executed.';
+    COMMENT ON COLUMN public.usage_migrations.state IS 'applied, running or failed.';
+    COMMENT ON COLUMN public.usage_migrations.started_at IS 'When the last attempt began.';
+    COMMENT ON COLUMN public.usage_migrations.duration_ms IS 'Duration in milliseconds; NULL: not applied.';
+    COMMENT ON INDEX public.usage_migrations_pkey IS 'Finds a migration by its number.';
+    COMMENT ON TABLE public.usage_migration_objects IS
+        'The objects that migrations made; a rollback drops no others; written by usage-worker migrate.';
+    COMMENT ON COLUMN public.usage_migration_objects.kind IS 'Kind of the object.';
+    COMMENT ON COLUMN public.usage_migration_objects.name IS 'Name of the object; of a function with its arguments.';
+    COMMENT ON COLUMN public.usage_migration_objects.number IS 'Number of the migration that made it.';
+    COMMENT ON INDEX public.usage_migration_objects_pkey IS 'Finds an object by its kind and name.';
 END
 $journal$
 
