@@ -171,6 +171,28 @@ def database(postgres: Postgres, template_database: str) -> Iterator[str]:
         yield postgres.url(name)
 
 
+@pytest.fixture(scope="session")
+def ingest_login(postgres: Postgres, template_database: str) -> Iterator[str]:
+    """Return a login role that has nothing but `usage_ingest`."""
+    name = f"usage_test_{uuid.uuid4().hex[:12]}"
+    create = sql.SQL("CREATE ROLE {} LOGIN IN ROLE usage_ingest PASSWORD {}")
+    with psycopg.connect(postgres.url(template_database), autocommit=True) as connection:
+        password = connection.info.password or None
+        connection.execute(create.format(sql.Identifier(name), sql.Literal(password)))
+    yield name
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def ingest_url(database: str, ingest_login: str) -> str:
+    """Return the URL of `database` for a worker that counts: a login role that has nothing but `usage_ingest`."""
+    url = urlsplit(database)
+    login, _, host = url.netloc.rpartition("@")
+    _, colon, password = login.partition(":")
+    return _joined(url._replace(netloc=f"{ingest_login}{colon}{password}@{host}"), url.path, url.query)
+
+
 @pytest.fixture
 def redis_url(valkey: Valkey) -> str:
     """Return the URL of an empty Valkey database."""

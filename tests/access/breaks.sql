@@ -35,7 +35,8 @@ WITH grantees (grantee) AS (
                     WHERE acl.grantee::regrole::text = g.grantee AND acl.privilege_type = privilege) AS present
       FROM objects AS o JOIN pg_attribute AS a ON a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped,
            grantees AS g, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
-     WHERE EXISTS (SELECT FROM pg_attribute WHERE attrelid = o.oid AND attacl IS NOT NULL)
+     WHERE EXISTS (SELECT FROM pg_attribute, aclexplode(attacl) AS acl
+                    WHERE attrelid = o.oid AND acl.grantee::regrole::text IN (SELECT grantee FROM grantees))
 )
 SELECT 'grants' AS kind, format('REVOKE %s ON %s FROM %s', privilege, target, grantee) AS statement, name, command,
        '' AS part

@@ -149,7 +149,8 @@ def _parts(obj: Any, row: str, command: str) -> Iterator[tuple[str, str, Sequenc
         for name in obj.parts:
             if name not in names:
                 together = (*names, name) if command == "insert" else (name,)
-                yield f"{obj.name} (other columns)", name, together
+                kind = "computed" if name in (written_columns(obj.name, "compute") or ()) else "other"
+                yield f"{obj.name} ({kind} columns)", name, together
 
 
 def _values(connection: Connection, obj: Any, state: str) -> dict[str, str | None]:
@@ -204,7 +205,14 @@ def _invoker(obj: Any) -> Iterator[Cell]:
 
 
 def _calls(obj: Any) -> Iterator[Cell]:
-    given = {"p_user_id": f"'{OWNER}'", "p_agent_id": f"'{AGENT}'", "p_day": "'2026-01-31'"}
+    given = {
+        "p_user_id": f"'{OWNER}'",
+        "p_agent_id": f"'{AGENT}'",
+        "p_users": f"ARRAY['{OWNER}']",
+        "p_agents": f"ARRAY['{AGENT}']",
+        "p_day": "'2026-01-31'",
+        "p_recent_day": "current_date",
+    }
     arguments = []
     for part in obj.parts:
         name, _, kind = part.partition(" ")

@@ -38,6 +38,7 @@ ROLES = {
     "stranger": Role("authenticated", STRANGER, STRANGER),
     "granted": Role("access_test_granted", STRANGER, STRANGER),
     "service role": Role("access_test_service"),
+    "ingest": Role("access_test_ingest"),
 }
 
 # The statement that brings the owner's row into a state.

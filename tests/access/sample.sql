@@ -44,3 +44,4 @@ GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO access_test_granted;
 GRANT ALL ON ALL FUNCTIONS IN SCHEMA public TO access_test_granted;
 -- Members inherit the privileges of a role, but not BYPASSRLS.
 CREATE ROLE access_test_service IN ROLE service_role;
+CREATE ROLE access_test_ingest IN ROLE usage_ingest;

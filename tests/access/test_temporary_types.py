@@ -76,6 +76,9 @@ CALLS = [
     ("owner", "DELETE FROM public.user_agents"),
     ("service role", "SELECT public.track_agent_usage(%(owner)s, %(agent)s)"),
     ("service role", "UPDATE public.agents SET description = 'x'"),
+    ("ingest", "SELECT public.usage_events_ensure_recent_day(current_date)"),
+    ("ingest", "SELECT public.usage_find_parents(ARRAY[%(owner)s], ARRAY[%(agent)s])"),
+    ("granted", "SELECT public.usage_create_parents(ARRAY[%(owner)s], ARRAY[%(agent)s])"),
     # The cascade runs as the owner of user_agents.
     ("service role", "DELETE FROM public.agents"),
 ]  # fmt: skip

@@ -31,9 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class IngestHarness:
-    """Resources, users and agents for ingest without Celery, and the oracle that knows the expected totals."""
+    """Resources, users and agents for ingest without Celery, and the oracle that knows the expected totals.
+
+    `resources` have the owner's rights, `worker` those of a login role that has nothing but `usage_ingest`.
+    """
 
     resources: Resources
+    worker: Resources
     redis: redis.Redis
     users: list[UUID]
     agents: list[UUID]
@@ -58,7 +62,7 @@ class IngestHarness:
         return sum((self.flush_shard(shard).intake for shard in range(self.resources.stream.shards)), Intake())
 
     def flush_shard(self, shard: int) -> FlushReport:
-        return self.resources.flusher.flush(shard, 60)
+        return self.worker.flusher.flush(shard, 60)
 
     def check(self) -> None:
         """Assert that all counters equal the oracle, the intake totals are balanced, and no entry waits."""
@@ -73,12 +77,12 @@ class IngestHarness:
 
 
 @pytest.fixture
-def make_resources(database: str, redis_url: str) -> Iterator[Callable[..., Resources]]:
+def make_resources(ingest_url: str, redis_url: str) -> Iterator[Callable[..., Resources]]:
     """Return a function that makes the resources of another worker, with changed settings."""
     opened: list[Resources] = []
 
     def make(**settings: Any) -> Resources:
-        opened.append(Resources(Settings(DATABASE_URL=database, REDIS_URL=redis_url, **settings)))
+        opened.append(Resources(Settings(**{"DATABASE_URL": ingest_url, "REDIS_URL": redis_url} | settings)))
         return opened[-1]
 
     yield make
@@ -87,11 +91,11 @@ def make_resources(database: str, redis_url: str) -> Iterator[Callable[..., Reso
 
 
 @pytest.fixture
-def harness(make_resources: Callable[..., Resources], redis_client: redis.Redis) -> IngestHarness:
-    resources = make_resources()
+def harness(make_resources: Callable[..., Resources], redis_client: redis.Redis, database: str) -> IngestHarness:
+    resources = make_resources(DATABASE_URL=database)
     population = Population.of(20, 5)
     resources.store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
-    return IngestHarness(resources, redis_client, population.users, population.agents, Oracle())
+    return IngestHarness(resources, make_resources(), redis_client, population.users, population.agents, Oracle())
 
 
 @pytest.fixture

@@ -30,10 +30,11 @@ def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
 
 
 def schema(url: str) -> set[Fact]:
-    """Return the catalogue without tables that a down migration sets aside, and without roles, which are global."""
+    """Return the catalogue without roles, which are global, kept tables, and the journal, which psql does not make."""
     with connect(url) as connection:
         facts = catalogue(connection)
-    return {fact for fact in facts if fact.kind != "role" and "_kept_" not in (fact.belongs_to or "")}
+    ours = (fact for fact in facts if fact.kind != "role" and fact.belongs_to != "usage_migrations")
+    return {fact for fact in ours if "_kept_" not in (fact.belongs_to or "")}
 
 
 def copy_up_to(last: Migration, folder: Path) -> Path:

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from tests.integration.database import run
 from tests.sql import query
 from usage_worker.errors import SettingsError
 from usage_worker.queue.claim import FlushClaim
@@ -107,7 +108,7 @@ def test_redelivered_entry_is_in_intake_totals_once(
 
 def test_only_one_flush_at_a_time_per_shard(harness: IngestHarness) -> None:
     harness.publish(*traffic(harness, 100))
-    flusher, connection = harness.resources.flusher, harness.resources.stream.connection
+    flusher, connection = harness.worker.flusher, harness.worker.stream.connection
     another, third = FlushClaim(connection, "another"), FlushClaim(connection, "a third")
     assert all(another.take(shard) for shard in range(2))
     assert sum((flusher.flush_alone(shard).intake for shard in range(2)), Intake()) == Intake()
@@ -256,11 +257,15 @@ def test_values_that_fit_alone_but_not_in_sum(harness: IngestHarness) -> None:
     assert harness.resources.store.rows(testing_query("unbalanced")) == []
 
 
-def test_unknown_users_are_created_if_setting_allows(
-    harness: IngestHarness, make_resources: Callable[..., Resources]
+def test_unknown_users_are_created_if_setting_and_grant_allow(
+    harness: IngestHarness, make_resources: Callable[..., Resources], database: str, ingest_login: str
 ) -> None:
     harness.publish(event(harness, user_id=uuid4(), agent_id=uuid4()), event(harness, user_id=uuid4()))
     creator = make_resources(unknown="create").flusher
+    with pytest.raises(SettingsError, match=f"needs (GRANT EXECUTE ON FUNCTION .* TO {ingest_login})$") as refused:
+        [creator.flush(shard) for shard in range(2)]
+    run(database, str(refused.value).partition("needs ")[2])
+    creator = make_resources(unknown="create", reclaim_idle=0.001).flusher
     assert sum((creator.flush(shard).intake for shard in range(2)), Intake()) == Intake(2, 2, 0, 0)
     harness.check()
 

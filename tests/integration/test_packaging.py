@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import tomllib
 import zipfile
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from tests.integration.database import run
 from tests.integration.installed import ROOT, copied_files
 from usage_worker.migrate import latest_version
 from usage_worker.service.app import configuration
@@ -17,6 +22,7 @@ from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
+    from tests.conftest import Postgres
     from tests.integration.installed import Installed
 
 # Names that other programs read: libpq, Celery.
@@ -25,11 +31,17 @@ OURS = ("migrate", "worker", "maintenance", "beat", "flower")
 
 
 @pytest.fixture(scope="session")
-def services(installed: Installed) -> dict[str, Any]:
-    """Return the services of the compose file, with anchors and merges resolved."""
+def compose(installed: Installed) -> dict[str, Any]:
+    """Return the compose file, with anchors and merges resolved."""
     program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)"
     document = installed.run("python", "-c", program, stdin=(ROOT / "docker-compose.yml").read_text())
-    found: dict[str, Any] = json.loads(document)["services"]
+    found: dict[str, Any] = json.loads(document)
+    return found
+
+
+@pytest.fixture(scope="session")
+def services(compose: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = compose["services"]
     return found
 
 
@@ -83,6 +95,35 @@ def test_compose_has_worker_for_every_queue(services: dict[str, Any]) -> None:
     assert {option for command in commands for option in command if option.startswith("--queues")} == {
         f"--queues={name}" for name in QueueName
     }
+
+
+def test_compose_gives_owner_only_to_migrations_and_maintenance(services: dict[str, Any]) -> None:
+    users = {name: urlsplit(services[name]["environment"]["DATABASE_URL"]).username for name in OURS}
+    owner = services["postgres"]["environment"]["POSTGRES_USER"]
+    assert {name for name, user in users.items() if user == owner} == {"migrate", "maintenance"}
+    assert set(users.values()) == {owner, "usage_worker"}
+    for name, user in users.items():
+        password = "POSTGRES_PASSWORD" if user == owner else "INGEST_PASSWORD"
+        assert services[name]["environment"]["PGPASSWORD"] == f"${{{password}:-demo-only}}"
+
+
+def test_compose_creates_login_role_of_workers(compose: dict[str, Any], postgres: Postgres, database: str) -> None:
+    (config,) = compose["services"]["postgres"]["configs"]
+    script = compose["configs"][config["source"]]["content"].replace("$$", "$")
+    target = conninfo_to_dict(database)
+    environment = {
+        "PATH": f"{postgres.bin_dir}:{os.environ['PATH']}",
+        **{f"PG{name.upper()}": str(target[name]) for name in ("host", "port", "password") if target.get(name)},
+        "POSTGRES_USER": str(target["user"]),
+        "POSTGRES_DB": str(target["dbname"]),
+        "INGEST_PASSWORD": 'it\'s "demo" only',
+    }
+    try:
+        subprocess.run(["sh", "-ec", script], env=environment, check=True, timeout=30)
+        granted = "SELECT pg_has_role('usage_worker', 'usage_ingest', 'USAGE'), rolcanlogin, rolsuper FROM pg_roles"
+        assert run(database, f"{granted} WHERE rolname = 'usage_worker'") == [(True, True, False)]
+    finally:
+        run(database, "DROP ROLE IF EXISTS usage_worker")
 
 
 def test_compose_lets_worker_finish_its_batch(services: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ def test_code_uses_exactly_all_named_queries(module: str) -> None:
 def test_postgresql_accepts_every_query(database: str, queries: Queries) -> None:
     refused = {}
     with psycopg.connect(database) as connection:
-        for statement in ("staging", "differing"):
+        for statement in ("staging", "stage_ledger", "differing"):
             connection.execute(query(statement))
         for name, text in queries.texts.items():
             try:

@@ -269,12 +269,12 @@ def test_intake_totals_equal_ledger(harness: IngestHarness) -> None:
     assert difference == (None, None, day, "applied", sum(USES), sum(USES) + 2 * rows, False)
 
 
-def test_reconcile_needs_rls_bypass(harness: IngestHarness) -> None:
+def test_reconcile_needs_owner(harness: IngestHarness) -> None:
     settings = harness.resources.settings
     url = settings.database_url
     run(url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO authenticated")
     under_rls = f"{url}{'&' if '?' in url else '?'}options=-crole%3Dauthenticated"
-    with Store(under_rls) as store, pytest.raises(SettingsError, match="row-level security"):
+    with Store(under_rls) as store, pytest.raises(SettingsError, match="role authenticated, which does not own"):
         reconcile(store, settings)
 
 

@@ -147,7 +147,7 @@ def test_long_flush_interval_is_no_stall(harness: IngestHarness) -> None:
 def test_recorded_error_is_printable_and_cleared_by_commit(
     make_resources: Callable[..., Resources], redis_client: redis.Redis, database: str, code: str
 ) -> None:
-    resources = make_resources(reclaim_idle=0.01, unknown="create")
+    resources = make_resources(DATABASE_URL=database, reclaim_idle=0.01, unknown="create")
     run(database, REFUSE.replace("%code", code))
     run(database, "CREATE TRIGGER refuse BEFORE INSERT ON usage_intake FOR EACH ROW EXECUTE FUNCTION refuse()")
     add_old(redis_client)
@@ -174,7 +174,7 @@ def test_full_redis_records_no_error_and_blocks_nothing(
     redis_client.config_set("maxmemory", 1)
     try:
         with read_only(database) as reset:
-            resources = make_resources(reclaim_idle=0.01, unknown="create")
+            resources = make_resources(DATABASE_URL=database, reclaim_idle=0.01, unknown="create")
             with pytest.raises(StoreUnavailableError, match="read-only"):
                 resources.flusher.flush(0)
             (stall,) = found(resources)

@@ -17,7 +17,6 @@ from usage_worker.errors import (
     DuplicateError,
     OutOfRangeError,
     ReferenceMissingError,
-    SettingsError,
 )
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.copy_lines import ledger_line, totals_line
@@ -237,7 +236,7 @@ def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unk
 
     Raises:
         _RefusedPairsError: the user or agent of some does not exist, and unknown pairs are quarantined.
-        SettingsError: unknown pairs are to be created, and the platform owns `auth.users`.
+        SettingsError: unknown pairs are to be created, and this role may not do so.
     """
     absent = [row for row in missing if not (row.user_exists and row.agent_exists)]
     if absent and unknown == "quarantine":
@@ -248,8 +247,6 @@ def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unk
             }
         )
     if absent:
-        if not transaction.owns_auth():
-            raise SettingsError("USAGE_UNKNOWN=create is not for a platform that owns auth.users; unset it")
         transaction.create_parents(
             {row.user_id for row in absent if not row.user_exists},
             {row.agent_id for row in absent if not row.agent_exists},

@@ -17,7 +17,7 @@ from usage_worker.logs import get_logger
 from usage_worker.maintenance.partitioned_table import partitioned_tables
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import delete_old_entries, drop_partition, make_partition, partitions, today
+from usage_worker.store import delete_old_entries, drop_partition, make_partition, partitions, require_owner, today
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,8 +76,10 @@ def manage_partitions(
 
     Raises:
         BusyError: another process is at work.
+        SettingsError: our role does not own the tables.
         StoreUnavailableError: the rest is left to the next run.
     """
+    require_owner(store)
     report = report or PartitionsReport()
     run = _PartitionsRun(store, settings, on_progress, report)
     for table in partitioned_tables(settings):

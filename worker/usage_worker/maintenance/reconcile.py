@@ -36,7 +36,7 @@ from usage_worker.store import (
     recorded_by_day,
     repair_counters,
     repair_day,
-    require_rls_bypass,
+    require_owner,
     retained_days,
 )
 
@@ -101,7 +101,7 @@ def reconcile(
 
     Raises:
         BusyError: another repair did not let this one have its turn.
-        SettingsError: row-level security would hide rows from us, or unexplained figures were to be accepted on some
+        SettingsError: our role does not own the tables, or unexplained figures were to be accepted on some
             days only.
         StoreUnavailableError: PostgreSQL is away; earlier repairs are committed.
     """
@@ -109,7 +109,7 @@ def reconcile(
         # What is explained by a day left out would be counted again when that day is repaired.
         raise SettingsError("--accept-unexplained compares all days: leave out --from and --to")
     report = report or ReconcileReport()
-    require_rls_bypass(store)
+    require_owner(store)
     run = _ReconcileRun(store, report, repair=repair or accept_unexplained, accept=accept_unexplained)
     try:
         report.complete = _execute(

@@ -27,6 +27,11 @@ WITH relations AS (
     SELECT format('function %s', name), proname, acl.grantee, acl.privilege_type
     FROM routines, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS acl
     WHERE acl.grantee <> proowner
+    UNION ALL
+    -- Of the journal only the rights to it, which a migration grants.
+    SELECT 'table usage_migrations', 'usage_migrations', acl.grantee, acl.privilege_type
+    FROM pg_class AS c, aclexplode(c.relacl) AS acl
+    WHERE c.oid = to_regclass('public.usage_migrations') AND acl.grantee <> c.relowner
 )
 SELECT 'table' AS kind, name AS object, name AS belongs_to,
     CASE relkind WHEN 'r' THEN 'table' ELSE 'partitioned table' END
@@ -73,7 +78,7 @@ SELECT 'constraint', format('%s.%s', r.name, k.conname), r.name, pg_get_constrai
 FROM relations AS r JOIN pg_constraint AS k ON k.conrelid = r.oid AND k.contype NOT IN ('n', 't')
 
 UNION ALL
-SELECT 'policy', format('%s.%s', r.name, p.polname), r.name,
+SELECT 'policy', format('%s.%s', r.relname, p.polname), r.relname,
     CASE WHEN p.polpermissive THEN '' ELSE 'restrictive ' END
     || CASE p.polcmd WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update' WHEN 'd' THEN 'delete' ELSE 'all' END
     || ' to ' || (
@@ -82,7 +87,7 @@ SELECT 'policy', format('%s.%s', r.name, p.polname), r.name,
     )
     || coalesce(' using ' || regexp_replace(pg_get_expr(p.polqual, p.polrelid), '\s+', ' ', 'g'), '')
     || coalesce(' check ' || regexp_replace(pg_get_expr(p.polwithcheck, p.polrelid), '\s+', ' ', 'g'), '')
-FROM relations AS r JOIN pg_policy AS p ON p.polrelid = r.oid
+FROM pg_policy AS p JOIN pg_class AS r ON r.oid = p.polrelid AND r.relnamespace = 'public'::regnamespace
 
 UNION ALL
 SELECT 'trigger', format('%s.%s', r.name, t.tgname), r.name,
@@ -104,7 +109,7 @@ UNION ALL
 SELECT 'grant', format('%s to %s', object, coalesce(role.rolname, 'public')), belongs_to,
     string_agg(DISTINCT lower(privilege_type), ', ' ORDER BY lower(privilege_type))
 FROM grants LEFT JOIN pg_roles AS role ON role.oid = grants.grantee
-WHERE grants.grantee = 0 OR role.rolname IN ('anon', 'authenticated', 'service_role')
+WHERE grants.grantee = 0 OR role.rolname IN ('anon', 'authenticated', 'service_role', 'usage_ingest')
 GROUP BY object, belongs_to, role.rolname
 
 UNION ALL
@@ -130,6 +135,7 @@ FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname
 WHERE p.pronargs = 0
 
 UNION ALL
-SELECT 'role', rolname, NULL, 'exists' FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role')
+SELECT 'role', rolname, NULL, 'exists' FROM pg_roles
+WHERE rolname IN ('anon', 'authenticated', 'service_role', 'usage_ingest')
 
 ORDER BY 1, 2

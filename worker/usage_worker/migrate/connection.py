@@ -85,7 +85,10 @@ def lock_timeout(migration: Migration) -> sql.Composed:
 
 def one_line(error: psycopg.Error) -> str:
     """Return the server's message and hint; the hint says what to do about a statement that it refused."""
-    return postgres.one_line(error, with_hint=True)
+    message = postgres.one_line(error, with_hint=True)
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        message += "; migrations need the DATABASE_URL of the schema's owner"
+    return message
 
 
 def _try_lock(connection: Connection) -> bool:

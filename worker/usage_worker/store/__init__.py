@@ -12,7 +12,6 @@ from usage_worker.store.purge import (
     purge_blocks,
     purge_chunk,
     purge_due,
-    require_rls_bypass,
 )
 from usage_worker.store.reconcile import (
     FIRST_PAIR,
@@ -29,7 +28,7 @@ from usage_worker.store.reconcile import (
     repair_day,
     retained_days,
 )
-from usage_worker.store.task_runs import TaskRun, last_runs, record_run, sole_transaction
+from usage_worker.store.task_runs import TaskRun, last_runs, record_run, require_owner, sole_transaction
 
 __all__ = [
     "FIRST_PAIR",
@@ -65,7 +64,7 @@ __all__ = [
     "refresh_analytics",
     "repair_counters",
     "repair_day",
-    "require_rls_bypass",
+    "require_owner",
     "retained_days",
     "sole_transaction",
     "today",

@@ -11,6 +11,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from usage_worker.errors import SettingsError
 from usage_worker.postgres import OUTAGES, translated
 from usage_worker.store.copy_text import array
 from usage_worker.store.queries import query
@@ -116,15 +117,20 @@ class BatchTransaction:
         """Add the staged totals to counters and roll-up. Returns the number of rows updated in `user_agents`."""
         return self._connection.execute(query("apply_totals"), {"day": day}).rowcount
 
-    def owns_auth(self) -> bool:
-        """Return whether this role owns `auth.users`, which otherwise belongs to the platform."""
-        row = self._connection.execute(query("owns_auth")).fetchone()
-        return bool(row and row[0])
-
     def create_parents(self, users: Iterable[str], agents: Iterable[str]) -> None:
-        """Insert bare rows for users and agents that exist only outside this database."""
-        self._connection.execute(query("create_users"), {"ids": array(users)})
-        self._connection.execute(query("create_agents"), {"ids": array(agents)})
+        """Insert bare rows for users and agents that exist only outside this database.
+
+        Raises:
+            SettingsError: the platform owns `auth.users`, or this role may not insert there.
+        """
+        owns_users, may_create, role = self._connection.execute(query("creating_parents")).fetchone() or ()
+        if not owns_users:
+            raise SettingsError("USAGE_UNKNOWN=create is not for a platform that owns auth.users; unset it")
+        if not may_create:
+            raise SettingsError(
+                f"USAGE_UNKNOWN=create needs GRANT EXECUTE ON FUNCTION public.usage_create_parents TO {role}"
+            )
+        self._connection.execute(query("create_parents"), {"users": array(users), "agents": array(agents)})
 
     def insert_pairs(self, pairs: Sequence[Pair]) -> None:
         """Insert the rows of pairs at their first use."""
@@ -137,7 +143,14 @@ class BatchTransaction:
         Raises:
             DuplicateError: the ledger has one of them already.
         """
-        self._copy("copy_ledger", lines)
+        row = self._connection.execute(query("ledger_takes_copy")).fetchone()
+        if row and row[0]:
+            self._copy("copy_ledger", lines)
+            return
+        self._connection.execute(query("stage_ledger"))
+        self._connection.execute("TRUNCATE batch_events")
+        self._copy("copy_events", lines)
+        self._connection.execute(query("insert_ledger"))
 
     def quarantine(self, dead_letters: Sequence[DeadLetter]) -> int:
         """Insert dead letters. Returns the number of events in those that were not in the quarantine before.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from usage_worker.errors import SettingsError
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -19,16 +18,6 @@ class Due(NamedTuple):
 
     remaining: int
     oldest_remaining_seconds: float | None
-
-
-def require_rls_bypass(store: Store) -> None:
-    """Check that row-level security hides no rows from this role.
-
-    Raises:
-        SettingsError: it does; hidden rows would count as missing.
-    """
-    if not store.rows(query("bypasses_rls"))[0]["bypasses_rls"]:
-        raise SettingsError("row-level security hides rows from DATABASE_URL's role; give the tables' owner")
 
 
 def purge_due(store: Store, older_than: timedelta) -> Due:

@@ -1,13 +1,5 @@
 -- Soft-deleted rows past their retention, expired shares, retired days.
 
--- name: bypasses_rls
--- Whether row-level security hides nothing from this role; hidden rows look like rows that are not there.
-SELECT NOT bool_or(row_security_active(name)) AS bypasses_rls
-  FROM unnest(ARRAY[
-           'public.user_agents', 'public.usage_events', 'public.usage_daily', 'public.usage_retired_daily',
-           'public.user_agent_conversations'
-       ]) AS name
-
 -- name: purge_due
 -- The number of rows that are due, and how many seconds ago the oldest of them was deleted.
 SELECT count(*) AS remaining, extract(epoch FROM now() - min(deleted_at))::float8 AS oldest_remaining_seconds

@@ -1,5 +1,15 @@
 -- Periodic tasks: their locks and their last runs.
 
+-- name: owns_tables
+-- Whether this role owns the tables and row-level security hides nothing from it; hidden rows look like missing ones.
+SELECT bool_and(pg_has_role(c.relowner, 'USAGE') AND NOT row_security_active(c.oid)) AS owns_tables,
+       current_user::text AS role
+  FROM unnest(ARRAY[
+           'public.user_agents', 'public.usage_events', 'public.usage_daily', 'public.usage_retired_daily',
+           'public.user_agent_conversations'
+       ]::regclass[]) AS named
+  JOIN pg_catalog.pg_class c ON c.oid = named
+
 -- name: try_task_lock
 -- The first key distinguishes our locks from advisory locks of the application.
 SELECT pg_try_advisory_xact_lock(1970370406, hashtext(%(task)s))
