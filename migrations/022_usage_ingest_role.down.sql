@@ -14,7 +14,6 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'usage_ingest') THEN
         RETURN;
     END IF;
-    REVOKE ALL ON FUNCTION public.calculate_agent_quality_score(numeric, bigint, bigint, bigint) FROM usage_ingest;
     FOREACH v_table IN ARRAY ARRAY[
         'usage_entries', 'user_agents', 'user_agent_conversations', 'usage_daily', 'usage_events',
         'usage_dead_letters', 'usage_intake', 'usage_task_runs', 'usage_migrations'

@@ -66,8 +66,6 @@ BEGIN
         public.usage_create_parents(uuid[], uuid[]) FROM PUBLIC, anon, authenticated, service_role;
     GRANT EXECUTE ON FUNCTION public.usage_events_ensure_recent_day(date), public.usage_find_parents(uuid[], uuid[])
         TO usage_ingest;
-    -- The trigger user_agents_auto_quality calls it by the rights of whoever updates.
-    GRANT EXECUTE ON FUNCTION public.calculate_agent_quality_score(numeric, bigint, bigint, bigint) TO usage_ingest;
     GRANT SELECT, INSERT ON public.usage_entries, public.user_agent_conversations TO usage_ingest;
     GRANT SELECT, INSERT, UPDATE ON public.usage_daily, public.usage_intake TO usage_ingest;
     GRANT SELECT (user_id, agent_id, usage_count, message_count, conversation_count, success_count, error_count,

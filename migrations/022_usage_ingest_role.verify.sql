@@ -39,7 +39,6 @@ SELECT * FROM (VALUES
     ('grant', 'column user_agents.usage_count to usage_ingest', 'select, update'),
     ('grant', 'column user_agents.user_id to usage_ingest', 'insert, select'),
     ('grant', 'column user_agents.user_rating to usage_ingest', 'select, update'),
-    ('grant', 'function calculate_agent_quality_score(p_rating numeric, p_usage_count bigint, p_success_count bigint, p_error_count bigint) to usage_ingest', 'execute'),
     ('grant', 'function usage_events_ensure_recent_day(p_recent_day date) to usage_ingest', 'execute'),
     ('grant', 'function usage_find_parents(p_users uuid[], p_agents uuid[]) to usage_ingest', 'execute'),
     ('grant', 'table usage_daily to usage_ingest', 'insert, select, update'),

@@ -65,7 +65,7 @@ def test_gateway_finds_each_function_by_the_keys_of_the_body(caller: psycopg.Con
     assert len(requests) == 5
     for line, body in requests:
         name, arguments = line.removeprefix("POST /rpc/"), json.loads(body)
-        caller.execute(call(name, arguments), list(arguments.values()))
+        caller.execute(call(name, arguments), [str(value) for value in arguments.values()])
 
 
 def call(name: str, arguments: dict[str, Any]) -> sql.Composed:
@@ -118,7 +118,7 @@ def test_documented_errors_have_their_sqlstates(caller: psycopg.Connection) -> N
         caller.execute(f"SET ROLE {'anon' if 'anon' in situation else 'authenticated'}".encode())
         for name, arguments in calls:
             with pytest.raises(psycopg.Error) as refused:
-                caller.execute(call(name, arguments), list(arguments.values()))
+                caller.execute(call(name, arguments), [str(value) for value in arguments.values()])
             assert refused.value.sqlstate == documented[situation], (situation, name)
     caller.execute("SET ROLE authenticated")
     with pytest.raises(psycopg.Error) as refused:
