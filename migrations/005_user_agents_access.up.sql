@@ -140,12 +140,21 @@ $body$;
 
 -- The rollback text of the history drops user_agents_with_details first, so no view reads another one. A platform's
 -- `agents` may lack columns: they are NULL. LEFT JOIN: row-level security may hide an inactive agent from a user who
--- still has it.
+-- still has it. Each column by its name: a later migration adds columns, and migrate repair may create the views again
+-- after that.
 DO $views$
 DECLARE
     details text := $details$
         SELECT
-            ua.*,
+            ua.id, ua.user_id, ua.agent_id, ua.original_agent_id, ua.is_user_copy, ua.added_at, ua.last_used_at,
+            ua.usage_count, ua.is_active, ua.metadata, ua.created_at, ua.updated_at, ua.custom_name, ua.custom_description,
+            ua.custom_avatar, ua.custom_color, ua.custom_system_prompt, ua.custom_temperature, ua.custom_max_tokens,
+            ua.is_favorite, ua.is_pinned, ua.folder, ua.tags, ua.sort_order, ua.display_position, ua.message_count,
+            ua.conversation_count, ua.success_count, ua.error_count, ua.user_rating, ua.quality_score, ua.last_rating_at,
+            ua.avg_response_time_ms, ua.total_tokens_used, ua.total_cost_usd, ua.first_used_at, ua.archived_at, ua.deleted_at,
+            ua.is_enabled, ua.is_visible, ua.status, ua.settings, ua.preferences, ua.ui_config, ua.source_details,
+            ua.share_settings, ua.notification_settings, ua.notifications_enabled, ua.last_conversation_id, ua.notes,
+            ua.quick_notes, ua.source, ua.is_shared, ua.shared_with, ua.team_id,
             {agent},
             CASE
                 WHEN ua.last_used_at IS NULL THEN 'never_used'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,23 @@ class Cli:
         assert "Traceback" not in errors, errors
         assert SECRET not in output + errors
         return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
+
+    def on_terminal(self, answer: str, *arguments: str) -> tuple[int, str]:
+        """Run a command as on a terminal; return its exit code and what it printed."""
+        ours, its = pty.openpty()
+        process = subprocess.Popen(
+            [PROGRAM, *arguments],
+            cwd=self.folder,
+            env=self.env,
+            stdin=its,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        os.close(its)
+        os.write(ours, answer.encode())
+        output, _ = process.communicate(timeout=60)
+        os.close(ours)
+        return process.returncode, output.decode()
 
     def error_lines(self, *commands: str) -> list[str]:
         """Run commands that must fail, concurrently because each starts slowly; return their error lines."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import random
-import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -15,7 +12,6 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import copy_up_to, interrupted, run, schema, traffic
 from tests.integration.ledger import TODAY, name
 from tests.integration.retired import soft_delete
@@ -30,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
+    from tests.integration.commands import Cli
     from tests.integration.conftest import IngestHarness
 
 NOW = datetime.now(UTC)
@@ -256,10 +253,10 @@ def test_down_asks_with_row_counts(harness: IngestHarness, database: str, cli: C
     assert "--yes" in error_line
     assert "no version 9.9.9" in unknown
     assert Runner(database).status().version == "4.0.0"
-    code, text = _on_a_terminal(cli, "n\n", "migrate", "down", "--to", "3.0.0")
+    code, text = cli.on_terminal("n\n", "migrate", "down", "--to", "3.0.0")
     assert (code, figures in text, "nothing was changed" in text) == (1, True, True)
     assert Runner(database).status().version == "4.0.0"
-    code, text = _on_a_terminal(cli, "y\n", "migrate", "down", "--to", "3.0.0")
+    code, text = cli.on_terminal("y\n", "migrate", "down", "--to", "3.0.0")
     assert code == 0, text
     assert Runner(database).status().version == "3.0.0"
     assert Runner(database).kept_by_down("3.0.0") is None, "there is nothing to ask"
@@ -267,16 +264,3 @@ def test_down_asks_with_row_counts(harness: IngestHarness, database: str, cli: C
     assert json.loads(done.stdout)["version"] == "2.0.0"
     whole = Runner(database).kept_by_down("1.0.0")
     assert whole == [Kept("user_agents", len(harness.users[:6]) * 3, False)]
-
-
-def _on_a_terminal(cli: Cli, answer: str, *arguments: str) -> tuple[int, str]:
-    """Run the command as on a terminal; return its exit code and its output."""
-    ours, its = pty.openpty()
-    process = subprocess.Popen(
-        [PROGRAM, *arguments], cwd=cli.folder, env=cli.env, stdin=its, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    os.close(its)
-    os.write(ours, answer.encode())
-    output, _ = process.communicate(timeout=60)
-    os.close(ours)
-    return process.returncode, output.decode()

@@ -15,7 +15,7 @@ from tests.sql import query as tests_query
 from usage_worker.bench.queries import schema_versions
 from usage_worker.bench.sql import query as bench_query
 from usage_worker.maintenance.partitioned_table import partitioned_tables
-from usage_worker.migrate.obstacles import CHECKS
+from usage_worker.migrate.obstacles import CHECKS, REQUIREMENTS
 from usage_worker.migrate.queries import query as migrate_query
 from usage_worker.settings import Settings
 from usage_worker.store.queries import query
@@ -38,7 +38,7 @@ QUERIES = {
 # Names that code keeps in tables, not at the call.
 NAMES_IN_TABLES = {
     "usage_worker.store.queries": {table.ensure for table in partitioned_tables(Settings())},
-    "usage_worker.migrate.queries": {name for checks in CHECKS.values() for name, _ in checks},
+    "usage_worker.migrate.queries": {name for checks in (*CHECKS.values(), REQUIREMENTS) for name, _ in checks},
     "usage_worker.bench.sql": {
         name for schema in schema_versions() for name in (schema.insert, *schema.queries.values())
     },

@@ -12,11 +12,16 @@ from rich.text import Text
 from usage_worker.cli.output import EXIT_PROBLEM, counted, print_json, print_rows
 from usage_worker.errors import MigrationError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
+from usage_worker.migrate.adoption import adopt, examine
+from usage_worker.migrate.repair import repair
 from usage_worker.migrate.script import script
 from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from usage_worker.migrate import Kept, Migration, SchemaStatus, Step
+    from usage_worker.migrate.adoption import Adoptable
+    from usage_worker.migrate.obstacles import Obstacle
+    from usage_worker.migrate.repair import Repaired
 
 migrate_app = typer.Typer(help="Move the database schema between versions.", no_args_is_help=True)
 
@@ -27,6 +32,19 @@ DownTo = Annotated[
 ]
 From = Annotated[str, typer.Option("--from", metavar="VERSION", help=f"The installed version; {EMPTY} means none.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; required without a terminal.")]
+Check = Annotated[
+    bool,
+    typer.Option("--check", help="Change nothing: name everything that is in the way; exit with 1 if something is."),
+]
+Version = Annotated[
+    str | None,
+    typer.Option(
+        "--version",
+        metavar="VERSION",
+        help="The version it has; refused if that does not fit.",
+        show_default="recognized",
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for another run to end, or fail at once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -34,9 +52,12 @@ _STYLES = {"applied": "green", "pending": "dim", "running": "yellow", "failed": 
 
 
 @migrate_app.command()
-def up(to: To = None, wait: Wait = True, as_json: AsJson = False) -> None:
+def up(to: To = None, check: Check = False, wait: Wait = True, as_json: AsJson = False) -> None:
     """Apply the missing migrations. Safe to repeat, to run twice at once and to kill."""
     runner = _runner()
+    if check:
+        _show_obstacles(runner.check(to), as_json=as_json)
+        return
     moved = runner.up(to, wait=wait, on_step=None if as_json else _on_step)
     _show_outcome(runner, moved, as_json=as_json)
 
@@ -91,8 +112,32 @@ def verify(as_json: AsJson = False) -> None:
         raise typer.Exit(EXIT_PROBLEM)
 
 
+@migrate_app.command("adopt")
+def adopt_schema(version: Version = None, yes: Yes = False, wait: Wait = True, as_json: AsJson = False) -> None:
+    """Take over a database made by the history's SQL or by psql: complete and record it; asks first.
+
+    Its tables and columns stay in every rollback. Exits with 1 if something of others is left that verify names.
+    """
+    url = _database_url()
+    if not yes:
+        _confirm_adoption(examine(url, version))
+    done = adopt(url, version, wait=wait, waiting=_on_waiting, retrying=_on_retry)
+    _show_repaired(done, f"the schema is {Runner(url).status()}; nothing was missing", as_json=as_json)
+
+
+@migrate_app.command("repair")
+def repair_schema(wait: Wait = True, as_json: AsJson = False) -> None:
+    """Make again what verify misses, and change no row; exit with 1 if something is left to do by hand."""
+    done = repair(_database_url(), wait=wait, waiting=_on_waiting, retrying=_on_retry)
+    _show_repaired(done, "nothing to do: the schema is as it should be", as_json=as_json)
+
+
 def _runner() -> Runner:
-    return Runner(load_settings().require_database())
+    return Runner(_database_url())
+
+
+def _database_url() -> str:
+    return load_settings().require_database()
 
 
 def _confirm(runner: Runner, to: str) -> None:
@@ -112,11 +157,49 @@ def _confirm(runner: Runner, to: str) -> None:
         raise typer.Exit(EXIT_PROBLEM)
 
 
+def _confirm_adoption(found: Adoptable) -> None:
+    """Show what differs, and ask for confirmation.
+
+    Raises:
+        MigrationError: There is no terminal to ask on.
+    """
+    what = f"the database is adopted as {found.version}; {len(found.differs)} objects differ and are completed"
+    if not sys.stdin.isatty():
+        raise MigrationError(f"{what}; run it again with --yes to go on, nothing was changed")
+    print_rows(("kind", "object", "problem"), [(it.kind, it.object, it.problem) for it in found.differs])
+    if not typer.confirm(f"{what}. Go on?", err=True):
+        typer.echo("nothing was changed", err=True)
+        raise typer.Exit(EXIT_PROBLEM)
+
+
 def _kept_rows(found: list[Kept]) -> str:
     parts = (
         f"{counted(kept.rows, 'row')} of {kept.table}{' (new columns)' if kept.only_columns else ''}" for kept in found
     )
     return ", ".join(parts) or "no rows"
+
+
+def _on_waiting() -> None:
+    typer.echo("waiting for another migration of this database to end", err=True)
+
+
+def _on_retry(reason: str) -> None:
+    typer.echo(f"{reason}; trying again", err=True)
+
+
+def _show_repaired(done: Repaired, nothing: str, *, as_json: bool) -> None:
+    """Print what was made and what is left; exit with 1 for the latter."""
+    if as_json:
+        print_json({"made": [asdict(it) for it in done.made], "left": [asdict(it) for it in done.left]})
+    else:
+        rows = [("made", it.kind, it.object, it.problem) for it in done.made]
+        rows += [("left", it.kind, it.object, it.problem) for it in done.left]
+        if rows:
+            print_rows(("", "kind", "object", "problem"), rows)
+        else:
+            _echo(nothing)
+    if done.left:
+        raise typer.Exit(EXIT_PROBLEM)
 
 
 def _on_step(step: Step) -> None:
@@ -136,6 +219,17 @@ def _show_outcome(runner: Runner, moved: list[Migration], *, as_json: bool) -> N
         _echo(f"the schema is {where}")
     else:
         _echo(f"nothing to do: the schema is {where}")
+
+
+def _show_obstacles(found: list[Obstacle], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"obstacles": [obstacle._asdict() for obstacle in found]})
+    elif found:
+        print_rows(("obstacle", "remedy"), found)
+    else:
+        _echo("nothing is in the way")
+    if found:
+        raise typer.Exit(EXIT_PROBLEM)
 
 
 def _show_status(found: SchemaStatus) -> None:

@@ -21,6 +21,8 @@ BEGIN
         kind text NOT NULL,
         name text NOT NULL,
         number integer NOT NULL,
+        -- A rollback leaves what was there before the migrations.
+        adopted boolean NOT NULL DEFAULT false,
         PRIMARY KEY (kind, name)
     );
     FOREACH v_table IN ARRAY ARRAY['public.usage_migrations', 'public.usage_migration_objects'] LOOP

@@ -55,6 +55,17 @@ def releases(migration: Migration) -> tuple[sql.Composed, ...]:
     return release, sql.SQL(query("drop_empty_marks")).format()
 
 
+def adopted(connection: Connection) -> set[int]:
+    """Return the numbers of the migrations whose tables or columns were there before; a rollback leaves those."""
+    return {number for (number,) in connection.execute(query("adopted_migrations"))}
+
+
+def adopted_releases(migration: Migration) -> tuple[sql.Composed, ...]:
+    """Build the statements of `releases` for a migration whose tables or columns are adopted."""
+    release = sql.SQL(query("release_adopted")).format(number=sql.Literal(migration.number))
+    return release, sql.SQL(query("drop_empty_marks")).format()
+
+
 def kept(connection: Connection, plan: Iterable[Migration]) -> list[Kept]:
     """List what the rollback would keep aside."""
     numbers = [migration.number for migration in plan]

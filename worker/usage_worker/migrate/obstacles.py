@@ -1,16 +1,15 @@
 """Refuse a migration that cannot succeed, before anything is changed, and name every obstacle at once.
 
-The queries read the table that `marks.names` fills; the script runs the same ones.
+The queries on names read the table that `marks.names` fills; the script runs the same ones.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from psycopg import errors, sql
+from psycopg import sql
 
 from usage_worker.errors import ObstacleError
-from usage_worker.migrate.connection import one_line
 from usage_worker.migrate.queries import query
 from usage_worker.migrate.verify import catalogue_sql
 
@@ -21,9 +20,18 @@ if TYPE_CHECKING:
     from usage_worker.migrate.plans import Direction
     from usage_worker.postgres import Connection
 
-# For each direction: a query that returns the obstacles as one text, or NULL, and what to do about them.
+# Queries that return the obstacles of one kind as one text, or NULL, and what to do about them.
+# These need no table of ours, and without them there may be none.
+REQUIREMENTS = (
+    ("server_version", "15 or newer is needed"),
+    ("encoding", "make a new one with createdb -E UTF8 -T template0"),
+    ("rights", "grant them, or let a role migrate that has them"),
+    ("parents", "the migrations use these tables of others; add or change what is named"),
+)
+# These read the names that the migrations take, for each direction.
 CHECKS = {
     "up": (
+        ("known_table", "it has the columns of this schema; run usage-worker migrate adopt"),
         (
             "taken_names",
             "the migrations need these names; rename or drop what has them and run migrate up again",
@@ -35,40 +43,62 @@ CHECKS = {
 }
 
 
-def refuse_encoding(connection: Connection) -> None:
-    """Refuse a database whose encoding cannot hold every text.
+class Obstacle(NamedTuple):
+    """What stands in the way, and what to do about it."""
+
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.remedy}"
+
+
+def requirements(connection: Connection, plan: Iterable[Migration]) -> list[Obstacle]:
+    """List what the server, the role and the tables of others lack."""
+    return _found(connection, REQUIREMENTS, _numbers(plan))
+
+
+def taken(connection: Connection, plan: Iterable[Migration], direction: Direction) -> list[Obstacle]:
+    """List the objects of others that have a name of the plan, and tables without enough column numbers."""
+    return _found(connection, CHECKS[direction], _numbers(plan), named=True)
+
+
+def refuse(obstacles: Iterable[Obstacle]) -> None:
+    """Refuse a plan that has obstacles.
 
     Raises:
-        ObstacleError: the encoding is not UTF8.
+        ObstacleError: names every obstacle and its remedy.
     """
-    try:
-        connection.execute(query("refuse_encoding"))
-    except errors.RaiseException as error:
-        raise ObstacleError(one_line(error)) from None
+    if found := "; ".join(map(str, obstacles)):
+        raise ObstacleError(f"{found}, nothing was changed")
 
 
-def refuse(connection: Connection, plan: Iterable[Migration], direction: Direction) -> None:
-    """Refuse a plan that cannot succeed: names are taken, column numbers are used up, or a CHECK would refuse rows.
-
-    Raises:
-        ObstacleError: names every obstacle of one kind, and the remedy.
-    """
-    for check, remedy in _checks(plan, direction):
-        row = connection.execute(check).fetchone()
-        if row and row[0]:
-            raise ObstacleError(f"{row[0]}: {remedy}")
-
-
-def refusals(plan: Iterable[Migration], direction: Direction) -> list[sql.Composed]:
-    """Build the statements with which a script does what `refuse` does."""
+def refusals(plan: Iterable[Migration], direction: Direction, *, named: bool) -> list[sql.Composed]:
+    """Build the statements with which a script refuses: what needs the names, or what does not."""
+    numbers = _numbers(plan)
+    checks = CHECKS[direction] if named else REQUIREMENTS if direction == "up" else ()
     return [
-        sql.SQL(query("refuse_obstacles")).format(query=check, remedy=sql.Literal(remedy))
-        for check, remedy in _checks(plan, direction)
+        sql.SQL(query("refuse_obstacles")).format(query=check, remedy=sql.Literal(f"{remedy}, nothing was changed"))
+        for check, remedy in _statements(checks, numbers, named=named)
     ]
 
 
-def _checks(plan: Iterable[Migration], direction: Direction) -> Iterator[tuple[sql.Composed, str]]:
-    numbers = sql.SQL("{}::integer[]").format(sql.Literal([migration.number for migration in plan]))
-    for name, remedy in CHECKS[direction]:
+def _found(
+    connection: Connection, checks: Iterable[tuple[str, str]], numbers: sql.Composed, *, named: bool = False
+) -> list[Obstacle]:
+    rows = (
+        (connection.execute(check).fetchone(), remedy) for check, remedy in _statements(checks, numbers, named=named)
+    )
+    return [Obstacle(row[0], remedy) for row, remedy in rows if row and row[0]]
+
+
+def _statements(
+    checks: Iterable[tuple[str, str]], numbers: sql.Composed, *, named: bool
+) -> Iterator[tuple[sql.Composed, str]]:
+    for name, remedy in checks:
         body = sql.SQL(query(name)).format(plan=numbers, catalogue=sql.SQL(catalogue_sql()))
-        yield sql.SQL(query("obstacle_names") + "\n") + body, f"{remedy}, nothing was changed"
+        yield sql.SQL(query("obstacle_names") + "\n" if named else "") + body, remedy
+
+
+def _numbers(plan: Iterable[Migration]) -> sql.Composed:
+    return sql.SQL("{}::integer[]").format(sql.Literal([migration.number for migration in plan]))

@@ -1,8 +1,8 @@
--- Obstacles of a plan: taken names, missing column numbers, the encoding.
+-- Obstacles of a plan: taken names, missing column numbers, refused values.
 
 -- name: obstacle_names
 WITH named AS (
-    SELECT n.*, m.number IS NOT NULL AS marked,
+    SELECT n.*, m.number IS NOT NULL AS marked, coalesce(m.adopted AND m.number = n.number, false) AS adopted,
         -- A migration in one transaction that did not commit has created nothing.
         record.number IS NOT NULL AND (record.state = 'applied' OR NOT n.transactional) AS begun,
         record.number IS NOT NULL AND record.state = 'applied' AS applied,
@@ -20,6 +20,16 @@ WITH named AS (
 ), functions AS (
     SELECT p.proname::text AS name, format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) AS signature
     FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace
+)
+
+-- name: known_table
+-- A table that the history's SQL or our files made without the runner.
+SELECT DISTINCT r.label FROM named AS n JOIN relations AS r ON r.name = n.object
+WHERE n.number = ANY ({plan}) AND n.kind = 'table' AND n.object = 'user_agents' AND NOT n.marked AND NOT EXISTS (
+    SELECT FROM unnest(ARRAY['id', 'user_id', 'agent_id', 'usage_count', 'last_used_at', 'metadata']) AS needed
+    WHERE NOT EXISTS (
+        SELECT FROM pg_attribute AS a WHERE a.attrelid = r.oid AND a.attname = needed AND NOT a.attisdropped
+    )
 )
 
 -- name: taken_names
@@ -55,7 +65,7 @@ SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
     JOIN public.usage_migration_objects AS m
         ON m.kind = 'table' AND m.name = split_part(n.object, '.', 1) AND m.number < n.number
     WHERE n.number = ANY ({plan}) AND n.kind IN ('column', 'constraint', 'policy', 'trigger')
-        AND NOT n.begun AND NOT n.transient
+        AND NOT n.begun AND NOT n.transient AND NOT n.marked
         AND NOT EXISTS (SELECT FROM named AS b WHERE b.begun AND b.kind = n.kind AND b.object = n.object)
         AND (n.kind, n.object) IN (SELECT fact.kind, fact.object FROM (
 {catalogue}
@@ -63,9 +73,10 @@ SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
 ) AS found
 
 -- name: unmarked_names
+-- The runner leaves out the migrations whose tables are adopted, of which it drops nothing; a script cannot.
 SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
     SELECT r.label FROM named AS n JOIN relations AS r ON r.name = n.object
-    WHERE n.number = ANY ({plan}) AND n.begun AND n.relation AND (NOT n.marked OR (n.transient AND n.applied))
+    WHERE n.number = ANY ({plan}) AND n.begun AND n.relation AND (NOT n.marked OR n.adopted OR (n.transient AND n.applied))
     UNION ALL
     SELECT 'function ' || f.signature FROM named AS n JOIN functions AS f ON f.signature = n.object
     WHERE n.number = ANY ({plan}) AND n.begun AND n.kind = 'function'
@@ -108,16 +119,6 @@ SELECT string_agg(label, ', ' ORDER BY label) FROM (
     CROSS JOIN LATERAL jsonb_each_text(counted.violations) AS violation (definition, rows)
     WHERE violation.rows <> '0'
 ) AS found
-
--- name: refuse_encoding
-DO $encoding$
-BEGIN
-    IF current_setting('server_encoding') <> 'UTF8' THEN
-        RAISE 'the database''s encoding is %, which cannot hold every text; %', current_setting('server_encoding'),
-            'make a new one with createdb -E UTF8 -T template0';
-    END IF;
-END
-$encoding$
 
 -- name: refuse_obstacles
 DO $obstacles$

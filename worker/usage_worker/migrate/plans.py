@@ -26,6 +26,11 @@ def check_known(migrations: tuple[Migration, ...], version: str) -> None:
         raise MigrationError(f"there is no version {version}; known are {', '.join(known)}")
 
 
+def up_to(migrations: tuple[Migration, ...], version: str) -> list[Migration]:
+    """Return the migrations of a version and of those before it."""
+    return [migration for migration in migrations if version_key(migration.version) <= version_key(version)]
+
+
 def up(migrations: tuple[Migration, ...], records: dict[int, JournalRecord], target: str) -> list[Migration]:
     above = [record.version for record in records.values() if version_key(record.version) > version_key(target)]
     if above:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -17,28 +17,22 @@ from usage_worker.errors import MigrationError, SchemaError
 from usage_worker.migrate import journal, marks, obstacles, plans
 from usage_worker.migrate.connection import WORK_NAME, connect, exclusive, lock_timeout, one_line
 from usage_worker.migrate.files import EMPTY, discover, split_statements
-from usage_worker.migrate.verify import Deviation, deviations
+from usage_worker.migrate.retries import retried
+from usage_worker.migrate.verify import deviations, unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.journal import JournalRecord, SchemaStatus
     from usage_worker.migrate.marks import Kept
+    from usage_worker.migrate.obstacles import Obstacle
     from usage_worker.migrate.plans import Direction
+    from usage_worker.migrate.verify import Deviation
     from usage_worker.postgres import Connection
 
-RETRY_SECONDS = 120.0
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 2.0
+    _Plan = tuple[list[Migration], dict[int, JournalRecord]]
 
-# Lost races, which succeed when they are retried.
-_TRANSIENT = (
-    psycopg.errors.LockNotAvailable,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.SerializationFailure,
-)
 _CONCURRENT_INDEX = re.compile(
     r"""CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?"?(\w+)"?\s""", re.IGNORECASE
 )
@@ -78,8 +72,7 @@ class Runner:
 
         Raises:
             MigrationError: a step failed, a file was edited, or another run holds the lock and `wait` is false.
-            ObstacleError: somebody else's object has a name that a step needs, a table has too few column numbers
-                left, or the encoding of the database is not UTF8; nothing was changed.
+            ObstacleError: names everything that `check` lists; nothing was changed.
             SchemaError: the database is newer than this code, or than `to`.
             SettingsError: the URL cannot be read.
             StoreUnavailableError: the database cannot be reached.
@@ -94,6 +87,17 @@ class Runner:
             plans.check_known(self._migrations, to)
         return self._run("down", to, wait, on_step)
 
+    def check(self, to: str | None = None) -> list[Obstacle]:
+        """List every obstacle that `up` to a version would name; changes nothing.
+
+        Raises:
+            MigrationError, SchemaError, StoreUnavailableError: As `up` would.
+        """
+        target = to or self._migrations[-1].version
+        plans.check_known(self._migrations, target)
+        with connect(self._url) as connection, connection.transaction(force_rollback=True):
+            return self._examine(connection, "up", target)[1]
+
     def kept_by_down(self, to: str) -> list[Kept] | None:
         """List what a rollback to the version would keep aside, or None if there is nothing to roll back.
 
@@ -106,7 +110,7 @@ class Runner:
             plans.check_known(self._migrations, to)
         with connect(self._url) as connection, connection.transaction(force_rollback=True):
             plan, _ = self._prepare(connection, "down", to)
-            return marks.kept(connection, plan) if plan else None
+            return marks.kept(connection, _without_adopted(connection, plan)) if plan else None
 
     def status(self) -> SchemaStatus:
         """Read the state of the database; changes nothing.
@@ -134,12 +138,7 @@ class Runner:
                 raise SchemaError("nothing is installed; run usage-worker migrate up")
             journal.refuse_unknown_migrations(self._migrations, records)
             applied = [step for step in self._migrations if journal.is_applied(records, step)]
-            unfinished = [
-                Deviation("migration", f"{record.number:03d}_{record.name}", f"is {record.state}; run it again")
-                for record in records.values()
-                if record.state != "applied"
-            ]
-            return unfinished + deviations(connection, applied)
+            return unfinished(records.values()) + deviations(connection, applied)
 
     def _run(self, direction: Direction, target: str, wait: bool, on_step: OnStep | None) -> list[Migration]:
         notify = on_step or (lambda _: None)
@@ -150,34 +149,54 @@ class Runner:
             # A refusal rolls back.
             with connection.transaction():
                 plan, records = self._prepare(connection, direction, target)
+            adopted = marks.adopted(connection) if direction == "down" and plan else set()
             for migration in plan:
                 notify(Step("started", direction, migration))
                 has_objects = not migration.transactional or journal.is_applied(records, migration)
-                duration_ms = _Move(connection, migration, direction, notify, has_objects=has_objects).run()
+                move = _Move(connection, migration, direction, notify, has_objects=has_objects)
+                if migration.number in adopted:
+                    move.leave()
+                duration_ms = move.run()
                 notify(Step("done", direction, migration, duration_ms))
             return plan
 
-    def _prepare(
-        self, connection: Connection, direction: Direction, target: str
-    ) -> tuple[list[Migration], dict[int, JournalRecord]]:
-        """Create the journal, store the names, check for obstacles; return the plan and the records of the journal."""
-        if direction == "up":
-            obstacles.refuse_encoding(connection)
-        journal.create(connection)
-        records = journal.read(connection)
+    def _prepare(self, connection: Connection, direction: Direction, target: str) -> _Plan:
+        """Create the journal, store the names and refuse obstacles."""
+        plan, found = self._examine(connection, direction, target)
+        obstacles.refuse(found)
+        return plan
+
+    def _examine(self, connection: Connection, direction: Direction, target: str) -> tuple[_Plan, list[Obstacle]]:
+        """Plan the steps and list their obstacles."""
+        records: dict[int, JournalRecord] = {}
+        with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            records = journal.read(connection)
         journal.refuse_unknown_migrations(self._migrations, records)
-        plan_for = plans.up if direction == "up" else plans.down
-        plan = plan_for(self._migrations, records, target)
-        if plan:
-            connection.execute(marks.names(self._migrations))
-            obstacles.refuse(connection, plan, direction)
-        return plan, records
+        steps = (plans.up if direction == "up" else plans.down)(self._migrations, records, target)
+        found = obstacles.requirements(connection, steps) if steps and direction == "up" else []
+        try:
+            with connection.transaction():
+                journal.create(connection)
+                if steps:
+                    connection.execute(marks.names(self._migrations))
+                    ours = steps if direction == "up" else _without_adopted(connection, steps)
+                    found += obstacles.taken(connection, ours, direction)
+        except psycopg.errors.InsufficientPrivilege:
+            # A right that is named already.
+            if not found:
+                raise
+        return (steps, records), found
 
 
 def schema_version(database_url: str) -> str | None:
     """Return the version that is completely installed, None before the first one. Raises like `Runner.status`."""
     with connect(database_url) as connection:
         return journal.installed_version(discover(), journal.read(connection))
+
+
+def _without_adopted(connection: Connection, plan: list[Migration]) -> list[Migration]:
+    adopted = marks.adopted(connection)
+    return [migration for migration in plan if migration.number not in adopted]
 
 
 class _Move:
@@ -190,11 +209,17 @@ class _Move:
         self._migration = migration
         self._direction = direction
         self._on_step = on_step
+        self._releases = marks.releases(migration)
         if direction == "up":
             self._sql = migration.up_sql
         else:
             # An upgrade in one transaction that failed has created nothing; objects with its names are not ours.
             self._sql = migration.down_sql if has_objects else ""
+
+    def leave(self) -> None:
+        """Drop nothing: what the migration stands for was there before."""
+        self._sql = ""
+        self._releases = marks.adopted_releases(self._migration)
 
     def run(self) -> int:
         """Move and update the journal; return the duration in milliseconds."""
@@ -247,20 +272,13 @@ class _Move:
             journal.record(self._connection, self._migration, "applied", _milliseconds(began))
         else:
             journal.remove(self._connection, self._migration)
-            for release in marks.releases(self._migration):
+            for release in self._releases:
                 self._connection.execute(release)
 
     def _retry(self, attempt: Callable[[], None]) -> None:
-        """Retry lost races for up to `RETRY_SECONDS`: a short lock_timeout lets clients go first."""
-        for pause in _pauses():
-            try:
-                return attempt()
-            except _TRANSIENT as error:
-                if pause is None:
-                    raise
-                self._on_step(Step("retrying", self._direction, self._migration, detail=one_line(error)))
-                time.sleep(pause)
-        return None
+        retried(
+            attempt, lambda detail: self._on_step(Step("retrying", self._direction, self._migration, detail=detail))
+        )
 
     def _fail(self, error: psycopg.Error) -> None:
         if self._direction == "up" or not self._migration.transactional:
@@ -269,16 +287,6 @@ class _Move:
             f"{self._migration.label} ({self._direction}) failed: {one_line(error)};"
             f" put that right and run migrate {self._direction} again"
         ) from error
-
-
-def _pauses() -> Iterator[float | None]:
-    """Yield growing pauses with jitter, so that two sessions do not collide again; None after `RETRY_SECONDS`."""
-    deadline = time.monotonic() + RETRY_SECONDS
-    pause = FIRST_PAUSE
-    while time.monotonic() < deadline:
-        yield pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter needs no secret
-        pause = min(2 * pause, LONGEST_PAUSE)
-    yield None
 
 
 def _drop_invalid(connection: Connection, index: str) -> None:

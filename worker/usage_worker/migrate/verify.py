@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from usage_worker.migrate.files import Migration
+    from usage_worker.migrate.journal import JournalRecord
     from usage_worker.postgres import Connection
 
 Key = tuple[str, str]
@@ -39,6 +40,28 @@ class Deviation:
     problem: str
 
 
+@dataclass(frozen=True)
+class Difference:
+    """An object that is not as the migrations have created it.
+
+    `found` is None if it is missing. `wanted` is its definition, or None if it must not exist; `named` tells whether a
+    migration names the object at all.
+    """
+
+    kind: str
+    object: str
+    found: str | None
+    wanted: str | None
+    named: bool
+
+    @property
+    def problem(self) -> str:
+        """Describe the difference in words."""
+        if self.found is None:
+            return "missing"
+        return f"unexpected: {self.found}" if self.wanted is None else f"is {self.found}, expected {self.wanted}"
+
+
 def catalogue(connection: Connection) -> list[Fact]:
     """Read the facts of the database."""
     # PostgreSQL qualifies names outside the search_path.
@@ -46,40 +69,51 @@ def catalogue(connection: Connection) -> list[Fact]:
     return [Fact(*row) for row in connection.execute(catalogue_sql().encode())]
 
 
+def unfinished(records: Iterable[JournalRecord]) -> list[Deviation]:
+    """List the migrations that were begun and not completed."""
+    return [
+        Deviation("migration", f"{record.number:03d}_{record.name}", f"is {record.state}; run it again")
+        for record in records
+        if record.state != "applied"
+    ]
+
+
 def deviations(connection: Connection, applied: Iterable[Migration]) -> list[Deviation]:
     """List missing and different objects, and unexpected parts of expected tables, views and functions."""
-    expected = _expectations(connection, applied)
+    return [
+        Deviation(different.kind, different.object, different.problem) for different in differences(connection, applied)
+    ]
+
+
+def differences(connection: Connection, applied: Iterable[Migration]) -> list[Difference]:
+    """List the deviations with the definitions that were found and expected."""
+    expected = expectations(connection, applied)
     facts = {(fact.kind, fact.object): fact for fact in catalogue(connection)}
     ours = {name.partition("(")[0] for (kind, name), wanted in expected.items() if wanted and kind in _OWNERS}
     wrong = [
-        Deviation(*key, problem) for key, wanted in expected.items() if (problem := _problem(facts.get(key), wanted))
+        Difference(*key, fact.definition if fact else None, wanted, named=True)
+        for key, wanted in expected.items()
+        if (None if (fact := facts.get(key)) is None else fact.definition) != wanted
     ]
     unexpected = [
-        Deviation(*key, f"unexpected: {fact.definition}")
+        Difference(*key, fact.definition, None, named=False)
         for key, fact in facts.items()
         if key not in expected and fact.belongs_to in ours
     ]
-    return sorted(wrong + unexpected, key=lambda deviation: (deviation.kind, deviation.object))
+    return sorted(wrong + unexpected, key=lambda different: (different.kind, different.object))
 
 
 _OWNERS = ("table", "view", "function")
 
 
-def _expectations(connection: Connection, applied: Iterable[Migration]) -> dict[Key, str | None]:
+def expectations(connection: Connection, applied: Iterable[Migration]) -> dict[Key, str | None]:
+    """Read the definition of each object that the migrations name; None if it must not exist."""
     expected: dict[Key, str | None] = {}
     for migration in applied:
         if migration.verify_sql is not None:
             rows = connection.execute(migration.verify_sql.encode())
             expected.update({(kind, name): definition for kind, name, definition in rows})
     return expected
-
-
-def _problem(fact: Fact | None, wanted: str | None) -> str | None:
-    if fact is None:
-        return "missing" if wanted is not None else None
-    if wanted is None:
-        return f"unexpected: {fact.definition}"
-    return None if fact.definition == wanted else f"is {fact.definition}, expected {wanted}"
 
 
 @cache

@@ -1,0 +1,100 @@
+"""`migrate up --check` names every obstacle in one run and changes nothing; `up` refuses with the same list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.integration.commands import Cli
+from tests.integration.database import run, schema
+from usage_worker.errors import ObstacleError
+from usage_worker.migrate import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HISTORY_2_0_0 = Path(__file__).with_name("history_2_0_0.sql")
+ROLE = "usage_test_limited"
+
+
+@pytest.fixture
+def limited(empty_database: str) -> Iterator[str]:
+    """URL of a role that may only connect."""
+    run(empty_database, f"CREATE ROLE {ROLE} LOGIN")
+    yield make_conninfo(empty_database, user=ROLE)
+    run(empty_database, f"DROP OWNED BY {ROLE}")
+    run(empty_database, f"DROP ROLE {ROLE}")
+
+
+def test_every_obstacle_is_named_at_once(empty_database: str, tmp_path: Path) -> None:
+    run(
+        empty_database,
+        """
+        CREATE SCHEMA auth;
+        CREATE TABLE auth.users (id bigint PRIMARY KEY, email text);
+        CREATE TABLE public.agents (id uuid, title text);
+        CREATE TABLE public.user_role_assignments (user_id uuid, role text);
+        CREATE TABLE public.usage_events (id int);
+        CREATE FUNCTION public.track_agent_usage(uuid) RETURNS void LANGUAGE sql AS '';
+        """,
+    )
+    before = schema(empty_database)
+    named = (
+        "column auth.users.id is bigint instead of uuid",
+        "column public.agents.name is missing",
+        "column public.agents.description is missing",
+        "column public.user_role_assignments.team_id is missing",
+        "table public.agents has no primary key or unique constraint on id",
+        "function track_agent_usage(uuid), table usage_events",
+    )
+    cli = Cli(tmp_path, DATABASE_URL=empty_database)
+    done = cli.run("migrate", "up", "--check", "--json")
+    assert done.returncode == 1
+    listed = json.loads(done.stdout)["obstacles"]
+    assert all(obstacle["remedy"] for obstacle in listed)
+    for part in named:
+        assert part in " ".join(obstacle["what"] for obstacle in listed)
+    with pytest.raises(ObstacleError) as refused:
+        Runner(empty_database).up()
+    for part in named:
+        assert part in str(refused.value)
+    assert schema(empty_database) == before
+    assert Runner(empty_database).check("1.0.0") == []
+    assert cli.run("migrate", "up", "--check", "--to", "1.0.0").stdout == "nothing is in the way\n"
+    assert run(empty_database, "SELECT to_regclass('public.usage_migrations')") == [(None,)]
+
+
+def test_missing_rights_are_named(empty_database: str, limited: str) -> None:
+    run(
+        empty_database,
+        """
+        REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+        DO 'BEGIN EXECUTE format(''REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC'', current_database()); END';
+        CREATE TABLE public.agents (id uuid PRIMARY KEY, name text, description text);
+        """,
+    )
+    (obstacle,) = Runner(limited).check()
+    for part in (
+        "create in schema public",
+        "create temporary tables",
+        "create schema auth, which is missing",
+        "refer to table public.agents",
+    ):
+        assert f"role {ROLE} may not {part}" in obstacle.what
+    with pytest.raises(ObstacleError, match="may not create in schema public"):
+        Runner(limited).up()
+
+
+def test_foreign_owner_is_named(empty_database: str, limited: str) -> None:
+    Runner(empty_database).up("2.0.0")
+    assert "alter table user_agents of role" in Runner(limited).check()[0].what
+
+
+def test_known_table_is_to_be_adopted(empty_database: str) -> None:
+    run(empty_database, HISTORY_2_0_0.read_text())
+    obstacle = next(it for it in Runner(empty_database).check() if it.what == "table user_agents")
+    assert "migrate adopt" in obstacle.remedy

@@ -1,0 +1,159 @@
+"""`migrate repair` makes again whatever `verify` misses, and changes no row."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from psycopg import errors
+
+from tests.integration.commands import Cli
+from tests.integration.database import add_pair, run
+from usage_worker.migrate import Runner, discover
+from usage_worker.migrate.connection import connect
+from usage_worker.migrate.repair import repair
+from usage_worker.migrate.verify import differences, expectations
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Postgres
+
+# A statement for each kind that damages one object of it; `table` and `name` are the parts of the object's name.
+DAMAGE = {
+    "view": "DROP {materialized} VIEW public.{object} CASCADE",
+    "function": "DROP FUNCTION public.{object} CASCADE",
+    "trigger": "DROP TRIGGER {name} ON public.{table}",
+    "policy": 'DROP POLICY "{name}" ON public.{table}',
+    "index": "DROP INDEX public.{object}",
+    "constraint": "ALTER TABLE public.{table} DROP CONSTRAINT {name} CASCADE",
+    "grant": "REVOKE ALL ON {target} FROM {role}",
+    "table": "ALTER TABLE public.{object} DISABLE ROW LEVEL SECURITY, RESET (fillfactor)",
+    "column": "ALTER TABLE public.{table} ALTER COLUMN {name} DROP DEFAULT",
+}
+# Nothing can be damaged without losing rows, or it belongs to the whole cluster.
+INDESTRUCTIBLE = {"auth", "role", "sequence"}
+
+
+def damages(url: str) -> dict[str, list[str]]:
+    """Return by kind what damages each object that verify expects."""
+    with connect(url) as connection:
+        expected = expectations(connection, discover())
+    constraints = {name.partition(".")[2] for kind, name in expected if kind == "constraint"}
+    found: dict[str, list[str]] = {kind: [] for kind in DAMAGE}
+    for (kind, object_), definition in expected.items():
+        if definition is None or kind in INDESTRUCTIBLE or (kind == "index" and object_ in constraints):
+            continue
+        if kind == "column" and (" default " not in definition or " generated " in definition):
+            continue
+        table, _, name = object_.partition(".")
+        target, _, role = object_.rpartition(" to ")
+        found[kind].append(
+            DAMAGE[kind].format(
+                object=object_,
+                table=table,
+                name=name,
+                target=in_schema(target),
+                role=role,
+                materialized="MATERIALIZED" if definition.startswith("materialized") else "",
+            )
+        )
+    return found
+
+
+def in_schema(target: str) -> str:
+    what, _, name = target.partition(" ")
+    return f"{'table' if what == 'column' else what} public.{name.partition('.')[0] if what == 'column' else name}"
+
+
+def rows(url: str) -> dict[str, tuple[int, str]]:
+    """Return number and checksum of the rows of every table."""
+    tables = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'm')"
+    checksum = "SELECT count(*), coalesce(md5(string_agg(t::text, '' ORDER BY t::text)), '') FROM public.{} AS t"
+    return {table: run(url, checksum.format(table))[0] for (table,) in run(url, tables)}
+
+
+def test_every_object_is_made_again(database: str) -> None:
+    """Every object that verify knows is damaged, so that a new one cannot be forgotten: kind by kind, then all."""
+    add_pair(database)
+    run(database, "REFRESH MATERIALIZED VIEW public.user_agent_analytics")
+    before = rows(database)
+    statements = damages(database)
+    for kinds in (*([kind] for kind in DAMAGE), list(DAMAGE)):
+        with connect(database) as connection:
+            for damage in (damage for kind in kinds for damage in statements[kind]):
+                # It may have gone with another object.
+                with suppress(errors.UndefinedObject, errors.UndefinedTable, errors.UndefinedFunction):
+                    connection.execute(damage.encode())
+            damaged = {different.kind for different in differences(connection, discover())}
+        assert damaged >= set(kinds)
+        done = repair(database)
+        assert done.left == []
+        assert {made.kind for made in done.made} == damaged
+    assert Runner(database).verify() == []
+    assert rows(database) == before
+
+
+def test_one_table_restored_from_dump(postgres: Postgres, database: str, tmp_path: Path) -> None:
+    """Its DROP … CASCADE takes six views with it, the materialized one included."""
+    row_id = add_pair(database)
+    run(database, "UPDATE public.user_agents SET notes = 'mine'")
+    before = rows(database)
+    dump = [str(postgres.bin_dir / "pg_dump"), "-t", "public.user_agents", database]
+    saved = subprocess.run(dump, check=True, capture_output=True, text=True).stdout
+    run(database, "DROP TABLE public.user_agents CASCADE")
+    restore = [str(postgres.bin_dir / "psql"), "-qX", "-v", "ON_ERROR_STOP=1", "-d", database]
+    subprocess.run(restore, input=saved, check=True, capture_output=True, text=True)
+    cli = Cli(tmp_path, DATABASE_URL=database)
+    done = json.loads(cli.run("migrate", "repair", "--json").stdout)
+    assert {made["object"] for made in done["made"] if made["kind"] == "view"} == {
+        *("user_agents_with_details", "user_favorite_agents", "user_popular_agents", "user_recent_agents"),
+        *("user_agent_analytics", "user_agent_analytics_own"),
+    }
+    assert done["left"] == []
+    assert Runner(database).verify() == []
+    figures = "SELECT (SELECT count(*) FROM user_agent_analytics), (SELECT id::text FROM user_agents_with_details)"
+    assert run(database, figures) == [(1, row_id)]
+    assert rows(database) | {"user_agent_analytics": ()} == before | {"user_agent_analytics": ()}
+    assert cli.run("migrate", "repair").stdout == "nothing to do: the schema is as it should be\n"
+
+
+def test_what_cannot_be_made_again_is_named(database: str, tmp_path: Path) -> None:
+    run(
+        database,
+        """
+        DROP TABLE public.usage_intake;
+        ALTER TABLE public.user_agents DROP COLUMN notes CASCADE, ADD COLUMN mine text;
+        CREATE VIEW public.theirs AS SELECT * FROM public.user_agent_analytics_own;
+        ALTER VIEW public.user_agent_analytics_own SET (security_barrier = false);
+        DROP INDEX public.idx_user_agents_team;
+        UPDATE public.usage_migrations SET state = 'failed' WHERE number = 17;
+        """,
+    )
+    done = Cli(tmp_path, DATABASE_URL=database).run("migrate", "repair")
+    assert done.returncode == 1
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    left = {tuple(line[1:3]) for line in lines if line[0] == "left"}
+    assert {
+        ("table", "usage_intake"),
+        ("column", "user_agents.notes"),
+        ("column", "user_agents.mine"),
+        ("view", "user_agent_analytics_own"),
+        ("migration", "017_usage_maintenance"),
+    } <= left
+    assert ("made", "index", "idx_user_agents_team") in {tuple(line[:3]) for line in lines}
+    assert "because other objects depend on it" in done.stdout
+    assert run(database, "SELECT count(*) FROM public.theirs") == [(0,)]
+
+
+def test_function_of_the_platform_is_made_again(database: str) -> None:
+    """Policies, a view and defaults go with it."""
+    run(database, "DROP FUNCTION auth.uid() CASCADE")
+    assert {made.kind for made in repair(database).made} >= {"auth", "policy", "view", "column"}
+    assert Runner(database).verify() == []
+
+
+def test_nothing_installed(empty_database: str, tmp_path: Path) -> None:
+    assert "nothing is installed" in Cli(tmp_path, DATABASE_URL=empty_database).error_line("migrate repair")

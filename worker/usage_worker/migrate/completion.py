@@ -1,0 +1,165 @@
+"""Give the objects of migrations their expected definitions: what repair and adoption have in common.
+
+Objects may need each other, so that all of them are tried in rounds until a round changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from usage_worker.migrate.connection import one_line
+from usage_worker.migrate.definitions import Sources, Statement, column_parts, statements
+from usage_worker.migrate.meaning import renames
+from usage_worker.migrate.queries import query
+from usage_worker.migrate.retries import LOST_RACES
+from usage_worker.migrate.verify import differences, expectations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from usage_worker.migrate.files import Migration
+    from usage_worker.migrate.verify import Difference, Key
+    from usage_worker.postgres import Connection
+
+# A view fixes the types of its columns. Filling a materialized view comes before what locks a table in most repairs.
+_ORDER = ("role", "auth", "function", "column", "view", "table", "constraint", "policy", "trigger", "grant")
+
+
+class Completion:
+    """Gives the objects of migrations the expected definitions, within a transaction.
+
+    Args:
+        connection: Is in a transaction.
+        migrations: Those whose objects are expected.
+        adopting: The tables are somebody else's: a column may need another type, and a function of the same name with
+            other arguments is replaced.
+    """
+
+    def __init__(self, connection: Connection, migrations: Sequence[Migration], *, adopting: bool = False) -> None:
+        self._connection = connection
+        self.migrations = migrations
+        self._adopting = adopting
+        self._sources = Sources(migrations)
+        self.before = self.left = differences(connection, migrations)
+        self.reasons: dict[Key, str] = {}
+        """Why an object could not be made."""
+
+    def run(self) -> None:
+        """Repeat rounds until nothing is left or a round changes nothing; the indexes are always left."""
+        if self._adopting and any(map(_changes_type, self.left)):
+            self._drop_dependents()
+        while any(different.kind != "index" or not different.named for different in self.left):
+            found = self.left
+            expected = expectations(self._connection, self.migrations)
+            self._connection.execute("SET search_path = public")
+            for rename in renames(found):
+                self._try(("", ""), [rename])
+            for different in sorted(found, key=_place):
+                self._make(different, expected)
+            self.left = differences(self._connection, self.migrations)
+            if self.left == found:
+                break
+
+    def _make(self, different: Difference, expected: dict[Key, str | None]) -> None:
+        kind, name = different.kind, different.object
+        if kind == "index" or not (different.named or self._may_change(different, expected)):
+            return
+        plan: list[Statement] = statements(different)
+        if kind == "column" and self._adopting:
+            plan = _filled(different, plan)
+        elif kind == "view":
+            plan = self._drop_views(name)
+        elif kind == "function" and different.wanted is None:
+            plan = [sql.SQL(f"DROP FUNCTION public.{name}")]
+        source = self._source(different)
+        if source:
+            plan.append(sql.SQL(source))
+            plan += [sql.SQL(text) for text in self._sources.comments(name)]
+        if not plan:
+            return
+        made = self._try((kind, name), plan)
+        if not made and kind == "function" and different.found and different.wanted:
+            # OR REPLACE keeps the result type and the names of parameters.
+            self._try((kind, name), [sql.SQL(f"DROP FUNCTION public.{name}"), *plan])
+
+    def _source(self, different: Difference) -> str | None:
+        """Return the statement of the files that creates it."""
+        if different.wanted is None:
+            return None
+        if different.kind == "table":
+            # Its rows would be missing, too; to an adopted database it is new.
+            return self._sources.create("table", different.object) if self._adopting and not different.found else None
+        statement = self._sources.create(different.kind, different.object)
+        if different.kind == "trigger" and not (statement and statement.upper().startswith("CREATE")):
+            # A block makes other objects besides.
+            return different.wanted
+        return statement
+
+    def _may_change(self, different: Difference, expected: dict[Key, str | None]) -> bool:
+        """Tell whether what no migration names may be changed: the grants of our objects."""
+        if different.kind == "function":
+            return self._adopting
+        what, _, name = different.object.rpartition(" to ")[0].partition(" ")
+        kinds = ("table", "view") if what == "table" else (what,)
+        return different.kind == "grant" and any(expected.get((kind, name)) for kind in kinds)
+
+    def _drop_views(self, name: str) -> list[Statement]:
+        """Drop a view, what its statement creates besides, and what reads those; the next round makes them again."""
+        drops: dict[str, Statement] = {}
+        for made in self._sources.made_with(name):
+            for view, materialized in self._connection.execute(query("dependent_views"), [made]).fetchall():
+                if self._sources.create("view", view):
+                    drop = "DROP MATERIALIZED VIEW IF EXISTS {}" if materialized else "DROP VIEW IF EXISTS {}"
+                    drops.setdefault(view, sql.SQL(drop).format(sql.Identifier("public", view)))
+        return list(drops.values())
+
+    def _drop_dependents(self) -> None:
+        """Drop views, triggers and policies of our names, since a column that one of them reads keeps its type."""
+        for kind, name in expectations(self._connection, self.migrations):
+            table, _, part = name.partition(".")
+            names = sql.Identifier(part), sql.Identifier("public", table)
+            if kind == "view":
+                self._try((kind, name), self._drop_views(name))
+            elif kind == "trigger":
+                self._try((kind, name), [sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(*names)])
+            elif kind == "policy":
+                self._try((kind, name), [sql.SQL("DROP POLICY IF EXISTS {} ON {}").format(*names)])
+
+    def _try(self, key: Key, plan: Iterable[Statement]) -> bool:
+        try:
+            with self._connection.transaction():
+                for statement in plan:
+                    self._connection.execute(statement)
+        except LOST_RACES:
+            raise
+        except psycopg.DatabaseError as error:
+            if self._connection.closed:
+                raise
+            self.reasons[key] = one_line(error)
+            return False
+        self.reasons.pop(key, None)
+        return True
+
+
+def _changes_type(different: Difference) -> bool:
+    if different.kind != "column" or different.found is None or different.wanted is None:
+        return False
+    return column_parts(different.found)[0] != column_parts(different.wanted)[0]
+
+
+def _place(different: Difference) -> int:
+    return _ORDER.index(different.kind) if different.kind in _ORDER else len(_ORDER)
+
+
+def _filled(different: Difference, plan: list[Statement]) -> list[Statement]:
+    """Replace NULL by the default where the column may not be NULL."""
+    wanted = different.wanted or ""
+    if not plan or " not null default " not in wanted or " not null" in (different.found or ""):
+        return plan
+    table, _, column = different.object.partition(".")
+    names = {"table": sql.Identifier("public", table), "column": sql.Identifier(column)}
+    fill = sql.SQL("UPDATE {table} SET {column} = DEFAULT WHERE {column} IS NULL").format(**names)
+    return [*plan[:-1], fill, plan[-1]]

@@ -1,0 +1,204 @@
+"""Statements that make one object again, from the definition that `verify` expects or from the migration that made it.
+
+The definition of an index, constraint, policy, trigger or grant says everything; of a function and a view it has only a
+checksum, and a trigger's text does not always survive being parsed again: their last statement in the files is used.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from usage_worker.migrate.files import split_statements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from usage_worker.migrate.files import Migration
+    from usage_worker.migrate.verify import Difference, Key
+
+Statement = sql.Composed | sql.SQL
+
+_COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
+_CREATE = re.compile(
+    r"""\bCREATE\s+(?:OR\s+REPLACE\s+)?(?:MATERIALIZED\s+)?
+        (?:(?P<kind>TABLE|VIEW|FUNCTION)\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:public\.(?P<name>\w+)|auth\.(?P<auth>\w+\(\)))
+        |TRIGGER\s+(?P<trigger>\w+)\s
+        |(?P<role>ROLE)\s)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_CREATE_FUNCTION = re.compile(r"\bCREATE\s+(?:OR\s+REPLACE\s+)?FUNCTION\b", re.IGNORECASE)
+_COMMENT_ON = re.compile(
+    r"COMMENT\s+ON\s+(?:MATERIALIZED\s+)?\w+\s+(?:\w+\s+ON\s+)?(?:\"[^\"]+\"\s+ON\s+)?public\.(\w+)", re.IGNORECASE
+)
+_POLICY = re.compile(
+    r"(?P<restrictive>restrictive )?(?P<command>\w+) to (?P<roles>.+?)"
+    r"(?: using (?P<using>.+?))?(?: check (?P<check>.+))?",
+)
+_GRANT = re.compile(r"(?P<what>table|column|function) (?P<name>.+) to (?P<role>\w+)")
+_OPTION = re.compile(r"([a-z_]+)=(\S+?)(?=,|$)")
+_NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
+_INTEGERS = ("smallint", "integer", "bigint")
+
+
+class Sources:
+    """For each object, the last statement of the migrations that creates it; a DO block counts as one statement."""
+
+    def __init__(self, migrations: Iterable[Migration]) -> None:
+        self._statements: dict[Key, str] = {}
+        self._comments: dict[str, list[str]] = {}
+        for migration in migrations:
+            for statement in split_statements(migration.up_sql):
+                self._add(statement)
+
+    def create(self, kind: str, name: str) -> str | None:
+        """Return the statement that creates an object; a function is created or replaced."""
+        key = "*" if kind == "role" else name.partition(".")[2] if kind == "trigger" else name
+        statement = self._statements.get((kind, key if kind == "auth" else key.partition("(")[0]))
+        if statement and kind == "function":
+            return _CREATE_FUNCTION.sub("CREATE OR REPLACE FUNCTION", statement)
+        return statement
+
+    def made_with(self, view: str) -> list[str]:
+        """Return the views that the statement of a view creates, in the order in which it does."""
+        statement = self._statements.get(("view", view))
+        return [name for (kind, name), text in self._statements.items() if kind == "view" and text is statement]
+
+    def comments(self, name: str) -> list[str]:
+        """Return the comments on an object, and on its columns."""
+        return self._comments.get(name.partition("(")[0], [])
+
+    def _add(self, statement: str) -> None:
+        for found in _CREATE.finditer(_COMMENT.sub("", statement)):
+            if found["kind"] and found["name"]:
+                self._statements[found["kind"].lower(), found["name"]] = statement
+            elif found["auth"]:
+                self._statements["auth", found["auth"]] = statement
+            elif found["trigger"]:
+                self._statements["trigger", found["trigger"]] = statement
+            elif found["role"]:
+                self._statements["role", "*"] = statement
+        if on := _COMMENT_ON.match(statement):
+            self._comments.setdefault(on[1], []).append(statement)
+
+
+def statements(different: Difference) -> list[Statement]:
+    """Build the statements that give an object its expected definition, or drop what must not exist.
+
+    Returns:
+        Nothing where the definition does not say how: functions, views, missing tables and columns.
+    """
+    build = _BUILDERS.get(different.kind)
+    return list(build(different)) if build else []
+
+
+def is_lossless(old: str, new: str) -> bool:
+    """Tell whether every value of a type is one of the other, too."""
+    if new == "text":
+        return old.startswith(("character varying", "character("))
+    if old in _INTEGERS:
+        return new in _INTEGERS[_INTEGERS.index(old) :]
+    narrow, wide = _NUMERIC.fullmatch(old), _NUMERIC.fullmatch(new)
+    if not (narrow and wide):
+        return False
+    (precision, scale), (wider, finer) = ((int(it[1]), int(it[2])) for it in (narrow, wide))
+    return finer >= scale and wider - finer >= precision - scale
+
+
+def column_parts(definition: str) -> tuple[str, bool, str | None]:
+    """Split the definition of a column into type, NOT NULL and default."""
+    head, _, default = definition.partition(" default ")
+    return head.removesuffix(" not null"), head.endswith(" not null"), default or None
+
+
+def _table(different: Difference) -> Iterator[sql.Composed]:
+    found, wanted = different.found, different.wanted
+    if found is None or wanted is None or found.partition(",")[0] != wanted.partition(",")[0]:
+        return
+    alter = sql.SQL("ALTER TABLE {} ").format(sql.Identifier("public", different.object))
+    switch = "ENABLE" if "security on" in wanted else "DISABLE"
+    yield alter + sql.SQL(f"{switch} ROW LEVEL SECURITY")
+    yield alter + sql.SQL("FORCE ROW LEVEL SECURITY" if ", forced" in wanted else "NO FORCE ROW LEVEL SECURITY")
+    have, want = dict(_OPTION.findall(found)), dict(_OPTION.findall(wanted))
+    if extra := have.keys() - want.keys():
+        yield alter + sql.SQL("RESET ({})").format(sql.SQL(", ").join(map(sql.Identifier, sorted(extra))))
+    if want:
+        pairs = (sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in want.items())
+        yield alter + sql.SQL("SET ({})").format(sql.SQL(", ").join(pairs))
+
+
+def _column(different: Difference) -> Iterator[sql.Composed]:
+    if different.found is None or different.wanted is None or " generated " in different.found + different.wanted:
+        return
+    table, _, column = different.object.partition(".")
+    old_type, old_not_null, old_default = column_parts(different.found)
+    new_type, not_null, default = column_parts(different.wanted)
+    alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} ").format(sql.Identifier("public", table), sql.Identifier(column))
+    if old_type != new_type:
+        if not is_lossless(old_type, new_type):
+            return
+        yield alter + sql.SQL(f"TYPE {new_type}")
+    if old_default != default:
+        yield alter + sql.SQL(f"SET DEFAULT {default}" if default else "DROP DEFAULT")
+    if old_not_null != not_null:
+        yield alter + sql.SQL("SET NOT NULL" if not_null else "DROP NOT NULL")
+
+
+def _constraint(different: Difference) -> Iterator[sql.Composed]:
+    table, _, name = different.object.partition(".")
+    if different.wanted is None:
+        return
+    alter = sql.SQL("ALTER TABLE {} ").format(sql.Identifier("public", table))
+    if different.found is not None:
+        yield alter + sql.SQL("DROP CONSTRAINT {}").format(sql.Identifier(name))
+    yield alter + sql.SQL("ADD CONSTRAINT {} ").format(sql.Identifier(name)) + sql.SQL(different.wanted)
+
+
+def _policy(different: Difference) -> Iterator[sql.Composed]:
+    table, _, name = different.object.partition(".")
+    policy, on = sql.Identifier(name), sql.Identifier("public", table)
+    if different.found is not None:
+        yield sql.SQL("DROP POLICY {} ON {}").format(policy, on)
+    if different.wanted is None:
+        return
+    parts = _POLICY.fullmatch(different.wanted)
+    if parts is None:
+        return
+    text = f" AS {'RESTRICTIVE' if parts['restrictive'] else 'PERMISSIVE'} FOR {parts['command']} TO {parts['roles']}"
+    text += f" USING ({parts['using']})" if parts["using"] else ""
+    text += f" WITH CHECK ({parts['check']})" if parts["check"] else ""
+    yield sql.SQL("CREATE POLICY {} ON {}").format(policy, on) + sql.SQL(text)
+
+
+def _trigger(different: Difference) -> Iterator[sql.Composed]:
+    """Drop it; its statement of the files makes it again."""
+    table, _, name = different.object.partition(".")
+    if different.found is not None:
+        yield sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(name), sql.Identifier("public", table))
+
+
+def _grant(different: Difference) -> Iterator[Statement]:
+    parts = _GRANT.fullmatch(different.object)
+    if parts is None:
+        return
+    have, want = (set(text.split(", ")) if text else set() for text in (different.found, different.wanted))
+    what, name, column = parts["what"], parts["name"], ""
+    if what == "column":
+        table, _, column = name.partition(".")
+        what, name, column = "table", table, f' ("{column}")'
+    target = f'{what} public."{name}"' if what == "table" else f"{what} public.{name}"
+    for verb, preposition, privileges in (("REVOKE", "FROM", have - want), ("GRANT", "TO", want - have)):
+        for privilege in sorted(privileges):
+            yield sql.SQL(f"{verb} {privilege}{column} ON {target} {preposition} {parts['role']}")
+
+
+_BUILDERS: dict[str, Callable[[Difference], Iterator[Statement]]] = {
+    "table": _table,
+    "column": _column,
+    "constraint": _constraint,
+    "policy": _policy,
+    "trigger": _trigger,
+    "grant": _grant,
+}

@@ -1,0 +1,88 @@
+"""Objects of other names that mean the same as one of ours: they are renamed instead of being made twice."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from usage_worker.migrate.verify import Difference
+
+_INDEX_NAME = re.compile(r"INDEX \S+ ON ")
+_POLICY = re.compile(r"(?P<command>(?:restrictive )?\w+) to (?P<roles>.+?)(?P<using> using .+?)?(?P<check> check .+)?")
+_EQUATION = re.compile(r"(\w+)=(\w+)")
+
+
+def renames(found: Sequence[Difference]) -> Iterator[sql.Composed]:
+    """Yield the statements that give such constraints, indexes and policies our names, or drop them if we have both."""
+    for theirs in found:
+        if theirs.named or theirs.kind not in _RENAMES:
+            continue
+        for ours in found:
+            if ours.kind == theirs.kind and ours.named and ours.wanted and _same(ours, theirs):
+                yield from _RENAMES[ours.kind](ours, theirs)
+                break
+
+
+def policy_meaning(definition: str) -> tuple[str, ...] | None:
+    """Reduce a policy to what decides about a row, independently of how it is written.
+
+    auth.uid() is NULL without a user, so that such a policy for everyone is one for `authenticated`.
+    """
+    parts = _POLICY.fullmatch(definition)
+    if parts is None:
+        return None
+    using = _condition(parts["using"])
+    check = _condition(parts["check"]) or ("" if parts["command"] in {"select", "delete"} else using)
+    roles = parts["roles"]
+    return parts["command"], "authenticated" if roles == "public" and "uid" in using + check else roles, using, check
+
+
+def _condition(text: str | None) -> str:
+    """Normalize a condition: without parentheses and sub-selects, and with the sides of an equation in order."""
+    if text is None:
+        return ""
+    text = text.replace("( SELECT auth.uid() AS uid)", "uid").replace("auth.uid()", "uid")
+    bare = re.sub(r"[\s()]", "", text.partition(" using ")[2] or text.partition(" check ")[2])
+    sides = _EQUATION.fullmatch(bare)
+    return "=".join(sorted(sides.groups())) if sides else bare
+
+
+def _same(ours: Difference, theirs: Difference) -> bool:
+    wanted, found = str(ours.wanted), str(theirs.found)
+    if ours.kind == "index":
+        return ours.found is None and _INDEX_NAME.sub("", wanted) == _INDEX_NAME.sub("", found)
+    if ours.object.partition(".")[0] != theirs.object.partition(".")[0]:
+        return False
+    if ours.kind == "policy":
+        return policy_meaning(wanted) == policy_meaning(found)
+    return ours.found is None and wanted == found
+
+
+def _rename_index(ours: Difference, theirs: Difference) -> Iterator[sql.Composed]:
+    names = sql.Identifier("public", theirs.object), sql.Identifier(ours.object)
+    yield sql.SQL("ALTER INDEX {} RENAME TO {}").format(*names)
+
+
+def _rename_constraint(ours: Difference, theirs: Difference) -> Iterator[sql.Composed]:
+    table, _, name = theirs.object.partition(".")
+    names = sql.Identifier("public", table), sql.Identifier(name), sql.Identifier(ours.object.partition(".")[2])
+    yield sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(*names)
+
+
+def _rename_policy(ours: Difference, theirs: Difference) -> Iterator[sql.Composed]:
+    table, _, name = theirs.object.partition(".")
+    policy, on = sql.Identifier(name), sql.Identifier("public", table)
+    if ours.found is None:
+        name = ours.object.partition(".")[2]
+        yield sql.SQL("ALTER POLICY {} ON {} RENAME TO {}").format(policy, on, sql.Identifier(name))
+    else:
+        yield sql.SQL("DROP POLICY {} ON {}").format(policy, on)
+
+
+# Constraints first: the index of a constraint is renamed with it.
+_RENAMES = {"constraint": _rename_constraint, "index": _rename_index, "policy": _rename_policy}

@@ -1,0 +1,173 @@
+"""Make again what `verify` misses, without touching a row.
+
+Everything is made in one transaction, except that indexes are built concurrently afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from usage_worker.errors import MigrationError, SchemaError
+from usage_worker.migrate import journal
+from usage_worker.migrate.completion import Completion
+from usage_worker.migrate.connection import WORK_NAME, connect, exclusive, one_line
+from usage_worker.migrate.files import discover
+from usage_worker.migrate.retries import LOST_RACES, retried
+from usage_worker.migrate.verify import Deviation, differences, expectations, unfinished
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from usage_worker.migrate.files import Migration
+    from usage_worker.migrate.verify import Difference, Key
+    from usage_worker.postgres import Connection
+
+# Locks for a moment each; clients go first.
+_SET_LOCK_TIMEOUT = "SET lock_timeout = '200ms'"
+# Nobody waits for a concurrent build, which itself waits for older transactions.
+_SET_BUILD_TIMEOUT = "SET lock_timeout = '15min'"
+_INDEX = re.compile(r"(?P<create>CREATE (?:UNIQUE )?INDEX )\S+(?P<on> ON .+)")
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What was made again, each with the problem that it had, and what is left to do by hand."""
+
+    made: list[Deviation]
+    left: list[Deviation]
+
+
+def repair(
+    database_url: str,
+    directory: Path | None = None,
+    *,
+    wait: bool = True,
+    waiting: Callable[[], None] = lambda: None,
+    retrying: Callable[[str], None] = lambda _: None,
+) -> Repaired:
+    """Make again what differs from what the applied migrations have created.
+
+    Args:
+        database_url: The database.
+        directory: The migrations, by default those of the installation.
+        wait: Wait for another run to end instead of failing.
+        waiting: Called once if another run holds the lock.
+        retrying: Called with the reason before each new attempt at a lock.
+
+    Raises:
+        SchemaError: Nothing is installed, or the database is newer than this code.
+        MigrationError: A file was edited, or another run holds the lock and `wait` is false.
+        StoreUnavailableError: The database cannot be reached.
+    """
+    migrations = discover(directory)
+    with exclusive(database_url, wait=wait, waiting=waiting), connect(database_url, WORK_NAME) as connection:
+        records = journal.read(connection)
+        if not records:
+            raise SchemaError("nothing is installed; run usage-worker migrate up")
+        journal.refuse_unknown_migrations(migrations, records)
+        applied = [migration for migration in migrations if journal.is_applied(records, migration)]
+
+        def complete() -> Completion:
+            completion = Completion(connection, applied)
+            completion.run()
+            return completion
+
+        done = finish(connection, in_transaction(connection, complete, retrying), retrying)
+        return Repaired(done.made, unfinished(records.values()) + done.left)
+
+
+def in_transaction(
+    connection: Connection, attempt: Callable[[], Completion], retrying: Callable[[str], None]
+) -> Completion:
+    """Run an attempt in a transaction that waits for locks only for a moment, and repeat it where it lost a race.
+
+    Raises:
+        MigrationError: It lost all of them.
+    """
+
+    def transaction() -> Completion:
+        with connection.transaction():
+            return attempt()
+
+    connection.execute(_SET_LOCK_TIMEOUT)
+    try:
+        return retried(transaction, retrying)
+    except LOST_RACES as error:
+        raise MigrationError(f"{one_line(error)}; nothing was changed, run it again") from error
+
+
+def finish(connection: Connection, completion: Completion, retrying: Callable[[str], None]) -> Repaired:
+    """Build the indexes, and report."""
+    left, reasons = completion.left, completion.reasons
+    indexes = missing_indexes(connection, completion.migrations, left)
+    if indexes:
+        reasons |= build_indexes(connection, indexes, retrying)
+        left = differences(connection, completion.migrations)
+    still = {(different.kind, different.object) for different in left}
+    made = [different for different in completion.before if (different.kind, different.object) not in still]
+    return Repaired([deviation(it, {}) for it in made], [deviation(it, reasons) for it in left])
+
+
+def missing_indexes(
+    connection: Connection, migrations: Sequence[Migration], found: Iterable[Difference]
+) -> list[Difference]:
+    """Choose the indexes that no constraint brings."""
+    of_constraints = {
+        name.partition(".")[2] for kind, name in expectations(connection, migrations) if kind == "constraint"
+    }
+    return [it for it in found if it.kind == "index" and it.named and it.object not in of_constraints]
+
+
+def build_indexes(
+    connection: Connection, indexes: Iterable[Difference], retrying: Callable[[str], None]
+) -> dict[Key, str]:
+    """Build missing and different indexes; return the reasons of those that could not be built."""
+    connection.execute(_SET_BUILD_TIMEOUT)
+    reasons: dict[Key, str] = {}
+    for different in indexes:
+        try:
+            retried(partial(_build, connection, different), retrying)
+        except psycopg.DatabaseError as error:
+            if connection.closed:
+                raise
+            reasons["index", different.object] = one_line(error)
+    return reasons
+
+
+def deviation(different: Difference, reasons: dict[Key, str]) -> Deviation:
+    """Describe a difference, with the reason why it could not be mended, or the advice."""
+    detail = reasons.get((different.kind, different.object))
+    if not different.named and different.kind != "grant":
+        detail = "drop it if it is not wanted"
+    return Deviation(different.kind, different.object, different.problem + (f"; {detail}" if detail else ""))
+
+
+def _build(connection: Connection, different: Difference) -> None:
+    """Build an index before the one of its name is dropped; repeated after a failure, it begins anew."""
+    name = different.object
+    if different.wanted is None:
+        connection.execute(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier("public", name)))
+        return
+    parts = _INDEX.fullmatch(different.wanted)
+    assert parts  # noqa: S101 - the form of pg_get_indexdef
+    if parts["on"].startswith(" ON ONLY "):
+        # A partitioned table: PostgreSQL builds none of its indexes concurrently.
+        with connection.transaction():
+            connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier("public", name)))
+            connection.execute(different.wanted.replace(" ON ONLY ", " ON ", 1).encode())
+        return
+    built = f"{name}_built"
+    for statement in (
+        sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier("public", built)),
+        sql.SQL(f"{parts['create']}CONCURRENTLY {built}{parts['on']}"),
+        sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier("public", name)),
+        sql.SQL("ALTER INDEX {} RENAME TO {}").format(sql.Identifier("public", built), sql.Identifier(name)),
+    ):
+        connection.execute(statement)
