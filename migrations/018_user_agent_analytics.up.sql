@@ -113,7 +113,7 @@ INSERT INTO public.user_agent_analytics_state (refreshed_at) VALUES (now())
 ON CONFLICT (only_row) DO UPDATE SET refreshed_at = excluded.refreshed_at;
 REFRESH MATERIALIZED VIEW public.user_agent_analytics;
 -- Tables that the upgrade filled, unless 014 has analyzed them.
-ANALYZE public.user_agent_analytics, public.user_agent_shares;
+ANALYZE public.user_agent_analytics;
 
 GRANT SELECT ON public.user_agent_analytics, public.user_agent_analytics_state TO service_role;
 GRANT SELECT ON public.user_agent_analytics_own TO authenticated;

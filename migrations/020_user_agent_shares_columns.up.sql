@@ -253,3 +253,5 @@ BEGIN
     COMMENT ON FUNCTION public.user_agents_delete_shares IS 'Trigger function: deletes the shares of deleted rows.';
 END
 $comments$;
+
+ANALYZE public.user_agent_shares;

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from usage_worker.migrate.verify import Difference, Key
     from usage_worker.postgres import Connection
 
-# A view fixes the types of its columns. Filling a materialized view comes before what locks a table in most repairs.
-_ORDER = ("role", "auth", "function", "column", "view", "table", "constraint", "policy", "trigger", "grant")
+# A view fixes the types of its columns, and so does a trigger that a block creates with its function. Filling a
+# materialized view comes before what locks a table in most repairs.
+_ORDER = ("role", "auth", "column", "function", "view", "table", "constraint", "policy", "trigger", "grant")
+# Two objects that exclude each other would be made in turns without end; three rounds are the most that were seen.
+_MOST_ROUNDS = 10
 
 
 class Completion:
@@ -51,7 +54,9 @@ class Completion:
         """Repeat rounds until nothing is left or a round changes nothing; the indexes are always left."""
         if self._adopting and any(map(_changes_type, self.left)):
             self._drop_dependents()
-        while any(different.kind != "index" or not different.named for different in self.left):
+        for _ in range(_MOST_ROUNDS):
+            if all(different.kind == "index" and different.named for different in self.left):
+                break
             found = self.left
             expected = expectations(self._connection, self.migrations)
             self._connection.execute("SET search_path = public")
