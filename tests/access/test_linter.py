@@ -67,7 +67,11 @@ def test_rule_holds_or_is_waived(connection: Connection, rule: str) -> None:
             "usage_daily: delete by anon",
         ),
         ("row_level_security", "ALTER TABLE usage_daily DISABLE ROW LEVEL SECURITY", "usage_daily"),
-        ("row_level_security", "DROP POLICY usage_daily_service_role ON usage_daily", "usage_daily"),
+        (
+            "row_level_security",
+            "DROP POLICY usage_retired_daily_service_role ON usage_retired_daily",
+            "usage_retired_daily",
+        ),
         (
             "rls_policy_always_true",
             "CREATE POLICY breach ON agents FOR DELETE TO authenticated USING (true)",

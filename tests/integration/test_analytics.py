@@ -211,7 +211,7 @@ def test_concurrent_readers_refreshes_and_ingest(
                 seen.append(uses)
 
     def refresh_repeatedly() -> int:
-        store, refreshed = make_resources().store, 0
+        store, refreshed = make_resources(DATABASE_URL=harness.resources.settings.database_url).store, 0
         while not over.is_set():
             refreshed += bool(run_task(store, REFRESH, lambda: refresh(store)).get("refreshed"))
         return refreshed

@@ -43,7 +43,7 @@ def event(user: UUID, agent: UUID, **fields: Any) -> dict[str, Any]:
 def test_full_pair_is_refused_and_neighbours_are_counted(harness: IngestHarness, database: str, column: str) -> None:
     name = conninfo_to_dict(database)["dbname"]
     run(database, f"ALTER DATABASE {name} SET track_functions = 'all'")
-    harness.resources.close()
+    harness.worker.close()
     full, agent = harness.users[0], harness.agents[0]
     run(
         database,
@@ -66,7 +66,7 @@ def test_full_pair_is_refused_and_neighbours_are_counted(harness: IngestHarness,
     # Once for each attempt, shard and day. Halving would need dozens.
     run(database, "SELECT pg_stat_force_next_flush()")
     staged = "SELECT calls FROM pg_stat_user_functions WHERE funcname = 'usage_events_ensure_day'"
-    harness.resources.close()
+    harness.worker.close()
     assert 3 <= run(database, staged)[0][0] <= 16
     with pytest.raises(
         psycopg.errors.NumericValueOutOfRange, match="track_agent_usage: usage_count or another counter"

@@ -32,9 +32,9 @@ WRITE = """
     UPDATE public.user_agents SET
         custom_name = %(w)s, custom_description = %(w)s, custom_avatar = %(w)s, custom_color = %(w)s,
         custom_system_prompt = %(w)s, folder = %(w)s, tags = ARRAY[%(w)s], notes = %(w)s, quick_notes = %(w)s,
-        metadata = to_jsonb(%(w)s), settings = to_jsonb(%(w)s), preferences = to_jsonb(%(w)s),
-        ui_config = to_jsonb(%(w)s), source_details = to_jsonb(%(w)s), share_settings = to_jsonb(%(w)s),
-        notification_settings = to_jsonb(%(w)s)
+        metadata = words, settings = words, preferences = words, ui_config = words, source_details = words,
+        share_settings = words, notification_settings = words
+      FROM jsonb_build_object('words', %(w)s) AS words
 """
 
 

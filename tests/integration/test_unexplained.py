@@ -275,7 +275,8 @@ def test_repeated_or_concurrent_accept_records_once(
     harness.flush()
     run(url_of(harness), "UPDATE public.user_agents SET usage_count = usage_count + 10")
     kept = counters(harness)
-    stores = make_resources().store, make_resources().store
+    owner = harness.resources.settings.database_url
+    stores = [make_resources(DATABASE_URL=owner).store for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         reports = pool.map(lambda store: reconcile(store, harness.resources.settings, accept_unexplained=True), stores)
     assert sum(len(report.differences) for report in reports) >= len(kept)
