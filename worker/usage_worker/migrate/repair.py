@@ -15,6 +15,7 @@ from psycopg import sql
 
 from usage_worker.errors import MigrationError, SchemaError
 from usage_worker.migrate import journal
+from usage_worker.migrate.comments import restore_comments
 from usage_worker.migrate.completion import Completion
 from usage_worker.migrate.connection import WORK_NAME, connect, exclusive, one_line
 from usage_worker.migrate.files import discover
@@ -104,12 +105,13 @@ def in_transaction(
 
 
 def finish(connection: Connection, completion: Completion, retrying: Callable[[str], None]) -> Repaired:
-    """Build the indexes, and report."""
+    """Build the indexes, comment on what was made, and report."""
     left, reasons = completion.left, completion.reasons
     indexes = missing_indexes(connection, completion.migrations, left)
     if indexes:
         reasons |= build_indexes(connection, indexes, retrying)
         left = differences(connection, completion.migrations)
+    restore_comments(connection, completion.migrations, retrying)
     still = {(different.kind, different.object) for different in left}
     made = [different for different in completion.before if (different.kind, different.object) not in still]
     return Repaired([deviation(it, {}) for it in made], [deviation(it, reasons) for it in left])
