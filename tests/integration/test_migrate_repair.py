@@ -105,7 +105,7 @@ def test_every_object_is_made_again(database: str) -> None:
 
 
 def test_one_table_restored_from_dump(postgres: Postgres, database: str, tmp_path: Path) -> None:
-    """Its DROP … CASCADE takes seven views with it, the materialized one included, and the functions of its row type."""
+    """Its DROP … CASCADE takes seven views with it, the materialized one too, and functions of its row type."""
     row_id = add_pair(database)
     run(database, "UPDATE public.user_agents SET notes = 'mine'")
     before = rows(database)

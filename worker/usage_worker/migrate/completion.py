@@ -37,9 +37,9 @@ class Completion:
     """Gives the objects of migrations the expected definitions, within a transaction.
 
     Args:
-        connection: Is in a transaction.
-        migrations: Those whose objects are expected.
-        adopting: The tables are somebody else's: a column may need another type, and a function of the same name with
+        connection: is in a transaction.
+        migrations: those whose objects are expected.
+        adopting: the tables are somebody else's: a column may need another type, and a function of the same name with
             other arguments is replaced.
     """
 
@@ -126,9 +126,11 @@ class Completion:
             drops = self._drop_views(name)
             again = [view for view, text in sources.items() if text == statement or view in drops]
             plan = [*drops.values(), *map(sql.SQL, dict.fromkeys(sources[view] for view in again))]
-            for view in again:
-                if (expected.get(("view", view)) or "").startswith("materialized"):
-                    plan.append(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(sql.Identifier("public", view)))
+            plan += [
+                sql.SQL("REFRESH MATERIALIZED VIEW {}").format(sql.Identifier("public", view))
+                for view in again
+                if (expected.get(("view", view)) or "").startswith("materialized")
+            ]
             self._try([("view", view) for view in again], plan)
             made.update(again)
 

@@ -56,16 +56,16 @@ def repair(
     """Make again what differs from what the applied migrations have created.
 
     Args:
-        database_url: The database.
-        directory: The migrations, by default those of the installation.
-        wait: Wait for another run to end instead of failing.
-        waiting: Called once if another run holds the lock.
-        retrying: Called with the reason before each new attempt at a lock.
+        database_url: the database.
+        directory: the migrations, by default those of the installation.
+        wait: wait for another run to end instead of failing.
+        waiting: called once if another run holds the lock.
+        retrying: called with the reason before each new attempt at a lock.
 
     Raises:
-        SchemaError: Nothing is installed, or the database is newer than this code.
-        MigrationError: A file was edited, or another run holds the lock and `wait` is false.
-        StoreUnavailableError: The database cannot be reached.
+        SchemaError: nothing is installed, or the database is newer than this code.
+        MigrationError: a file was edited, or another run holds the lock and `wait` is false.
+        StoreUnavailableError: the database cannot be reached.
     """
     migrations = discover(directory)
     with exclusive(database_url, wait=wait, waiting=waiting), connect(database_url, WORK_NAME) as connection:
@@ -90,7 +90,7 @@ def in_transaction(
     """Run an attempt in a transaction that waits for locks only for a moment, and repeat it where it lost a race.
 
     Raises:
-        MigrationError: It lost all of them.
+        MigrationError: it lost all of them.
     """
 
     def transaction() -> Completion:
