@@ -137,7 +137,7 @@ def restored(harness: IngestHarness) -> Iterator[Callable[[str], IngestHarness]]
 
     def make(url: str) -> IngestHarness:
         opened.append(Resources(Settings(DATABASE_URL=url, REDIS_URL=harness.resources.settings.redis_url)))
-        return replace(harness, resources=opened[-1])
+        return replace(harness, resources=opened[-1], worker=opened[-1])
 
     yield make
     for resources in opened:
