@@ -349,5 +349,10 @@ END
 $execute$;
 COMMENT ON FUNCTION public.calculate_agent_quality_score IS 'Returns a score from 0 to 5 of a rating (0 to 5; NULL counts as 3.0), the number of uses, and the numbers of successes and errors.';
 COMMENT ON FUNCTION public.user_agents_set_quality IS 'Trigger function: sets quality_score.';
+-- A renamed policy keeps its comment; under the new name migrate repair finds it.
+COMMENT ON POLICY "Users can view their own agent relationships" ON public.user_agents IS 'Users see their own rows.';
+COMMENT ON POLICY "Users can insert their own agent relationships" ON public.user_agents IS 'Users insert rows for themselves.';
+COMMENT ON POLICY "Users can update their own agent relationships" ON public.user_agents IS 'Users change their own rows.';
+COMMENT ON POLICY "Service role has full access" ON public.user_agents IS 'A service_role without BYPASSRLS sees and changes every row.';
 COMMENT ON POLICY "Users can delete their own agent relationships" ON public.user_agents IS 'Users delete their own rows.';
 COMMENT ON POLICY "Team members can view shared agents" ON public.user_agents IS 'Users see live rows that are shared with them or a team of theirs; until 4.0.0.';

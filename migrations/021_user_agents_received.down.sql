@@ -7,5 +7,5 @@ DROP FUNCTION public.decline_share(uuid);
 DROP FUNCTION public.accept_share(uuid);
 DROP FUNCTION public.user_agents_received();
 DROP FUNCTION public.edit_shared_agent(uuid, jsonb);
-DROP FUNCTION public.user_agents_edit_allowed(public.user_agents);
+DROP FUNCTION public.user_agents_edit_allowed(jsonb);
 DROP FUNCTION public.user_agents_editable_columns();

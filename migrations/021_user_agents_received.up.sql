@@ -14,17 +14,18 @@ RETURN ARRAY[
 -- Returns true if the new version of another user's row differs from the old one in no other columns. The policy of
 -- editors calls it for the rows of their updates; a trigger would run for each row that ingest counts, too. Volatile, to
 -- see the version that the update has just locked instead of that of the statement's snapshot. Runs with the caller's
--- rights, so that it compares nothing that the caller may not read.
-CREATE FUNCTION public.user_agents_edit_allowed(p_new public.user_agents) RETURNS boolean
+-- rights, so that it compares nothing that the caller may not read. As JSON: DROP TABLE … CASCADE would drop a function of
+-- the row type, and a dump of the table has the policy but no function.
+CREATE FUNCTION public.user_agents_edit_allowed(p_new jsonb) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_old pg_catalog.jsonb := (
-        SELECT to_jsonb(ua) FROM public.user_agents AS ua WHERE ua.id = p_new.id AND ua.user_id <> auth.uid()
+        SELECT to_jsonb(ua) FROM public.user_agents AS ua WHERE ua.id = (p_new ->> 'id')::uuid AND ua.user_id <> auth.uid()
     );
     v_others pg_catalog.text;
 BEGIN
     SELECT string_agg(key, ', ' ORDER BY key) INTO v_others
-      FROM jsonb_each(to_jsonb(p_new) - public.user_agents_editable_columns() - 'updated_at'::text)
+      FROM jsonb_each(p_new - public.user_agents_editable_columns() - 'updated_at'::text)
      WHERE v_old -> key IS DISTINCT FROM value;
     IF v_old IS NOT NULL AND v_others IS NOT NULL THEN
         RAISE insufficient_privilege USING MESSAGE = format('only the owner of this row may change %s', v_others);
@@ -100,10 +101,10 @@ BEGIN
     RETURN FOUND;
 END $$;
 
-REVOKE ALL ON FUNCTION public.user_agents_editable_columns(), public.user_agents_edit_allowed(public.user_agents),
+REVOKE ALL ON FUNCTION public.user_agents_editable_columns(), public.user_agents_edit_allowed(jsonb),
     public.edit_shared_agent(uuid, jsonb), public.user_agents_received(), public.accept_share(uuid),
     public.decline_share(uuid) FROM PUBLIC, anon, authenticated, service_role;
-GRANT EXECUTE ON FUNCTION public.user_agents_editable_columns(), public.user_agents_edit_allowed(public.user_agents),
+GRANT EXECUTE ON FUNCTION public.user_agents_editable_columns(), public.user_agents_edit_allowed(jsonb),
     public.edit_shared_agent(uuid, jsonb), public.user_agents_received(), public.accept_share(uuid),
     public.decline_share(uuid) TO authenticated;
 
@@ -169,5 +170,5 @@ CREATE POLICY "Editors can update shared agents" ON public.user_agents FOR UPDAT
         AND id = ANY ((SELECT public.user_agent_ids_shared_with_me(ARRAY['edit']))::uuid[])
         AND coalesce(notes, '') = '' AND coalesce(quick_notes, '') = ''
     )
-    WITH CHECK (public.user_agents_edit_allowed(user_agents));
+    WITH CHECK (public.user_agents_edit_allowed(to_jsonb(user_agents)));
 COMMENT ON POLICY "Editors can update shared agents" ON public.user_agents IS 'Users change live rows that are shared with them with the permission edit.';

@@ -109,15 +109,23 @@ BEGIN
              WHERE polrelid = to_regclass('public.' || v_table) AND polname = v_table || '_ingest');
         EXECUTE format('CREATE POLICY %I ON public.%I FOR %s TO usage_ingest USING (true)',
                        v_table || '_ingest', v_table, v_command);
-        EXECUTE format('COMMENT ON POLICY %I ON public.%I IS %L', v_table || '_ingest', v_table,
-                       'Workers that count see every row; grants limit what they do with it.');
         COMMIT;
     END LOOP;
 END
 $policies$;
 
 DO $comments$
+DECLARE
+    v_table text;
 BEGIN
+    FOREACH v_table IN ARRAY ARRAY[
+        'usage_entries', 'user_agents', 'user_agent_conversations', 'usage_daily', 'usage_events', 'usage_dead_letters',
+        'usage_intake', 'usage_task_runs', 'usage_migrations'
+    ] LOOP
+        CONTINUE WHEN to_regclass('public.' || v_table) IS NULL;
+        EXECUTE format('COMMENT ON POLICY %I ON public.%I IS %L', v_table || '_ingest', v_table,
+                       'Workers that count see every row; grants limit what they do with it.');
+    END LOOP;
     COMMENT ON FUNCTION public.usage_events_ensure_recent_day IS 'Creates the ledger''s partition of a UTC day for workers that count: one of the last 366 days, or today or the next two.';
     COMMENT ON FUNCTION public.usage_find_parents IS 'Returns for each pair whether its user and its agent exist.';
     COMMENT ON FUNCTION public.usage_create_parents IS 'Inserts bare users and agents for USAGE_UNKNOWN=create; an agent gets its id as its name.';

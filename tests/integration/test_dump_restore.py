@@ -23,6 +23,7 @@ from tests.integration.users import add_users
 from usage_worker.local import EmbeddedPostgres
 from usage_worker.maintenance import manage_partitions, reconcile
 from usage_worker.migrate import Runner
+from usage_worker.migrate.repair import repair
 from usage_worker.service.resources import Resources
 from usage_worker.settings import Settings
 from usage_worker.store import Intake
@@ -44,7 +45,7 @@ TABLES = """
 """
 DROPPED_BY_CASCADE = {
     *("user_agents_with_details", "user_favorite_agents", "user_popular_agents", "user_recent_agents"),
-    *("user_agent_analytics", "user_agent_analytics_own"),
+    *("user_agent_analytics", "user_agent_analytics_own", "user_agents_shared_with_me"),
 }
 
 
@@ -215,6 +216,8 @@ def test_dump_without_grants_lacks_only_grants(database: str, empty_database: st
     written = subprocess.run(dump, capture_output=True, check=True).stdout
     subprocess.run(psql, input=written, capture_output=True, check=True)
     assert {deviation.kind for deviation in Runner(empty_database).verify()} == {"grant"}
+    assert repair(empty_database).left == []
+    assert schema(empty_database) == schema(database)
 
 
 def test_rows_of_one_table(
@@ -258,7 +261,9 @@ def test_dropped_table(
     assert {(it.object, it.problem) for it in missing if it.kind == "view"} == {
         (view, "missing") for view in DROPPED_BY_CASCADE
     }
-    assert {it.kind for it in missing} == {"view", "grant", "index"}
+    assert {it.kind for it in missing} == {"view", "function", "grant", "index"}
+    assert repair(database).left == []
+    assert Runner(database).verify() == []
     reconcile(harness.resources.store, harness.resources.settings, repair=True)
     assert_counts_once(harness, sent + later, [])
 

@@ -17,6 +17,7 @@ from usage_worker.maintenance import reconcile
 from usage_worker.migrate import EMPTY, Runner, discover, schema_version
 from usage_worker.migrate.adoption import adopt, examine
 from usage_worker.migrate.files import version_key
+from usage_worker.migrate.queries import query
 from usage_worker.settings import Settings
 from usage_worker.store import Store
 
@@ -91,6 +92,7 @@ def test_adopted_database_goes_up_and_down(empty_database: str, postgres: Postgr
         run(url, 'DROP POLICY "Support reads" ON user_agents; DROP INDEX theirs')
     runner = Runner(url)
     assert runner.verify() == []
+    assert {name for (name,) in run(url, query("uncommented")) if name.startswith("user_agent")} == set()
     assert schema_version(url) == version
     assert before == (contents(url) if before else [])
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 from tests.integration.commands import Cli
 from tests.integration.database import run, schema
 from usage_worker.errors import ObstacleError
-from usage_worker.migrate import Runner
+from usage_worker.migrate import Runner, discover
+from usage_worker.migrate.connection import connect
+from usage_worker.migrate.obstacles import requirements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +50,6 @@ def test_every_obstacle_is_named_at_once(empty_database: str, tmp_path: Path) ->
     named = (
         "column auth.users.id is bigint instead of uuid",
         "column public.agents.name is missing",
-        "column public.agents.description is missing",
         "column public.user_role_assignments.team_id is missing",
         "table public.agents has no primary key or unique constraint on id",
         "function track_agent_usage(uuid), table usage_events",
@@ -74,7 +77,7 @@ def test_missing_rights_are_named(empty_database: str, limited: str) -> None:
         """
         REVOKE CREATE ON SCHEMA public FROM PUBLIC;
         DO 'BEGIN EXECUTE format(''REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC'', current_database()); END';
-        CREATE TABLE public.agents (id uuid PRIMARY KEY, name text, description text);
+        CREATE TABLE public.agents (id uuid PRIMARY KEY, name text);
         """,
     )
     (obstacle,) = Runner(limited).check()
@@ -85,6 +88,16 @@ def test_missing_rights_are_named(empty_database: str, limited: str) -> None:
         "refer to table public.agents",
     ):
         assert f"role {ROLE} may not {part}" in obstacle.what
+    with connect(empty_database) as connection, connection.transaction(force_rollback=True):
+        # Roles belong to the cluster, and other databases may have this one.
+        with suppress(errors.UndefinedObject), connection.transaction():
+            connection.execute("ALTER ROLE usage_ingest RENAME TO usage_test_renamed")
+        connection.execute(f"SET LOCAL ROLE {ROLE}")
+        assert "create role usage_ingest, which is missing" in str(requirements(connection, discover()))
+        connection.execute("RESET ROLE")
+        connection.execute("CREATE ROLE usage_ingest")
+        connection.execute(f"SET LOCAL ROLE {ROLE}")
+        assert "create role usage_ingest" not in str(requirements(connection, discover()))
     with pytest.raises(ObstacleError, match="may not create in schema public"):
         Runner(limited).up()
 

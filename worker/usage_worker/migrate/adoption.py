@@ -48,15 +48,15 @@ def examine(database_url: str, version: str | None = None, directory: Path | Non
     """Recognize the version of a database and list what `adopt` would complete; changes nothing.
 
     Args:
-        database_url: The database.
-        version: The version that it is expected to have, by default the highest one whose columns exist.
-        directory: The migrations, by default those of the installation.
+        database_url: the database.
+        version: the version that it is expected to have, by default the highest one whose columns exist.
+        directory: the migrations, by default those of the installation.
 
     Raises:
-        MigrationError: There is nothing to adopt, or the version is unknown.
-        ObstacleError: Names the columns that are missing or of another type, or what is in the way.
-        SchemaError: The database is newer than this code.
-        StoreUnavailableError: The database cannot be reached.
+        MigrationError: there is nothing to adopt, or the version is unknown.
+        ObstacleError: names the columns that are missing or of another type, or what is in the way.
+        SchemaError: the database is newer than this code.
+        StoreUnavailableError: the database cannot be reached.
     """
     migrations = discover(directory)
     with connect(database_url) as connection, connection.transaction(force_rollback=True):
@@ -78,15 +78,15 @@ def adopt(
     A kill leaves it as it was, or without some indexes, which `repair` builds.
 
     Args:
-        database_url: The database.
-        version: As in `examine`.
-        directory: As in `examine`.
-        wait: Wait for another run to end instead of failing.
-        waiting: Called once if another run holds the lock.
-        retrying: Called with the reason before each new attempt at a lock.
+        database_url: the database.
+        version: as in `examine`.
+        directory: as in `examine`.
+        wait: wait for another run to end instead of failing.
+        waiting: called once if another run holds the lock.
+        retrying: called with the reason before each new attempt at a lock.
 
     Raises:
-        MigrationError, ObstacleError, SchemaError, StoreUnavailableError: As `examine`; nothing was changed.
+        MigrationError, ObstacleError, SchemaError, StoreUnavailableError: as `examine`; nothing was changed.
     """
     migrations = discover(directory)
     with exclusive(database_url, wait=wait, waiting=waiting), connect(database_url, WORK_NAME) as connection:
@@ -133,8 +133,8 @@ def _version(columns: dict[str, str], expected: dict[str, dict[str, str]], wante
     """Choose the highest version whose columns exist.
 
     Raises:
-        MigrationError: There is no table to adopt.
-        ObstacleError: Columns are missing.
+        MigrationError: there is no table to adopt.
+        ObstacleError: columns are missing.
     """
     known = list(expected)
     if not any(name.partition(".")[0] in PARENTS | {TABLE} for name in columns):

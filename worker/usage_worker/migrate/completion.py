@@ -5,6 +5,7 @@ Objects may need each other, so that all of them are tried in rounds until a rou
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -24,20 +25,21 @@ if TYPE_CHECKING:
     from usage_worker.migrate.verify import Difference, Key
     from usage_worker.postgres import Connection
 
-# A view fixes the types of its columns, and so does a trigger that a block creates with its function. Filling a
-# materialized view comes before what locks a table in most repairs.
+# A view and a trigger fix the types of columns. Filling a materialized view comes before what locks a table in most
+# repairs, and before the grants, with which others could read it unfilled.
 _ORDER = ("role", "auth", "column", "function", "view", "table", "constraint", "policy", "trigger", "grant")
-# Two objects that exclude each other would be made in turns without end; three rounds are the most that were seen.
-_MOST_ROUNDS = 10
+# The second gives back what the first dropped with something else: grants in most repairs. Each holds a lock for every
+# object that it makes.
+_MOST_ROUNDS = 4
 
 
 class Completion:
     """Gives the objects of migrations the expected definitions, within a transaction.
 
     Args:
-        connection: Is in a transaction.
-        migrations: Those whose objects are expected.
-        adopting: The tables are somebody else's: a column may need another type, and a function of the same name with
+        connection: is in a transaction.
+        migrations: those whose objects are expected.
+        adopting: the tables are somebody else's: a column may need another type, and a function of the same name with
             other arguments is replaced.
     """
 
@@ -54,41 +56,44 @@ class Completion:
         """Repeat rounds until nothing is left or a round changes nothing; the indexes are always left."""
         if self._adopting and any(map(_changes_type, self.left)):
             self._drop_dependents()
+            self.left = differences(self._connection, self.migrations)
         for _ in range(_MOST_ROUNDS):
             if all(different.kind == "index" and different.named for different in self.left):
                 break
             found = self.left
-            expected = expectations(self._connection, self.migrations)
-            self._connection.execute("SET search_path = public")
-            for rename in renames(found):
-                self._try(("", ""), [rename])
-            for different in sorted(found, key=_place):
-                self._make(different, expected)
+            self._round(found)
             self.left = differences(self._connection, self.migrations)
             if self.left == found:
                 break
+
+    def _round(self, found: Sequence[Difference]) -> None:
+        expected = expectations(self._connection, self.migrations)
+        self._connection.execute("SET search_path = public")
+        for rename in renames(found):
+            self._try([], [rename])
+        for kind, group in groupby(sorted(found, key=_place), lambda different: different.kind):
+            if kind == "view":
+                self._make_views({different.object for different in group}, expected)
+                continue
+            for different in group:
+                self._make(different, expected)
 
     def _make(self, different: Difference, expected: dict[Key, str | None]) -> None:
         kind, name = different.kind, different.object
         if kind == "index" or not (different.named or self._may_change(different, expected)):
             return
         plan: list[Statement] = statements(different)
-        if kind == "column" and self._adopting:
-            plan = _filled(different, plan)
-        elif kind == "view":
-            plan = self._drop_views(name)
-        elif kind == "function" and different.wanted is None:
+        if kind == "function" and different.wanted is None:
             plan = [sql.SQL(f"DROP FUNCTION public.{name}")]
         source = self._source(different)
         if source:
             plan.append(sql.SQL(source))
-            plan += [sql.SQL(text) for text in self._sources.comments(name)]
         if not plan:
             return
-        made = self._try((kind, name), plan)
+        made = self._try([(kind, name)], plan)
         if not made and kind == "function" and different.found and different.wanted:
             # OR REPLACE keeps the result type and the names of parameters.
-            self._try((kind, name), [sql.SQL(f"DROP FUNCTION public.{name}"), *plan])
+            self._try([(kind, name)], [sql.SQL(f"DROP FUNCTION public.{name}"), *plan])
 
     def _source(self, different: Difference) -> str | None:
         """Return the statement of the files that creates it."""
@@ -111,29 +116,46 @@ class Completion:
         kinds = ("table", "view") if what == "table" else (what,)
         return different.kind == "grant" and any(expected.get((kind, name)) for kind in kinds)
 
-    def _drop_views(self, name: str) -> list[Statement]:
-        """Drop a view, what its statement creates besides, and what reads those; the next round makes them again."""
+    def _make_views(self, wrong: set[str], expected: dict[Key, str | None]) -> None:
+        """Make views again, each with those that its statement creates besides and those that read one of them."""
+        sources = self._sources.views()
+        made: set[str] = set()
+        for name, statement in sources.items():
+            if name not in wrong - made:
+                continue
+            drops = self._drop_views(name)
+            again = [view for view, text in sources.items() if text == statement or view in drops]
+            plan = [*drops.values(), *map(sql.SQL, dict.fromkeys(sources[view] for view in again))]
+            plan += [
+                sql.SQL("REFRESH MATERIALIZED VIEW {}").format(sql.Identifier("public", view))
+                for view in again
+                if (expected.get(("view", view)) or "").startswith("materialized")
+            ]
+            self._try([("view", view) for view in again], plan)
+            made.update(again)
+
+    def _drop_views(self, name: str) -> dict[str, Statement]:
+        """Build the statements that drop a view, what its statement creates besides, and what reads those."""
+        sources = self._sources.views()
         drops: dict[str, Statement] = {}
-        for made in self._sources.made_with(name):
+        for made in (view for view, text in sources.items() if text == sources[name]):
             for view, materialized in self._connection.execute(query("dependent_views"), [made]).fetchall():
-                if self._sources.create("view", view):
-                    drop = "DROP MATERIALIZED VIEW IF EXISTS {}" if materialized else "DROP VIEW IF EXISTS {}"
+                if view in sources:
+                    drop = "DROP MATERIALIZED VIEW {}" if materialized else "DROP VIEW {}"
                     drops.setdefault(view, sql.SQL(drop).format(sql.Identifier("public", view)))
-        return list(drops.values())
+        return drops
 
     def _drop_dependents(self) -> None:
         """Drop views, triggers and policies of our names, since a column that one of them reads keeps its type."""
+        for view in self._sources.views():
+            self._try([("view", view)], self._drop_views(view).values())
         for kind, name in expectations(self._connection, self.migrations):
-            table, _, part = name.partition(".")
-            names = sql.Identifier(part), sql.Identifier("public", table)
-            if kind == "view":
-                self._try((kind, name), self._drop_views(name))
-            elif kind == "trigger":
-                self._try((kind, name), [sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(*names)])
-            elif kind == "policy":
-                self._try((kind, name), [sql.SQL("DROP POLICY IF EXISTS {} ON {}").format(*names)])
+            if kind in {"trigger", "policy"}:
+                table, _, part = name.partition(".")
+                drop = sql.SQL(f"DROP {kind} IF EXISTS {{}} ON {{}}")
+                self._try([(kind, name)], [drop.format(sql.Identifier(part), sql.Identifier("public", table))])
 
-    def _try(self, key: Key, plan: Iterable[Statement]) -> bool:
+    def _try(self, keys: Iterable[Key], plan: Iterable[Statement]) -> bool:
         try:
             with self._connection.transaction():
                 for statement in plan:
@@ -143,9 +165,10 @@ class Completion:
         except psycopg.DatabaseError as error:
             if self._connection.closed:
                 raise
-            self.reasons[key] = one_line(error)
+            self.reasons |= dict.fromkeys(keys, one_line(error))
             return False
-        self.reasons.pop(key, None)
+        for key in keys:
+            self.reasons.pop(key, None)
         return True
 
 
@@ -157,14 +180,3 @@ def _changes_type(different: Difference) -> bool:
 
 def _place(different: Difference) -> int:
     return _ORDER.index(different.kind) if different.kind in _ORDER else len(_ORDER)
-
-
-def _filled(different: Difference, plan: list[Statement]) -> list[Statement]:
-    """Replace NULL by the default where the column may not be NULL."""
-    wanted = different.wanted or ""
-    if not plan or " not null default " not in wanted or " not null" in (different.found or ""):
-        return plan
-    table, _, column = different.object.partition(".")
-    names = {"table": sql.Identifier("public", table), "column": sql.Identifier(column)}
-    fill = sql.SQL("UPDATE {table} SET {column} = DEFAULT WHERE {column} IS NULL").format(**names)
-    return [*plan[:-1], fill, plan[-1]]

@@ -26,13 +26,12 @@ _CREATE = re.compile(
     r"""\bCREATE\s+(?:OR\s+REPLACE\s+)?(?:MATERIALIZED\s+)?
         (?:(?P<kind>TABLE|VIEW|FUNCTION)\s+(?:IF\s+NOT\s+EXISTS\s+)?(?:public\.(?P<name>\w+)|auth\.(?P<auth>\w+\(\)))
         |TRIGGER\s+(?P<trigger>\w+)\s
-        |(?P<role>ROLE)\s)""",
+        |ROLE\s)""",
     re.IGNORECASE | re.VERBOSE,
 )
-_CREATE_FUNCTION = re.compile(r"\bCREATE\s+(?:OR\s+REPLACE\s+)?FUNCTION\b", re.IGNORECASE)
-_COMMENT_ON = re.compile(
-    r"COMMENT\s+ON\s+(?:MATERIALIZED\s+)?\w+\s+(?:\w+\s+ON\s+)?(?:\"[^\"]+\"\s+ON\s+)?public\.(\w+)", re.IGNORECASE
-)
+# A block may create a trigger with its function.
+_REPLACEABLE = re.compile(r"\bCREATE\s+(?:OR\s+REPLACE\s+)?(FUNCTION|TRIGGER)\b", re.IGNORECASE)
+_ROLES = re.compile(r"'(\w+)'")
 _POLICY = re.compile(
     r"(?P<restrictive>restrictive )?(?P<command>\w+) to (?P<roles>.+?)"
     r"(?: using (?P<using>.+?))?(?: check (?P<check>.+))?",
@@ -48,40 +47,38 @@ class Sources:
 
     def __init__(self, migrations: Iterable[Migration]) -> None:
         self._statements: dict[Key, str] = {}
-        self._comments: dict[str, list[str]] = {}
         for migration in migrations:
             for statement in split_statements(migration.up_sql):
                 self._add(statement)
 
     def create(self, kind: str, name: str) -> str | None:
         """Return the statement that creates an object; a function is created or replaced."""
-        key = "*" if kind == "role" else name.partition(".")[2] if kind == "trigger" else name
+        key = name.partition(".")[2] if kind == "trigger" else name
         statement = self._statements.get((kind, key if kind == "auth" else key.partition("(")[0]))
         if statement and kind == "function":
-            return _CREATE_FUNCTION.sub("CREATE OR REPLACE FUNCTION", statement)
+            return _REPLACEABLE.sub(r"CREATE OR REPLACE \1", statement)
         return statement
 
-    def made_with(self, view: str) -> list[str]:
-        """Return the views that the statement of a view creates, in the order in which it does."""
-        statement = self._statements.get(("view", view))
-        return [name for (kind, name), text in self._statements.items() if kind == "view" and text is statement]
-
-    def comments(self, name: str) -> list[str]:
-        """Return the comments on an object, and on its columns."""
-        return self._comments.get(name.partition("(")[0], [])
+    def views(self) -> dict[str, str]:
+        """Return the statements that create views, in the order of the files: a view may read the ones before it."""
+        return {name: text for (kind, name), text in self._statements.items() if kind == "view"}
 
     def _add(self, statement: str) -> None:
         for found in _CREATE.finditer(_COMMENT.sub("", statement)):
             if found["kind"] and found["name"]:
-                self._statements[found["kind"].lower(), found["name"]] = statement
+                self._set(found["kind"].lower(), found["name"], statement)
             elif found["auth"]:
-                self._statements["auth", found["auth"]] = statement
+                self._set("auth", found["auth"], statement)
             elif found["trigger"]:
-                self._statements["trigger", found["trigger"]] = statement
-            elif found["role"]:
-                self._statements["role", "*"] = statement
-        if on := _COMMENT_ON.match(statement):
-            self._comments.setdefault(on[1], []).append(statement)
+                self._set("trigger", found["trigger"], statement)
+            else:
+                for name in _ROLES.findall(statement):
+                    self._set("role", name, statement)
+
+    def _set(self, kind: str, name: str, statement: str) -> None:
+        # Its place is that of the last statement.
+        self._statements.pop((kind, name), None)
+        self._statements[kind, name] = statement
 
 
 def statements(different: Difference) -> list[Statement]:
@@ -173,10 +170,9 @@ def _policy(different: Difference) -> Iterator[sql.Composed]:
 
 
 def _trigger(different: Difference) -> Iterator[sql.Composed]:
-    """Drop it; its statement of the files makes it again."""
+    """Drop it; its statement of the files makes it again, unless the block of its function did."""
     table, _, name = different.object.partition(".")
-    if different.found is not None:
-        yield sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(name), sql.Identifier("public", table))
+    yield sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(name), sql.Identifier("public", table))
 
 
 def _grant(different: Difference) -> Iterator[Statement]:

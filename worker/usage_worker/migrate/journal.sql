@@ -54,7 +54,7 @@ BEGIN
     COMMENT ON COLUMN public.usage_migration_objects.kind IS 'Kind of the object.';
     COMMENT ON COLUMN public.usage_migration_objects.name IS 'Name of the object; of a function with its arguments.';
     COMMENT ON COLUMN public.usage_migration_objects.number IS 'Number of the migration that made it.';
-    COMMENT ON COLUMN public.usage_migration_objects.adopted IS 'Whether migrate adopt found it: a rollback leaves it.';
+    COMMENT ON COLUMN public.usage_migration_objects.adopted IS 'Whether the object was there before the migrations; a rollback leaves it.';
     COMMENT ON INDEX public.usage_migration_objects_pkey IS 'Finds an object by its kind and name.';
 END
 $journal$

@@ -60,6 +60,12 @@ def adopted(connection: Connection) -> set[int]:
     return {number for (number,) in connection.execute(query("adopted_migrations"))}
 
 
+def without_adopted(connection: Connection, plan: Iterable[Migration]) -> list[Migration]:
+    """Choose the migrations that a rollback undoes."""
+    left = adopted(connection)
+    return [migration for migration in plan if migration.number not in left]
+
+
 def adopted_releases(migration: Migration) -> tuple[sql.Composed, ...]:
     """Build the statements of `releases` for a migration whose tables or columns are adopted."""
     release = sql.SQL(query("release_adopted")).format(number=sql.Literal(migration.number))

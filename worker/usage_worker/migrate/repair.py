@@ -15,6 +15,7 @@ from psycopg import sql
 
 from usage_worker.errors import MigrationError, SchemaError
 from usage_worker.migrate import journal
+from usage_worker.migrate.comments import restore_comments
 from usage_worker.migrate.completion import Completion
 from usage_worker.migrate.connection import WORK_NAME, connect, exclusive, one_line
 from usage_worker.migrate.files import discover
@@ -55,16 +56,16 @@ def repair(
     """Make again what differs from what the applied migrations have created.
 
     Args:
-        database_url: The database.
-        directory: The migrations, by default those of the installation.
-        wait: Wait for another run to end instead of failing.
-        waiting: Called once if another run holds the lock.
-        retrying: Called with the reason before each new attempt at a lock.
+        database_url: the database.
+        directory: the migrations, by default those of the installation.
+        wait: wait for another run to end instead of failing.
+        waiting: called once if another run holds the lock.
+        retrying: called with the reason before each new attempt at a lock.
 
     Raises:
-        SchemaError: Nothing is installed, or the database is newer than this code.
-        MigrationError: A file was edited, or another run holds the lock and `wait` is false.
-        StoreUnavailableError: The database cannot be reached.
+        SchemaError: nothing is installed, or the database is newer than this code.
+        MigrationError: a file was edited, or another run holds the lock and `wait` is false.
+        StoreUnavailableError: the database cannot be reached.
     """
     migrations = discover(directory)
     with exclusive(database_url, wait=wait, waiting=waiting), connect(database_url, WORK_NAME) as connection:
@@ -89,7 +90,7 @@ def in_transaction(
     """Run an attempt in a transaction that waits for locks only for a moment, and repeat it where it lost a race.
 
     Raises:
-        MigrationError: It lost all of them.
+        MigrationError: it lost all of them.
     """
 
     def transaction() -> Completion:
@@ -104,12 +105,13 @@ def in_transaction(
 
 
 def finish(connection: Connection, completion: Completion, retrying: Callable[[str], None]) -> Repaired:
-    """Build the indexes, and report."""
+    """Build the indexes, comment on what was made, and report."""
     left, reasons = completion.left, completion.reasons
     indexes = missing_indexes(connection, completion.migrations, left)
     if indexes:
         reasons |= build_indexes(connection, indexes, retrying)
         left = differences(connection, completion.migrations)
+    restore_comments(connection, completion.migrations, retrying)
     still = {(different.kind, different.object) for different in left}
     made = [different for different in completion.before if (different.kind, different.object) not in still]
     return Repaired([deviation(it, {}) for it in made], [deviation(it, reasons) for it in left])

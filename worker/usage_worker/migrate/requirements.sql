@@ -32,9 +32,9 @@ SELECT string_agg(format('role %s may not %s', current_user, missing), ', ') FRO
     JOIN pg_namespace AS n ON n.nspname = 'auth'
     WHERE 1 = ANY ({plan}) AND needed.missing AND NOT has_schema_privilege(n.oid, 'CREATE')
     UNION ALL
-    SELECT format('create role %s, which is missing', wanted)
-    FROM unnest(ARRAY['anon', 'authenticated', 'service_role']) AS wanted
-    WHERE 1 = ANY ({plan}) AND to_regrole(wanted) IS NULL
+    SELECT format('create role %s, which is missing', wanted.name)
+    FROM (VALUES (1, 'anon'), (1, 'authenticated'), (1, 'service_role'), (22, 'usage_ingest')) AS wanted (number, name)
+    WHERE wanted.number = ANY ({plan}) AND to_regrole(wanted.name) IS NULL
         AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolcreaterole))
     UNION ALL
     SELECT 'use schema auth'
@@ -68,7 +68,6 @@ SELECT string_agg(problem, ', ' ORDER BY problem) FROM (
         (2, 'auth', 'users', 'id', 'uuid'),
         (2, 'public', 'agents', 'id', 'uuid'),
         (5, 'public', 'agents', 'name', NULL),
-        (5, 'public', 'agents', 'description', NULL),
         (5, 'public', 'user_role_assignments', 'user_id', 'uuid'),
         (5, 'public', 'user_role_assignments', 'team_id', 'uuid')
     ) AS needed (number, schema_name, table_name, column_name, type)

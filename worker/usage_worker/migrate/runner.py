@@ -91,7 +91,7 @@ class Runner:
         """List every obstacle that `up` to a version would name; changes nothing.
 
         Raises:
-            MigrationError, SchemaError, StoreUnavailableError: As `up` would.
+            MigrationError, SchemaError, StoreUnavailableError: as `up` would.
         """
         target = to or self._migrations[-1].version
         plans.check_known(self._migrations, target)
@@ -110,13 +110,13 @@ class Runner:
             plans.check_known(self._migrations, to)
         with connect(self._url) as connection, connection.transaction(force_rollback=True):
             plan, _ = self._prepare(connection, "down", to)
-            return marks.kept(connection, _without_adopted(connection, plan)) if plan else None
+            return marks.kept(connection, marks.without_adopted(connection, plan)) if plan else None
 
     def status(self) -> SchemaStatus:
         """Read the state of the database; changes nothing.
 
         Raises:
-            MigrationError: PostgreSQL refused to show the journal.
+            MigrationError: postgreSQL refused to show the journal.
             SettingsError: the URL cannot be read.
             StoreUnavailableError: the database cannot be reached.
         """
@@ -179,7 +179,7 @@ class Runner:
                 journal.create(connection)
                 if steps:
                     connection.execute(marks.names(self._migrations))
-                    ours = steps if direction == "up" else _without_adopted(connection, steps)
+                    ours = steps if direction == "up" else marks.without_adopted(connection, steps)
                     found += obstacles.taken(connection, ours, direction)
         except psycopg.errors.InsufficientPrivilege:
             # A right that is named already.
@@ -192,11 +192,6 @@ def schema_version(database_url: str) -> str | None:
     """Return the version that is completely installed, None before the first one. Raises like `Runner.status`."""
     with connect(database_url) as connection:
         return journal.installed_version(discover(), journal.read(connection))
-
-
-def _without_adopted(connection: Connection, plan: list[Migration]) -> list[Migration]:
-    adopted = marks.adopted(connection)
-    return [migration for migration in plan if migration.number not in adopted]
 
 
 class _Move:
