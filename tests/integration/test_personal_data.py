@@ -34,7 +34,7 @@ WRITE = """
         custom_system_prompt = %(w)s, folder = %(w)s, tags = ARRAY[%(w)s], notes = %(w)s, quick_notes = %(w)s,
         metadata = words, settings = words, preferences = words, ui_config = words, source_details = words,
         share_settings = words, notification_settings = words
-      FROM jsonb_build_object('words', %(w)s) AS words
+      FROM jsonb_build_object('words', %(w)s::text) AS words
 """
 
 
