@@ -163,5 +163,19 @@ def test_function_of_the_platform_is_made_again(database: str) -> None:
     assert Runner(database).verify() == []
 
 
+def test_function_of_another_form_is_replaced(database: str) -> None:
+    """CREATE OR REPLACE changes neither the result type nor names of parameters."""
+    run(
+        database,
+        """
+        DROP FUNCTION restore_user_agent, soft_delete_user_agent;
+        CREATE FUNCTION restore_user_agent(a uuid, b uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+        CREATE FUNCTION soft_delete_user_agent(p_user_id uuid, p_agent_id uuid) RETURNS void LANGUAGE sql AS '';
+        """,
+    )
+    assert repair(database).left == []
+    assert Runner(database).verify() == []
+
+
 def test_nothing_installed(empty_database: str, tmp_path: Path) -> None:
     assert "nothing is installed" in Cli(tmp_path, DATABASE_URL=empty_database).error_line("migrate repair")

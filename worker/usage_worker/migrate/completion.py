@@ -91,9 +91,9 @@ class Completion:
         if not plan:
             return
         made = self._try([(kind, name)], plan)
-        if not made and kind == "function" and different.found and different.wanted:
+        if not made and kind == "function" and different.wanted:
             # OR REPLACE keeps the result type and the names of parameters.
-            self._try([(kind, name)], [sql.SQL(f"DROP FUNCTION public.{name}"), *plan])
+            self._try([(kind, name)], [sql.SQL(f"DROP FUNCTION IF EXISTS public.{name}"), *plan])
 
     def _source(self, different: Difference) -> str | None:
         """Return the statement of the files that creates it."""
@@ -178,5 +178,7 @@ def _changes_type(different: Difference) -> bool:
     return column_parts(different.found)[0] != column_parts(different.wanted)[0]
 
 
-def _place(different: Difference) -> int:
-    return _ORDER.index(different.kind) if different.kind in _ORDER else len(_ORDER)
+def _place(different: Difference) -> tuple[int, bool]:
+    """Order by kind; what must not exist comes first, because it may have what identifies one of ours."""
+    place = _ORDER.index(different.kind) if different.kind in _ORDER else len(_ORDER)
+    return place, different.wanted is not None
