@@ -46,10 +46,14 @@ $assignments$;
 -- The four functions below run with the rights of the caller: row-level security limits `authenticated` to its own rows
 -- and lets service_role and the owner act for everybody.
 
--- A soft-deleted row is restored with what it holds. Returns the row.
+-- A soft-deleted row is restored with what it holds. Returns the row. PL/pgSQL, because an SQL function that returns a row
+-- fails in sessions that call it while a column is added to the table.
 CREATE FUNCTION public.add_user_agent(
     p_user_id uuid, p_agent_id uuid, p_source text DEFAULT 'store', p_folder text DEFAULT NULL
-) RETURNS public.user_agents LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+) RETURNS public.user_agents LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    v_row public.user_agents;
+BEGIN
     INSERT INTO public.user_agents AS ua (user_id, agent_id, source, folder)
     VALUES (p_user_id, p_agent_id, p_source, p_folder)
     ON CONFLICT (user_id, agent_id) DO UPDATE SET
@@ -58,7 +62,9 @@ CREATE FUNCTION public.add_user_agent(
         is_visible = CASE WHEN ua.deleted_at IS NULL THEN ua.is_visible ELSE true END,
         source = coalesce(ua.source, excluded.source),
         folder = coalesce(excluded.folder, ua.folder)
-    RETURNING ua.*
+    RETURNING ua.* INTO v_row;
+    RETURN v_row;
+END
 $body$;
 
 CREATE FUNCTION public.track_agent_usage(

@@ -5,7 +5,7 @@ SELECT kind, object, definition FROM (VALUES
     ('column', 'user_role_assignments.user_id', 'uuid not null', 'public.user_role_assignments'),
     ('constraint', 'user_role_assignments.user_role_assignments_pkey', 'PRIMARY KEY (user_id, team_id)', 'public.user_role_assignments'),
     ('constraint', 'user_role_assignments.user_role_assignments_user_id_fkey', 'FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE', 'public.user_role_assignments'),
-    ('function', 'add_user_agent(p_user_id uuid, p_agent_id uuid, p_source text, p_folder text)', 'returns public.user_agents, sql, volatile, security invoker, search_path=pg_catalog, pg_temp, body b968781c259a41e6f25582d451f1522c', NULL),
+    ('function', 'add_user_agent(p_user_id uuid, p_agent_id uuid, p_source text, p_folder text)', 'returns public.user_agents, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body 17fb346b63e7512e61ccb4f9851eef27', NULL),
     ('function', 'calculate_agent_quality_score(p_user_rating numeric, p_usage_count bigint, p_success_count bigint, p_error_count bigint)', 'returns numeric, sql, immutable, security invoker, body ee3bb5add1998500b349c041ede7256a', NULL),
     ('function', 'restore_user_agent(p_user_id uuid, p_agent_id uuid)', 'returns boolean, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body a0dd192cb933bbe35c27f113d0a17f30', NULL),
     ('function', 'soft_delete_user_agent(p_user_id uuid, p_agent_id uuid)', 'returns boolean, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body d7fa00946d9ea61fcb7aedc6146cda00', NULL),
