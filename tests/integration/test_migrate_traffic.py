@@ -20,7 +20,7 @@ from usage_worker.migrate import Runner
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from usage_worker.migrate.runner import Step
+    from usage_worker.migrate.move import Step
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 

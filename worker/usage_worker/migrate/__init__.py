@@ -5,7 +5,8 @@ from __future__ import annotations
 from usage_worker.migrate.files import EMPTY, Migration, discover, latest_version
 from usage_worker.migrate.journal import MigrationStatus, SchemaStatus
 from usage_worker.migrate.marks import Kept
-from usage_worker.migrate.runner import Runner, Step, schema_version
+from usage_worker.migrate.move import Step
+from usage_worker.migrate.runner import Runner, schema_version
 from usage_worker.migrate.verify import Deviation
 
 __all__ = [

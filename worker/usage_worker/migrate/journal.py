@@ -79,6 +79,20 @@ def read(connection: Connection) -> dict[int, JournalRecord]:
     return {row[0]: JournalRecord(*row) for row in rows}
 
 
+def read_installed(connection: Connection, migrations: Sequence[Migration]) -> dict[int, JournalRecord]:
+    """Read the records of a database that these files describe.
+
+    Raises:
+        SchemaError: nothing is installed, or the database is newer than this code.
+        MigrationError: a file was edited after it had been applied.
+    """
+    records = read(connection)
+    if not records:
+        raise SchemaError("nothing is installed; run usage-worker migrate up")
+    refuse_unknown_migrations(migrations, records)
+    return records
+
+
 def record(connection: Connection, migration: Migration, state: JournalState, duration_ms: int | None = None) -> None:
     """Set the state of a migration; state `running` resets its start time."""
     connection.execute(recording(migration, state, duration_ms))
@@ -116,6 +130,11 @@ def installed_version(migrations: Sequence[Migration], records: dict[int, Journa
 def is_applied(records: dict[int, JournalRecord], migration: Migration) -> bool:
     record = records.get(migration.number)
     return record is not None and record.state == "applied"
+
+
+def applied(migrations: Sequence[Migration], records: dict[int, JournalRecord]) -> list[Migration]:
+    """Choose the migrations that are applied."""
+    return [migration for migration in migrations if is_applied(records, migration)]
 
 
 def refuse_unknown_migrations(migrations: Sequence[Migration], records: dict[int, JournalRecord]) -> None:

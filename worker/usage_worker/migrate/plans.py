@@ -32,24 +32,26 @@ def up_to(migrations: tuple[Migration, ...], version: str) -> list[Migration]:
 
 
 def up(migrations: tuple[Migration, ...], records: dict[int, JournalRecord], target: str) -> list[Migration]:
+    """Choose the migrations that are missing up to a version, in order.
+
+    Raises:
+        SchemaError: the database is at a higher version.
+    """
     above = [record.version for record in records.values() if version_key(record.version) > version_key(target)]
     if above:
         raise SchemaError(
             f"the database is at {max(above, key=version_key)}; to go back run migrate down --to {target}"
         )
-    return [
-        migration
-        for migration in migrations
-        if version_key(migration.version) <= version_key(target) and not journal.is_applied(records, migration)
-    ]
+    return [migration for migration in up_to(migrations, target) if not journal.is_applied(records, migration)]
 
 
 def down(migrations: tuple[Migration, ...], records: dict[int, JournalRecord], target: str) -> list[Migration]:
-    missing = [
-        migration.label
-        for migration in migrations
-        if version_key(migration.version) <= version_key(target) and not journal.is_applied(records, migration)
-    ]
+    """Choose the migrations above a version, the last one first.
+
+    Raises:
+        MigrationError: the database is below the version.
+    """
+    missing = [migration.label for migration in up_to(migrations, target) if not journal.is_applied(records, migration)]
     if missing:
         raise MigrationError(
             f"the database is below {target} ({missing[0]} is not applied); run migrate up --to {target}"

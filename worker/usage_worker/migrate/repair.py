@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from usage_worker.errors import MigrationError, SchemaError
+from usage_worker.errors import MigrationError
 from usage_worker.migrate import journal
 from usage_worker.migrate.comments import restore_comments
 from usage_worker.migrate.completion import Completion
@@ -69,11 +69,8 @@ def repair(
     """
     migrations = discover(directory)
     with exclusive(database_url, wait=wait, waiting=waiting), connect(database_url, WORK_NAME) as connection:
-        records = journal.read(connection)
-        if not records:
-            raise SchemaError("nothing is installed; run usage-worker migrate up")
-        journal.refuse_unknown_migrations(migrations, records)
-        applied = [migration for migration in migrations if journal.is_applied(records, migration)]
+        records = journal.read_installed(connection, migrations)
+        applied = journal.applied(migrations, records)
 
         def complete() -> Completion:
             completion = Completion(connection, applied)
@@ -107,9 +104,9 @@ def in_transaction(
 def finish(connection: Connection, completion: Completion, retrying: Callable[[str], None]) -> Repaired:
     """Build the indexes, comment on what was made, and report."""
     left, reasons = completion.left, completion.reasons
-    indexes = missing_indexes(connection, completion.migrations, left)
+    indexes = _missing_indexes(connection, completion.migrations, left)
     if indexes:
-        reasons |= build_indexes(connection, indexes, retrying)
+        reasons |= _build_indexes(connection, indexes, retrying)
         left = differences(connection, completion.migrations)
     restore_comments(connection, completion.migrations, retrying)
     still = {(different.kind, different.object) for different in left}
@@ -117,7 +114,7 @@ def finish(connection: Connection, completion: Completion, retrying: Callable[[s
     return Repaired([deviation(it, {}) for it in made], [deviation(it, reasons) for it in left])
 
 
-def missing_indexes(
+def _missing_indexes(
     connection: Connection, migrations: Sequence[Migration], found: Iterable[Difference]
 ) -> list[Difference]:
     """Choose the indexes that no constraint brings."""
@@ -127,7 +124,7 @@ def missing_indexes(
     return [it for it in found if it.kind == "index" and it.named and it.object not in of_constraints]
 
 
-def build_indexes(
+def _build_indexes(
     connection: Connection, indexes: Iterable[Difference], retrying: Callable[[str], None]
 ) -> dict[Key, str]:
     """Build missing and different indexes; return the reasons of those that could not be built."""

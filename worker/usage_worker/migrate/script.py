@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from usage_worker.migrate import journal, marks, obstacles
+from usage_worker.migrate import journal, marks, obstacles, plans
 from usage_worker.migrate.connection import LOCK_KEY, lock_timeout
-from usage_worker.migrate.files import EMPTY, version_key
-from usage_worker.migrate.plans import check_known
+from usage_worker.migrate.files import EMPTY
 from usage_worker.migrate.queries import query
 
 if TYPE_CHECKING:
@@ -51,10 +50,10 @@ def script(migrations: tuple[Migration, ...], start: str, target: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _up_to(migrations: tuple[Migration, ...], version: str) -> tuple[Migration, ...]:
+def _up_to(migrations: tuple[Migration, ...], version: str) -> list[Migration]:
     if version != EMPTY:
-        check_known(migrations, version)
-    return tuple(migration for migration in migrations if version_key(migration.version) <= version_key(version))
+        plans.check_known(migrations, version)
+    return plans.up_to(migrations, version)
 
 
 def _check(start: str, installed: Sequence[Migration], plan: Sequence[Migration]) -> sql.Composed:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
 
 Key = tuple[str, str]
+# Kinds whose parts are reported when no migration names them.
+_OWNERS = ("table", "view", "function")
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,6 @@ def differences(connection: Connection, applied: Iterable[Migration]) -> list[Di
         if key not in expected and fact.belongs_to in ours
     ]
     return sorted(wrong + unexpected, key=lambda different: (different.kind, different.object))
-
-
-_OWNERS = ("table", "view", "function")
 
 
 def expectations(connection: Connection, applied: Iterable[Migration]) -> dict[Key, str | None]:
