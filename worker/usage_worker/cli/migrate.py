@@ -41,7 +41,7 @@ Version = Annotated[
     typer.Option(
         "--version",
         metavar="VERSION",
-        help="The version it has; refused if that does not fit.",
+        help="Refuse a database that does not have this version.",
         show_default="recognized",
     ),
 ]
@@ -67,7 +67,7 @@ def down(to: DownTo, yes: Yes = False, wait: Wait = True, as_json: AsJson = Fals
     """Roll back to an older version. Keeps rows aside for the next upgrade; asks first, with the number of rows."""
     runner = _runner()
     if not yes:
-        _confirm(runner, to)
+        _confirm_down(runner, to)
     moved = runner.down(to, wait=wait, on_step=None if as_json else _on_step)
     _show_outcome(runner, moved, as_json=as_json)
 
@@ -114,9 +114,10 @@ def verify(as_json: AsJson = False) -> None:
 
 @migrate_app.command("adopt")
 def adopt_schema(version: Version = None, yes: Yes = False, wait: Wait = True, as_json: AsJson = False) -> None:
-    """Take over a database made by the history's SQL or by psql: complete and record it; asks first.
+    """Take over a database that the history's own SQL, or psql with our files, has made; asks first.
 
-    Its tables and columns stay in every rollback. Exits with 1 if something of others is left that verify names.
+    Completes it and records its version. No rollback drops its tables and columns. Exits with 1 if verify still reports
+    something, such as a policy that others added.
     """
     url = _database_url()
     if not yes:
@@ -127,7 +128,7 @@ def adopt_schema(version: Version = None, yes: Yes = False, wait: Wait = True, a
 
 @migrate_app.command("repair")
 def repair_schema(wait: Wait = True, as_json: AsJson = False) -> None:
-    """Make again what verify misses, and change no row; exit with 1 if something is left to do by hand."""
+    """Recreate what verify reports as missing or changed. Changes no row; exits with 1 if something is left."""
     done = repair(_database_url(), wait=wait, waiting=_on_waiting, retrying=_on_retry)
     _show_repaired(done, "nothing to do: the schema is as it should be", as_json=as_json)
 
@@ -140,33 +141,36 @@ def _database_url() -> str:
     return load_settings().require_database()
 
 
-def _confirm(runner: Runner, to: str) -> None:
-    """Show what the rollback keeps aside, and ask for confirmation.
-
-    Raises:
-        MigrationError: there is no terminal to ask on.
-    """
+def _confirm_down(runner: Runner, to: str) -> None:
+    """Show what the rollback keeps aside, and ask for confirmation. Raises like `_require_terminal`."""
     found = runner.kept_by_down(to)
     if found is None:
         return
     what = f"down to {to} keeps aside {_kept_rows(found)}"
-    if not sys.stdin.isatty():
-        raise MigrationError(f"{what}; run it again with --yes to go on, nothing was changed")
-    if not typer.confirm(f"{what}, for the next up. Go on?", err=True):
-        typer.echo("nothing was changed", err=True)
-        raise typer.Exit(EXIT_PROBLEM)
+    _require_terminal(what)
+    _confirm(f"{what}, for the next up")
 
 
 def _confirm_adoption(found: Adoptable) -> None:
-    """Show what differs, and ask for confirmation.
+    """Show what differs, and ask for confirmation. Raises like `_require_terminal`."""
+    what = f"the database is adopted as {found.version}; {len(found.differs)} objects differ and are completed"
+    _require_terminal(what)
+    print_rows(("kind", "object", "problem"), [(it.kind, it.object, it.problem) for it in found.differs])
+    _confirm(what)
+
+
+def _require_terminal(what: str) -> None:
+    """Refuse to continue where nobody can be asked.
 
     Raises:
-        MigrationError: There is no terminal to ask on.
+        MigrationError: standard input is not a terminal.
     """
-    what = f"the database is adopted as {found.version}; {len(found.differs)} objects differ and are completed"
     if not sys.stdin.isatty():
         raise MigrationError(f"{what}; run it again with --yes to go on, nothing was changed")
-    print_rows(("kind", "object", "problem"), [(it.kind, it.object, it.problem) for it in found.differs])
+
+
+def _confirm(what: str) -> None:
+    """Ask whether to go on; exit with 1 if not."""
     if not typer.confirm(f"{what}. Go on?", err=True):
         typer.echo("nothing was changed", err=True)
         raise typer.Exit(EXIT_PROBLEM)
@@ -188,7 +192,7 @@ def _on_retry(reason: str) -> None:
 
 
 def _show_repaired(done: Repaired, nothing: str, *, as_json: bool) -> None:
-    """Print what was made and what is left; exit with 1 for the latter."""
+    """Print what was made and what is left; exit with 1 if something is left."""
     if as_json:
         print_json({"made": [asdict(it) for it in done.made], "left": [asdict(it) for it in done.left]})
     else:

@@ -1,7 +1,7 @@
-"""Adopt a database that was not made by the runner: by the history's own SQL, or by psql from our files.
+"""Adopt a database that the runner did not make: the history's own SQL, or our files executed by psql.
 
-Its version is recognized by its columns. What differs is completed by the code that repairs, in one transaction with
-the records of the journal; indexes are built afterwards. A rollback leaves the adopted tables and columns.
+The columns tell its version. One transaction writes the journal and gives every object its definition, by the code that
+repairs; indexes are built afterwards. A rollback leaves the adopted tables and columns.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from usage_worker.migrate.verify import Deviation, Key
     from usage_worker.postgres import Connection
 
-# The last version that the history describes. Tables up to it may be somebody else's; only our files make later ones.
+# The last version that the history describes. Later tables are ours in any case, since only our files make them.
 HISTORY = "3.0.0"
-# Tables that a platform brings; the migrations use them as they are, or make them where they are missing.
+# Tables that a platform may bring; the migrations create those that are missing and alter none.
 PARENTS = frozenset({"agents", "user_profiles", "user_role_assignments"})
 TABLE = "user_agents"
 
@@ -54,8 +54,9 @@ def examine(database_url: str, version: str | None = None, directory: Path | Non
 
     Raises:
         MigrationError: there is nothing to adopt, or the version is unknown.
-        ObstacleError: names the columns that are missing or of another type, or what is in the way.
+        ObstacleError: columns are missing or have another type, or another obstacle exists; names them.
         SchemaError: the database is newer than this code.
+        SettingsError: the URL cannot be read.
         StoreUnavailableError: the database cannot be reached.
     """
     migrations = discover(directory)
@@ -73,9 +74,9 @@ def adopt(
     waiting: Callable[[], None] = lambda: None,
     retrying: Callable[[str], None] = lambda _: None,
 ) -> Repaired:
-    """Complete a database as `examine` lists it, and record its version in the journal.
+    """Remove the differences that `examine` lists, and record the version in the journal.
 
-    A kill leaves it as it was, or without some indexes, which `repair` builds.
+    After a kill the database is as it was, or lacks only indexes and comments, which `repair` makes.
 
     Args:
         database_url: the database.
@@ -86,7 +87,9 @@ def adopt(
         retrying: called with the reason before each new attempt at a lock.
 
     Raises:
-        MigrationError, ObstacleError, SchemaError, StoreUnavailableError: as `examine`; nothing was changed.
+        MigrationError: as `examine`; or another run holds the lock and `wait` is false, or a lock could not be had.
+        ObstacleError: as `examine`; or an object cannot get its definition. Nothing was changed.
+        SchemaError, SettingsError, StoreUnavailableError: as `examine`.
     """
     migrations = discover(directory)
     with exclusive(database_url, wait=wait, waiting=waiting), connect(database_url, WORK_NAME) as connection:
@@ -105,7 +108,7 @@ def adopt(
 def _recognize(
     connection: Connection, migrations: tuple[Migration, ...], version: str | None
 ) -> tuple[str, list[Migration]]:
-    """Return the version of the database and the migrations up to it; the journal exists afterwards."""
+    """Return the version of the database and the migrations up to it. Creates the journal. Raises like `examine`."""
     records = journal.read(connection)
     journal.refuse_unknown_migrations(migrations, records)
     if version is not None:
@@ -141,7 +144,7 @@ def _version(columns: dict[str, str], expected: dict[str, dict[str, str]], wante
         raise MigrationError("there is nothing to adopt; run usage-worker migrate up")
     missing = {candidate: sorted(expected[candidate].keys() - columns.keys()) for candidate in known}
     fitting = [candidate for candidate in known if not missing[candidate]]
-    # The parents need no version of their own.
+    # Where user_agents exists, 1.0.0 alone does not describe the database.
     if any(name.startswith(f"{TABLE}.") for name in columns) and len(fitting) == 1:
         raise ObstacleError(_missing(known[1], missing[known[1]]))
     best = fitting[-1]
@@ -179,7 +182,7 @@ def _refuse_types(columns: dict[str, str], expected: dict[str, str]) -> None:
 
 
 def _record(connection: Connection, migrations: tuple[Migration, ...], steps: list[Migration]) -> None:
-    """Write journal and marks, and make the parents that are missing."""
+    """Write journal and marks, and create missing tables of the platform."""
     connection.execute(marks.names(migrations))
     records = journal.read(connection)
     for migration in steps:
@@ -187,7 +190,7 @@ def _record(connection: Connection, migrations: tuple[Migration, ...], steps: li
             continue
         journal.record(connection, migration, "applied", 0)
         if migration is migrations[0]:
-            # It changes nothing that exists.
+            # It creates what is missing and changes nothing that exists.
             connection.execute(marks.reservation(migration))
             connection.execute(migration.up_sql.encode())
         else:
@@ -203,7 +206,11 @@ def _adoption(migration: Migration) -> sql.Composed:
 
 
 def _refuse_incomplete(completion: Completion) -> None:
-    """Refuse what could not be completed; objects of other names and indexes do not count."""
+    """Refuse a database in which an object of ours still differs, other than an index, which is built afterwards.
+
+    Raises:
+        ObstacleError: names each object and why it differs.
+    """
     left = [deviation(it, completion.reasons) for it in completion.left if it.named and it.kind != "index"]
     if left:
         named = ", ".join(f"{it.kind} {it.object} ({it.problem})" for it in left)

@@ -1,8 +1,8 @@
--- What makes a database ours that was not migrated by the runner.
+-- Marks of a database that the runner did not make.
 
 -- name: adopt_names
--- Marks what a migration would have made. Tables of `keeping` migrations, and their columns and constraints, are marked as
--- adopted where they exist: a rollback leaves them.
+-- Mark the objects that a migration would have created. If it is `keeping`, its tables that exist, and their columns and
+-- constraints, are marked as adopted, and a rollback leaves them.
 INSERT INTO public.usage_migration_objects (kind, name, number, adopted)
 SELECT kind, name, number, {keeping} AND (kind IN ('column', 'constraint') OR kind = 'table' AND NOT {free})
 FROM (SELECT n.kind, n.object AS name, n.number, n.transient FROM pg_temp.usage_names AS n) AS named
@@ -14,10 +14,12 @@ WHERE number = {number} AND (
 ON CONFLICT DO NOTHING
 
 -- name: adopted_migrations
+-- The migrations of which a rollback drops no table and no column.
 SELECT DISTINCT number FROM public.usage_migration_objects WHERE adopted
 
 -- name: release_adopted
--- Columns keep their marks as long as their table is marked: an upgrade finds them, and the next rollback leaves them, too.
+-- After a rollback of an adopted migration. Columns keep their marks while their table has one: the next upgrade finds
+-- them, and the next rollback leaves them again.
 DELETE FROM public.usage_migration_objects AS mark
 WHERE mark.number = {number} AND NOT (mark.adopted AND mark.kind IN ('column', 'constraint'))
     OR mark.adopted AND split_part(mark.name, '.', 1) IN (

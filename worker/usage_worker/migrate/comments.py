@@ -1,4 +1,4 @@
-"""Comment again on what was made again.
+"""Restore the comments of objects that were recreated.
 
 A comment is a statement of its own, or a block that comments on what a query finds, such as the columns of a view.
 """
@@ -30,9 +30,9 @@ _BLOCK = re.compile(r"DO \$comments\$.*\bEXECUTE format\('COMMENT ON", re.DOTALL
 
 
 def restore_comments(connection: Connection, migrations: Sequence[Migration], retrying: Callable[[str], None]) -> None:
-    """Repeat the comments on the objects of migrations that have none, in the order of the files.
+    """Repeat the comments of the files, in their order, on the migrations' objects that have none.
 
-    Each is committed: what a kill leaves without one is found again.
+    Each comment is committed by itself; the next repair finds what a kill left without one.
     """
     ours = {re.split(r"[.(]", name)[0] for (_, name), wanted in expectations(connection, migrations).items() if wanted}
     bare = ours.intersection(name for (name,) in connection.execute(query("uncommented")))
@@ -41,7 +41,7 @@ def restore_comments(connection: Connection, migrations: Sequence[Migration], re
     connection.execute("SET search_path = public")
     for names, statement in _comments(migrations):
         if not names.isdisjoint(bare):
-            # Of an object that is missing, or that a later migration renamed or dropped.
+            # The object is missing, or a later migration renamed or dropped it.
             with suppress(psycopg.ProgrammingError):
                 retried(partial(connection.execute, statement.encode()), retrying)
 

@@ -1,6 +1,6 @@
-"""Give the objects of migrations their expected definitions: what repair and adoption have in common.
+"""Give the objects of migrations their expected definitions, for repair and adoption.
 
-Objects may need each other, so that all of them are tried in rounds until a round changes nothing.
+An object may need another one first, so every object is tried in each round, until a round changes nothing.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from usage_worker.migrate.verify import Difference, Key
     from usage_worker.postgres import Connection
 
-# A view and a trigger fix the types of columns. Filling a materialized view comes before what locks a table in most
-# repairs, and before the grants, with which others could read it unfilled.
+# Columns first, since a view or a trigger on a column keeps its type from being changed. Views before tables: filling a
+# materialized view takes longest, and most repairs then hold no lock on a table yet. Grants last: nobody reads a
+# materialized view before it is filled.
 _ORDER = ("role", "auth", "column", "function", "view", "table", "constraint", "policy", "trigger", "grant")
-# The second gives back what the first dropped with something else: grants in most repairs. Each holds a lock for every
-# object that it makes.
+# Most repairs need two: the second makes what the first dropped together with something else, such as grants. Few,
+# because the transaction keeps the locks of every object that a round makes.
 _MOST_ROUNDS = 4
 
 
@@ -37,10 +38,10 @@ class Completion:
     """Gives the objects of migrations the expected definitions, within a transaction.
 
     Args:
-        connection: is in a transaction.
-        migrations: those whose objects are expected.
-        adopting: the tables are somebody else's: a column may need another type, and a function of the same name with
-            other arguments is replaced.
+        connection: a connection that is in a transaction.
+        migrations: the migrations whose objects are expected.
+        adopting: others made the tables: columns may get another type, missing tables are created, and functions of our
+            names with other arguments are dropped.
     """
 
     def __init__(self, connection: Connection, migrations: Sequence[Migration], *, adopting: bool = False) -> None:
@@ -50,10 +51,10 @@ class Completion:
         self._sources = Sources(migrations)
         self.before = self.left = differences(connection, migrations)
         self.reasons: dict[Key, str] = {}
-        """Why an object could not be made."""
+        """The error for each object that could not be made."""
 
     def run(self) -> None:
-        """Repeat rounds until nothing is left or a round changes nothing; the indexes are always left."""
+        """Repeat rounds until only indexes are left or a round changes nothing. Indexes are not built here."""
         if self._adopting and any(map(_changes_type, self.left)):
             self._drop_dependents()
             self.left = differences(self._connection, self.migrations)
@@ -100,16 +101,16 @@ class Completion:
         if different.wanted is None:
             return None
         if different.kind == "table":
-            # Its rows would be missing, too; to an adopted database it is new.
+            # A repair cannot bring back the rows of a lost table; in an adopted database a missing table is a new one.
             return self._sources.create("table", different.object) if self._adopting and not different.found else None
         statement = self._sources.create(different.kind, different.object)
         if different.kind == "trigger" and not (statement and statement.upper().startswith("CREATE")):
-            # A block makes other objects besides.
+            # The statement is a block that creates other objects, too.
             return different.wanted
         return statement
 
     def _may_change(self, different: Difference, expected: dict[Key, str | None]) -> bool:
-        """Tell whether what no migration names may be changed: the grants of our objects."""
+        """Tell whether an object that no migration names is changed: a grant on ours or, when adopting, a function."""
         if different.kind == "function":
             return self._adopting
         what, _, name = different.object.rpartition(" to ")[0].partition(" ")
@@ -117,7 +118,7 @@ class Completion:
         return different.kind == "grant" and any(expected.get((kind, name)) for kind in kinds)
 
     def _make_views(self, wrong: set[str], expected: dict[Key, str | None]) -> None:
-        """Make views again, each with those that its statement creates besides and those that read one of them."""
+        """Recreate views, each with the others of its statement and with the views that read one of them."""
         sources = self._sources.views()
         made: set[str] = set()
         for name, statement in sources.items():
@@ -135,7 +136,7 @@ class Completion:
             made.update(again)
 
     def _drop_views(self, name: str) -> dict[str, Statement]:
-        """Build the statements that drop a view, what its statement creates besides, and what reads those."""
+        """Build the statements that drop a view, the others of its statement, and the views that read one of them."""
         sources = self._sources.views()
         drops: dict[str, Statement] = {}
         for made in (view for view, text in sources.items() if text == sources[name]):
@@ -146,7 +147,7 @@ class Completion:
         return drops
 
     def _drop_dependents(self) -> None:
-        """Drop views, triggers and policies of our names, since a column that one of them reads keeps its type."""
+        """Drop views, triggers and policies of our names: a column that one of them reads cannot change its type."""
         for view in self._sources.views():
             self._try([("view", view)], self._drop_views(view).values())
         for kind, name in expectations(self._connection, self.migrations):
@@ -179,6 +180,6 @@ def _changes_type(different: Difference) -> bool:
 
 
 def _place(different: Difference) -> tuple[int, bool]:
-    """Order by kind; what must not exist comes first, because it may have what identifies one of ours."""
+    """Order by kind; what must not exist is dropped first, because it may have the name of something expected."""
     place = _ORDER.index(different.kind) if different.kind in _ORDER else len(_ORDER)
     return place, different.wanted is not None

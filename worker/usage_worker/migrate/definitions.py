@@ -1,7 +1,7 @@
-"""Statements that make one object again, from the definition that `verify` expects or from the migration that made it.
+"""Statements that recreate an object, from the definition that `verify` expects or from the files of migrations.
 
-The definition of an index, constraint, policy, trigger or grant says everything; of a function and a view it has only a
-checksum, and a trigger's text does not always survive being parsed again: their last statement in the files is used.
+The definition of an index, constraint, policy or grant is complete. That of a function or view has only a checksum, and
+PostgreSQL does not always accept the text of a trigger that it printed: these use the last statement in the files.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Sources:
                     self._set("role", name, statement)
 
     def _set(self, kind: str, name: str, statement: str) -> None:
-        # Its place is that of the last statement.
+        # Removed first, so that the order is that of the last statements.
         self._statements.pop((kind, name), None)
         self._statements[kind, name] = statement
 
@@ -85,14 +85,14 @@ def statements(different: Difference) -> list[Statement]:
     """Build the statements that give an object its expected definition, or drop what must not exist.
 
     Returns:
-        Nothing where the definition does not say how: functions, views, missing tables and columns.
+        An empty list where the definition is not enough: for functions, views, missing tables and missing columns.
     """
     build = _BUILDERS.get(different.kind)
     return list(build(different)) if build else []
 
 
 def is_lossless(old: str, new: str) -> bool:
-    """Tell whether every value of a type is one of the other, too."""
+    """Tell whether the type `new` can hold every value of the type `old`."""
     if new == "text":
         return old.startswith(("character varying", "character("))
     if old in _INTEGERS:
@@ -170,7 +170,7 @@ def _policy(different: Difference) -> Iterator[sql.Composed]:
 
 
 def _trigger(different: Difference) -> Iterator[sql.Composed]:
-    """Drop it; its statement of the files makes it again, unless the block of its function did."""
+    """Drop a trigger; the statement of the files that follows creates it."""
     table, _, name = different.object.partition(".")
     yield sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(name), sql.Identifier("public", table))
 

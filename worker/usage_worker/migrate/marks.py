@@ -56,12 +56,12 @@ def releases(migration: Migration) -> tuple[sql.Composed, ...]:
 
 
 def adopted(connection: Connection) -> set[int]:
-    """Return the numbers of the migrations whose tables or columns were there before; a rollback leaves those."""
+    """Return the numbers of the migrations whose tables or columns were adopted; a rollback leaves those."""
     return {number for (number,) in connection.execute(query("adopted_migrations"))}
 
 
 def without_adopted(connection: Connection, plan: Iterable[Migration]) -> list[Migration]:
-    """Choose the migrations that a rollback undoes."""
+    """Choose the migrations of which nothing is adopted, whose objects a rollback drops."""
     left = adopted(connection)
     return [migration for migration in plan if migration.number not in left]
 

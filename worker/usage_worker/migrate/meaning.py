@@ -1,4 +1,4 @@
-"""Objects of other names that mean the same as one of ours: they are renamed instead of being made twice."""
+"""Objects with other names that are equivalent to one of ours: they are renamed instead of being created twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _EQUATION = re.compile(r"(\w+)=(\w+)")
 
 
 def renames(found: Sequence[Difference]) -> Iterator[sql.Composed]:
-    """Yield the statements that give such constraints, indexes and policies our names, or drop them if we have both."""
+    """Yield the statements that give equivalent constraints, indexes and policies our names.
+
+    Where a policy of our name exists already, the equivalent one is dropped.
+    """
     for theirs in found:
         if theirs.named or theirs.kind not in _RENAMES:
             continue

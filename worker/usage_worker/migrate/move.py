@@ -60,7 +60,7 @@ class Move:
             self._sql = migration.down_sql if has_objects else ""
 
     def leave(self) -> None:
-        """Drop nothing: what the migration stands for was there before."""
+        """Make `run` drop nothing, because the objects of the migration are adopted."""
         self._sql = ""
         self._releases = marks.adopted_releases(self._migration)
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from usage_worker.migrate.plans import Direction
     from usage_worker.postgres import Connection
 
-# Queries that return the obstacles of one kind as one text, or NULL, and what to do about them.
-# These need no table of ours, and without them there may be none.
+# Pairs of a query, which returns the obstacles of one kind as one text, or NULL, and of what to do about them.
+# These need no table of ours: where they find something, the journal may not be creatable.
 REQUIREMENTS = (
     ("server_version", "15 or newer is needed"),
     ("encoding", "make a new one with createdb -E UTF8 -T template0"),
@@ -54,12 +54,12 @@ class Obstacle(NamedTuple):
 
 
 def requirements(connection: Connection, plan: Iterable[Migration]) -> list[Obstacle]:
-    """List what the server, the role and the tables of others lack."""
+    """List what the server, the role and the platform's tables lack."""
     return _found(connection, REQUIREMENTS, _numbers(plan))
 
 
 def taken(connection: Connection, plan: Iterable[Migration], direction: Direction) -> list[Obstacle]:
-    """List the objects of others that have a name of the plan, and tables without enough column numbers."""
+    """List obstacles in schema public: taken names, too few column numbers, and values that a CHECK refuses."""
     return _found(connection, CHECKS[direction], _numbers(plan), named=True)
 
 
@@ -74,7 +74,7 @@ def refuse(obstacles: Iterable[Obstacle]) -> None:
 
 
 def refusals(plan: Iterable[Migration], direction: Direction, *, named: bool) -> list[sql.Composed]:
-    """Build the statements with which a script refuses: what needs the names, or what does not."""
+    """Build the statements with which a script refuses obstacles; `named` chooses the queries that need the names."""
     numbers = _numbers(plan)
     checks = CHECKS[direction] if named else REQUIREMENTS if direction == "up" else ()
     return [

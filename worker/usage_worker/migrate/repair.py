@@ -1,6 +1,6 @@
-"""Make again what `verify` misses, without touching a row.
+"""Recreate what `verify` reports as missing or changed, without changing a row.
 
-Everything is made in one transaction, except that indexes are built concurrently afterwards.
+One transaction makes everything except the indexes, which are built concurrently afterwards, and the comments.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from usage_worker.migrate.verify import Difference, Key
     from usage_worker.postgres import Connection
 
-# Locks for a moment each; clients go first.
+# A short wait for each lock: while a statement waits, clients queue behind it.
 _SET_LOCK_TIMEOUT = "SET lock_timeout = '200ms'"
-# Nobody waits for a concurrent build, which itself waits for older transactions.
+# Long, since a concurrent build waits for older transactions, and clients do not wait for it.
 _SET_BUILD_TIMEOUT = "SET lock_timeout = '15min'"
 _INDEX = re.compile(r"(?P<create>CREATE (?:UNIQUE )?INDEX )\S+(?P<on> ON .+)")
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """What was made again, each with the problem that it had, and what is left to do by hand."""
+    """The objects that were made, each with the problem that it had, and those that are left to do by hand."""
 
     made: list[Deviation]
     left: list[Deviation]
@@ -53,7 +53,7 @@ def repair(
     waiting: Callable[[], None] = lambda: None,
     retrying: Callable[[str], None] = lambda _: None,
 ) -> Repaired:
-    """Make again what differs from what the applied migrations have created.
+    """Give every object of the applied migrations its definition again.
 
     Args:
         database_url: the database.
@@ -64,7 +64,8 @@ def repair(
 
     Raises:
         SchemaError: nothing is installed, or the database is newer than this code.
-        MigrationError: a file was edited, or another run holds the lock and `wait` is false.
+        MigrationError: a file was edited, another run holds the lock and `wait` is false, or a lock could not be had.
+        SettingsError: the URL cannot be read.
         StoreUnavailableError: the database cannot be reached.
     """
     migrations = discover(directory)
@@ -84,10 +85,10 @@ def repair(
 def in_transaction(
     connection: Connection, attempt: Callable[[], Completion], retrying: Callable[[str], None]
 ) -> Completion:
-    """Run an attempt in a transaction that waits for locks only for a moment, and repeat it where it lost a race.
+    """Run an attempt in a transaction with a short `lock_timeout`, and repeat it when it lost a race.
 
     Raises:
-        MigrationError: it lost all of them.
+        MigrationError: every attempt lost a race; nothing was changed.
     """
 
     def transaction() -> Completion:
@@ -117,7 +118,7 @@ def finish(connection: Connection, completion: Completion, retrying: Callable[[s
 def _missing_indexes(
     connection: Connection, migrations: Sequence[Migration], found: Iterable[Difference]
 ) -> list[Difference]:
-    """Choose the indexes that no constraint brings."""
+    """Choose the indexes that do not belong to a constraint."""
     of_constraints = {
         name.partition(".")[2] for kind, name in expectations(connection, migrations) if kind == "constraint"
     }
@@ -141,7 +142,7 @@ def _build_indexes(
 
 
 def deviation(different: Difference, reasons: dict[Key, str]) -> Deviation:
-    """Describe a difference, with the reason why it could not be mended, or the advice."""
+    """Describe a difference, with the reason why it could not be removed, or with advice."""
     detail = reasons.get((different.kind, different.object))
     if not different.named and different.kind != "grant":
         detail = "drop it if it is not wanted"
@@ -149,7 +150,7 @@ def deviation(different: Difference, reasons: dict[Key, str]) -> Deviation:
 
 
 def _build(connection: Connection, different: Difference) -> None:
-    """Build an index before the one of its name is dropped; repeated after a failure, it begins anew."""
+    """Build an index under another name, drop the old one, and rename; can be repeated after a failure."""
     name = different.object
     if different.wanted is None:
         connection.execute(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier("public", name)))

@@ -1,4 +1,4 @@
--- What repair and adoption read of the catalogue.
+-- What repair and adoption read from the catalogue.
 
 -- name: dependent_views
 -- The views that read a view, directly or through others, and the view itself; those that nothing reads come first.

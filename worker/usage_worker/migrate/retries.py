@@ -1,4 +1,4 @@
-"""Retry what lost a race for a lock."""
+"""Retry statements and transactions that lost a race for a lock."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ def retried(attempt: Callable[[], T], retrying: Callable[[str], None]) -> T:
     Args:
         attempt: what is tried; it must roll back when it fails.
         retrying: called with the error's message before each pause.
+
+    Raises:
+        psycopg.Error: the last error, if the time is over; any error that is not in `LOST_RACES`, at once.
     """
     pauses = _pauses()
     while True:

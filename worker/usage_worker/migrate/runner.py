@@ -119,7 +119,7 @@ class Runner:
             exclusive(self._url, wait=wait, waiting=lambda: notify(Step("waiting", direction))),
             connect(self._url, WORK_NAME) as connection,
         ):
-            # A refusal rolls back.
+            # In a transaction, so that a refusal leaves no journal behind.
             with connection.transaction():
                 plan, records = self._prepare(connection, direction, target)
             adopted = marks.adopted(connection) if direction == "down" and plan else set()
@@ -155,7 +155,7 @@ class Runner:
                     ours = steps if direction == "up" else marks.without_adopted(connection, steps)
                     found += obstacles.taken(connection, ours, direction)
         except psycopg.errors.InsufficientPrivilege:
-            # A right that is named already.
+            # `requirements` has named the missing right.
             if not found:
                 raise
         return (steps, records), found
