@@ -146,24 +146,25 @@ def _version(columns: dict[str, str], expected: dict[str, dict[str, str]], wante
     fitting = [candidate for candidate in known if not missing[candidate]]
     # Where user_agents exists, 1.0.0 alone does not describe the database.
     if any(name.startswith(f"{TABLE}.") for name in columns) and len(fitting) == 1:
-        raise ObstacleError(_missing(known[1], missing[known[1]]))
+        raise ObstacleError(_missing_columns(known[1], missing[known[1]]))
     best = fitting[-1]
     after = known[len(fitting)] if len(fitting) < len(known) else None
     if wanted is not None:
         if wanted not in fitting:
-            raise ObstacleError(_missing(wanted, missing[wanted]))
+            raise ObstacleError(_missing_columns(wanted, missing[wanted]))
         if wanted != best:
             raise ObstacleError(f"the database has the columns of {best}, not of {wanted}, nothing was changed")
     elif after and columns.keys() & (expected[after].keys() - expected[best].keys()):
-        raise ObstacleError(_missing(after, missing[after], f", or adopt it with --version {best}"))
+        raise ObstacleError(_missing_columns(after, missing[after], f", or adopt it with --version {best}"))
     return best
 
 
-def _missing(version: str, columns: list[str], otherwise: str = "") -> str:
+def _missing_columns(version: str, columns: list[str], otherwise: str = "") -> str:
     return f"columns of {version} are missing: {', '.join(columns)}; add them{otherwise}, nothing was changed"
 
 
 def _columns(expected: dict[Key, str | None]) -> dict[str, str]:
+    """Choose the definitions of columns, without those of tables that a platform may bring."""
     return {
         name: definition
         for (kind, name), definition in expected.items()
@@ -172,6 +173,11 @@ def _columns(expected: dict[Key, str | None]) -> dict[str, str]:
 
 
 def _refuse_types(columns: dict[str, str], expected: dict[str, str]) -> None:
+    """Refuse columns whose type cannot become ours without losing values.
+
+    Raises:
+        ObstacleError: names each column and both types.
+    """
     wrong = []
     for name, definition in expected.items():
         found, wanted = column_parts(columns[name])[0], column_parts(definition)[0]
@@ -198,6 +204,7 @@ def _record(connection: Connection, migrations: tuple[Migration, ...], steps: li
 
 
 def _adoption(migration: Migration) -> sql.Composed:
+    """Build the statement that marks the objects of a migration, as adopted where a rollback must leave them."""
     return sql.SQL(query("adopt_names")).format(
         number=sql.Literal(migration.number),
         keeping=sql.Literal(version_key(migration.version) <= version_key(HISTORY)),

@@ -158,7 +158,7 @@ def _build(connection: Connection, different: Difference) -> None:
     parts = _INDEX.fullmatch(different.wanted)
     assert parts  # noqa: S101 - the form of pg_get_indexdef
     if parts["on"].startswith(" ON ONLY "):
-        # A partitioned table: PostgreSQL builds none of its indexes concurrently.
+        # PostgreSQL cannot build an index of a partitioned table concurrently: writers wait.
         with connection.transaction():
             connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier("public", name)))
             connection.execute(different.wanted.replace(" ON ONLY ", " ON ", 1).encode())
