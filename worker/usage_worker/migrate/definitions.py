@@ -32,7 +32,8 @@ _CREATE = re.compile(
 # A block may create a trigger with its function.
 _REPLACEABLE = re.compile(r"\bCREATE\s+(?:OR\s+REPLACE\s+)?(FUNCTION|TRIGGER)\b", re.IGNORECASE)
 _ROLES = re.compile(r"'(\w+)'")
-_POLICY = re.compile(
+# The form in which `catalog.sql` prints a policy.
+POLICY = re.compile(
     r"(?P<restrictive>restrictive )?(?P<command>\w+) to (?P<roles>.+?)"
     r"(?: using (?P<using>.+?))?(?: check (?P<check>.+))?",
 )
@@ -160,7 +161,7 @@ def _policy(different: Difference) -> Iterator[sql.Composed]:
         yield sql.SQL("DROP POLICY {} ON {}").format(policy, on)
     if different.wanted is None:
         return
-    parts = _POLICY.fullmatch(different.wanted)
+    parts = POLICY.fullmatch(different.wanted)
     if parts is None:
         return
     text = f" AS {'RESTRICTIVE' if parts['restrictive'] else 'PERMISSIVE'} FOR {parts['command']} TO {parts['roles']}"

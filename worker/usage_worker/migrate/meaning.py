@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from usage_worker.migrate.definitions import POLICY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from usage_worker.migrate.verify import Difference
 
 _INDEX_NAME = re.compile(r"INDEX \S+ ON ")
-_POLICY = re.compile(r"(?P<command>(?:restrictive )?\w+) to (?P<roles>.+?)(?P<using> using .+?)?(?P<check> check .+)?")
 _EQUATION = re.compile(r"(\w+)=(\w+)")
 
 
@@ -31,18 +32,20 @@ def renames(found: Sequence[Difference]) -> Iterator[sql.Composed]:
                 break
 
 
-def policy_meaning(definition: str) -> tuple[str, ...] | None:
+def _policy_meaning(definition: str) -> tuple[str | None, ...] | None:
     """Reduce a policy to what decides about a row, independently of how it is written.
 
-    auth.uid() is NULL without a user, so that such a policy for everyone is one for `authenticated`.
+    auth.uid() is NULL without a user, so a policy for everyone that needs it is equivalent to one for `authenticated`.
     """
-    parts = _POLICY.fullmatch(definition)
+    parts = POLICY.fullmatch(definition)
     if parts is None:
         return None
     using = _condition(parts["using"])
     check = _condition(parts["check"]) or ("" if parts["command"] in {"select", "delete"} else using)
     roles = parts["roles"]
-    return parts["command"], "authenticated" if roles == "public" and "uid" in using + check else roles, using, check
+    if roles == "public" and "uid" in using + check:
+        roles = "authenticated"
+    return parts["restrictive"], parts["command"], roles, using, check
 
 
 def _condition(text: str | None) -> str:
@@ -50,7 +53,7 @@ def _condition(text: str | None) -> str:
     if text is None:
         return ""
     text = text.replace("( SELECT auth.uid() AS uid)", "uid").replace("auth.uid()", "uid")
-    bare = re.sub(r"[\s()]", "", text.partition(" using ")[2] or text.partition(" check ")[2])
+    bare = re.sub(r"[\s()]", "", text)
     sides = _EQUATION.fullmatch(bare)
     return "=".join(sorted(sides.groups())) if sides else bare
 
@@ -62,7 +65,7 @@ def _same(ours: Difference, theirs: Difference) -> bool:
     if ours.object.partition(".")[0] != theirs.object.partition(".")[0]:
         return False
     if ours.kind == "policy":
-        return policy_meaning(wanted) == policy_meaning(found)
+        return _policy_meaning(wanted) == _policy_meaning(found)
     return ours.found is None and wanted == found
 
 
