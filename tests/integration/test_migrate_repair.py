@@ -1,4 +1,4 @@
-"""`migrate repair` makes again whatever `verify` misses, and changes no row."""
+"""`migrate repair` recreates whatever `verify` reports as missing or changed, and changes no row."""
 
 from __future__ import annotations
 
