@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS public.user_agent_shares (
     shared_with_user uuid,
     shared_with_team uuid,
     permission text NOT NULL DEFAULT 'view' CHECK (permission IN ('view', 'use', 'edit')),
-    expires_at timestamptz,
+    expires_at timestamptz CHECK (isfinite(expires_at)),
     created_at timestamptz NOT NULL DEFAULT now(),
     created_by uuid DEFAULT auth.uid(),
     accepted_by uuid[] NOT NULL DEFAULT '{}',

@@ -10,6 +10,7 @@ SELECT * FROM (VALUES
     ('column', 'user_agent_shares.shared_with_team', 'uuid'),
     ('column', 'user_agent_shares.shared_with_user', 'uuid'),
     ('column', 'user_agent_shares.user_agent_id', 'uuid not null'),
+    ('constraint', 'user_agent_shares.user_agent_shares_expires_at_check', 'CHECK (isfinite(expires_at))'),
     ('constraint', 'user_agent_shares.user_agent_shares_one_target', 'CHECK ((num_nonnulls(shared_with_user, shared_with_team) = 1))'),
     ('constraint', 'user_agent_shares.user_agent_shares_permission_check', 'CHECK ((permission = ANY (ARRAY[''view''::text, ''use''::text, ''edit''::text])))'),
     ('constraint', 'user_agent_shares.user_agent_shares_pkey', 'PRIMARY KEY (id)'),

@@ -108,6 +108,16 @@ BEGIN
             ('share_settings', OLD.share_settings, NEW.share_settings)
           ) AS c (name, old, new)
          WHERE (jsonb_typeof(c.new) <> 'object' OR pg_column_size(c.new) > 1000000) AND c.new IS DISTINCT FROM c.old
+        UNION ALL
+        -- Clients cannot read infinity, and the purge compares these times.
+        SELECT c.name, 'a finite time'
+          FROM (VALUES
+            ('added_at', NEW.added_at),
+            ('created_at', NEW.created_at),
+            ('archived_at', NEW.archived_at),
+            ('deleted_at', NEW.deleted_at)
+          ) AS c (name, new)
+         WHERE NOT isfinite(c.new)
       ) AS refused;
     IF FOUND THEN
         RAISE check_violation USING
@@ -122,7 +132,8 @@ REVOKE ALL ON FUNCTION public.user_agents_check_contents() FROM PUBLIC, anon, au
 CREATE OR REPLACE TRIGGER user_agents_check_contents
     BEFORE UPDATE OF
         custom_name, custom_description, custom_avatar, custom_color, custom_system_prompt, folder, tags, notes,
-        quick_notes, settings, preferences, ui_config, notification_settings, metadata, source_details, share_settings
+        quick_notes, settings, preferences, ui_config, notification_settings, metadata, source_details, share_settings,
+        added_at, created_at, archived_at, deleted_at
     ON public.user_agents FOR EACH ROW EXECUTE FUNCTION public.user_agents_check_contents();
 -- WHEN skips the rows that ingest inserts: they hold the defaults.
 CREATE OR REPLACE TRIGGER user_agents_check_new_contents BEFORE INSERT ON public.user_agents
@@ -134,5 +145,7 @@ CREATE OR REPLACE TRIGGER user_agents_check_new_contents BEFORE INSERT ON public
         OR NEW.settings <> '{}' OR NEW.preferences <> '{}' OR NEW.ui_config <> '{}' OR NEW.metadata <> '{}'
         OR NEW.source_details <> '{}' OR NEW.share_settings <> '{}'
         OR NEW.notification_settings <> '{"email": true, "in_app": true}'
+        OR NOT isfinite(NEW.added_at) OR NOT isfinite(NEW.created_at) OR NOT isfinite(NEW.archived_at)
+        OR NOT isfinite(NEW.deleted_at)
     ) EXECUTE FUNCTION public.user_agents_check_contents();
-COMMENT ON FUNCTION public.user_agents_check_contents IS 'Trigger function: refuses texts, tags and JSON that are too long, and JSON that is not an object.';
+COMMENT ON FUNCTION public.user_agents_check_contents IS 'Trigger function: refuses texts, tags and JSON that are too long, JSON that is not an object, and infinite times.';

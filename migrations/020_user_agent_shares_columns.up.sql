@@ -15,7 +15,8 @@
 CREATE OR REPLACE FUNCTION public.user_agents_reflect_shares(p_ids uuid[], p_lasting boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM FROM public.user_agents WHERE id = ANY (p_ids) ORDER BY id FOR NO KEY UPDATE;
+    -- In the order of ingest.
+    PERFORM FROM public.user_agents WHERE id = ANY (p_ids) ORDER BY user_id, agent_id FOR NO KEY UPDATE;
     -- Pauses the trigger that copies columns to shares.
     PERFORM set_config('usage_worker.sharing', 'on', true);
     UPDATE public.user_agents AS ua

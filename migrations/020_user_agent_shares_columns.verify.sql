@@ -1,7 +1,7 @@
 SELECT * FROM (VALUES
     ('function', 'user_agent_shares_changed()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, TimeZone=UTC, body dfb1e4c151f54b849b9c989885361ca1'),
     ('function', 'user_agents_delete_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, body 3e91147b11b1d95b9d44311eda845765'),
-    ('function', 'user_agents_reflect_shares(p_ids uuid[], p_lasting boolean)', 'returns void, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body f47b7d79de9e491b134399872c0904c9'),
+    ('function', 'user_agents_reflect_shares(p_ids uuid[], p_lasting boolean)', 'returns void, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body 07e1c0f72067600bb321c8eb63762a9b'),
     ('function', 'user_agents_take_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, body 608d04ca28f244caf719dfa104fbbf16'),
     ('grant', 'column user_agent_shares.expires_at to authenticated', 'insert, update'),
     ('grant', 'column user_agent_shares.expires_at to service_role', 'update'),

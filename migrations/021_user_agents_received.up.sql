@@ -40,6 +40,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_keys pg_catalog.text[] := ARRAY(SELECT jsonb_object_keys(p_changes));
     v_rows pg_catalog.int8;
+    v_state pg_catalog.text;
+    v_refusal pg_catalog.text;
 BEGIN
     IF NOT v_keys <@ public.user_agents_editable_columns() THEN
         RAISE insufficient_privilege USING MESSAGE = format(
@@ -51,12 +53,23 @@ BEGIN
        OR p_user_agent_id = ANY (public.user_agent_ids_shared_with_me(ARRAY['edit'])) IS NOT TRUE THEN
         RETURN false;
     END IF;
-    EXECUTE format(
-        'UPDATE public.user_agents AS ua SET (%1$s) = (SELECT %1$s FROM jsonb_populate_record(ua, $2))'
-        ' WHERE ua.id = $1 AND ua.deleted_at IS NULL',
-        (SELECT string_agg(format('%I', key), ', ') FROM unnest(v_keys) AS key)
-    ) USING p_user_agent_id, p_changes;
-    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    -- The share may end while this waits for the row, so it is looked up again.
+    PERFORM FROM public.user_agents WHERE id = p_user_agent_id FOR NO KEY UPDATE;
+    IF p_user_agent_id = ANY (public.user_agent_ids_shared_with_me(ARRAY['edit'])) IS NOT TRUE THEN
+        RETURN false;
+    END IF;
+    BEGIN
+        EXECUTE format(
+            'UPDATE public.user_agents AS ua SET (%1$s) = (SELECT %1$s FROM jsonb_populate_record(ua, $2))'
+            ' WHERE ua.id = $1 AND ua.deleted_at IS NULL',
+            (SELECT string_agg(format('%I', key), ', ') FROM unnest(v_keys) AS key)
+        ) USING p_user_agent_id, p_changes;
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+    EXCEPTION WHEN integrity_constraint_violation THEN
+        -- Again without the detail, which quotes the row with its notes.
+        GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_refusal = MESSAGE_TEXT;
+        RAISE EXCEPTION USING ERRCODE = v_state, MESSAGE = v_refusal;
+    END;
     RETURN v_rows > 0;
 END $$;
 
@@ -64,46 +77,64 @@ END $$;
 -- column of a row, so this reads with the rights of the tables' owner.
 CREATE FUNCTION public.user_agents_received() RETURNS SETOF public.user_agents
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_row public.user_agents;
 BEGIN
-    RETURN QUERY
-        SELECT shown.*
-          FROM public.user_agents AS ua,
-               jsonb_populate_record(ua, '{"notes": null, "quick_notes": null}') AS shown
+    FOR v_row IN
+        SELECT ua.*
+          FROM public.user_agents AS ua
          WHERE ua.id = ANY (public.user_agent_ids_shared_with_me(ARRAY['view', 'use', 'edit']))
-           AND ua.deleted_at IS NULL AND ua.user_id <> auth.uid();
+           AND ua.deleted_at IS NULL AND ua.user_id <> auth.uid()
+    LOOP
+        v_row.notes := NULL;
+        v_row.quick_notes := NULL;
+        RETURN NEXT v_row;
+    END LOOP;
 END $$;
 
--- Accept or decline a share: true if the caller is its receiver, in person or as a member of the team. A receiver may
--- change his mind until the owner deletes the share.
+-- Marks a share as accepted or declined by the caller; true if the caller is its receiver, in person or as a member of
+-- the team. The row is locked before its share, as a write to the columns of 3.0.0 does.
+CREATE FUNCTION public.user_agent_shares_answer(p_share_id uuid, p_accepts boolean) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_caller pg_catalog.uuid := auth.uid();
+    v_row pg_catalog.uuid := (
+        SELECT s.user_agent_id FROM public.user_agent_shares AS s
+         WHERE s.id = p_share_id AND (s.shared_with_user = v_caller OR s.shared_with_team IN (
+                   SELECT membership.team_id FROM public.user_role_assignments AS membership
+                    WHERE membership.user_id = v_caller)));
+BEGIN
+    IF v_row IS NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM public.user_agents WHERE id = v_row FOR NO KEY UPDATE;
+    -- A caller may have set it, to keep the columns from following.
+    PERFORM set_config('usage_worker.sharing', '', true);
+    UPDATE public.user_agent_shares
+       SET accepted_by = array_remove(accepted_by, v_caller) || CASE WHEN p_accepts THEN ARRAY[v_caller] ELSE '{}' END,
+           declined_by = array_remove(declined_by, v_caller) || CASE WHEN p_accepts THEN '{}' ELSE ARRAY[v_caller] END
+     WHERE id = p_share_id
+       AND v_caller <> ALL (CASE WHEN p_accepts THEN accepted_by ELSE declined_by END);
+    RETURN true;
+END $$;
+
+-- A receiver may change his mind until the owner deletes the share.
 CREATE FUNCTION public.accept_share(p_share_id uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    UPDATE public.user_agent_shares
-       SET accepted_by = array_append(array_remove(accepted_by, auth.uid()), auth.uid()),
-           declined_by = array_remove(declined_by, auth.uid())
-     WHERE id = p_share_id
-       AND (shared_with_user = auth.uid() OR shared_with_team IN (
-               SELECT membership.team_id FROM public.user_role_assignments AS membership
-                WHERE membership.user_id = auth.uid()));
-    RETURN FOUND;
+    RETURN public.user_agent_shares_answer(p_share_id, true);
 END $$;
 
 CREATE FUNCTION public.decline_share(p_share_id uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    UPDATE public.user_agent_shares
-       SET declined_by = array_append(array_remove(declined_by, auth.uid()), auth.uid()),
-           accepted_by = array_remove(accepted_by, auth.uid())
-     WHERE id = p_share_id
-       AND (shared_with_user = auth.uid() OR shared_with_team IN (
-               SELECT membership.team_id FROM public.user_role_assignments AS membership
-                WHERE membership.user_id = auth.uid()));
-    RETURN FOUND;
+    RETURN public.user_agent_shares_answer(p_share_id, false);
 END $$;
 
 REVOKE ALL ON FUNCTION public.user_agents_editable_columns(), public.user_agents_edit_allowed(jsonb),
     public.edit_shared_agent(uuid, jsonb), public.user_agents_received(), public.accept_share(uuid),
-    public.decline_share(uuid) FROM PUBLIC, anon, authenticated, service_role;
+    public.decline_share(uuid), public.user_agent_shares_answer(uuid, boolean)
+    FROM PUBLIC, anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION public.user_agents_editable_columns(), public.user_agents_edit_allowed(jsonb),
     public.edit_shared_agent(uuid, jsonb), public.user_agents_received(), public.accept_share(uuid),
     public.decline_share(uuid) TO authenticated;
@@ -139,6 +170,7 @@ BEGIN
     COMMENT ON FUNCTION public.user_agents_edit_allowed IS 'Returns true if an update of another user''s row changes editable columns only; called by a policy.';
     COMMENT ON FUNCTION public.edit_shared_agent IS 'Changes editable columns of a row that is shared with the caller with the permission edit, also where it has notes; returns whether it did.';
     COMMENT ON FUNCTION public.user_agents_received IS 'Returns the live rows that others share with the caller, without the notes of their owners.';
+    COMMENT ON FUNCTION public.user_agent_shares_answer IS 'Marks a share as accepted or declined by the caller; returns whether the caller is its receiver.';
     COMMENT ON FUNCTION public.accept_share IS 'Accepts a share; returns whether the caller is its receiver.';
     COMMENT ON FUNCTION public.decline_share IS 'Declines a share, which then gives the caller no access; returns whether the caller is its receiver.';
     COMMENT ON VIEW public.user_agents_shared_with_me IS 'The shares that the caller receives, with what the caller may see of the row; reads with the caller''s rights.';

@@ -57,5 +57,6 @@ SELECT * FROM (VALUES
     ('policy', 'usage_task_runs.usage_task_runs_ingest', 'select to usage_ingest using true'),
     ('policy', 'user_agent_conversations.user_agent_conversations_ingest', 'all to usage_ingest using true'),
     ('policy', 'user_agents.user_agents_ingest', 'all to usage_ingest using true'),
-    ('role', 'usage_ingest', 'exists')
+    ('role', 'usage_ingest', 'exists'),
+    ('schema', 'create on public to usage_ingest', NULL)
 ) AS expected (kind, object, definition)

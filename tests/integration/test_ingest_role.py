@@ -165,6 +165,22 @@ def test_verify_reports_each_lost_right(database: str) -> None:
     assert missing == {(fact.kind, fact.object) for fact in rights}
 
 
+@pytest.mark.parametrize(
+    "grant",
+    [
+        "ALTER ROLE usage_ingest BYPASSRLS",
+        "GRANT service_role TO usage_ingest",
+        "GRANT CREATE ON SCHEMA public TO usage_ingest",
+        "GRANT SELECT (notes) ON public.user_agents TO usage_ingest",
+    ],
+)
+def test_verify_reports_what_the_role_must_not_have(database: str, grant: str) -> None:
+    with connect(database) as connection, connection.transaction(force_rollback=True):
+        connection.execute(grant.encode())
+        (found,) = deviations(connection, discover())
+    assert "usage_ingest" in found.object
+
+
 def named_queries(*files: str) -> set[str]:
     """Return the names of the queries in these files of the store."""
     texts = ((Path(store.__file__).parent / f"{file}.sql").read_text() for file in files)

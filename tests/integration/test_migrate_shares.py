@@ -187,7 +187,7 @@ def test_down_and_up_keep_shares(empty_database: str, runner: Runner, version: s
         """,
     )
     limited = "INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, expires_at) VALUES (%s, %s, %s)"
-    run(empty_database, limited, users.row, users.dan, "infinity")
+    run(empty_database, limited, users.row, users.dan, "2999-01-01")
     before = run(empty_database, TARGETS)
     assert len(before) == 4
     columns = run(empty_database, COLUMNS, users.row)

@@ -155,7 +155,7 @@ def test_receiver_declines_and_accepts_share(database: str, users: Users) -> Non
     # A declined receiver leaves the columns of 3.0.0, and a change of the share does not bring him back.
     columns = "SELECT is_shared, shared_with, team_id FROM public.user_agents"
     assert run(database, columns) == [(True, None, users.team)]
-    rows_as(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'edit', expires_at = 'infinity'")
+    rows_as(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'edit', expires_at = '2999-01-01'")
     for relation in ("user_agents", "user_agents_received()", "user_agents_with_details"):
         assert rows_as(database, users.bob, f"SELECT id FROM public.{relation}") == []
     with pytest.raises(FORBIDDEN):
@@ -207,3 +207,55 @@ def test_unknown_and_foreign_rows_answer_alike(database: str, users: Users) -> N
             assert str(foreign).startswith("('42501'")
     edit = """SELECT public.edit_shared_agent(%s, '{"folder": "x"}')"""
     assert answer(edit, users.row) == answer(edit, uuid.uuid4()) == [(False,)]
+
+
+def test_refused_edit_quotes_no_notes(database: str, editor: Users) -> None:
+    run(database, "UPDATE public.user_agents SET notes = 'a secret' WHERE id = %s", editor.row)
+    for changes in ('{"custom_temperature": 9}', '{"display_position": "attic"}', '{"folder": "%s"}' % ("x" * 300)):
+        with pytest.raises(psycopg.errors.CheckViolation) as refused:
+            rows_as(database, editor.bob, "SELECT public.edit_shared_agent(%s, %s)", editor.row, changes)
+        assert (refused.value.diag.message_detail, "secret" in str(refused.value)) == (None, False)
+
+
+def test_edit_that_waited_for_the_end_of_its_share_changes_nothing(database: str, editor: Users) -> None:
+    with session_as(database, "authenticated", editor.ann) as owner, ThreadPoolExecutor(1) as pool:
+        with owner.transaction():
+            owner.execute("DELETE FROM public.user_agent_shares WHERE user_agent_id = %s", [editor.row])
+            edit = 'SELECT public.edit_shared_agent(%s, \'{"folder": "taken"}\')'
+            edited = pool.submit(rows_as, database, editor.bob, edit, editor.row)
+            eventually(lambda: run(database, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        assert edited.result() == [(False,)]
+    assert run(database, "SELECT count(*) FROM public.user_agents WHERE folder = 'taken'") == [(0,)]
+
+
+def test_answer_waits_for_the_owner_instead_of_deadlocking(database: str, users: Users) -> None:
+    ((share,),) = run(database, "SELECT id::text FROM public.user_agent_shares WHERE shared_with_user = %s", users.bob)
+    with session_as(database, "authenticated", users.ann) as owner, ThreadPoolExecutor(1) as pool:
+        with owner.transaction():
+            owner.execute("UPDATE public.user_agents SET folder = 'mine' WHERE id = %s", [users.row])
+            declined = pool.submit(rows_as, database, users.bob, "SELECT public.decline_share(%s)", share)
+            eventually(lambda: run(database, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+            owner.execute("UPDATE public.user_agents SET shared_with = ARRAY[%s] WHERE id = %s", [users.dan, users.row])
+        assert declined.result() == [(True,)]
+
+
+def test_repeated_answer_is_recorded_once(database: str, users: Users) -> None:
+    ((share,),) = run(database, "SELECT id::text FROM public.user_agent_shares WHERE shared_with_user = %s", users.bob)
+    recorded = "SELECT action FROM public.user_agent_history WHERE action IN ('accept', 'decline', 'share') ORDER BY id"
+    before = run(database, recorded)
+    for function in ("accept_share", "accept_share", "decline_share", "decline_share", "accept_share"):
+        assert rows_as(database, users.bob, f"SELECT public.{function}(%s)", share) == [(True,)]
+    assert run(database, recorded)[len(before) :] == [("accept",), ("decline",), ("accept",)]
+
+
+def test_setting_of_the_receiver_does_not_keep_the_columns_from_following(database: str, users: Users) -> None:
+    ((share,),) = run(database, "SELECT id::text FROM public.user_agent_shares WHERE shared_with_user = %s", users.bob)
+    with session_as(database, "authenticated", users.bob) as session:
+        session.execute("SET usage_worker.sharing = 'on'")
+        session.execute("SELECT public.decline_share(%s)", [share])
+    assert run(
+        database, "SELECT %s = ANY (shared_with) FROM public.user_agents WHERE id = %s", users.bob, users.row
+    ) in (
+        [(False,)],
+        [(None,)],
+    )

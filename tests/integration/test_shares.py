@@ -151,7 +151,7 @@ def test_share_stops_at_expiry_and_resumes_when_extended(database: str, users: U
     eventually(lambda: visible_rows(database, users.bob) == 0)
     assert execute_as(database, users.bob, edit) == 0
     assert visible_rows(database, users.cid) == 1
-    execute_as(database, users.ann, "UPDATE public.user_agent_shares SET expires_at = 'infinity'")
+    execute_as(database, users.ann, "UPDATE public.user_agent_shares SET expires_at = '2999-01-01'")
     assert execute_as(database, users.bob, edit) == 1
 
 

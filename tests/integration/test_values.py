@@ -73,6 +73,8 @@ def test_triggers_refuse_contents(database: str, users: Users, insert: bool) -> 
     for name in OBJECTS:
         cases += [(name, value, '{"a": [1]}', "a JSON object") for value in ("[]", "1", "null", '"a"')]
     cases.append(("settings", json.dumps({"a": "x" * 1_000_000}), "{}", "at most 1000000 bytes"))
+    for name in ("added_at", "created_at", "archived_at", "deleted_at"):
+        cases += [(name, value, "2026-01-01 00:00+00", "a finite time") for value in ("infinity", "-infinity")]
     with psycopg.connect(database, autocommit=True) as connection:
         for name, refused, allowed, limit in cases:
             change = sql.SQL("UPDATE public.user_agents SET {} = %s WHERE id = %s").format(sql.Identifier(name))

@@ -117,7 +117,7 @@ SELECT 'schema', format('create on public to %s', coalesce(role.rolname, 'public
 FROM pg_namespace AS n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS acl
 LEFT JOIN pg_roles AS role ON role.oid = acl.grantee
 WHERE n.nspname = 'public' AND acl.privilege_type = 'CREATE' AND acl.grantee <> n.nspowner
-    AND (acl.grantee = 0 OR role.rolname IN ('anon', 'authenticated', 'service_role'))
+    AND (acl.grantee = 0 OR role.rolname IN ('anon', 'authenticated', 'service_role', 'usage_ingest'))
 
 UNION ALL
 -- Objects that a platform may provide: only what the migrations need.
@@ -135,7 +135,14 @@ FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname
 WHERE p.pronargs = 0
 
 UNION ALL
-SELECT 'role', rolname, NULL, 'exists' FROM pg_roles
+SELECT 'role', rolname, NULL,
+    -- What a role for counting must not have, besides its grants.
+    'exists' || CASE WHEN rolname = 'usage_ingest' THEN
+        CASE WHEN rolsuper OR rolbypassrls THEN ', bypasses row-level security' ELSE '' END
+        || coalesce((SELECT string_agg(', member of ' || roleid::regrole, '' ORDER BY roleid::regrole::text)
+                       FROM pg_auth_members WHERE member = pg_roles.oid), '')
+    ELSE '' END
+FROM pg_roles
 WHERE rolname IN ('anon', 'authenticated', 'service_role', 'usage_ingest')
 
 ORDER BY 1, 2

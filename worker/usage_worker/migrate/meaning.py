@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _INDEX_NAME = re.compile(r"INDEX \S+ ON ")
 _EQUATION = re.compile(r"(\w+)=(\w+)")
+# Without parentheses inside, the outer ones are a pair.
+_ENCLOSED = re.compile(r"\([^()]*\)")
 
 
 def renames(found: Sequence[Difference]) -> Iterator[sql.Composed]:
@@ -49,11 +51,16 @@ def _policy_meaning(definition: str) -> tuple[str | None, ...] | None:
 
 
 def _condition(text: str | None) -> str:
-    """Normalize a condition: without parentheses and sub-selects, and with the sides of an equation in order."""
+    """Normalize a condition: without sub-selects and outer parentheses, and with the sides of an equation in order.
+
+    Inner parentheses stay: `a AND (b OR c)` is not `(a AND b) OR c`.
+    """
     if text is None:
         return ""
     text = text.replace("( SELECT auth.uid() AS uid)", "uid").replace("auth.uid()", "uid")
-    bare = re.sub(r"[\s()]", "", text)
+    bare = re.sub(r"\s", "", text)
+    while _ENCLOSED.fullmatch(bare):
+        bare = bare[1:-1]
     sides = _EQUATION.fullmatch(bare)
     return "=".join(sorted(sides.groups())) if sides else bare
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
 
 # A short wait for each lock: while a statement waits, clients queue behind it.
-_SET_LOCK_TIMEOUT = "SET lock_timeout = '200ms'"
+_SET_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '200ms'"
 # Long, since a concurrent build waits for older transactions, and clients do not wait for it.
 _SET_BUILD_TIMEOUT = "SET lock_timeout = '15min'"
 _INDEX = re.compile(r"(?P<create>CREATE (?:UNIQUE )?INDEX )\S+(?P<on> ON .+)")
@@ -160,6 +160,7 @@ def _build(connection: Connection, different: Difference) -> None:
     if parts["on"].startswith(" ON ONLY "):
         # PostgreSQL cannot build an index of a partitioned table concurrently: writers wait.
         with connection.transaction():
+            connection.execute(_SET_LOCK_TIMEOUT)
             connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier("public", name)))
             connection.execute(different.wanted.replace(" ON ONLY ", " ON ", 1).encode())
         return

@@ -1,8 +1,10 @@
 -- Soft-deleted rows past their retention, expired shares, retired days.
 
 -- name: purge_due
--- The number of rows that are due, and how many seconds ago the oldest of them was deleted.
-SELECT count(*) AS remaining, extract(epoch FROM now() - min(deleted_at))::float8 AS oldest_remaining_seconds
+-- The number of rows that are due, and how many seconds ago the oldest of them was deleted. Before 4.0.0 a client could
+-- write -infinity.
+SELECT count(*) AS remaining,
+       extract(epoch FROM now() - greatest(min(deleted_at), 'epoch'))::float8 AS oldest_remaining_seconds
   FROM public.user_agents
  WHERE deleted_at <= now() - %(older_than)s::interval
 
