@@ -149,14 +149,18 @@ SELECT s.id AS share_id, s.user_agent_id, s.owner_id AS shared_by, s.shared_with
            WHEN (SELECT auth.uid()) = ANY (s.accepted_by) THEN 'accepted'
            ELSE 'pending'
        END AS state,
-       r.agent_id, r.custom_name, r.custom_description, r.custom_avatar, r.custom_color, r.custom_system_prompt,
-       r.custom_temperature, r.custom_max_tokens, r.is_favorite, r.is_pinned, r.folder, r.tags, r.sort_order,
-       r.display_position, r.is_active, r.is_enabled, r.is_visible, r.status, r.settings, r.preferences, r.ui_config,
-       r.source, r.user_rating, r.quality_score, r.usage_count, r.last_used_at, r.updated_at
+       (r.seen).agent_id, (r.seen).custom_name, (r.seen).custom_description, (r.seen).custom_avatar,
+       (r.seen).custom_color, (r.seen).custom_system_prompt, (r.seen).custom_temperature,
+       (r.seen).custom_max_tokens, (r.seen).is_favorite, (r.seen).is_pinned, (r.seen).folder, (r.seen).tags,
+       (r.seen).sort_order, (r.seen).display_position, (r.seen).is_active, (r.seen).is_enabled,
+       (r.seen).is_visible, (r.seen).status, (r.seen).settings, (r.seen).preferences, (r.seen).ui_config,
+       (r.seen).source, (r.seen).user_rating, (r.seen).quality_score, (r.seen).usage_count,
+       (r.seen).last_used_at, (r.seen).updated_at
   FROM public.user_agent_shares AS s
-  LEFT JOIN public.user_agents_received() AS r ON r.id = s.user_agent_id
+  -- As one value: PostgreSQL would store the order of all columns of user_agents, which may be another one elsewhere.
+  LEFT JOIN (SELECT public.user_agents_received() AS seen) AS r ON (r.seen).id = s.user_agent_id
  WHERE s.owner_id <> (SELECT auth.uid()) AND (s.expires_at IS NULL OR s.expires_at > now())
-   AND (r.id IS NOT NULL OR (SELECT auth.uid()) = ANY (s.declined_by));
+   AND ((r.seen).id IS NOT NULL OR (SELECT auth.uid()) = ANY (s.declined_by));
 REVOKE ALL ON public.user_agents_shared_with_me FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.user_agents_shared_with_me TO authenticated;
 

@@ -14,5 +14,5 @@ SELECT * FROM (VALUES
     ('grant', 'function user_agents_received() to authenticated', 'execute'),
     ('grant', 'table user_agents_shared_with_me to authenticated', 'select'),
     ('policy', 'user_agents.Editors can update shared agents', 'update to authenticated using ((deleted_at IS NULL) AND (id = ANY (( SELECT public.user_agent_ids_shared_with_me(ARRAY[''edit''::text]) AS user_agent_ids_shared_with_me)::uuid[])) AND (COALESCE(notes, ''''::text) = ''''::text) AND (COALESCE(quick_notes, ''''::text) = ''''::text)) check public.user_agents_edit_allowed(to_jsonb(user_agents.*))'),
-    ('view', 'user_agents_shared_with_me', 'view, security_invoker, query 6479147e8dff2cba44d2e4e85c5d73a1')
+    ('view', 'user_agents_shared_with_me', 'view, security_invoker, query ca3c1a91402529698dddec8d94c9f556')
 ) AS expected (kind, object, definition)

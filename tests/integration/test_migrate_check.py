@@ -111,3 +111,18 @@ def test_known_table_is_to_be_adopted(empty_database: str) -> None:
     run(empty_database, HISTORY_2_0_0.read_text())
     obstacle = next(it for it in Runner(empty_database).check() if it.what == "table user_agents")
     assert "migrate adopt" in obstacle.remedy
+
+
+def test_dropped_column_of_an_applied_migration_is_named(empty_database: str) -> None:
+    runner = Runner(empty_database)
+    runner.up("3.0.0")
+    run(empty_database, "ALTER TABLE public.user_agents DROP COLUMN custom_name CASCADE")
+    (obstacle,) = runner.check()
+    assert "column user_agents.custom_name" in obstacle.what
+
+
+def test_table_to_adopt_is_the_only_obstacle(empty_database: str) -> None:
+    run(empty_database, HISTORY_2_0_0.read_text())
+    run(empty_database, "ALTER TABLE public.user_agents ADD display_position integer")
+    (obstacle,) = Runner(empty_database).check()
+    assert (obstacle.what, "migrate adopt" in obstacle.remedy) == ("table user_agents", True)

@@ -179,3 +179,11 @@ def test_function_of_another_form_is_replaced(database: str) -> None:
 
 def test_nothing_installed(empty_database: str, tmp_path: Path) -> None:
     assert "nothing is installed" in Cli(tmp_path, DATABASE_URL=empty_database).error_line("migrate repair")
+
+
+def test_table_of_others_with_the_name_of_a_view_is_not_granted(database: str) -> None:
+    run(database, "DROP VIEW public.user_popular_agents; CREATE TABLE public.user_popular_agents (secret text)")
+    left = {(it.kind, it.object) for it in repair(database).left}
+    assert ("view", "user_popular_agents") in left
+    readable = "SELECT has_table_privilege('authenticated', 'public.user_popular_agents', 'SELECT')"
+    assert run(database, readable) == [(False,)]

@@ -33,6 +33,13 @@ from usage_worker.migrate import Runner
             "is date",
         ),
         ("ALTER TABLE user_agents ADD extra int", "column", "user_agents.extra", "unexpected: integer"),
+        ("ALTER TABLE usage_daily SET UNLOGGED", "table", "usage_daily", "row-level security on, unlogged"),
+        (
+            "CREATE RULE keep AS ON DELETE TO user_agents DO INSTEAD NOTHING",
+            "rule",
+            "user_agents.keep",
+            "unexpected: CREATE RULE keep",
+        ),
         ("DROP INDEX idx_user_agents_team", "index", "idx_user_agents_team", "missing"),
         (
             "DROP INDEX idx_user_agents_team; CREATE INDEX idx_user_agents_team ON user_agents (id)",
@@ -157,3 +164,12 @@ def test_verify_names_each_deviation(database: str, damage: str, kind: str, name
 def test_verify_of_empty_database_names_remedy(empty_database: str) -> None:
     with pytest.raises(SchemaError, match="nothing is installed; run usage-worker migrate up"):
         Runner(empty_database).verify()
+
+
+def test_column_of_the_application_changes_no_view(empty_database: str) -> None:
+    runner = Runner(empty_database)
+    runner.up("3.0.0")
+    run(empty_database, "ALTER TABLE public.user_agents ADD mine text")
+    runner.up()
+    (found,) = runner.verify()
+    assert (found.kind, found.object) == ("column", "user_agents.mine")

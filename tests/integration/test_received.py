@@ -223,7 +223,7 @@ def test_edit_that_waited_for_the_end_of_its_share_changes_nothing(database: str
             owner.execute("DELETE FROM public.user_agent_shares WHERE user_agent_id = %s", [editor.row])
             edit = 'SELECT public.edit_shared_agent(%s, \'{"folder": "taken"}\')'
             edited = pool.submit(rows_as, database, editor.bob, edit, editor.row)
-            eventually(lambda: run(database, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+            eventually(lambda: run(database, "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
         assert edited.result() == [(False,)]
     assert run(database, "SELECT count(*) FROM public.user_agents WHERE folder = 'taken'") == [(0,)]
 
@@ -234,7 +234,7 @@ def test_answer_waits_for_the_owner_instead_of_deadlocking(database: str, users:
         with owner.transaction():
             owner.execute("UPDATE public.user_agents SET folder = 'mine' WHERE id = %s", [users.row])
             declined = pool.submit(rows_as, database, users.bob, "SELECT public.decline_share(%s)", share)
-            eventually(lambda: run(database, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+            eventually(lambda: run(database, "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
             owner.execute("UPDATE public.user_agents SET shared_with = ARRAY[%s] WHERE id = %s", [users.dan, users.row])
         assert declined.result() == [(True,)]
 

@@ -1,7 +1,7 @@
 -- The objects of schema public as comparable text: kind, object, the relation or function it belongs to, definition.
 -- Partitions are part of their table. Runs with search_path pg_catalog, so that every name is qualified.
 WITH relations AS (
-    SELECT c.oid, c.relname::text AS name, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl,
+    SELECT c.oid, c.relname::text AS name, c.relkind, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl,
         c.relowner,
         coalesce((
             SELECT string_agg(', ' || option, '' ORDER BY option) FROM unnest(c.reloptions) AS option
@@ -37,8 +37,13 @@ SELECT 'table' AS kind, name AS object, name AS belongs_to,
     CASE relkind WHEN 'r' THEN 'table' ELSE 'partitioned table' END
     || CASE WHEN relrowsecurity THEN ', row-level security on' ELSE ', row-level security off' END
     || CASE WHEN relforcerowsecurity THEN ', forced' ELSE '' END
+    || CASE relpersistence WHEN 'u' THEN ', unlogged' ELSE '' END
     || settings AS definition
 FROM relations WHERE relkind IN ('r', 'p')
+
+UNION ALL
+SELECT 'rule', format('%s.%s', r.name, rule.rulename), r.name, pg_get_ruledef(rule.oid)
+FROM relations AS r JOIN pg_rewrite AS rule ON rule.ev_class = r.oid AND rule.rulename <> '_RETURN'
 
 UNION ALL
 -- PostgreSQL 16 renders fewer table qualifiers than 15: they are removed before the text is hashed.

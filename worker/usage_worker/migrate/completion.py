@@ -83,6 +83,8 @@ class Completion:
         kind, name = different.kind, different.object
         if kind == "index" or not (different.named or self._may_change(different, expected)):
             return
+        if kind == "grant" and self._lacks(_relation(name)):
+            return  # whatever has its name is not ours
         plan: list[Statement] = statements(different)
         if kind == "function" and different.wanted is None:
             plan = [sql.SQL(f"DROP FUNCTION public.{name}")]
@@ -108,6 +110,9 @@ class Completion:
             # The statement is a block that creates other objects, too.
             return different.wanted
         return statement
+
+    def _lacks(self, relation: str) -> bool:
+        return any(it.kind in ("table", "view") and it.object == relation and it.found is None for it in self.left)
 
     def _may_change(self, different: Difference, expected: dict[Key, str | None]) -> bool:
         """Tell whether an object that no migration names is changed: a grant on ours or, when adopting, a function."""
@@ -177,6 +182,11 @@ def _changes_type(different: Difference) -> bool:
     if different.kind != "column" or different.found is None or different.wanted is None:
         return False
     return column_parts(different.found)[0] != column_parts(different.wanted)[0]
+
+
+def _relation(grant: str) -> str:
+    """Return the table or view of a grant, whose name is `table t to role` or `column t.c to role`."""
+    return grant.rpartition(" to ")[0].partition(" ")[2].partition(".")[0]
 
 
 def _place(different: Difference) -> tuple[int, bool]:

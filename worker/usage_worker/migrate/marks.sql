@@ -9,6 +9,9 @@ DECLARE
 BEGIN
     EXECUTE statement INTO result;
     RETURN result;
+EXCEPTION WHEN undefined_function OR datatype_mismatch OR invalid_text_representation THEN
+    -- A column has another type, which is an obstacle of its own.
+    RETURN '{{}}';
 END $$;
 CREATE TEMPORARY TABLE usage_names AS
 {}

@@ -28,15 +28,17 @@ REQUIREMENTS = (
     ("rights", "grant them, or let a role migrate that has them"),
     ("parents", "the migrations use these tables of others; add or change what is named"),
 )
+_ADOPT = "it has the columns of this schema; run usage-worker migrate adopt"
 # These read the names that the migrations take, for each direction.
 CHECKS = {
     "up": (
-        ("known_table", "it has the columns of this schema; run usage-worker migrate adopt"),
+        ("known_table", _ADOPT),
         (
             "taken_names",
             "the migrations need these names; rename or drop what has them and run migrate up again",
         ),
         ("column_numbers", "dump and restore the table and run migrate up again"),
+        ("missing_columns", "migrations that are applied created them; add them again"),
         ("refused_values", "correct these rows and run migrate up again"),
     ),
     "down": (("unmarked_names", "migrations did not make what has these names; rename it and run migrate down again"),),

@@ -101,6 +101,15 @@ SELECT string_agg(label, ', ' ORDER BY label) FROM (
     HAVING c.relnatts + count(DISTINCT n.object) > 1600
 ) AS found
 
+-- name: missing_columns
+-- Columns that an applied migration created and somebody dropped; later steps need them.
+SELECT string_agg(DISTINCT 'column ' || n.object, ', ') FROM named AS n JOIN relations AS r ON r.name = 'user_agents'
+WHERE n.kind = 'column' AND split_part(n.object, '.', 1) = 'user_agents' AND n.applied AND n.definition IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM pg_attribute AS a
+        WHERE a.attrelid = r.oid AND a.attname = split_part(n.object, '.', 2) AND NOT a.attisdropped
+    )
+
 -- name: refused_values
 -- Rows that a CHECK of the plan refuses, also in what a rollback kept aside; counted in one pass.
 SELECT string_agg(label, ', ' ORDER BY label) FROM (

@@ -112,7 +112,7 @@ def finish(connection: Connection, completion: Completion, retrying: Callable[[s
     restore_comments(connection, completion.migrations, retrying)
     still = {(different.kind, different.object) for different in left}
     made = [different for different in completion.before if (different.kind, different.object) not in still]
-    return Repaired([deviation(it, {}) for it in made], [deviation(it, reasons) for it in left])
+    return Repaired([Deviation(it.kind, it.object, it.problem) for it in made], [deviation(it, reasons) for it in left])
 
 
 def _missing_indexes(
