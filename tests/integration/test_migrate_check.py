@@ -121,8 +121,7 @@ def test_dropped_column_of_an_applied_migration_is_named(empty_database: str) ->
     assert "column user_agents.custom_name" in obstacle.what
 
 
-def test_table_to_adopt_is_the_only_obstacle(empty_database: str) -> None:
+def test_column_of_another_type_is_no_error(empty_database: str) -> None:
     run(empty_database, HISTORY_2_0_0.read_text())
     run(empty_database, "ALTER TABLE public.user_agents ADD display_position integer")
-    (obstacle,) = Runner(empty_database).check()
-    assert (obstacle.what, "migrate adopt" in obstacle.remedy) == ("table user_agents", True)
+    assert "table user_agents" in {obstacle.what for obstacle in Runner(empty_database).check()}

@@ -28,11 +28,10 @@ REQUIREMENTS = (
     ("rights", "grant them, or let a role migrate that has them"),
     ("parents", "the migrations use these tables of others; add or change what is named"),
 )
-_ADOPT = "it has the columns of this schema; run usage-worker migrate adopt"
 # These read the names that the migrations take, for each direction.
 CHECKS = {
     "up": (
-        ("known_table", _ADOPT),
+        ("known_table", "it has the columns of this schema; run usage-worker migrate adopt"),
         (
             "taken_names",
             "the migrations need these names; rename or drop what has them and run migrate up again",
@@ -61,7 +60,7 @@ def requirements(connection: Connection, plan: Iterable[Migration]) -> list[Obst
 
 
 def taken(connection: Connection, plan: Iterable[Migration], direction: Direction) -> list[Obstacle]:
-    """List obstacles in schema public: taken names, too few column numbers, and values that a CHECK refuses."""
+    """List obstacles in schema public: taken names, too few column numbers, missing columns, refused values."""
     return _found(connection, CHECKS[direction], _numbers(plan), named=True)
 
 

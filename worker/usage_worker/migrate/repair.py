@@ -93,9 +93,9 @@ def in_transaction(
 
     def transaction() -> Completion:
         with connection.transaction():
+            connection.execute(_SET_LOCK_TIMEOUT)
             return attempt()
 
-    connection.execute(_SET_LOCK_TIMEOUT)
     try:
         return retried(transaction, retrying)
     except LOST_RACES as error:

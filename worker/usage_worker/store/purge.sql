@@ -4,7 +4,7 @@
 -- The number of rows that are due, and how many seconds ago the oldest of them was deleted. Before 4.0.0 a client could
 -- write -infinity.
 SELECT count(*) AS remaining,
-       extract(epoch FROM now() - greatest(min(deleted_at), 'epoch'))::float8 AS oldest_remaining_seconds
+       extract(epoch FROM now() - min(greatest(deleted_at, 'epoch')))::float8 AS oldest_remaining_seconds
   FROM public.user_agents
  WHERE deleted_at <= now() - %(older_than)s::interval
 
