@@ -106,7 +106,7 @@ BEGIN
     COMMENT ON COLUMN public.user_agent_shares.created_at IS 'When the share was made.';
     COMMENT ON COLUMN public.user_agent_shares.created_by IS 'auth.uid() of the session that made the share; NULL where a service did.';
     COMMENT ON COLUMN public.user_agent_shares.accepted_by IS 'Receivers who accepted; a share gives access until a receiver declines it, and is pending until it is accepted.';
-    COMMENT ON COLUMN public.user_agent_shares.declined_by IS 'Receivers who declined and have no access; a member declines the share of a team for himself only.';
+    COMMENT ON COLUMN public.user_agent_shares.declined_by IS 'Receivers who declined and have no access; a member who declines the share of a team ends only the access of that member.';
     COMMENT ON INDEX public.user_agent_shares_pkey IS 'Finds a share by its id.';
     COMMENT ON INDEX public.user_agent_shares_target_key IS 'Keeps one share for each row and receiver; finds the shares of a row.';
     COMMENT ON INDEX public.idx_user_agent_shares_owner_id IS 'Finds the shares that a user made.';

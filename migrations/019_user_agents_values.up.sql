@@ -3,7 +3,6 @@
 -- lock_timeout: 100ms
 -- squawk-disable-assume-in-transaction
 -- squawk-ignore-file prefer-robust-stmts -- what has no IF NOT EXISTS changes nothing when it is repeated
--- squawk-ignore-file ban-drop-constraint -- dropped is what the same statement adds, left by a run that stopped
 --
 -- What user_agents may hold. NULL is allowed everywhere. CHECKs only on narrow columns, because every update evaluates all
 -- of them: jsonb_typeof() of a large value would make a counter update ten times as slow. Shapes of JSON and lengths of
@@ -11,45 +10,39 @@
 
 -- NOT VALID checks new values at once; VALIDATE then reads the old ones while clients continue. One statement for all: a
 -- loop of 17 made sessions that inserted meanwhile crash PostgreSQL (5 of 8 upgrades with 15; with one statement 0 of 48).
-ALTER TABLE public.user_agents
-    DROP CONSTRAINT IF EXISTS user_agents_usage_count_check,
-    DROP CONSTRAINT IF EXISTS user_agents_message_count_check,
-    DROP CONSTRAINT IF EXISTS user_agents_conversation_count_check,
-    DROP CONSTRAINT IF EXISTS user_agents_success_count_check,
-    DROP CONSTRAINT IF EXISTS user_agents_error_count_check,
-    DROP CONSTRAINT IF EXISTS user_agents_total_tokens_used_check,
-    DROP CONSTRAINT IF EXISTS user_agents_total_cost_usd_check,
-    DROP CONSTRAINT IF EXISTS user_agents_response_time_total_ms_check,
-    DROP CONSTRAINT IF EXISTS user_agents_response_time_samples_check,
-    DROP CONSTRAINT IF EXISTS user_agents_avg_response_time_ms_check,
-    DROP CONSTRAINT IF EXISTS user_agents_user_rating_check,
-    DROP CONSTRAINT IF EXISTS user_agents_quality_score_check,
-    DROP CONSTRAINT IF EXISTS user_agents_custom_temperature_check,
-    DROP CONSTRAINT IF EXISTS user_agents_custom_max_tokens_check,
-    DROP CONSTRAINT IF EXISTS user_agents_display_position_check,
-    DROP CONSTRAINT IF EXISTS user_agents_status_check,
-    DROP CONSTRAINT IF EXISTS user_agents_source_check,
-    ADD CONSTRAINT user_agents_usage_count_check CHECK (usage_count >= 0) NOT VALID,
-    ADD CONSTRAINT user_agents_message_count_check CHECK (message_count >= 0) NOT VALID,
-    ADD CONSTRAINT user_agents_conversation_count_check CHECK (conversation_count >= 0) NOT VALID,
-    ADD CONSTRAINT user_agents_success_count_check CHECK (success_count >= 0) NOT VALID,
-    ADD CONSTRAINT user_agents_error_count_check CHECK (error_count >= 0) NOT VALID,
-    ADD CONSTRAINT user_agents_total_tokens_used_check CHECK (total_tokens_used >= 0) NOT VALID,
-    -- NaN is greater than any number; the column's type has no infinity.
-    ADD CONSTRAINT user_agents_total_cost_usd_check CHECK (total_cost_usd >= 0 AND total_cost_usd < 'NaN') NOT VALID,
-    ADD CONSTRAINT user_agents_response_time_total_ms_check CHECK (response_time_total_ms >= 0) NOT VALID,
-    ADD CONSTRAINT user_agents_response_time_samples_check CHECK (response_time_samples >= 0) NOT VALID,
-    ADD CONSTRAINT user_agents_avg_response_time_ms_check CHECK (avg_response_time_ms >= 0) NOT VALID,
-    ADD CONSTRAINT user_agents_user_rating_check CHECK (user_rating BETWEEN 0 AND 5) NOT VALID,
-    ADD CONSTRAINT user_agents_quality_score_check CHECK (quality_score BETWEEN 0 AND 5) NOT VALID,
-    ADD CONSTRAINT user_agents_custom_temperature_check CHECK (custom_temperature BETWEEN 0 AND 2) NOT VALID,
-    ADD CONSTRAINT user_agents_custom_max_tokens_check CHECK (custom_max_tokens > 0) NOT VALID,
-    ADD CONSTRAINT user_agents_display_position_check
-        CHECK (display_position IN ('sidebar', 'dashboard', 'hidden')) NOT VALID,
-    ADD CONSTRAINT user_agents_status_check
-        CHECK (status IN ('active', 'paused', 'archived', 'disabled')) NOT VALID,
-    ADD CONSTRAINT user_agents_source_check
-        CHECK (source IN ('store', 'custom', 'imported', 'template', 'recommended')) NOT VALID;
+DO $add$
+BEGIN
+    -- The constraints come together, so one tells whether a run that stopped has added them.
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_constraint
+        WHERE conrelid = 'public.user_agents'::regclass AND conname = 'user_agents_usage_count_check'
+    ) THEN
+        RETURN;
+    END IF;
+    ALTER TABLE public.user_agents
+        ADD CONSTRAINT user_agents_usage_count_check CHECK (usage_count >= 0) NOT VALID,
+        ADD CONSTRAINT user_agents_message_count_check CHECK (message_count >= 0) NOT VALID,
+        ADD CONSTRAINT user_agents_conversation_count_check CHECK (conversation_count >= 0) NOT VALID,
+        ADD CONSTRAINT user_agents_success_count_check CHECK (success_count >= 0) NOT VALID,
+        ADD CONSTRAINT user_agents_error_count_check CHECK (error_count >= 0) NOT VALID,
+        ADD CONSTRAINT user_agents_total_tokens_used_check CHECK (total_tokens_used >= 0) NOT VALID,
+        -- NaN is greater than any number; the column's type has no infinity.
+        ADD CONSTRAINT user_agents_total_cost_usd_check CHECK (total_cost_usd >= 0 AND total_cost_usd < 'NaN') NOT VALID,
+        ADD CONSTRAINT user_agents_response_time_total_ms_check CHECK (response_time_total_ms >= 0) NOT VALID,
+        ADD CONSTRAINT user_agents_response_time_samples_check CHECK (response_time_samples >= 0) NOT VALID,
+        ADD CONSTRAINT user_agents_avg_response_time_ms_check CHECK (avg_response_time_ms >= 0) NOT VALID,
+        ADD CONSTRAINT user_agents_user_rating_check CHECK (user_rating BETWEEN 0 AND 5) NOT VALID,
+        ADD CONSTRAINT user_agents_quality_score_check CHECK (quality_score BETWEEN 0 AND 5) NOT VALID,
+        ADD CONSTRAINT user_agents_custom_temperature_check CHECK (custom_temperature BETWEEN 0 AND 2) NOT VALID,
+        ADD CONSTRAINT user_agents_custom_max_tokens_check CHECK (custom_max_tokens > 0) NOT VALID,
+        ADD CONSTRAINT user_agents_display_position_check
+            CHECK (display_position IN ('sidebar', 'dashboard', 'hidden')) NOT VALID,
+        ADD CONSTRAINT user_agents_status_check
+            CHECK (status IN ('active', 'paused', 'archived', 'disabled')) NOT VALID,
+        ADD CONSTRAINT user_agents_source_check
+            CHECK (source IN ('store', 'custom', 'imported', 'template', 'recommended')) NOT VALID;
+END
+$add$;
 
 ALTER TABLE public.user_agents
     VALIDATE CONSTRAINT user_agents_usage_count_check,

@@ -1,8 +1,8 @@
 -- version: 4.0.0
 -- lock_timeout: 100ms
 --
--- What the receiver of a share may do: read the row without the owner's notes, change the columns of a list if he may edit
--- it, accept the share or decline it. Statements that lock user_agents come last.
+-- What the receiver of a share may do: read the row without the owner's notes, change the columns of a list with the
+-- permission to edit, accept the share or decline it. Statements that lock user_agents come last.
 
 -- The only list of what an editor may change: customization and organization. A new column is not in it.
 CREATE FUNCTION public.user_agents_editable_columns() RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -33,7 +33,7 @@ BEGIN
     RETURN v_old IS NOT NULL;
 END $$;
 
--- Changes a shared row that its editor cannot update, because the owner's notes hide it from him. Returns whether the
+-- Changes a shared row that its editor cannot update, because the owner's notes hide it. Returns whether the
 -- caller may edit the row. Keys of p_changes are names of columns.
 CREATE FUNCTION public.edit_shared_agent(p_user_agent_id uuid, p_changes jsonb) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -118,7 +118,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- A receiver may change his mind until the owner deletes the share.
+-- The receiver may change the answer until the owner deletes the share.
 CREATE FUNCTION public.accept_share(p_share_id uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -1,7 +1,8 @@
-"""Helpers that pytest lacks: waiting for conditions and for the end of processes."""
+"""Helpers that pytest lacks: waiting for conditions and for the end of processes, a clean environment."""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -23,6 +24,11 @@ def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T:
             pytest.fail(f"still {value!r} after {timeout} s")
         time.sleep(POLL_INTERVAL)
     return value
+
+
+def environment_without(*prefixes: str) -> dict[str, str]:
+    """Return the environment of the test run without the variables that begin with one of the prefixes."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 
 class Process(NamedTuple):

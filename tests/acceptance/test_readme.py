@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 import redis
 
 from tests.acceptance.test_up import PROGRAM, folder, running
-from tests.helpers import eventually
+from tests.helpers import environment_without, eventually
 
 if TYPE_CHECKING:
     from tests.acceptance.test_up import Up
@@ -30,7 +29,7 @@ class Reader:
 
     def __init__(self, up: Up) -> None:
         self._exports = "\n".join(re.findall(r"^export .*$", up.printed, re.MULTILINE))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("USAGE_")}
+        environment = environment_without("USAGE_")
         # As if the virtual environment was activated.
         self._environment = environment | {"PATH": f"{PROGRAM.parent}:{environment['PATH']}"}
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import psycopg
 
+from tests.helpers import environment_without
 from usage_worker.publisher import UsagePublisher
 
 PROGRAM = str(Path(sys.executable).with_name("usage-worker"))
@@ -27,10 +28,7 @@ class Cli:
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder
-        ours = {
-            name: value for name, value in os.environ.items() if not name.startswith(("USAGE_", "DATABASE", "REDIS"))
-        }
-        self.env = ours | env
+        self.env = environment_without("USAGE_", "DATABASE", "REDIS") | env
 
     def run(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

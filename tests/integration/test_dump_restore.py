@@ -17,6 +17,7 @@ from uuid import uuid4
 import pytest
 
 from tests.conftest import FAST_POSTGRES
+from tests.helpers import environment_without
 from tests.integration.commands import PROGRAM
 from tests.integration.database import run, schema
 from tests.integration.users import add_users
@@ -54,8 +55,8 @@ class Shell:
 
     def __init__(self, programs: Path, folder: Path, **urls: str) -> None:
         self._folder = folder
-        ours = {name: value for name, value in os.environ.items() if not name.startswith(("USAGE_", "PG"))}
-        self._environment = ours | urls | {"PATH": f"{programs}:{Path(PROGRAM).parent}:{os.environ['PATH']}"}
+        path = f"{programs}:{Path(PROGRAM).parent}:{os.environ['PATH']}"
+        self._environment = environment_without("USAGE_", "PG") | urls | {"PATH": path}
 
     def run(self, section: str, block: int = 0) -> str:
         """Execute a block of the section and return its output, without log lines."""
@@ -98,6 +99,14 @@ def events(harness: IngestHarness, agents: slice) -> list[dict[str, Any]]:
 def again(harness: IngestHarness) -> list[dict[str, Any]]:
     """Events of the pairs of `sent` and of other ones."""
     return events(harness, slice(2)) + events(harness, slice(1, 3))
+
+
+def count_again(harness: IngestHarness) -> list[dict[str, Any]]:
+    """Count what happens after a backup."""
+    later = again(harness)
+    harness.publish(*later)
+    harness.flush()
+    return later
 
 
 @pytest.fixture
@@ -230,9 +239,7 @@ def test_rows_of_one_table(
 ) -> None:
     shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database)
     shell.run("One table", 0)
-    later = again(harness)
-    harness.publish(*later)
-    harness.flush()
+    later = count_again(harness)
     run(database, "UPDATE user_agents SET usage_count = 0, custom_name = 'broken'")
     before = contents(database)
     assert "0 left" in shell.run("One table", 1)
@@ -252,9 +259,7 @@ def test_dropped_table(
 ) -> None:
     shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database)
     shell.run("One table", 2)
-    later = again(harness)
-    harness.publish(*later)
-    harness.flush()
+    later = count_again(harness)
     run(database, "DROP TABLE user_agents CASCADE")
     shell.run("One table", 3)
     missing = Runner(database).verify()

@@ -43,22 +43,16 @@ _OPTIONS: dict[str, Any] = {
     "tcp_user_timeout": 30_000,
 }
 
+# Lost races, which succeed when they are retried.
+LOST_RACES = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
 # Our errors and the driver's errors that they stand for; the first match counts.
 _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] = (
     (DuplicateError, (errors.UniqueViolation,)),
     (OutOfRangeError, (errors.NumericValueOutOfRange,)),
     (ReferenceMissingError, (errors.ForeignKeyViolation,)),
-    # Lost races: a second attempt of the transaction meets another state. A vanished parent row is one, too (above),
-    # and so is a partition that another worker has just created.
-    (
-        ConcurrencyError,
-        (
-            errors.DeadlockDetected,
-            errors.SerializationFailure,
-            errors.DuplicateTable,
-            errors.LockNotAvailable,
-        ),
-    ),
+    # A second attempt of the transaction also meets another state where a parent row has vanished (above), or where
+    # another worker has just created the same partition.
+    (ConcurrencyError, (*LOST_RACES, errors.DuplicateTable)),
     (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
     (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
     # A view on a partition that is to be dropped, or a partition that the application made where ours should be.

@@ -12,11 +12,11 @@ import psycopg
 from psycopg import sql
 
 from usage_worker.migrate.connection import one_line
-from usage_worker.migrate.definitions import Sources, Statement, column_parts, statements
+from usage_worker.migrate.definitions import GRANT, Sources, Statement, column_parts, statements
 from usage_worker.migrate.meaning import renames
 from usage_worker.migrate.queries import query
-from usage_worker.migrate.retries import LOST_RACES
 from usage_worker.migrate.verify import differences, expectations
+from usage_worker.postgres import LOST_RACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,7 +83,7 @@ class Completion:
         kind, name = different.kind, different.object
         if kind == "index" or not (different.named or self._may_change(different, expected)):
             return
-        if kind == "grant" and self._lacks(_relation(name)):
+        if kind == "grant" and self._lacks(name):
             return  # whatever has its name is not ours
         plan: list[Statement] = statements(different)
         if kind == "function" and different.wanted is None:
@@ -111,16 +111,21 @@ class Completion:
             return different.wanted
         return statement
 
-    def _lacks(self, relation: str) -> bool:
+    def _lacks(self, grant: str) -> bool:
+        """Tell whether the table or view of a grant is missing."""
+        parts = GRANT.fullmatch(grant)
+        relation = parts and parts["name"].partition(".")[0]
         return any(it.kind in ("table", "view") and it.object == relation and it.found is None for it in self.left)
 
     def _may_change(self, different: Difference, expected: dict[Key, str | None]) -> bool:
         """Tell whether an object that no migration names is changed: a grant on ours or, when adopting, a function."""
         if different.kind == "function":
             return self._adopting
-        what, _, name = different.object.rpartition(" to ")[0].partition(" ")
-        kinds = ("table", "view") if what == "table" else (what,)
-        return different.kind == "grant" and any(expected.get((kind, name)) for kind in kinds)
+        parts = GRANT.fullmatch(different.object) if different.kind == "grant" else None
+        if parts is None:
+            return False
+        kinds = ("table", "view") if parts["what"] == "table" else (parts["what"],)
+        return any(expected.get((kind, parts["name"])) for kind in kinds)
 
     def _make_views(self, wrong: set[str], expected: dict[Key, str | None]) -> None:
         """Recreate views, each with the others of its statement and with the views that read one of them."""
@@ -182,11 +187,6 @@ def _changes_type(different: Difference) -> bool:
     if different.kind != "column" or different.found is None or different.wanted is None:
         return False
     return column_parts(different.found)[0] != column_parts(different.wanted)[0]
-
-
-def _relation(grant: str) -> str:
-    """Return the table or view of a grant, whose name is `table t to role` or `column t.c to role`."""
-    return grant.rpartition(" to ")[0].partition(" ")[2].partition(".")[0]
 
 
 def _place(different: Difference) -> tuple[int, bool]:

@@ -20,3 +20,7 @@ SELECT pg_try_advisory_lock(%s)
 -- Sessions of a killed runner, whose statements the server may still execute.
 SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
  WHERE datname = current_database() AND usename = current_user AND application_name = %s
+
+-- name: invalid_index
+-- An index whose concurrent build was interrupted.
+SELECT indexrelid FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid

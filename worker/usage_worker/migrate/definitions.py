@@ -37,7 +37,8 @@ POLICY = re.compile(
     r"(?P<restrictive>restrictive )?(?P<command>\w+) to (?P<roles>.+?)"
     r"(?: using (?P<using>.+?))?(?: check (?P<check>.+))?",
 )
-_GRANT = re.compile(r"(?P<what>table|column|function) (?P<name>.+) to (?P<role>\w+)")
+# The name that it gives a grant.
+GRANT = re.compile(r"(?P<what>table|column|function) (?P<name>.+) to (?P<role>\w+)")
 _OPTION = re.compile(r"([a-z_]+)=(\S+?)(?=,|$)")
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
 _INTEGERS = ("smallint", "integer", "bigint")
@@ -177,7 +178,7 @@ def _trigger(different: Difference) -> Iterator[sql.Composed]:
 
 
 def _grant(different: Difference) -> Iterator[Statement]:
-    parts = _GRANT.fullmatch(different.object)
+    parts = GRANT.fullmatch(different.object)
     if parts is None:
         return
     have, want = (set(text.split(", ")) if text else set() for text in (different.found, different.wanted))

@@ -16,6 +16,7 @@ from usage_worker.errors import MigrationError
 from usage_worker.migrate import journal, marks
 from usage_worker.migrate.connection import lock_timeout, one_line
 from usage_worker.migrate.files import split_statements
+from usage_worker.migrate.queries import query
 from usage_worker.migrate.retries import retried
 
 if TYPE_CHECKING:
@@ -134,11 +135,7 @@ class Move:
 
 def _drop_invalid(connection: Connection, index: str) -> None:
     """Drop an index whose build was interrupted: no query uses it, and IF NOT EXISTS would keep it."""
-    row = connection.execute(
-        "SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid",
-        [f"public.{index}"],
-    ).fetchone()
-    if row is not None:
+    if connection.execute(query("invalid_index"), [f"public.{index}"]).fetchone():
         connection.execute(sql.SQL("DROP INDEX CONCURRENTLY public.{}").format(sql.Identifier(index)))
 
 

@@ -19,8 +19,9 @@ from usage_worker.migrate.comments import restore_comments
 from usage_worker.migrate.completion import Completion
 from usage_worker.migrate.connection import WORK_NAME, connect, exclusive, one_line
 from usage_worker.migrate.files import discover
-from usage_worker.migrate.retries import LOST_RACES, retried
+from usage_worker.migrate.retries import retried
 from usage_worker.migrate.verify import Deviation, differences, expectations, unfinished
+from usage_worker.postgres import LOST_RACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -6,9 +6,8 @@ import random
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-import psycopg
-
 from usage_worker.migrate.connection import one_line
+from usage_worker.postgres import LOST_RACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,12 +16,6 @@ RETRY_SECONDS = 120.0
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 
-# Lost races, which succeed when they are retried.
-LOST_RACES = (
-    psycopg.errors.LockNotAvailable,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.SerializationFailure,
-)
 
 T = TypeVar("T")
 
