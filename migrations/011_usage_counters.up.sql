@@ -110,7 +110,8 @@ BEGIN
         RAISE insufficient_privilege USING MESSAGE = 'track_agent_usage: this is not your user';
     END IF;
     -- The bounds of an event. They exclude negative values and NaN, which is greater than any number.
-    IF least(p_tokens_used, p_cost_usd, p_response_time_ms) < 0 OR p_cost_usd > 1000000 OR p_response_time_ms > 86400000 THEN
+    IF least(p_tokens_used, p_cost_usd, p_response_time_ms) < 0 OR p_tokens_used > 1000000000000 OR p_cost_usd > 1000000
+       OR p_response_time_ms > 86400000 THEN
         RAISE numeric_value_out_of_range USING MESSAGE = 'track_agent_usage: tokens, cost or time out of bounds';
     END IF;
     PERFORM public.usage_events_ensure_day(v_day);

@@ -1,0 +1,5 @@
+SELECT * FROM (VALUES
+    ('column', 'usage_entries.contents', 'uuid'),
+    ('column', 'usage_entries.held_in', 'text'),
+    ('grant', 'column usage_entries.held_in to usage_ingest', 'update')
+) AS expected (kind, object, definition)
