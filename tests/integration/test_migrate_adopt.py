@@ -191,3 +191,66 @@ def test_what_does_not_fit_is_refused(empty_database: str, postgres: Postgres, t
             adopt(empty_database)
         assert schema(empty_database) == before
     assert run(empty_database, "SELECT to_regclass('public.usage_migrations')") == [(None,)]
+
+
+def test_types_are_converted_without_loss(empty_database: str, postgres: Postgres) -> None:
+    history_3(empty_database, postgres)
+    run(
+        empty_database,
+        """
+        DROP VIEW user_favorite_agents, user_agents_with_details;
+        DROP POLICY "Support reads" ON user_agents;
+        ALTER TABLE user_agents ALTER total_tokens_used TYPE smallint, ALTER total_cost_usd TYPE integer,
+            ALTER user_rating TYPE integer, ALTER quality_score TYPE numeric(2, 1),
+            ALTER notes TYPE varchar(20), ALTER tags TYPE varchar(9)[], ALTER status TYPE varchar;
+        UPDATE user_agents SET total_cost_usd = 12, user_rating = 4;
+        """,
+    )
+    changed = [it for it in examine(empty_database).differs if it.kind == "column"]
+    assert {"user_agents.tags", "user_agents.total_cost_usd", "user_agents.notes"} <= {it.object for it in changed}
+    assert any(it.problem.startswith("is character varying(9)[], expected text[]") for it in changed)
+    adopt(empty_database)
+    now = "SELECT DISTINCT total_tokens_used, total_cost_usd, user_rating, notes, tags FROM user_agents"
+    assert run(empty_database, now) == [(1000, 12, 4, "kept", ["a", "b"])]
+    assert {it.object for it in Runner(empty_database).verify()} == {"theirs"}
+
+
+def test_lossy_types_are_refused_with_their_statements(empty_database: str, postgres: Postgres) -> None:
+    history_3(empty_database, postgres)
+    run(
+        empty_database,
+        """
+        DROP VIEW user_favorite_agents, user_agents_with_details;
+        ALTER TABLE user_agents ALTER archived_at TYPE timestamp, ALTER settings TYPE json,
+            ALTER notes TYPE character(9), ALTER total_cost_usd TYPE double precision, ALTER usage_count TYPE bigint,
+            ALTER total_tokens_used DROP DEFAULT, ALTER total_tokens_used TYPE text, ALTER metadata DROP DEFAULT;
+        ALTER TABLE user_agents ALTER source SET DEFAULT 'x', ALTER source TYPE character(4);
+        UPDATE user_agents SET archived_at = '2025-01-01 12:00', settings = '{"b": 1, "a": 2}', source = 'xy';
+        """,
+    )
+    before = schema(empty_database)
+    with pytest.raises(ObstacleError) as refused:
+        adopt(empty_database)
+    assert schema(empty_database) == before
+    message = str(refused.value)
+    assert "column user_agents.settings is json, expected jsonb: run ALTER TABLE public.user_agents " in message
+    assert "in which its values were written" in message
+    advice = message.removesuffix(", nothing was changed").split("; ")
+    statements = [it.partition(": run ")[2].partition(" with the time zone")[0] for it in advice]
+    assert len(statements) == 7
+    for statement in statements:
+        run(empty_database, statement)
+    adopt(empty_database)
+    kept = "SELECT DISTINCT archived_at = '2025-01-01 12:00Z', settings, source, total_tokens_used FROM user_agents"
+    assert run(empty_database, kept) == [(True, {"a": 2, "b": 1}, "xy", 1000)]
+
+
+def test_number_that_does_not_fit_is_refused(empty_database: str, postgres: Postgres) -> None:
+    history_3(empty_database, postgres)
+    run(empty_database, "DROP VIEW user_favorite_agents, user_agents_with_details")
+    run(empty_database, "ALTER TABLE user_agents ALTER total_cost_usd TYPE bigint")
+    run(empty_database, "UPDATE user_agents SET total_cost_usd = 10000000000")
+    before = schema(empty_database)
+    with pytest.raises(ObstacleError, match=r"user_agents.total_cost_usd .*numeric field overflow"):
+        adopt(empty_database)
+    assert schema(empty_database) == before

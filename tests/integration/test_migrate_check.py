@@ -13,10 +13,12 @@ from psycopg.conninfo import make_conninfo
 
 from tests.integration.commands import Cli
 from tests.integration.database import run, schema
-from usage_worker.errors import ObstacleError
+from usage_worker.errors import ObstacleError, SchemaError
 from usage_worker.migrate import Runner, discover
+from usage_worker.migrate.adoption import adopt
 from usage_worker.migrate.connection import connect
 from usage_worker.migrate.obstacles import requirements
+from usage_worker.migrate.repair import repair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,17 +102,28 @@ def test_missing_rights_are_named(empty_database: str, limited: str) -> None:
         assert "create role usage_ingest" not in str(requirements(connection, discover()))
     with pytest.raises(ObstacleError, match="may not create in schema public"):
         Runner(limited).up()
+    with pytest.raises(ObstacleError) as refused:
+        adopt(limited)
+    assert obstacle.what in str(refused.value)
 
 
 def test_foreign_owner_is_named(empty_database: str, limited: str) -> None:
     Runner(empty_database).up("2.0.0")
     assert "alter table user_agents of role" in Runner(limited).check()[0].what
+    run(empty_database, "DROP TABLE public.usage_migrations, public.usage_migration_objects")
+    for refused in (Runner(limited).up, lambda: adopt(limited)):
+        with pytest.raises(ObstacleError, match="alter table user_agents of role"):
+            refused()
 
 
 def test_known_table_is_to_be_adopted(empty_database: str) -> None:
     run(empty_database, HISTORY_2_0_0.read_text())
-    obstacle = next(it for it in Runner(empty_database).check() if it.what == "table user_agents")
+    (obstacle,) = Runner(empty_database).check()
+    assert obstacle.what == "table user_agents"
     assert "migrate adopt" in obstacle.remedy
+    for refused in (Runner(empty_database).verify, lambda: repair(empty_database)):
+        with pytest.raises(SchemaError, match="run usage-worker migrate adopt"):
+            refused()
 
 
 def test_dropped_column_of_an_applied_migration_is_named(empty_database: str) -> None:

@@ -153,7 +153,7 @@ def _confirm_down(runner: Runner, to: str) -> None:
 
 def _confirm_adoption(found: Adoptable) -> None:
     """Show what differs, and ask for confirmation. Raises like `_require_terminal`."""
-    what = f"the database is adopted as {found.version}; {len(found.differs)} objects differ, and ours are completed"
+    what = f"the database is adopted as {found}; {len(found.differs)} objects differ, and ours are completed"
     _require_terminal(what)
     print_rows(("kind", "object", "problem"), [(it.kind, it.object, it.problem) for it in found.differs])
     _confirm(what)

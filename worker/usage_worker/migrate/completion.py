@@ -176,7 +176,9 @@ class Completion:
         except psycopg.DatabaseError as error:
             if self._connection.closed:
                 raise
-            self.reasons |= dict.fromkeys(keys, one_line(error))
+            # Of a column the first reason: later it is the view on it that was made again.
+            new = (key for key in keys if key[0] != "column" or key not in self.reasons)
+            self.reasons |= dict.fromkeys(new, one_line(error))
             return False
         for key in keys:
             self.reasons.pop(key, None)

@@ -41,6 +41,7 @@ POLICY = re.compile(
 GRANT = re.compile(r"(?P<what>table|column|function) (?P<name>.+) to (?P<role>\w+)")
 _OPTION = re.compile(r"([a-z_]+)=(\S+?)(?=,|$)")
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
+_VARYING = re.compile(r"character varying(\(\d+\))?(\[\])?")
 _INTEGERS = ("smallint", "integer", "bigint")
 
 
@@ -94,16 +95,27 @@ def statements(different: Difference) -> list[Statement]:
 
 
 def is_lossless(old: str, new: str) -> bool:
-    """Tell whether the type `new` can hold every value of the type `old`."""
-    if new == "text":
-        return old.startswith(("character varying", "character("))
-    if old in _INTEGERS:
-        return new in _INTEGERS[_INTEGERS.index(old) :]
+    """Tell whether a change to the type `new` alters no value of the type `old`.
+
+    A number with too many digits before the point fails the change. `character(n)` loses trailing spaces, and `json`
+    the order of keys and repeated keys.
+    """
+    if new in {"text", "text[]"}:
+        return bool(_VARYING.fullmatch(old)) and old.endswith("[]") == new.endswith("[]")
     narrow, wide = _NUMERIC.fullmatch(old), _NUMERIC.fullmatch(new)
-    if not (narrow and wide):
-        return False
-    (precision, scale), (wider, finer) = ((int(it[1]), int(it[2])) for it in (narrow, wide))
-    return finer >= scale and wider - finer >= precision - scale
+    if old in _INTEGERS:
+        return bool(wide) or new in _INTEGERS[_INTEGERS.index(old) :]
+    return narrow is not None and wide is not None and int(wide[2]) >= int(narrow[2])
+
+
+def type_change(column: str, old: str, new: str) -> str:
+    """Return advice with the statement that changes the type of a column where that may lose something."""
+    table, _, name = column.partition(".")
+    zone = f"{name} AT TIME ZONE 'UTC'" if new.startswith("timestamp with") and "without" in old else f"{name}::{new}"
+    alter = f"ALTER TABLE public.{table} ALTER COLUMN {name} "
+    statement = f"{alter}DROP DEFAULT, ALTER COLUMN {name} TYPE {new} USING {zone}"
+    hint = " with the time zone in which its values were written" if "AT TIME ZONE" in zone else ""
+    return f"run {statement}{hint}"
 
 
 def column_parts(definition: str) -> tuple[str, bool, str | None]:

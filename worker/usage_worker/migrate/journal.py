@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
+import psycopg
 from psycopg import sql
 
 from usage_worker.errors import MigrationError, SchemaError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from usage_worker.migrate.files import Migration
     from usage_worker.postgres import Connection
 
+TABLE = "usage_migrations"
 JournalState = Literal["applied", "running", "failed"]
 
 
@@ -79,6 +82,13 @@ def read(connection: Connection) -> dict[int, JournalRecord]:
     return {row[0]: JournalRecord(*row) for row in rows}
 
 
+def read_if_allowed(connection: Connection) -> dict[int, JournalRecord]:
+    """Like `read`, but none if the role may not read the journal, which an obstacle names."""
+    with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+        return read(connection)
+    return {}
+
+
 def read_installed(connection: Connection, migrations: Sequence[Migration]) -> dict[int, JournalRecord]:
     """Read the records of a database that these files describe.
 
@@ -88,6 +98,9 @@ def read_installed(connection: Connection, migrations: Sequence[Migration]) -> d
     """
     records = read(connection)
     if not records:
+        adoptable = connection.execute(query("known_table")).fetchone()
+        if adoptable:
+            raise SchemaError("the schema has no journal; run usage-worker migrate adopt")
         raise SchemaError("nothing is installed; run usage-worker migrate up")
     refuse_unknown_migrations(migrations, records)
     return records

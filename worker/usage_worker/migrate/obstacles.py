@@ -28,10 +28,11 @@ REQUIREMENTS = (
     ("rights", "grant them, or let a role migrate that has them"),
     ("parents", "the migrations use these tables of others; add or change what is named"),
 )
+ADOPT = "it has the columns of this schema; run usage-worker migrate adopt"
 # These read the names that the migrations take, for each direction.
 CHECKS = {
     "up": (
-        ("known_table", "it has the columns of this schema; run usage-worker migrate adopt"),
+        ("unmarked_known_table", ADOPT),
         (
             "taken_names",
             "the migrations need these names; rename or drop what has them and run migrate up again",
@@ -40,7 +41,10 @@ CHECKS = {
         ("missing_columns", "migrations that are applied created them; add them again"),
         ("refused_values", "correct these rows and run migrate up again"),
     ),
-    "down": (("unmarked_names", "migrations did not make what has these names; rename it and run migrate down again"),),
+    "down": (
+        ("unmarked_names", "migrations did not make what has these names; rename it and run migrate down again"),
+        ("foreign_dependents", "they depend on what the rollback drops; drop them and run migrate down again"),
+    ),
 }
 
 
@@ -60,8 +64,12 @@ def requirements(connection: Connection, plan: Iterable[Migration]) -> list[Obst
 
 
 def taken(connection: Connection, plan: Iterable[Migration], direction: Direction) -> list[Obstacle]:
-    """List obstacles in schema public: taken names, too few column numbers, missing columns, refused values."""
-    return _found(connection, CHECKS[direction], _numbers(plan), named=True)
+    """List obstacles in schema public: taken names, too few column numbers, missing columns, refused values.
+
+    A table to adopt is the only one then: the taken names belong to it.
+    """
+    found = _found(connection, CHECKS[direction], _numbers(plan), named=True)
+    return [it for it in found if it.remedy == ADOPT] or found
 
 
 def refuse(obstacles: Iterable[Obstacle]) -> None:
@@ -97,7 +105,9 @@ def _statements(
     checks: Iterable[tuple[str, str]], numbers: sql.Composed, *, named: bool
 ) -> Iterator[tuple[sql.Composed, str]]:
     for name, remedy in checks:
-        body = sql.SQL(query(name)).format(plan=numbers, catalogue=sql.SQL(catalogue_sql()))
+        body = sql.SQL(query(name)).format(
+            plan=numbers, catalogue=sql.SQL(catalogue_sql()), known_table=sql.SQL(query("known_table"))
+        )
         yield sql.SQL(query("obstacle_names") + "\n" if named else "") + body, remedy
 
 

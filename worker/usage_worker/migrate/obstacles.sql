@@ -1,7 +1,7 @@
 -- Obstacles of a plan: taken names, missing column numbers, refused values.
 
 -- name: obstacle_names
-WITH named AS (
+WITH RECURSIVE named AS (
     SELECT n.*, m.number IS NOT NULL AS marked, coalesce(m.adopted AND m.number = n.number, false) AS adopted,
         -- A migration in one transaction that did not commit has created nothing.
         record.number IS NOT NULL AND (record.state = 'applied' OR NOT n.transactional) AS begun,
@@ -22,15 +22,9 @@ WITH named AS (
     FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace
 )
 
--- name: known_table
--- A table that the history's SQL or our files made without the runner.
-SELECT DISTINCT r.label FROM named AS n JOIN relations AS r ON r.name = n.object
-WHERE n.number = ANY ({plan}) AND n.kind = 'table' AND n.object = 'user_agents' AND NOT n.marked AND NOT EXISTS (
-    SELECT FROM unnest(ARRAY['id', 'user_id', 'agent_id', 'usage_count', 'last_used_at', 'metadata']) AS needed
-    WHERE NOT EXISTS (
-        SELECT FROM pg_attribute AS a WHERE a.attrelid = r.oid AND a.attname = needed AND NOT a.attisdropped
-    )
-)
+-- name: unmarked_known_table
+SELECT label FROM ({known_table}) AS known (label)
+WHERE EXISTS (SELECT FROM named WHERE number = ANY ({plan}) AND kind = 'table' AND object = 'user_agents' AND NOT marked)
 
 -- name: taken_names
 SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
@@ -81,6 +75,67 @@ SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
     SELECT 'function ' || f.signature FROM named AS n JOIN functions AS f ON f.signature = n.object
     WHERE n.number = ANY ({plan}) AND n.begun AND n.kind = 'function'
         AND (NOT n.marked OR (n.transient AND n.applied))
+) AS found
+
+-- name: foreign_dependents
+-- What others built on objects that the rollback drops, and PostgreSQL then refuses to drop. A table with rows is renamed
+-- instead, and 1.0.0 keeps what others use.
+, targets AS (
+    SELECT n.kind, n.object, n.number FROM named AS n
+    WHERE n.number = ANY ({plan}) AND n.number > 1 AND n.begun AND NOT n.transient AND NOT EXISTS (
+        SELECT FROM named AS staying WHERE staying.number <> ALL ({plan}) AND staying.applied AND NOT staying.transient
+            AND staying.kind = n.kind AND staying.object = n.object
+    )
+), readers AS (
+    SELECT 'pg_class'::regclass AS class, r.oid, 0 AS part FROM targets AS t JOIN relations AS r ON r.name = t.object
+    WHERE t.kind = 'view' OR t.kind = 'table' AND NOT (
+        EXISTS (SELECT FROM named AS kept WHERE kept.transient AND kept.object ~ ('^' || r.name || '_kept_'))
+        AND pg_temp.usage_query(format('SELECT to_jsonb(EXISTS (SELECT FROM public.%I))', r.name)) = 'true'
+    )
+    UNION
+    SELECT 'pg_class'::regclass, a.attrelid, a.attnum::integer FROM targets AS t
+    JOIN relations AS r ON r.name = split_part(t.object, '.', 1)
+    JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attname = split_part(t.object, '.', 2) AND NOT a.attisdropped
+    WHERE t.kind = 'column' AND NOT EXISTS (
+        SELECT FROM targets AS made WHERE made.kind = 'table' AND made.object = r.name AND made.number = t.number
+    )
+    UNION
+    SELECT 'pg_proc'::regclass, p.oid, 0 FROM targets AS t JOIN pg_proc AS p ON p.pronamespace = 'public'::regnamespace
+        AND t.object = format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid))
+    WHERE t.kind = 'function'
+    UNION
+    SELECT 'pg_class'::regclass, rule.ev_class, 0 FROM readers AS t
+    JOIN pg_depend AS d ON d.refclassid = t.class AND d.refobjid = t.oid AND (t.part = 0 OR d.refobjsubid = t.part)
+    JOIN pg_rewrite AS rule ON d.classid = 'pg_rewrite'::regclass AND rule.oid = d.objid AND rule.ev_class <> t.oid
+), dependents AS (
+    SELECT d.classid, d.objid, coalesce(p.polrelid, t.tgrelid, k.conrelid, f.adrelid) AS owner,
+        coalesce(p.polname, t.tgname)::text AS part
+    FROM readers AS r
+    JOIN pg_depend AS d ON d.refclassid = r.class AND d.refobjid = r.oid AND (r.part = 0 OR d.refobjsubid = r.part)
+        AND d.deptype = 'n'
+    LEFT JOIN pg_policy AS p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid
+    LEFT JOIN pg_trigger AS t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
+    LEFT JOIN pg_constraint AS k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+    LEFT JOIN pg_attrdef AS f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid
+)
+SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
+    SELECT pg_describe_object(r.class, r.oid, 0) AS label FROM readers AS r JOIN pg_class AS c ON c.oid = r.oid
+    WHERE c.relkind IN ('v', 'm') AND NOT EXISTS (SELECT FROM named WHERE kind = 'view' AND object = c.relname)
+    UNION ALL
+    SELECT pg_describe_object(d.classid, d.objid, 0) FROM dependents AS d LEFT JOIN pg_class AS c ON c.oid = d.owner
+    WHERE (d.owner IS NOT NULL OR d.classid = 'pg_proc'::regclass)
+        AND NOT EXISTS (SELECT FROM readers AS r WHERE r.oid = d.owner AND r.part = 0)
+        AND NOT EXISTS (
+            SELECT FROM named AS ours WHERE CASE
+                WHEN d.classid = 'pg_proc'::regclass THEN ours.kind = 'function' AND ours.object = (
+                    SELECT format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid))
+                    FROM pg_proc AS p WHERE p.oid = d.objid
+                )
+                WHEN d.classid IN ('pg_policy'::regclass, 'pg_trigger'::regclass)
+                THEN ours.kind IN ('policy', 'trigger') AND ours.object = format('%s.%s', c.relname, d.part)
+                ELSE ours.kind = 'table' AND ours.object = c.relname
+            END
+        )
 ) AS found
 
 -- name: column_numbers

@@ -54,6 +54,13 @@ SELECT string_agg(format('role %s may not %s', current_user, missing), ', ') FRO
         AND (c.relname = 'usage_migrations' OR c.relname = 'user_agents' AND 1 < ANY ({plan}))
 ) AS found
 
+-- name: known_table
+-- A table that the history's SQL or our files made.
+SELECT 'table user_agents' FROM pg_attribute
+WHERE attrelid = to_regclass('public.user_agents') AND NOT attisdropped
+    AND attname IN ('id', 'user_id', 'agent_id', 'usage_count', 'last_used_at', 'metadata')
+HAVING count(*) = 6
+
 -- name: parents
 -- Tables of the platform are used as they are: for foreign keys, the views and the policies.
 SELECT string_agg(problem, ', ' ORDER BY problem) FROM (

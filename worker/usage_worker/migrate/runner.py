@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -141,9 +140,7 @@ class Runner:
 
     def _examine(self, connection: Connection, direction: Direction, target: str) -> tuple[_Plan, list[Obstacle]]:
         """Plan the steps and list their obstacles."""
-        records: dict[int, JournalRecord] = {}
-        with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
-            records = journal.read(connection)
+        records = journal.read_if_allowed(connection)
         journal.refuse_unknown_migrations(self._migrations, records)
         steps = (plans.up if direction == "up" else plans.down)(self._migrations, records, target)
         found = obstacles.requirements(connection, steps) if steps and direction == "up" else []
