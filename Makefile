@@ -56,8 +56,8 @@ schema: $(STAMP)  ## generate docs/schema.md from a database on an embedded serv
 bench: $(STAMP)  ## measure a bare COPY, one task for each event, and usage-worker, side by side
 	$(BIN)/usage-worker bench
 
-migrate-traffic: $(STAMP)  ## migrate 300,000 rows to 4.0.0 under 200 transactions a second; prints the waits
-	USAGE_MIGRATE_USERS=1500 $(BIN)/pytest -q -n 0 -s tests/integration/test_migrate_traffic.py -k up_to_4
+migrate-traffic: $(STAMP)  ## migrate 300,000 rows to 4.0.0, and repair them, under 200 transactions a second; prints the waits
+	USAGE_MIGRATE_USERS=1500 $(BIN)/pytest -q -n 0 -s tests/integration/test_migrate_traffic.py -k 'up_to_4 or repair'
 
 soak: $(STAMP)  ## cause random faults for SECONDS (600), with a printed seed
 	USAGE_FAULT_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -q --timeout=0 -s tests/faults/test_random_faults.py

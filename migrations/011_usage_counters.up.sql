@@ -183,6 +183,14 @@ BEGIN
         response_time_samples = d.response_time_samples + excluded.response_time_samples;
 END
 $body$;
+-- Where somebody dropped the function of 3.0.0, this is a new one, and PostgreSQL lets everybody execute it.
+DO $execute$
+BEGIN
+    REVOKE ALL ON FUNCTION public.track_agent_usage(uuid, uuid, boolean, bigint, numeric, integer) FROM PUBLIC, anon;
+    GRANT EXECUTE ON FUNCTION public.track_agent_usage(uuid, uuid, boolean, bigint, numeric, integer)
+        TO authenticated, service_role;
+END
+$execute$;
 
 -- Changes no row and blocks no client.
 DO $comments$

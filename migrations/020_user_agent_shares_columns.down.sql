@@ -25,7 +25,10 @@ BEGIN
              ORDER BY user_agent_id LIMIT 100);
         EXIT WHEN cardinality(v_chunk) = 0;
         v_reached := v_chunk[cardinality(v_chunk)];
+        -- The trigger would end the shares that the columns no longer contain.
+        ALTER TABLE public.user_agents DISABLE TRIGGER user_agents_take_shares;
         PERFORM public.user_agents_reflect_shares(v_chunk, true);
+        ALTER TABLE public.user_agents ENABLE TRIGGER user_agents_take_shares;
         COMMIT;
     END LOOP;
 END
@@ -58,6 +61,7 @@ BEGIN
     DROP FUNCTION IF EXISTS public.user_agent_shares_changed();
     DROP FUNCTION IF EXISTS public.user_agents_take_shares();
     DROP FUNCTION IF EXISTS public.user_agents_reflect_shares(uuid[], boolean);
+    DROP FUNCTION IF EXISTS public.user_agents_show_shares(uuid, boolean, uuid[], uuid);
 END
 $down$;
 COMMENT ON POLICY "Team members can view shared agents" ON public.user_agents IS 'Users see live rows that are shared with them or a team of theirs; until 4.0.0.';

@@ -1,8 +1,9 @@
 SELECT * FROM (VALUES
-    ('function', 'user_agent_shares_changed()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, TimeZone=UTC, body dfb1e4c151f54b849b9c989885361ca1'),
+    ('function', 'user_agent_shares_changed()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, TimeZone=UTC, body 731e5dcaed096c10a4a371d1ffb1cd20'),
     ('function', 'user_agents_delete_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, body 3e91147b11b1d95b9d44311eda845765'),
-    ('function', 'user_agents_reflect_shares(p_ids uuid[], p_lasting boolean)', 'returns void, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body 07e1c0f72067600bb321c8eb63762a9b'),
-    ('function', 'user_agents_take_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, body 608d04ca28f244caf719dfa104fbbf16'),
+    ('function', 'user_agents_reflect_shares(p_ids uuid[], p_lasting boolean)', 'returns void, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, enable_seqscan=off, body 84ab16fcd4488759b942ff2a02bae27f'),
+    ('function', 'user_agents_show_shares(p_id uuid, p_is_shared boolean, p_shared_with uuid[], p_team_id uuid)', 'returns boolean, plpgsql, stable, security invoker, search_path=pg_catalog, pg_temp, enable_seqscan=off, body 90b01cc3e6704c21b9d620e72f678897'),
+    ('function', 'user_agents_take_shares()', 'returns trigger, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, enable_seqscan=off, body 270d5d386cba4cbac9bfa67beee5c412'),
     ('grant', 'column user_agent_shares.expires_at to authenticated', 'insert, update'),
     ('grant', 'column user_agent_shares.expires_at to service_role', 'update'),
     ('grant', 'column user_agent_shares.permission to authenticated', 'insert, update'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.integration.commands import Cli
 from tests.integration.database import add_pair, run
 from usage_worker.migrate import Runner, latest_version
 from usage_worker.migrate.connection import connect
+from usage_worker.migrate.repair import repair
 from usage_worker.migrate.verify import catalogue
 
 if TYPE_CHECKING:
@@ -193,6 +196,23 @@ def test_rollback_text_of_history(at: Callable[[str], str]) -> None:
     runner = Runner(url)
     runner.down("2.0.0")
     assert runner.verify() == []
+
+
+def test_up_leads_to_repair_after_rollback_text(at: Callable[[str], str], tmp_path: Path) -> None:
+    url = at("3.0.0")
+    cli = Cli(tmp_path, DATABASE_URL=url)
+    assert cli.run("migrate", "up", "--to", "3.0.0").stderr == ""
+    run(url, HISTORY_ROLLBACK.read_text())
+    run(url, "ALTER TABLE public.user_agents ADD custom_name text, ADD custom_description text")
+    # PostgreSQL lets everybody execute a new function.
+    granted = "SELECT has_function_privilege('anon', oid, 'execute') FROM pg_proc WHERE proname = 'track_agent_usage'"
+    for version in ("3.0.0", latest_version()):
+        done = cli.run("migrate", "up", "--to", version)
+        assert done.returncode == 0
+        assert re.fullmatch(r"\d+ objects are missing or differ; run usage-worker migrate repair\n", done.stderr)
+    assert run(url, granted) == [(False,)]
+    assert repair(url).left == Runner(url).verify() == []
+    assert cli.run("migrate", "up").stderr == ""
 
 
 def test_functions_are_called_by_name(at: Callable[[str], str]) -> None:

@@ -135,7 +135,7 @@ def test_what_cannot_be_made_again_is_named(database: str, tmp_path: Path) -> No
         DROP TABLE public.usage_intake;
         ALTER TABLE public.user_agents DROP COLUMN notes CASCADE, ADD COLUMN mine text;
         CREATE VIEW public.theirs AS SELECT * FROM public.user_agent_analytics_own;
-        ALTER VIEW public.user_agent_analytics_own SET (security_barrier = false);
+        ALTER VIEW public.user_agent_analytics_own RENAME COLUMN user_id TO person;
         DROP INDEX public.idx_user_agents_team;
         UPDATE public.usage_migrations SET state = 'failed' WHERE number = 17;
         """,
@@ -152,8 +152,29 @@ def test_what_cannot_be_made_again_is_named(database: str, tmp_path: Path) -> No
         ("migration", "017_usage_maintenance"),
     } <= left
     assert ("made", "index", "idx_user_agents_team") in {tuple(line[:3]) for line in lines}
-    assert "because other objects depend on it" in done.stdout
+    (reason,) = (line[3] for line in lines if line[:3] == ["left", "view", "user_agent_analytics_own"])
+    assert reason.endswith(
+        "cannot drop view user_agent_analytics_own because other objects depend on it: view theirs depends on view"
+        " user_agent_analytics_own; drop what depends on it, run this command again, then create that again"
+    )
     assert run(database, "SELECT count(*) FROM public.theirs") == [(0,)]
+
+
+def test_options_of_view_are_set_without_dropping_it(database: str) -> None:
+    run(
+        database,
+        """
+        CREATE VIEW public.theirs AS SELECT * FROM public.user_agents_with_details;
+        ALTER VIEW public.user_agents_with_details SET (security_invoker = false, security_barrier = true);
+        ALTER VIEW public.user_agent_analytics_own RESET (security_barrier);
+        """,
+    )
+    views = "SELECT 'user_agents_with_details'::regclass::oid, 'user_agent_analytics_own'::regclass::oid"
+    before = run(database, views)
+    done = repair(database)
+    assert [made.object for made in done.made] == ["user_agent_analytics_own", "user_agents_with_details"]
+    assert done.left == Runner(database).verify() == []
+    assert run(database, views) == before
 
 
 def test_function_of_the_platform_is_made_again(database: str) -> None:

@@ -16,6 +16,8 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.database import run, traffic
 from usage_worker.migrate import Runner
+from usage_worker.migrate.adoption import adopt
+from usage_worker.migrate.repair import repair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -216,5 +218,45 @@ def test_clients_of_2_work_during_up_to_4(empty_database: str) -> None:
     sys.stdout.write(f"\n{len(application.pairs) + 1:,} rows in {took:.1f} s, {clients}\n")
     for step, longest in clients.longest.items():
         sys.stdout.write(f"  {step}: {1000 * longest:.0f} ms\n")
+    assert runner.verify() == []
+    application.check(empty_database, clients)
+
+
+# Objects of every kind that are made again on tables with traffic, and a view that is filled.
+DAMAGE = """
+    DROP MATERIALIZED VIEW public.user_agent_analytics CASCADE;
+    DROP FUNCTION public.add_user_agent;
+    DROP TRIGGER user_agents_take_shares ON public.user_agents;
+    DROP POLICY "Editors can update shared agents" ON public.user_agents;
+    DROP INDEX public.idx_user_agents_team;
+    ALTER TABLE public.user_agents DROP CONSTRAINT user_agents_usage_count_check, RESET (fillfactor);
+    ALTER TABLE public.user_agents ALTER folder SET DEFAULT 'x';
+    REVOKE ALL ON public.user_agents FROM service_role;
+"""
+# As after psql with the files.
+WITHOUT_JOURNAL = "DROP TABLE public.usage_migrations, public.usage_migration_objects"
+
+
+@pytest.mark.size
+@pytest.mark.timeout(400)
+def test_clients_work_during_repair_and_adoption(empty_database: str) -> None:
+    runner = Runner(empty_database)
+    runner.up("2.0.0")
+    seed(empty_database, USERS_TO_4)
+    add_pairs(empty_database)
+    runner.up()
+    clients = Clients(empty_database)
+    application = Application(empty_database)
+    with traffic(*application.clients(clients, pause=4 / TRANSACTIONS_A_SECOND)):
+        for statement, move in ((DAMAGE, repair), (WITHOUT_JOURNAL, adopt)):
+            run(empty_database, statement)
+            clients.step = move.__name__
+            clients.all_progressed()
+            began = time.monotonic()
+            with clients.open_transaction(application.hold()):
+                assert move(empty_database).left == []
+            took = time.monotonic() - began
+            clients.all_progressed()
+            sys.stdout.write(f"\n{move.__name__} in {took:.1f} s, {1000 * clients.longest[move.__name__]:.0f} ms\n")
     assert runner.verify() == []
     application.check(empty_database, clients)

@@ -373,3 +373,52 @@ def test_shared_rows_are_found_by_index(database: str, users: Users) -> None:
         edit = "EXPLAIN UPDATE public.user_agents SET folder = 'x' WHERE id = %s"
         plan = "\n".join(row[0] for row in session.execute(edit, [users.row]))
     assert "Seq Scan on user_agent" not in plan, plan
+
+
+# What a user can do to look like one of the triggers that keep shares and columns in step.
+PRETENCES = {
+    "a setting": "SET usage_worker.sharing = 'on'",
+    "a trigger": """
+        CREATE TEMPORARY TABLE fired (statement text);
+        CREATE FUNCTION pg_temp.fire() RETURNS trigger LANGUAGE plpgsql
+            AS 'BEGIN EXECUTE NEW.statement; RETURN NULL; END';
+        CREATE TRIGGER fire AFTER INSERT ON fired FOR EACH ROW EXECUTE FUNCTION pg_temp.fire()
+    """,
+}
+
+
+@pytest.mark.parametrize("pretence", PRETENCES)
+def test_user_cannot_keep_shares_and_columns_from_following(database: str, users: Users, pretence: str) -> None:
+    with session_as(database, "authenticated", users.ann) as session:
+        session.execute(PRETENCES[pretence].encode())
+
+        def write(statement: str) -> tuple[set[UUID], set[UUID]]:
+            if pretence == "a trigger":
+                session.execute("INSERT INTO fired VALUES (%s)", [statement])
+            else:
+                session.execute(statement.encode())
+            ((columns,),) = run(database, "SELECT coalesce(shared_with, '{}') FROM public.user_agents")
+            return {share[0] for share in run(database, SHARES) if share[0]}, set(columns)
+
+        bob, dan = {users.bob}, {users.dan}
+        assert write(f"UPDATE public.user_agents SET shared_with = '{{{users.dan}}}'") == (dan, dan)
+        give = "INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user)"
+        assert write(f"{give} VALUES ('{users.row}', '{users.bob}')") == (bob | dan, bob | dan)
+        assert write(f"DELETE FROM public.user_agent_shares WHERE shared_with_user = '{users.dan}'") == (bob, bob)
+        assert write("UPDATE public.user_agents SET is_shared = false, shared_with = NULL") == (set(), set())
+
+
+def test_team_of_old_columns_is_replaced_by_one_that_has_a_share(database: str, users: Users) -> None:
+    other = uuid.uuid4()
+    execute_as(database, users.ann, GIVE_TEAM, users.row, other, None)
+    execute_as(database, users.ann, "UPDATE public.user_agents SET team_id = %s", other)
+    teams = "SELECT shared_with_team FROM public.user_agent_shares WHERE shared_with_team IS NOT NULL"
+    assert run(database, teams) == [(other,)]
+    assert run(database, COLUMNS) == [(True, [users.bob], other)]
+
+
+def test_team_that_old_columns_could_not_hold_follows_the_one_that_leaves(database: str, users: Users) -> None:
+    other = uuid.uuid4()
+    execute_as(database, users.ann, GIVE_TEAM, users.row, other, None)
+    execute_as(database, users.ann, "UPDATE public.user_agents SET team_id = NULL")
+    assert run(database, COLUMNS) == [(True, [users.bob], other)]

@@ -60,6 +60,10 @@ def up(to: To = None, check: Check = False, wait: Wait = True, as_json: AsJson =
         return
     moved = runner.up(to, wait=wait, on_step=None if as_json else _on_step)
     _show_outcome(runner, moved, as_json=as_json)
+    # Applied migrations are not run again, so what others dropped or changed stays so.
+    if found := runner.verify():
+        what = "is missing or differs" if len(found) == 1 else "are missing or differ"
+        typer.echo(f"{counted(len(found), 'object')} {what}; run usage-worker migrate repair", err=True)
 
 
 @migrate_app.command()

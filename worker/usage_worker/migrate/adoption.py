@@ -151,7 +151,7 @@ def _recognize(connection: Connection, migrations: tuple[Migration, ...], wanted
             f"the journal of the database is at {version} already; run usage-worker migrate repair or migrate up"
         )
     obstacles.refuse(_wrong_types(facts, expectations(connection, steps)))
-    # A file in one transaction only creates objects. Of another one only its successor shows that it came to its end; the
+    # A file in one transaction only creates objects. Of another one only its successor shows that it ended; the
     # last one of a version changes no rows.
     ended = {it for it in begun if begun[it] and (it is not steps[-1] or it.version == version)}
     repeated = [it for it in missing if it in begun and not it.transactional and it not in ended]

@@ -19,16 +19,16 @@ from usage_worker.migrate.verify import differences, expectations
 from usage_worker.postgres import LOST_RACES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.verify import Difference, Key
     from usage_worker.postgres import Connection
 
 # Columns first, since a view or a trigger on a column keeps its type from being changed. Views before tables: filling a
-# materialized view takes longest, and most repairs then hold no lock on a table yet. Grants last: nobody reads a
-# materialized view before it is filled.
-_ORDER = ("role", "auth", "column", "function", "view", "table", "constraint", "policy", "trigger", "grant")
+# materialized view takes longest, and most repairs then hold no lock on a table yet. Policies before tables: row-level
+# security hides every row while there is none. Grants last: nobody reads a materialized view before it is filled.
+_ORDER = ("role", "auth", "column", "function", "view", "policy", "table", "constraint", "trigger", "grant")
 # Most repairs need two: the second makes what the first dropped together with something else, such as grants. Few,
 # because the transaction keeps the locks of every object that a round makes.
 _MOST_ROUNDS = 4
@@ -53,18 +53,19 @@ class Completion:
         self.reasons: dict[Key, str] = {}
         """The error for each object that could not be made."""
 
-    def run(self) -> None:
-        """Repeat rounds until only indexes are left or a round changes nothing. Indexes are not built here."""
+    def run(self, kinds: Collection[str] = _ORDER) -> None:
+        """Repeat rounds until nothing of these kinds is left or a round changes nothing. Indexes are not built here."""
         if self._adopting and any(map(_changes_type, self.left)):
             self._drop_dependents()
             self.left = differences(self._connection, self.migrations)
         for _ in range(_MOST_ROUNDS):
-            if all(different.kind == "index" and different.named for different in self.left):
+            before = self.left
+            found = [it for it in before if it.kind in kinds or it.kind == "index"]
+            if all(it.kind == "index" and it.named for it in found):
                 break
-            found = self.left
             self._round(found)
             self.left = differences(self._connection, self.migrations)
-            if self.left == found:
+            if self.left == before:
                 break
 
     def _round(self, found: Sequence[Difference]) -> None:

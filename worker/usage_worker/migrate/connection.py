@@ -85,6 +85,11 @@ def lock_timeout(migration: Migration) -> sql.Composed:
 
 def one_line(error: psycopg.Error) -> str:
     """Return the server's message and hint; the hint says what to do about a statement that it refused."""
+    if isinstance(error, psycopg.errors.DependentObjectsStillExist):
+        # The hint is CASCADE, which drops what is not ours.
+        dependents = ", ".join((error.diag.message_detail or "").splitlines())
+        message = f"{postgres.one_line(error)}: {dependents}"
+        return f"{message}; drop what depends on it, run this command again, then create that again"
     message = postgres.one_line(error, with_hint=True)
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         message += "; migrations need the DATABASE_URL of the schema's owner"

@@ -168,7 +168,10 @@ WHERE n.kind = 'column' AND split_part(n.object, '.', 1) = 'user_agents' AND n.a
 -- name: refused_values
 -- Rows that a CHECK of the plan refuses, also in what a rollback kept aside; counted in one pass.
 SELECT string_agg(label, ', ' ORDER BY label) FROM (
-    SELECT format('%s has %s rows that violate %s', counted.name, violation.rows, violation.definition) AS label
+    SELECT format(
+        CASE violation.rows WHEN '1' THEN '%s has %s row that violates %s' ELSE '%s has %s rows that violate %s' END,
+        counted.name, violation.rows, violation.definition
+    ) AS label
     FROM (
         SELECT r.name, pg_temp.usage_query(format(
             'SELECT jsonb_build_object(%s) FROM public.%I',

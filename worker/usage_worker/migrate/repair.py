@@ -1,6 +1,8 @@
 """Recreate what `verify` reports as missing or changed, without changing a row.
 
-One transaction makes everything except the indexes, which are built concurrently afterwards, and the comments.
+First what needs a lock on a table, in a short transaction each: in one for all, the locks were kept for as long as the
+rest took. One transaction makes the rest, so that nothing is granted before it is protected, and what needed the rest
+first, such as a trigger without its function. Last come the indexes, which are built concurrently, and the comments.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from usage_worker.migrate.connection import WORK_NAME, connect, exclusive, one_l
 from usage_worker.migrate.files import discover
 from usage_worker.migrate.retries import retried
 from usage_worker.migrate.verify import Deviation, differences, expectations, unfinished
+from usage_worker.migrate.views import set_options
 from usage_worker.postgres import LOST_RACES
 
 if TYPE_CHECKING:
@@ -31,10 +34,12 @@ if TYPE_CHECKING:
     from usage_worker.migrate.verify import Difference, Key
     from usage_worker.postgres import Connection
 
-# A short wait for each lock: while a statement waits, clients queue behind it.
-_SET_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '200ms'"
+# A short wait for each lock: while a statement waits, clients queue behind it; with 200 ms some waited more than 250.
+_SET_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '100ms'"
+_SET_SHORT_TIMEOUT = "SET lock_timeout = '100ms'"
 # Long, since a concurrent build waits for older transactions, and clients do not wait for it.
 _SET_BUILD_TIMEOUT = "SET lock_timeout = '15min'"
+_OF_TABLES = ("column", "policy", "table", "constraint", "trigger")
 _INDEX = re.compile(r"(?P<create>CREATE (?:UNIQUE )?INDEX )\S+(?P<on> ON .+)")
 
 
@@ -73,14 +78,34 @@ def repair(
     with exclusive(database_url, wait=wait, waiting=waiting), connect(database_url, WORK_NAME) as connection:
         records = journal.read_installed(connection, migrations)
         applied = journal.applied(migrations, records)
-
-        def complete() -> Completion:
-            completion = Completion(connection, applied)
-            completion.run()
-            return completion
-
-        done = finish(connection, in_transaction(connection, complete, retrying), retrying)
+        done = finish(connection, _complete(connection, applied, retrying), retrying)
         return Repaired(done.made, unfinished(records.values()) + done.left)
+
+
+def _complete(connection: Connection, applied: Sequence[Migration], retrying: Callable[[str], None]) -> Completion:
+    """Make everything except indexes and comments.
+
+    Raises:
+        MigrationError: a lock could not be had.
+    """
+    completion = Completion(connection, applied)
+
+    def of_tables() -> None:
+        completion.left = differences(connection, applied)
+        completion.run(_OF_TABLES)
+
+    def together() -> Completion:
+        set_options(connection, completion.left)
+        completion.left = differences(connection, applied)
+        completion.run()
+        return completion
+
+    connection.execute(_SET_SHORT_TIMEOUT)
+    try:
+        retried(of_tables, retrying)
+    except LOST_RACES as error:
+        raise MigrationError(f"{one_line(error)}; run it again") from error
+    return in_transaction(connection, together, retrying)
 
 
 def in_transaction(
@@ -89,7 +114,7 @@ def in_transaction(
     """Run an attempt in a transaction with a short `lock_timeout`, and repeat it when it lost a race.
 
     Raises:
-        MigrationError: every attempt lost a race; nothing was changed.
+        MigrationError: every attempt lost a race; the attempt changed nothing.
     """
 
     def transaction() -> Completion:
@@ -100,7 +125,7 @@ def in_transaction(
     try:
         return retried(transaction, retrying)
     except LOST_RACES as error:
-        raise MigrationError(f"{one_line(error)}; nothing was changed, run it again") from error
+        raise MigrationError(f"{one_line(error)}; run it again") from error
 
 
 def finish(connection: Connection, completion: Completion, retrying: Callable[[str], None]) -> Repaired:
