@@ -48,7 +48,7 @@ def test_publish_ndjson_reports_bad_lines_and_sends_others(cli: Cli, database: s
     error_lines = done.stderr.splitlines()
     assert [line.partition(":")[0] for line in error_lines] == [f"line {number}" for number in (2, 3, 4, 5, 6, 9)]
     for line, reason in zip(
-        error_lines, ("JSON", "agent_id", "nonsense", "occurred_at", "nested", "model"), strict=True
+        error_lines, ("JSON", "agent_id", "nonsense", "occurred_at", "nested", "UTF-8"), strict=True
     ):
         assert reason in line
     assert cli.drained() == figures(applied=3)

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.sockets import refusing_url
 from usage_worker.errors import EventRefusedError, SettingsError, StreamUnavailableError
 from usage_worker.publisher import UsagePublisher
-from usage_worker.publisher.event_files import FieldMapping
+from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.publisher.file_import import ImportReport, publish_file
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from usage_worker.errors import SettingsError
-from usage_worker.publisher.event_files import FieldMapping, Line, read_lines
+from usage_worker.publisher.event_files import Line, open_text, read_lines
+from usage_worker.publisher.field_mapping import FieldMapping
 
 USER, AGENT = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 PLAIN = FieldMapping({}, {})
@@ -31,6 +33,104 @@ def test_bad_json_line_keeps_its_number_and_others_are_read() -> None:
         (1, {"messages": 1}),
         (6, {"messages": 2}),
     ]
+
+
+def test_array_is_read_with_line_numbers() -> None:
+    lines = lines_of('\n[\n  {"messages": 1,\n   "model": "a"},\n  7, {"messages": 2}\n]\n')
+    assert [(line.number, line.fields) for line in lines if not line.problem] == [
+        (3, {"messages": 1, "model": "a"}),
+        (5, {"messages": 2}),
+    ]
+    assert problems(lines) == {5: "is not a JSON object"}
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [('[{"messages": 1},\n{"messages": 2\n', 2), ('[{"messages": 1}\n', 2), ('[{"messages": 1}]\n{"messages": 2}', 1)],
+)
+def test_array_that_ends_early_or_late_is_reported(text: str, number: int) -> None:
+    lines = lines_of(text)
+    assert lines[0].fields == {"messages": 1}
+    assert problems(lines).keys() == {number}
+    assert "nothing after" in lines[1].problem
+
+
+def test_member_that_stands_twice_is_reported() -> None:
+    assert "has 'model' twice" in lines_of('{"model": "a", "model": "b"}')[0].problem
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiter_is_recognized(delimiter: str) -> None:
+    text = "messages,model\n1,a\n".replace(",", delimiter)
+    assert lines_of(text, is_csv=True) == [Line(2, {"messages": "1", "model": "a"})]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_stray_quote_takes_no_other_line(end: str) -> None:
+    text = "messages,model\n" + "".join(f"{number},a\n" for number in range(2, 201))
+    for stray in ('"5,a', '5,"a', '5,"a"b', '5,""a'):
+        lines = lines_of(text.replace("\n5,a\n", f"\n{stray}\n").replace("\n", end), is_csv=True)
+        assert problems(lines).keys() == {5}
+        assert [line.number for line in lines if not line.problem] == [*range(2, 5), *range(6, 201)]
+
+
+def test_stray_quote_that_closes_in_another_row_takes_no_other_line() -> None:
+    lines = lines_of('model,messages\n"a,1\nb,2\nc,3"\nd,4\n', is_csv=True)
+    assert "takes 2 more lines" in problems(lines)[2]
+    assert [line.fields["model"] for line in lines if not line.problem] == ["b", "c", "d"]
+
+
+def test_cell_of_several_lines_is_one_row() -> None:
+    assert lines_of('note,model\n"one\ntwo",a\nthree,b\n', is_csv=True) == [
+        Line(2, {"note": "one\ntwo", "model": "a"}),
+        Line(4, {"note": "three", "model": "b"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("model,messages,model\na,1,b\n", "has the column 'model' twice"),
+        ('{"model": "a"}\n', "the file is JSON"),
+        ('"model,messages\n1,2\n', "the header line is not CSV"),
+    ],
+)
+def test_header_with_problem_is_refused_in_one_line(text: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        lines_of(text, is_csv=True)
+
+
+def test_csv_read_as_json_is_named_in_one_line() -> None:
+    with pytest.raises(SettingsError, match="the file is CSV; give --csv"):
+        lines_of("user_id;agent_id\n1;2\n")
+
+
+def test_empty_columns_without_name_are_left_out() -> None:
+    lines = lines_of("messages,,\n1,,\n2,x,\n", is_csv=True)
+    assert [line.fields for line in lines] == [{"messages": "1"}, {"messages": "2", "": "x"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_encoding_is_recognized(encoding: str) -> None:
+    binary = io.BufferedReader(io.BytesIO("model\ncafé 😀\n".encode(encoding)))
+    assert list(read_lines(open_text(binary), is_csv=True)) == [Line(2, {"model": "café 😀"})]
+
+
+def test_byte_that_is_not_utf_8_is_the_problem_of_its_line() -> None:
+    for text, is_csv in (
+        ("model\na\ncafé\nb\n", True),
+        ('{"model": "x"}\n{"model": "a"}\n{"model": "é"}\n{}\n', False),
+    ):
+        binary = io.BufferedReader(io.BytesIO(text.encode("latin-1")))
+        lines = list(read_lines(open_text(binary), is_csv=is_csv))
+        assert problems(lines).keys() == {3}
+        assert "not UTF-8 (byte 0xe9)" in problems(lines)[3]
+
+
+@pytest.mark.parametrize("content", ["model\na\n".encode("utf-16-le"), gzip.compress(b"{}"), b"PK\x03\x04", b"PAR1"])
+def test_file_that_is_no_text_is_refused(content: bytes) -> None:
+    with pytest.raises(SettingsError, match="the file"):
+        open_text(io.BufferedReader(io.BytesIO(content)))
 
 
 def test_decimals_never_become_binary_floats() -> None:

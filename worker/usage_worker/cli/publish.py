@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -14,14 +15,18 @@ from rich.progress import Progress
 from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import EventRefusedError, SettingsError
 from usage_worker.logs import configure_logs
-from usage_worker.publisher.event_files import TEXT, FieldMapping
+from usage_worker.publisher.event_files import open_text
+from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.publisher.file_import import publish_file
 from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-File = Annotated[str, typer.Argument(metavar="FILE|-", help="NDJSON, or *.csv with a header line; - reads NDJSON.")]
+File = Annotated[
+    str,
+    typer.Argument(metavar="FILE|-", help="NDJSON, a JSON array, or *.csv and *.tsv with a header line; - reads JSON."),
+]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Read CSV, whatever the name of the file.")]
 Map = Annotated[list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Name of a field in the file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Give every event this value.")]
@@ -67,7 +72,7 @@ def publish(
         start_at.replace(tzinfo=UTC) if start_at else None,
         draw_pairs,
     )
-    is_csv = csv or Path(file).suffix.lower() == ".csv"
+    is_csv = csv or Path(file).suffix.lower() in (".csv", ".tsv")
     with open_publisher(settings) as publisher, _opened(file) as source:
         report = publish_file(publisher, source, mapping, settings.accept_window, _on_problem, is_csv=is_csv)
     finish(report.sent, report.bad, "bad line", as_json=as_json)
@@ -82,8 +87,8 @@ def _opened(file: str) -> Iterator[TextIO]:
     """Open the file as text, with a progress bar on a terminal."""
     if file == "-":
         # Not closed: standard input is not ours.
-        with open(0, **TEXT, closefd=False) as source:
-            yield source
+        with open(0, "rb", closefd=False) as source:
+            yield open_text(source)
         return
     path = Path(file)
     try:
@@ -93,6 +98,6 @@ def _opened(file: str) -> Iterator[TextIO]:
     console = Console(stderr=True)
     with (
         Progress(console=console, disable=not console.is_terminal) as progress,
-        progress.open(path, "r", **TEXT) as source,
+        progress.open(path, "rb") as source,
     ):
-        yield source
+        yield open_text(io.BufferedReader(cast("io.RawIOBase", source)))

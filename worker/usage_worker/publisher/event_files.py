@@ -1,194 +1,191 @@
-"""Files of events, NDJSON or CSV: their lines, the names of their columns, times and identities."""
+"""Files of events: their encoding, and their lines as NDJSON, JSON or CSV."""
 
 from __future__ import annotations
 
-import csv
+import codecs
+import io
 import json
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import accumulate
-from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
-from uuid import NAMESPACE_OID, uuid5
+import re
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.errors import SettingsError
 from usage_worker.events.event import FIELDS
+from usage_worker.printable import printable
+from usage_worker.publisher.csv_rows import Row, csv_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator
     from typing import TextIO
 
+# Byte order marks with the encodings that read them. The mark of UTF-16 begins that of UTF-32.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_NOT_TEXT = (
+    (b"\x1f\x8b", "is compressed; run `gunzip -c FILE | usage-worker publish -`"),
+    (b"PK\x03\x04", "is a ZIP archive or a workbook; unpack it, or save the table as CSV"),
+    (b"PAR1", "is Parquet; convert it to NDJSON or CSV"),
+)
+_LONGEST_MARK = 4
+_CONVERT = "run `iconv -f LATIN1 -t UTF-8 FILE | usage-worker publish -` if it is Latin-1"
+_SPACE = " \t\r\n"
+_WORD = re.compile(r"\w+")
 
-class TextArguments(TypedDict):
-    """Arguments of `open` that say how bytes become text."""
 
-    encoding: str
-    errors: str
-    newline: str
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its members; the second value of a name would silently replace the first.
+
+    Raises:
+        ValueError: a name stands twice.
+    """
+    item = dict(pairs)
+    if len(item) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has {printable(twice)!r} twice")
+    return item
 
 
-# Spreadsheets put a byte order mark first; bytes that are not UTF-8 become the problem of their line alone.
-TEXT = TextArguments(encoding="utf-8-sig", errors="surrogateescape", newline="")
+# Numbers with a point stay text: a decimal never passes through a binary float.
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_float=str)
 
 
 class Line(NamedTuple):
-    """One event of a file: number of its line, from 1, its fields, and its problem where it could not be read."""
+    """One event of a file: number of its first line, from 1, its fields, and its problem where it could not be read."""
 
     number: int
     fields: dict[str, Any]
     problem: str = ""
 
 
+def open_text(binary: io.BufferedReader[Any]) -> TextIO:
+    """Return the text of a file: UTF-8, or what its byte order mark names.
+
+    Bytes that are no text become the problem of their line alone.
+
+    Raises:
+        SettingsError: the file holds no text, or UTF-16 without a byte order mark.
+    """
+    start = binary.peek(_LONGEST_MARK)[:_LONGEST_MARK]
+    for signature, problem in _NOT_TEXT:
+        if start.startswith(signature):
+            raise SettingsError(f"the file {problem}")
+    encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in start:
+        raise SettingsError("the file is not UTF-8; run `iconv -f UTF-16LE -t UTF-8 FILE | usage-worker publish -`")
+    return io.TextIOWrapper(binary, encoding=encoding, errors="surrogateescape", newline="")
+
+
 def read_lines(file: TextIO, *, is_csv: bool, wanted: Collection[str] = ()) -> Iterator[Line]:
     """Yield the lines of a file; an empty CSV cell is None, an unknown value.
 
+    JSON is an object in each line, or an array of objects.
+
     Raises:
-        SettingsError: the CSV file has no header line, or it lacks one of the columns `wanted`.
+        SettingsError: the file has another format than `is_csv` says, or the header of a CSV file has a column twice or
+            lacks one of the columns `wanted`.
     """
-    return _csv_lines(file, wanted) if is_csv else _json_lines(file)
+    if is_csv:
+        return _csv_lines(file, wanted)
+    start: list[str] = []
+    for text in file:
+        start.append(text)
+        if text.strip(_SPACE):
+            break
+    first = start[-1].lstrip(_SPACE) if start else ""
+    if first[:1] not in ("{", "[") and not {*FIELDS, *wanted}.isdisjoint(_WORD.findall(first)):
+        raise SettingsError("the file is CSV; give --csv, or name it *.csv")
+    lines = chain(start, file)
+    return _array_lines(lines) if first.startswith("[") else _json_lines(lines)
 
 
 def _csv_lines(file: TextIO, wanted: Collection[str]) -> Iterator[Line]:
-    number = 0
-
-    def numbered() -> Iterator[str]:
-        nonlocal number  # the reader's own count misses lines that it could not read
-        for text in file:
-            number += 1
-            yield text
-
-    reader = csv.DictReader(numbered())
-    try:
-        names = reader.fieldnames
-    except csv.Error as error:
-        raise SettingsError(f"the header line is not CSV: {error}") from None
-    _check_header(names, wanted)
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            yield Line(number, {}, f"is not CSV: {error}")
-            continue
-        if row is None:
-            return
-        # DictReader keeps surplus cells under None; a missing column must be a problem, not a silent default.
-        if None in row or None in row.values():
-            yield Line(number, {}, "has a different number of columns than the header")
-        else:
-            yield Line(number, {name: cell or None for name, cell in row.items()})
+    rows = csv_rows(file)
+    header = next(rows, Row(1, [], "is missing"))
+    names = header.cells
+    _check_header(header, wanted)
+    for number, cells, reason in rows:
+        problem = reason or _bad_byte("".join(cells))
+        # A missing column must be a problem, not a silent default.
+        if not problem and len(cells) != len(names):
+            problem = f"has a different number of columns than the header ({len(cells)}, not {len(names)})"
+        # A table may end in columns without a name, as long as they are empty.
+        fields = (
+            {name: cell or None for name, cell in zip(names, cells, strict=True) if name or cell} if not problem else {}
+        )
+        yield Line(number, fields, problem)
 
 
-def _check_header(names: Sequence[str] | None, wanted: Collection[str]) -> None:
-    if not names:
-        raise SettingsError("the file has no header line")
+def _check_header(header: Row, wanted: Collection[str]) -> None:
+    names = header.cells
+    if problem := header.problem or _bad_byte("".join(names)):
+        raise SettingsError(f"the header line {problem}")
+    if names[0].lstrip(_SPACE)[:1] in ("{", "["):
+        raise SettingsError("the file is JSON; leave out --csv, and name it *.ndjson or *.json")
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise SettingsError(f"the header line has the column {printable(twice[0])!r} twice; rename one of them")
     if absent := [name for name in wanted if name not in names]:
-        raise SettingsError(f"--map: no column {absent[0]}; there are {', '.join(names)}")
+        raise SettingsError(f"--map: no column {absent[0]}; there are {printable(', '.join(names))}")
 
 
-def _json_lines(file: TextIO) -> Iterator[Line]:
-    for number, text in enumerate(file, start=1):
-        if text.strip():
+def _json_lines(lines: Iterator[str]) -> Iterator[Line]:
+    for number, text in enumerate(lines, start=1):
+        if text.strip(_SPACE):
             yield _json_line(number, text)
 
 
 def _json_line(number: int, text: str) -> Line:
+    if problem := _bad_byte(text):
+        return Line(number, {}, problem)
     try:
-        fields = json.loads(text, parse_float=str)
-    except ValueError as error:
-        return Line(number, {}, f"is not JSON: {error}")
-    except RecursionError:
-        return Line(number, {}, "is not JSON: it is nested too deeply")
-    return Line(number, fields) if isinstance(fields, dict) else Line(number, {}, "is not a JSON object")
+        return _line(number, _DECODER.decode(text))
+    except (ValueError, RecursionError) as error:
+        return Line(number, {}, _not_json(error))
 
 
-@dataclass(frozen=True, slots=True)
-class FieldMapping:
-    """How the fields of a line become the fields of an event.
-
-    Unknown values of the file (an empty cell, null) are left out.
-
-    Attributes:
-        columns: names in the file, by event field; other columns are left out unless they are event fields.
-        constants: values of every event, by event field.
-        assume_utc: reads times without a time zone as UTC.
-        start_at: time of the first event; all times are moved alike.
-        draw_pairs: number of pairs to draw user and agent from; 0 draws none.
-    """
-
-    columns: dict[str, str]
-    constants: dict[str, str]
-    assume_utc: bool = False
-    start_at: datetime | None = None
-    draw_pairs: int = 0
-
-    def events(self, lines: Iterator[Line]) -> Iterator[Line]:
-        """Yield the lines with the fields of events, or with their problem."""
-        pairs = _zipf_pairs(self.draw_pairs) if self.draw_pairs else None
-        shift: timedelta | None = None
-        for line in lines:
-            # Drawn for bad lines also: repairing one must not give the others new identities.
-            drawn = dict(zip(("user_id", "agent_id"), next(pairs), strict=True)) if pairs else {}
-            try:
-                fields = self._rename(line) | self.constants | drawn
-                when = self._time(fields)
-                if when is not None:
-                    if shift is None:
-                        shift = self.start_at - when if self.start_at else timedelta()
-                    fields["occurred_at"] = _moved(when, shift)
-                    # Published twice, a recording counts once: the place and the text of a line give its identity.
-                    fields.setdefault("event_id", str(uuid5(NAMESPACE_OID, f"{line.number} {sorted(fields.items())}")))
-            except ValueError as error:
-                yield line._replace(problem=str(error))
-            except Exception as error:  # noqa: BLE001 - one line must not stop a file
-                yield line._replace(problem=f"cannot be read: {type(error).__name__}: {error}")
-            else:
-                yield Line(line.number, fields)
-
-    def _rename(self, line: Line) -> dict[str, Any]:
-        """Return the known values of the line, by event field."""
-        if line.problem:
-            raise ValueError(line.problem)
-        known = {name: cell for name, cell in line.fields.items() if cell is not None}
-        if not self.columns:
-            return known
-        if absent := [column for column in self.columns.values() if column not in line.fields]:
-            raise ValueError(f"has no field {absent[0]}, which --map names")
-        taken = set(self.columns.values())
-        kept = {name: cell for name, cell in known.items() if name in FIELDS and name not in taken}
-        return kept | {name: known[column] for name, column in self.columns.items() if column in known}
-
-    def _time(self, fields: dict[str, Any]) -> datetime | None:
-        text = fields.get("occurred_at")
-        if text is None:
-            return None
-        try:
-            when = datetime.fromisoformat(str(text))
-        except ValueError:
-            raise ValueError("occurred_at: is not a time; write it like 2026-01-31T23:59:59Z") from None
-        if when.tzinfo is None:
-            if not self.assume_utc:
-                raise ValueError("occurred_at: has no time zone; --assume-utc reads it as UTC")
-            when = when.replace(tzinfo=UTC)
-        return when
-
-
-def _moved(when: datetime, shift: timedelta) -> datetime:
-    try:
-        return when + shift
-    except OverflowError:
-        raise ValueError("occurred_at: outside the acceptance window, after it was moved beyond the calendar") from None
-
-
-def _zipf_pairs(count: int) -> Iterator[tuple[str, str]]:
-    """Yield pairs, the k-th with a probability in proportion to 1/k, in the same order every time."""
-    random = Random(0)  # noqa: S311 - repeatable, not secret
-    pairs = [
-        (
-            str(uuid5(NAMESPACE_OID, f"drawn user {rank}")),
-            str(uuid5(NAMESPACE_OID, f"drawn agent {rank % 10}")),
-        )
-        for rank in range(count)
-    ]
-    weights = list(accumulate(1 / (rank + 1) for rank in range(count)))
+def _array_lines(lines: Iterator[str]) -> Iterator[Line]:
+    """Yield the objects of an array, with the numbers of the lines at which they begin."""
+    text = "".join(lines)
+    at = text.index("[") + 1
+    number = 1 + text.count("\n", 0, at)
     while True:
-        yield random.choices(pairs, cum_weights=weights)[0]
+        start = _skip(text, at, _SPACE + ",")
+        number += text.count("\n", at, start)
+        if text[start : start + 1] == "]":
+            break
+        try:
+            item, at = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError) as error:
+            yield Line(number, {}, f"{_not_json(error)}; nothing after it is read: write one object per line")
+            return
+        yield _line(number, item) if not (problem := _bad_byte(text[start:at])) else Line(number, {}, problem)
+        number += text.count("\n", start, at)
+    if text[start + 1 :].strip(_SPACE):
+        yield Line(number, {}, "nothing after the end of the array is read: write one object per line")
+
+
+def _skip(text: str, at: int, characters: str) -> int:
+    while at < len(text) and text[at] in characters:
+        at += 1
+    return at
+
+
+def _line(number: int, item: Any) -> Line:
+    return Line(number, item) if isinstance(item, dict) else Line(number, {}, "is not a JSON object")
+
+
+def _not_json(error: Exception) -> str:
+    return f"is not JSON: {'it is nested too deeply' if isinstance(error, RecursionError) else error}"
+
+
+def _bad_byte(text: str) -> str:
+    """Return the problem of a text with bytes that are no UTF-8, or an empty string."""
+    if text.isascii():
+        return ""
+    escaped = next((character for character in text if "\udc80" <= character <= "\udcff"), None)
+    return "" if escaped is None else f"is not UTF-8 (byte 0x{ord(escaped) - 0xDC00:02x}); {_CONVERT}"

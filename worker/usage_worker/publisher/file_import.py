@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from usage_worker.events.wire import Prepared
-    from usage_worker.publisher.event_files import FieldMapping, Line
+    from usage_worker.publisher.event_files import Line
+    from usage_worker.publisher.field_mapping import FieldMapping
     from usage_worker.publisher.publisher import UsagePublisher
 
 # Waiting for Redis this often keeps the publisher's buffer far from its bound, where it would drop events.
@@ -43,7 +44,7 @@ def publish_file(
 ) -> ImportReport:
     """Publish the events of an NDJSON or CSV file, and wait until Redis has them.
 
-    The file was opened with the arguments `event_files.TEXT`. `on_problem` gets the number of each bad line, from 1,
+    The file was opened by `event_files.open_text`. `on_problem` gets the number of each bad line, from 1,
     and the reason. Redis may take `timeout` seconds for the buffered events.
 
     Raises:

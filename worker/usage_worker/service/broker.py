@@ -11,6 +11,9 @@ from kombu.utils.url import maybe_sanitize_url
 
 from usage_worker.queue.url import parse_redis_url
 
+# Seconds after which a message that a worker took and never acknowledged is delivered again; by default an hour. A task
+# of ours acknowledges when it begins, or has appended its events by then, and may be delivered twice.
+VISIBILITY_SECONDS = 30
 # Parameters of a URL that the Redis client and kombu both know.
 _TIMEOUTS = (
     "socket_timeout",
@@ -46,7 +49,8 @@ def broker_settings(redis_url: str) -> dict[str, Any]:
     given, is_tls = parse_redis_url(redis_url)
     user, password, database = given.get("username", ""), given.get("password", ""), given.get("db", 0)
     login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
-    settings = {"broker_transport_options": {key: given[key] for key in _TIMEOUTS if key in given}}
+    options = {key: given[key] for key in _TIMEOUTS if key in given}
+    settings = {"broker_transport_options": {"visibility_timeout": VISIBILITY_SECONDS, **options}}
     if path := given.get("path"):
         return settings | {"broker_url": f"redis+socket://{login}{quote(path)}?virtual_host={database}"}
     host, port = given.get("host", "localhost"), given.get("port", 6379)

@@ -7,10 +7,12 @@ would lose the event, and one in the worker's main process would stop the worker
 from __future__ import annotations
 
 import pickle
+import time
 from json import dumps
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
+from celery.exceptions import Reject
 from celery.worker.strategy import default
 from pydantic_core import to_json
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 # Fewer brackets cannot nest so deeply that the pool fails to pickle them.
 _HARMLESS_BRACKETS = 100
+# Seconds after each attempt to append events while Redis is not available.
+_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 log = get_logger("entry_point")
 
@@ -100,10 +104,20 @@ def _append(task: Task, events: list[Any]) -> None:
     key = _key(str(task.request.id))
     shard = stream.shard_of(key)
     bodies = list(map(_json, events))
-    stream.append(
+    packs = [
         (shard, Pack(uuid5(key, str(start)), bodies[start : start + PACK_EVENTS]))
         for start in range(0, len(bodies), PACK_EVENTS)
-    )
+    ]
+    for pause in _PAUSES:
+        try:
+            stream.append(packs)
+        except StreamUnavailableError as outage:
+            log.warning("events wait", task=task.name, reason=str(outage))
+            time.sleep(pause)
+        else:
+            return
+    # Back into the queue. Celery's own retry would send a new message first, and drop this one where that fails.
+    raise Reject(requeue=True)
 
 
 def _key(task_id: str) -> UUID:
@@ -132,7 +146,4 @@ OPTIONS: dict[str, Any] = {
     "typing": False,
     "acks_late": True,
     "reject_on_worker_lost": True,
-    "autoretry_for": (StreamUnavailableError,),
-    "retry_backoff": True,
-    "max_retries": None,
 }

@@ -1,0 +1,109 @@
+"""How the fields of a file's lines become the fields of events: names, times and identities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from random import Random
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_OID, uuid5
+
+from usage_worker.events.event import FIELDS
+from usage_worker.publisher.event_files import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMapping:
+    """How the fields of a line become the fields of an event.
+
+    Unknown values of the file (an empty cell, null) are left out.
+
+    Attributes:
+        columns: names in the file, by event field; other columns are left out unless they are event fields.
+        constants: values of every event, by event field.
+        assume_utc: reads times without a time zone as UTC.
+        start_at: time of the first event; all times are moved alike.
+        draw_pairs: number of pairs to draw user and agent from; 0 draws none.
+    """
+
+    columns: dict[str, str]
+    constants: dict[str, str]
+    assume_utc: bool = False
+    start_at: datetime | None = None
+    draw_pairs: int = 0
+
+    def events(self, lines: Iterator[Line]) -> Iterator[Line]:
+        """Yield the lines with the fields of events, or with their problem."""
+        pairs = _zipf_pairs(self.draw_pairs) if self.draw_pairs else None
+        shift: timedelta | None = None
+        for line in lines:
+            # Drawn for bad lines also: repairing one must not give the others new identities.
+            drawn = dict(zip(("user_id", "agent_id"), next(pairs), strict=True)) if pairs else {}
+            try:
+                fields = self._rename(line) | self.constants | drawn
+                when = self._time(fields)
+                if when is not None:
+                    if shift is None:
+                        shift = self.start_at - when if self.start_at else timedelta()
+                    fields["occurred_at"] = _moved(when, shift)
+                    # Published twice, a recording counts once: the place and the text of a line give its identity.
+                    fields.setdefault("event_id", str(uuid5(NAMESPACE_OID, f"{line.number} {sorted(fields.items())}")))
+            except ValueError as error:
+                yield line._replace(problem=str(error))
+            except Exception as error:  # noqa: BLE001 - one line must not stop a file
+                yield line._replace(problem=f"cannot be read: {type(error).__name__}: {error}")
+            else:
+                yield Line(line.number, fields)
+
+    def _rename(self, line: Line) -> dict[str, Any]:
+        """Return the known values of the line, by event field."""
+        if line.problem:
+            raise ValueError(line.problem)
+        known = {name: cell for name, cell in line.fields.items() if cell is not None}
+        if not self.columns:
+            return known
+        if absent := [column for column in self.columns.values() if column not in line.fields]:
+            raise ValueError(f"has no field {absent[0]}, which --map names")
+        taken = set(self.columns.values())
+        kept = {name: cell for name, cell in known.items() if name in FIELDS and name not in taken}
+        return kept | {name: known[column] for name, column in self.columns.items() if column in known}
+
+    def _time(self, fields: dict[str, Any]) -> datetime | None:
+        text = fields.get("occurred_at")
+        if text is None:
+            return None
+        try:
+            when = datetime.fromisoformat(str(text))
+        except ValueError:
+            raise ValueError("occurred_at: is not a time; write it like 2026-01-31T23:59:59Z") from None
+        if when.tzinfo is None:
+            if not self.assume_utc:
+                raise ValueError("occurred_at: has no time zone; --assume-utc reads it as UTC")
+            when = when.replace(tzinfo=UTC)
+        return when
+
+
+def _moved(when: datetime, shift: timedelta) -> datetime:
+    try:
+        return when + shift
+    except OverflowError:
+        raise ValueError("occurred_at: outside the acceptance window, after it was moved beyond the calendar") from None
+
+
+def _zipf_pairs(count: int) -> Iterator[tuple[str, str]]:
+    """Yield pairs, the k-th with a probability in proportion to 1/k, in the same order every time."""
+    random = Random(0)  # noqa: S311 - repeatable, not secret
+    pairs = [
+        (
+            str(uuid5(NAMESPACE_OID, f"drawn user {rank}")),
+            str(uuid5(NAMESPACE_OID, f"drawn agent {rank % 10}")),
+        )
+        for rank in range(count)
+    ]
+    weights = list(accumulate(1 / (rank + 1) for rank in range(count)))
+    while True:
+        yield random.choices(pairs, cum_weights=weights)[0]
