@@ -9,7 +9,8 @@ SYSTEM_POSTGRES := $(patsubst %/postgres,%,$(firstword $(sort $(wildcard /usr/li
 SYSTEM_REDIS    := $(wildcard /usr/bin/redis-server)
 # The tests that depend most on the versions of the servers: schema, dumps, access, ingest and publisher.
 ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_dump_restore.py \
-	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py
+	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py \
+	tests/integration/test_vanished.py tests/integration/test_redis_server.py
 
 .PHONY: help demo check lint unit test test-more reference schema bench migrate-traffic soak clean
 .DEFAULT_GOAL := help
@@ -45,7 +46,8 @@ test: check  ## run every check that needs only what pip installs: at most 15 mi
 test-more: $(STAMP)  ## run what needs Debian's postgresql and redis-server: at most 20 minutes
 	$(if $(SYSTEM_POSTGRES),,$(error apt-get install postgresql: there is none in /usr/lib/postgresql))
 	$(if $(SYSTEM_REDIS),,$(error apt-get install redis-server: there is no /usr/bin/redis-server))
-	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM)
+	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM) \
+		tests/system
 
 reference: $(STAMP)  ## generate docs/reference from the code
 	$(BIN)/python -m tools.reference

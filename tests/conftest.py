@@ -25,7 +25,7 @@ from usage_worker.local.account import temporary_folder
 from usage_worker.local.binaries import Program, find_postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from usage_worker.local.account import Account
 
@@ -64,8 +64,8 @@ class InstalledPostgres(EmbeddedPostgres):
 class InstalledRedis(EmbeddedValkey):
     """A server that the tests start from an installed program."""
 
-    def __init__(self, program: Path, data_dir: Path) -> None:
-        super().__init__(data_dir, FAST_VALKEY)
+    def __init__(self, program: Path, data_dir: Path, settings: Mapping[str, str] = FAST_VALKEY) -> None:
+        super().__init__(data_dir, settings)
         self._given_program = program
 
     @override

@@ -49,7 +49,7 @@ def install_fault(point: str, inject: Callable[[], None]) -> None:
     elif point == "before the acknowledgement":
 
         def halved(self: EventStream, shard: int, entry_ids: Sequence[str]) -> None:
-            """Take only the first of the two steps of `done`."""
+            """Delete the entries as another program could; they stay pending."""
             with self.connection.client() as client:
                 client.xdel(self.key(shard), *entry_ids)
             inject()

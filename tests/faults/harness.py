@@ -171,6 +171,10 @@ class Harness:
     def pending(self) -> int:
         return sum(self.resources.stream.backlog(shard).pending for shard in range(self.resources.stream.shards))
 
+    @property
+    def vanished(self) -> int:
+        return sum(self.resources.stream.vanished(shard).entries for shard in range(self.resources.stream.shards))
+
     def fetch(self, sql: str) -> list[dict[str, Any]]:
         with psycopg.connect(self.database, row_factory=dict_row) as connection:
             return connection.execute(sql.encode()).fetchall()

@@ -10,13 +10,16 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
 
 from tests.helpers import environment_without
 from usage_worker.publisher import UsagePublisher
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PROGRAM = str(Path(sys.executable).with_name("usage-worker"))
 SECRET = "s3cretword"
@@ -30,9 +33,11 @@ class Cli:
         self.folder = folder
         self.env = environment_without("USAGE_", "DATABASE", "REDIS") | env
 
-    def run(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, stdin: bytes = b"", program: Sequence[str] = (PROGRAM,)
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [PROGRAM, *arguments],
+            [*program, *arguments],
             cwd=self.folder,
             env=self.env,
             input=stdin,

@@ -11,6 +11,7 @@ from usage_worker.service.app import make_app
 from usage_worker.service.broker import broker_settings
 from usage_worker.settings import Settings
 
+KEPT = {"visibility_timeout": 30}
 VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
 
@@ -28,7 +29,7 @@ VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     ],
 )
 def test_broker_url_names_same_redis(url: str, broker: str) -> None:
-    assert broker_settings(url) == {"broker_url": broker, "broker_transport_options": {}}
+    assert broker_settings(url) == {"broker_url": broker, "broker_transport_options": KEPT}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_certificates_are_verified_by_default(query: str, tls: dict[str, Any]) -
 
 def test_timeouts_apply_to_broker() -> None:
     settings = broker_settings("redis://host?socket_timeout=3&decode_responses=true")
-    assert settings["broker_transport_options"] == {"socket_timeout": 3.0}
+    assert settings["broker_transport_options"] == KEPT | {"socket_timeout": 3.0}
 
 
 def test_malformed_url_is_refused() -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from usage_worker.errors import SettingsError
+from usage_worker.queue.stream import EventStream
 from usage_worker.queue.url import parse_redis_url
+from usage_worker.service.broker import broker_settings
+
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -18,6 +25,33 @@ from usage_worker.queue.url import parse_redis_url
         ("redis://:hush@h/0?socket_timeout=x&db=1", "parameter socket_timeout,"),
         ("rediss://:hush@h/0?ssl_cert_reqs=hush", "parameter ssl_cert_reqs,"),
         ("redis://:1?a&hush=b@h/0", "in a password"),
+        ("redis://:hush@a..b", "the host"),
+        (f"redis://:hush@{'a' * 70}", "the host"),
+        ("redis://:hush@h?socket_timeout=1e12", "parameter socket_timeout,"),
+        ("redis://:hush@h/abc", "number of a database"),
+        ("redis://:hush@h/1/2", "number of a database"),
+        ("redis://:hush@h/-1", "number of a database"),
+        ("redis://:hush@h?db=-1", "parameter db,"),
+        ("redis://:hush@h?host=other", "parameter host,"),
+        ("redis://:hush@h?path=/hush", "parameter path,"),
+        ("redis://:hush@h?max_connections=5", "parameter max_connections,"),
+        ("redis://:hush@h?retry=1", "parameter retry,"),
+        ("redis://:hush@h?timeout=3", "parameter timeout,"),
+        ("redis://:hush@h?credential_provider=hush", "parameter credential_provider,"),
+        ("redis://:hush@h?connection_class=hush", "parameter connection_class,"),
+        ("redis://:hush@h?socket_timeout=0", "parameter socket_timeout,"),
+        ("redis://:hush@h?socket_timeout=-3", "parameter socket_timeout,"),
+        ("redis://:hush@h?socket_timeout=nan", "parameter socket_timeout,"),
+        ("redis://:hush@h?socket_connect_timeout=inf", "parameter socket_connect_timeout,"),
+        ("redis://:hush@h?health_check_interval=-1", "parameter health_check_interval,"),
+        ("redis://:hush@h?protocol=hush", "parameter protocol,"),
+        ("redis://:hush@h?ssl_ca_certs=/ca.pem", "ssl_ca_certs is for rediss:// only"),
+        ("rediss://:hush@h?ssl_validate_ocsp=true", "parameter ssl_validate_ocsp,"),
+        ("unix://:hush@/s?socket_keepalive=1", "socket_keepalive is not for a Unix socket"),
+        ("unix://:hush@/s?socket_connect_timeout=1", "socket_connect_timeout is not for a Unix socket"),
+        ("unix://:hush@/s?ssl_cert_reqs=none", "ssl_cert_reqs is for rediss:// only"),
+        ("unix://:hush@run/s", "unix:///path"),
+        ("unix://", "unix:///path"),
     ],
 )
 def test_refusal_names_wrong_part(url: str, part: str) -> None:
@@ -25,3 +59,45 @@ def test_refusal_names_wrong_part(url: str, part: str) -> None:
         parse_redis_url(url)
     assert part in str(refused.value)
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "protocol=3&decode_responses=true&legacy_responses=false",
+        "encoding=latin1&encoding_errors=ignore&retry_on_timeout=true&retry_on_error=x",
+    ],
+)
+@pytest.mark.parametrize("base", ["redis://h/0", "rediss://h/0", "unix:///s"])
+def test_parameters_that_clients_set_themselves_are_ignored(base: str, query: str) -> None:
+    assert parse_redis_url(f"{base}?{query}") == parse_redis_url(base)
+    EventStream(f"{base}?{query}", 1).close()
+
+
+@pytest.mark.parametrize(
+    ("url", "parameters"),
+    [
+        ("redis://h?db=3&socket_timeout=3", {"host": "h", "db": 3, "socket_timeout": 3.0}),
+        ("redis://h/2?health_check_interval=0", {"host": "h", "db": 2, "health_check_interval": 0}),
+        ("redis://h?socket_keepalive=false", {"host": "h", "socket_keepalive": False}),
+        ("redis://h?", {"host": "h"}),
+        ("rediss://h?ssl_check_hostname=false", {"host": "h", "ssl_check_hostname": False}),
+        ("unix://:w%40rd@/s?db=2", {"path": "/s", "password": "w@rd", "db": 2}),
+        ("redis://h?password=a%40b", {"host": "h", "password": "a@b"}),
+    ],
+)
+def test_parameters_are_taken(url: str, parameters: dict[str, object]) -> None:
+    assert parse_redis_url(url).parameters == parameters
+
+
+def test_documents_list_every_parameter() -> None:
+    section = OPERATIONS.split("\n### REDIS_URL\n")[1].split("\n### ")[0]
+    table, ignored = section.split("\n|---|---|\n")[1].split("\n\n")[:2]
+    taken = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    values = {"db": "1", "health_check_interval": "1", "ssl_min_version": "771", "ssl_cert_reqs": "none"}
+    for name in taken:
+        url = f"rediss://h?{name}={values.get(name, '1')}"
+        assert name in parse_redis_url(url).parameters
+        assert name in broker_settings(url).get("broker_use_ssl", {}) or not name.startswith("ssl_")
+    for name in re.findall(r"`(\w+)`", ignored.split(" are\nignored")[0].split(" are ignored")[0]):
+        assert name not in parse_redis_url(f"redis://h?{name}=1").parameters

@@ -48,6 +48,10 @@ class StreamUnavailableError(UsageError):
     """Redis is not available."""
 
 
+class UnusableServerError(StreamUnavailableError):
+    """Redis cannot be used."""
+
+
 class StoreUnavailableError(UsageError):
     """PostgreSQL is not available."""
 

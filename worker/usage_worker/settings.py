@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     database_url: str = Field("", validation_alias="DATABASE_URL", repr=False)
     """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none."""
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", repr=False)
-    """Redis or Valkey, as `redis://`, `rediss://` or `unix://`; a database number of its own."""
+    """Redis 7, Valkey 8 or newer, as `redis://`, `rediss://` or `unix://`; a database number of its own."""
 
     stream_shards: int = Field(2, ge=1, le=256)
     """Number of streams; must be the same for publishers and workers."""

@@ -17,6 +17,7 @@ from usage_worker.local.stopping import leave_on_signal
 from usage_worker.local.supervisor import LOCALHOST, Supervisor
 from usage_worker.logs import configure_logs
 from usage_worker.migrate import Runner
+from usage_worker.service.server_check import leave_unusable_server
 from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: Flow
     with leave_on_signal() as stop, Servers(settings, folder) as servers:
         _echo("PostgreSQL", settings.mask(servers.database_url))
         _echo("Redis", settings.mask(servers.redis_url))
+        leave_unusable_server(servers.redis_url)
         Runner(servers.database_url).up()
         exports = _exports(servers, settings)
         with Supervisor(

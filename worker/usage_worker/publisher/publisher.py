@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.event import Window
 from usage_worker.events.wire import complete, prepare, prepare_rating
-from usage_worker.publisher.rate_limited_log import RateLimitedLog
+from usage_worker.publisher.rate_limited_log import RateLimitedLog, log
 from usage_worker.publisher.sender import Limits, Sender
 from usage_worker.queue.stream import PACK_EVENTS, EventStream
 from usage_worker.settings import load_settings
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from usage_worker.events.wire import Prepared
     from usage_worker.publisher.sender import PublisherStats
+    from usage_worker.queue.server import Concern
 
 T = TypeVar("T")
 
@@ -136,7 +137,7 @@ class UsagePublisher:
 
     def _start_over(self) -> None:
         """Begin with an empty buffer; a forked child does so too, since its parent sends the events that it has."""
-        self._stream = EventStream(self._redis_url, self._shards)
+        self._stream = EventStream(self._redis_url, self._shards, _warn)
         self._sender = Sender(self._stream, self._limits, RateLimitedLog())
         self._window_made = 0.0
 
@@ -151,6 +152,12 @@ class UsagePublisher:
             self._sender.refuse(error)
             return None
         return event.event_id if self.send(event) else None
+
+
+def _warn(concern: Concern) -> None:
+    """Log what loses or refuses events; the rest is for the workers' operator."""
+    if concern.state == "fail":
+        log.warning("%s", concern)
 
 
 def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
 
 HEARTBEAT_KEY = "usage:heartbeat"
+# Seconds between two sweeps of the consumers, which read all their names.
+SWEEP_SECONDS = 60
 
 
 class Heartbeat:
@@ -18,10 +20,12 @@ class Heartbeat:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
 
-    def beat(self) -> None:
-        """Note the current time."""
+    def beat(self) -> bool:
+        """Note the current time; return whether this is the first heartbeat of a minute, for what need not be often."""
         with self._connection.client() as client:
-            client.set(HEARTBEAT_KEY, _now(client))
+            now = _now(client)
+            before: Any = client.set(HEARTBEAT_KEY, now, get=True)
+            return before is None or now // SWEEP_SECONDS > float(before) // SWEEP_SECONDS
 
     def age(self) -> float | None:
         """Return the seconds since the last heartbeat, or None where there was none."""

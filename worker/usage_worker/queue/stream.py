@@ -1,9 +1,7 @@
 """The queue: Redis Streams, one for each shard, read by one consumer group.
 
 Any language publishes with one command: `XADD usage:events:{0} * v 1 n 1 events '[{"user_id": …, "agent_id": …}]'`.
-An entry is deleted, then acknowledged, once its events are committed. In this order a crash in between leaves a
-pending entry without a body, which the next reclaim removes; the other way round it would leave a body that nobody
-reads.
+Once its events are committed, one script deletes, acknowledges and counts an entry: see `queue/accounting.py`.
 """
 
 from __future__ import annotations
@@ -14,21 +12,26 @@ from uuid import UUID
 
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
+from usage_worker.queue.accounting import Accounting
 from usage_worker.queue.connection import RedisConnection
+from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
 from usage_worker.queue.failure import failure_key
+from usage_worker.queue.last_id import CLOCK_SECONDS, last_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import redis
+
+    from usage_worker.queue.accounting import Vanished
+    from usage_worker.queue.last_id import LastId
+    from usage_worker.queue.server import Concern
 
 GROUP = "usage"
 VERSION = b"1"
 # A prime, so that every bit of a UUID influences its shard, whatever its version.
 _SPREAD = 65_521
 MAX_DECLARED_DIGITS = 6
-# How far the clock of a producer that sends ids of its own may be ahead.
-_CLOCK_SECONDS = 5.0
 # 9999-12-31T23:59:59Z.
 _LAST_SECOND = 253_402_300_799
 # The most events in one of our own entries.
@@ -101,9 +104,10 @@ class EventStream:
     Every method raises StreamUnavailableError: see `RedisConnection.client`.
     """
 
-    def __init__(self, redis_url: str, shards: int) -> None:
+    def __init__(self, redis_url: str, shards: int, warn: Callable[[Concern], None] | None = None) -> None:
         self.shards = shards
-        self.connection = RedisConnection(redis_url)
+        self.connection = RedisConnection(redis_url, warn)
+        self._accounting = Accounting(self.connection)
 
     def key(self, shard: int) -> str:
         """Return the key of a shard; the braces keep it on one slot of a Redis Cluster."""
@@ -134,7 +138,8 @@ class EventStream:
             try:
                 reply: Any = client.xreadgroup(GROUP, consumer, {self.key(shard): ">"}, count=count, block=block)
             except ResponseError as error:
-                if not str(error).startswith("NOGROUP"):
+                # The second where the stream was deleted while we waited.
+                if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
                     raise
                 if self._create_group(client, shard):
                     return self.read(shard, consumer, count)
@@ -166,13 +171,20 @@ class EventStream:
         return cursor.decode(), [RawEntry(i.decode(), fields) for i, fields in entries if fields is not None]
 
     def done(self, shard: int, entry_ids: Sequence[str]) -> None:
-        """Delete entries whose events are committed. Not in MULTI, which a full Redis refuses."""
-        with self.connection.client() as client:
-            pipeline = client.pipeline(transaction=False)
-            pipeline.xdel(self.key(shard), *entry_ids)
-            pipeline.xack(self.key(shard), GROUP, *entry_ids)
-            pipeline.delete(failure_key(shard))  # here it costs no round trip
-            pipeline.execute()
+        """Delete, acknowledge and count entries whose events are committed."""
+        self._accounting.done(self.key(shard), GROUP, entry_ids, shard=shard, failure=failure_key(shard))
+
+    def vanished(self, shard: int) -> Vanished:
+        """Return how many entries left a shard uncounted since its group was made."""
+        return self._accounting.vanished(self.key(shard), shard)
+
+    def last_id(self, shard: int) -> LastId:
+        """Return the last id of a shard, which may lie in the future."""
+        return last_id(self.connection, self.key(shard))
+
+    def sweep_consumers(self, shard: int, idle: float = DEAD_SECONDS) -> int:
+        """Remove consumers that read nothing for `idle` seconds and hold no entry; return their number."""
+        return sweep_consumers(self.connection, self.key(shard), GROUP, idle)
 
     def backlog(self, shard: int) -> Backlog:
         """Count the entries of a shard."""
@@ -187,8 +199,9 @@ class EventStream:
             if isinstance(length, RedisError):
                 raise length
         age = seconds + micros / 1e6 - _seconds_of(oldest[0][0].decode()) if oldest else 0.0
-        pending = 0 if isinstance(groups, RedisError) else sum(group["pending"] for group in groups)
-        return Backlog(length, pending, max(age, 0.0), age_known=age > -_CLOCK_SECONDS)
+        ours = () if isinstance(groups, RedisError) else (it for it in groups if it["name"] == GROUP.encode())
+        pending = sum(group["pending"] for group in ours)
+        return Backlog(length, pending, max(age, 0.0), age_known=age > -CLOCK_SECONDS)
 
     def memory_used(self) -> float:
         """Return the share of Redis' `maxmemory` in use, 0.0 where there is no limit."""
@@ -206,6 +219,7 @@ class EventStream:
         """
         try:
             client.xgroup_create(self.key(shard), GROUP, id="0", mkstream=True)
+            self.vanished(shard)  # begins its accounting
         except OutOfMemoryError:
             return False
         except ResponseError as error:

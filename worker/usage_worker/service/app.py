@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_shutdown
+from celery.signals import worker_process_shutdown, worker_ready
 from kombu.entity import Exchange, Queue
 
 from usage_worker.errors import SettingsError
@@ -14,6 +14,7 @@ from usage_worker.service.broker import MaskedAMQP, broker_settings
 from usage_worker.service.queues import QueueName
 from usage_worker.service.resources import Resources
 from usage_worker.service.schedule import beat_schedule
+from usage_worker.service.server_check import log_concerns
 from usage_worker.service.tasks import register
 from usage_worker.service.worker_process import configure_worker_processes
 from usage_worker.settings import Settings, load_settings
@@ -65,7 +66,8 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
         routes = {task.name: {"queue": maintenance_queue} for task in PERIODIC_TASKS}
         # The app's own routes, in whatever form, are asked first.
         app.conf.task_routes = [*_as_list(app.conf.task_routes), routes]
-    # A weak reference would not keep the lambda alive.
+    # A weak reference would not keep the lambdas alive.
+    worker_ready.connect(lambda **_: log_concerns(resources.settings.redis_url), weak=False)
     worker_process_shutdown.connect(lambda **_: resources.close(), weak=False)
 
 

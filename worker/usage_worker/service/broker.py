@@ -14,14 +14,8 @@ from usage_worker.queue.url import parse_redis_url
 # Seconds after which a message that a worker took and never acknowledged is delivered again; by default an hour. A task
 # of ours acknowledges when it begins, or has appended its events by then, and may be delivered twice.
 VISIBILITY_SECONDS = 30
-# Parameters of a URL that the Redis client and kombu both know.
-_TIMEOUTS = (
-    "socket_timeout",
-    "socket_connect_timeout",
-    "socket_keepalive",
-    "health_check_interval",
-    "retry_on_timeout",
-)
+# What kombu takes as an option of the transport instead of a part of the URL.
+_OPTIONS = ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval", "client_name")
 
 
 class _MaskedConnection(Connection):
@@ -46,17 +40,18 @@ def broker_settings(redis_url: str) -> dict[str, Any]:
     Raises:
         SettingsError: the URL cannot be read.
     """
-    given, is_tls = parse_redis_url(redis_url)
+    address = parse_redis_url(redis_url)
+    given = address.parameters
     user, password, database = given.get("username", ""), given.get("password", ""), given.get("db", 0)
     login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
-    options = {key: given[key] for key in _TIMEOUTS if key in given}
+    options = {key: given[key] for key in _OPTIONS if key in given}
     settings = {"broker_transport_options": {"visibility_timeout": VISIBILITY_SECONDS, **options}}
     if path := given.get("path"):
         return settings | {"broker_url": f"redis+socket://{login}{quote(path)}?virtual_host={database}"}
     host, port = given.get("host", "localhost"), given.get("port", 6379)
     place = f"[{host}]" if ":" in host else quote(host)
     url = f"://{login}{place}:{port}/{database}"
-    if not is_tls:
+    if not address.tls:
         return settings | {"broker_url": f"redis{url}"}
     # By default kombu would verify nothing; these are the defaults of the Redis client.
     tls = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}

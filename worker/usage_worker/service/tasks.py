@@ -44,8 +44,13 @@ def flush(self: Task, shard: int) -> dict[str, Any]:
 
 
 def heartbeat(self: Task) -> None:
-    """Note that beat sends tasks and a worker executes them."""
-    Heartbeat(_resources(self).stream.connection).beat()
+    """Note that beat sends tasks and a worker executes them; look for vanished entries and dead consumers."""
+    stream = _resources(self).stream
+    if Heartbeat(stream.connection).beat():
+        for shard in range(stream.shards):
+            stream.sweep_consumers(shard)
+    for shard in range(stream.shards):
+        stream.vanished(shard)
 
 
 def _body(periodic: PeriodicTask) -> Any:

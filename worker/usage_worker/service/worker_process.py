@@ -7,10 +7,18 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from celery.signals import import_modules, setup_logging, task_failure, worker_process_init
+from celery.signals import (
+    beat_init,
+    celeryd_after_setup,
+    import_modules,
+    setup_logging,
+    task_failure,
+    worker_process_init,
+)
 
 from usage_worker.errors import UsageError
 from usage_worker.logs import configure_logs, get_logger
+from usage_worker.service.server_check import leave_unusable_server
 
 if TYPE_CHECKING:
     from celery import Task
@@ -39,6 +47,13 @@ def configure_worker_processes(settings: Settings) -> None:
     setup_logging.connect(configure, weak=False)
     # Flower does not send setup_logging, only this signal.
     import_modules.connect(configure, weak=False)
+
+    def check(**_: object) -> None:
+        leave_unusable_server(settings.redis_url)
+
+    # Both come after the set-up of the logs, and before the first connection to the broker.
+    celeryd_after_setup.connect(check, weak=False)
+    beat_init.connect(check, weak=False)
     task_failure.connect(_log_failure)
     worker_process_init.connect(_tune_the_interpreter)
 

@@ -1,0 +1,101 @@
+"""The accounting of a shard in Redis: how many entries were counted, and how many vanished.
+
+Redis numbers the entries that were ever added to a stream (`entries-added` of XINFO STREAM). What was added, was not
+counted and does not wait, has vanished: trimmed (XTRIM, MAXLEN), deleted by somebody else (XDEL, DEL) or evicted. The
+hash `usage:counted:{N}` has the fields
+
+- `entries`: entries that `done` deleted;
+- `base`: `entries-added` when the accounting began, less what waited then, so that
+  vanished = entries-added - base - entries - XLEN;
+- `added`, `vanished`, `vanished_at`: `entries-added` and the figure at the last look, and when it last grew.
+
+A stream that was deleted and made again begins with `entries-added` 0. What waited at the last look has then vanished,
+and a new base continues the figure. FLUSHDB deletes the hash with the streams, so nothing can be told after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usage_worker.queue.connection import RedisConnection
+
+# Redis lets a script with `allow-oom` write where it is full; the hash of a shard takes a few hundred bytes.
+_LOOK = """#!lua flags=allow-oom
+local stream, counted = KEYS[1], KEYS[2]
+
+local function look()
+  local info, added, length = redis.pcall('XINFO', 'STREAM', stream), 0, 0
+  for i = 1, #info, 2 do
+    if info[i] == 'entries-added' then added = info[i + 1] end
+    if info[i] == 'length' then length = info[i + 1] end
+  end
+  local kept = redis.call('HMGET', counted, 'base', 'entries', 'added', 'vanished', 'vanished_at')
+  local base, entries, vanished, at = tonumber(kept[1]), tonumber(kept[2] or 0), tonumber(kept[4] or 0), kept[5]
+  local now = redis.call('TIME')
+  if not base then
+    base = added - length - entries - vanished
+  elseif added < tonumber(kept[3]) or added - base - entries - length < vanished then
+    base = added - length - entries - math.max(tonumber(kept[3]) - base - entries, vanished)
+  end
+  local gone = added - base - entries - length
+  if gone > vanished then at = now[1] end
+  redis.call('HSET', counted, 'base', base, 'entries', entries, 'added', added, 'vanished', gone)
+  if at then redis.call('HSET', counted, 'vanished_at', at) end
+  return {gone, at and now[1] - at or -1}
+end
+"""
+_VANISHED = f"{_LOOK}\nreturn look()"
+# Looks first, so that `added` is as new as `entries`.
+# 1,000 at a time, since `unpack` takes less than 8,000 values.
+_DONE = f"""{_LOOK}
+look()
+local deleted = 0
+for first = 2, #ARGV, 1000 do
+  local last = math.min(first + 999, #ARGV)
+  deleted = deleted + redis.call('XDEL', stream, unpack(ARGV, first, last))
+  redis.call('XACK', stream, ARGV[1], unpack(ARGV, first, last))
+end
+redis.call('HINCRBY', counted, 'entries', deleted)
+redis.call('DEL', KEYS[3])
+return deleted
+"""
+
+
+class Vanished(NamedTuple):
+    """How many entries left a shard uncounted, and how many seconds ago that was last noticed (None: never)."""
+
+    entries: int
+    seconds: float | None
+
+
+class Accounting:
+    """The accounting of all shards. Every method raises StreamUnavailableError."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+
+    def done(self, stream: str, group: str, entry_ids: Sequence[str], *, shard: int, failure: str) -> int:
+        """Delete and acknowledge entries, count those that were deleted here, and return their number.
+
+        One script, so that the figures are exact whatever dies; a full Redis allows it, unlike MULTI. `failure` is the
+        key of the shard's failure, which costs no round trip here.
+        """
+        with self._connection.client() as client:
+            script = client.register_script(_DONE)
+            deleted: Any = script([stream, counted_key(shard), failure], [group, *entry_ids])
+        return int(deleted)
+
+    def vanished(self, stream: str, shard: int) -> Vanished:
+        """Look at a shard: return what vanished, and begin its accounting where there is none."""
+        with self._connection.client() as client:
+            reply: Any = client.register_script(_VANISHED)([stream, counted_key(shard)])
+        entries, seconds = reply
+        return Vanished(entries, None if seconds < 0 else float(seconds))
+
+
+def counted_key(shard: int) -> str:
+    """Return the key of a shard's accounting."""
+    return f"usage:counted:{{{shard}}}"

@@ -1,0 +1,36 @@
+"""The consumers of the group: a worker process is one, and its name stays in Redis when it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from usage_worker.queue.connection import RedisConnection
+
+# A live worker reads about once a second, unless another one has the claim for long; without entries in hand, a
+# consumer that was removed by mistake is made again by its next read.
+DEAD_SECONDS = 3600
+# One script: XGROUP DELCONSUMER would drop an entry that the consumer reads after the look.
+_SWEEP = """#!lua flags=allow-oom
+local consumers, removed = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1]), 0
+for _, consumer in ipairs(consumers) do
+  local fields = {}
+  for i = 1, #consumer, 2 do fields[consumer[i]] = consumer[i + 1] end
+  if fields.pending == 0 and fields.idle > tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], fields.name)
+    removed = removed + 1
+  end
+end
+return removed
+"""
+
+
+def sweep_consumers(connection: RedisConnection, stream: str, group: str, idle: float) -> int:
+    """Remove the consumers without pending entries that did not read for `idle` seconds; return their number.
+
+    Raises:
+        StreamUnavailableError: Redis did not answer.
+    """
+    with connection.client() as client:
+        removed: Any = client.register_script(_SWEEP)([stream], [group, int(idle * 1000)])
+    return int(removed)

@@ -1,0 +1,126 @@
+"""What kind of server REDIS_URL names: which one cannot hold our streams, and what would lose or refuse events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from redis.exceptions import ResponseError
+
+from usage_worker.errors import StreamUnavailableError
+
+if TYPE_CHECKING:
+    import redis
+
+    from usage_worker.queue.connection import RedisConnection
+
+# The first version whose streams count the entries added, and whose scripts a full server executes.
+LEAST_VERSION = 7
+
+CLUSTER = "it is a node of a Redis Cluster, which Celery cannot use; name a server with cluster-enabled no in REDIS_URL"
+
+
+class Concern(NamedTuple):
+    """Something about the server that threatens events, and what to do about it; `fail` where it loses or refuses."""
+
+    name: Literal["eviction", "persistence", "replica", "loading"]
+    state: Literal["warn", "fail"]
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server says about itself; memory is in bytes, `maxmemory` 0 where there is no limit."""
+
+    product: str
+    """`Redis` or `Valkey`."""
+    version: str
+    cluster: bool
+    replica: bool
+    loading: bool
+    used_memory: int
+    maxmemory: int
+    policy: str
+    """What happens when the memory is full, as `noeviction`."""
+    append_only: bool
+    snapshots: bool | None
+    """Whether the server saves snapshots by itself; None where it does not let us ask."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why this server cannot be used at all, None if it can."""
+        if self.cluster:
+            return CLUSTER
+        major = self.version.partition(".")[0]
+        if major.isdigit() and int(major) < LEAST_VERSION:
+            return f"it is {self.product} {self.version}; Redis 7, Valkey 8 or newer is needed"
+        return None
+
+    @property
+    def concerns(self) -> list[Concern]:
+        """What threatens the events on this server, the worst first."""
+        found = []
+        if self.replica:
+            reason = "REDIS_URL names a replica, which takes no events"
+            found.append(Concern("replica", "fail", reason, "name the primary in REDIS_URL"))
+        if self.loading:
+            found.append(Concern("loading", "fail", "Redis is still loading its data", "wait until it has"))
+        if self.policy.startswith("allkeys"):
+            reason = f"maxmemory-policy is {self.policy}: a full Redis discards events that wait"
+            found.append(Concern("eviction", "fail", reason, _NO_EVICTION))
+        elif self.policy not in ("noeviction", ""):
+            reason = f"maxmemory-policy is {self.policy}: a full Redis discards claims and failures of shards"
+            found.append(Concern("eviction", "warn", reason, _NO_EVICTION))
+        if not self.append_only and self.snapshots is False:
+            reason = "Redis keeps nothing on disk: a restart loses the events that wait"
+            found.append(Concern("persistence", "warn", reason, "set appendonly yes"))
+        return found
+
+
+_NO_EVICTION = "set maxmemory-policy noeviction"
+
+
+def server_facts(connection: RedisConnection) -> ServerFacts:
+    """Ask the server about itself.
+
+    Raises:
+        StreamUnavailableError: it does not answer, or does not let this user ask.
+        UnusableServerError: it cannot be used at all (`refusal`).
+    """
+    with connection.client() as client:
+        facts = facts_of(client)
+    if facts is None:
+        raise StreamUnavailableError("this user may not ask the server about itself; grant +info")
+    return facts
+
+
+def facts_of(client: redis.Redis) -> ServerFacts | None:
+    """Ask a server about itself, by the driver's client; return None where it does not let this user ask."""
+    pipeline = client.pipeline(transaction=False)
+    pipeline.info()
+    pipeline.config_get("save")
+    info, save = pipeline.execute(raise_on_error=False)
+    if isinstance(info, ResponseError):
+        return None
+    if isinstance(info, Exception):
+        raise info
+    return _facts(info, save.get("save") if isinstance(save, dict) else None)
+
+
+def _facts(info: dict[str, Any], save: str | None) -> ServerFacts:
+    return ServerFacts(
+        product=str(info.get("server_name", "redis")).capitalize(),
+        version=str(info.get("valkey_version", info.get("redis_version", ""))),
+        cluster=bool(info.get("cluster_enabled")),
+        replica=info.get("role") == "slave",
+        loading=bool(info.get("loading")),
+        used_memory=info.get("used_memory", 0),
+        maxmemory=info.get("maxmemory", 0),
+        policy=info.get("maxmemory_policy", ""),
+        append_only=bool(info.get("aof_enabled")),
+        snapshots=None if save is None else bool(save),
+    )

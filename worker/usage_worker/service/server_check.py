@@ -1,0 +1,47 @@
+"""What a worker or beat does at its start about the Redis that REDIS_URL names."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from usage_worker.errors import StreamUnavailableError, UnusableServerError
+from usage_worker.logs import get_logger
+from usage_worker.queue.connection import RedisConnection
+
+if TYPE_CHECKING:
+    from usage_worker.queue.server import Concern
+
+log = get_logger("redis")
+
+
+def leave_unusable_server(redis_url: str) -> None:
+    """End the process where no server of this kind can be used; else log why it is not available, as Celery waits.
+
+    Raises:
+        SystemExit: the server, or REDIS_URL, can never work.
+    """
+    try:
+        _use(RedisConnection(redis_url))
+    except UnusableServerError as error:
+        raise SystemExit(f"usage-worker: {error}") from None
+    except StreamUnavailableError as error:
+        log.warning(str(error))
+
+
+def log_concerns(redis_url: str) -> None:
+    """Log each threat to events on the server: a warning for one that loses or refuses them, else for information."""
+    try:
+        _use(RedisConnection(redis_url, _warn))
+    except StreamUnavailableError as error:
+        log.warning(str(error))
+
+
+def _use(connection: RedisConnection) -> None:
+    with closing(connection), connection.client():
+        pass  # the first use asks the server what it is
+
+
+def _warn(concern: Concern) -> None:
+    write = log.warning if concern.state == "fail" else log.info
+    write(str(concern))
