@@ -10,7 +10,7 @@ SYSTEM_REDIS    := $(wildcard /usr/bin/redis-server)
 # The tests that depend most on the versions of the servers: schema, dumps, access, ingest and publisher.
 ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_dump_restore.py \
 	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py \
-	tests/integration/test_vanished.py tests/integration/test_redis_server.py
+	tests/integration/test_vanished.py tests/integration/test_redis_server.py tests/integration/test_redis_users.py
 
 .PHONY: help demo check lint unit test test-more reference schema bench migrate-traffic soak clean
 .DEFAULT_GOAL := help

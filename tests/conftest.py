@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from usage_worker.local.account import Account
 
+OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
 # The data of the tests need not be durable, so commits do not wait for the disk.
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 FAST_VALKEY = {"appendonly": "no"}
@@ -193,6 +194,30 @@ def ingest_url(database: str, ingest_login: str) -> str:
     return _joined(url._replace(netloc=f"{ingest_login}{colon}{password}@{host}"), url.path, url.query)
 
 
+@pytest.fixture(scope="session")
+def redis_users(valkey: Valkey) -> Iterator[str]:
+    """Make the users of Redis that docs/operations.md describes, with what it says; return their password."""
+    password = uuid.uuid4().hex
+    lines = [line.split() for line in OPERATIONS.read_text("utf-8").splitlines() if "ACL SETUSER" in line]
+    with redis.Redis.from_url(valkey.url()) as client:
+        for line in lines:
+            client.execute_command(*(word.replace("PASSWORD", password) for word in line))
+        yield password
+        client.acl_deluser(*(line[2] for line in lines))
+
+
+@pytest.fixture
+def redis_worker_url(redis_url: str, redis_users: str) -> str:
+    """Return the URL of the same Valkey database for the user of workers."""
+    return with_login(redis_url, "usage-worker", redis_users)
+
+
+@pytest.fixture
+def redis_publisher_url(redis_url: str, redis_users: str) -> str:
+    """Return the URL of the same Valkey database for the user of publishers."""
+    return with_login(redis_url, "usage-publisher", redis_users)
+
+
 @pytest.fixture
 def redis_url(valkey: Valkey) -> str:
     """Return the URL of an empty Valkey database."""
@@ -207,6 +232,13 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     """Return a client of the database of `redis_url`; answers are bytes."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
+
+
+def with_login(url: str, user: str, password: str) -> str:
+    """Return the URL of Redis for another user."""
+    parts = urlsplit(url)
+    place = f"{user}:{password}@{parts.netloc.rpartition('@')[2]}"
+    return _joined(parts._replace(netloc=place), parts.path, parts.query)
 
 
 def _given(variable: str) -> str:

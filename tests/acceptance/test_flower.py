@@ -23,6 +23,8 @@ from usage_worker.settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import redis
+
 
 def fetched(url: str) -> str:
     """Return the answer of Flower, or an empty string if there is none."""
@@ -58,10 +60,13 @@ def test_queues_have_their_names_and_lengths(database: str, redis_url: str, tmp_
     assert "MAINTENANCE" not in page
 
 
-def test_flower_can_die_without_effect_on_the_stack(database: str, redis_url: str, tmp_path: Path) -> None:
+def test_flower_can_die_without_effect_on_the_stack(
+    database: str, redis_worker_url: str, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    redis_client.acl_log_reset()
     with capture_logs() as messages, socket.create_server((LOCALHOST, 0)) as occupier:
         port = occupier.getsockname()[1]
-        with Supervisor(database, redis_url, concurrency=1, flower_port=port, log_dir=tmp_path) as stack:
+        with Supervisor(database, redis_worker_url, concurrency=1, flower_port=port, log_dir=tmp_path) as stack:
             others = {name: pid for name, pid in stack.pids.items() if name != "flower"}
             stack.wait_ready()
             eventually(lambda: polled(stack) and any(line.get("process") == "flower" for line in messages), 30)
@@ -72,6 +77,7 @@ def test_flower_can_die_without_effect_on_the_stack(database: str, redis_url: st
             eventually(lambda: polled(stack).flower_listens, 60)
             assert others == {name: pid for name, pid in stack.pids.items() if name != "flower"}
     assert {line["process"] for line in messages if line["log_level"] == "warning"} == {"flower"}
+    assert redis_client.acl_log() == []
     assert "Address already in use" in (tmp_path / "flower.log").read_text()
 
 

@@ -77,12 +77,12 @@ class IngestHarness:
 
 
 @pytest.fixture
-def make_resources(ingest_url: str, redis_url: str) -> Iterator[Callable[..., Resources]]:
+def make_resources(ingest_url: str, redis_worker_url: str) -> Iterator[Callable[..., Resources]]:
     """Return a function that makes the resources of another worker, with changed settings."""
     opened: list[Resources] = []
 
     def make(**settings: Any) -> Resources:
-        opened.append(Resources(Settings(**{"DATABASE_URL": ingest_url, "REDIS_URL": redis_url} | settings)))
+        opened.append(Resources(Settings(**{"DATABASE_URL": ingest_url, "REDIS_URL": redis_worker_url} | settings)))
         return opened[-1]
 
     yield make

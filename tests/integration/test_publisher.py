@@ -184,7 +184,9 @@ def test_program_exit_sends_buffered_events(redis_url: str, redis_client: redis.
 
 
 def test_publisher_loads_neither_celery_nor_psycopg() -> None:
-    program = "import sys, worker; sys.exit(bool({'celery', 'kombu', 'psycopg', 'psycopg_pool'} & set(sys.modules)))"
+    program = (
+        "import sys, usage_worker; sys.exit(bool({'celery', 'kombu', 'psycopg', 'psycopg_pool'} & set(sys.modules)))"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 

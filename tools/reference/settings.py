@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from tools.reference.annotations import bounds, meanings, type_words
 from tools.reference.markdown import code, table
-from usage_worker.settings import Settings
+from usage_worker.settings import PublisherSettings, Settings
 
 _INTRODUCTION = """\
 # Settings
 
 Environment variables, read once when a process starts, and from `.env` in the current folder where the environment
-does not set them. A setting that is wrong stops the process with one line that names it and does not quote its value.
-Durations are in seconds unless the name says days.
+does not set them. A publisher in an application reads only the first three, and never `.env`. A setting that is wrong
+stops the process with one line that names it and does not quote its value. Durations are in seconds unless the name
+says days.
 
 """
 
 
 def page() -> str:
     """Return the page."""
-    texts = meanings(Settings)
+    texts = meanings(PublisherSettings) | meanings(Settings)
     rows = [
         (
             code(variable_of(name)),

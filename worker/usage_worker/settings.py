@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from usage_worker.errors import SettingsError
 from usage_worker.masking import Mask
 
+T = TypeVar("T", bound=BaseSettings)
+
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 # Neither message quotes the text, which may be part of a password.
@@ -25,18 +27,43 @@ _NO_PORT = "the port is not a number; write / # ? @ in a password as %2F %23 %3F
 _MISPLACED_AT = "an @ stands behind the host; write / # ? @ in a password as %2F %23 %3F %40"
 
 
-class Settings(BaseSettings):
+class PublisherSettings(BaseSettings):
+    """What a publisher reads, and only from the environment: the rest of it, and `.env`, are the application's."""
+
+    model_config = SettingsConfigDict(env_prefix="USAGE_", extra="ignore", frozen=True)
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", repr=False)
+    """Redis 7, Valkey 8 or newer, as `redis://`, `rediss://` or `unix://`; a database number of its own."""
+    stream_shards: int = Field(2, ge=1, le=256)
+    """Number of streams; must be the same for publishers and workers."""
+    accept_days: int = Field(35, ge=1, le=36_500)
+    """Length of the acceptance window: older events are quarantined."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - reading it is the check
+        except ValueError:
+            raise ValueError(_NO_PORT) from None
+        if parts.scheme != "unix" and "@" in parts.path + parts.fragment + parts.query.partition("=")[0]:
+            raise ValueError(_MISPLACED_AT)
+        return _checked_scheme(url, REDIS_SCHEMES)
+
+    @property
+    def accept_window(self) -> timedelta:
+        """How old an event may be when it is counted."""
+        return timedelta(days=self.accept_days)
+
+
+class Settings(PublisherSettings):
     """Settings of one process; durations are in seconds unless the name says days."""
 
-    model_config = SettingsConfigDict(env_prefix="USAGE_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_file=".env")
 
     database_url: str = Field("", validation_alias="DATABASE_URL", repr=False)
     """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none."""
-    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", repr=False)
-    """Redis 7, Valkey 8 or newer, as `redis://`, `rediss://` or `unix://`; a database number of its own."""
-
-    stream_shards: int = Field(2, ge=1, le=256)
-    """Number of streams; must be the same for publishers and workers."""
     batch_events: int = Field(20_000, ge=1, le=50_000)
     """Approximate number of events in one transaction when a backlog waits."""
     batch_bytes: int = Field(8 * 2**20, ge=2**16)
@@ -48,8 +75,6 @@ class Settings(BaseSettings):
     reclaim_idle: float = Field(15.0, gt=0)
     """Seconds after which an entry that a worker has read but not acknowledged is reclaimed by another worker."""
 
-    accept_days: int = Field(35, ge=1, le=36_500)
-    """Length of the acceptance window: older events are quarantined."""
     retention_days: int = Field(90, ge=2)
     """Days for which the ledger is kept; must be greater than `USAGE_ACCEPT_DAYS`."""
     history_retention_days: int = Field(730, ge=1)
@@ -98,18 +123,6 @@ class Settings(BaseSettings):
             raise ValueError(_MISPLACED_AT)
         return _checked_scheme(url, DATABASE_SCHEMES)
 
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_scheme(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            parts.port  # noqa: B018 - reading it is the check
-        except ValueError:
-            raise ValueError(_NO_PORT) from None
-        if parts.scheme != "unix" and "@" in parts.path + parts.fragment + parts.query.partition("=")[0]:
-            raise ValueError(_MISPLACED_AT)
-        return _checked_scheme(url, REDIS_SCHEMES)
-
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -118,11 +131,6 @@ class Settings(BaseSettings):
         except (KeyError, ValueError, OSError):
             raise ValueError("is not a valid time zone; write it as Europe/Berlin") from None
         return name
-
-    @property
-    def accept_window(self) -> timedelta:
-        """How old an event may be when it is counted."""
-        return timedelta(days=self.accept_days)
 
     @property
     def purge_after(self) -> timedelta:
@@ -156,14 +164,27 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: a setting is out of range; the message names it without its value, which may be secret.
     """
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        raise SettingsError("; ".join(_complaint(item) for item in error.errors())) from None
+    settings = _read(Settings)
     if settings.retention_days <= settings.accept_days:
         # An event that arrives again after the ledger has dropped it would be counted twice.
         raise SettingsError("USAGE_RETENTION_DAYS must be greater than USAGE_ACCEPT_DAYS")
     return settings
+
+
+def load_publisher_settings(redis_url: str | None = None) -> PublisherSettings:
+    """Read what a publisher needs; a given URL is used instead of REDIS_URL.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    return _read(PublisherSettings, **({"REDIS_URL": redis_url} if redis_url else {}))
+
+
+def _read(form: type[T], **given: Any) -> T:
+    try:
+        return form(**given)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(item) for item in error.errors())) from None
 
 
 def _complaint(item: object) -> str:

@@ -9,6 +9,7 @@ import time
 from usage_worker.bench.load import Load
 from usage_worker.bench.sender import DONE, report, wait_for_go
 from usage_worker.publisher import UsagePublisher
+from usage_worker.settings import load_settings
 
 # Sleep and flush this often (in events): well below what the publisher's buffer holds.
 PACE_EVERY = 100
@@ -19,7 +20,7 @@ def main(load: Load) -> None:
     """Prepare the events, then publish them at the load's rate."""
     events = list(load.generate())
     gc.freeze()  # an application does not keep a million events for the garbage collector to traverse
-    with UsagePublisher() as publisher:
+    with UsagePublisher(settings=load_settings()) as publisher:
         wait_for_go()
         started = time.monotonic()
         for number, event in enumerate(events, start=1):

@@ -11,7 +11,8 @@ from usage_worker.cli.output import EXIT_PROBLEM, counted, print_json
 from usage_worker.errors import SettingsError
 from usage_worker.events.event import FIELDS
 from usage_worker.publisher import UsagePublisher
-from usage_worker.queue.stream import EventStream
+from usage_worker.queue.connection import RedisConnection
+from usage_worker.queue.vitals import read_vitals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,9 +27,9 @@ def open_publisher(settings: Settings) -> Iterator[UsagePublisher]:
     Raises:
         StreamUnavailableError: Redis is not available; a publisher would wait for it.
     """
-    with closing(EventStream(settings.redis_url, settings.stream_shards)) as stream:
-        stream.memory_used()
-    with UsagePublisher() as publisher:
+    with closing(RedisConnection(settings.redis_url)) as connection:
+        read_vitals(connection)
+    with UsagePublisher(settings=settings) as publisher:
         yield publisher
 
 

@@ -18,6 +18,7 @@ from uuid import NAMESPACE_OID, uuid5
 from uuid_utils.compat import uuid7
 
 from usage_worker.publisher import UsagePublisher
+from usage_worker.settings import load_settings
 from usage_worker.testing import Population, generate_usage
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def traffic(count: int, seed: int) -> Iterator[dict[str, Any]]:
 def main(file: Path, count: int, seed: int) -> int:
     """Publish `count` events, duplicates not counted; return the exit code, 1 if not all of them were sent."""
     started, published = time.monotonic(), 0
-    with file.open("w") as lines, UsagePublisher() as publisher:
+    with file.open("w") as lines, UsagePublisher(settings=load_settings()) as publisher:
         for event in traffic(count, seed):
             lines.write(json.dumps(event, default=str) + "\n")
             publisher.add(event)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import time
 import weakref
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.event import Window
 from usage_worker.events.wire import complete, prepare, prepare_rating
-from usage_worker.publisher.rate_limited_log import RateLimitedLog, log
-from usage_worker.publisher.sender import Limits, Sender
-from usage_worker.queue.stream import PACK_EVENTS, EventStream
-from usage_worker.settings import load_settings
+from usage_worker.publisher.account import Account
+from usage_worker.publisher.sender_key import Limits, SenderKey
+from usage_worker.publisher.senders import senders
+from usage_worker.queue.stream import PACK_EVENTS
+from usage_worker.settings import load_publisher_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from usage_worker.events.wire import Prepared
-    from usage_worker.publisher.sender import PublisherStats
-    from usage_worker.queue.server import Concern
+    from usage_worker.publisher.account import PublisherStats
+    from usage_worker.settings import PublisherSettings
 
 T = TypeVar("T")
 
@@ -37,17 +35,19 @@ class UsagePublisher:
         >>> with UsagePublisher("redis://localhost:6379/0") as usage:
         ...     usage.track(user_id, agent_id, input_tokens=812, output_tokens=160, cost_usd="0.0031")
 
+    Publishers of one URL, with the same limits, share a buffer and the thread that sends it; closing one leaves the
+    others open. What a publisher has accepted is sent even where it is neither closed nor kept.
+
     Args:
         redis_url: the Redis with the streams; default `REDIS_URL`.
         buffer_bytes: bytes of events that may wait in memory; further events are dropped and counted.
         linger: seconds that an event waits for others before it is sent.
         pack_events: greatest number of events in one stream entry.
-    """
+        settings: default: what the environment says.
 
-    _stream: EventStream
-    _sender: Sender
-    _window: Window
-    _window_made: float
+    Raises:
+        SettingsError: `REDIS_URL`, `USAGE_STREAM_SHARDS` or `USAGE_ACCEPT_DAYS` is wrong; no other setting is read.
+    """
 
     def __init__(
         self,
@@ -56,17 +56,17 @@ class UsagePublisher:
         buffer_bytes: int = 64 * 2**20,
         linger: float = 0.1,
         pack_events: int = PACK_EVENTS,
+        settings: PublisherSettings | None = None,
     ) -> None:
-        settings = load_settings()
-        self._redis_url = redis_url or settings.redis_url
-        self._shards = settings.stream_shards
+        settings = settings or load_publisher_settings(redis_url)
         self._accept_window = settings.accept_window
-        self._limits = Limits(buffer_bytes, linger, pack_events)
-        self._start_over()
-        # Accepted events are sent even where the application neither closes nor references the publisher.
-        atexit.register(self.close)
-        # Weak, since it cannot be unregistered.
-        os.register_at_fork(after_in_child=partial(_call, weakref.WeakMethod(self._start_over)))
+        self._make_window()
+        self._account = Account()
+        limits = Limits(buffer_bytes, linger, pack_events)
+        key = SenderKey(redis_url or settings.redis_url, settings.stream_shards, limits)
+        self._sender = senders().join(key, self._account)
+        self._forget = weakref.finalize(self, self._sender.leave, self._account)
+        self._forget.atexit = False  # the senders see to the end of the process
 
     def track(
         self,
@@ -113,21 +113,20 @@ class UsagePublisher:
 
     def send(self, event: Prepared) -> bool:
         """Send an event that `usage_worker.events.wire.prepare` has completed; return False when it was dropped."""
-        return self._sender.put(self._stream.shard_of(event.user_id), event.body)
+        return self._sender.put(self._account, event.user_id, event.body)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds."""
-        return self._sender.flush(timeout)
+        return self._sender.flush(self._account, timeout)
 
     def stats(self) -> PublisherStats:
-        """Return how many events this process accepted, sent, dropped and refused."""
-        return self._sender.stats()
+        """Return how many events this publisher accepted, sent, dropped and refused in this process."""
+        return self._sender.stats(self._account)
 
     def close(self, timeout: float = 5.0) -> None:
         """Send the buffered events for at most `timeout` seconds, and stop; drop and log the rest."""
-        self._sender.close(timeout)
-        self._stream.close()
-        atexit.unregister(self.close)
+        self._forget.detach()
+        self._sender.close(self._account, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -135,31 +134,25 @@ class UsagePublisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start_over(self) -> None:
-        """Begin with an empty buffer; a forked child does so too, since its parent sends the events that it has."""
-        self._stream = EventStream(self._redis_url, self._shards, _warn)
-        self._sender = Sender(self._stream, self._limits, RateLimitedLog())
-        self._window_made = 0.0
-
     def _publish(self, form: Callable[[T, Window], Prepared], values: T) -> str | None:
-        now = time.time()
-        if now - self._window_made > 1:
-            self._window = Window.around(datetime.now(UTC), self._accept_window)
-            self._window_made = now
+        if time.monotonic() - self._window_made > 1:
+            self._make_window()
         try:
             event = form(values, self._window)
         except EventRefusedError as error:
-            self._sender.refuse(error)
+            if abs(_clock_offset() - self._window_offset) > 1:
+                # The wall clock has jumped since the window was made.
+                self._make_window()
+                return self._publish(form, values)
+            self._sender.refuse(self._account, error)
             return None
-        return event.event_id if self.send(event) else None
+        return event.event_id if self._sender.put(self._account, event.user_id, event.body) else None
+
+    def _make_window(self) -> None:
+        self._window = Window.around(datetime.now(UTC), self._accept_window)
+        self._window_made, self._window_offset = time.monotonic(), _clock_offset()
 
 
-def _warn(concern: Concern) -> None:
-    """Log what loses or refuses events; the rest is for the workers' operator."""
-    if concern.state == "fail":
-        log.warning("%s", concern)
-
-
-def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
-    if (bound := method()) is not None:
-        bound()
+def _clock_offset() -> float:
+    """Return what the wall clock shows when the monotonic clock shows 0, which changes only when it is set."""
+    return time.time() - time.monotonic()

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 
 # The standard library's logger: the application decides where its libraries' logs go.
 log = logging.getLogger("usage_worker.publisher")
+
+
+def say(level: int, message: str, *values: object) -> None:
+    """Log a message; never raise, whatever the application's handlers and filters do."""
+    with suppress(Exception):
+        log.log(level, message, *values)
 
 
 class RateLimitedLog:
     """Log one message per second, at most."""
 
     def __init__(self) -> None:
-        self._logged_at = -1.0
+        self._logged_at = float("-inf")
 
     def __call__(self, level: int, message: str, *values: object) -> None:
         if time.monotonic() - self._logged_at >= 1:
             self._logged_at = time.monotonic()
-            log.log(level, message, *values)
+            say(level, message, *values)

@@ -1,7 +1,8 @@
-"""The bounded buffer of a publisher, and the thread that sends it to the stream.
+"""The thread that sends the events of all publishers with one URL and the same limits.
 
 Events that cannot be sent yet wait in the buffer; events for which it has no room are dropped, counted and logged. A
-pack that may have arrived is sent again under the same key, and the database counts it once.
+pack that may have arrived is sent again under the same key, and the database counts it once. Where no thread can start,
+`flush` and `close` send from the calling thread.
 """
 
 from __future__ import annotations
@@ -9,188 +10,281 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from uuid_utils.compat import uuid7
-
-from usage_worker.errors import StreamUnavailableError
-from usage_worker.publisher.rate_limited_log import log
-from usage_worker.queue.stream import Pack
+from usage_worker.errors import UsageError
+from usage_worker.masking import Mask
+from usage_worker.printable import REASON_LENGTH, printable
+from usage_worker.publisher.buffer import Buffer, Retry
+from usage_worker.publisher.rate_limited_log import RateLimitedLog, say
+from usage_worker.publisher.redis_watch import RedisWatch, warn_of
+from usage_worker.queue.stream import EventStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
+    from uuid import UUID
 
-    from usage_worker.publisher.rate_limited_log import RateLimitedLog
-    from usage_worker.queue.stream import EventStream
+    from usage_worker.errors import StreamUnavailableError
+    from usage_worker.publisher.account import Account, PublisherStats
+    from usage_worker.publisher.buffer import Lane, Sealed
+    from usage_worker.publisher.sender_key import SenderKey
 
-T = TypeVar("T")
-
-# Celery shares Redis with the stream and cannot even acknowledge when Redis is full, so we stop well before.
-REDIS_MEMORY_LIMIT = 0.8
-PACKS_AT_ONCE = 16
-LONGEST_PAUSE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class PublisherStats:
-    """Numbers of events. accepted = sent + buffered + dropped after acceptance; refused events were never accepted."""
-
-    accepted: int
-    sent: int
-    buffered: int
-    dropped: int
-    refused: int
-    holding: str
-    """Why no event is being sent at the moment, or an empty string."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bytes that may wait, seconds that an event waits for others, and events in an entry."""
-
-    buffer_bytes: int
-    linger: float
-    pack_events: int
+NEVER = float("inf")
+# A wait is repeated after this time: what the garbage collector calls in the waiting thread cannot wake it.
+RECHECK_SECONDS = 5.0
 
 
 class Sender:
-    """Buffer and sender of prepared events; safe to share between threads, but not across a fork."""
+    """Buffer and sender of prepared events; safe to share between threads, and started over in a forked child.
 
-    def __init__(self, stream: EventStream, limits: Limits, log_limited: RateLimitedLog) -> None:
-        self._stream = stream
-        self._limits = limits
-        self._log_limited = log_limited
-        self._changed = threading.Condition()
-        self._give_up = threading.Event()
+    `on_event` is called when an event wakes the thread, `on_end` when no publisher is left and all events are sent.
+    """
+
+    def __init__(
+        self,
+        key: SenderKey,
+        lock: threading.RLock,
+        on_event: Callable[[], None],
+        on_end: Callable[[Sender], None],
+    ) -> None:
+        self.key = key
+        self._on_event = on_event
+        self._on_end = on_end
+        self._mask = Mask([key.redis_url], [])
+        self._accounts: set[Account] = set()
+        self.start_over(lock)
+
+    def start_over(self, lock: threading.RLock) -> bool:
+        """Begin with an empty buffer, as a forked child does, whose parent sends the events that it has.
+
+        Returns whether any publisher uses this sender.
+        """
+        _, shards, limits = self.key
+        # Entered directly: a Condition does it in Python, which costs 0.15 µs for each event.
+        self._lock, self._changed = lock, threading.Condition(lock)
+        self._sending = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._buffers: list[list[bytes]] = [[] for _ in range(stream.shards)]
-        self._buffered = self._bytes = 0
-        self._accepted = self._sent = self._dropped = self._lost = self._refused = 0
-        self._closing = self._hurry = False
-        self._holding = ""
-        self._memory_checked = 0.0
+        self._no_thread = ""
+        self._stream = EventStream(self.key.redis_url, shards, warn_of)
+        self._watch = RedisWatch(self._stream.connection)
+        self._buffer = Buffer(shards, limits.buffer_bytes)
+        self._retry = Retry()
+        self._log_limited = RateLimitedLog()
+        self._pack_events, self._announced = limits.pack_events, (1, limits.pack_events)
+        # When the events that wait for others are due.
+        self._ripe = NEVER
+        for account in self._accounts:
+            account.start_over()
+        return bool(self._accounts)
 
-    def put(self, shard: int, body: bytes) -> bool:
-        """Buffer an event in canonical form; return False when there is no room for it or the sender is closed."""
-        with self._changed:
-            if not self._closing and self._bytes + len(body) <= self._limits.buffer_bytes:
-                self._take(shard, body)
-                return True
-            self._dropped += 1
-            full = f"the buffer is full ({self._holding or 'sending lags'})"
-            reason = "the publisher is closed" if self._closing else full
-        self._log_limited(logging.ERROR, "event dropped: %s", reason)
-        return False
+    def join(self, account: Account) -> None:
+        """Take the events of a publisher from now on."""
+        self._accounts.add(account)
 
-    def refuse(self, reason: object) -> None:
+    def leave(self, account: Account) -> None:
+        """Take no more events of a publisher, since nobody refers to it; what it has accepted is still sent."""
+        with self._lock:
+            account.open = False
+            self._accounts.discard(account)
+            self._hasten()
+            self._end_if_unused()
+
+    def put(self, account: Account, user_id: UUID, body: bytes) -> bool:
+        """Buffer an event in canonical form; return False when there is no room for it or the publisher is closed."""
+        lane = self._buffer.lanes[self._stream.shard_of(user_id)]
+        with self._lock:
+            waiting = self._buffer.add(account, lane, body) if account.open else 0
+            if waiting:
+                if waiting in self._announced or self._thread is None:
+                    self._announce(lane, waiting)
+                held = self._no_thread
+            else:
+                account.dropped += 1
+                reason = self._drop_reason(account)
+        if not waiting:
+            self._log_limited(logging.ERROR, "event dropped: %s", reason)
+        elif held:
+            self._log_limited(logging.WARNING, "events wait: %s", held)
+        return waiting > 0
+
+    def refuse(self, account: Account, reason: object) -> None:
         """Count and log an event that can never be sent."""
-        with self._changed:
-            self._refused += 1
+        with self._lock:
+            account.refused += 1
         self._log_limited(logging.WARNING, "%s", reason)
 
-    def flush(self, timeout: float) -> bool:
+    def flush(self, account: Account, timeout: float) -> bool:
         """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds."""
-        with self._changed:
-            target = self._accepted
-            self._hurry = True
-            self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._sent + self._lost >= target, timeout) and not self._lost
+        with self._lock:
+            portions = account.cut()
+            self._hasten()
+        sent = self._await(lambda: bool(account.lost) or not any(portion.unsent for portion in portions), timeout)
+        return sent and not account.lost
 
-    def stats(self) -> PublisherStats:
-        """Return how many events were accepted, sent, dropped and refused."""
-        with self._changed:
-            buffered = self._accepted - self._sent - self._lost
-            return PublisherStats(
-                self._accepted, self._sent, buffered, self._dropped + self._lost, self._refused, self._holding
-            )
+    def stats(self, account: Account) -> PublisherStats:
+        """Return how many events of a publisher were accepted, sent, dropped and refused."""
+        with self._lock:
+            return account.stats(self._holding)
 
-    def close(self, timeout: float) -> None:
-        """Send the buffered events for at most `timeout` seconds, and stop; drop and log the rest."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout)
-            self._give_up.set()
-        with self._changed:
-            left = self._accepted - self._sent - self._lost
-            self._lost += left
-            self._thread = None
-            self._changed.notify_all()
-        if left:
-            log.error("%d events dropped at close: %s", left, self._holding or "not sent in time")
+    def close(self, account: Account, timeout: float) -> None:
+        """Send the events of a publisher for at most `timeout` seconds; drop and log the rest."""
+        with self._lock:
+            account.open = False
+        self._release({account}, lambda: not account.unsent, timeout)
 
-    def _take(self, shard: int, body: bytes) -> None:
-        self._buffers[shard].append(body)
-        self._buffered += 1
-        self._bytes += len(body)
-        self._accepted += 1
+    def finish(self, timeout: float) -> None:
+        """Close all publishers, as `close` does, at the end of the process."""
+        with self._lock:
+            accounts = self._accounts | self._buffer.owners()
+            for account in accounts:
+                account.open = False
+        self._release(accounts, lambda: not self._buffer.bytes, timeout)
+
+    def hasten(self) -> None:
+        """Send what waits for other events without waiting for them."""
+        with self._lock:
+            self._hasten()
+
+    @property
+    def _holding(self) -> str:
+        refused = (lane.retry.reason for lane in self._buffer.lanes if lane.retry.reason)
+        return self._no_thread or self._retry.reason or next(refused, "")
+
+    def _drop_reason(self, account: Account) -> str:
+        if not account.open:
+            return "the publisher is closed"
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
-            self._thread.start()
-        elif self._buffered in (1, self._limits.pack_events):
+            self._start()
+        return f"the buffer is full ({self._holding or 'sending lags'})"
+
+    def _announce(self, lane: Lane, waiting: int) -> None:
+        """Wake the thread for a first event or a full pack; start it where there is none, also after one has died."""
+        self._on_event()
+        if waiting == self._pack_events:
+            lane.seal()
+        elif self._ripe == NEVER:
+            self._ripe = time.monotonic() + self.key.limits.linger
+        if self._thread or self._start():
             self._changed.notify_all()
 
-    def _run(self) -> None:
-        while batch := self._next_batch():
-            for packs in _chunks(list(self._packs(batch)), PACKS_AT_ONCE):
-                if not self._send(packs):
-                    return
+    def _hasten(self) -> None:
+        if self._buffer.bytes:
+            self._ripe = 0.0
+        self._changed.notify_all()
 
-    def _next_batch(self) -> list[list[bytes]]:
-        """Wait for events and linger; return all that are buffered, by shard, or an empty list at the end."""
-        enough, linger = self._limits.pack_events, self._limits.linger
-        with self._changed:
-            self._changed.wait_for(lambda: self._buffered or self._closing)
-            self._changed.wait_for(lambda: self._buffered >= enough or self._closing or self._hurry, linger)
-            batch = self._buffers if self._buffered else []
-            self._buffers = [[] for _ in self._buffers]
-            self._buffered = 0
-            self._hurry = False
-            return batch
-
-    def _packs(self, batch: list[list[bytes]]) -> Iterator[tuple[int, Pack]]:
-        for shard, bodies in enumerate(batch):
-            for events in _chunks(bodies, self._limits.pack_events):
-                yield shard, Pack(uuid7(), events)
-
-    def _send(self, packs: list[tuple[int, Pack]]) -> bool:
-        """Send the packs until Redis has them; return False when the sender was closed before."""
-        pause = 0.05
-        while True:
-            try:
-                self._check_redis_memory()
-                self._stream.append(packs)
-            except StreamUnavailableError as error:
-                self._holding = str(error)
-                self._log_limited(logging.WARNING, "holding events back: %s", error)
-                if self._give_up.wait(pause):
-                    return False
-                pause = min(pause * 2, LONGEST_PAUSE)
-            else:
-                break
-        with self._changed:
-            self._holding = ""
-            self._sent += sum(len(pack.events) for _, pack in packs)
-            self._bytes -= sum(len(event) for _, pack in packs for event in pack.events)
-            self._changed.notify_all()
+    def _start(self) -> bool:
+        """Start the thread; return False where the system allows no more, or the interpreter is shutting down."""
+        thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
+        try:
+            thread.start()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the events stay, and the next one tries again
+            self._no_thread = f"no thread can start: {error}"
+            return False
+        self._thread, self._no_thread = thread, ""
         return True
 
-    def _check_redis_memory(self) -> None:
-        """Check the memory of Redis once per second.
+    def _run(self) -> None:
+        try:
+            while self._due():
+                self._send()
+        finally:
+            # Whatever has ended the thread, the packs are still in the buffer, and the next event starts another one.
+            with self._lock:
+                self._thread = None
+                self._end_if_unused()
+                self._changed.notify_all()
 
-        Raises:
-            StreamUnavailableError: it is nearly full; the workers need the rest to drain it.
-        """
-        if not self._holding and time.monotonic() - self._memory_checked < 1:
+    def _due(self) -> bool:
+        """Wait until packs are due; return False when no publisher is left and all events are sent."""
+        with self._lock:
+            while self._accounts or self._buffer.bytes:
+                seconds = self._seconds_until_due()
+                if seconds <= 0:
+                    return True
+                self._changed.wait(min(seconds, RECHECK_SECONDS))
+            return False
+
+    def _seconds_until_due(self) -> float:
+        return max(self._buffer.next_due(self._ripe), self._retry.due) - time.monotonic()
+
+    def _await(self, done: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `done`, or the timeout; send in this thread as long as no other can start."""
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._lock:
+                if done():
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                pause = left if self._thread or self._start() else self._seconds_until_due()
+                if pause > 0:
+                    self._changed.wait(min(pause, left, RECHECK_SECONDS))
+                    continue
+            self._send(left)
+
+    def _send(self, patience: float = -1) -> None:
+        """Send the packs that are due; keep those that Redis does not take, with the reason."""
+        # Two threads would append the same packs twice; the other one may be in its last round.
+        if not self._sending.acquire(timeout=patience):
             return
-        used = self._stream.memory_used()
-        if used > REDIS_MEMORY_LIMIT:
-            raise StreamUnavailableError(f"its memory is {used:.0%} full, and we stop at {REDIS_MEMORY_LIMIT:.0%}")
-        self._memory_checked = time.monotonic()
+        try:
+            if packs := self._take():
+                self._watch.check(now=bool(self._retry.reason))
+                self._settle(packs, self._stream.offer((lane.shard, sealed.pack) for lane, sealed in packs))
+        except Exception as error:  # noqa: BLE001 - whatever it is: without this thread nothing would ever be sent
+            with self._lock:
+                self._retry.failed(self._text(error))
+            self._log_limited(logging.WARNING, "holding events back: %s", self._retry.reason)
+        finally:
+            self._sending.release()
 
+    def _take(self) -> list[tuple[Lane, Sealed]]:
+        with self._lock:
+            ripe = self._ripe <= time.monotonic()
+            if ripe:
+                self._ripe = NEVER
+            return self._buffer.due(ripe=ripe)
 
-def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    def _settle(self, packs: list[tuple[Lane, Sealed]], answers: list[StreamUnavailableError | None]) -> None:
+        """Count each answer for itself: what Redis has is sent, what it refused is kept."""
+        refusals = {lane: answer for (lane, _), answer in zip(packs, answers, strict=True) if answer}
+        with self._lock:
+            self._retry.succeeded()
+            for (lane, sealed), answer in zip(packs, answers, strict=True):
+                if answer is None:
+                    self._buffer.settle(lane, sealed)
+            for lane in {lane for lane, _ in packs}:
+                if lane in refusals:
+                    self._buffer.refuse(lane, self._text(refusals[lane], f"shard {lane.shard}: "))
+                else:
+                    self._buffer.accept(lane)
+            self._changed.notify_all()
+        for lane in refusals:
+            self._log_limited(logging.WARNING, "holding events back: %s", lane.retry.reason)
+
+    def _text(self, error: Exception, prefix: str = "") -> str:
+        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+        return printable(self._mask(f"{prefix}{kind}{error}"), REASON_LENGTH)
+
+    def _release(self, accounts: set[Account], sent: Callable[[], bool], timeout: float) -> None:
+        """Wait until the events of closed publishers are sent; drop the rest, and stop if no publisher is left."""
+        deadline = time.monotonic() + timeout
+        self.hasten()
+        self._await(sent, timeout)
+        with self._lock:
+            reason = self._holding or "not sent in time"
+            dropped = self._buffer.drop(accounts)
+            self._accounts -= accounts
+            ending = None if self._accounts else self._thread
+            self._end_if_unused()
+            self._changed.notify_all()
+        if dropped:
+            say(logging.ERROR, "%d events dropped at close: %s", dropped, reason)
+        if ending and ending is not threading.current_thread():
+            ending.join(max(deadline - time.monotonic(), 0))
+
+    def _end_if_unused(self) -> None:
+        if not (self._accounts or self._buffer.bytes or self._thread):
+            self._on_end(self)
+            self._stream.close()

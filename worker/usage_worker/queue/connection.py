@@ -81,9 +81,7 @@ class RedisConnection:
             if isinstance(error, ReadOnlyError):
                 # A primary was demoted: a new connection may lead to the new one.
                 self._redis.connection_pool.disconnect()
-            if isinstance(error, _OF_A_CLUSTER) and not isinstance(error, MasterDownError):
-                raise UnusableServerError(CLUSTER) from error
-            raise StreamUnavailableError(_explained(error)) from error
+            raise unavailable(error) from error
 
     def close(self) -> None:
         self._redis.close()
@@ -108,9 +106,13 @@ class RedisConnection:
                 self._warn(concern)
 
 
-def _explained(error: RedisError) -> str:
-    """Return the driver's message, with what to do about it."""
+def unavailable(error: RedisError) -> StreamUnavailableError:
+    """Translate an error of the driver, or of one command in a pipeline."""
+    if isinstance(error, _OF_A_CLUSTER) and not isinstance(error, MasterDownError):
+        return UnusableServerError(CLUSTER)
     if isinstance(error, OutOfMemoryError):
-        return "Redis is full; raise its maxmemory, or let `usage-worker drain` work off the backlog"
+        return StreamUnavailableError(
+            "Redis is full; raise its maxmemory, or let `usage-worker drain` work off the backlog"
+        )
     text = str(error)
-    return f"{text}; {next(remedy for part, remedy in _REMEDIES if part in text)}"
+    return StreamUnavailableError(f"{text}; {next(remedy for part, remedy in _REMEDIES if part in text)}")

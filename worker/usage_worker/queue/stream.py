@@ -13,16 +13,18 @@ from uuid import UUID
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from usage_worker.queue.accounting import Accounting
-from usage_worker.queue.connection import RedisConnection
+from usage_worker.queue.connection import RedisConnection, unavailable
 from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
 from usage_worker.queue.failure import failure_key
 from usage_worker.queue.last_id import CLOCK_SECONDS, last_id
+from usage_worker.queue.vitals import memory_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import redis
 
+    from usage_worker.errors import StreamUnavailableError
     from usage_worker.queue.accounting import Vanished
     from usage_worker.queue.last_id import LastId
     from usage_worker.queue.server import Concern
@@ -119,14 +121,22 @@ class EventStream:
 
     def append(self, packs: Iterable[tuple[int, Pack]]) -> None:
         """Add packs to their shards. When it raises, any of them may have arrived: send all of them again."""
+        for refusal in self.offer(packs):
+            if refusal:
+                raise refusal
+
+    def offer(self, packs: Iterable[tuple[int, Pack]]) -> list[StreamUnavailableError | None]:
+        """Add packs to their shards; return for each why Redis refused it, None where it is in the stream.
+
+        When it raises, any of them may have arrived: offer all of them again.
+        """
         with self.connection.client() as client:
             pipeline = client.pipeline(transaction=False)
             for shard, pack in packs:
                 pipeline.xadd(self.key(shard), pack.fields())  # type: ignore[arg-type]
             # The pipeline itself would quote the command in the error, and events with it.
-            refusals = [answer for answer in pipeline.execute(raise_on_error=False) if isinstance(answer, RedisError)]
-            if refusals:
-                raise refusals[0]
+            answers = pipeline.execute(raise_on_error=False)
+        return [unavailable(answer) if isinstance(answer, RedisError) else None for answer in answers]
 
     def read(self, shard: int, consumer: str, count: int, wait: float = 0.0) -> list[RawEntry]:
         """Read up to `count` entries that nobody has read yet; they are pending at this consumer until `done`.
@@ -206,8 +216,7 @@ class EventStream:
     def memory_used(self) -> float:
         """Return the share of Redis' `maxmemory` in use, 0.0 where there is no limit."""
         with self.connection.client() as client:
-            info: Any = client.info("memory")
-        return info["used_memory"] / info["maxmemory"] if info.get("maxmemory") else 0.0
+            return memory_share(client.info("memory"))
 
     def close(self) -> None:
         self.connection.close()

@@ -1,0 +1,65 @@
+"""The counters of one publisher; whoever changes them holds the sender's lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherStats:
+    """Numbers of events. accepted = sent + buffered + dropped after acceptance; refused events were never accepted."""
+
+    accepted: int
+    sent: int
+    buffered: int
+    dropped: int
+    refused: int
+    holding: str
+    """Why events are not being sent at the moment, all or those of one shard, or an empty string."""
+
+
+class Account:
+    """The counters of one publisher, which outlive it until its events are sent."""
+
+    def __init__(self) -> None:
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Begin at zero, as a forked child does."""
+        self.open = True
+        self.sent = self.dropped = self.lost = self.refused = 0
+        self.portion = Portion(self)
+        self._earlier: list[Portion] = []
+
+    @property
+    def unsent(self) -> int:
+        """The number of accepted events that are not in Redis yet."""
+        return self.portion.unsent + sum(portion.unsent for portion in self._earlier)
+
+    def lose(self) -> int:
+        """Give up the unsent events; return their number."""
+        lost = self.unsent
+        self.lost += lost
+        self.portion, self._earlier = Portion(self), []
+        return lost
+
+    def stats(self, holding: str) -> PublisherStats:
+        """Return the counters, and why events are being held back."""
+        unsent, dropped = self.unsent, self.dropped + self.lost
+        return PublisherStats(self.sent + unsent + self.lost, self.sent, unsent, dropped, self.refused, holding)
+
+    def cut(self) -> list[Portion]:
+        """Return the portions of all events up to now; those that follow get a portion of their own."""
+        self._earlier = [portion for portion in (*self._earlier, self.portion) if portion.unsent]
+        self.portion = Portion(self)
+        return self._earlier
+
+
+class Portion:
+    """The events of one publisher between two calls of `flush`, which waits until none of them is unsent."""
+
+    __slots__ = ("account", "unsent")
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.unsent = 0

@@ -1,0 +1,68 @@
+"""What a sender looks at before it sends: the memory of Redis, and its clock."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from usage_worker.errors import StreamUnavailableError
+from usage_worker.publisher.rate_limited_log import say
+from usage_worker.queue.vitals import read_vitals
+
+if TYPE_CHECKING:
+    from usage_worker.queue.connection import RedisConnection
+    from usage_worker.queue.server import Concern
+
+# Celery shares Redis with the stream and cannot even acknowledge when Redis is full, so we stop well before.
+REDIS_MEMORY_LIMIT = 0.8
+# Events get their times from this process, and the acceptance window those of the database's clock.
+CLOCK_TOLERANCE = 60.0
+SECONDS_BETWEEN_CHECKS = 1.0
+
+
+class RedisWatch:
+    """The checks of one connection, once a second at most."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._checked = float("-inf")
+        self._may_ask = True
+        self._clock_differs = False
+
+    def check(self, *, now: bool) -> None:
+        """Look again if a second has passed, or `now`.
+
+        Raises:
+            StreamUnavailableError: the memory is nearly full; the workers need the rest to drain it.
+        """
+        if not self._may_ask or (not now and time.monotonic() - self._checked < SECONDS_BETWEEN_CHECKS):
+            return
+        used, clock = read_vitals(self._connection)
+        if clock is not None:
+            self._compare(clock)
+        if used is None:
+            self._may_ask = False
+            say(logging.WARNING, "this user may not ask Redis for INFO: events are sent without a look at its memory")
+        elif used > REDIS_MEMORY_LIMIT:
+            raise StreamUnavailableError(f"its memory is {used:.0%} full, and we stop at {REDIS_MEMORY_LIMIT:.0%}")
+        self._checked = time.monotonic()
+
+    def _compare(self, clock: float) -> None:
+        """Log once that the clock of this process is not that of Redis."""
+        ahead = time.time() - clock
+        if abs(ahead) > CLOCK_TOLERANCE and not self._clock_differs:
+            self._clock_differs = True
+            side = "ahead of" if ahead > 0 else "behind"
+            say(
+                logging.WARNING,
+                "the clock of this machine is %.0f s %s that of Redis; events get its time",
+                abs(ahead),
+                side,
+            )
+
+
+def warn_of(concern: Concern) -> None:
+    """Log what loses or refuses events; the rest is for the workers' operator."""
+    if concern.state == "fail":
+        say(logging.WARNING, "%s", concern)
