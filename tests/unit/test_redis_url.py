@@ -25,8 +25,6 @@ OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("u
         ("redis://:hush@h/0?socket_timeout=x&db=1", "parameter socket_timeout,"),
         ("rediss://:hush@h/0?ssl_cert_reqs=hush", "parameter ssl_cert_reqs,"),
         ("redis://:1?a&hush=b@h/0", "in a password"),
-        ("redis://:hush@a..b", "the host"),
-        (f"redis://:hush@{'a' * 70}", "the host"),
         ("redis://:hush@h?socket_timeout=1e12", "parameter socket_timeout,"),
         ("redis://:hush@h/abc", "number of a database"),
         ("redis://:hush@h/1/2", "number of a database"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from usage_worker.errors import StreamUnavailableError
 
@@ -93,25 +94,22 @@ def server_facts(connection: RedisConnection) -> ServerFacts:
     """
     with connection.client() as client:
         facts = facts_of(client)
-    if facts is None:
-        raise StreamUnavailableError("this user may not ask the server about itself; grant +info")
+        if facts is None:
+            raise StreamUnavailableError("this user may not ask the server about itself; grant +info")
+        with suppress(NoPermissionError):
+            facts = replace(facts, snapshots=bool(client.config_get("save").get("save")))
     return facts
 
 
 def facts_of(client: redis.Redis) -> ServerFacts | None:
-    """Ask a server about itself, by the driver's client; return None where it does not let this user ask."""
-    pipeline = client.pipeline(transaction=False)
-    pipeline.info()
-    pipeline.config_get("save")
-    info, save = pipeline.execute(raise_on_error=False)
-    if isinstance(info, ResponseError):
+    """Ask a server about itself by INFO alone; return None where it does not let this user ask."""
+    try:
+        return _facts(client.info())
+    except ResponseError:
         return None
-    if isinstance(info, Exception):
-        raise info
-    return _facts(info, save.get("save") if isinstance(save, dict) else None)
 
 
-def _facts(info: dict[str, Any], save: str | None) -> ServerFacts:
+def _facts(info: dict[str, Any]) -> ServerFacts:
     return ServerFacts(
         product=str(info.get("server_name", "redis")).capitalize(),
         version=str(info.get("valkey_version", info.get("redis_version", ""))),
@@ -122,5 +120,5 @@ def _facts(info: dict[str, Any], save: str | None) -> ServerFacts:
         maxmemory=info.get("maxmemory", 0),
         policy=info.get("maxmemory_policy", ""),
         append_only=bool(info.get("aof_enabled")),
-        snapshots=None if save is None else bool(save),
+        snapshots=None,
     )

@@ -71,10 +71,6 @@ def _wrong_place(base: str) -> str | None:
     if _parsed(base) is None:
         return _WRONG_PLACE
     parts = urlsplit(base)
-    try:
-        (parts.hostname or "").encode("idna")
-    except UnicodeError:
-        return _WRONG_PLACE
     if parts.scheme == "unix":
         return None if parts.path and not parts.hostname else "write a Unix socket as unix:///path/of/the.sock"
     number = parts.path.strip("/")

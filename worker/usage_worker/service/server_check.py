@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 from usage_worker.errors import StreamUnavailableError, UnusableServerError
 from usage_worker.logs import get_logger
 from usage_worker.queue.connection import RedisConnection
-
-if TYPE_CHECKING:
-    from usage_worker.queue.server import Concern
+from usage_worker.queue.server import server_facts
 
 log = get_logger("redis")
 
@@ -22,7 +19,8 @@ def leave_unusable_server(redis_url: str) -> None:
         SystemExit: the server, or REDIS_URL, can never work.
     """
     try:
-        _use(RedisConnection(redis_url))
+        with closing(RedisConnection(redis_url)) as connection, connection.client():
+            pass  # the first use asks the server what it is
     except UnusableServerError as error:
         raise SystemExit(f"usage-worker: {error}") from None
     except StreamUnavailableError as error:
@@ -32,16 +30,9 @@ def leave_unusable_server(redis_url: str) -> None:
 def log_concerns(redis_url: str) -> None:
     """Log each threat to events on the server: a warning for one that loses or refuses them, else for information."""
     try:
-        _use(RedisConnection(redis_url, _warn))
+        with closing(RedisConnection(redis_url)) as connection:
+            for concern in server_facts(connection).concerns:
+                write = log.warning if concern.state == "fail" else log.info
+                write(str(concern))
     except StreamUnavailableError as error:
         log.warning(str(error))
-
-
-def _use(connection: RedisConnection) -> None:
-    with closing(connection), connection.client():
-        pass  # the first use asks the server what it is
-
-
-def _warn(concern: Concern) -> None:
-    write = log.warning if concern.state == "fail" else log.info
-    write(str(concern))
