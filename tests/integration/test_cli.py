@@ -133,7 +133,9 @@ def test_status_without_workers(cli: Cli, redis_url: str) -> None:
     done = cli.run("status", "--json")
     seen = json.loads(done.stdout)
     assert done.returncode == 1
-    assert (seen["worker_alive"], seen["beat_alive"], seen["healthy"]) == (False, False, False)
+    failing = {problem["check"] for problem in seen["problems"] if problem["state"] == "fail"}
+    assert failing == {"consumer_counting", "consumer_maintenance", "beat"}
+    assert not seen["healthy"]
     assert (seen["workers"], seen["beat_seconds"], seen["redis_memory"]) == ([], None, 0.0)
     backlog = seen["backlog"]
     assert backlog.keys() == {"0", "1"}
@@ -144,7 +146,7 @@ def test_status_without_workers(cli: Cli, redis_url: str) -> None:
     table = dict(line.split("\t") for line in done.stdout.splitlines())
     assert done.returncode == 1
     assert table["counted"] == "4 accepted = 4 applied + 0 duplicate + 0 quarantined"
-    assert "usage-worker up" in table["workers"]
+    assert "usage-worker up" in table["consumer_counting"]
 
 
 def test_status_is_healthy_with_worker_and_heartbeat(cli: Cli, redis_url: str) -> None:
@@ -161,6 +163,7 @@ def test_status_is_healthy_with_worker_and_heartbeat(cli: Cli, redis_url: str) -
             statuses = map(json.loads, watch.stdout)
             seen = next(status for status in islice(statuses, 20) if status["healthy"])
             assert len(seen["workers"]) == 1
+            Heartbeat(stream.connection).beat()  # no beat runs here
             assert cli.run("status").returncode == 0
             watch.send_signal(signal.SIGINT)
             assert watch.wait(10) == 0

@@ -14,7 +14,9 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.installed import Installed, environment
 from usage_worker.migrate import Runner
+from usage_worker.monitoring.status import collect_status
 from usage_worker.service.broker import broker_url
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,6 +181,9 @@ def test_tasks_run_in_foreign_celery_app(installed: Installed, tmp_path: Path, d
         eventually(lambda: _counted(database) == 1, 60)
         eventually((tmp_path / "ticks").exists, 30)
         eventually(lambda: _runs(database) >= {"maintenance.manage_partitions"}, 30)
+        # Their worker, which takes from their default queue, and the beat in it are seen.
+        settings = Settings(DATABASE_URL=database, REDIS_URL=redis_url)
+        eventually(lambda: collect_status(settings).healthy, 30)
 
 
 @pytest.fixture

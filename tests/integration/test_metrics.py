@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli, send
 from tests.integration.database import run
+from usage_worker.monitoring.status import CHECKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,4 +89,8 @@ def test_served_metrics_show_unreachable_server(cli: Cli) -> None:
         assert eventually(lambda: scraped(url), 30)["usage_up", ""] == 1
     cli.env["DATABASE_URL"] = "postgresql://127.0.0.1:1/nowhere"
     with served(cli) as url:
-        assert eventually(lambda: scraped(url), 30) == {("usage_up", ""): 0}
+        seen = eventually(lambda: scraped(url), 30)
+    assert (seen["usage_up", ""], seen["usage_problem", "postgresql"], seen["usage_problem", "redis"]) == (0, 1, 0)
+    assert [label for name, label in seen if name == "usage_problem"] == list(CHECKS)
+    assert ("usage_stream_entries", "0") in seen
+    assert ("usage_events_total", "applied") not in seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -13,7 +13,6 @@ import pytest
 
 from tests.integration.database import run
 from tests.integration.ledger import TODAY, attached_partitions, create_days, days, partition_tables
-from usage_worker.celery import app
 from usage_worker.maintenance import (
     MANAGE_PARTITIONS,
     PartitionsReport,
@@ -22,7 +21,6 @@ from usage_worker.maintenance import (
     run_task,
 )
 from usage_worker.monitoring.status import collect_status
-from usage_worker.service.resources import Resources
 from usage_worker.settings import Settings
 from usage_worker.store import Store, last_runs, sole_transaction
 
@@ -138,8 +136,10 @@ def test_obstacles_are_named_and_raise_alarm(database: str, cli: Cli) -> None:
     assert "no partition of usage_events" in figures["failed"][new]
     assert "other objects depend on it" in figures["failed"][old]
     assert "failed" in cli.run("partitions").stdout
-    with closing(Resources(Settings(DATABASE_URL=database, REDIS_URL=cli.env["REDIS_URL"]))) as resources:
-        assert not collect_status(app.control, resources).partitions_healthy
+    status = collect_status(Settings(DATABASE_URL=database, REDIS_URL=cli.env["REDIS_URL"]))
+    (problem,) = [problem for problem in status.problems if problem.name == "partitions"]
+    assert f"the last run left {old}" in problem.reason
+    assert f"the last run left {new}" in problem.reason
     run(database, "DROP VIEW kept")
     run(database, f"DROP TABLE {new}")
     assert json.loads(cli.run("partitions", "--json").stdout)["dropped"] == [old]
@@ -151,11 +151,12 @@ def test_status_reports_missing_partitions(database: str, cli: Cli) -> None:
     done = cli.run("status", "--json")
     seen = json.loads(done.stdout)
     assert done.returncode == 1
-    assert not seen["partitions_healthy"]
+    assert seen["checks"]["partitions"] == "fail"
     assert seen["partitions"][0] == {"table": "usage_events", "ahead_days": 1, "wanted_days": 7, "is_short": True}
-    assert "partitions of usage_events\t1 days ahead of 7: run `usage-worker partitions`" in cli.run("status").stdout
+    line = "partitions\tusage_events has partitions for 1 days ahead of 7: run `usage-worker partitions`\n"
+    assert line in cli.run("status").stdout
     assert "usage_events: 7 days ahead" in cli.run("partitions").stdout
-    assert json.loads(cli.run("status", "--json").stdout)["partitions_healthy"]
+    assert json.loads(cli.run("status", "--json").stdout)["checks"]["partitions"] == "ok"
 
 
 def test_entry_keys_are_deleted_after_retention(harness: IngestHarness, database: str) -> None:

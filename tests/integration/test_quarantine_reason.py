@@ -44,7 +44,7 @@ def test_foreign_reason_is_escaped_and_truncated(cli: Cli, database: str) -> Non
     run(database, INSERT, 1, "\x1b[31m[red]forged[/]\n\tworkers\tall well " + "x" * 200_000, 3)
     run(database, INSERT, 1, "rare", 2)
     machine = json.loads(cli.run("status", "--json").stdout)["quarantine"]
-    users = dict(line.split("\t") for line in cli.run("status").stdout.splitlines())["quarantined"]
+    users = dict(line.split("\t") for line in cli.run("status").stdout.splitlines())["dead letters"]
     assert (machine["events"], machine["total"]) == (3, 5)
     assert len(machine["reason"]) <= 200
     assert machine["reason"].startswith(r"\x1b[31m[red]forged[/]\n\tworkers\tall well xxx")

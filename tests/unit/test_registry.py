@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,8 @@ def test_registry_line_adds_task_with_route_schedule_and_metrics() -> None:
     sent = made.conf.beat_schedule["vacuum"]
     assert (sent["task"], sent["schedule"], sent["options"]) == (VACUUM.name, 600.0, {"expires": 600.0})
     runs = {VACUUM.name: TaskRun(VACUUM.name, datetime.fromtimestamp(7, UTC), 2.0, {})}
-    samples = [sample for family in metrics.families(STATUS, runs) for sample in family.samples]
+    status = replace(STATUS, figures=replace(STATUS.figures, last_runs=runs))
+    samples = [sample for family in metrics.families(status) for sample in family.samples]
     assert [(it.name, it.value) for it in samples if it.labels == {"task": VACUUM.name}] == [
         ("usage_task_finished_timestamp_seconds", 7.0),
         ("usage_task_seconds", 2.0),

@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 
 from tools.reference.markdown import code, table
 from usage_worker.maintenance import PERIODIC_TASKS, PartitionCoverage
+from usage_worker.monitoring.check import Check, State
+from usage_worker.monitoring.inspection import Figures
 from usage_worker.monitoring.metrics import families
-from usage_worker.monitoring.status import SystemStatus
+from usage_worker.monitoring.status import CHECKS, SystemStatus
+from usage_worker.queue.flush_record import FlushRecord
 from usage_worker.queue.stream import Backlog
 from usage_worker.store import Intake, TaskRun
 
@@ -15,24 +18,26 @@ _INTRODUCTION = """\
 # Metrics
 
 What `usage-worker metrics` prints, and serves with `--port`, in the text format of Prometheus. When Redis or PostgreSQL
-does not answer, `usage_up` is 0 and the only metric.
+does not answer, `usage_up` is 0, and the figures that come from it are missing. `usage_problem` is there for each check
+always, and 0 while what it needs does not answer.
 
 """
+_RUNS = {task.name: TaskRun(task.name, datetime.fromtimestamp(0, UTC), 0.0, {}) for task in PERIODIC_TASKS}
 # One of each, so that every metric has a sample to read its labels from.
 STATUS = SystemStatus(
-    backlog={0: Backlog(0, 0, 0.0)},
-    redis_memory=0.0,
-    workers=[],
-    beat_seconds=0.0,
-    schema=None,
-    totals=Intake(),
-    applied_per_second=0.0,
-    partitions=[PartitionCoverage("usage_events", 7, 7)],
-    last_runs={},
-    stalled=[],
-    quarantine=None,
+    [Check(name, State.OK) for name in CHECKS],
+    Figures(
+        redis_memory=0.0,
+        processes=[],
+        beat_seconds=0.0,
+        backlog={0: Backlog(0, 0, 0.0)},
+        flushes={0: FlushRecord(0.0, 0.0, None, None, 0, 0, 0.0)},
+        vanished={0: 0},
+        totals=Intake(),
+        partitions=[PartitionCoverage("usage_events", 7, 7)],
+        last_runs=_RUNS,
+    ),
 )
-_RUNS = {task.name: TaskRun(task.name, datetime.fromtimestamp(0, UTC), 0.0, {}) for task in PERIODIC_TASKS}
 
 
 def page() -> str:
@@ -44,6 +49,7 @@ def page() -> str:
             ", ".join(code(label) for label in family.samples[0].labels),
             family.documentation,
         )
-        for family in families(STATUS, _RUNS)
+        for family in families(STATUS)
     ]
-    return _INTRODUCTION + table(("metric", "type", "labels", "meaning"), rows)
+    checks = f"\nThe checks: {', '.join(map(code, CHECKS))}. [Operations](../operations.md#watch) describes them.\n"
+    return _INTRODUCTION + table(("metric", "type", "labels", "meaning"), rows) + checks

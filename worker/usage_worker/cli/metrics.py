@@ -11,6 +11,7 @@ from prometheus_client import generate_latest, start_http_server
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.logs import configure_logs
+from usage_worker.settings import load_settings
 
 Port = Annotated[
     int | None,
@@ -22,15 +23,13 @@ Address = Annotated[str, typer.Option(help="Address to listen on.")]
 
 
 def metrics(port: Port = None, address: Address = "127.0.0.1") -> None:
-    """Print backlog, totals, workers, beat, partitions and tasks as Prometheus metrics, or serve them."""
+    """Print checks, backlog, totals, processes, partitions and tasks as Prometheus metrics, or serve them."""
     # Celery takes a third of a second to load, which the other commands need not wait for.
-    from usage_worker.celery import app  # noqa: PLC0415
     from usage_worker.monitoring.metrics import registry  # noqa: PLC0415
 
-    resources = app.usage_resources
-    configure_logs(resources.settings)
-    resources.settings.require_database()
-    made = registry(app.control, resources)
+    settings = load_settings()
+    configure_logs(settings)
+    made = registry(settings)
     if port is None:
         typer.echo(generate_latest(made).decode(), nl=False)
         return

@@ -1,7 +1,8 @@
-"""`usage-worker status`: the backlog, the processes that work, and whether the intake totals add up."""
+"""`usage-worker status`: what is wrong and what to do about it, then the figures."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,33 +10,40 @@ from rich.live import Live
 from rich.text import Text
 
 from usage_worker.cli.output import EXIT_PROBLEM, make_table, print_json, print_rows
+from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.logs import configure_logs
-from usage_worker.migrate import latest_version
-from usage_worker.publisher import REDIS_MEMORY_LIMIT
+from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usage_worker.cli.output import Cell
-    from usage_worker.maintenance import PartitionCoverage
-    from usage_worker.monitoring.quarantine import Quarantine
-    from usage_worker.monitoring.stalls import Stall
+    from usage_worker.monitoring.check import Check
+    from usage_worker.monitoring.inspection import Figures
     from usage_worker.monitoring.status import SystemStatus
 
+WATCH_SECONDS = 1.0
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object (with --watch: one per line).")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show the status every second until Ctrl-C.")]
 
 
 def status(as_json: AsJson = False, watch: Watch = False) -> None:
-    """Show backlog, rates, workers, beat, partitions, schema; exit with 1 if one is missing or a shard stalls."""
+    """Show what is wrong with its remedy, then backlog, processes, totals, partitions; exit with 1 if a check fails."""
     # Celery takes a third of a second to load, which the other commands need not wait for.
-    from usage_worker.celery import app  # noqa: PLC0415
-    from usage_worker.monitoring.status import collect_status  # noqa: PLC0415
+    from usage_worker.monitoring.status import collect_status, wrong_settings  # noqa: PLC0415
+    from usage_worker.service.schedule import schedule_entries  # noqa: PLC0415
 
-    resources = app.usage_resources
-    configure_logs(resources.settings)
-    current = collect_status(app.control, resources)
+    try:
+        settings = load_settings()
+        schedule_entries(settings)
+    except SettingsError as error:
+        if not as_json:
+            raise
+        _show(wrong_settings(error), as_json=True)
+        raise typer.Exit(EXIT_PROBLEM) from None
+    configure_logs(settings)
+    current = collect_status(settings)
     if not watch:
         _show(current, as_json=as_json)
         raise typer.Exit(0 if current.healthy else EXIT_PROBLEM)
@@ -45,7 +53,8 @@ def status(as_json: AsJson = False, watch: Watch = False) -> None:
                 _show(current, as_json=True)
             else:
                 live.update(make_table((), _rows(current)), refresh=True)
-            current = collect_status(app.control, resources)
+            time.sleep(WATCH_SECONDS)
+            current = collect_status(settings)
 
 
 def _show(current: SystemStatus, *, as_json: bool) -> None:
@@ -56,66 +65,44 @@ def _show(current: SystemStatus, *, as_json: bool) -> None:
 
 
 def _rows(current: SystemStatus) -> Iterator[tuple[str, Cell]]:
-    for shard, backlog in current.backlog.items():
+    for check in current.problems:
+        yield check.name, _problem(check)
+    yield from _queue(current.figures)
+    yield from _database(current.figures)
+
+
+def _problem(check: Check) -> Text:
+    return Text(f"{check.reason}: {check.remedy}", "red" if check.state == "fail" else "yellow")
+
+
+def _queue(figures: Figures) -> Iterator[tuple[str, Cell]]:
+    for shard, backlog in (figures.backlog or {}).items():
         waiting = f"{backlog.entries:,} entries, oldest {backlog.oldest_seconds:.1f} s, {backlog.pending:,} pending"
         yield f"backlog of shard {shard}", waiting
-    for stall in current.stalled:
-        yield f"shard {stall.shard} is stalled", _problem(_stall(stall))
-    yield "Redis memory", _memory(current.redis_memory)
-    totals = current.totals
-    yield "rate", f"{current.applied_per_second:,.0f} events/s"
-    yield (
-        "counted",
-        f"{totals.accepted:,} accepted = {totals.applied:,} applied + {totals.duplicate:,} duplicate"
-        f" + {totals.quarantined:,} quarantined",
-    )
-    if current.quarantine:
-        yield "quarantined", Text(_quarantine(current.quarantine), "yellow")
-    yield "workers", ", ".join(current.workers) or _problem("no worker answers: start `usage-worker up`")
-    yield "beat", _heartbeat(current.beat_seconds)
-    for table in current.partitions:
-        yield f"partitions of {table.table}", _coverage(table)
-    for name, reason in current.partitions_failed.items():
-        yield f"partition {name}", _problem(f"{reason}; run `usage-worker partitions`")
-    yield "schema", _schema(current.schema)
+    for shard, flush in (figures.flushes or {}).items():
+        if flush.succeeded_seconds is not None:
+            yield f"flush of shard {shard}", f"succeeded {flush.succeeded_seconds:.0f} s ago"
+    if figures.redis_memory is not None:
+        yield "Redis memory", f"{figures.redis_memory:.0%} of maxmemory" if figures.redis_memory else "no limit"
+    if figures.accepted_per_second is not None:
+        yield "rate", f"{figures.accepted_per_second:,.0f} events/s"
+    if figures.processes is not None:
+        yield "workers", ", ".join(figures.workers) or "none"
+        beat = figures.beat_seconds
+        yield "beat", "no heartbeat yet" if beat is None else f"last heartbeat {beat:.0f} s ago"
 
 
-def _problem(text: str) -> Text:
-    return Text(text, "red")
-
-
-def _stall(stall: Stall) -> str:
-    if stall.committed_seconds is None:
-        silence = "nothing was ever committed"
-    else:
-        silence = f"nothing was committed for {stall.committed_seconds:.0f} s"
-    if stall.error is None:
-        return f"{silence}, and no flush failed lately: does a worker take from the queue `celery`?"
-    return f"{silence}; {stall.error_seconds:.0f} s ago a flush failed: {stall.error}"
-
-
-def _quarantine(waiting: Quarantine) -> str:
-    return f"{waiting.events:,} of the newest {waiting.total:,} events: {waiting.reason}; {waiting.remedy}"
-
-
-def _heartbeat(seconds: float | None) -> Cell:
-    return _problem("no heartbeat yet") if seconds is None else f"last heartbeat {seconds:.0f} s ago"
-
-
-def _coverage(table: PartitionCoverage) -> Cell:
-    ahead = f"{table.ahead_days} days ahead" if table.ahead_days >= 0 else "none for today, 0 days ahead"
-    return _problem(f"{ahead} of {table.wanted_days}: run `usage-worker partitions`") if table.is_short else ahead
-
-
-def _schema(version: str | None) -> Cell:
-    latest = latest_version()
-    if version == latest:
-        return latest
-    return _problem(f"{version or 'none'}, and this code brings {latest}: run `usage-worker migrate up`")
-
-
-def _memory(share: float) -> Cell:
-    if not share:
-        return "no limit"
-    full = f"{share:.0%} of maxmemory"
-    return full if share < REDIS_MEMORY_LIMIT else _problem(f"{full}: publishers hold back; run `usage-worker drain`")
+def _database(figures: Figures) -> Iterator[tuple[str, Cell]]:
+    if (totals := figures.totals) is not None:
+        yield (
+            "counted",
+            f"{totals.accepted:,} accepted = {totals.applied:,} applied + {totals.duplicate:,} duplicate"
+            f" + {totals.quarantined:,} quarantined",
+        )
+    if (waiting := figures.quarantine) is not None:
+        text = f"{waiting.events:,} of the newest {waiting.total:,} events: {waiting.reason}; {waiting.remedy}"
+        yield "dead letters", Text(text, "yellow")
+    for table in figures.partitions or []:
+        yield f"partitions of {table.table}", f"{max(table.ahead_days, 0)} days ahead"
+    if figures.schema is not None:
+        yield "schema", figures.schema

@@ -18,7 +18,7 @@ from usage_worker.ingest.entries import decode
 from usage_worker.logs import get_logger
 from usage_worker.printable import printable
 from usage_worker.queue.claim import FlushClaim
-from usage_worker.queue.failure import FlushFailures
+from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.store import Intake
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Flusher:
     def __init__(self, stream: EventStream, store: Store, settings: Settings, consumer: str) -> None:
         self._stream = stream
         self._claim = FlushClaim(stream.connection, consumer)
-        self._failures = FlushFailures(stream.connection)
+        self._records = FlushRecords(stream.connection)
         self._store = store
         self._applier = Applier(store, settings.unknown)
         self._settings = settings
@@ -96,9 +96,9 @@ class Flusher:
         try:
             return self._flush(shard, self._settings.flush_budget if budget is None else budget, renew=renew)
         except StreamUnavailableError:
-            raise  # nowhere to note it
+            raise  # nowhere to record it
         except Exception as error:
-            self._note_failure(shard, error)
+            self._record_failure(shard, error)
             raise
 
     def _flush(self, shard: int, budget: float, *, renew: bool) -> FlushReport:
@@ -116,19 +116,20 @@ class Flusher:
         report = FlushReport(shard, batches, intake, now - started, cut_short=now >= deadline)
         if batches:
             log.info("flushed", **report.as_dict())
+        self._records.succeeded(shard)
         return report
 
-    def _note_failure(self, shard: int, error: Exception) -> None:
-        """Note the error for `status`: its first line only, since the others may quote rows."""
+    def _record_failure(self, shard: int, error: Exception) -> None:
+        """Record the error for `status`: its first line only, since the others may quote rows."""
         first_line = next(iter(str(error).splitlines()), "")
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-        with suppress(StreamUnavailableError):
-            self._failures.note(shard, printable(kind + first_line))
+        self._records.failed(shard, printable(kind + first_line))
 
     def _count(self, shard: int, batch: Batch) -> Intake:
         intake = self._applier.apply(batch)
         # Only after the commit may the entries leave Redis.
         self._stream.done(shard, [entry.entry_id for entry in batch.entries])
+        self._records.counted(shard, intake.accepted, intake.quarantined)
         if intake.quarantined:
             log.warning("quarantined", shard=shard, events=intake.quarantined)
         return intake

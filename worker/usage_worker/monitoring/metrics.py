@@ -11,61 +11,56 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from usage_worker.errors import UsageError
-from usage_worker.logs import get_logger
 from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.monitoring.check import State
+from usage_worker.monitoring.checks.upkeep import partitions_failed
+from usage_worker.monitoring.inspection import POSTGRESQL, REDIS
 from usage_worker.monitoring.status import collect_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from celery.app.control import Control
     from prometheus_client.core import Metric
 
+    from usage_worker.monitoring.inspection import Figures
     from usage_worker.monitoring.status import SystemStatus
-    from usage_worker.service.resources import Resources
+    from usage_worker.settings import Settings
     from usage_worker.store import TaskRun
-
-log = get_logger("metrics")
 
 
 class StatusCollector(Collector):
-    """Collects the status at every scrape, which takes a second."""
+    """Collects the status at every scrape."""
 
-    def __init__(self, control: Control, resources: Resources) -> None:
-        self._control = control
-        self._resources = resources
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     def collect(self) -> Iterator[Metric]:
-        try:
-            current = collect_status(self._control, self._resources)
-        except UsageError as error:
-            log.warning("no metrics", reason=str(error))
-            yield GaugeMetricFamily("usage_up", _UP, value=0)
-            return
-        yield from families(current, current.last_runs)
+        yield from families(collect_status(self._settings))
 
 
-def registry(control: Control, resources: Resources) -> CollectorRegistry:
+def registry(settings: Settings) -> CollectorRegistry:
     """Make the registry whose metrics can be served or printed."""
     collectors = CollectorRegistry()
-    collectors.register(StatusCollector(control, resources))
+    collectors.register(StatusCollector(settings))
     return collectors
 
 
-def families(current: SystemStatus, runs: dict[str, TaskRun]) -> Iterator[Metric]:
-    """Yield every metric of a status and of the last run of each periodic task."""
-    yield GaugeMetricFamily("usage_up", _UP, value=1)
-    yield from _figures(current)
-    yield from _tasks(runs)
-
-
-_UP = "Whether Redis and PostgreSQL answered."
-
-
-def _figures(current: SystemStatus) -> Iterator[Metric]:
+def families(current: SystemStatus) -> Iterator[Metric]:
+    """Yield every metric of a status; what is unknown has no sample."""
+    states = {check.name: check.state for check in current.checks}
+    up = State.FAIL not in {states[REDIS], states[POSTGRESQL]}
+    yield GaugeMetricFamily("usage_up", "Whether Redis and PostgreSQL answered.", value=up)
     yield GaugeMetricFamily("usage_healthy", "Whether `usage-worker status` would exit with 0.", value=current.healthy)
-    backlog = [(str(shard), backlog) for shard, backlog in current.backlog.items()]
+    problems = ((name, state in {State.FAIL, State.WARN}) for name, state in states.items())
+    yield _gauge(
+        "usage_problem", "Whether the check fails or warns; `usage-worker status` says why.", "check", problems
+    )
+    yield from _redis(current.figures)
+    yield from _database(current.figures)
+
+
+def _redis(figures: Figures) -> Iterator[Metric]:
+    backlog = [(str(shard), backlog) for shard, backlog in (figures.backlog or {}).items()]
     yield _gauge(
         "usage_stream_entries", "Entries that wait to be counted.", "shard", ((s, b.entries) for s, b in backlog)
     )
@@ -73,20 +68,35 @@ def _figures(current: SystemStatus) -> Iterator[Metric]:
     yield _gauge("usage_stream_pending", "Entries that a worker has read and not acknowledged.", "shard", pending)
     oldest = ((s, b.oldest_seconds) for s, b in backlog)
     yield _gauge("usage_stream_oldest_seconds", "Age of the oldest entry.", "shard", oldest)
-    yield GaugeMetricFamily("usage_redis_memory_ratio", "Share of maxmemory in use.", value=current.redis_memory)
-    events = CounterMetricFamily("usage_events", "What became of accepted events.", labels=["outcome"])
-    for outcome in ("applied", "duplicate", "quarantined"):
-        events.add_metric([outcome], getattr(current.totals, outcome))
-    yield events
-    yield GaugeMetricFamily("usage_workers", "Number of workers that answer.", value=len(current.workers))
-    if current.beat_seconds is not None:
-        yield GaugeMetricFamily("usage_beat_age_seconds", "Time since the last heartbeat.", value=current.beat_seconds)
-    ahead = ((table.table, table.ahead_days) for table in current.partitions)
+    flushes = (figures.flushes or {}).items()
+    succeeded = ((str(s), it.succeeded_seconds) for s, it in flushes if it.succeeded_seconds is not None)
+    yield _gauge("usage_flush_age_seconds", "Time since a flush last succeeded.", "shard", succeeded)
+    vanished = ((str(shard), entries) for shard, entries in (figures.vanished or {}).items())
+    yield _gauge("usage_stream_vanished", "Entries that left the stream uncounted.", "shard", vanished)
+    if figures.redis_memory is not None:
+        text = "Share of maxmemory in use."
+        yield GaugeMetricFamily("usage_redis_memory_ratio", text, value=figures.redis_memory)
+    if figures.processes is not None:
+        text = "Number of workers that are alive."
+        yield GaugeMetricFamily("usage_workers", text, value=len(figures.workers))
+    if figures.beat_seconds is not None:
+        yield GaugeMetricFamily("usage_beat_age_seconds", "Time since the last heartbeat.", value=figures.beat_seconds)
+
+
+def _database(figures: Figures) -> Iterator[Metric]:
+    if figures.totals is not None:
+        events = CounterMetricFamily("usage_events", "What became of accepted events.", labels=["outcome"])
+        for outcome in ("applied", "duplicate", "quarantined"):
+            events.add_metric([outcome], getattr(figures.totals, outcome))
+        yield events
+    ahead = ((table.table, table.ahead_days) for table in figures.partitions or [])
     yield _gauge("usage_partitions_ahead_days", "Days ahead that have a partition.", "table", ahead)
-    short = ((table.table, table.is_short) for table in current.partitions)
+    short = ((table.table, table.is_short) for table in figures.partitions or [])
     yield _gauge("usage_partitions_short", "Whether too few days ahead have a partition.", "table", short)
-    text, failed = "Partitions that the last run could not create or drop.", len(current.partitions_failed)
-    yield GaugeMetricFamily("usage_partitions_failed", text, value=failed)
+    if figures.last_runs is not None:
+        text, failed = "Partitions that the last run could not create or drop.", len(partitions_failed(figures))
+        yield GaugeMetricFamily("usage_partitions_failed", text, value=failed)
+        yield from _tasks(figures.last_runs)
 
 
 def _tasks(runs: dict[str, TaskRun]) -> Iterator[Metric]:

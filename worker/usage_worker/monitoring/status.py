@@ -1,127 +1,120 @@
-"""The status of the system: backlog, workers, beat, partitions, quarantine and intake totals."""
+"""The status of the system: figures, and a check for everything that keeps events from being counted."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kombu.exceptions import OperationalError
-
-from usage_worker.maintenance import MANAGE_PARTITIONS, partition_coverage
-from usage_worker.migrate import schema_version
-from usage_worker.monitoring.quarantine import quarantine
-from usage_worker.monitoring.stalls import stalls
-from usage_worker.queue.heartbeat import Heartbeat
-from usage_worker.store import last_runs
+from usage_worker.errors import (
+    ConcurrencyError,
+    SchemaError,
+    StoreUnavailableError,
+    StreamUnavailableError,
+    UnusableServerError,
+    UsageError,
+)
+from usage_worker.monitoring.check import Check, State, fail, joined
+from usage_worker.monitoring.checks import SECTIONS
+from usage_worker.monitoring.checks.postgresql import SCHEMA_CHECK
+from usage_worker.monitoring.checks.upkeep import partitions_failed
+from usage_worker.monitoring.inspection import Figures, Inspection
+from usage_worker.printable import printable
 
 if TYPE_CHECKING:
-    from celery.app.control import Control
+    from usage_worker.monitoring.inspection import Section
+    from usage_worker.settings import Settings
 
-    from usage_worker.maintenance import PartitionCoverage
-    from usage_worker.monitoring.quarantine import Quarantine
-    from usage_worker.monitoring.stalls import Stall
-    from usage_worker.queue.stream import Backlog
-    from usage_worker.service.resources import Resources
-    from usage_worker.store import Intake, TaskRun
-
-PING_SECONDS = 1.0
-# Seconds. Three heartbeats are missing: beat is gone, or no worker executes what it sends.
-BEAT_SILENCE = 30.0
+SETTINGS = "settings"
+CHECKS = (SETTINGS, *(name for section in SECTIONS for name in section.checks))
+# The first match counts.
+_REMEDIES: tuple[tuple[type[UsageError], str], ...] = (
+    (UnusableServerError, "name another server in REDIS_URL"),
+    (StreamUnavailableError, "see that the server of REDIS_URL runs and that this machine reaches it"),
+    (StoreUnavailableError, "see that the server of DATABASE_URL runs and that this machine reaches it"),
+    (SchemaError, "run `usage-worker migrate up`"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SystemStatus:
-    """The status at one moment; rates are events per second, measured over the second that collecting it takes.
+    """The status at one moment: every check, in the order of `CHECKS`, and the figures."""
 
-    `redis_memory` is the share of Redis' `maxmemory` in use, 0 where there is no limit.
-    """
-
-    backlog: dict[int, Backlog]
-    stalled: list[Stall]
-    redis_memory: float
-    workers: list[str]
-    beat_seconds: float | None
-    schema: str | None
-    totals: Intake
-    quarantine: Quarantine | None
-    applied_per_second: float
-    partitions: list[PartitionCoverage]
-    last_runs: dict[str, TaskRun]
-    """The last run of each periodic task, by its name."""
+    checks: list[Check]
+    figures: Figures
 
     @property
-    def partitions_failed(self) -> dict[str, str]:
-        """The partitions that the last run could not create or drop, with the reason."""
-        run = self.last_runs.get(MANAGE_PARTITIONS)
-        failed: dict[str, str] = run.report["failed"] if run else {}
-        return failed
-
-    @property
-    def beat_alive(self) -> bool:
-        """Whether beat sends, and some worker executes what it sends."""
-        return self.beat_seconds is not None and self.beat_seconds < BEAT_SILENCE
-
-    @property
-    def partitions_healthy(self) -> bool:
-        """Whether there are partitions for days ahead, and the last run succeeded."""
-        return not self.partitions_failed and not any(table.is_short for table in self.partitions)
+    def problems(self) -> list[Check]:
+        """The checks that fail, then those that warn."""
+        return sorted((check for check in self.checks if check.is_problem), key=lambda check: check.state)
 
     @property
     def healthy(self) -> bool:
-        """Whether workers and beat are alive, no shard is stalled and the coming days have their partitions."""
-        return bool(self.workers) and self.beat_alive and not self.stalled and self.partitions_healthy
+        """Whether events are being counted: no check fails."""
+        return all(check.state is not State.FAIL for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
-        fields = {name: value for name, value in asdict(self).items() if name != "last_runs"}
-        return fields | {
-            "backlog": {str(shard): backlog._asdict() for shard, backlog in self.backlog.items()},
-            "totals": self.totals._asdict(),
-            "partitions": [asdict(table) | {"is_short": table.is_short} for table in self.partitions],
-            "partitions_failed": self.partitions_failed,
-            "beat_alive": self.beat_alive,
-            "worker_alive": bool(self.workers),
-            "partitions_healthy": self.partitions_healthy,
+        """Return what `--json` prints: figures are None where they are unknown."""
+        figures = self.figures
+        return {
             "healthy": self.healthy,
+            "problems": [check.as_dict() for check in self.problems],
+            "checks": {check.name: check.state.value for check in self.checks},
+            "backlog": _by_shard(figures.backlog),
+            "flushes": _by_shard(figures.flushes),
+            "vanished": figures.vanished,
+            "foreign_shards": figures.foreign_shards,
+            "redis_memory": figures.redis_memory,
+            "workers": None if figures.processes is None else figures.workers,
+            "beat_seconds": figures.beat_seconds,
+            "accepted_per_second": figures.accepted_per_second,
+            "schema": figures.schema,
+            "totals": figures.totals and figures.totals._asdict(),
+            "quarantine": figures.quarantine and asdict(figures.quarantine),
+            "partitions": figures.partitions and [asdict(it) | {"is_short": it.is_short} for it in figures.partitions],
+            "partitions_failed": None if figures.last_runs is None else partitions_failed(figures),
+            "clocks": figures.clocks,
         }
 
 
-def collect_status(control: Control, resources: Resources) -> SystemStatus:
-    """Ask Redis, the workers and PostgreSQL; it takes a second, in which workers may answer.
-
-    Raises:
-        StreamUnavailableError: Redis did not answer.
-        StoreUnavailableError: PostgreSQL did not answer.
-        SchemaError: the schema is missing or too old.
-        MigrationError: PostgreSQL refused to show the journal of migrations.
-        SettingsError: DATABASE_URL is missing, or its role lacks a right.
-    """
-    stream, store = resources.stream, resources.store
-    backlog = {shard: stream.backlog(shard) for shard in range(stream.shards)}
-    version = schema_version(resources.settings.require_database())
-    before, started = store.intake_totals(), time.monotonic()
-    workers = _answering(control)
-    totals = store.intake_totals()
-    return SystemStatus(
-        backlog=backlog,
-        stalled=stalls(stream, store, backlog, resources.settings.flush_interval),
-        redis_memory=stream.memory_used(),
-        workers=workers,
-        beat_seconds=Heartbeat(stream.connection).age(),
-        schema=version,
-        totals=totals,
-        quarantine=quarantine(store),
-        applied_per_second=(totals.applied - before.applied) / (time.monotonic() - started),
-        partitions=partition_coverage(store, resources.settings),
-        last_runs=last_runs(store),
-    )
+def collect_status(settings: Settings) -> SystemStatus:
+    """Ask Redis and PostgreSQL; what cannot be asked is a failing check, never an exception."""
+    checks = [Check(SETTINGS, State.OK)]
+    with Inspection(settings) as inspection:
+        for section in SECTIONS:
+            checks += _examined(section, inspection, {check.name for check in checks if check.state is State.FAIL})
+    return SystemStatus(checks, inspection.figures)
 
 
-def _answering(control: Control) -> list[str]:
-    """Return the workers that answer: none if Redis is full, when the status is needed most."""
-    with control.app.connection_for_read() as connection:
-        try:
-            replies = control.ping(timeout=PING_SECONDS)
-        except (OperationalError, *connection.connection_errors, *connection.channel_errors):
-            return []
-    return sorted(name for reply in replies for name in reply)
+def wrong_settings(error: UsageError) -> SystemStatus:
+    """Return the status of a process that cannot ask anything."""
+    wrong = fail(SETTINGS, str(error), "correct the variable and run it again")
+    return SystemStatus([wrong, *(Check(name, State.UNKNOWN) for name in CHECKS[1:])], Figures())
+
+
+def _examined(section: Section, inspection: Inspection, failed: set[str]) -> list[Check]:
+    """Return the checks of a section; `failed` are the checks of earlier ones that fail."""
+    if failed.intersection(section.needs):
+        return [Check(name, State.UNKNOWN) for name in section.checks]
+    found: dict[str, Check] = {}
+    otherwise = State.OK
+    try:
+        for problem in section.ask(inspection):
+            found[problem.name] = joined(found.get(problem.name), problem)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong here, the other sections must be shown
+        otherwise = State.UNKNOWN
+        # A lock and the schema have checks of their own.
+        if not isinstance(error, ConcurrencyError) and not (isinstance(error, SchemaError) and SCHEMA_CHECK in failed):
+            failure = _failed(section, error, inspection.settings)
+            found[failure.name] = joined(found.get(failure.name), failure)
+    return [found.get(name, Check(name, otherwise)) for name in section.checks]
+
+
+def _failed(section: Section, error: Exception, settings: Settings) -> Check:
+    kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+    reason = printable(settings.mask(kind + next(iter(str(error).splitlines()), "")))
+    remedy = next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
+    return fail(section.checks[0], reason, remedy)
+
+
+def _by_shard(values: dict[int, Any] | None) -> dict[str, Any] | None:
+    return None if values is None else {str(shard): value._asdict() for shard, value in values.items()}

@@ -18,6 +18,7 @@ from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.publisher.buffer import Buffer, Retry
 from usage_worker.publisher.rate_limited_log import RateLimitedLog, say
 from usage_worker.publisher.redis_watch import RedisWatch, warn_of
+from usage_worker.publisher.shards_watch import ShardsWatch
 from usage_worker.queue.stream import EventStream
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Sender:
         self._thread: threading.Thread | None = None
         self._no_thread = ""
         self._stream = EventStream(self.key.redis_url, shards, warn_of)
-        self._watch = RedisWatch(self._stream.connection)
+        self._watch, self._shards_watch = RedisWatch(self._stream.connection), ShardsWatch(self._stream)
         self._buffer = Buffer(shards, limits.buffer_bytes)
         self._retry = Retry()
         self._log_limited = RateLimitedLog()
@@ -231,6 +232,7 @@ class Sender:
         try:
             if packs := self._take():
                 self._watch.check(now=bool(self._retry.reason))
+                self._shards_watch.check()
                 self._settle(packs, self._stream.offer((lane.shard, sealed.pack) for lane, sealed in packs))
         except Exception as error:  # noqa: BLE001 - whatever it is: without this thread nothing would ever be sent
             with self._lock:

@@ -1,1 +1,1 @@
-"""Redis: the streams of events, the claims and failures of shards, the heartbeat."""
+"""Redis: the streams of events, the claims and records of shards, the records of processes, the heartbeat."""

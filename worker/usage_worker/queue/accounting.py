@@ -59,7 +59,6 @@ for first = 2, #ARGV, 1000 do
   redis.call('XACK', stream, ARGV[1], unpack(ARGV, first, last))
 end
 redis.call('HINCRBY', counted, 'entries', deleted)
-redis.call('DEL', KEYS[3])
 return deleted
 """
 
@@ -77,15 +76,14 @@ class Accounting:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
 
-    def done(self, stream: str, group: str, entry_ids: Sequence[str], *, shard: int, failure: str) -> int:
+    def done(self, stream: str, group: str, entry_ids: Sequence[str], *, shard: int) -> int:
         """Delete and acknowledge entries, count those that were deleted here, and return their number.
 
-        One script, so that the figures are exact whatever dies; a full Redis allows it, unlike MULTI. `failure` is the
-        key of the shard's failure, which costs no round trip here.
+        One script, so that the figures are exact whatever dies; a full Redis allows it, unlike MULTI.
         """
         with self._connection.client() as client:
             script = client.register_script(_DONE)
-            deleted: Any = script([stream, counted_key(shard), failure], [group, *entry_ids])
+            deleted: Any = script([stream, counted_key(shard)], [group, *entry_ids])
         return int(deleted)
 
     def vanished(self, stream: str, shard: int) -> Vanished:

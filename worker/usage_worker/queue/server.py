@@ -74,7 +74,7 @@ class ServerFacts:
             reason = f"maxmemory-policy is {self.policy}: a full Redis discards events that wait"
             found.append(Concern("eviction", "fail", reason, _NO_EVICTION))
         elif self.policy not in ("noeviction", ""):
-            reason = f"maxmemory-policy is {self.policy}: a full Redis discards claims and failures of shards"
+            reason = f"maxmemory-policy is {self.policy}: a full Redis discards claims and records of shards"
             found.append(Concern("eviction", "warn", reason, _NO_EVICTION))
         if not self.append_only and self.snapshots is False:
             reason = "Redis keeps nothing on disk: a restart loses the events that wait"

@@ -15,7 +15,6 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from usage_worker.queue.accounting import Accounting
 from usage_worker.queue.connection import RedisConnection, unavailable
 from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
-from usage_worker.queue.failure import failure_key
 from usage_worker.queue.last_id import CLOCK_SECONDS, last_id
 from usage_worker.queue.vitals import memory_share
 
@@ -101,7 +100,7 @@ class Backlog(NamedTuple):
 
 
 class EventStream:
-    """The sharded stream of one Redis; it owns the `connection`, which claims, failures and heartbeats share.
+    """The sharded stream of one Redis; it owns the `connection`, which claims, records and heartbeats share.
 
     Every method raises StreamUnavailableError: see `RedisConnection.client`.
     """
@@ -182,7 +181,7 @@ class EventStream:
 
     def done(self, shard: int, entry_ids: Sequence[str]) -> None:
         """Delete, acknowledge and count entries whose events are committed."""
-        self._accounting.done(self.key(shard), GROUP, entry_ids, shard=shard, failure=failure_key(shard))
+        self._accounting.done(self.key(shard), GROUP, entry_ids, shard=shard)
 
     def vanished(self, shard: int) -> Vanished:
         """Return how many entries left a shard uncounted since its group was made."""

@@ -11,6 +11,7 @@ from kombu.entity import Exchange, Queue
 from usage_worker.errors import SettingsError
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.service.broker import MaskedAMQP, broker_settings
+from usage_worker.service.process_record import record_processes
 from usage_worker.service.queues import QueueName
 from usage_worker.service.resources import Resources
 from usage_worker.service.schedule import beat_schedule
@@ -66,6 +67,7 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
         routes = {task.name: {"queue": maintenance_queue} for task in PERIODIC_TASKS}
         # The app's own routes, in whatever form, are asked first.
         app.conf.task_routes = [*_as_list(app.conf.task_routes), routes]
+    record_processes(app)
     # A weak reference would not keep the lambdas alive.
     worker_ready.connect(lambda **_: log_concerns(resources.settings.redis_url), weak=False)
     worker_process_shutdown.connect(lambda **_: resources.close(), weak=False)

@@ -6,11 +6,51 @@ SELECT coalesce(sum(accepted), 0)::bigint AS accepted, coalesce(sum(applied), 0)
        coalesce(sum(duplicate), 0)::bigint AS duplicate, coalesce(sum(quarantined), 0)::bigint AS quarantined
   FROM public.usage_intake
 
--- name: last_commits
--- Seconds since a batch of each stream was last committed. By the database's clock, which wrote the times.
-SELECT stream, extract(epoch FROM clock_timestamp() - max(booked_at))::float8 AS seconds
-  FROM public.usage_intake
- GROUP BY stream
+-- name: give_up_soon
+-- Whoever holds a lock on a table must not stop the status.
+SET LOCAL lock_timeout = '1s';
+SET LOCAL statement_timeout = '5s'
+
+-- name: server_state
+-- Whether a flush could write here, and the server's clock.
+SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only')::boolean AS read_only,
+       extract(epoch FROM clock_timestamp())::float8 AS clock
+
+-- name: blocking_sessions
+-- The transactions that hold what a flush waits for, or a lock on our tables that no flush gets past, for five seconds
+-- or more; with `rows` also those that have written to them, since a flush passes over rows that it cannot lock. Our own
+-- hold their locks only for moments. What this role may not see of a session is NULL.
+WITH blocking AS (
+    SELECT blocker.pid, (
+               SELECT relation FROM pg_catalog.pg_locks
+                WHERE pid = waiting.pid AND locktype IN ('relation', 'tuple')
+                ORDER BY granted, locktype DESC
+                LIMIT 1
+           ) AS relation
+      FROM pg_catalog.pg_stat_activity waiting, unnest(pg_blocking_pids(waiting.pid)) AS blocker (pid)
+     WHERE waiting.datname = current_database() AND waiting.application_name = 'usage-worker'
+     UNION ALL
+    SELECT pid, relation
+      FROM pg_catalog.pg_locks
+     WHERE granted
+       AND (mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+            OR %(rows)s::boolean AND mode IN ('RowShareLock', 'RowExclusiveLock'))
+       AND relation IN (
+               to_regclass('public.user_agents'), to_regclass('public.usage_daily'),
+               to_regclass('public.usage_events'), to_regclass('public.usage_entries'),
+               to_regclass('public.usage_intake'), to_regclass('public.usage_dead_letters'),
+               to_regclass('public.user_agent_conversations')
+           )
+       AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+)
+SELECT DISTINCT ON (holder.pid) holder.pid, holder.usename::text AS role, holder.application_name AS application,
+       holder.state, coalesce(relation::regclass::text, 'rows') AS relation,
+       extract(epoch FROM clock_timestamp() - holder.xact_start)::float8 AS seconds
+  FROM blocking
+  JOIN pg_catalog.pg_stat_activity holder USING (pid)
+ WHERE holder.application_name <> 'usage-worker'
+   AND coalesce(holder.xact_start < clock_timestamp() - interval '5 seconds', true)
+ ORDER BY holder.pid
 
 -- name: commonest_reason
 -- The commonest reason among the newest dead letters that are not replayed. Dead letters are never pruned and a reason

@@ -1,0 +1,57 @@
+"""Beat: whether it runs, and what it sends is executed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usage_worker.monitoring.check import fail
+from usage_worker.monitoring.checks.processes import last_seen
+from usage_worker.monitoring.inspection import REDIS, Section
+from usage_worker.publisher import REDIS_MEMORY_LIMIT
+from usage_worker.queue.heartbeat import Heartbeat
+from usage_worker.service.process_record import COUNTING
+from usage_worker.service.schedule import HEARTBEAT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usage_worker.monitoring.check import Check
+    from usage_worker.monitoring.inspection import Figures, Inspection
+
+# Seconds. Two heartbeats are missing, and the second had some time.
+SILENCE = 2.5 * HEARTBEAT_SECONDS
+
+
+def _beat(inspection: Inspection) -> Iterator[Check]:
+    figures = inspection.figures
+    figures.beat_seconds = silence = Heartbeat(inspection.stream.connection).age()
+    if silence is not None and silence < SILENCE:
+        return
+    beats = [record for record in figures.processes or [] if record.process.kind == "beat"]
+    uptime = max((record.process.uptime for record in beats if record.is_alive), default=None)
+    if uptime is None:
+        yield fail(
+            "beat", "no beat runs" + last_seen(beats), "start `celery -A usage_worker beat`, or `usage-worker up`"
+        )
+    elif _ticks_should_arrive(figures, uptime):
+        since = (
+            "nothing that it sends was ever executed"
+            if silence is None
+            else f"for {silence:.0f} s nothing was executed"
+        )
+        yield fail("beat", f"beat runs, but {since}", "see the logs of beat and of the worker that counts")
+
+
+def _ticks_should_arrive(figures: Figures, uptime: float) -> bool:
+    """Return whether beat has run long enough, Redis has room for what it sends, and an idle worker takes that.
+
+    Where workers flush a backlog all the time, heartbeats expire before their turn.
+    """
+    counting = [it.process.uptime for it in figures.alive if COUNTING in it.process.roles]
+    flushes = (it.succeeded_seconds for it in (figures.flushes or {}).values())
+    is_idle = all(seconds is None or seconds >= SILENCE for seconds in flushes)
+    has_room = (figures.redis_memory or 0) < REDIS_MEMORY_LIMIT
+    return has_room and is_idle and bool(counting) and min(uptime, *counting) >= SILENCE
+
+
+BEAT = Section(("beat",), _beat, needs=(REDIS,))

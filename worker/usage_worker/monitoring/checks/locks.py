@@ -1,0 +1,36 @@
+"""Locks: who holds what a worker waits for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from usage_worker.monitoring.check import fail
+from usage_worker.monitoring.inspection import POSTGRESQL, Section
+from usage_worker.printable import printable
+from usage_worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usage_worker.monitoring.check import Check
+    from usage_worker.monitoring.inspection import Inspection
+
+
+def _locks(inspection: Inspection) -> Iterator[Check]:
+    # A flush counts what it can and passes over rows that others hold: their entries then wait.
+    for holder in inspection.store.rows(query("blocking_sessions"), rows=inspection.figures.is_waiting):
+        remedy = f"end that transaction, or SELECT pg_terminate_backend({holder['pid']})"
+        yield fail("locks", _described(holder), remedy)
+
+
+def _described(holder: dict[str, Any]) -> str:
+    """Say who holds what; the statement stays unsaid, since it may name users."""
+    who = f"pid {holder['pid']}, role {printable(holder['role'] or 'unknown')}"
+    if holder["application"]:
+        who += f", {printable(holder['application'])}"
+    since = "" if holder["seconds"] is None else f" for {holder['seconds']:.0f} s"
+    state = f" ({holder['state']})" if holder["state"] else ""
+    return f"{who} holds a lock on {holder['relation']}{since}{state}"
+
+
+LOCKS = Section(("locks",), _locks, needs=(POSTGRESQL,))

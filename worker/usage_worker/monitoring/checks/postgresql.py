@@ -1,0 +1,56 @@
+"""PostgreSQL: whether it answers and can be written, and the version of the schema."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from usage_worker.migrate import latest_version, schema_version
+from usage_worker.monitoring.check import fail
+from usage_worker.monitoring.inspection import POSTGRESQL, Section
+from usage_worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usage_worker.monitoring.check import Check
+    from usage_worker.monitoring.inspection import Figures, Inspection
+
+SCHEMA_CHECK = "schema"
+# Seconds.
+SUCCEEDED_LATELY = 30.0
+
+
+def _postgresql(inspection: Inspection) -> Iterator[Check]:
+    # Outside the pool, which would try again for five seconds.
+    with inspection.store.session() as connection:
+        standby, read_only, clock = connection.execute(query("server_state")).fetchone() or (False, False, time.time())
+    inspection.figures.clocks["PostgreSQL"] = clock - time.time()
+    if _flushes_succeed(inspection.figures):
+        return
+    if standby:
+        yield fail("read_only", "the server is a standby", "give the workers the DATABASE_URL of the primary")
+    elif read_only:
+        remedy = (
+            "find out why (a full disk, a demoted primary), then ALTER DATABASE … RESET default_transaction_read_only"
+        )
+        yield fail("read_only", "transactions of this database are read-only", remedy)
+
+
+def _flushes_succeed(figures: Figures) -> bool:
+    """Return whether workers can write, even where the role of the status, or its standby, cannot."""
+    return any(
+        it.succeeded_seconds is not None and it.succeeded_seconds < SUCCEEDED_LATELY and not it.is_failing
+        for it in (figures.flushes or {}).values()
+    )
+
+
+def _schema(inspection: Inspection) -> Iterator[Check]:
+    inspection.figures.schema = version = schema_version(inspection.settings.require_database())
+    if version != (latest := latest_version()):
+        reason = f"the database has the schema {version or 'of no version'}, and this code needs {latest}"
+        yield fail(SCHEMA_CHECK, reason, "run `usage-worker migrate up`")
+
+
+POSTGRESQL_SECTION = Section((POSTGRESQL, "read_only"), _postgresql)
+SCHEMA = Section((SCHEMA_CHECK,), _schema, needs=(POSTGRESQL,))

@@ -1,0 +1,64 @@
+"""The workers: one for each purpose, and one number of shards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.monitoring.check import fail, warn
+from usage_worker.monitoring.inspection import REDIS, Section
+from usage_worker.queue.processes import Processes
+from usage_worker.service.process_record import COUNTING, MAINTENANCE
+from usage_worker.service.queues import QueueName
+from usage_worker.service.schedule import OFF
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usage_worker.monitoring.check import Check
+    from usage_worker.monitoring.inspection import Figures, Inspection
+    from usage_worker.queue.processes import ProcessRecord
+    from usage_worker.settings import Settings
+
+
+def _processes(inspection: Inspection) -> Iterator[Check]:
+    figures = inspection.figures
+    figures.processes = Processes(inspection.stream.connection).read()
+    yield from _consumers(figures, inspection.settings)
+    yield from _numbers_of_shards(figures, inspection.settings)
+
+
+def _consumers(figures: Figures, settings: Settings) -> Iterator[Check]:
+    workers = [record for record in figures.processes or [] if record.process.kind == "worker"]
+    start = "`celery -A usage_worker worker --queues {}`, or `usage-worker up`"
+    purposes = [(COUNTING, QueueName.COUNTING, "no worker counts")]
+    if any(task.schedule(settings).strip() != OFF for task in PERIODIC_TASKS):
+        purposes.append((MAINTENANCE, QueueName.MAINTENANCE, "no worker executes the periodic tasks"))
+    for role, queue, missing in purposes:
+        able = [record for record in workers if role in record.process.roles]
+        if not any(record.is_alive for record in able):
+            reason = f"{missing} (queue `{queue.value}`)" + last_seen(able)
+            yield fail(f"consumer_{role}", reason, f"start {start.format(queue.value)}")
+
+
+def _numbers_of_shards(figures: Figures, settings: Settings) -> Iterator[Check]:
+    numbers = {it.name: it.process.shards for it in figures.alive if it.process.shards and it.process.roles}
+    figures.shards = max(numbers.values(), default=settings.stream_shards)
+    remedy = "set the same USAGE_STREAM_SHARDS for all processes and restart them"
+    if len(set(numbers.values())) > 1:
+        listed = ", ".join(f"{name}: {number}" for name, number in numbers.items())
+        yield fail("shards_setting", f"workers have different numbers of shards: {listed}", remedy)
+    elif numbers and figures.shards != settings.stream_shards:
+        reason = f"the workers have {figures.shards} shards, and this command has {settings.stream_shards}"
+        yield warn("shards_setting", reason, remedy)
+
+
+def last_seen(records: list[ProcessRecord]) -> str:
+    """Return the end of a reason: which of the processes was there last."""
+    if not records:
+        return ""
+    last = min(records, key=lambda record: record.seconds)
+    return f"; {last.name} was last seen {last.seconds:.0f} s ago"
+
+
+PROCESSES = Section(("consumer_counting", "consumer_maintenance", "shards_setting"), _processes, needs=(REDIS,))

@@ -1,0 +1,90 @@
+"""The shards: whether what waits in them is counted."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from usage_worker.monitoring.check import fail
+from usage_worker.monitoring.inspection import REDIS, Section
+from usage_worker.queue.flush_record import FlushRecords
+from usage_worker.queue.oldest_entry import oldest_entry
+from usage_worker.queue.stream import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usage_worker.monitoring.check import Check
+    from usage_worker.monitoring.inspection import Inspection
+    from usage_worker.queue.flush_record import FlushRecord
+    from usage_worker.queue.oldest_entry import OldestEntry
+    from usage_worker.queue.stream import Backlog
+    from usage_worker.settings import Settings
+
+# Seconds. A flush that fails once, as in a failover, is not a problem yet.
+FAILING_SECONDS = 10.0
+# Seconds that the largest batch may take, or an entry after its delivery.
+SILENCE_SECONDS = 20.0
+STUCK_SECONDS = 5.0
+_LOG = "see the log of the worker that counts; an outage of the workers is bridged by `usage-worker drain`"
+
+
+def _shards(inspection: Inspection) -> Iterator[Check]:
+    figures, stream = inspection.figures, inspection.stream
+    shards = range(figures.shards or stream.shards)
+    records = FlushRecords(stream.connection)
+    figures.backlog = {shard: stream.backlog(shard) for shard in shards}
+    figures.flushes = {shard: records.read(shard) for shard in shards}
+    for shard in shards:
+        backlog, flush = figures.backlog[shard], figures.flushes[shard]
+        yield from _failing(shard, flush)
+        if (oldest := oldest_entry(stream, shard)) is not None:
+            for problem in _waiting(shard, oldest, backlog, flush, inspection.settings):
+                figures.is_waiting = True
+                yield problem
+
+
+def _failing(shard: int, flush: FlushRecord) -> Iterator[Check]:
+    silence = flush.succeeded_seconds
+    if flush.is_failing and (silence is None or silence > FAILING_SECONDS):
+        since = "none ever succeeded" if silence is None else f"none has succeeded for {silence:.0f} s"
+        reason = f"shard {shard}: {flush.failed_seconds:.0f} s ago a flush failed, and {since}: {flush.error}"
+        yield fail("flush", reason, "mend what the error names; the entries wait in Redis meanwhile")
+
+
+def _waiting(
+    shard: int, oldest: OldestEntry, backlog: Backlog, flush: FlushRecord, settings: Settings
+) -> Iterator[Check]:
+    if oldest.newer_version is not None:
+        versions = f"version {oldest.newer_version}, and these workers read up to {VERSION.decode()}"
+        reason = f"shard {shard}: entry {oldest.entry_id} has {versions}"
+        yield fail("wire_version", reason, "upgrade the workers; the entries wait meanwhile")
+        return
+    silence = math.inf if flush.counted_seconds is None else flush.counted_seconds
+    # Where the age is unknown, the entry has waited since the last commit at most, and may have waited so long.
+    age = backlog.oldest_seconds if backlog.age_known else silence
+    if age <= longest_wait(settings) or (silence <= SILENCE_SECONDS and not _is_stuck(oldest)):
+        return
+    counted = "nothing was ever counted" if silence == math.inf else f"the last batch was counted {silence:.0f} s ago"
+    waits = f"the oldest of {backlog.entries:,} entries, {oldest.entry_id}, has waited {backlog.oldest_seconds:.0f} s"
+    delivered = f"; it was delivered {oldest.deliveries} times" if oldest.deliveries > 1 else ""
+    failed = f"; {flush.failed_seconds:.0f} s ago a flush failed: {flush.error}" if _failed_since(flush, age) else ""
+    yield fail("oldest_entry", f"shard {shard}: {waits}; {counted}{delivered}{failed}", _LOG)
+
+
+def longest_wait(settings: Settings) -> float:
+    """Return the seconds within which every entry is counted, also one of a worker that has died."""
+    return settings.reclaim_idle + settings.flush_interval + STUCK_SECONDS
+
+
+def _failed_since(flush: FlushRecord, age: float) -> bool:
+    """Return whether a flush has failed while the entry waited; others may have found nothing to count since."""
+    return flush.failed_seconds is not None and flush.failed_seconds < age
+
+
+def _is_stuck(oldest: OldestEntry) -> bool:
+    """Return whether the entry keeps being delivered; a backlog that shrinks is not stuck, however old it is."""
+    return oldest.deliveries > 2 or (oldest.deliveries == 2 and oldest.idle_seconds > STUCK_SECONDS)  # noqa: PLR2004
+
+
+SHARDS = Section(("flush", "oldest_entry", "wire_version"), _shards, needs=(REDIS,))

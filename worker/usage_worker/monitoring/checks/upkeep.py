@@ -1,0 +1,82 @@
+"""Upkeep: the partitions of the coming days, and periodic tasks that do not end any more."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from usage_worker.maintenance import MANAGE_PARTITIONS, PERIODIC_TASKS, partition_coverage
+from usage_worker.monitoring.check import fail
+from usage_worker.monitoring.inspection import POSTGRESQL, Section
+from usage_worker.service.schedule import next_of, schedule_entries
+from usage_worker.store import last_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usage_worker.monitoring.check import Check
+    from usage_worker.monitoring.inspection import Figures, Inspection
+    from usage_worker.service.schedule import ScheduleEntry
+
+# How late the end of a run may be.
+GRACE = timedelta(seconds=60)
+MAKE = "run `usage-worker partitions`"
+# The commands that do the same, where they have another name than the task's entry in the schedule.
+COMMANDS = {"analytics": "refresh"}
+
+
+def _partitions(inspection: Inspection) -> Iterator[Check]:
+    figures = inspection.figures
+    figures.partitions = partition_coverage(inspection.store, inspection.settings)
+    figures.last_runs = last_runs(inspection.store)
+    for table in figures.partitions:
+        if table.is_short:
+            ahead = f"{table.ahead_days} days ahead" if table.ahead_days >= 0 else "none for today, 0 days ahead"
+            yield fail("partitions", f"{table.table} has partitions for {ahead} of {table.wanted_days}", MAKE)
+    for name, reason in partitions_failed(figures).items():
+        yield fail("partitions", f"the last run left {name}: {reason}", f"remove the obstacle, then {MAKE}")
+
+
+def partitions_failed(figures: Figures) -> dict[str, str]:
+    """Return the partitions that the last run could not create or drop, with the reason."""
+    run = (figures.last_runs or {}).get(MANAGE_PARTITIONS)
+    failed: dict[str, str] = run.report.get("failed", {}) if run else {}
+    return failed
+
+
+def _periodic(inspection: Inspection) -> Iterator[Check]:
+    figures, settings = inspection.figures, inspection.settings
+    figures.last_runs = runs = last_runs(inspection.store)
+    periodic = {task.name for task in PERIODIC_TASKS}
+    now = datetime.now(ZoneInfo(settings.timezone))
+    for entry in schedule_entries(settings):
+        if entry.task not in periodic or entry.when is None:
+            continue
+        run = runs.get(entry.task)
+        since = run.finished_at if run else _beat_began(figures)
+        if since is not None and missed_two(entry, since.astimezone(now.tzinfo), now):
+            last = f"ended last at {run.finished_at:%Y-%m-%d %H:%M:%S} UTC" if run else "has never ended"
+            reason = f"{entry.task} {last}, and two runs are missed ({entry.description})"
+            command = COMMANDS.get(entry.name, entry.name)
+            remedy = f"see the log of the worker for maintenance, and run `usage-worker {command}`"
+            yield fail("periodic_tasks", reason, remedy)
+
+
+def missed_two(entry: ScheduleEntry, since: datetime, now: datetime) -> bool:
+    """Return whether two runs have been due after `since`, and the second has had time to end."""
+    if isinstance(entry.when, str):
+        second = next_of(entry.when, next_of(entry.when, since))
+    else:
+        second = since + 2 * timedelta(seconds=entry.when or 0)
+    return now.astimezone(UTC) > second.astimezone(UTC) + GRACE
+
+
+def _beat_began(figures: Figures) -> datetime | None:
+    """Return when the beat that has run for the longest time began, None where none is alive."""
+    uptimes = [record.process.uptime for record in figures.alive if record.process.kind == "beat"]
+    return datetime.now(UTC) - timedelta(seconds=max(uptimes)) if uptimes else None
+
+
+PARTITIONS = Section(("partitions",), _partitions, needs=(POSTGRESQL,))
+PERIODIC = Section(("periodic_tasks",), _periodic, needs=(POSTGRESQL,))

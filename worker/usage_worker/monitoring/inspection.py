@@ -1,0 +1,120 @@
+"""One inspection: the connections that its sections ask, and the figures that they find."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from usage_worker.queue.stream import EventStream
+from usage_worker.store import Store
+from usage_worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from usage_worker.maintenance import PartitionCoverage
+    from usage_worker.monitoring.check import Check
+    from usage_worker.monitoring.quarantine import Quarantine
+    from usage_worker.postgres import Connection
+    from usage_worker.queue.flush_record import FlushRecord
+    from usage_worker.queue.processes import ProcessRecord
+    from usage_worker.queue.stream import Backlog
+    from usage_worker.settings import Settings
+    from usage_worker.store import Intake, TaskRun
+
+# The checks that every other one of a server needs.
+REDIS = "redis"
+POSTGRESQL = "postgresql"
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the sections found; None where it is unknown.
+
+    `redis_memory` is the share of Redis' `maxmemory` in use, 0 where there is no limit. `clocks` has the seconds by
+    which each clock is ahead of that of this process.
+    """
+
+    redis_memory: float | None = None
+    processes: list[ProcessRecord] | None = None
+    beat_seconds: float | None = None
+    shards: int | None = None
+    """The workers' number of shards, or that of this process where no worker is known."""
+    backlog: dict[int, Backlog] | None = None
+    flushes: dict[int, FlushRecord] | None = None
+    is_waiting: bool = False
+    """Whether the oldest entry of a shard waits too long."""
+    vanished: dict[int, int] | None = None
+    """The entries of each shard that left it uncounted."""
+    foreign_shards: dict[int, int] | None = None
+    """The entries of each shard beyond the workers' number."""
+    schema: str | None = None
+    totals: Intake | None = None
+    quarantine: Quarantine | None = None
+    partitions: list[PartitionCoverage] | None = None
+    last_runs: dict[str, TaskRun] | None = None
+    """The last run of each periodic task, by its name."""
+    clocks: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def alive(self) -> list[ProcessRecord]:
+        """The processes whose record is recent."""
+        return [record for record in self.processes or [] if record.is_alive]
+
+    @property
+    def workers(self) -> list[str]:
+        """The names of the workers that are alive."""
+        return [record.name for record in self.alive if record.process.kind == "worker"]
+
+    @property
+    def accepted_per_second(self) -> float | None:
+        """Events that were counted or quarantined, averaged over the last one to two minutes."""
+        return None if self.flushes is None else sum(record.per_second for record in self.flushes.values())
+
+
+class Inspection:
+    """The connections of one inspection and what it has found so far; a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.figures = Figures()
+
+    @cached_property
+    def stream(self) -> EventStream:
+        return EventStream(self.settings.redis_url, self.settings.stream_shards)
+
+    @cached_property
+    def store(self) -> Store:
+        return _ImpatientStore(self.settings.require_database())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("stream", "store"):
+            if opened := self.__dict__.pop(name, None):
+                opened.close()
+
+
+class Section(NamedTuple):
+    """A part of the inspection that stands alone.
+
+    `ask` sets figures and yields the problems it finds, under the names in `checks`; where it raises, the first of them
+    fails. `needs` are the checks of other sections without which it cannot ask.
+    """
+
+    checks: tuple[str, ...]
+    ask: Callable[[Inspection], Iterator[Check]]
+    needs: tuple[str, ...] = ()
+
+
+class _ImpatientStore(Store):
+    """A store whose transactions give up soon: who holds a lock on a table must not stop the status."""
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        with super().connection() as connection:
+            connection.execute(query("give_up_soon"))
+            yield connection

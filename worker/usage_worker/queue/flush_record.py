@@ -1,0 +1,129 @@
+"""The record of each shard's flushes: last commit, last success, last error, and the events of the last minutes.
+
+It is kept for `usage-worker status`, in Redis, so that a database that is down does not hide it. Nothing else depends
+on it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from usage_worker.errors import StreamUnavailableError
+
+if TYPE_CHECKING:
+    from usage_worker.queue.connection import RedisConnection
+
+# The minutes over which accepted and quarantined events are added up; the present one is not over yet.
+MINUTES = 10
+# A flush that finds nothing is recorded this often, in seconds: idling should cost little.
+_IDLE_SECONDS = 5.0
+# A shard that nobody has flushed for a week has no record any more.
+_KEPT_SECONDS = 7 * 86_400
+# Small and bounded, so a full Redis takes it as well. Times are by Redis' own clock, in seconds.
+_SCRIPT = """#!lua flags=allow-oom
+local time = redis.call('TIME')
+local now, minute = string.format('%d.%06d', time[1], time[2]), math.floor(time[1] / 60)
+local outcome, accepted, quarantined, failure = unpack(ARGV)
+redis.call('HSET', KEYS[1], outcome, now)
+if outcome == 'failed' then
+    redis.call('HSET', KEYS[1], 'error', failure)
+elseif outcome == 'counted' then
+    redis.call('HSET', KEYS[1], 'succeeded', now)
+    redis.call('HINCRBY', KEYS[1], 'accepted:' .. minute, accepted)
+    redis.call('HINCRBY', KEYS[1], 'quarantined:' .. minute, quarantined)
+    for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+        local old = tonumber(string.match(field, ':(%d+)$'))
+        if old and old <= minute - tonumber(ARGV[5]) then redis.call('HDEL', KEYS[1], field) end
+    end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[6])
+"""
+
+
+class FlushRecord(NamedTuple):
+    """A shard's flushes; times are seconds ago, None for never.
+
+    `counted_seconds`: since the last commit. `succeeded_seconds`: since the last flush without an error, also one that
+    found nothing. `failed_seconds` and `error`: the last flush that failed. `accepted` and `quarantined`: events of the
+    last `MINUTES` minutes. `per_second`: accepted events, averaged over the last one to two minutes.
+    """
+
+    counted_seconds: float | None
+    succeeded_seconds: float | None
+    failed_seconds: float | None
+    error: str | None
+    accepted: int
+    quarantined: int
+    per_second: float
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last flush failed."""
+        if self.failed_seconds is None:
+            return False
+        return self.succeeded_seconds is None or self.failed_seconds < self.succeeded_seconds
+
+
+class FlushRecords:
+    """The records by shard. Where Redis refuses one, nothing is recorded: counting does not depend on it."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._succeeded: dict[int, float] = {}
+
+    def counted(self, shard: int, accepted: int, quarantined: int) -> None:
+        """Record a commit and its events."""
+        self._record(shard, "counted", accepted, quarantined)
+        self._succeeded[shard] = time.monotonic()
+
+    def succeeded(self, shard: int) -> None:
+        """Record a flush without an error."""
+        if time.monotonic() - self._succeeded.get(shard, -_IDLE_SECONDS) >= _IDLE_SECONDS:
+            self._record(shard, "succeeded")
+            self._succeeded[shard] = time.monotonic()
+
+    def failed(self, shard: int, error: str) -> None:
+        """Record the error of a flush; the next success ends it."""
+        self._record(shard, "failed", error=error)
+        self._succeeded.pop(shard, None)
+
+    def read(self, shard: int) -> FlushRecord:
+        """Return the record of a shard.
+
+        Raises:
+            StreamUnavailableError: Redis did not answer.
+        """
+        with self._connection.client() as client:
+            pipeline = client.pipeline(transaction=False)
+            pipeline.time()
+            pipeline.hgetall(_key(shard))
+            (seconds, micros), fields = pipeline.execute()
+        now = seconds + micros / 1e6
+        counted, succeeded, failed = (_age(fields, name, now) for name in (b"counted", b"succeeded", b"failed"))
+        error = fields.get(b"error")
+        minute = seconds // 60
+        accepted, quarantined = (_sum(fields, name, minute - MINUTES) for name in (b"accepted:", b"quarantined:"))
+        per_second = _sum(fields, b"accepted:", minute - 2) / (60 + now % 60)
+        text = error and error.decode(errors="replace")
+        return FlushRecord(counted, succeeded, failed, text, accepted, quarantined, per_second)
+
+    def _record(self, shard: int, outcome: str, accepted: int = 0, quarantined: int = 0, error: str = "") -> None:
+        text = error.encode(errors="backslashreplace")
+        with suppress(StreamUnavailableError), self._connection.client() as client:
+            script = client.register_script(_SCRIPT)
+            script(keys=[_key(shard)], args=[outcome, accepted, quarantined, text, MINUTES, _KEPT_SECONDS])
+
+
+def _key(shard: int) -> str:
+    return f"usage:flush:{{{shard}}}"
+
+
+def _age(fields: dict[bytes, bytes], name: bytes, now: float) -> float | None:
+    return max(now - float(fields[name]), 0.0) if name in fields else None
+
+
+def _sum(fields: dict[bytes, bytes], prefix: bytes, after: int) -> int:
+    minutes: Any = {field.removeprefix(prefix): field for field in fields if field.startswith(prefix)}
+    return sum(int(fields[field]) for minute, field in minutes.items() if int(minute) > after)

@@ -1,0 +1,112 @@
+"""The records of the processes: every worker and beat writes one about itself, so that `status` sees who is alive.
+
+A record costs one small command each few seconds, also on a full Redis, on which no worker can answer a ping.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from usage_worker.errors import StreamUnavailableError
+
+if TYPE_CHECKING:
+    from usage_worker.queue.connection import RedisConnection
+
+RECORD_SECONDS = 5.0
+# Three records are missing: the process is gone, stopped, or cut off from Redis.
+ALIVE_SECONDS = 3 * RECORD_SECONDS
+# Until then, `status` says when a process that is gone was last seen.
+_KEPT_SECONDS = 3600
+PROCESSES_KEY = "usage:processes"
+_SHARDS_KEY = "usage:shards"
+# Times are by Redis' own clock, in seconds. Small and bounded, so a full Redis takes it as well.
+_SCRIPT = """#!lua flags=allow-oom
+local now = redis.call('TIME')[1]
+redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
+if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3]) end
+local records = redis.call('HGETALL', KEYS[1])
+for i = 1, #records, 2 do
+    local at = tonumber(string.match(records[i + 1], '^%d+'))
+    if not at or at < now - tonumber(ARGV[4]) then redis.call('HDEL', KEYS[1], records[i]) end
+end
+"""
+
+
+class Process(NamedTuple):
+    """What a process says about itself.
+
+    `kind` is "worker" or "beat"; `roles` are "counting" and "maintenance", by the queues that it takes from; `shards`
+    is its number of shards, and None for beat; `uptime` is in seconds.
+    """
+
+    kind: str
+    roles: list[str]
+    queues: list[str]
+    shards: int | None
+    version: str
+    uptime: float = 0.0
+
+
+class ProcessRecord(NamedTuple):
+    """The last record of a process, `seconds` ago by Redis' clock; its own was `clock_ahead` seconds ahead of that."""
+
+    name: str
+    process: Process
+    seconds: float
+    clock_ahead: float
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the record is recent."""
+        return self.seconds < ALIVE_SECONDS
+
+
+class Processes:
+    """The records of all processes."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+
+    def record(self, name: str, process: Process) -> None:
+        """Write the record of this process, and a worker's number of shards for publishers.
+
+        Raises:
+            StreamUnavailableError: Redis did not take it.
+        """
+        text = json.dumps(process._asdict() | {"clock": time.time()})
+        shards = "" if process.shards is None else process.shards
+        with self._connection.client() as client:
+            script = client.register_script(_SCRIPT)
+            script(keys=[PROCESSES_KEY, _SHARDS_KEY], args=[name, text, shards, _KEPT_SECONDS])
+
+    def read(self) -> list[ProcessRecord]:
+        """Return the records of the last hour, by name.
+
+        Raises:
+            StreamUnavailableError: Redis did not answer.
+        """
+        with self._connection.client() as client:
+            reply: Any = client.time()
+            records: Any = client.hgetall(PROCESSES_KEY)
+        now = reply[0] + reply[1] / 1e6
+        return sorted(_parse(name.decode(errors="replace"), text, now) for name, text in records.items())
+
+
+def shards_of_workers(connection: RedisConnection) -> int | None:
+    """Return the workers' number of shards, None where it is not known or may not be read."""
+    try:
+        with connection.client() as client:
+            shards: Any = client.get(_SHARDS_KEY)
+    except StreamUnavailableError:
+        return None
+    return int(shards) if shards and shards.isdigit() else None
+
+
+def _parse(name: str, text: bytes, now: float) -> ProcessRecord:
+    at, _, body = text.partition(b" ")
+    fields = json.loads(body)
+    # A newer version may say more.
+    process = Process(**{field: fields[field] for field in Process._fields})
+    return ProcessRecord(name, process, max(now - float(at), 0.0), fields["clock"] - float(at))

@@ -1,0 +1,71 @@
+"""The records that workers and beat write about themselves, from a thread of Celery's main process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import suppress
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from celery.signals import beat_init, worker_ready
+
+from usage_worker.errors import StreamUnavailableError
+from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.queue.connection import RedisConnection
+from usage_worker.queue.processes import RECORD_SECONDS, Process, Processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from celery import Celery
+
+COUNTING = "counting"
+MAINTENANCE = "maintenance"
+
+
+def record_processes(app: Celery) -> None:
+    """Let every worker and beat of an app record itself; an application's own app may have other queues."""
+
+    def worker_is_ready(sender: Any, **_: object) -> None:
+        if sender.app is app:
+            queues = [queue.name for queue in sender.task_consumer.queues]
+            shards = app.usage_resources.settings.stream_shards
+            _start(app, sender.hostname, Process("worker", _roles(app, queues), queues, shards, _version()))
+
+    def beat_begins(sender: Any, **_: object) -> None:
+        if sender.app is app:
+            _start(app, f"beat@{socket.gethostname()}", Process("beat", [], [], None, _version()))
+
+    worker_ready.connect(worker_is_ready, weak=False)
+    beat_init.connect(beat_begins, weak=False)
+
+
+def _start(app: Celery, name: str, process: Process) -> None:
+    # A connection of its own: what the pool's processes inherit must not be in use.
+    processes = Processes(RedisConnection(app.usage_resources.settings.redis_url))
+    threading.Thread(target=_record, args=(processes, name, process), name="usage-process-record", daemon=True).start()
+
+
+def _record(processes: Processes, name: str, process: Process) -> None:
+    started = time.monotonic()
+    while True:
+        with suppress(StreamUnavailableError):
+            processes.record(name, process._replace(uptime=round(time.monotonic() - started, 3)))
+        time.sleep(RECORD_SECONDS)
+
+
+def _roles(app: Celery, queues: Iterable[str]) -> list[str]:
+    """Return what a worker that takes from these queues does."""
+    tasks = {COUNTING: ["usage.flush"], MAINTENANCE: [task.name for task in PERIODIC_TASKS]}
+    return [role for role, names in tasks.items() if any(_queue_of(app, name) in queues for name in names)]
+
+
+def _queue_of(app: Celery, task: str) -> str:
+    queue: Any = app.amqp.router.route({}, task)["queue"]
+    return str(getattr(queue, "name", queue))
+
+
+def _version() -> str:
+    return version("usage-worker")
