@@ -7,6 +7,7 @@ STAMP  := $(VENV)/.installed
 # Debian's programs: its oldest PostgreSQL (the embedded one is the newest) and its Redis.
 SYSTEM_POSTGRES := $(patsubst %/postgres,%,$(firstword $(sort $(wildcard /usr/lib/postgresql/*/bin/postgres))))
 SYSTEM_REDIS    := $(wildcard /usr/bin/redis-server)
+SYSTEM_POOLER   := $(wildcard /usr/sbin/pgbouncer)
 # The tests that depend most on the versions of the servers: schema, dumps, access, ingest and publisher.
 ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_dump_restore.py \
 	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py \
@@ -43,11 +44,12 @@ test: check  ## run every check that needs only what pip installs: at most 15 mi
 	$(BIN)/pytest -m size tests/integration
 	$(BIN)/pytest tests/acceptance tests/faults
 
-test-more: $(STAMP)  ## run what needs Debian's postgresql and redis-server: at most 20 minutes
+test-more: $(STAMP)  ## run what needs Debian's postgresql, redis-server and pgbouncer: at most 20 minutes
 	$(if $(SYSTEM_POSTGRES),,$(error apt-get install postgresql: there is none in /usr/lib/postgresql))
 	$(if $(SYSTEM_REDIS),,$(error apt-get install redis-server: there is no /usr/bin/redis-server))
+	$(if $(SYSTEM_POOLER),,$(error apt-get install pgbouncer: there is no /usr/sbin/pgbouncer))
 	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM) \
-		tests/system
+		tests/system tests/pooler
 
 reference: $(STAMP)  ## generate docs/reference from the code
 	$(BIN)/python -m tools.reference

@@ -12,6 +12,6 @@ GRANT UPDATE (held_in) ON public.usage_entries TO usage_ingest;
 DO $comments$
 BEGIN
     COMMENT ON COLUMN public.usage_entries.contents IS 'Hash of the entry''s events at its first delivery; NULL for entries from before 4.1.0.';
-    COMMENT ON COLUMN public.usage_entries.held_in IS 'Id of the stream entry of which some events wait because others hold their rows; NULL if all are counted.';
+    COMMENT ON COLUMN public.usage_entries.held_in IS 'Id of the stream entry of which some events wait because others hold their rows, and the positions of these events in it; NULL if all are counted.';
 END
 $comments$;

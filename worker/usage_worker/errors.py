@@ -21,6 +21,7 @@ class UsageError(Exception):
     """usage-worker failed."""
 
     def __init__(self, detail: str = "") -> None:
+        self.detail = detail
         headline = (self.__doc__ or "").strip().removesuffix(".")
         super().__init__(f"{headline}: {detail}" if detail else headline)
 
@@ -56,8 +57,16 @@ class StoreUnavailableError(UsageError):
     """PostgreSQL is not available."""
 
 
+class StatementCancelledError(StoreUnavailableError):
+    """PostgreSQL cancelled a statement."""
+
+
 class ConcurrencyError(UsageError):
     """the transaction lost a race and may be tried again."""
+
+
+class LockHeldError(ConcurrencyError):
+    """others hold what a statement waits for."""
 
 
 class DuplicateError(ConcurrencyError):

@@ -6,22 +6,25 @@ quote whole rows: neither reaches a message or a traceback of ours.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict
 
 from usage_worker.errors import (
     ConcurrencyError,
     DataRefusedError,
     DuplicateError,
+    LockHeldError,
     ObstacleError,
     OutOfRangeError,
     ReferenceMissingError,
     SchemaError,
     SettingsError,
+    StatementCancelledError,
     StoreUnavailableError,
     UsageError,
 )
@@ -43,6 +46,31 @@ _OPTIONS: dict[str, Any] = {
     "tcp_user_timeout": 30_000,
 }
 
+# What our statements, and the texts that we read and write, depend on: said in every session, since the role, the
+# database or the environment may have set anything. Read-only mode, timeouts and `synchronous_commit` are the
+# administrator's.
+_SETTINGS = {
+    "DateStyle": "ISO,MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "search_path": "public",
+    "standard_conforming_strings": "on",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "quote_all_identifiers": "off",
+    "exit_on_error": "off",
+    "row_security": "on",
+    "default_transaction_isolation": "read committed",
+    # With it the purge tells our trigger what it does.
+    "usage_worker.action": "",
+}
+# Those that libpq takes from PGTZ and PGDATESTYLE.
+_OF_ENVIRONMENT = ("DateStyle", "TimeZone")
+# PgBouncer 1.18 refuses `options` with these words, later ones most of the settings in it.
+POOLER_REFUSAL = "unsupported startup parameter"
+
 # Lost races, which succeed when they are retried.
 LOST_RACES = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
 # Our errors and the driver's errors that they stand for; the first match counts.
@@ -50,6 +78,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
     (DuplicateError, (errors.UniqueViolation,)),
     (OutOfRangeError, (errors.NumericValueOutOfRange,)),
     (ReferenceMissingError, (errors.ForeignKeyViolation,)),
+    (LockHeldError, (errors.LockNotAvailable,)),
     # A second attempt of the transaction also meets another state where a parent row has vanished (above), or where
     # another worker has just created the same partition.
     (ConcurrencyError, (*LOST_RACES, errors.DuplicateTable)),
@@ -80,6 +109,7 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             errors.AssertFailure,
         ),
     ),
+    (StatementCancelledError, (errors.QueryCanceled, errors.TransactionTimeout)),
     # After a failover the server may be a standby; a process that was stopped for a while has lost its session.
     (
         StoreUnavailableError,
@@ -88,7 +118,6 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
             psycopg.InterfaceError,
             errors.ReadOnlySqlTransaction,
             errors.IdleInTransactionSessionTimeout,
-            errors.TransactionTimeout,
         ),
     ),
 )
@@ -104,11 +133,17 @@ OUTAGES = (
     MemoryError,
     *_BUGS,
 )
+_SAY_SETTINGS = sql.SQL("; ").join(
+    sql.SQL("SET LOCAL {} = {}").format(sql.SQL(name), sql.Literal(value)) for name, value in _SETTINGS.items()
+)
 _ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
 
 
-def parameters(database_url: str, **overrides: Any) -> dict[str, Any]:
+def parameters(database_url: str, *, pooled: bool = False, **overrides: Any) -> dict[str, Any]:
     """Return the arguments of the driver's `connect`; the overrides replace those of the URL.
+
+    A pooler in transaction mode has no session that could keep settings or prepared statements: `pooled` says neither,
+    and each transaction begins with `say_settings`.
 
     Raises:
         SettingsError: the URL cannot be read.
@@ -118,17 +153,39 @@ def parameters(database_url: str, **overrides: Any) -> dict[str, Any]:
     except psycopg.ProgrammingError:
         # The driver quotes the part that it could not read, which may be the password.
         raise SettingsError("DATABASE_URL cannot be read; write / # ? @ % in a password as %2F %23 …") from None
-    return {"connect_timeout": _CONNECT_SECONDS, **given, **_OPTIONS, **overrides}
+    if pooled:
+        session: dict[str, Any] = {"prepare_threshold": None}
+    else:
+        ours = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in _SETTINGS.items())
+        theirs = str(given.get("options") or os.environ.get("PGOPTIONS", ""))
+        session = {"options": " ".join([theirs, *ours])}
+    return {"connect_timeout": _CONNECT_SECONDS, **given, **_OPTIONS, **session, **overrides}
 
 
-def connect(database_url: str, **overrides: Any) -> Connection:
-    """Open a connection in autocommit.
+def connect(database_url: str, *, pooled: bool = False, **overrides: Any) -> Connection:
+    """Open a connection in autocommit, whose session has our settings unless it is `pooled`.
 
     Raises:
         SettingsError: the URL cannot be read.
         psycopg.Error: the server did not accept the connection.
     """
-    return psycopg.connect(**parameters(database_url, **overrides), autocommit=True)
+    connection = psycopg.connect(**parameters(database_url, pooled=pooled, **overrides), autocommit=True)
+    if not pooled:
+        overrule_environment(connection)
+    return connection
+
+
+def overrule_environment(connection: Connection) -> None:
+    """Set what PGTZ and PGDATESTYLE have set otherwise; they count more than `options`."""
+    reported = {name: connection.info.parameter_status(name) for name in _OF_ENVIRONMENT}
+    for name, value in reported.items():
+        if (value or "").replace(" ", "") != _SETTINGS[name]:
+            connection.execute(sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(_SETTINGS[name])))
+
+
+def say_settings(connection: Connection) -> None:
+    """Begin a transaction with our settings, which end with it."""
+    connection.execute(_SAY_SETTINGS)
 
 
 @contextmanager
@@ -154,6 +211,8 @@ def meaning(error: psycopg.Error) -> type[UsageError] | None:
 def one_line(error: psycopg.Error, *, with_hint: bool = False) -> str:
     """Return the first line of the server's message, and cut the error to it, for tracebacks."""
     message = (error.diag.message_primary or str(error)).partition("\n")[0]
+    if POOLER_REFUSAL in message:
+        message += "; behind a pooler set USAGE_POOLED=1"
     if with_hint and error.diag.message_hint:
         message += "; " + " ".join(error.diag.message_hint.split())
     error.args = (message,)

@@ -64,6 +64,8 @@ class Settings(PublisherSettings):
 
     database_url: str = Field("", validation_alias="DATABASE_URL", repr=False)
     """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none."""
+    pooled: bool = False
+    """Whether `DATABASE_URL` leads to a pooler in transaction mode, as PgBouncer; migrations need a direct URL."""
     batch_events: int = Field(20_000, ge=1, le=50_000)
     """Approximate number of events in one transaction when a backlog waits."""
     batch_bytes: int = Field(8 * 2**20, ge=2**16)

@@ -24,7 +24,8 @@ app.conf.update(task_ignore_result=True, task_default_queue=QUEUE, broker_connec
 
 @cache
 def _store() -> Store:
-    return Store(load_settings().require_database())
+    settings = load_settings()
+    return Store(settings.require_database(), pooled=settings.pooled)
 
 
 @app.task(name="naive.track")  # type: ignore[untyped-decorator]

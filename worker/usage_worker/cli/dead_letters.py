@@ -96,7 +96,8 @@ def replay(
 
 
 def _store() -> Store:
-    return Store(load_settings().require_database())
+    settings = load_settings()
+    return Store(settings.require_database(), pooled=settings.pooled)
 
 
 def _on_problem(number: int, error: EventRefusedError) -> None:

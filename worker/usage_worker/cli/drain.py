@@ -24,14 +24,14 @@ def drain(as_json: AsJson = False) -> None:
     """Count the backlog and remove it from the streams; for a full Redis, where Celery cannot work, or an emergency.
 
     Waits for the entries of a dead worker until they may be reclaimed (USAGE_RECLAIM_IDLE). `left` is the number of
-    entries that arrived in the meantime or that a running worker has read.
+    entries that arrived in the meantime, that a running worker has read, or whose rows others hold.
     """
     settings = load_settings()
     configure_logs(settings)
     with Resources(settings) as resources:
         # Checked before the first read, since entries that were read and not counted stay pending for a while. The
         # direct connection names the error; a pool only reports that it waited.
-        schema_version(settings.require_database())
+        schema_version(settings.require_database(), pooled=settings.pooled)
         resources.store.intake_totals()
         reports = [_drain_shard(resources, shard) for shard in range(settings.stream_shards)]
         left = [resources.stream.backlog(report.shard).entries for report in reports]

@@ -10,9 +10,10 @@ import typer
 from rich.text import Text
 
 from usage_worker.cli.output import EXIT_PROBLEM, counted, print_json, print_rows
-from usage_worker.errors import MigrationError
+from usage_worker.errors import MigrationError, SettingsError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.adoption import adopt, examine
+from usage_worker.migrate.connection import DIRECT_URL
 from usage_worker.migrate.repair import repair
 from usage_worker.migrate.script import script
 from usage_worker.settings import load_settings
@@ -142,7 +143,10 @@ def _runner() -> Runner:
 
 
 def _database_url() -> str:
-    return load_settings().require_database()
+    settings = load_settings()
+    if settings.pooled:
+        raise SettingsError(f"USAGE_POOLED is set; {DIRECT_URL}")
+    return settings.require_database()
 
 
 def _confirm_down(runner: Runner, to: str) -> None:

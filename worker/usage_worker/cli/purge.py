@@ -45,7 +45,11 @@ def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson
     configure_logs(settings)
     age = _age(older_than, settings)
     report = PurgeReport()
-    with Store(settings.require_database()) as store, leave_on_signal() as stop, shown("purge") as on_progress:
+    with (
+        Store(settings.require_database(), pooled=settings.pooled) as store,
+        leave_on_signal() as stop,
+        shown("purge") as on_progress,
+    ):
         work = partial(
             do_purge,
             store,

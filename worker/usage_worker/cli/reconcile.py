@@ -54,7 +54,11 @@ def reconcile(
     configure_logs(settings)
     scope = Scope(first.date() if first else None, last.date() if last else None)
     report = ReconcileReport()
-    with Store(settings.require_database()) as store, leave_on_signal() as stop, shown("reconcile") as on_progress:
+    with (
+        Store(settings.require_database(), pooled=settings.pooled) as store,
+        leave_on_signal() as stop,
+        shown("reconcile") as on_progress,
+    ):
         work = partial(
             do_reconcile,
             store,

@@ -23,7 +23,7 @@ def report(days: Days = 7, user: User = None, as_json: AsJson = False) -> None:
     """Show uses, messages, tokens, cost, success rate and latency of each of the last days, in USAGE_TIMEZONE."""
     settings = load_settings()
     configure_logs(settings)
-    with Store(settings.require_database()) as store:
+    with Store(settings.require_database(), pooled=settings.pooled) as store:
         rows = daily_usage(store, settings, days, user)
     if as_json:
         print_json(rows)

@@ -15,19 +15,24 @@ from usage_worker.errors import (
     ConcurrencyError,
     DataRefusedError,
     DuplicateError,
+    LockHeldError,
     OutOfRangeError,
     ReferenceMissingError,
+    StatementCancelledError,
 )
 from usage_worker.ingest.batch import batch_of
+from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_lines import ledger_line, totals_line
 from usage_worker.ingest.entries import describe, payload_of
 from usage_worker.ingest.fold import fold
+from usage_worker.ingest.held_rows import HeldRows
 from usage_worker.logs import get_logger
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.store import OUTAGES, Intake, batch_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from usage_worker.events.event import Pair, Record
     from usage_worker.ingest.batch import Batch
@@ -54,7 +59,9 @@ class Applier:
         self._missing = _PessimisticMode()
         self._full = _PessimisticMode()
         self._rivals = _PessimisticMode()
-        self._last_attempt = False
+        self.held = HeldRows()
+        self._limit = BatchLimit()
+        self._last_attempt = self._is_alone = False
 
     def apply(self, batch: Batch, *, again: bool = False) -> Intake:
         """Count a batch that was built as if nothing in it had been delivered before.
@@ -66,20 +73,42 @@ class Applier:
             ConcurrencyError: the transaction lost `MAX_ATTEMPTS` races; try the batch again later.
             StoreUnavailableError: nothing is known to be committed; try the batch again later.
         """
+        if len(batch.entries) > self._limit.entries:
+            return self._halves(batch.entries)
         try:
             return self._attempt(batch)
+        except StatementCancelledError as error:
+            self._limit.cancelled(len(batch.entries))
+            if len(batch.entries) == 1:
+                raise
+            log.warning("a batch took too long", entries=len(batch.entries), reason=printable(str(error)))
+            return self._halves(batch.entries)
         except OUTAGES:
             raise
         except Exception as error:  # noqa: BLE001 - one entry must not stop its shard, whatever it is
             entries, reason = batch.entries, describe(error)
             log.warning("a batch failed", entries=len(entries), reason=printable(reason, REASON_LENGTH))
             if len(entries) > 1:
-                middle = len(entries) // 2
-                return self.apply(batch_of(entries[:middle])) + self.apply(batch_of(entries[middle:]))
+                return self._halves(entries)
             if not again:
                 return self.apply(batch_of(entries), again=True)
             entries[0].refuse_all(reason)
             return self._attempt(batch_of(entries))
+
+    def _halves(self, entries: Sequence[DecodedEntry]) -> Intake:
+        """Count each half of a batch; an entry that alone takes too long does not keep the others."""
+        middle = len(entries) // 2
+        intake, failure = Intake(), None
+        for half in (entries[:middle], entries[middle:]):
+            try:
+                intake += self.apply(batch_of(half))
+            except StatementCancelledError as error:
+                if self._limit.is_hopeless:
+                    raise
+                failure = error
+        if failure:
+            raise failure
+        return intake
 
     def _attempt(self, batch: Batch) -> Intake:
         """Count a batch in one transaction; repeat it when it loses a race."""
@@ -91,7 +120,11 @@ class Applier:
             self._last_attempt = attempt == MAX_ATTEMPTS
             try:
                 with batch_transaction(self._store) as transaction:
-                    return self._count(transaction, batch)
+                    intake = self._count(transaction, batch)
+            except LockHeldError as error:
+                self.held.look()
+                if self._last_attempt:
+                    raise LockHeldError(f"{error.detail}, {self._store.lock_holders()}") from error
             except ConcurrencyError as error:
                 if self._last_attempt:
                     raise
@@ -100,13 +133,20 @@ class Applier:
                     self._rivals.trip()
                 # Jitter, so that two workers that conflicted do not conflict again.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
+            else:
+                self._limit.succeeded()
+                for entry in batch.entries:
+                    entry.is_counted = not entry.waiting
+                return intake
         raise AssertionError("unreachable")
 
     def _count(self, transaction: BatchTransaction, batch: Batch) -> Intake:
         entries = batch.entries
+        self._is_alone = len(entries) == 1
         first_seen = transaction.register_entries(entry.key for entry in entries)
-        if seen := [entry for entry in entries if entry.key not in first_seen]:
-            _keep_first_delivery(transaction, seen)
+        seen = [entry for entry in entries if entry.key not in first_seen]
+        waited = _keep_first_delivery(transaction, seen) if seen else set()
+        first_seen |= waited
         known: set[EventIdentity] = set()
         if self._duplicates or seen:
             known = transaction.known({record[:2] for entry in entries for record in entry.records})
@@ -115,9 +155,12 @@ class Applier:
         if batch.duplicate:
             self._duplicates.trip()
         refused: Refused = {}
-        self._count_records(transaction, batch.records, batch.days, refused)
+        with self.held.begin(transaction):
+            free = self.held.free(transaction, batch.records)
+            self._count_records(transaction, free, batch.days if free is batch.records else None, refused)
         quarantined = transaction.quarantine(_dead_letters(entries, refused))
-        applied = len(batch.records) - len(refused)
+        self.held.note(transaction, entries, waited)
+        applied = len(batch.records) - len(refused) - len(self.held.events)
         intake = Intake(applied + batch.duplicate + quarantined, applied, batch.duplicate, quarantined)
         transaction.add_intake(entries[0].stream, intake)
         return intake
@@ -146,27 +189,49 @@ class Applier:
                 if reason := error.reasons.get((record.user_id, record.agent_id)):
                     refused[record[:2]] = reason
             self._count_records(transaction, known, None, refused)
-        except Exception as error:
-            if self._is_outage(error):
+        except LockHeldError:
+            if not self.held.looks:
                 raise
-            if isinstance(error, OutOfRangeError) and not self._full:
-                # One look finds the pair; halving refuses single events of it, and applies a batch of 20,000 15 times.
-                self._full.trip()
-                self._count_records(transaction, records, days, refused, again=again)
-                return
-            middle = len(records) // 2
-            if middle:
-                self._count_records(transaction, records[:middle], None, refused)
-                self._count_records(transaction, records[middle:], None, refused)
-            elif again or isinstance(error, DataRefusedError):
-                refused[records[0][:2]] = describe(error)
-            else:
-                self._count_records(transaction, records, None, refused, again=True)
+            self._count_parts(transaction, self.held.parts(records), refused)
+        except Exception as error:
+            if self._is_outage(error, records):
+                raise
+            self._narrow_down(transaction, records, days, refused, error, again=again)
 
-    def _is_outage(self, error: Exception) -> bool:
+    def _narrow_down(
+        self,
+        transaction: BatchTransaction,
+        records: list[Record],
+        days: Folded | None,
+        refused: Refused,
+        error: Exception,
+        *,
+        again: bool,
+    ) -> None:
+        """Count again in a way that finds the record that failed; refuse it if it is the only one."""
+        if isinstance(error, OutOfRangeError) and not self._full:
+            # One look finds the pair; halving refuses single events of it, and applies a batch of 20,000 15 times.
+            self._full.trip()
+            self._count_records(transaction, records, days, refused, again=again)
+            return
+        middle = len(records) // 2
+        if middle:
+            self._count_parts(transaction, [records[:middle], records[middle:]], refused)
+        elif again or isinstance(error, DataRefusedError):
+            refused[records[0][:2]] = describe(error)
+        else:
+            self._count_records(transaction, records, None, refused, again=True)
+
+    def _count_parts(self, transaction: BatchTransaction, parts: list[list[Record]], refused: Refused) -> None:
+        for part in parts:
+            self._count_records(transaction, part, None, refused)
+
+    def _is_outage(self, error: Exception, records: list[Record]) -> bool:
         """Return whether the same records may be counted later, unchanged."""
         if isinstance(error, ReferenceMissingError) and self._last_attempt:
             return False  # no race is lost so often: a foreign key of the application, which the event violates
+        if isinstance(error, StatementCancelledError) and self._is_alone and len(records) > 1:
+            return False  # an entry that is alone in its batch: its events may be counted in parts, each in less time
         return isinstance(error, OUTAGES)
 
     def _write(self, transaction: BatchTransaction, records: list[Record], days: Folded) -> None:
@@ -218,17 +283,24 @@ class _RefusedPairsError(Exception):
         self.reasons = reasons
 
 
-def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEntry]) -> None:
-    """Keep the dead letters of the first delivery of entries: drop those of this one, and the records that have one.
+def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEntry]) -> set[UUID]:
+    """Keep what the first delivery of entries left. Returns those of which events have waited since.
 
-    Since then a missing user may have been added, or an event that was counted may have become too old.
+    Of these, only what has waited is counted, as at a first delivery. Otherwise the dead letters of this delivery are
+    dropped, and the records that have one from the first: since then a missing user may have been added, or an event
+    that was counted may have become too old.
     """
+    waiting = transaction.waiting_positions(entry.key for entry in seen)
     dead_letters = transaction.dead_letter_positions(entry.key for entry in seen)
+    waited = set(waiting)
     for entry in seen:
-        places = zip(entry.positions, entry.records, strict=True)
-        kept = [(position, record) for position, record in places if (entry.key, position) not in dead_letters]
-        entry.positions, entry.records = [position for position, _ in kept], [record for _, record in kept]
+        # Popped: a second copy of the entry in this batch is redelivered in any case.
+        if positions := waiting.pop(entry.key, None):
+            entry.keep(positions)
+            continue
+        entry.keep({position for position in entry.positions if (entry.key, position) not in dead_letters})
         entry.dead_letters = []
+    return waited
 
 
 def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unknown) -> None:

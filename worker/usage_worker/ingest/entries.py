@@ -18,6 +18,7 @@ from usage_worker.queue.stream import VERSION
 from usage_worker.store import DeadLetter
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from uuid import UUID
 
     from usage_worker.events.event import Record, Values, Window
@@ -39,6 +40,17 @@ class DecodedEntry:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     anonymous: set[str] = field(default_factory=set)
     """The ids of events that have none of their own: they are derived from the entry, which alone identifies them."""
+    waiting: list[int] = field(default_factory=list)
+    """The positions of events that wait for the next delivery, because others hold their rows."""
+    is_counted: bool = False
+    """Whether everything in it is committed, so that it may leave the stream."""
+
+    def keep(self, positions: Collection[int]) -> None:
+        """Keep the events at these positions only."""
+        places = zip(self.positions, self.records, strict=True)
+        kept = [(position, record) for position, record in places if position in positions]
+        self.positions, self.records = [position for position, _ in kept], [record for _, record in kept]
+        self.dead_letters = [dead_letter for dead_letter in self.dead_letters if dead_letter.position in positions]
 
     def refuse(self, position: int, reason: str, payload: str, events: int = 1) -> None:
         self.dead_letters.append(self.dead_letter(position, reason, payload, events))

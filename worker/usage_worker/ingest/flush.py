@@ -126,10 +126,15 @@ class Flusher:
         self._records.failed(shard, printable(kind + first_line))
 
     def _count(self, shard: int, batch: Batch) -> Intake:
-        intake = self._applier.apply(batch)
-        # Only after the commit may the entries leave Redis.
-        self._stream.done(shard, [entry.entry_id for entry in batch.entries])
+        try:
+            intake = self._applier.apply(batch)
+        finally:
+            # Only after the commit may the entries leave Redis; a batch that was halved may be counted in part.
+            if counted := [entry.entry_id for entry in batch.entries if entry.is_counted]:
+                self._stream.done(shard, counted)
         self._records.counted(shard, intake.accepted, intake.quarantined)
+        if any(entry.waiting for entry in batch.entries):
+            self._records.waiting(shard, self._applier.held.holders)
         if intake.quarantined:
             log.warning("quarantined", shard=shard, events=intake.quarantined)
         return intake

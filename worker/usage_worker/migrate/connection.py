@@ -24,20 +24,43 @@ WORK_NAME = "usage-worker migrate"
 LOCK_NAME = "usage-worker migrate lock"
 LOCK_KEY = int.from_bytes(b"usagemig", "big")
 POLL_SECONDS = 0.2
+DIRECT_URL = "migrations need sessions of their own: set DATABASE_URL to PostgreSQL itself, not to a pooler"
 
 
 @contextmanager
-def connect(database_url: str, name: str = READ_NAME) -> Iterator[Connection]:
+def connect(database_url: str, name: str = READ_NAME, *, pooled: bool = False) -> Iterator[Connection]:
     """Open a connection in autocommit mode that no role or database setting can end early.
 
+    `pooled` opens one for reading, in one transaction, where `DATABASE_URL` leads to a pooler.
+
     Raises:
-        MigrationError: PostgreSQL refused a statement.
+        MigrationError: PostgreSQL refused a statement, or a pooler is in between.
         SettingsError: the URL cannot be read.
         StoreUnavailableError: there is no server, or it went away.
     """
-    with _translated(), postgres.connect(database_url, application_name=name) as connection:
+    with _translated(), postgres.connect(database_url, pooled=pooled, application_name=name) as connection:
+        if pooled:
+            with connection.transaction():
+                postgres.say_settings(connection)
+                yield connection
+            return
+        _refuse_pooler(connection, database_url)
         connection.execute(query("session_settings"))
         yield connection
+
+
+def _refuse_pooler(connection: Connection, database_url: str) -> None:
+    """Refuse a pooler that gives the same session to two connections; a proxy that keeps them apart is no obstacle.
+
+    Raises:
+        MigrationError: it is one.
+    """
+    session = connection.execute(query("session")).fetchone()
+    if session == (connection.info.backend_pid,):
+        return
+    with postgres.connect(database_url) as other:
+        if other.execute(query("session")).fetchone() == session:
+            raise MigrationError(DIRECT_URL)
 
 
 @contextmanager
@@ -46,6 +69,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
+        if postgres.POOLER_REFUSAL in str(error):
+            raise MigrationError(DIRECT_URL) from None
         outage = postgres.meaning(error) is StoreUnavailableError
         raise (StoreUnavailableError if outage else MigrationError)(one_line(error)) from error
 

@@ -5,12 +5,34 @@
 -- otherwise. One core, since a migration is not urgent and clients need the others.
 SET client_encoding = 'UTF8';
 SET search_path = public;
+SET "DateStyle" = 'ISO,MDY';
+SET "IntervalStyle" = 'postgres';
+SET "TimeZone" = 'UTC';
+SET standard_conforming_strings = on;
+SET bytea_output = 'hex';
+SET extra_float_digits = 1;
+SET array_nulls = on;
+SET transform_null_equals = off;
+SET quote_all_identifiers = off;
+SET exit_on_error = off;
+SET row_security = on;
+SET default_transaction_isolation = 'read committed';
 SET statement_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;
 SET idle_session_timeout = 0;
 SET client_min_messages = warning;
 SET max_parallel_workers_per_gather = 0;
 SET max_parallel_maintenance_workers = 0;
+-- Without triggers and foreign keys, which a role may have switched off, steps that write rows would not be complete.
+DO $origin$ BEGIN
+    IF current_setting('session_replication_role') <> 'origin' THEN
+        SET session_replication_role = origin;
+    END IF;
+END $origin$;
+
+-- name: session
+-- The server process of this session; a pooler reports another one at login, and may give the same one to others.
+SELECT pg_backend_pid()
 
 -- name: try_lock
 -- Polled, because a statement that waits for the lock would hold a snapshot, which CREATE INDEX CONCURRENTLY waits for.

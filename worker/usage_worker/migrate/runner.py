@@ -158,7 +158,7 @@ class Runner:
         return (steps, records), found
 
 
-def schema_version(database_url: str) -> str | None:
+def schema_version(database_url: str, *, pooled: bool = False) -> str | None:
     """Return the version that is completely installed, None before the first one. Raises like `Runner.status`."""
-    with connect(database_url) as connection:
+    with connect(database_url, pooled=pooled) as connection:
         return journal.installed_version(discover(), journal.read(connection))

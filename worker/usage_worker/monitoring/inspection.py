@@ -87,7 +87,7 @@ class Inspection:
 
     @cached_property
     def store(self) -> Store:
-        return _ImpatientStore(self.settings.require_database())
+        return _ImpatientStore(self.settings.require_database(), pooled=self.settings.pooled)
 
     def __enter__(self) -> Self:
         return self

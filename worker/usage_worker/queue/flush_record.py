@@ -25,10 +25,12 @@ _KEPT_SECONDS = 7 * 86_400
 _SCRIPT = """#!lua flags=allow-oom
 local time = redis.call('TIME')
 local now, minute = string.format('%d.%06d', time[1], time[2]), math.floor(time[1] / 60)
-local outcome, accepted, quarantined, failure = unpack(ARGV)
+local outcome, accepted, quarantined, text = unpack(ARGV)
 redis.call('HSET', KEYS[1], outcome, now)
 if outcome == 'failed' then
-    redis.call('HSET', KEYS[1], 'error', failure)
+    redis.call('HSET', KEYS[1], 'error', text)
+elseif outcome == 'waiting' then
+    redis.call('HSET', KEYS[1], 'holders', text)
 elseif outcome == 'counted' then
     redis.call('HSET', KEYS[1], 'succeeded', now)
     redis.call('HINCRBY', KEYS[1], 'accepted:' .. minute, accepted)
@@ -46,7 +48,8 @@ class FlushRecord(NamedTuple):
     """A shard's flushes; times are seconds ago, None for never.
 
     `counted_seconds`: since the last commit. `succeeded_seconds`: since the last flush without an error, also one that
-    found nothing. `failed_seconds` and `error`: the last flush that failed. `accepted` and `quarantined`: events of the
+    found nothing. `failed_seconds` and `error`: the last flush that failed. `waiting_seconds` and `holders`: the last
+    batch of which events wait for rows that others hold. `accepted` and `quarantined`: events of the
     last `MINUTES` minutes. `per_second`: accepted events, averaged over the last one to two minutes.
     """
 
@@ -54,6 +57,8 @@ class FlushRecord(NamedTuple):
     succeeded_seconds: float | None
     failed_seconds: float | None
     error: str | None
+    waiting_seconds: float | None
+    holders: str | None
     accepted: int
     quarantined: int
     per_second: float
@@ -86,8 +91,12 @@ class FlushRecords:
 
     def failed(self, shard: int, error: str) -> None:
         """Record the error of a flush; the next success ends it."""
-        self._record(shard, "failed", error=error)
+        self._record(shard, "failed", text=error)
         self._succeeded.pop(shard, None)
+
+    def waiting(self, shard: int, holders: str) -> None:
+        """Record that events of a batch wait for rows, and who holds these."""
+        self._record(shard, "waiting", text=holders)
 
     def read(self, shard: int) -> FlushRecord:
         """Return the record of a shard.
@@ -101,19 +110,26 @@ class FlushRecords:
             pipeline.hgetall(_key(shard))
             (seconds, micros), fields = pipeline.execute()
         now = seconds + micros / 1e6
-        counted, succeeded, failed = (_age(fields, name, now) for name in (b"counted", b"succeeded", b"failed"))
-        error = fields.get(b"error")
+        counted, succeeded, failed, waiting = (
+            _age(fields, name, now) for name in (b"counted", b"succeeded", b"failed", b"waiting")
+        )
+        error, holders = (_text(fields.get(name)) for name in (b"error", b"holders"))
         minute = seconds // 60
         accepted, quarantined = (_sum(fields, name, minute - MINUTES) for name in (b"accepted:", b"quarantined:"))
         per_second = _sum(fields, b"accepted:", minute - 2) / (60 + now % 60)
-        text = error and error.decode(errors="replace")
-        return FlushRecord(counted, succeeded, failed, text, accepted, quarantined, per_second)
+        return FlushRecord(counted, succeeded, failed, error, waiting, holders, accepted, quarantined, per_second)
 
-    def _record(self, shard: int, outcome: str, accepted: int = 0, quarantined: int = 0, error: str = "") -> None:
-        text = error.encode(errors="backslashreplace")
+    def _record(self, shard: int, outcome: str, accepted: int = 0, quarantined: int = 0, text: str = "") -> None:
         with suppress(StreamUnavailableError), self._connection.client() as client:
             script = client.register_script(_SCRIPT)
-            script(keys=[_key(shard)], args=[outcome, accepted, quarantined, text, MINUTES, _KEPT_SECONDS])
+            script(
+                keys=[_key(shard)],
+                args=[outcome, accepted, quarantined, text.encode(errors="backslashreplace"), MINUTES, _KEPT_SECONDS],
+            )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")
 
 
 def _key(shard: int) -> str:

@@ -27,7 +27,7 @@ class Resources:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.settings.require_database())
+        return Store(self.settings.require_database(), pooled=self.settings.pooled)
 
     @cached_property
     def flusher(self) -> Flusher:

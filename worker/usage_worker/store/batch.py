@@ -11,9 +11,10 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from usage_worker.errors import SettingsError
+from usage_worker.errors import ConcurrencyError, SettingsError, StatementCancelledError
 from usage_worker.postgres import OUTAGES, translated
 from usage_worker.store.copy_text import array
+from usage_worker.store.holders import begin, holders
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 EventIdentity = tuple[str, str]
 
+# How long a transaction that looks for held rows waits for each lock, at most.
+_SHORT_WAIT_MS = 100
 # Rows sent at once: PostgreSQL then works on some while Python writes the next.
 _CHUNK = 500
 _NOT_ASCII = re.compile(r"[^\x01-\x7f]")
@@ -65,8 +68,11 @@ class FullCounter(NamedTuple):
 class BatchTransaction:
     """An open transaction of one batch."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, store: Store) -> None:
         self._connection = connection
+        self._store = store
+        self._lock_timeout, self.time_limits = begin(connection)
+        connection.execute(store.temporary(query("staging")))
         self._staged = False
 
     @contextmanager
@@ -78,6 +84,16 @@ class BatchTransaction:
     def register_entries(self, keys: Iterable[UUID]) -> set[UUID]:
         """Register stream entries. Returns the keys of those that were not registered before."""
         return {row[0] for row in self._connection.execute(query("register_entries"), {"keys": list(keys)})}
+
+    def waiting_positions(self, keys: Iterable[UUID]) -> dict[UUID, set[int]]:
+        """Return the entries of which some events wait, with their positions."""
+        rows = self._connection.execute(query("waiting_positions"), {"keys": list(keys)})
+        return {key: set(map(int, held_in.split(" ")[1].split(","))) for key, held_in in rows}
+
+    def note_waiting(self, key: UUID, entry_id: str, positions: Collection[int]) -> None:
+        """Note which events of an entry wait for its next delivery."""
+        held_in = f"{entry_id} {','.join(map(str, positions))}" if positions else None
+        self._connection.execute(query("waits"), {"key": key, "held_in": held_in})
 
     def dead_letter_positions(self, keys: Iterable[UUID]) -> set[tuple[UUID, int]]:
         """Return the dead letters of these entries, by entry and position."""
@@ -96,6 +112,34 @@ class BatchTransaction:
         """Lock the rows of these pairs, in key order: no other transaction counts or deletes them until the end."""
         users, agents = zip(*pairs, strict=True)
         self._connection.execute(query("lock_batch_pairs"), {"users": array(users), "agents": array(agents)})
+
+    def held_pairs(self, pairs: Iterable[Pair]) -> set[Pair]:
+        """Return the pairs whose rows others hold, and lock the rows of the rest."""
+        users, agents = zip(*pairs, strict=True)
+        return set(self._connection.execute(query("held_pairs"), {"users": array(users), "agents": array(agents)}))
+
+    def check_tables(self) -> None:
+        """Check that nobody holds a whole table.
+
+        Raises:
+            LockHeldError: somebody does.
+        """
+        with translated():
+            self._connection.execute(query("ready"))
+
+    def holders(self) -> str:
+        """Describe who may hold the rows that the batch needs."""
+        return holders(self._connection)
+
+    @contextmanager
+    def short_lock_waits(self) -> Iterator[None]:
+        """Wait only for a moment for each lock during the block."""
+        self._limit_lock_waits(min(self._lock_timeout, _SHORT_WAIT_MS))
+        yield
+        self._limit_lock_waits(self._lock_timeout)
+
+    def _limit_lock_waits(self, milliseconds: int) -> None:
+        self._connection.execute(query("limit_lock_waits"), {"milliseconds": str(milliseconds)})
 
     def stage(self, day: str, lines: Iterable[str]) -> None:
         """Stage one day's totals, given as lines of COPY."""
@@ -147,7 +191,7 @@ class BatchTransaction:
         if row and row[0]:
             self._copy("copy_ledger", lines)
             return
-        self._connection.execute(query("stage_ledger"))
+        self._connection.execute(self._store.temporary(query("stage_ledger")))
         self._connection.execute("TRUNCATE batch_events")
         self._copy("copy_events", lines)
         self._connection.execute(query("insert_ledger"))
@@ -190,11 +234,21 @@ class BatchTransaction:
 
 @contextmanager
 def batch_transaction(store: Store) -> Iterator[BatchTransaction]:
-    """Begin the transaction of one batch; it commits at the end of the block. Raises like `Store.connection`."""
+    """Begin the transaction of one batch; it commits at the end of the block. Raises like `Store.connection`.
+
+    Raises:
+        StatementCancelledError: the administrator's time limit, which the message names, ended it.
+        ConcurrencyError: somebody cancelled a statement by hand.
+    """
     with store.connection() as connection:
-        connection.execute(query("begin"))
-        connection.execute(query("staging"))
-        yield BatchTransaction(connection)
+        transaction = BatchTransaction(connection, store)
+        try:
+            with translated():
+                yield transaction
+        except StatementCancelledError as error:
+            if transaction.time_limits:
+                raise StatementCancelledError(f"{error.detail}; {transaction.time_limits}") from error
+            raise ConcurrencyError(error.detail) from error
 
 
 def _in_ascii(dead_letter: DeadLetter) -> DeadLetter:

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
+from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from usage_worker.errors import StoreUnavailableError
-from usage_worker.postgres import connect, one_line, parameters, translated
+from usage_worker.errors import StatementCancelledError, StoreUnavailableError
+from usage_worker.postgres import connect, one_line, overrule_environment, parameters, say_settings, translated
+from usage_worker.store.holders import begin, holders, naming_holders
 from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
 
@@ -27,7 +29,15 @@ _OPTIONS: dict[str, Any] = {"application_name": "usage-worker", "connect_timeout
 class _Attempts:
     """Why the last attempt of a pool to connect failed; the pool itself only logs that."""
 
-    failure = ""
+    def __init__(self, *, pooled: bool) -> None:
+        self.pooled = pooled
+        self.failure = ""
+
+    def prepare(self, connection: Connection) -> None:
+        connection.isolation_level = IsolationLevel.READ_COMMITTED
+        if not self.pooled:
+            overrule_environment(connection)
+            connection.commit()
 
     def connection_class(self) -> type[Connection]:
         attempts = self
@@ -35,30 +45,37 @@ class _Attempts:
         class Attempt(psycopg.Connection[tuple[Any, ...]]):
             @classmethod
             def connect(cls, *args: Any, **kwargs: Any) -> Self:
-                attempts.failure = ""
                 try:
-                    return super().connect(*args, **kwargs)
+                    connection = super().connect(*args, **kwargs)
+                    attempts.prepare(connection)
                 except psycopg.Error as error:
                     attempts.failure = one_line(error)
                     raise
+                # Not earlier: the pool may give up while the next attempt is under way.
+                attempts.failure = ""
+                return connection
 
         return Attempt
 
 
 class Store:
-    """The database of one process: a pool of one connection, opened at first use (never before a fork)."""
+    """The database of one process: a pool of one connection, opened at first use (never before a fork).
 
-    def __init__(self, database_url: str) -> None:
+    `pooled` is true behind a pooler in transaction mode: no transaction then leaves anything in its session.
+    """
+
+    def __init__(self, database_url: str, *, pooled: bool = False) -> None:
         """Prepare the pool.
 
         Raises:
             SettingsError: the URL cannot be read.
         """
         self._url = database_url
-        self._attempts = _Attempts()
+        self.pooled = pooled
+        self._attempts = _Attempts(pooled=pooled)
         self._pool = ConnectionPool(
             connection_class=self._attempts.connection_class(),
-            kwargs=parameters(database_url, **_OPTIONS),
+            kwargs=parameters(database_url, pooled=pooled, **_OPTIONS),
             min_size=0,
             max_size=1,
             open=False,
@@ -84,7 +101,11 @@ class Store:
         with translated(), self._from_pool() as connection:
             try:
                 with translated():
+                    if self.pooled:
+                        say_settings(connection)
                     yield connection
+            except StatementCancelledError:
+                raise  # the session still works, unless the driver has noticed its end
             except StoreUnavailableError:
                 # It may still work, but on a standby, or read-only, as its database was when it was opened.
                 connection.close()
@@ -113,22 +134,32 @@ class Store:
 
     def execute(self, statement: LiteralString, *, alone: bool = False) -> None:
         """Run a statement; `alone` runs it outside a transaction, as VACUUM requires. Raises like `connection`."""
-        with self.connection() as connection:
-            if alone:
-                connection.set_autocommit(True)
-            try:
-                connection.execute(statement)
-            finally:
-                if alone:
-                    connection.set_autocommit(False)
+        with self.session() if alone else self.connection() as connection:
+            connection.execute(statement)
+
+    def temporary(self, statement: LiteralString) -> LiteralString:
+        """Return the statement for a temporary table as it must be here: a shared session must not keep the table."""
+        return statement.replace("ON COMMIT DELETE ROWS", "ON COMMIT DROP") if self.pooled else statement
 
     def intake_totals(self) -> Intake:
         """Return the intake totals of all days and streams. Raises like `connection`."""
         return Intake(**self.rows(query("intake_totals"))[0])
 
     def ping(self) -> None:
-        """Check that ingest can write: raises like `connection`, also where the server is read-only."""
-        self.execute(query("ready"), alone=True)
+        """Check that ingest can write: raises like `connection`, also where the server is read-only.
+
+        Raises:
+            LockHeldError: somebody holds a whole table; the message names who.
+        """
+        with self.connection() as connection:
+            begin(connection)
+            with naming_holders(connection):
+                connection.execute(query("ready"))
+
+    def lock_holders(self) -> str:
+        """Describe who may hold what a transaction has waited for. Raises like `connection`."""
+        with self.connection() as connection:
+            return holders(connection)
 
     def close(self) -> None:
         self._pool.close()

@@ -1,7 +1,14 @@
 -- One transaction counts one batch: its statements, in the order in which they are called.
 
 -- name: ready
--- Writes nothing and fails where ingest would: the schema is missing or too old, or the session is read-only.
+-- Writes nothing and fails where ingest would: the schema is missing or too old, the session is read-only, or somebody
+-- holds a whole table.
+WITH events AS (INSERT INTO public.usage_events (event_id) SELECT NULL WHERE false),
+     daily AS (INSERT INTO public.usage_daily (user_id) SELECT NULL WHERE false),
+     conversations AS (INSERT INTO public.user_agent_conversations (user_id) SELECT NULL WHERE false),
+     dead_letters AS (INSERT INTO public.usage_dead_letters (entry_key) SELECT NULL WHERE false),
+     intake AS (INSERT INTO public.usage_intake (stream) SELECT NULL WHERE false),
+     counters AS (UPDATE public.user_agents SET updated_at = now() WHERE false)
 INSERT INTO public.usage_entries (key) SELECT NULL WHERE false
 
 -- name: begin
@@ -12,9 +19,43 @@ SET LOCAL enable_mergejoin = off;
 -- An application's deferred constraint or trigger must fail at the events that it refuses, not at COMMIT.
 SET CONSTRAINTS ALL IMMEDIATE;
 -- A worker that is stopped or disconnected inside its transaction would keep its row locks, and block every other
--- worker, for ever. A limit that the administrator has set is kept.
-SELECT set_config('idle_in_transaction_session_timeout', '15s', true)
- WHERE current_setting('idle_in_transaction_session_timeout') = '0'
+-- worker, for ever. And who holds the row of one pair must not stop all others: after two seconds the batch looks for the
+-- held rows, and before a statement_timeout ends it. Limits that the administrator has set lower are kept. Without
+-- triggers and foreign keys, which a role may have switched off, counters and ledger would drift apart.
+SELECT lock_timeout_ms, set_config('lock_timeout', lock_timeout_ms::text, true),
+       concat_ws(
+           ', ',
+           'statement_timeout is ' || nullif(current_setting('statement_timeout'), '0'),
+           'transaction_timeout is ' || nullif(current_setting('transaction_timeout', true), '0')
+       ) AS time_limits,
+       CASE current_setting('idle_in_transaction_session_timeout') WHEN '0'
+           THEN set_config('idle_in_transaction_session_timeout', '15s', true) END,
+       CASE WHEN current_setting('session_replication_role') <> 'origin'
+           THEN set_config('session_replication_role', 'origin', true) END
+  FROM (SELECT greatest(extract(epoch FROM least(
+                   interval '2 seconds',
+                   nullif(current_setting('lock_timeout')::interval, interval '0'),
+                   nullif(current_setting('statement_timeout')::interval, interval '0') / 2
+               )) * 1000, 1)::integer AS lock_timeout_ms) limits
+
+-- name: lock_holders
+-- Who may hold what this transaction waited for: transactions that have written or locked here for longer than it waits.
+-- Of other roles' sessions only members of pg_read_all_stats see state and age.
+SELECT l.pid, a.usename::text AS role, a.state,
+       extract(epoch FROM clock_timestamp() - a.xact_start)::integer AS seconds
+  FROM pg_catalog.pg_locks l
+  JOIN pg_catalog.pg_class c ON c.oid = l.relation
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'relation' AND l.granted AND l.mode <> 'AccessShareLock'
+   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+   AND (n.nspname = 'public' AND c.relname ~ '^(agents$|user_agents$|user_agent_|usage_)'
+        OR (n.nspname, c.relname) = ('auth', 'users'))
+   AND l.pid IS DISTINCT FROM pg_backend_pid()
+   AND coalesce(a.xact_start < clock_timestamp() - current_setting('lock_timeout')::interval, true)
+ GROUP BY l.pid, a.usename, a.state, a.xact_start
+ ORDER BY a.xact_start, l.pid
+ LIMIT 3
 
 -- name: staging
 -- The target of COPY for the totals of one day. Temporary and emptied at commit.
@@ -48,6 +89,16 @@ SELECT key FROM unnest(%(keys)s::uuid[]) AS key ORDER BY key
 ON CONFLICT DO NOTHING
 RETURNING key
 
+-- name: waiting_positions
+-- Registered entries of which some events wait, as `waits` left them. Locked, so that another worker with the same entry
+-- waits here, and then finds what is left.
+SELECT key, held_in FROM public.usage_entries WHERE key = ANY (%(keys)s) AND held_in IS NOT NULL ORDER BY key
+   FOR UPDATE
+
+-- name: waits
+-- Note the stream entry and the positions of its events that wait, NULL when none does any more.
+UPDATE public.usage_entries SET held_in = %(held_in)s WHERE key = %(key)s
+
 -- name: dead_letter_positions
 -- The dead letters that the first delivery of redelivered entries left.
 SELECT entry_key, position FROM public.usage_dead_letters WHERE entry_key = ANY (%(keys)s)
@@ -67,6 +118,23 @@ SELECT FROM public.user_agents ua
   JOIN unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b (user_id, agent_id) USING (user_id, agent_id)
  ORDER BY user_id, agent_id
    FOR NO KEY UPDATE OF ua
+
+-- name: held_pairs
+-- Those pairs of a batch whose rows others hold. The other rows are locked as by lock_batch_pairs.
+WITH batch AS MATERIALIZED (
+    SELECT user_id, agent_id FROM unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b (user_id, agent_id)
+), free AS MATERIALIZED (
+    SELECT user_id, agent_id FROM public.user_agents ua JOIN batch USING (user_id, agent_id)
+     ORDER BY user_id, agent_id
+       FOR NO KEY UPDATE OF ua SKIP LOCKED
+)
+SELECT user_id::text, agent_id::text
+  FROM (SELECT user_id, agent_id FROM public.user_agents JOIN batch USING (user_id, agent_id)
+        EXCEPT SELECT user_id, agent_id FROM free) held
+
+-- name: limit_lock_waits
+-- For the rest of the transaction.
+SELECT set_config('lock_timeout', %(milliseconds)s, true)
 
 -- name: ensure_day
 -- Create the ledger's partition of a day; only reads the catalogue when it exists.

@@ -6,6 +6,7 @@ Every step holds the lock of its task, is short, and gives up after waiting `LOC
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from psycopg import sql
@@ -16,6 +17,7 @@ from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import date, datetime
 
     from usage_worker.postgres import Connection
@@ -69,8 +71,7 @@ def drop_partition(store: Store, task: str, table: str, partition: str) -> bool:
     Raises:
         ObstacleError: something depends on it.
     """
-    with sole_transaction(store, task), store.session() as session:
-        _set_lock_timeout(session, in_transaction=False)
+    with _session_of_drop(store, task) as session:
 
         def alter(name: str) -> None:
             names = {"table": sql.Identifier(table), "partition": sql.Identifier(partition), "mark": sql.Literal(MARK)}
@@ -79,12 +80,29 @@ def drop_partition(store: Store, task: str, table: str, partition: str) -> bool:
         state = _states(session, table).get(partition)
         if state == "attached":
             alter("mark_partition")
-            alter("detach_partition")
+            alter("detach_partition_at_once" if store.pooled else "detach_partition")
         elif state == "pending":
             alter("finish_detaching")
         if state is not None:
             alter("drop_partition")
         return state is not None
+
+
+@contextmanager
+def _session_of_drop(store: Store, task: str) -> Iterator[Connection]:
+    """Hold the task's lock, and yield a session of its own: CONCURRENTLY needs one outside a transaction.
+
+    Behind a pooler there is none: the partition is then detached and dropped in the transaction itself, which makes
+    other statements on the table wait for a moment.
+    """
+    with sole_transaction(store, task) as connection:
+        if store.pooled:
+            _set_lock_timeout(connection, in_transaction=True)
+            yield connection
+            return
+        with store.session() as session:
+            _set_lock_timeout(session, in_transaction=False)
+            yield session
 
 
 def delete_old_entries(store: Store, task: str, before: date, since: datetime | None) -> DeletedEntries:

@@ -35,6 +35,10 @@ COMMENT ON TABLE public.{partition} IS {mark}
 -- CONCURRENTLY: dropping an attached partition would block every reader and writer of the table.
 ALTER TABLE public.{table} DETACH PARTITION public.{partition} CONCURRENTLY
 
+-- name: detach_partition_at_once
+-- Where a pooler allows no statement outside a transaction.
+ALTER TABLE public.{table} DETACH PARTITION public.{partition}
+
 -- name: finish_detaching
 -- The second half of a DETACH CONCURRENTLY that was interrupted while it waited for older transactions.
 ALTER TABLE public.{table} DETACH PARTITION public.{partition} FINALIZE

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from psycopg.types.json import set_json_loads
 
+from usage_worker.store.holders import begin
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -104,7 +105,7 @@ def repair_day(store: Store, task: str, day: date, most: int, after: PairKey | N
     what no counter has; the rest stays, or becomes opening balance if that is accepted.
     """
     with sole_transaction(store, task) as connection:
-        last = _find(connection, "day_differences", {"day": day}, most, after, accept=accept)
+        last = _find(store, connection, "day_differences", {"day": day}, most, after, accept=accept)
         connection.execute(query("differing_times"), {"day": day})
         _lock(connection)
         connection.execute(query("insert_missing_retired_days"), {"day": day})
@@ -127,7 +128,7 @@ def repair_counters(
     What a counter has beyond its days stays, or becomes opening balance if that is accepted.
     """
     with sole_transaction(store, task) as connection:
-        last = _find(connection, "counter_differences", _range(first, end), most, after, accept=accept)
+        last = _find(store, connection, "counter_differences", _range(first, end), most, after, accept=accept)
         _lock(connection)
         for name in ("repair_counters", "insert_missing_conversation_days", "repair_conversations"):
             connection.execute(query(name))
@@ -175,6 +176,7 @@ def _part(most: int | None, after: PairKey | None) -> dict[str, object]:
 
 
 def _find(
+    store: Store,
     connection: Connection,
     name: str,
     parameters: Mapping[str, object],
@@ -184,7 +186,7 @@ def _find(
     accept: bool,
 ) -> PairKey | None:
     """Fill the table `differing`. Returns the last pair if more may follow."""
-    connection.execute(query("differing"))
+    connection.execute(store.temporary(query("differing")))
     statement = query("differing_insert") + "\n" + query(name) + "\nRETURNING user_id, agent_id"
     cursor = _unprepared(connection, statement, {**parameters, **_part(most, after), "accept": accept})
     pairs = cursor.fetchall()
@@ -193,7 +195,8 @@ def _find(
 
 def _lock(connection: Connection) -> None:
     """Lock the rows of the pairs like a batch does, recreating those that are missing."""
-    for name in ("begin", "recreate_pairs", "lock_pairs", "drop_vanished_pairs"):
+    begin(connection)
+    for name in ("recreate_pairs", "lock_pairs", "drop_vanished_pairs"):
         connection.execute(query(name))
 
 

@@ -11,8 +11,11 @@ SELECT bool_and(pg_has_role(c.relowner, 'USAGE') AND NOT row_security_active(c.o
   JOIN pg_catalog.pg_class c ON c.oid = named
 
 -- name: try_task_lock
--- The first key distinguishes our locks from advisory locks of the application.
-SELECT pg_try_advisory_xact_lock(1970370406, hashtext(%(task)s))
+-- The first key distinguishes our locks from advisory locks of the application. Without triggers and foreign keys, which a
+-- role may have switched off, a purge would leave the rows of the pair behind.
+SELECT pg_try_advisory_xact_lock(1970370406, hashtext(%(task)s)),
+       CASE WHEN current_setting('session_replication_role') <> 'origin'
+           THEN set_config('session_replication_role', 'origin', true) END
 
 -- name: record_run
 -- One row for each task: its last run.

@@ -46,7 +46,9 @@ def _flushes_succeed(figures: Figures) -> bool:
 
 
 def _schema(inspection: Inspection) -> Iterator[Check]:
-    inspection.figures.schema = version = schema_version(inspection.settings.require_database())
+    inspection.figures.schema = version = schema_version(
+        inspection.settings.require_database(), pooled=inspection.settings.pooled
+    )
     if version != (latest := latest_version()):
         reason = f"the database has the schema {version or 'of no version'}, and this code needs {latest}"
         yield fail(SCHEMA_CHECK, reason, "run `usage-worker migrate up`")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from usage_worker.monitoring.check import fail
+from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import REDIS, Section
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.oldest_entry import oldest_entry
@@ -38,6 +38,7 @@ def _shards(inspection: Inspection) -> Iterator[Check]:
     for shard in shards:
         backlog, flush = figures.backlog[shard], figures.flushes[shard]
         yield from _failing(shard, flush)
+        yield from _held(shard, flush, inspection.settings)
         if (oldest := oldest_entry(stream, shard)) is not None:
             for problem in _waiting(shard, oldest, backlog, flush, inspection.settings):
                 figures.is_waiting = True
@@ -50,6 +51,13 @@ def _failing(shard: int, flush: FlushRecord) -> Iterator[Check]:
         since = "none ever succeeded" if silence is None else f"none has succeeded for {silence:.0f} s"
         reason = f"shard {shard}: {flush.failed_seconds:.0f} s ago a flush failed, and {since}: {flush.error}"
         yield fail("flush", reason, "mend what the error names; the entries wait in Redis meanwhile")
+
+
+def _held(shard: int, flush: FlushRecord, settings: Settings) -> Iterator[Check]:
+    """Warn until the events that wait for held rows should have been delivered again, and counted."""
+    if flush.waiting_seconds is not None and flush.waiting_seconds < 2 * settings.reclaim_idle:
+        reason = f"shard {shard}: events wait for rows of user_agents, {flush.holders}; the others are counted"
+        yield warn("held_rows", reason, "end that transaction; the events are counted by themselves afterwards")
 
 
 def _waiting(
@@ -87,4 +95,4 @@ def _is_stuck(oldest: OldestEntry) -> bool:
     return oldest.deliveries > 2 or (oldest.deliveries == 2 and oldest.idle_seconds > STUCK_SECONDS)  # noqa: PLR2004
 
 
-SHARDS = Section(("flush", "oldest_entry", "wire_version"), _shards, needs=(REDIS,))
+SHARDS = Section(("flush", "oldest_entry", "wire_version", "held_rows"), _shards, needs=(REDIS,))

@@ -1,0 +1,154 @@
+"""Rows and tables that others hold: their events wait, all others are counted, and who holds them is named."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from json import dumps
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.commands import NOW
+from tests.integration.database import run
+from usage_worker.errors import LockHeldError
+from usage_worker.maintenance.reconcile import reconcile
+from usage_worker.queue.flush_record import FlushRecords
+from usage_worker.store import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.integration.conftest import IngestHarness
+    from usage_worker.service.resources import Resources
+
+WAITING = "SELECT count(*) FROM usage_entries WHERE held_in IS NOT NULL"
+
+
+@pytest.fixture
+def harness(harness: IngestHarness, make_resources: Callable[..., Resources]) -> IngestHarness:
+    """Return the harness with a worker that reclaims entries soon."""
+    harness.worker = make_resources(reclaim_idle=0.1)
+    return harness
+
+
+def use(harness: IngestHarness, user: int, agent: int = 0, **fields: Any) -> dict[str, Any]:
+    pair = {"user_id": harness.users[user], "agent_id": harness.agents[agent]}
+    return {"event_id": uuid4(), "occurred_at": NOW, "tokens": 5, **pair, **fields}
+
+
+@contextmanager
+def holding(harness: IngestHarness, statement: str, *parameters: object) -> Iterator[psycopg.Connection[Any]]:
+    """Keep a transaction open that has executed the statement."""
+    with psycopg.connect(harness.resources.settings.database_url) as holder:
+        holder.execute(statement.encode(), parameters or None)
+        yield holder
+        holder.rollback()
+
+
+def drain(harness: IngestHarness) -> None:
+    def is_empty() -> bool:
+        harness.flush()
+        return not any(harness.resources.stream.backlog(shard).entries for shard in range(2))
+
+    eventually(is_empty, 30)
+
+
+HOLDS = {
+    "an update of his row": "UPDATE user_agents SET folder = 'x' WHERE user_id = %s",
+    "the deletion of his row": "DELETE FROM user_agents WHERE user_id = %s",
+    "a row that nobody sees yet": "INSERT INTO user_agents (user_id, agent_id) SELECT %s, id FROM agents",
+    "the deletion of his account": "DELETE FROM auth.users WHERE id = %s",
+}
+
+
+@pytest.mark.parametrize("how", HOLDS)
+def test_others_are_counted_while_a_tenant_holds_his_rows(harness: IngestHarness, how: str) -> None:
+    if how in ("an update of his row", "the deletion of his row"):
+        harness.publish(use(harness, 0), use(harness, 1))
+        harness.flush()
+    first, others = [use(harness, 0), use(harness, 0, 1)], [use(harness, user) for user in range(1, 20)]
+    before = harness.resources.store.intake_totals().applied
+    with holding(harness, HOLDS[how], harness.users[0]) as holder:
+        pid = holder.info.backend_pid
+        harness.publish(*first, *others)
+        harness.flush()
+        # A second pair of the tenant may be new, and not held.
+        assert harness.resources.store.intake_totals().applied - before in (len(others), len(others) + 1)
+        shard = harness.resources.stream.shard_of(harness.users[0])
+        assert f"pid {pid} (role " in str(FlushRecords(harness.worker.stream.connection).read(shard).holders)
+        # His events are not taken again at once, and a duplicate of them waits, too.
+        harness.publish(first[0], counted=False)
+        harness.flush()
+        assert run(harness.resources.settings.database_url, WAITING)[0][0] >= 1
+    drain(harness)
+    harness.check()
+    sent = len(first) + len(others) + 1
+    intake = harness.resources.store.intake_totals()
+    assert (intake.accepted - before, intake.duplicate) == (sent, 1)
+    assert run(harness.resources.settings.database_url, WAITING) == [(0,)]
+    assert reconcile(harness.resources.store, harness.resources.settings).differences == []
+
+
+def test_entry_that_waits_in_part_survives_copies_and_death(
+    harness: IngestHarness, make_resources: Callable[..., Resources]
+) -> None:
+    """Of one entry some events are counted, some wait, one is refused, one is there twice; copies of it arrive."""
+    harness.publish(*(use(harness, user) for user in range(4)))
+    harness.flush()
+    before = harness.resources.store.intake_totals()
+    events = [use(harness, user) for user in (0, 1, 2, 3)]
+    bad = use(harness, 1, tokens=-1)
+    body = dumps([*events, events[0], events[2], bad], default=str)
+    for event in events:
+        harness.oracle.add(event)
+    key = str(uuid4())
+    url = harness.resources.settings.database_url
+    hold = "SELECT FROM user_agents WHERE user_id = ANY (%s) FOR UPDATE"
+    with holding(harness, hold, [harness.users[0], harness.users[1]]):
+        harness.xadd(body, id=key)
+        assert harness.flush() == Intake(5, 2, 2, 1)
+        harness.xadd(body, id=key)  # a copy, before the first is counted
+        assert harness.flush() == Intake()
+        eventually(lambda: run(url, WAITING) == [(1,)])
+    with holding(harness, hold, [harness.users[1]]):
+        # One of the two that wait is free; another worker counts it and dies before it says so to Redis.
+        dying = make_resources(reclaim_idle=0.1)
+        dying.stream.done = lambda *_: None  # type: ignore[method-assign]
+        eventually(lambda: sum(dying.flusher.flush(0).intake.applied for _ in range(2)), 30)
+        assert run(url, WAITING) == [(1,)]
+        harness.xadd(dumps([events[1]], default=str))  # the same event from elsewhere
+        harness.flush()
+    drain(harness)
+    harness.check()
+    intake = harness.resources.store.intake_totals()
+    assert (intake.accepted - before.accepted, intake.duplicate, intake.quarantined) == (8, 3, 1)
+    assert run(url, WAITING) == [(0,)]
+    assert reconcile(harness.resources.store, harness.resources.settings).differences == []
+
+
+def test_locked_table_is_named_and_nothing_is_taken(harness: IngestHarness) -> None:
+    harness.publish(use(harness, 0))
+    shard = harness.resources.stream.shard_of(harness.users[0])
+    with holding(harness, "LOCK TABLE user_agents IN SHARE ROW EXCLUSIVE MODE") as holder:
+        with pytest.raises(LockHeldError, match=rf"held by pid {holder.info.backend_pid} \(role "):
+            harness.flush_shard(shard)
+        assert harness.resources.stream.backlog(shard).pending == 0
+    harness.flush()
+    harness.check()
+
+
+def test_lower_lock_timeout_of_role_is_kept(harness: IngestHarness) -> None:
+    url = harness.resources.settings.database_url
+    name = url.partition("?")[0].rpartition("/")[2]
+    run(url, f"ALTER DATABASE {name} SET lock_timeout = '30ms'")
+    harness.publish(use(harness, 0))
+    shard = harness.resources.stream.shard_of(harness.users[0])
+    started = run(url, "SELECT clock_timestamp()")[0][0]
+    with holding(harness, "LOCK TABLE user_agents IN SHARE ROW EXCLUSIVE MODE"), pytest.raises(LockHeldError):
+        harness.flush_shard(shard)
+    assert (run(url, "SELECT clock_timestamp()")[0][0] - started).total_seconds() < 2
+    drain(harness)
+    harness.check()

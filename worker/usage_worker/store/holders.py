@@ -1,0 +1,66 @@
+"""The beginning of a transaction that locks rows, and who holds what it waits for."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from usage_worker.errors import LockHeldError
+from usage_worker.postgres import translated
+from usage_worker.printable import printable
+from usage_worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usage_worker.postgres import Connection
+
+
+class Limits(NamedTuple):
+    """How many milliseconds a transaction waits for a lock, and the administrator's time limits in words."""
+
+    lock_timeout_ms: int
+    time_limits: str
+
+
+class _Holder(NamedTuple):
+    pid: int | None
+    role: str | None
+    state: str | None
+    seconds: int | None
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "a prepared transaction"
+        parts = [self.role and f"role {self.role}", self.state, None if self.seconds is None else f"{self.seconds} s"]
+        return f"pid {self.pid} ({printable(', '.join(filter(None, parts)))})"
+
+
+def begin(connection: Connection) -> Limits:
+    """Begin a transaction that locks rows of counters."""
+    cursor = connection.execute(query("begin"))
+    while cursor.nextset():
+        pass
+    row = cursor.fetchone()
+    assert row is not None  # noqa: S101 - the last statement returns exactly one
+    return Limits(row[0], row[2])
+
+
+def holders(connection: Connection) -> str:
+    """Describe who may hold what the transaction waited for, as far as our role may see it."""
+    found = [str(_Holder(*row)) for row in connection.execute(query("lock_holders"))]
+    return f"held by {' or '.join(found)}" if found else "by now nobody holds it"
+
+
+@contextmanager
+def naming_holders(connection: Connection) -> Iterator[None]:
+    """Name who holds the lock for which the block has waited too long.
+
+    Raises:
+        LockHeldError: the block did not get a lock.
+    """
+    try:
+        with translated(), connection.transaction():
+            yield
+    except LockHeldError as error:
+        raise LockHeldError(f"{error.detail}, {holders(connection)}") from error
