@@ -174,7 +174,7 @@ def test_held_row(stack: Stack) -> None:
         seen = stack.problems()
         assert f"pid {holder.info.backend_pid}, " in seen["locks"]
         assert "tenant" in seen["locks"]
-        assert not seen.keys() - {"locks", "flush", "oldest_entry"}
+        assert not seen.keys() - {"locks", "held_rows", "flush", "oldest_entry"}
 
 
 def test_postgresql_down(stack: Stack, durable_postgres: EmbeddedPostgres) -> None:
