@@ -48,12 +48,12 @@ POISON: list[tuple[dict[str, Any], str]] = [
     ({"a\x00b": 1}, r"a\x00b: Extra inputs"),
     ({"a\x1b[2J\nb": 1}, r"a\x1b[2J\nb: Extra inputs"),
     ({"user_id": "a\x00b"}, "user_id: "),
-    ({"agent_id": HALF}, "Invalid JSON"),
+    ({"agent_id": HALF}, "agent_id: Input should be valid Unicode"),
     ({"conversation_id": "\x00"}, "conversation_id: "),
     ({"event_id": "a\x00b"}, "event_id: "),
-    ({"event_id": HALF}, "Invalid JSON"),
-    ({"model": f"gpt-{HALF}"}, "Invalid JSON"),
-    ({HALF: 1}, "Invalid JSON"),
+    ({"event_id": HALF}, "event_id: Input should be valid Unicode"),
+    ({"model": f"gpt-{HALF}"}, "model: Input should be valid Unicode"),
+    ({HALF: 1}, "event: Input should be valid Unicode"),
     ({"metadata": {"a\x00": [{"b": "\x00"}]}}, "metadata: Extra inputs"),
     ({"x" * 100_000: 1}, "xxx"),
 ]
@@ -94,7 +94,10 @@ def test_entry_ids_outside_calendar(harness: IngestHarness, cli: Cli) -> None:
         entry: Any = {"v": "1", "n": "2", "events": json.dumps(events)}
         harness.redis.xadd(f"usage:events:{{{shard}}}", entry, id=entry_id)
     assert cli.run("status", "--json").stdout.startswith("{")
+    assert cli.run("metrics").stdout
     assert cli.drained() == figures(applied=len(ids), quarantined=len(ids))
+    assert cli.run("status").stdout
+    assert cli.run("partitions").returncode == 0
     dead_letters = harness.dead_letters()
     assert all(dead_letter["reason"].startswith("occurred_at: ") for dead_letter in dead_letters)
     assert all("by the entry's id" in dead_letter["reason"] for dead_letter in dead_letters)

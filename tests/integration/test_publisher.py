@@ -82,7 +82,7 @@ def test_bad_fields_are_refused_and_counted_never_raised(redis_url: str, caplog:
     with UsagePublisher(redis_url) as publisher, caplog.at_level(logging.WARNING):
         assert publisher.track("not a uuid", AGENT) is None
         assert publisher.track(USER, AGENT, cost_usd="-1") is None
-        assert publisher.track(USER, AGENT, event_id="my-key") is None
+        assert publisher.track(USER, AGENT, event_id="k" * 256) is None
         assert publisher.stats().refused == 3
     assert "user_id: Input should be a valid UUID" in caplog.text
 

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.integration.commands import Cli
+from tests.integration.database import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,3 +93,22 @@ def test_invalid_options_are_refused(cli: Cli) -> None:
     assert "--days: the ledger keeps 90 days" in cli.error_line("report --days 91")
     cli.env["USAGE_TIMEZONE"] = "Europe/Atlantis"
     assert "USAGE_TIMEZONE" in cli.error_line("report")
+
+
+def test_sums_exceed_the_type_of_a_counter(database: str, cli: Cli) -> None:
+    insert = """
+        INSERT INTO public.usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens,
+                                         output_tokens, tokens, cost_usd, success)
+        SELECT gen_random_uuid(), now(), 'usage', gen_random_uuid(), gen_random_uuid(), 2147483647, 0, 0,
+               9223372036854775807, 9999999999, true
+          FROM generate_series(1, 3)
+    """
+    run(database, "SELECT public.usage_events_ensure_day((now() AT TIME ZONE 'UTC')::date)")
+    run(database, insert)
+    done = cli.run("report", "--days", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    days = json.loads(done.stdout)
+    assert sum(day["total_tokens_used"] for day in days) == 3 * (2**63 - 1)
+    assert sum(day["message_count"] for day in days) == 3 * (2**31 - 1)
+    assert sum(Decimal(day["total_cost_usd"]) for day in days) == 3 * 9_999_999_999
+    assert str(3 * (2**63 - 1)) in cli.run("report").stdout

@@ -46,6 +46,27 @@ def test_event_without_id_gets_same_id_at_every_delivery() -> None:
     assert len(first.anonymous) == 2
 
 
+def test_records_with_a_key_and_no_time_of_the_application_are_marked() -> None:
+    keyed, timed = {**PAIR, "event_id": "order-7"}, {**PAIR, "event_id": "8", "occurred_at": "2026-03-01T12:00:00Z"}
+    entry = decoded(PAIR, keyed, timed)
+    assert entry.untimed == {1}
+    assert ["occurred_at" in json.loads(entry.payload(position, entry.records[position])) for position in range(3)] == [
+        True,
+        False,
+        True,
+    ]
+    assert decoded(PAIR, keyed, timed, times=b"publisher").untimed == {1, 2}
+    assert decoded(PAIR, keyed, timed, times=b"others").untimed == {1}
+
+
+def test_rows_of_a_marked_pack_are_marked() -> None:
+    row = [str(KEY), "2026-03-01T12:00:00.000000Z", "usage", *PAIR.values(), 1, 0, 0, 0, None, None, True]
+    good, bad = [*row, None, None, None], [*row, None, 5, None]
+    assert decoded(good, good, times=b"publisher").untimed == {0, 1}
+    assert decoded(good, bad, good, times=b"publisher").untimed == {0, 2}
+    assert decoded(good, bad, good).untimed == set()
+
+
 def test_pack_key_identifies_entry_at_any_position() -> None:
     key = str(KEY).encode()
     assert decoded(PAIR, id=key).key == decoded(PAIR, entry_id="1772366400001-0", id=key).key == KEY
@@ -75,7 +96,6 @@ def test_bad_event_does_not_move_positions_of_others() -> None:
         ({"occurred_at": "2026-03-01T12:06:00Z"}, "occurred_at: more than 5 minutes in the future"),
         ({"rating": "4"}, "rating: "),
         ({"type": "rating"}, "rating: "),
-        ({"event_id": "my own"}, "occurred_at: must be given"),
         ({"colour": "red"}, "colour: "),
     ],
 )

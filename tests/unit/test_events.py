@@ -17,11 +17,11 @@ from usage_worker.events.event import (
     Event,
     Record,
     Window,
-    decimal_text,
     record_of,
     time_text,
     values_of,
 )
+from usage_worker.events.values import decimal_text
 from usage_worker.events.wire import Prepared, load, prepare
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -49,19 +49,15 @@ def record(**fields: Any) -> Record:
         ({"messages": 1_000_001}, "messages: Input should be less than or equal to 1000000"),
         ({"messages": "many"}, "messages: Input should be a valid integer"),
         ({"input_tokens": -1}, "input_tokens: Input should be greater"),
-        ({"tokens": 2**63}, "tokens: Input should be less"),
+        ({"tokens": 10**12 + 1}, "tokens: Input should be less"),
+        ({"input_tokens": 10**12, "output_tokens": 1}, "tokens: the sum of input and output tokens must be at most"),
         ({"cost_usd": "-0.1"}, "cost_usd: Input should be greater"),
         ({"cost_usd": "1000000.01"}, "cost_usd: Input should be less"),
-        ({"cost_usd": "0.00000000001"}, "cost_usd: Decimal input should have no more than 10 decimal places"),
         ({"cost_usd": "NaN"}, "cost_usd: Input should be a finite number"),
         ({"response_time_ms": 86_400_001}, "response_time_ms: Input should be less"),
         ({"model": "m" * 201}, "model: String should have at most 200 characters"),
         ({"model": "a\x00b"}, "model: String should match pattern"),
         ({"event_id": "k" * 256}, "event_id: "),
-        (
-            {"event_id": "order-7", "occurred_at": None},
-            "occurred_at: must be given with an idempotency key of your own",
-        ),
         ({"occurred_at": datetime(2026, 3, 1, 12)}, "occurred_at: Input should have timezone info"),  # noqa: DTZ001
         (
             {"occurred_at": NOW - timedelta(days=35, seconds=1)},

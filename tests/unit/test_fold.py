@@ -10,7 +10,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage_worker.events.event import Event, Record, decimal_text, record_of, time_text, values_of
+from usage_worker.events.event import Event, Record, record_of, time_text, values_of
+from usage_worker.events.values import decimal_text
 from usage_worker.ingest.fold import Folded, Totals, fold
 
 START = datetime(2026, 3, 1, 23, 59, 58, tzinfo=UTC)

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 # What makes files strange: quotes, delimiters, line ends, brackets, byte order marks, bytes that are no UTF-8.
 SCRAPS = st.sampled_from(
-    b'" , ; | { } [ ] : \xff \x00 \xef\xbb\xbf user_id occurred_at {"messages":1} 2026-01-31T12:00:00Z -1 1e999 \\ud83d NaN'.split()
-) | st.sampled_from([b"\n", b"\r\n", b"\r", b"\t", b" "])
+    [
+        *b'" , ; | { } [ ] : \xff \x00 \xef\xbb\xbf user_id occurred_at -1 1e999 NaN'.split(),
+        *(b"\n", b"\r\n", b"\r", b"\t", b" ", b'{"messages":1}', b"2026-01-31T12:00:00Z", b"\\ud83d"),
+    ]
+)
 FILES = st.lists(SCRAPS | st.binary(max_size=3), max_size=60).map(b"".join)
 MAPPING = FieldMapping({}, {"model": "m"}, assume_utc=True, draw_pairs=3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -53,10 +54,6 @@ def test_array_that_ends_early_or_late_is_reported(text: str, number: int) -> No
     assert lines[0].fields == {"messages": 1}
     assert problems(lines).keys() == {number}
     assert "nothing after" in lines[1].problem
-
-
-def test_member_that_stands_twice_is_reported() -> None:
-    assert "has 'model' twice" in lines_of('{"model": "a", "model": "b"}')[0].problem
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -134,7 +131,7 @@ def test_file_that_is_no_text_is_refused(content: bytes) -> None:
 
 
 def test_decimals_never_become_binary_floats() -> None:
-    assert lines_of('{"cost_usd": 0.1000000001}')[0].fields == {"cost_usd": "0.1000000001"}
+    assert lines_of('{"cost_usd": 0.1000000001}')[0].fields == {"cost_usd": Decimal("0.1000000001")}
 
 
 @pytest.mark.parametrize("row", ["1", "1,2,3", "x" * 200_000 + ",2"])

@@ -13,6 +13,7 @@ import pytest
 from tests.helpers import eventually
 from tests.unit.sockets import refusing_url, silent_server, url_of
 from usage_worker.errors import EventRefusedError
+from usage_worker.events.wire import Prepared
 from usage_worker.publisher.account import Account, PublisherStats
 from usage_worker.publisher.sender_key import Limits, SenderKey
 from usage_worker.publisher.senders import Senders
@@ -33,7 +34,7 @@ class Opened:
         self.sender, self.account = sender, account
 
     def put(self, shard: int, body: bytes) -> bool:
-        return self.sender.put(self.account, UUID(int=shard), body)
+        return self.sender.put(self.account, Prepared("", UUID(int=shard), body))
 
     def flush(self, timeout: float) -> bool:
         return self.sender.flush(self.account, timeout)
@@ -156,4 +157,4 @@ def test_pack_is_sealed_once() -> None:
         eventually(lambda: sender.stats().holding)
         (first,) = (sealed.pack for _, sealed in sender.sender._buffer.due(ripe=True))
         sender.put(0, b"2")
-        assert next(iter(sender.sender._buffer.lanes[0].sealed)).pack == first
+        assert next(iter(sender.sender._buffer.lanes[0, False].sealed)).pack == first

@@ -61,6 +61,10 @@ class StatementCancelledError(StoreUnavailableError):
     """PostgreSQL cancelled a statement."""
 
 
+class ClockError(UsageError):
+    """the clocks differ."""
+
+
 class ConcurrencyError(UsageError):
     """the transaction lost a race and may be tried again."""
 

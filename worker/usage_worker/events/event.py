@@ -8,12 +8,23 @@ and is not parsed more often than needed.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal  # noqa: TC003 - pydantic reads the annotations
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Required, get_args, get_origin, get_type_hints
 from uuid import UUID, uuid5
 
 from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
+
+from usage_worker.events.values import (
+    DECIMALS,
+    Reading,
+    decimal_text,
+    read_count,
+    read_decimal,
+    read_milliseconds,
+    read_time,
+    read_truth,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,9 +38,16 @@ MAX_AHEAD = timedelta(minutes=5)
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 Kind = Literal["usage", "rating"]
-Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Messages = Annotated[int, Field(ge=0, le=1_000_000)]
-Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
+# A counter takes nine million such events before it is full.
+MAX_TOKENS = 10**12
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
+Messages = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
+Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
+Money = Annotated[Decimal, Field(strict=True, ge=0, le=1_000_000, decimal_places=DECIMALS)]
+Stars = Annotated[Decimal, Field(strict=True, ge=0, le=5, decimal_places=DECIMALS)]
+COST_TEXT = r"^([0-9]{1,6}(\.[0-9]{1,10})?|1000000(\.0{1,10})?)$"
+STARS_TEXT = r"^([0-4](\.[0-9]{1,10})?|5(\.0{1,10})?)$"
+Time = Annotated[AwareDatetime, Field(strict=True)]
 # PostgreSQL's text cannot hold U+0000, so it is refused here, where the reason can name the field.
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 Model = Annotated[Text, Field(max_length=200)]
@@ -40,41 +58,41 @@ EventKey = Annotated[UUID | Annotated[Text, Field(min_length=1, max_length=255)]
 class Event(TypedDict, total=False):
     """One usage event, or one rating, of a user and an agent; only `user_id` and `agent_id` are required.
 
-    Tokens are counts, `cost_usd` is in US dollars with at most 10 decimals, `response_time_ms` in milliseconds.
-    None means unknown and is never counted as 0.
+    Tokens are counts, `cost_usd` is in US dollars, `response_time_ms` in milliseconds. None means unknown: the field
+    has its default, and where that is None, nothing is counted.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]
 
     event_id: EventKey | None
-    """Identity of the event, together with `occurred_at`; a UUID, or an idempotency key of the application's own."""
-    occurred_at: AwareDatetime | None
+    """Identity of the event: a UUID, or an idempotency key of the application's own."""
+    occurred_at: Annotated[Time, Reading(read_time)] | None
     """When it happened; by default the time at which it is published. Must lie within the acceptance window."""
-    type: Kind
+    type: Annotated[Kind, Reading(default="usage")]
     """`usage` counts a use of the agent, `rating` records the user's rating of it."""
     user_id: Required[UUID]
     """The user."""
     agent_id: Required[UUID]
     """The agent."""
-    messages: Messages
+    messages: Annotated[Messages, Reading(read_count, default=1)]
     """Messages exchanged."""
-    input_tokens: Count
+    input_tokens: Annotated[Count, Reading(read_count, default=0)]
     """Tokens sent to the model."""
-    output_tokens: Count
+    output_tokens: Annotated[Count, Reading(read_count, default=0)]
     """Tokens received from the model."""
-    tokens: Count | None
-    """Tokens in total; by default the sum of input and output tokens."""
-    cost_usd: Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=10)] | None
+    tokens: Annotated[Count, Reading(read_count)] | None
+    """Tokens in total; by default the sum of input and output tokens, which has the same bounds."""
+    cost_usd: Annotated[Money, Reading(read_decimal, canonical=COST_TEXT)] | None
     """Cost in US dollars."""
-    response_time_ms: Milliseconds | None
+    response_time_ms: Annotated[Milliseconds, Reading(read_milliseconds)] | None
     """Time to the complete answer, in milliseconds."""
-    success: bool
+    success: Annotated[bool, Field(strict=True), Reading(read_truth, default=True)]
     """Whether the agent answered without an error."""
     conversation_id: UUID | None
     """The conversation; distinct ones are counted."""
     model: Model | None
     """Name of the model; kept in the ledger only."""
-    rating: Annotated[Decimal, Field(ge=0, le=5, decimal_places=10)] | None
+    rating: Annotated[Stars, Reading(read_decimal, canonical=STARS_TEXT)] | None
     """The user's rating; required for the type `rating` and refused otherwise."""
 
 
@@ -83,6 +101,12 @@ _types = get_type_hints(Event, include_extras=True)
 FIELDS = tuple(_types)
 REQUIRED = frozenset(name for name in FIELDS if get_origin(_types[name]) is Required)
 
+# In words that do not depend on the producer's language.
+_REASONS = {
+    "dict_type": "Input should be an object",
+    "string_unicode": "Input should be valid Unicode, without half a surrogate pair",
+}
+
 # An event's values in the order of its fields, with the defaults: a tuple is validated in less time than an object.
 Values = tuple[Any, ...]
 VALUES: TypeAdapter[Values] = TypeAdapter(
@@ -90,8 +114,9 @@ VALUES: TypeAdapter[Values] = TypeAdapter(
 )
 _DEFAULT_VALUES = {"type": "usage", "messages": 1, "input_tokens": 0, "output_tokens": 0, "success": True}
 _DEFAULTS = tuple(map(_DEFAULT_VALUES.get, FIELDS))
-_EVENT_ID, _OCCURRED_AT, _TYPE, *_ = range(len(FIELDS))
-_RATING = FIELDS.index("rating")
+_OCCURRED_AT, _TYPE, _INPUT, _OUTPUT, _TOKENS, _RATING = map(
+    FIELDS.index, ("occurred_at", "type", "input_tokens", "output_tokens", "tokens", "rating")
+)
 
 
 class Record(NamedTuple):
@@ -147,11 +172,9 @@ def refusal(values: Values, window: Window) -> str | None:
     """Return why an event is not accepted although each of its values is valid, or None."""
     if (values[_TYPE] == "rating") != (values[_RATING] is not None):
         return "rating: goes with type rating, and only with it"
-    if values[_OCCURRED_AT] is not None:
-        return window.refusal(time_text(values[_OCCURRED_AT]))
-    if isinstance(values[_EVENT_ID], str):
-        return "occurred_at: must be given with an idempotency key of your own"
-    return None
+    if values[_TOKENS] is None and values[_INPUT] + values[_OUTPUT] > MAX_TOKENS:
+        return f"tokens: the sum of input and output tokens must be at most {MAX_TOKENS}"
+    return None if values[_OCCURRED_AT] is None else window.refusal(time_text(values[_OCCURRED_AT]))
 
 
 def record_of(values: Values, entry_key: UUID, position: int, entry_time: datetime) -> Record:
@@ -190,18 +213,10 @@ def time_text(time: datetime) -> str:
     return time.isoformat(timespec="microseconds")[:26] + "Z"
 
 
-def decimal_text(number: Decimal | None) -> str | None:
-    """Return the canonical text of a decimal: no exponent, no sign."""
-    if number is None:
-        return None
-    # A zero may have any exponent, and would be written with as many digits.
-    return format(abs(number), "f") if number else "0"
-
-
 def explain(error: ValidationError) -> str:
     """Name the wrong fields and the reasons in one line, without the values, which may be secret."""
     items = error.errors(include_url=False, include_context=False, include_input=False)
-    problems = {_field(item["type"], *item["loc"][:1]): item["msg"] for item in items}
+    problems = {_field(item["type"], *item["loc"][:1]): _REASONS.get(item["type"], item["msg"]) for item in items}
     return "; ".join(f"{field}: {message}" for field, message in problems.items())
 
 

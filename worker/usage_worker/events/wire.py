@@ -3,13 +3,12 @@
 An event in canonical form is a row of the ledger, as a JSON array. It needs no conversion: its ids, times and decimals
 are already the text that the ledger takes, so that it only has to be validated, which pydantic-core does for a whole
 entry in one call. Other producers write an object with the fields of `Event`, in any notation of a UUID, a time or a
-number; it is converted through `Event`. Both result in the same `Record`.
+number; it is read through `Event` (see `values`). Both result in the same `Record`.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import lru_cache, wraps
 from time import time_ns
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
@@ -20,9 +19,11 @@ from uuid_utils import uuid7
 
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.event import (
+    COST_TEXT,
     EVENT,
     FIELDS,
     REQUIRED,
+    STARS_TEXT,
     VALUES,
     Count,
     Kind,
@@ -54,12 +55,10 @@ _DAY_OF_YEAR = (
 )
 _DAY = rf"([0-9]{{4}}-{_DAY_OF_YEAR}|{_LEAP_YEAR}-02-29)"
 Time = Annotated[str, Field(pattern=rf"^{_DAY}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{{6}}Z$")]
-CostText = Annotated[str, Field(pattern=r"^([0-9]{1,6}(\.[0-9]{1,10})?|1000000(\.0{1,10})?)$")]
-RatingText = Annotated[str, Field(pattern=r"^([0-4](\.[0-9]{1,10})?|5(\.0{1,10})?)$")]
+CostText = Annotated[str, Field(pattern=COST_TEXT)]
+StarsText = Annotated[str, Field(pattern=STARS_TEXT)]
 
 
-# The sum of two token counts may exceed a bigint; PostgreSQL refuses it then.
-Sum = Annotated[int, Field(ge=0)]
 # The types of the fields of a `Record`.
 Row = tuple[
     Uuid,
@@ -70,27 +69,29 @@ Row = tuple[
     Messages,
     Count,
     Count,
-    Sum,
+    Count,
     CostText | None,
     Milliseconds | None,
     bool,
     Uuid | None,
     Model | None,
-    RatingText | None,
+    StarsText | None,
 ]
 
 _ENTRY = TypeAdapter(list[Row])
 _KNOWN = frozenset(FIELDS)
-# Of the largest number that any field takes, and more.
-_MAX_DIGITS = 20
 
 
 class Prepared(NamedTuple):
-    """An event that is ready to be sent; `body` is its canonical form."""
+    """An event that is ready to be sent; `body` is its canonical form.
+
+    `time_is_ours` where the application gave the event a key and no time: the time of its first delivery counts then.
+    """
 
     event_id: str
     user_id: UUID
     body: bytes
+    time_is_ours: bool = False
 
 
 def _refusing(form: Callable[[T, Window], Prepared]) -> Callable[[T, Window], Prepared]:
@@ -120,10 +121,9 @@ def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
     return complete(values_of(fields), window)
 
 
-@_refusing
 def prepare_rating(fields: Mapping[str, Any], window: Window) -> Prepared:
-    """Prepare a rating, of any numeric type; see `prepare`."""
-    return prepare({**fields, "type": "rating", "rating": str(fields["rating"])}, window)
+    """Prepare a rating; see `prepare`."""
+    return prepare({**fields, "type": "rating"}, window)
 
 
 @_refusing
@@ -135,14 +135,10 @@ def complete(values: Values, window: Window) -> Prepared:
         raise EventRefusedError(reason)
     identity = str(uuid7() if event_id is None else identity_of(event_id))
     row = row_of(values, identity, _now_text() if occurred_at is None else time_text(occurred_at))
-    return Prepared(identity, user_id, to_json(row))
+    return Prepared(identity, user_id, to_json(row), event_id is not None and occurred_at is None)
 
 
 def _checked(adapter: TypeAdapter[T], values: Any) -> T:
-    for value in values.values() if isinstance(values, dict) else values if isinstance(values, tuple) else ():
-        # Where an integer is expected, pydantic would write out every digit before it looks at the bounds.
-        if type(value) is Decimal and value.adjusted() > _MAX_DIGITS:
-            raise EventRefusedError(f"a number has more than {_MAX_DIGITS} digits")
     try:
         checked: T = adapter.validator.validate_python(values)
     except ValidationError as error:

@@ -23,7 +23,7 @@ from usage_worker.errors import (
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_lines import ledger_line, totals_line
-from usage_worker.ingest.entries import describe, payload_of
+from usage_worker.ingest.entries import describe
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
 from usage_worker.logs import get_logger
@@ -147,10 +147,12 @@ class Applier:
         seen = [entry for entry in entries if entry.key not in first_seen]
         waited = _keep_first_delivery(transaction, seen) if seen else set()
         first_seen |= waited
+        untimed = [entry for entry in entries if entry.untimed]
+        repeated = _take_first_times(transaction, untimed)
         known: set[EventIdentity] = set()
-        if self._duplicates or seen:
+        if self._duplicates or seen or repeated:
             known = transaction.known({record[:2] for entry in entries for record in entry.records})
-        if known or seen:
+        if known or seen or untimed:
             batch = batch_of(entries, first_seen, known)
         if batch.duplicate:
             self._duplicates.trip()
@@ -303,6 +305,29 @@ def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEn
     return waited
 
 
+def _take_first_times(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> bool:
+    """Give events that have a key and no time the first time of their key.
+
+    Returns whether any of the keys was delivered before.
+    """
+    untimed = [
+        (entry, place, entry.records[place])
+        for entry in entries
+        for place, position in enumerate(entry.positions)
+        if position in entry.untimed
+    ]
+    if not untimed:
+        return False
+    times: dict[str, str] = {}
+    for _, _, record in untimed:
+        times.setdefault(record.event_id, record.occurred_at)
+    earlier = transaction.first_times(times)
+    times |= earlier
+    for entry, place, record in untimed:
+        entry.records[place] = record._replace(occurred_at=times[record.event_id])
+    return bool(earlier)
+
+
 def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unknown) -> None:
     """Insert the missing rows.
 
@@ -334,5 +359,5 @@ def _dead_letters(entries: Sequence[DecodedEntry], refused: Refused) -> list[Dea
             for position, record in zip(entry.positions, entry.records, strict=True):
                 # Popped: a duplicate of a refused event is a duplicate, not a second dead letter.
                 if reason := reasons.pop(record[:2], None):
-                    dead_letters.append(entry.dead_letter(position, reason, payload_of(record)))
+                    dead_letters.append(entry.dead_letter(position, reason, entry.payload(position, record)))
     return dead_letters

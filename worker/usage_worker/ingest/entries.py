@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import ValidationError
 
 from usage_worker.errors import UsageError
 from usage_worker.events.event import EVENT, explain, record_of, refusal, values_of
+from usage_worker.events.values import read_json, write_json
 from usage_worker.events.wire import load, spelled_out
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.queue.stream import VERSION
@@ -40,6 +41,8 @@ class DecodedEntry:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     anonymous: set[str] = field(default_factory=set)
     """The ids of events that have none of their own: they are derived from the entry, which alone identifies them."""
+    untimed: set[int] = field(default_factory=set)
+    """The positions of records that have a key of their own and no time: the first time of the key decides."""
     waiting: list[int] = field(default_factory=list)
     """The positions of events that wait for the next delivery, because others hold their rows."""
     is_counted: bool = False
@@ -61,10 +64,18 @@ class DecodedEntry:
         shown = printable(reason, REASON_LENGTH)
         return DeadLetter(self.key, position, self.stream, self.entry_id, events, shown, text)
 
+    def payload(self, position: int, record: Record) -> str:
+        """Return a record as the JSON object of an event, which can be repaired and replayed."""
+        fields = {name: value for name, value in record._asdict().items() if value is not None}
+        if position in self.untimed:
+            # A replay then takes the first time of its key, too.
+            del fields["occurred_at"]
+        return json.dumps(fields)
+
     def refuse_all(self, reason: str) -> None:
         """Turn every record into a dead letter."""
         for position, record in zip(self.positions, self.records, strict=True):
-            self.refuse(position, reason, payload_of(record))
+            self.refuse(position, reason, self.payload(position, record))
         self.records, self.positions = [], []
 
 
@@ -95,11 +106,6 @@ def describe(error: Exception) -> str:
     return str(error) if isinstance(error, UsageError | ValueError) else f"{type(error).__name__}: {error}"
 
 
-def payload_of(record: Record) -> str:
-    """Return a record as the JSON object of an event, which can be repaired and replayed."""
-    return json.dumps({name: value for name, value in record._asdict().items() if value is not None})
-
-
 def _read(entry: DecodedEntry, raw: RawEntry, window: Window) -> None:
     body = raw.body or b""
     try:
@@ -107,6 +113,8 @@ def _read(entry: DecodedEntry, raw: RawEntry, window: Window) -> None:
     except ValidationError:
         _one_by_one(entry, raw, body, window)
     else:
+        if raw.times_are_the_publishers:
+            entry.untimed = set(range(len(records)))
         _check(entry, records, window)
 
 
@@ -119,39 +127,38 @@ def _check(entry: DecodedEntry, records: list[Record], window: Window) -> None:
         if not oldest <= when <= newest or (kind == "rating") != (rating is not None)
     ]
     for position in bad:
-        payload = payload_of(records[position])
-        entry.refuse(position, _reason(payload, window), payload)
+        record = records[position]
+        entry.refuse(position, _reason(record, window), entry.payload(position, record))
     excluded = set(bad)
     entry.positions = [position for position in range(len(records)) if position not in excluded]
     entry.records = [records[position] for position in entry.positions] if bad else records
 
 
-def _reason(payload: str, window: Window) -> str:
+def _reason(record: Record, window: Window) -> str:
     try:
-        return refusal(values_of(EVENT.validate_json(payload)), window) or ""
+        return refusal(values_of(EVENT.validate_python(record._asdict())), window) or ""
     except ValidationError as error:  # the year 0, which PostgreSQL does not have
         return explain(error)
 
 
 def _one_by_one(entry: DecodedEntry, raw: RawEntry, body: bytes, window: Window) -> None:
-    """Decode each event by itself, because something is wrong or not in canonical form.
-
-    Numbers with a point stay text: a decimal never passes through a binary float.
-    """
-    items: Any = json.loads(body, parse_float=str, parse_int=_bounded_int)
+    """Decode each event by itself, because something is wrong or not in canonical form."""
+    items = read_json(body)
     if not isinstance(items, list):
         raise ValueError("must be a JSON array")  # noqa: TRY004 - reported like any other unreadable body
     for position, item in enumerate(map(spelled_out, items)):
-        payload = json.dumps(item)
         try:
-            values = values_of(EVENT.validate_json(payload, strict=True))
+            values = values_of(EVENT.validate_python(item))
             reason = refusal(values, window) or _accept(entry, position, values, raw, window)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - one event must not stop its neighbours, whatever it is
             reason = describe(error)
         if reason:
-            entry.refuse(position, reason, payload)
+            if raw.times_are_the_publishers and isinstance(item, dict):
+                # Like `DecodedEntry.payload`: a replay must not take the publisher's time for the application's.
+                item.pop("occurred_at", None)
+            entry.refuse(position, reason, write_json(item))
 
 
 def _accept(entry: DecodedEntry, position: int, values: Values, raw: RawEntry, window: Window) -> str | None:
@@ -162,14 +169,11 @@ def _accept(entry: DecodedEntry, position: int, values: Values, raw: RawEntry, w
         return f"{reason}, by the entry's id, since the event has no time of its own"
     if event_id is None:
         entry.anonymous.add(record.event_id)
+    elif occurred_at is None or raw.times_are_the_publishers:
+        entry.untimed.add(position)
     entry.records.append(record)
     entry.positions.append(position)
     return None
-
-
-def _bounded_int(digits: str) -> int | str:
-    """Leave long numbers as text: no field holds more than 64 bits, and Python refuses thousands of digits."""
-    return int(digits) if len(digits) <= 20 else digits  # noqa: PLR2004
 
 
 def _unreadable(entry: DecodedEntry, raw: RawEntry, reason: str) -> DecodedEntry:

@@ -6,7 +6,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +13,7 @@ from usage_worker.errors import StreamUnavailableError, UsageError
 from usage_worker.events.event import Window
 from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch import batch_of
+from usage_worker.ingest.clock import database_clock
 from usage_worker.ingest.entries import decode
 from usage_worker.logs import get_logger
 from usage_worker.printable import printable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usage_worker.ingest.batch import Batch
+    from usage_worker.ingest.clock import DatabaseClock
     from usage_worker.queue.stream import EventStream, RawEntry
     from usage_worker.settings import Settings
     from usage_worker.store import Store
@@ -92,6 +93,7 @@ class Flusher:
         Raises:
             StoreUnavailableError, StreamUnavailableError, ConcurrencyError: what was read stays in the stream and is
                 reclaimed later.
+            ClockError: this machine's clock is wrong; nothing was read.
         """
         try:
             return self._flush(shard, self._settings.flush_budget if budget is None else budget, renew=renew)
@@ -106,8 +108,8 @@ class Flusher:
         deadline = started + budget
         batches, intake = 0, Intake()
         # Before anything is read: without the database, an entry that was read would only wait to be reclaimed.
-        self._store.ping()
-        for read in self._read_ahead(shard, deadline):
+        clock = database_clock(self._store)
+        for read in self._read_ahead(shard, deadline, clock):
             intake += self._count(shard, read.batch)
             batches += 1
             if renew:
@@ -139,14 +141,14 @@ class Flusher:
             log.warning("quarantined", shard=shard, events=intake.quarantined)
         return intake
 
-    def _read_ahead(self, shard: int, deadline: float) -> Iterator[Read]:
+    def _read_ahead(self, shard: int, deadline: float, clock: DatabaseClock) -> Iterator[Read]:
         """Yield the batches of a shard until it is empty or the deadline has passed.
 
         While PostgreSQL counts one batch of a backlog, a thread reads and builds the next. Without a backlog the next
         read waits, so that the events that arrive meanwhile become one batch.
         """
         with ThreadPoolExecutor(1, "usage-read") as reader:
-            read_next = partial(reader.submit, next, self._reads(shard), None)
+            read_next = partial(reader.submit, next, self._reads(shard, clock), None)
             upcoming = read_next()
             while read := upcoming.result():
                 ahead = read_next() if read.fill >= _FULL and time.monotonic() < deadline else None
@@ -155,25 +157,25 @@ class Flusher:
                     return
                 upcoming = ahead or read_next()
 
-    def _reads(self, shard: int) -> Iterator[Read]:
+    def _reads(self, shard: int, clock: DatabaseClock) -> Iterator[Read]:
         """Yield reclaimed entries of vanished workers first, then new ones."""
         count, cursor = _FIRST_READ, "0-0"
         while True:
             cursor, raw = self._stream.reclaim(shard, self._consumer, count, self._settings.reclaim_idle, cursor)
             if raw:
-                yield (read := self._read(shard, raw))
+                yield (read := self._read(shard, raw, clock))
                 count = self._next_count(read)
             if cursor == "0-0":
                 break
         wait = 0.0
         while raw := self._stream.read(shard, self._consumer, count, wait):
-            yield (read := self._read(shard, raw))
+            yield (read := self._read(shard, raw, clock))
             count = self._next_count(read)
             wait = _LINGER_SECONDS if sum(entry.declared for entry in raw) >= _BUSY_EVENTS else 0.0
 
-    def _read(self, shard: int, raw: list[RawEntry]) -> Read:
+    def _read(self, shard: int, raw: list[RawEntry], clock: DatabaseClock) -> Read:
         stream = self._stream.key(shard)
-        window = Window.around(datetime.now(UTC), self._settings.accept_window)
+        window = Window.around(clock.now(), self._settings.accept_window)
         batch = batch_of([decode(stream, entry, window) for entry in raw])
         events = sum(entry.declared for entry in raw)
         size = sum(len(entry.body or b"") for entry in raw)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import uuid5
 
 from usage_worker.errors import EventRefusedError, SettingsError, StreamUnavailableError
 from usage_worker.events.event import Window
+from usage_worker.events.values import read_json
 from usage_worker.events.wire import Prepared, prepare, spelled_out
 from usage_worker.queue.stream import RawEntry
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from usage_worker.store import Store
 
@@ -63,23 +62,24 @@ class RepairEdits:
         if dead_letter["events"] > 1 and self.body is None:
             raise EventRefusedError("a whole entry that could not be read; give its repaired body with --body")
         try:
-            content = json.loads(dead_letter["payload"] if self.body is None else self.body, parse_float=str)
+            content = read_json(dead_letter["payload"] if self.body is None else self.body)
         except (ValueError, RecursionError) as error:
             raise EventRefusedError(f"is not JSON: {error}; give a repaired body with --body") from None
         items = [spelled_out(item) for item in content] if isinstance(content, list) else [content]
         if not items or not all(isinstance(item, dict) for item in items):
             raise EventRefusedError("is not an event; give a repaired body with --body")
         first = int(dead_letter["position"])
-        return [prepare(self._fields(dead_letter, item, first + place), window) for place, item in enumerate(items)]
+        return [self._event(dead_letter, item, first + place, window) for place, item in enumerate(items)]
 
-    def _fields(self, dead_letter: DeadLetterRow, item: dict[str, Any], position: int) -> dict[str, Any]:
-        """Edit the fields of one event; an event without identity or time gets both from its place in the stream."""
+    def _event(self, dead_letter: DeadLetterRow, item: dict[str, Any], position: int, window: Window) -> Prepared:
+        """Edit one event; one without identity or time gets both from its place in the stream, as ingest gives them."""
         fields = {name: value for name, value in item.items() if name not in self.dropped} | self.constants
-        if fields.get("event_id") is None:
+        has_key, has_time = (fields.get(name) is not None for name in ("event_id", "occurred_at"))
+        if not has_key:
             fields["event_id"] = uuid5(dead_letter["entry_key"], str(position))
-        if fields.get("occurred_at") is None:
+        if not has_time:
             fields["occurred_at"] = _entered_at(dead_letter)
-        return fields
+        return prepare(fields, window)._replace(time_is_ours=has_key and not has_time)
 
 
 def oldest_dead_letters(store: Store, limit: int, *, replayed: bool = False) -> list[DeadLetterRow]:
@@ -123,7 +123,7 @@ def replay(
     Raises:
         StreamUnavailableError: Redis did not take all events; the page of dead letters in hand is not marked.
     """
-    window = Window.around(datetime.now(UTC), accept_window)
+    window = Window.around(store.now(), accept_window)
     sent = bad = 0
     for start in range(0, len(dead_letters), PAGE):
         page = list(_repaired(dead_letters[start : start + PAGE], edits, window, on_problem))

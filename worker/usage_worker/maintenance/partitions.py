@@ -17,15 +17,26 @@ from usage_worker.logs import get_logger
 from usage_worker.maintenance.partitioned_table import partitioned_tables
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import delete_old_entries, drop_partition, make_partition, partitions, require_owner, today
+from usage_worker.store import (
+    delete_old_entries,
+    delete_old_keys,
+    drop_partition,
+    make_partition,
+    partitions,
+    require_owner,
+    today,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import date, datetime
 
     from usage_worker.maintenance.partitioned_table import Partitioned
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store import DeletedRows, Store
+
+    DeleteChunk = Callable[[Store, str, date, datetime | None], DeletedRows]
 
 MANAGE_PARTITIONS = "maintenance.manage_partitions"
 # Attempts at a step before it is left to the next run; they take some seconds.
@@ -59,6 +70,7 @@ class PartitionsReport:
     failed: dict[str, str] = field(default_factory=dict)
     """The partitions that are left to the next run, with the reason."""
     deleted_entries: int = 0
+    deleted_keys: int = 0
     ahead_days: dict[str, int] = field(default_factory=dict)
     short: list[str] = field(default_factory=list)
 
@@ -72,7 +84,7 @@ def manage_partitions(
     on_progress: OnProgress = lambda _done, _total: None,
     report: PartitionsReport | None = None,
 ) -> PartitionsReport:
-    """Create partitions ahead, drop those past their retention, delete old stream entries and check the coverage.
+    """Create partitions ahead, drop those past their retention, delete old entries and keys, check the coverage.
 
     Raises:
         BusyError: another process is at work.
@@ -86,6 +98,7 @@ def manage_partitions(
         run.make(table)
         run.drop(table)
     run.delete_old_entries()
+    run.delete_old_keys()
     for coverage in partition_coverage(store, settings):
         report.ahead_days[coverage.table] = coverage.ahead_days
         if coverage.is_short:
@@ -155,14 +168,26 @@ class _PartitionsRun:
         If such an entry was delivered again, nothing would be counted: its events are older than the acceptance window.
         """
         before = self._today - timedelta(days=self._settings.retention_days)
+        for deleted in self._delete(delete_old_entries, before):
+            self._report.deleted_entries += deleted
+            self._on_progress(self._report.deleted_entries, None)
+
+    def delete_old_keys(self) -> None:
+        """Delete the keys of events without a time whose first time is older than the acceptance window."""
+        before = self._today - timedelta(days=self._settings.accept_window.days)
+        for deleted in self._delete(delete_old_keys, before):
+            self._report.deleted_keys += deleted
+            self._on_progress(self._report.deleted_keys, None)
+
+    def _delete(self, delete_chunk: DeleteChunk, before: date) -> Iterator[int]:
+        """Delete rows of before a day by chunks; yield the size of each."""
         deadline, reached = time.monotonic() + DELETE_SECONDS, None
         while time.monotonic() < deadline:
-            chunk = delete_old_entries(self._store, MANAGE_PARTITIONS, before, reached)
-            if not chunk.entries:
+            chunk = delete_chunk(self._store, MANAGE_PARTITIONS, before, reached)
+            if not chunk.rows:
                 return
             reached = chunk.reached
-            self._report.deleted_entries += chunk.entries
-            self._on_progress(self._report.deleted_entries, None)
+            yield chunk.rows
 
     def _execute(self, steps: Mapping[str, Callable[[], bool]], done: list[str]) -> None:
         """Execute the steps in turn, up to the first that fails.

@@ -22,4 +22,5 @@ def daily_usage(store: Store, settings: Settings, days: int, user_id: UUID | Non
     """
     if days > settings.retention_days:
         raise SettingsError(f"--days: the ledger keeps {settings.retention_days} days (USAGE_RETENTION_DAYS)")
-    return store.rows(query("usage_by_day"), zone=settings.timezone, days=days, user_id=user_id)
+    rows = store.rows(query("usage_by_day"), zone=settings.timezone, days=days, user_id=user_id)
+    return [row | {"total_tokens_used": int(row["total_tokens_used"])} for row in rows]

@@ -46,10 +46,14 @@ class Sealed(NamedTuple):
 
 
 class Lane:
-    """The events of one shard: sealed packs, then those that still wait for others."""
+    """The events of one shard: sealed packs, then those that still wait for others.
 
-    def __init__(self, shard: int, room: int) -> None:
+    `times_are_ours`: see `Pack`.
+    """
+
+    def __init__(self, shard: int, room: int, *, times_are_ours: bool) -> None:
         self.shard = shard
+        self.times_are_ours = times_are_ours
         self.room = room
         self.bytes = 0
         self.bodies: list[bytes] = []
@@ -60,7 +64,8 @@ class Lane:
     def seal(self) -> None:
         """Make a pack of the events that wait, if there are any."""
         if self.bodies:
-            self.sealed.append(Sealed(Pack(uuid7(), self.bodies), self.portions, sum(map(len, self.bodies))))
+            pack = Pack(uuid7(), self.bodies, self.times_are_ours)
+            self.sealed.append(Sealed(pack, self.portions, sum(map(len, self.bodies))))
             self.bodies, self.portions = [], []
 
 
@@ -71,7 +76,10 @@ class Buffer:
     """
 
     def __init__(self, shards: int, limit: int) -> None:
-        self.lanes = [Lane(shard, limit) for shard in range(shards)]
+        self.lanes = {
+            (shard, ours): Lane(shard, limit, times_are_ours=ours) for shard in range(shards) for ours in (False, True)
+        }
+        self._shards = shards
         self.bytes = 0
         self._limit = limit
 
@@ -90,14 +98,14 @@ class Buffer:
 
     def next_due(self, ripe: float) -> float:
         """Return when the next pack is due; events that wait for others are due at `ripe`."""
-        lanes = [lane for lane in self.lanes if lane.bytes]
+        lanes = [lane for lane in self.lanes.values() if lane.bytes]
         times = (lane.retry.due if lane.sealed or lane.retry.reason else ripe for lane in lanes)
         return min(times, default=float("inf"))
 
     def due(self, *, ripe: bool) -> list[tuple[Lane, Sealed]]:
         """Return the packs to send now, also of the events that wait for others if those are `ripe`."""
         now = time.monotonic()
-        lanes = [lane for lane in self.lanes if lane.bytes and lane.retry.due <= now]
+        lanes = [lane for lane in self.lanes.values() if lane.bytes and lane.retry.due <= now]
         share = max(PACKS_AT_ONCE // max(len(lanes), 1), 1)
         return [pair for lane in lanes for pair in self._first(lane, share, ripe=ripe)]
 
@@ -114,7 +122,7 @@ class Buffer:
     def refuse(self, lane: Lane, reason: str) -> None:
         """Keep what Redis refused of one shard, and let it fill its share of the buffer only."""
         lane.retry.failed(reason)
-        lane.room = self._limit // len(self.lanes)
+        lane.room = self._limit // self._shards
 
     def accept(self, lane: Lane) -> None:
         """Lift what `refuse` imposed."""
@@ -129,7 +137,7 @@ class Buffer:
         dropped = 0
         for account in accounts:
             dropped += account.lose()
-        for lane in self.lanes:
+        for lane in self.lanes.values():
             lane.seal()
             for sealed in list(lane.sealed):
                 if all(portion.account in accounts or portion.account.lost for portion in sealed.portions):
@@ -138,8 +146,8 @@ class Buffer:
 
     def owners(self) -> set[Account]:
         """Return whose events wait."""
-        portions = (portion for lane in self.lanes for sealed in lane.sealed for portion in sealed.portions)
-        waiting = (portion for lane in self.lanes for portion in lane.portions)
+        portions = (portion for lane in self.lanes.values() for sealed in lane.sealed for portion in sealed.portions)
+        waiting = (portion for lane in self.lanes.values() for portion in lane.portions)
         return {portion.account for portion in (*portions, *waiting)}
 
     def _first(self, lane: Lane, share: int, *, ripe: bool) -> Iterator[tuple[Lane, Sealed]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import codecs
 import io
-import json
 import re
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.errors import SettingsError
 from usage_worker.events.event import FIELDS
+from usage_worker.events.values import json_decoder
 from usage_worker.printable import printable
 from usage_worker.publisher.csv_rows import Row, csv_rows
 
@@ -35,24 +35,7 @@ _LONGEST_MARK = 4
 _CONVERT = "run `iconv -f LATIN1 -t UTF-8 FILE | usage-worker publish -` if it is Latin-1"
 _SPACE = " \t\r\n"
 _WORD = re.compile(r"\w+")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its members; the second value of a name would silently replace the first.
-
-    Raises:
-        ValueError: a name stands twice.
-    """
-    item = dict(pairs)
-    if len(item) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it has {printable(twice)!r} twice")
-    return item
-
-
-# Numbers with a point stay text: a decimal never passes through a binary float.
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_float=str)
+_DECODER = json_decoder()
 
 
 class Line(NamedTuple):

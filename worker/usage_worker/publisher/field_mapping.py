@@ -9,7 +9,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, uuid5
 
+from pydantic_core import PydanticCustomError
+
 from usage_worker.events.event import FIELDS
+from usage_worker.events.values import datetime_of
 from usage_worker.publisher.event_files import Line
 
 if TYPE_CHECKING:
@@ -73,13 +76,13 @@ class FieldMapping:
         return kept | {name: known[column] for name, column in self.columns.items() if column in known}
 
     def _time(self, fields: dict[str, Any]) -> datetime | None:
-        text = fields.get("occurred_at")
-        if text is None:
+        value = fields.get("occurred_at")
+        if value is None:
             return None
         try:
-            when = datetime.fromisoformat(str(text))
-        except ValueError:
-            raise ValueError("occurred_at: is not a time; write it like 2026-01-31T23:59:59Z") from None
+            when = datetime_of(value)
+        except PydanticCustomError as error:
+            raise ValueError(f"occurred_at: {error.message()}") from None
         if when.tzinfo is None:
             if not self.assume_utc:
                 raise ValueError("occurred_at: has no time zone; --assume-utc reads it as UTC")

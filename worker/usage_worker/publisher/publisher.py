@@ -74,20 +74,21 @@ class UsagePublisher:
         agent_id: UUID | str,
         *,
         event_id: UUID | str | None = None,
-        occurred_at: datetime | None = None,
+        occurred_at: datetime | float | None = None,
         messages: int = 1,
         input_tokens: int = 0,
         output_tokens: int = 0,
         tokens: int | None = None,
-        cost_usd: Decimal | str | int | None = None,
-        response_time_ms: int | None = None,
+        cost_usd: Decimal | str | float | None = None,
+        response_time_ms: float | None = None,
         success: bool = True,
         conversation_id: UUID | str | None = None,
         model: str | None = None,
     ) -> str | None:
         """Count one use of an agent; units and bounds are those of `usage_worker.events.event.Event`.
 
-        Returns the event's identity (a UUID as text), or None when it was refused (a field is wrong; the log names it)
+        With an `event_id`, and always the same time or never one, an event that is sent again counts once. Returns the
+        event's identity (a UUID as text), or None when it was refused (a field is wrong; the log names it)
         or dropped (the buffer is full). Never raises because of the fields or of the state of Redis.
         """
         values = (event_id, occurred_at, "usage", user_id, agent_id, messages, input_tokens, output_tokens, tokens)
@@ -100,7 +101,7 @@ class UsagePublisher:
         rating: Decimal | str | float,
         *,
         event_id: UUID | str | None = None,
-        occurred_at: datetime | None = None,
+        occurred_at: datetime | float | None = None,
     ) -> str | None:
         """Record a user's rating of an agent, 0 to 5; the newest rating counts. Returns the same as `track`."""
         fields = locals()
@@ -113,7 +114,7 @@ class UsagePublisher:
 
     def send(self, event: Prepared) -> bool:
         """Send an event that `usage_worker.events.wire.prepare` has completed; return False when it was dropped."""
-        return self._sender.put(self._account, event.user_id, event.body)
+        return self._sender.put(self._account, event)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds."""
@@ -146,7 +147,7 @@ class UsagePublisher:
                 return self._publish(form, values)
             self._sender.refuse(self._account, error)
             return None
-        return event.event_id if self._sender.put(self._account, event.user_id, event.body) else None
+        return event.event_id if self._sender.put(self._account, event) else None
 
     def _make_window(self) -> None:
         self._window = Window.around(datetime.now(UTC), self._accept_window)

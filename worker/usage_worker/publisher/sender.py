@@ -23,9 +23,9 @@ from usage_worker.queue.stream import EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
     from usage_worker.errors import StreamUnavailableError
+    from usage_worker.events.wire import Prepared
     from usage_worker.publisher.account import Account, PublisherStats
     from usage_worker.publisher.buffer import Lane, Sealed
     from usage_worker.publisher.sender_key import SenderKey
@@ -90,11 +90,11 @@ class Sender:
             self._hasten()
             self._end_if_unused()
 
-    def put(self, account: Account, user_id: UUID, body: bytes) -> bool:
-        """Buffer an event in canonical form; return False when there is no room for it or the publisher is closed."""
-        lane = self._buffer.lanes[self._stream.shard_of(user_id)]
+    def put(self, account: Account, event: Prepared) -> bool:
+        """Buffer an event; return False when there is no room for it or the publisher is closed."""
+        lane = self._buffer.lanes[self._stream.shard_of(event.user_id), event.time_is_ours]
         with self._lock:
-            waiting = self._buffer.add(account, lane, body) if account.open else 0
+            waiting = self._buffer.add(account, lane, event.body) if account.open else 0
             if waiting:
                 if waiting in self._announced or self._thread is None:
                     self._announce(lane, waiting)
@@ -148,7 +148,7 @@ class Sender:
 
     @property
     def _holding(self) -> str:
-        refused = (lane.retry.reason for lane in self._buffer.lanes if lane.retry.reason)
+        refused = (lane.retry.reason for lane in self._buffer.lanes.values() if lane.retry.reason)
         return self._no_thread or self._retry.reason or next(refused, "")
 
     def _drop_reason(self, account: Account) -> str:

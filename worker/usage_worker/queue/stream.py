@@ -59,6 +59,11 @@ class RawEntry(NamedTuple):
             return None
 
     @property
+    def times_are_the_publishers(self) -> bool:
+        """Whether the publisher gave the events their times, since the application gave them only a key."""
+        return self.fields.get(b"times") == b"publisher"
+
+    @property
     def body(self) -> bytes | None:
         """The events as JSON, None where the entry has none."""
         return self.fields.get(b"events")
@@ -76,14 +81,19 @@ class RawEntry(NamedTuple):
 
 
 class Pack(NamedTuple):
-    """The events of one stream entry. `key` distinguishes a pack that was sent twice from two packs."""
+    """The events of one stream entry. `key` distinguishes a pack that was sent twice from two packs.
+
+    `times_are_ours` for events that have a key of the application's and a time of the publisher's.
+    """
 
     key: UUID
     events: Sequence[bytes]
+    times_are_ours: bool = False
 
     def fields(self) -> dict[str, bytes | int | str]:
         body = b"[" + b",".join(self.events) + b"]"
-        return {"v": VERSION, "n": len(self.events), "id": str(self.key), "events": body}
+        times = {"times": "publisher"} if self.times_are_ours else {}
+        return {"v": VERSION, "n": len(self.events), "id": str(self.key), **times, "events": body}
 
 
 class Backlog(NamedTuple):

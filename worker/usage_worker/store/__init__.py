@@ -5,7 +5,15 @@ from usage_worker.store.analytics import refresh_analytics
 from usage_worker.store.batch import BatchTransaction, DeadLetter, EventIdentity, Missing, batch_transaction
 from usage_worker.store.connection import Store
 from usage_worker.store.intake import Intake
-from usage_worker.store.partitions import delete_old_entries, drop_partition, make_partition, partitions, today
+from usage_worker.store.partitions import (
+    DeletedRows,
+    delete_old_entries,
+    delete_old_keys,
+    drop_partition,
+    make_partition,
+    partitions,
+    today,
+)
 from usage_worker.store.purge import (
     delete_expired_shares,
     delete_retired_days,
@@ -35,6 +43,7 @@ __all__ = [
     "OUTAGES",
     "BatchTransaction",
     "DeadLetter",
+    "DeletedRows",
     "EventIdentity",
     "Intake",
     "Missing",
@@ -49,6 +58,7 @@ __all__ = [
     "day_differences",
     "delete_expired_shares",
     "delete_old_entries",
+    "delete_old_keys",
     "delete_retired_days",
     "drop_partition",
     "intake_by_day",

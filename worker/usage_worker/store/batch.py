@@ -18,7 +18,7 @@ from usage_worker.store.holders import begin, holders
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from usage_worker.events.event import Pair
@@ -98,6 +98,15 @@ class BatchTransaction:
     def dead_letter_positions(self, keys: Iterable[UUID]) -> set[tuple[UUID, int]]:
         """Return the dead letters of these entries, by entry and position."""
         return set(self._connection.execute(query("dead_letter_positions"), {"keys": list(keys)}).fetchall())
+
+    def first_times(self, times: Mapping[str, str]) -> dict[str, str]:
+        """Keep the times of keys that have none yet; return those that the other keys have."""
+        parameters = {"ids": array(times), "times": array(times.values())}
+        kept = {row[0] for row in self._connection.execute(query("keep_first_times"), parameters)}
+        others = times.keys() - kept
+        if not others:
+            return {}
+        return dict(self._connection.execute(query("first_times"), {"ids": array(others)}).fetchall())
 
     def known(self, identities: Collection[EventIdentity]) -> set[EventIdentity]:
         """Return those of the events that the ledger has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
@@ -145,8 +146,14 @@ class Store:
         """Return the intake totals of all days and streams. Raises like `connection`."""
         return Intake(**self.rows(query("intake_totals"))[0])
 
-    def ping(self) -> None:
+    def now(self) -> datetime:
+        """Return the time by the database's clock. Raises like `connection`."""
+        return datetime.fromtimestamp(self.rows(query("clock"))[0]["seconds"], UTC)
+
+    def ping(self) -> datetime:
         """Check that ingest can write: raises like `connection`, also where the server is read-only.
+
+        Returns the time by the database's clock.
 
         Raises:
             LockHeldError: somebody holds a whole table; the message names who.
@@ -154,7 +161,8 @@ class Store:
         with self.connection() as connection:
             begin(connection)
             with naming_holders(connection):
-                connection.execute(query("ready"))
+                row = connection.execute(query("ready")).fetchone() or ()
+        return datetime.fromtimestamp(row[0], UTC)
 
     def lock_holders(self) -> str:
         """Describe who may hold what a transaction has waited for. Raises like `connection`."""

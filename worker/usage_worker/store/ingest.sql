@@ -2,14 +2,20 @@
 
 -- name: ready
 -- Writes nothing and fails where ingest would: the schema is missing or too old, the session is read-only, or somebody
--- holds a whole table.
+-- holds a whole table. Returns the time by the database's clock, in seconds, which no setting of the session changes.
 WITH events AS (INSERT INTO public.usage_events (event_id) SELECT NULL WHERE false),
      daily AS (INSERT INTO public.usage_daily (user_id) SELECT NULL WHERE false),
      conversations AS (INSERT INTO public.user_agent_conversations (user_id) SELECT NULL WHERE false),
      dead_letters AS (INSERT INTO public.usage_dead_letters (entry_key) SELECT NULL WHERE false),
      intake AS (INSERT INTO public.usage_intake (stream) SELECT NULL WHERE false),
-     counters AS (UPDATE public.user_agents SET updated_at = now() WHERE false)
-INSERT INTO public.usage_entries (key) SELECT NULL WHERE false
+     counters AS (UPDATE public.user_agents SET updated_at = now() WHERE false),
+     keys AS (INSERT INTO public.usage_event_keys (key) SELECT NULL WHERE false),
+     entries AS (INSERT INTO public.usage_entries (key) SELECT NULL WHERE false)
+SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds
+
+-- name: clock
+-- The time by the database's clock, in seconds.
+SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds
 
 -- name: begin
 -- A batch is a few thousand keys against a table of millions: a nested loop over the primary key is the right plan, and
@@ -102,6 +108,20 @@ UPDATE public.usage_entries SET held_in = %(held_in)s WHERE key = %(key)s
 -- name: dead_letter_positions
 -- The dead letters that the first delivery of redelivered entries left.
 SELECT entry_key, position FROM public.usage_dead_letters WHERE entry_key = ANY (%(keys)s)
+
+-- name: keep_first_times
+-- Keep the times of keys that were not delivered before; returns those keys. In key order, so that batches with common
+-- keys wait here for one another's end instead of deadlocking, and then agree.
+INSERT INTO public.usage_event_keys (key, occurred_at)
+SELECT key, occurred_at FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[]) AS b (key, occurred_at) ORDER BY key
+ON CONFLICT DO NOTHING
+RETURNING key::text
+
+-- name: first_times
+-- The kept times of keys, in canonical form. A statement of its own: what another batch has just committed is visible
+-- only to the next one.
+SELECT key::text, to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+  FROM public.usage_event_keys WHERE key = ANY (%(ids)s::uuid[])
 
 -- name: known_events
 -- The given events that the ledger has, by their position in the arrays. The time bounds exclude the partitions

@@ -1,4 +1,4 @@
-"""Create and drop partitions without delaying readers and writers, and delete old stream entries.
+"""Create and drop partitions without delaying readers and writers, and delete old stream entries and keys.
 
 Every step holds the lock of its task, is short, and gives up after waiting `LOCK_TIMEOUT` for another lock
 (ConcurrencyError: try it again).
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from usage_worker.store.connection import Store
 
 LOCK_TIMEOUT = "200ms"
-ENTRIES_AT_ONCE = 5_000
+ROWS_AT_ONCE = 5_000
 MARK = "dropped by usage-worker"
 
 PartitionState = Literal["attached", "pending", "detached"]
 
 
-class DeletedEntries(NamedTuple):
-    """The number of stream entries deleted, and when the last of them was seen."""
+class DeletedRows(NamedTuple):
+    """The number of rows deleted, and the time of the last of them."""
 
-    entries: int
+    rows: int
     reached: datetime | None
 
 
@@ -105,12 +105,21 @@ def _session_of_drop(store: Store, task: str) -> Iterator[Connection]:
             yield session
 
 
-def delete_old_entries(store: Store, task: str, before: date, since: datetime | None) -> DeletedEntries:
+def delete_old_entries(store: Store, task: str, before: date, since: datetime | None) -> DeletedRows:
     """Delete a chunk of the stream entries seen from `since` on and before the (UTC) day `before`."""
-    parameters = {"before": before, "since": since or "-infinity", "count": ENTRIES_AT_ONCE}
+    return _delete_chunk(store, task, "delete_old_entries", before, since)
+
+
+def delete_old_keys(store: Store, task: str, before: date, since: datetime | None) -> DeletedRows:
+    """Delete a chunk of the keys of events whose first time lies from `since` on and before the (UTC) day `before`."""
+    return _delete_chunk(store, task, "delete_old_keys", before, since)
+
+
+def _delete_chunk(store: Store, task: str, name: str, before: date, since: datetime | None) -> DeletedRows:
+    parameters = {"before": before, "since": since or "-infinity", "count": ROWS_AT_ONCE}
     with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(query("delete_old_entries"), parameters).fetchone()
-    return DeletedEntries(**row) if row else DeletedEntries(0, None)
+        row = cursor.execute(query(name), parameters).fetchone()
+    return DeletedRows(**row) if row else DeletedRows(0, None)
 
 
 def _states(connection: Connection, table: str) -> dict[str, PartitionState]:

@@ -1,4 +1,4 @@
--- Partitions, created ahead and dropped after their retention, and old stream entries.
+-- Partitions, created ahead and dropped after their retention, and old stream entries and keys.
 
 -- name: today
 -- The day by the database's clock, since a worker's clock that is wrong would drop partitions too early.
@@ -58,4 +58,16 @@ WITH old AS MATERIALIZED (
 ), deleted AS (
     DELETE FROM public.usage_entries WHERE key = ANY (ARRAY(SELECT key FROM old))
 )
-SELECT count(*) AS entries, max(seen_at) AS reached FROM old
+SELECT count(*) AS rows, max(seen_at) AS reached FROM old
+
+-- name: delete_old_keys
+-- Delete a chunk of the oldest keys of events that came without a time, like delete_old_entries.
+WITH old AS MATERIALIZED (
+    SELECT key, occurred_at FROM public.usage_event_keys
+     WHERE occurred_at >= %(since)s::timestamptz AND occurred_at < %(before)s::date::timestamp AT TIME ZONE 'UTC'
+     ORDER BY occurred_at LIMIT %(count)s
+       FOR UPDATE SKIP LOCKED
+), deleted AS (
+    DELETE FROM public.usage_event_keys WHERE key = ANY (ARRAY(SELECT key FROM old))
+)
+SELECT count(*) AS rows, max(occurred_at) AS reached FROM old

@@ -80,8 +80,9 @@ WITH totals AS (
      GROUP BY 1
 )
 SELECT d.day, coalesce(usage_count, 0) AS usage_count, coalesce(message_count, 0)::bigint AS message_count,
-       coalesce(total_tokens_used, 0)::bigint AS total_tokens_used,
-       coalesce(total_cost_usd, 0)::numeric(20, 10) AS total_cost_usd, success_rate_percent, avg_response_time_ms
+       -- Sums of all pairs may exceed the type of one pair's counter.
+       coalesce(total_tokens_used, 0)::numeric AS total_tokens_used,
+       round(coalesce(total_cost_usd, 0), 10) AS total_cost_usd, success_rate_percent, avg_response_time_ms
   FROM generate_series(0, %(days)s::integer - 1) AS back
  CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE %(zone)s::text)::date - back AS day) AS d
   LEFT JOIN totals ON totals.day = d.day

@@ -7,8 +7,8 @@ error in validation, batching, folding or SQL therefore shows up as a difference
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -64,18 +64,16 @@ class ExpectedCounters:
     def add_usage(self, event: Mapping[str, Any]) -> None:
         """Add the amounts of one usage event; its identity and time are ignored."""
         self.usage_count += 1
-        self.message_count += event.get("messages", 1)
-        if event.get("success", True):
+        self.message_count += int(_rounded(event, "messages", "1", 1))
+        if str(event.get("success")).lower() in ("none", "true", "1", "1.0"):
             self.success_count += 1
         else:
             self.error_count += 1
-        tokens = event.get("tokens")
-        total = event.get("input_tokens", 0) + event.get("output_tokens", 0)
-        self.total_tokens_used += total if tokens is None else tokens
-        if event.get("cost_usd") is not None:
-            self.total_cost_usd += Decimal(str(event["cost_usd"]))
+        parts = _rounded(event, "input_tokens", "1") + _rounded(event, "output_tokens", "1")
+        self.total_tokens_used += int(_rounded(event, "tokens", "1", parts))
+        self.total_cost_usd += _rounded(event, "cost_usd", "1E-10")
         if event.get("response_time_ms") is not None:
-            self.response_time_total_ms += event["response_time_ms"]
+            self.response_time_total_ms += int(_rounded(event, "response_time_ms", "1"))
             self.response_time_samples += 1
         if event.get("conversation_id") is not None:
             self.conversations.add(_uuid(event["conversation_id"]))
@@ -109,23 +107,23 @@ class Oracle:
         return len(self._event_ids)
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Add a published event; a repetition of its `event_id` changes `published` only.
+        """Add a published event; a repetition of its `event_id` changes `published` only, as its first time counts.
 
         Args:
             event: the fields of `Event`, as Python values or as read from JSON. `event_id`, `occurred_at`, `user_id`
-                and `agent_id` are required; the values must be ones that ingest accepts.
+                and `agent_id` are required; the values must be ones that ingest accepts. For an event that was
+                published without a time, give that of its first delivery.
         """
         self.published += 1
         event_id = str(event["event_id"])
         if event_id in self._event_ids:
             return
         self._event_ids.add(event_id)
-        time = event["occurred_at"]
-        time = datetime.fromisoformat(time) if isinstance(time, str) else time
+        time = _time(event["occurred_at"])
         row = self.rows.setdefault((_uuid(event["user_id"]), _uuid(event["agent_id"])), ExpectedCounters())
         if event.get("rating") is not None:
             if row.last_rating_at is None or time > row.last_rating_at:
-                row.user_rating, row.last_rating_at = Decimal(str(event["rating"])), time
+                row.user_rating, row.last_rating_at = _rounded(event, "rating", "1E-10"), time
             return
         row.add_usage(event)
         row.first_used_at = time if row.first_used_at is None else min(row.first_used_at, time)
@@ -158,3 +156,16 @@ class Oracle:
 
 def _uuid(value: UUID | str) -> UUID:
     return value if isinstance(value, UUID) else UUID(value)
+
+
+def _rounded(event: Mapping[str, Any], name: str, step: str, default: int | Decimal = 0) -> Decimal:
+    """Return a number, rounded half-even, or the default where it is unknown."""
+    value = event.get(name)
+    number = Decimal(default) if value is None else Decimal(str(value))
+    return number.quantize(Decimal(step), ROUND_HALF_EVEN)
+
+
+def _time(value: datetime | str | float) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    return datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)

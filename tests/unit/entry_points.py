@@ -1,0 +1,124 @@
+"""Every way by which an event comes in, from its JSON to the record that is counted."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from kombu.utils.json import dumps, loads
+
+from usage_worker.errors import EventRefusedError
+from usage_worker.events.event import FIELDS, Record, Window
+from usage_worker.events.values import read_json, write_json
+from usage_worker.events.wire import complete, load, prepare, prepare_rating
+from usage_worker.ingest.entries import decode
+from usage_worker.maintenance.dead_letters import RepairEdits
+from usage_worker.publisher.event_files import read_lines
+from usage_worker.publisher.field_mapping import FieldMapping
+from usage_worker.queue.stream import RawEntry
+from usage_worker.service import entry_point
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from usage_worker.events.wire import Prepared
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SECONDS = int(NOW.timestamp())
+WINDOW = Window.around(NOW, timedelta(days=35))
+ENTRY_ID = f"{SECONDS}000-0"
+PAIR = {"user_id": "11111111-1111-4111-8111-111111111111", "agent_id": "22222222-2222-4222-8222-222222222222"}
+GIVEN = {"event_id": "33333333-3333-4333-8333-333333333333", "occurred_at": "2026-03-01T12:00:00Z", **PAIR}
+
+
+def published(event: Prepared) -> Record:
+    (record,) = load(b"[" + event.body + b"]")
+    return record
+
+
+def decoded(item: str, **fields: bytes) -> Record:
+    named = {name.encode(): value for name, value in fields.items()}
+    entry = decode("s", RawEntry(ENTRY_ID, {b"v": b"1", b"events": f"[{item}]".encode(), **named}), WINDOW)
+    if entry.dead_letters:
+        raise EventRefusedError(entry.dead_letters[0].reason)
+    return entry.records[0]
+
+
+def tracked(text: str) -> Record:
+    fields = json.loads(text)
+    if fields.get("type") == "rating":
+        return published(prepare_rating({name: fields[name] for name in fields if name != "type"}, WINDOW))
+    defaults = {"type": "usage", "messages": 1, "input_tokens": 0, "output_tokens": 0, "success": True}
+    return published(complete(tuple(fields.get(name, defaults.get(name)) for name in FIELDS), WINDOW))
+
+
+def added(text: str) -> Record:
+    return published(prepare(json.loads(text), WINDOW))
+
+
+def as_row(text: str) -> Record:
+    """Write the event as a row, in which everything but the value is canonical."""
+    defaults = {"type": "usage", "messages": 1, "input_tokens": 0, "output_tokens": 0, "tokens": 0, "success": True}
+    fields = {**defaults, **GIVEN, "occurred_at": "2026-03-01T12:00:00.000000Z", **read_json(text)}
+    if "tokens" not in read_json(text) and {"input_tokens", "output_tokens"} & read_json(text).keys():
+        fields["tokens"] = None
+    return decoded(write_json([fields.get(name) for name in Record._fields]))
+
+
+def by_celery(text: str) -> Record:
+    (event,) = loads(dumps([json.loads(text)]))  # type: ignore[no-untyped-call]
+    return decoded(entry_point._json(event).decode())
+
+
+def from_file(text: str, *, is_csv: bool) -> Record:
+    mapping = FieldMapping({}, {})
+    (line,) = mapping.events(read_lines(io.StringIO(text, newline=""), is_csv=is_csv))
+    if line.problem:
+        raise EventRefusedError(line.problem)
+    return published(prepare(line.fields, WINDOW))
+
+
+def from_csv(text: str) -> Record:
+    cells = {name: cell(value) for name, value in read_json(text).items()}
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([cells.keys(), cells.values()])
+    return from_file(table.getvalue(), is_csv=True)
+
+
+def cell(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else write_json(value)
+
+
+def replayed(text: str) -> Record:
+    letter = {"events": 1, "payload": text, "position": 0, "entry_key": None, "entry_id": ENTRY_ID}
+    (event,) = RepairEdits().events(letter, WINDOW)
+    return published(event)
+
+
+DOORS: dict[str, Callable[[str], Record]] = {
+    "track": tracked,
+    "add": added,
+    "object": decoded,
+    "row": as_row,
+    "Celery": by_celery,
+    "NDJSON": lambda text: from_file(text, is_csv=False),
+    "CSV": from_csv,
+    "replay": replayed,
+}
+
+
+def outcomes(field: str, value: str, **fields: str) -> Iterator[tuple[str, Any]]:
+    """Yield what a field becomes at each entry point, given as JSON; a refusal is its reason in a tuple."""
+    text = "{" + json.dumps({**GIVEN, **fields})[1:-1] + f', "{field}": {value}' + "}"
+    for name, door in DOORS.items():
+        if name == "CSV" and (field in ("model", "event_id") or not value.isascii()) and not value.startswith('"'):
+            continue  # every cell is text
+        if name == "track" and field in ("type", "rating"):
+            continue  # decided by the method
+        try:
+            yield name, getattr(door(text), field)
+        except EventRefusedError as error:
+            yield name, (str(error),)
