@@ -1,7 +1,8 @@
 """A worker process without Celery, for tests that kill it often: `python -m tests.faults.flusher [POINT [SIGNAL]]`.
 
 It calls the function of the Celery task in a loop. With a POINT it sends itself SIGNAL (default KILL) when it first
-reaches that point. The product has no hooks for faults, so its methods are wrapped from outside.
+reaches that point; DECODING is reached only by entries that contain the text `deadly`. The product has no hooks for
+faults, so its methods are wrapped from outside.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import UsageError
+from usage_worker.ingest import flush
 from usage_worker.queue.stream import EventStream
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
@@ -21,6 +23,8 @@ from usage_worker.store import BatchTransaction
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from usage_worker.queue.stream import RawEntry
+
 POINTS = (
     "before the transaction",
     "inside the transaction",
@@ -28,6 +32,8 @@ POINTS = (
     "after COMMIT",
     "before the acknowledgement",
 )
+
+DECODING = "while decoding"
 
 
 def install_fault(point: str, inject: Callable[[], None]) -> None:
@@ -55,8 +61,21 @@ def install_fault(point: str, inject: Callable[[], None]) -> None:
             inject()
 
         EventStream.done = halved  # type: ignore[method-assign]
+    elif point == DECODING:
+        _before_decoding(inject)
     else:
         raise SystemExit(f"no such point: {point}")
+
+
+def _before_decoding(inject: Callable[[], None]) -> None:
+    original = flush.__dict__["decode"]
+
+    def wrapped(stream: str, raw: RawEntry, *others: Any) -> Any:
+        if b"deadly" in (raw.body or b""):
+            inject()
+        return original(stream, raw, *others)
+
+    flush.__dict__["decode"] = wrapped
 
 
 def _after(owner: type, name: str, inject: Callable[[], None], *, only_with_result: bool = False) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import redis
 
 from tests.faults.flusher import POINTS
 from tests.faults.harness import Harness, process_state
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 SECONDS = float(os.environ.get("USAGE_FAULT_SECONDS", "60"))
 SEED = int(os.environ.get("USAGE_FAULT_SEED", str(time.time_ns() % 1_000_000)))
 WORKERS = 3
+# Bodies of one event each.
+HOSTILE = [b"[0]", b"[" * 10_000, b"\x1f\x8b\x00", b'[{"user_id": "a\x00"}]', b'["' + b"x" * 2**21 + b'"]', b"[1" * 9]
 EVENTS_PER_SECOND = 1_500  # As a publisher of the demo sends.
 
 
@@ -41,7 +46,15 @@ class FaultInjector:
     @property
     def faults(self) -> list[Callable[[], object]]:
         often = [self.kill, self.stop, self.resume, self.cut, self.cut_at_commit, self.kill_clients]
-        return [*often, *often, self.restart_postgres, self.restart_valkey, self.destroy_groups]
+        return [
+            *often,
+            *often,
+            self.restart_postgres,
+            self.restart_valkey,
+            self.destroy_groups,
+            self.poison,
+            self.poison,
+        ]
 
     def inject(self) -> None:
         fault = self.random.choice(self.faults)
@@ -83,6 +96,17 @@ class FaultInjector:
 
     def restart_valkey(self) -> None:
         self.valkey.restart()
+
+    def poison(self) -> None:
+        """Add an entry that cannot be counted; its key makes it one entry, however often its answer is lost."""
+        entry = {"v": "1", "n": "1", "id": str(uuid4()), "events": self.random.choice(HOSTILE)}
+        eventually(lambda: self.added(entry), 30)
+        self.harness.sent += 1
+
+    def added(self, entry: dict[Any, Any]) -> bool:
+        with suppress(redis.RedisError):
+            return bool(self.harness.redis.xadd(f"usage:events:{{{self.random.randrange(2)}}}", entry))
+        return False
 
     def destroy_groups(self) -> None:
         for shard in range(2):

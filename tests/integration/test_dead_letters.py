@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
+from tests.integration.database import run
 from tests.unit.sockets import refusing_url
 from usage_worker.errors import SettingsError, StreamUnavailableError
-from usage_worker.maintenance import dead_letters
+from usage_worker.maintenance import dead_letters, pruning
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, replay
+from usage_worker.maintenance.pruning import PRUNE, prune, run_prune
+from usage_worker.maintenance.reconcile import run_reconcile
 from usage_worker.publisher import UsagePublisher
-from usage_worker.store import Intake, Store
+from usage_worker.store import Intake, Store, last_runs
 
 if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
@@ -64,6 +69,79 @@ def test_dead_letters_stay_if_redis_is_unreachable(harness: IngestHarness, monke
         replay(store, publisher, rows, RepairEdits(), WINDOW, lambda *_: None)
     assert list(dead_letters.all_dead_letters(store)) == rows
     publisher.close(timeout=0)
+
+
+def test_events_that_share_dead_letter_are_replayed(harness: IngestHarness) -> None:
+    """With the identity that their places in the entry give them."""
+    pair = {"user_id": str(harness.users[0]), "agent_id": str(harness.agents[0])}
+    bad = [pair | {"messages": 1, "colour": "red"} for _ in range(150)]
+    harness.xadd(json.dumps([pair, *bad, pair]), n="152")
+    harness.xadd(json.dumps(bad), n="150")
+    assert harness.flush() == Intake(302, 2, 0, 300)
+    store = harness.resources.store
+    rows = list(dead_letters.all_dead_letters(store))
+    assert [row["events"] for row in rows] == [150, 150]
+    edits = RepairEdits(dropped=frozenset({"colour"}))
+    for counted in (300, 0):
+        with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
+            assert replay(store, publisher, rows, edits, WINDOW, lambda *_: None) == ReplayReport(sent=300, bad=0)
+        assert harness.flush() == Intake(300, counted, 300 - counted, 0)
+    assert run(harness.resources.settings.database_url, "SELECT usage_count FROM user_agents") == [(302,)]
+
+
+def test_whole_entry_is_sent_again_as_it_was(harness: IngestHarness) -> None:
+    fields: dict[bytes, bytes] = {b"v": b"1", b"events": gzip.compress(b"[]"), b"\xff": b"\x00", b"n": b"3"}
+    harness.redis.xadd("usage:events:{0}", fields)  # type: ignore[arg-type]
+    for _ in range(2):
+        assert harness.flush() == Intake(3, 0, 0, 3)
+        row = harness.dead_letters()[-1]
+        assert dead_letters.restore(row) == fields
+        harness.redis.xadd("usage:events:{0}", dead_letters.restore(row))  # type: ignore[arg-type]
+
+
+def test_many_dead_letters_are_inserted_at_once(harness: IngestHarness) -> None:
+    """Also where some are refused: the others are not inserted one by one."""
+    events = [{"user_id": str(uuid4()), "agent_id": str(harness.agents[0]), "model": "é"} for _ in range(3_000)]
+    harness.publish(*events, counted=False)
+    url = harness.resources.settings.database_url
+    run(url, "CREATE TABLE statements (at timestamptz)")
+    run(url, "GRANT INSERT ON statements TO public")
+    run(
+        url,
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN INSERT INTO statements VALUES (now()); RETURN NULL; END $$",
+    )
+    run(url, "CREATE TRIGGER note BEFORE INSERT ON usage_dead_letters EXECUTE FUNCTION note()")
+    assert harness.flush().quarantined == 3_000
+    assert len(run(url, "SELECT FROM statements")) <= 10
+    assert len(harness.dead_letters()) == 3_000
+
+
+def test_old_dead_letters_are_deleted(harness: IngestHarness) -> None:
+    """Replayed or not; neither `reconcile` nor the intake totals miss them."""
+    store, url = quarantined(harness, 9), harness.resources.settings.database_url
+    ids = [row["id"] for row in harness.dead_letters()]
+    run(url, "UPDATE usage_dead_letters SET created_at = now() - interval '91 days' WHERE id = ANY (%s)", ids[2:6])
+    run(url, "UPDATE usage_dead_letters SET created_at = now() - interval '89 days' WHERE id = %s", ids[0])
+    run(url, "UPDATE usage_dead_letters SET replayed_at = now() WHERE id = ANY (%s)", ids[3:5])
+    settings = harness.resources.settings
+    assert run_prune(store, settings)["deleted"] == 4
+    assert [row["id"] for row in harness.dead_letters()] == ids[:2] + ids[6:]
+    assert run_prune(store, settings)["deleted"] == 0
+    assert last_runs(store)[PRUNE].report == {"deleted": 0}
+    assert store.intake_totals() == Intake(9, 0, 0, 9)
+    assert run_reconcile(store, settings)["different"] == 0
+    shorter = settings.model_copy(update={"dead_letter_days": 1})
+    assert run_prune(store, shorter)["deleted"] == 1
+    with pytest.raises(SettingsError, match="does not own the tables"):
+        run_prune(harness.worker.store, settings)
+
+
+def test_dead_letters_are_deleted_page_by_page(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "PAGE_ROWS", 2)
+    store = quarantined(harness, 7)
+    run(harness.resources.settings.database_url, "UPDATE usage_dead_letters SET created_at = '2020-01-01'")
+    assert prune(store, timedelta(days=90)).deleted == 7
 
 
 def quarantined(harness: IngestHarness, count: int) -> Store:

@@ -224,7 +224,7 @@ def test_one_bad_event_among_thousand(harness: IngestHarness, kind: str) -> None
         (b"{}", "1", "events: must be a JSON array"),
         (b"[]", "1", "events: the entry holds no event"),
         (b"[" * 100_000, "1", "events: "),
-        (b"[]", "2", "v: the entry's version must be 1"),
+        (b"[]", "one", "v: the entry's version must be 1"),
     ],
 )
 def test_unreadable_entry_is_quarantined_whole(harness: IngestHarness, body: bytes, version: str, reason: str) -> None:

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from usage_worker.events.event import Window
-from usage_worker.ingest.entries import DecodedEntry, decode
+from usage_worker.events.event import Record, Window
+from usage_worker.ingest.entries import MAX_LETTERS, DecodedEntry, decode
 from usage_worker.queue.stream import MAX_DECLARED_DIGITS, Pack, RawEntry
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -135,6 +135,69 @@ def test_entry_of_another_version_is_kept_whole() -> None:
     (dead_letter,) = entry.dead_letters
     assert dead_letter.reason == "v: the entry's version must be 1"
     assert json.loads(dead_letter.payload) == {"v": "2", "colour": "base64:/w=="}
+
+
+def canonical(**fields: Any) -> list[Any]:
+    values = dict.fromkeys(Record._fields) | {
+        "event_id": str(KEY), "occurred_at": "2026-03-01T11:00:00.000000Z", "type": "usage", **PAIR,
+        "messages": 1, "input_tokens": 0, "output_tokens": 0, "tokens": 0, "success": True,
+    }  # fmt: skip
+    return list((values | fields).values())
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (0, "event: Input should be an object"),
+        ({**PAIR, "messages": -1}, "messages: "),
+        (canonical(user_id="x"), "user_id: "),
+        (canonical(occurred_at="2020-01-01T00:00:00.000000Z"), "occurred_at: older"),
+        ({"a": 1}, "user_id: Field required"),
+        (float("nan"), "event: "),
+        ("\ud800", "event: Input should be an object"),
+        ("\x00", "event: "),
+        ([[[[]]]], "event: "),
+    ],
+)
+def test_many_bad_events_of_entry_share_dead_letter(bad: Any, reason: str) -> None:
+    count = MAX_LETTERS + 1
+    few, many = decoded(PAIR, *[bad] * MAX_LETTERS), decoded(PAIR, *[bad] * count, canonical())
+    assert [letter.position for letter in few.dead_letters] == [*range(1, count)]
+    assert (few.positions, many.positions) == ([0], [0, count + 1])
+    (shared,) = many.dead_letters
+    assert (shared.position, shared.events) == (1, count)
+    assert shared.reason.startswith(reason)
+    assert shared.reason.endswith("(the first of more than 100 bad events of one entry)")
+    payload = json.loads(shared.payload)
+    assert payload["positions"] == [*range(1, count + 1)]
+    assert len(payload["events"]) == count
+    (whole,) = decoded(*[bad] * count, n=b"5").dead_letters
+    assert (whole.position, whole.events, whole.reason) == (0, count, shared.reason)
+
+
+GOOD = json.dumps(PAIR)
+
+
+@pytest.mark.parametrize(
+    ("body", "records", "events", "reason"),
+    [
+        ("[" + "0," * 100_000 + "0]", 0, 7, "events: more than 100000 events"),
+        ("[" + "0," * 99_999 + "0]", 0, 100_000, "event: Input should be an object (the first of"),
+        ("[" + "0," * 2_000_001 + "0]", 0, 7, "events: more than 2000000 values"),
+        ('["' + "a" * 2**24 + '"]', 0, 7, "events: more than 16777216 bytes"),
+        ("[" + "[" * 100_000 + "]" * 100_000 + f", {GOOD}]", 0, 7, "events: RecursionError"),
+        (f"[{GOOD}, " + "[" * 300 + "]" * 300 + "]", 1, 1, "event: "),
+        (f'[{GOOD}, {{"user_id": {"9" * 1_000_000}}}]', 1, 1, "user_id: "),
+        (f"[{GOOD}, -1e999999999, 1]", 1, 1, "event: "),
+        (f"[{GOOD}, {{" + ", ".join(f'"{n}": 1' for n in range(200_000)) + "}]", 1, 1, "event: has 200000 fields"),
+        (f"[{GOOD}, {{" + '"a": 1, ' * 200_000 + '"a": 2}]', 1, 1, "user_id: Field required"),
+    ],
+)
+def test_decoding_is_bounded(body: str, records: int, events: int, reason: str) -> None:
+    entry = decode("stream", raw(body.encode(), n=b"7"), WINDOW)
+    assert (len(entry.records), entry.dead_letters[0].events) == (records, events)
+    assert entry.dead_letters[0].reason.startswith(reason)
+    assert len(entry.dead_letters) <= 2
 
 
 def test_refusing_whole_entry_keeps_every_event() -> None:

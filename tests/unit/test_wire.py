@@ -71,6 +71,8 @@ def test_both_decoders_return_same_record(event: dict[str, Any]) -> None:
         return  # not canonical: only the full decoder accepts it
     long = decode("s", RawEntry("1-0", {b"v": b"1", b"events": json.dumps([event]).encode()}), WINDOW)
     short = decode("s", RawEntry("1-0", {b"v": b"1", b"events": body}), WINDOW)
+    beside = decode("s", RawEntry("1-0", {b"v": b"1", b"events": body[:-1] + b", 0]"}), WINDOW)
+    assert beside.records == short.records, "a bad neighbour changed the event"
     if short.dead_letters:
         assert [dead_letter.reason for dead_letter in short.dead_letters] == [
             dead_letter.reason for dead_letter in long.dead_letters

@@ -81,6 +81,8 @@ class Settings(PublisherSettings):
     """Days for which the ledger is kept; must be greater than `USAGE_ACCEPT_DAYS`."""
     history_retention_days: int = Field(730, ge=1)
     """Days for which the audit trail `user_agent_history` is kept; whole months are dropped."""
+    dead_letter_days: int = Field(90, ge=1, le=36_500)
+    """Days for which dead letters are kept, replayed or not."""
     # At least two, since a day may end before the next run.
     partitions_ahead_days: int = Field(7, ge=2, le=366)
     """Days after today for which partitions are created in advance."""
@@ -102,6 +104,8 @@ class Settings(PublisherSettings):
     """When to refresh the analytics: a crontab, a number of seconds, or `off`."""
     schedule_reconcile: str = "30 3 * * *"
     """When to compare counters, roll-up and ledger: a crontab, a number of seconds, or `off`."""
+    schedule_dead_letters: str = "50 3 * * *"
+    """When to delete old dead letters: a crontab, a number of seconds, or `off`."""
     timezone: str = "UTC"
     """Time zone of the crontabs and of the days that `usage-worker report` shows, as `Europe/Berlin`."""
 
@@ -138,6 +142,11 @@ class Settings(PublisherSettings):
     def purge_after(self) -> timedelta:
         """How long ago a row must have been deleted to be purged."""
         return timedelta(days=self.purge_after_days)
+
+    @property
+    def dead_letter_age(self) -> timedelta:
+        """How old a dead letter must be to be deleted."""
+        return timedelta(days=self.dead_letter_days)
 
     @property
     def trigger_expires(self) -> float:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from usage_worker.cli.output import print_json
+from usage_worker.cli.output import EXIT_INTERRUPTED, print_json
 from usage_worker.ingest import FlushReport
+from usage_worker.local.stopping import leave_on_signal
 from usage_worker.logs import configure_logs
 from usage_worker.migrate import schema_version
 from usage_worker.service.resources import Resources
@@ -28,13 +29,16 @@ def drain(as_json: AsJson = False) -> None:
     """
     settings = load_settings()
     configure_logs(settings)
-    with Resources(settings) as resources:
+    # A signal ends it in order, so that what it held does not look like what ended it.
+    with leave_on_signal() as stop, Resources(settings) as resources:
         # Checked before the first read, since entries that were read and not counted stay pending for a while. The
         # direct connection names the error; a pool only reports that it waited.
         schema_version(settings.require_database(), pooled=settings.pooled)
         resources.store.intake_totals()
         reports = [_drain_shard(resources, shard) for shard in range(settings.stream_shards)]
         left = [resources.stream.backlog(report.shard).entries for report in reports]
+    if stop.is_set:
+        raise typer.Exit(EXIT_INTERRUPTED)
     if as_json:
         print_json([report.as_dict() | {"left": rest} for report, rest in zip(reports, left, strict=True)])
         return

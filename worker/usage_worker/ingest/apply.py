@@ -23,6 +23,7 @@ from usage_worker.errors import (
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_lines import ledger_line, totals_line
+from usage_worker.ingest.deliveries import register
 from usage_worker.ingest.entries import describe
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
@@ -32,7 +33,6 @@ from usage_worker.store import OUTAGES, Intake, batch_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     from usage_worker.events.event import Pair, Record
     from usage_worker.ingest.batch import Batch
@@ -141,18 +141,17 @@ class Applier:
         raise AssertionError("unreachable")
 
     def _count(self, transaction: BatchTransaction, batch: Batch) -> Intake:
-        entries = batch.entries
-        self._is_alone = len(entries) == 1
-        first_seen = transaction.register_entries(entry.key for entry in entries)
-        seen = [entry for entry in entries if entry.key not in first_seen]
-        waited = _keep_first_delivery(transaction, seen) if seen else set()
-        first_seen |= waited
+        self._is_alone = len(batch.entries) == 1
+        stream = batch.entries[0].stream
+        entries, first_seen, seen, waited = register(transaction, batch.entries)
+        if seen:
+            _keep_first_delivery(transaction, seen)
         untimed = [entry for entry in entries if entry.untimed]
         repeated = _take_first_times(transaction, untimed)
         known: set[EventIdentity] = set()
         if self._duplicates or seen or repeated:
             known = transaction.known({record[:2] for entry in entries for record in entry.records})
-        if known or seen or untimed:
+        if known or seen or untimed or entries is not batch.entries:
             batch = batch_of(entries, first_seen, known)
         if batch.duplicate:
             self._duplicates.trip()
@@ -164,7 +163,7 @@ class Applier:
         self.held.note(transaction, entries, waited)
         applied = len(batch.records) - len(refused) - len(self.held.events)
         intake = Intake(applied + batch.duplicate + quarantined, applied, batch.duplicate, quarantined)
-        transaction.add_intake(entries[0].stream, intake)
+        transaction.add_intake(stream, intake)
         return intake
 
     def _count_records(
@@ -285,24 +284,15 @@ class _RefusedPairsError(Exception):
         self.reasons = reasons
 
 
-def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEntry]) -> set[UUID]:
-    """Keep what the first delivery of entries left. Returns those of which events have waited since.
+def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEntry]) -> None:
+    """Keep the dead letters of the first delivery of entries: drop those of this one, and the records that have one.
 
-    Of these, only what has waited is counted, as at a first delivery. Otherwise the dead letters of this delivery are
-    dropped, and the records that have one from the first: since then a missing user may have been added, or an event
-    that was counted may have become too old.
+    Since then a missing user may have been added, or an event that was counted may have become too old.
     """
-    waiting = transaction.waiting_positions(entry.key for entry in seen)
     dead_letters = transaction.dead_letter_positions(entry.key for entry in seen)
-    waited = set(waiting)
     for entry in seen:
-        # Popped: a second copy of the entry in this batch is redelivered in any case.
-        if positions := waiting.pop(entry.key, None):
-            entry.keep(positions)
-            continue
         entry.keep({position for position in entry.positions if (entry.key, position) not in dead_letters})
         entry.dead_letters = []
-    return waited
 
 
 def _take_first_times(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> bool:

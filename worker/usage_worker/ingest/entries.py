@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-from uuid import NAMESPACE_URL, uuid5
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from uuid import UUID
 
 from pydantic import ValidationError
 
 from usage_worker.errors import UsageError
 from usage_worker.events.event import EVENT, explain, record_of, refusal, values_of
 from usage_worker.events.values import read_json, write_json
-from usage_worker.events.wire import load, spelled_out
+from usage_worker.events.wire import load, load_row, spelled_out
 from usage_worker.printable import REASON_LENGTH, printable
-from usage_worker.queue.stream import VERSION
+from usage_worker.queue.kept import is_cut, kept
+from usage_worker.queue.stream import VERSION, RawEntry, key_of
 from usage_worker.store import DeadLetter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from uuid import UUID
+    from collections.abc import Collection, Sequence
 
     from usage_worker.events.event import Record, Values, Window
-    from usage_worker.queue.stream import RawEntry
 
-# A dead letter keeps the whole payload, which exists nowhere else; PostgreSQL cannot store longer values.
-_MAX_PAYLOAD = 100_000_000
+# What an entry may hold; our publisher fills 500 events and some 100 kB. One that holds more is not decoded, since a
+# decoded value takes up to 40 times its bytes.
+MAX_ENTRY_BYTES = 2**24
+MAX_ENTRY_EVENTS = 100_000
+# In all of its events together, counted by commas.
+MAX_ENTRY_VALUES = 2_000_000
+# An object with more fields than this is no event, and a million complaints about unknown fields would say no more.
+_MAX_FIELDS = 100
+# More bad events than this of one entry share a dead letter.
+MAX_LETTERS = 100
+# For an entry that is built from records.
+_NO_ENTRY, _NO_CONTENTS = RawEntry("0-0", {}), UUID(int=0)
+# The same for every entry, so that such dead letters are grouped by their reason; their numbers are a column.
+_SHARED_REASON = f"{{}} (the first of more than {MAX_LETTERS} bad events of one entry)"
+
+
+class BadEvent(NamedTuple):
+    """An event that cannot be counted, as JSON, and why."""
+
+    position: int
+    reason: str
+    payload: str
 
 
 @dataclass(slots=True)
@@ -48,6 +66,16 @@ class DecodedEntry:
     is_counted: bool = False
     """Whether everything in it is committed, so that it may leave the stream."""
 
+    raw: RawEntry = _NO_ENTRY
+    """The entry as it came."""
+    contents: UUID = _NO_CONTENTS
+    """A hash of its events."""
+
+    @classmethod
+    def of(cls, stream: str, raw: RawEntry) -> Self:
+        """Return an entry that is not decoded yet."""
+        return cls(stream, raw.entry_id, key_of(stream, raw), raw=raw, contents=raw.contents)
+
     def keep(self, positions: Collection[int]) -> None:
         """Keep the events at these positions only."""
         places = zip(self.positions, self.records, strict=True)
@@ -60,9 +88,18 @@ class DecodedEntry:
 
     def dead_letter(self, position: int, reason: str, payload: str, events: int = 1) -> DeadLetter:
         """Return the dead letter of one of the entry's events."""
-        text = payload[:_MAX_PAYLOAD].replace("\x00", "\\u0000")
         shown = printable(reason, REASON_LENGTH)
-        return DeadLetter(self.key, position, self.stream, self.entry_id, events, shown, text)
+        return DeadLetter(self.key, position, self.stream, self.entry_id, events, shown, payload)
+
+    def refuse_events(self, bad: Sequence[BadEvent]) -> None:
+        """Add the dead letters of events; many share one, which keeps their positions."""
+        if len(bad) <= MAX_LETTERS:
+            for event in bad:
+                self.refuse(event.position, event.reason, event.payload)
+            return
+        positions = json.dumps([event.position for event in bad])
+        payload = f'{{"positions": {positions}, "events": [{", ".join(event.payload for event in bad)}]}}'
+        self.refuse(bad[0].position, _SHARED_REASON.format(bad[0].reason), payload, len(bad))
 
     def payload(self, position: int, record: Record) -> str:
         """Return a record as the JSON object of an event, which can be repaired and replayed."""
@@ -74,9 +111,23 @@ class DecodedEntry:
 
     def refuse_all(self, reason: str) -> None:
         """Turn every record into a dead letter."""
-        for position, record in zip(self.positions, self.records, strict=True):
-            self.refuse(position, reason, self.payload(position, record))
+        places = zip(self.positions, self.records, strict=True)
+        self.refuse_events([BadEvent(position, reason, self.payload(position, record)) for position, record in places])
         self.records, self.positions = [], []
+
+    def refused_whole(self, reason: str, key: UUID) -> DecodedEntry:
+        """Return the entry under another key, with one dead letter for all of it."""
+        events = len(self.records) + sum(dead_letter.events for dead_letter in self.dead_letters)
+        whole = replace(self, key=key, records=[], positions=[], dead_letters=[], anonymous=set(), untimed=set())
+        return whole.refuse_raw(reason, events)
+
+    def refuse_raw(self, reason: str, events: int) -> DecodedEntry:
+        """Add one dead letter with every field of the entry as it came, which stands for its events."""
+        payload = kept(self.stream, self.raw, self.key, events)
+        if is_cut(payload):
+            reason = f"too large, only the beginning is kept; {reason}"
+        self.refuse(0, reason, payload, events)
+        return self
 
 
 def decode(stream: str, raw: RawEntry, window: Window) -> DecodedEntry:
@@ -85,18 +136,25 @@ def decode(stream: str, raw: RawEntry, window: Window) -> DecodedEntry:
     Raises:
         MemoryError: another process may have room for the entry.
     """
-    entry = DecodedEntry(stream, raw.entry_id, _key(stream, raw))
+    entry = DecodedEntry.of(stream, raw)
     if raw.version != VERSION:
-        return _unreadable(entry, raw, "v: the entry's version must be 1")
+        return _unreadable(entry, "v: the entry's version must be 1")
     try:
         _read(entry, raw, window)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - one entry must not stop its shard, whatever it is
-        return _unreadable(entry, raw, f"events: {describe(error)}")
+        return _unreadable(entry, f"events: {describe(error)}")
     if not entry.records and not entry.dead_letters:
-        return _unreadable(entry, raw, "events: the entry holds no event")
+        return _unreadable(entry, "events: the entry holds no event")
     return entry
+
+
+def set_aside(stream: str, raw: RawEntry) -> DecodedEntry:
+    """Quarantine an entry without looking into it, because that has ended other workers."""
+    return _unreadable(
+        DecodedEntry.of(stream, raw), "the entry ended every worker that read it; it was not decoded again"
+    )
 
 
 def describe(error: Exception) -> str:
@@ -108,6 +166,10 @@ def describe(error: Exception) -> str:
 
 def _read(entry: DecodedEntry, raw: RawEntry, window: Window) -> None:
     body = raw.body or b""
+    if len(body) > MAX_ENTRY_BYTES:
+        raise ValueError(f"more than {MAX_ENTRY_BYTES} bytes")
+    if len(body) > MAX_ENTRY_VALUES and body.count(b",") > MAX_ENTRY_VALUES:
+        raise ValueError(f"more than {MAX_ENTRY_VALUES} values")
     try:
         records = load(body)
     except ValidationError:
@@ -126,19 +188,22 @@ def _check(entry: DecodedEntry, records: list[Record], window: Window) -> None:
         for position, (_, when, kind, *_, rating) in enumerate(records)
         if not oldest <= when <= newest or (kind == "rating") != (rating is not None)
     ]
-    for position in bad:
-        record = records[position]
-        entry.refuse(position, _reason(record, window), entry.payload(position, record))
     excluded = set(bad)
     entry.positions = [position for position in range(len(records)) if position not in excluded]
     entry.records = [records[position] for position in entry.positions] if bad else records
+    _refuse(entry, [_bad_record(entry, position, records[position], window) for position in bad])
 
 
-def _reason(record: Record, window: Window) -> str:
+def _is_accepted(record: Record, window: Window) -> bool:
+    return window.oldest <= record.occurred_at <= window.newest and (record.type == "rating") != (record.rating is None)
+
+
+def _bad_record(entry: DecodedEntry, position: int, record: Record, window: Window) -> BadEvent:
     try:
-        return refusal(values_of(EVENT.validate_python(record._asdict())), window) or ""
+        reason = refusal(values_of(EVENT.validate_python(record._asdict())), window) or ""
     except ValidationError as error:  # the year 0, which PostgreSQL does not have
-        return explain(error)
+        reason = explain(error)
+    return BadEvent(position, reason, entry.payload(position, record))
 
 
 def _one_by_one(entry: DecodedEntry, raw: RawEntry, body: bytes, window: Window) -> None:
@@ -146,19 +211,53 @@ def _one_by_one(entry: DecodedEntry, raw: RawEntry, body: bytes, window: Window)
     items = read_json(body)
     if not isinstance(items, list):
         raise ValueError("must be a JSON array")  # noqa: TRY004 - reported like any other unreadable body
-    for position, item in enumerate(map(spelled_out, items)):
+    if len(items) > MAX_ENTRY_EVENTS:
+        raise ValueError(f"more than {MAX_ENTRY_EVENTS} events")
+    bad: list[BadEvent] = []
+    for position, item in enumerate(items):
+        # Most rows of a publisher's entry are good, even if one is bad; this takes a quarter of the time of the rest.
+        if (row := load_row(item)) and _is_accepted(row, window):
+            _add(entry, position, row, time_is_given=not raw.times_are_the_publishers)
+            continue
+        event = spelled_out(item)
+        reason: str | None
         try:
-            values = values_of(EVENT.validate_python(item))
-            reason = refusal(values, window) or _accept(entry, position, values, raw, window)
+            reason = _shape(event) or _take(entry, position, event, raw, window)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - one event must not stop its neighbours, whatever it is
-            reason = describe(error)
+            # Not of those that share a letter: it names the first reason only, and describing takes longest.
+            reason = describe(error) if len(bad) <= MAX_LETTERS else "..."
         if reason:
-            if raw.times_are_the_publishers and isinstance(item, dict):
+            if raw.times_are_the_publishers and isinstance(event, dict):
                 # Like `DecodedEntry.payload`: a replay must not take the publisher's time for the application's.
-                item.pop("occurred_at", None)
-            entry.refuse(position, reason, write_json(item))
+                event.pop("occurred_at", None)
+            bad.append(BadEvent(position, reason, write_json(event)))
+    _refuse(entry, bad)
+
+
+def _add(entry: DecodedEntry, position: int, record: Record, *, time_is_given: bool) -> None:
+    entry.records.append(record)
+    entry.positions.append(position)
+    if not time_is_given:
+        entry.untimed.add(position)
+
+
+def _refuse(entry: DecodedEntry, bad: Sequence[BadEvent]) -> None:
+    if len(bad) > MAX_LETTERS and not entry.records:
+        entry.refuse_raw(_SHARED_REASON.format(bad[0].reason), len(bad))
+    else:
+        entry.refuse_events(bad)
+
+
+def _shape(item: Any) -> str | None:
+    return f"event: has {len(item)} fields" if isinstance(item, dict) and len(item) > _MAX_FIELDS else None
+
+
+def _take(entry: DecodedEntry, position: int, event: Any, raw: RawEntry, window: Window) -> str | None:
+    """Add an event's record, or return why it is not accepted."""
+    values = values_of(EVENT.validate_python(event))
+    return refusal(values, window) or _accept(entry, position, values, raw, window)
 
 
 def _accept(entry: DecodedEntry, position: int, values: Values, raw: RawEntry, window: Window) -> str | None:
@@ -176,22 +275,5 @@ def _accept(entry: DecodedEntry, position: int, values: Values, raw: RawEntry, w
     return None
 
 
-def _unreadable(entry: DecodedEntry, raw: RawEntry, reason: str) -> DecodedEntry:
-    fields = {_text(name): _text(value) for name, value in raw.fields.items()}
-    kept = json.dumps(fields) if raw.body is None else _text(raw.body)
-    whole = DecodedEntry(entry.stream, entry.entry_id, entry.key)
-    whole.refuse(0, reason, kept, raw.declared)
-    return whole
-
-
-def _text(content: bytes) -> str:
-    """Return bytes as text that can be converted back."""
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return f"base64:{b64encode(content).decode()}"
-
-
-def _key(stream: str, raw: RawEntry) -> UUID:
-    """Return an entry's key: its publisher's, so that a pack sent twice is recognised, or one made from its id."""
-    return raw.key or uuid5(NAMESPACE_URL, f"redis-stream:{stream}/{raw.entry_id}")
+def _unreadable(entry: DecodedEntry, reason: str) -> DecodedEntry:
+    return DecodedEntry.of(entry.stream, entry.raw).refuse_raw(reason, entry.raw.declared)

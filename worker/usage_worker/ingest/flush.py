@@ -14,11 +14,13 @@ from usage_worker.events.event import Window
 from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.clock import database_clock
-from usage_worker.ingest.entries import decode
+from usage_worker.ingest.entries import decode, set_aside
 from usage_worker.logs import get_logger
 from usage_worker.printable import printable
 from usage_worker.queue.claim import FlushClaim
 from usage_worker.queue.flush_record import FlushRecords
+from usage_worker.queue.holding import DEATHS_BEFORE_ALONE, DEATHS_BEFORE_SET_ASIDE, Holding
+from usage_worker.queue.stream import newer_version
 from usage_worker.store import Intake
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from usage_worker.ingest.batch import Batch
     from usage_worker.ingest.clock import DatabaseClock
+    from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.queue.stream import EventStream, RawEntry
     from usage_worker.settings import Settings
     from usage_worker.store import Store
@@ -59,10 +62,14 @@ class FlushReport:
 
 
 class Read(NamedTuple):
-    """The batch of one read, and which share of a full batch it is, by events or by bytes, whichever is larger."""
+    """The batch of one read, and which share of a full batch it is, by events or by bytes, whichever is larger.
+
+    What was reclaimed is counted before the next read: an entry that may end this process must be the only one at work.
+    """
 
     batch: Batch
     fill: float
+    reclaimed: bool
 
 
 class Flusher:
@@ -75,7 +82,8 @@ class Flusher:
         self._store = store
         self._applier = Applier(store, settings.unknown)
         self._settings = settings
-        self._consumer = consumer
+        self._told_of_newer: set[int] = set()
+        self._holding = Holding(stream.connection, consumer, settings.reclaim_idle)
 
     def flush_alone(self, shard: int) -> FlushReport:
         """Flush a shard unless another consumer does, since they would wait for each other's rows; see `flush`."""
@@ -109,11 +117,13 @@ class Flusher:
         batches, intake = 0, Intake()
         # Before anything is read: without the database, an entry that was read would only wait to be reclaimed.
         clock = database_clock(self._store)
-        for read in self._read_ahead(shard, deadline, clock):
-            intake += self._count(shard, read.batch)
-            batches += 1
-            if renew:
-                self._claim.take(shard)
+        self._told_of_newer.discard(shard)
+        with self._holding.during(shard):
+            for read in self._read_ahead(shard, deadline, clock):
+                intake += self._count(shard, read.batch)
+                batches += 1
+                if renew:
+                    self._claim.take(shard)
         now = time.monotonic()
         report = FlushReport(shard, batches, intake, now - started, cut_short=now >= deadline)
         if batches:
@@ -132,8 +142,9 @@ class Flusher:
             intake = self._applier.apply(batch)
         finally:
             # Only after the commit may the entries leave Redis; a batch that was halved may be counted in part.
-            if counted := [entry.entry_id for entry in batch.entries if entry.is_counted]:
-                self._stream.done(shard, counted)
+            if counted := [entry for entry in batch.entries if entry.is_counted]:
+                self._stream.done(shard, [entry.entry_id for entry in counted])
+                self._holding.survived(shard, [entry.entry_id for entry in counted if entry.raw.deaths])
         self._records.counted(shard, intake.accepted, intake.quarantined)
         if any(entry.waiting for entry in batch.entries):
             self._records.waiting(shard, self._applier.held.holders)
@@ -148,40 +159,70 @@ class Flusher:
         read waits, so that the events that arrive meanwhile become one batch.
         """
         with ThreadPoolExecutor(1, "usage-read") as reader:
-            read_next = partial(reader.submit, next, self._reads(shard, clock), None)
+            read_next = partial(reader.submit, next, self._reads(shard, deadline, clock), None)
             upcoming = read_next()
             while read := upcoming.result():
-                ahead = read_next() if read.fill >= _FULL and time.monotonic() < deadline else None
+                at_once = read.fill >= _FULL and not read.reclaimed
+                ahead = read_next() if at_once and time.monotonic() < deadline else None
                 yield read
                 if not ahead and time.monotonic() >= deadline:
                     return
                 upcoming = ahead or read_next()
 
-    def _reads(self, shard: int, clock: DatabaseClock) -> Iterator[Read]:
+    def _reads(self, shard: int, deadline: float, clock: DatabaseClock) -> Iterator[Read]:
         """Yield reclaimed entries of vanished workers first, then new ones."""
-        count, cursor = _FIRST_READ, "0-0"
+        started, count = time.monotonic(), _FIRST_READ
         while True:
-            cursor, raw = self._stream.reclaim(shard, self._consumer, count, self._settings.reclaim_idle, cursor)
-            if raw:
-                yield (read := self._read(shard, raw, clock))
-                count = self._next_count(read)
-            if cursor == "0-0":
+            # What became idle at the beginning of this flush or before: what the flush itself reads does not.
+            idle = self._settings.reclaim_idle + time.monotonic() - started
+            raw = self._stream.reclaim(shard, self._holding.consumer, count, idle)
+            if raw is None:
                 break
+            if read := self._read(shard, raw, clock, reclaimed=True):
+                yield read
+                count = self._next_count(read)
         wait = 0.0
-        while raw := self._stream.read(shard, self._consumer, count, wait):
-            yield (read := self._read(shard, raw, clock))
-            count = self._next_count(read)
+        while raw := self._stream.read(shard, self._holding.consumer, count, wait):
+            if read := self._read(shard, raw, clock):
+                yield read
+                count = self._next_count(read)
+            elif time.monotonic() >= deadline:
+                break
             wait = _LINGER_SECONDS if sum(entry.declared for entry in raw) >= _BUSY_EVENTS else 0.0
 
-    def _read(self, shard: int, raw: list[RawEntry], clock: DatabaseClock) -> Read:
+    def _read(self, shard: int, raw: list[RawEntry], clock: DatabaseClock, *, reclaimed: bool = False) -> Read | None:
+        """Build the batch of what was read; None if all of it waits for a newer worker."""
+        self._holding.note(shard, raw)
+        raw = self._without_newer(shard, raw)
+        if not raw:
+            return None
         stream = self._stream.key(shard)
         window = Window.around(clock.now(), self._settings.accept_window)
-        batch = batch_of([decode(stream, entry, window) for entry in raw])
+        batch = batch_of([_decoded(stream, entry, window) for entry in raw])
+        if DEATHS_BEFORE_ALONE <= raw[0].deaths < DEATHS_BEFORE_SET_ASIDE:
+            self._holding.decoded(shard)
         events = sum(entry.declared for entry in raw)
         size = sum(len(entry.body or b"") for entry in raw)
-        return Read(batch, max(events / self._settings.batch_events, size / self._settings.batch_bytes))
+        fill = max(events / self._settings.batch_events, size / self._settings.batch_bytes)
+        return Read(batch, fill, reclaimed)
+
+    def _without_newer(self, shard: int, raw: list[RawEntry]) -> list[RawEntry]:
+        """Leave the entries that only a newer worker can read; return the others."""
+        newer = {entry.entry_id: version for entry in raw if (version := newer_version(entry))}
+        if not newer:
+            return raw
+        self._stream.leave_waiting(shard, list(newer))
+        if shard not in self._told_of_newer:
+            self._told_of_newer.add(shard)
+            log.warning("entries wait for a newer worker", shard=shard, version=max(newer.values()))
+        return [entry for entry in raw if entry.entry_id not in newer]
 
     def _next_count(self, read: Read) -> int:
         """Return how many entries of this size make a full batch."""
         entries = len(read.batch.entries)
         return max(1, min(int(entries / read.fill), self._settings.batch_events)) if read.fill else _FIRST_READ
+
+
+def _decoded(stream: str, entry: RawEntry, window: Window) -> DecodedEntry:
+    # One that has ended the worker which tried it alone is not decoded again.
+    return decode(stream, entry, window) if entry.deaths < DEATHS_BEFORE_SET_ASIDE else set_aside(stream, entry)

@@ -10,6 +10,7 @@ from usage_worker.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
     from uuid import UUID
 
     from usage_worker.events.event import Pair, Record
@@ -72,7 +73,7 @@ class HeldRows:
         first = set(pairs[: len(pairs) // 2])
         return [[record for record in records if (_pair(record) in first) == half] for half in (True, False)]
 
-    def note(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry], waited: set[UUID]) -> None:
+    def note(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry], waited: AbstractSet[UUID]) -> None:
         """Note the events that wait, each at the first entry that has it; the other entries have counted a duplicate.
 
         `waited` are the entries of which events waited before.

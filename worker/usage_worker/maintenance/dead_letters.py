@@ -10,6 +10,7 @@ from usage_worker.errors import EventRefusedError, SettingsError, StreamUnavaila
 from usage_worker.events.event import Window
 from usage_worker.events.values import read_json
 from usage_worker.events.wire import Prepared, prepare, spelled_out
+from usage_worker.queue.kept import fields_of, restored
 from usage_worker.queue.stream import RawEntry
 from usage_worker.store.queries import query
 
@@ -59,17 +60,14 @@ class RepairEdits:
         Raises:
             EventRefusedError: one of them still cannot be counted.
         """
-        if dead_letter["events"] > 1 and self.body is None:
-            raise EventRefusedError("a whole entry that could not be read; give its repaired body with --body")
         try:
-            content = read_json(dead_letter["payload"] if self.body is None else self.body)
+            placed = _placed(dead_letter, self.body)
         except (ValueError, RecursionError) as error:
             raise EventRefusedError(f"is not JSON: {error}; give a repaired body with --body") from None
-        items = [spelled_out(item) for item in content] if isinstance(content, list) else [content]
-        if not items or not all(isinstance(item, dict) for item in items):
+        items = [(position, spelled_out(item)) for position, item in placed]
+        if not items or not all(isinstance(item, dict) for _, item in items):
             raise EventRefusedError("is not an event; give a repaired body with --body")
-        first = int(dead_letter["position"])
-        return [self._event(dead_letter, item, first + place, window) for place, item in enumerate(items)]
+        return [self._event(dead_letter, item, position, window) for position, item in items]
 
     def _event(self, dead_letter: DeadLetterRow, item: dict[str, Any], position: int, window: Window) -> Prepared:
         """Edit one event; one without identity or time gets both from its place in the stream, as ingest gives them."""
@@ -80,6 +78,16 @@ class RepairEdits:
         if not has_time:
             fields["occurred_at"] = _entered_at(dead_letter)
         return prepare(fields, window)._replace(time_is_ours=has_key and not has_time)
+
+
+def restore(dead_letter: DeadLetterRow) -> dict[bytes, bytes]:
+    """Return the fields of the stream entry whose dead letter this is, exactly as they were; XADD takes them.
+
+    Raises:
+        ValueError: it is the dead letter of events of an entry, or of an entry that was too large to be kept whole.
+    """
+    columns = (dead_letter[name] for name in ("payload", "stream", "entry_id", "entry_key", "events"))
+    return restored(*columns)
 
 
 def oldest_dead_letters(store: Store, limit: int, *, replayed: bool = False) -> list[DeadLetterRow]:
@@ -149,6 +157,30 @@ def _repaired(
             yield dead_letter["id"], edits.events(dead_letter, window)
         except EventRefusedError as error:
             on_problem(dead_letter["id"], error)
+
+
+def _placed(dead_letter: DeadLetterRow, body: str | None) -> list[tuple[int, Any]]:
+    """Return the events of a dead letter, or of a body instead of it, with their positions in the entry.
+
+    Raises:
+        ValueError, RecursionError: they are not JSON.
+    """
+    content = read_json(dead_letter["payload"] if body is None else body)
+    if body is None and isinstance(content, dict):
+        events = content.get("events")
+        if isinstance(events, list):  # events that share a dead letter
+            return list(zip(content.get("positions", ()), events, strict=True))
+        if isinstance(events, str):  # a whole entry
+            fields = fields_of(content)
+            content = read_json(fields[b"events"])
+            if RawEntry("0-0", fields).times_are_the_publishers and isinstance(content, list):
+                content = [_without_time(spelled_out(item)) for item in content]
+    return list(enumerate(content if isinstance(content, list) else [content], int(dead_letter["position"])))
+
+
+def _without_time(item: Any) -> Any:
+    """Leave out a time that the publisher gave, so that the first time of the event's key counts."""
+    return {name: value for name, value in item.items() if name != "occurred_at"} if isinstance(item, dict) else item
 
 
 def _entered_at(dead_letter: DeadLetterRow) -> datetime:

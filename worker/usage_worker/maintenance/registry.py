@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.maintenance.analytics import REFRESH, run_refresh
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
+from usage_worker.maintenance.pruning import PRUNE, run_prune
 from usage_worker.maintenance.purge import PURGE, run_purge
 from usage_worker.maintenance.reconcile import RECONCILE, run_reconcile
 
@@ -39,4 +40,5 @@ PERIODIC_TASKS = (
     PeriodicTask(MANAGE_PARTITIONS, "partitions", run_manage_partitions),
     PeriodicTask(REFRESH, "analytics", run_refresh),
     PeriodicTask(RECONCILE, "reconcile", run_reconcile),
+    PeriodicTask(PRUNE, "dead_letters", run_prune),
 )

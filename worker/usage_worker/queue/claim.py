@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
 
 CLAIM_SECONDS = 5
+# In one step: between two, the claim could expire and become another's.
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 
 class FlushClaim:
@@ -37,8 +39,7 @@ class FlushClaim:
     def release(self, shard: int) -> None:
         """Let another consumer claim the shard."""
         with self._connection.client() as client:
-            if client.get(_key(shard)) == self._consumer.encode():
-                client.delete(_key(shard))
+            client.register_script(_RELEASE)(keys=[_key(shard)], args=[self._consumer])
 
 
 def _key(shard: int) -> str:

@@ -7,14 +7,16 @@ Once its events are committed, one script deletes, acknowledges and counts an en
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from usage_worker.queue.accounting import Accounting
 from usage_worker.queue.connection import RedisConnection, unavailable
 from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
+from usage_worker.queue.holding import reclaim_arguments, reclaim_script
 from usage_worker.queue.last_id import CLOCK_SECONDS, last_id
 from usage_worker.queue.vitals import memory_share
 
@@ -44,6 +46,8 @@ class RawEntry(NamedTuple):
 
     entry_id: str
     fields: Mapping[bytes, bytes]
+    deaths: int = 0
+    """How many consumers have died while they held it."""
 
     @property
     def version(self) -> bytes | None:
@@ -67,6 +71,12 @@ class RawEntry(NamedTuple):
     def body(self) -> bytes | None:
         """The events as JSON, None where the entry has none."""
         return self.fields.get(b"events")
+
+    @property
+    def contents(self) -> UUID:
+        """A hash of the body, or of all fields where there is none: two entries with it hold the same events."""
+        content = repr(sorted(self.fields.items())).encode() if self.body is None else self.body
+        return UUID(bytes=blake2b(content, digest_size=16).digest())
 
     @property
     def declared(self) -> int:
@@ -166,28 +176,25 @@ class EventStream:
                 reply = [(None, client.xrange(self.key(shard), count=count))]
         return [RawEntry(entry_id.decode(), fields) for _, entries in reply or [] for entry_id, fields in entries]
 
-    def reclaim(
-        self, shard: int, consumer: str, count: int, idle: float, start: str = "0-0"
-    ) -> tuple[str, list[RawEntry]]:
-        """Take over entries that have been pending for `idle` seconds, from the id `start` on.
+    def reclaim(self, shard: int, consumer: str, count: int, idle: float) -> list[RawEntry] | None:
+        """Take over entries that have been pending for `idle` seconds, and leave the consumer's mark (`Holding`).
 
-        Returns the id at which to continue ("0-0" at the end) and the entries. Entries without a body are removed by
-        Redis ≥ 7, and here for 6.2.
+        Returns at most `count` entries, or one that is to be tried alone, and None when nothing is idle. Entries that
+        were deleted are no longer pending then.
         """
+        (deaths, mark), numbers = reclaim_arguments(shard, consumer, count, idle)
         with self.connection.client() as client:
-            try:
-                reply: Any = client.xautoclaim(
-                    self.key(shard), GROUP, consumer, int(idle * 1000), start_id=start, count=count
-                )
-            except ResponseError as error:
-                if not str(error).startswith("NOGROUP"):
-                    raise
-                self._create_group(client, shard)
-                return "0-0", []
-            cursor, entries = reply[0], reply[1]
-            if bodiless := [entry_id for entry_id, fields in entries if fields is None]:
-                client.xack(self.key(shard), GROUP, *bodiless)
-        return cursor.decode(), [RawEntry(i.decode(), fields) for i, fields in entries if fields is not None]
+            reply: Any = client.register_script(reclaim_script())(
+                keys=[self.key(shard), deaths, mark], args=[GROUP, consumer, _waiting(VERSION), *numbers]
+            )
+        if reply is None:
+            return None
+        return [RawEntry(i.decode(), dict(zip(it[::2], it[1::2], strict=True)), deaths) for i, it, deaths in reply]
+
+    def leave_waiting(self, shard: int, entry_ids: Sequence[str]) -> None:
+        """Leave entries pending for a newer worker, which reclaims them; this version never reads them again."""
+        with self.connection.client() as client:
+            client.xclaim(self.key(shard), GROUP, _waiting(VERSION), 0, list(entry_ids), justid=True)
 
     def done(self, shard: int, entry_ids: Sequence[str]) -> None:
         """Delete, acknowledge and count entries whose events are committed."""
@@ -244,6 +251,31 @@ class EventStream:
             if not str(error).startswith("BUSYGROUP"):
                 raise
         return True
+
+
+def key_of(stream: str, raw: RawEntry) -> UUID:
+    """Return an entry's key: its publisher's, so that a pack sent twice is recognised, or one of its id and contents.
+
+    The id alone would not do: it comes again after a failover, and in a second Redis that feeds the same database.
+    """
+    return raw.key or uuid5(NAMESPACE_URL, f"redis-stream:{stream}/{raw.entry_id}#{raw.contents}")
+
+
+def former_key(stream: str, raw: RawEntry) -> UUID | None:
+    """Return the key that versions before 4.1.0 made for an entry; None where its publisher gave it one."""
+    return None if raw.key else uuid5(NAMESPACE_URL, f"redis-stream:{stream}/{raw.entry_id}")
+
+
+def newer_version(raw: RawEntry) -> int | None:
+    """Return the version of an entry that only a newer worker can read; None for ours, and for what is no version."""
+    digits = raw.version or b""
+    version = int(digits) if digits.isdigit() and len(digits) <= MAX_DECLARED_DIGITS else 0
+    return version if version > int(VERSION) else None
+
+
+def _waiting(version: bytes) -> str:
+    """Return the consumer that has the entries which workers of this version leave to newer ones."""
+    return f"newer than version {version.decode()}"
 
 
 def _seconds_of(entry_id: str) -> float:

@@ -4,6 +4,7 @@ from usage_worker.postgres import OUTAGES
 from usage_worker.store.analytics import refresh_analytics
 from usage_worker.store.batch import BatchTransaction, DeadLetter, EventIdentity, Missing, batch_transaction
 from usage_worker.store.connection import Store
+from usage_worker.store.dead_letters import prune_dead_letters
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import (
     DeletedRows,
@@ -66,6 +67,7 @@ __all__ = [
     "make_partition",
     "next_pairs",
     "partitions",
+    "prune_dead_letters",
     "purge_blocks",
     "purge_chunk",
     "purge_due",

@@ -32,6 +32,8 @@ EventIdentity = tuple[str, str]
 _SHORT_WAIT_MS = 100
 # Rows sent at once: PostgreSQL then works on some while Python writes the next.
 _CHUNK = 500
+# Payloads of dead letters that are inserted at once, in characters.
+_CHUNK_CHARACTERS = 2**24
 _NOT_ASCII = re.compile(r"[^\x01-\x7f]")
 
 
@@ -81,9 +83,18 @@ class BatchTransaction:
         with translated(), self._connection.transaction():
             yield
 
-    def register_entries(self, keys: Iterable[UUID]) -> set[UUID]:
-        """Register stream entries. Returns the keys of those that were not registered before."""
-        return {row[0] for row in self._connection.execute(query("register_entries"), {"keys": list(keys)})}
+    def register_entries(self, contents: Mapping[UUID, UUID], formers: Mapping[UUID, UUID | None]) -> set[UUID]:
+        """Register stream entries, given their contents and former keys by key.
+
+        Returns the keys of those that were not registered before, under neither key.
+        """
+        columns = {"contents": list(contents.values()), "formers": [formers.get(key) for key in contents]}
+        registered = self._connection.execute(query("register_entries"), {"keys": list(contents), **columns})
+        return {row[0] for row in registered}
+
+    def entry_contents(self, keys: Iterable[UUID]) -> dict[UUID, UUID | None]:
+        """Return the contents of registered entries; None for those of versions that did not note them."""
+        return dict(self._connection.execute(query("entry_contents"), {"keys": list(keys)}).fetchall())
 
     def waiting_positions(self, keys: Iterable[UUID]) -> dict[UUID, set[int]]:
         """Return the entries of which some events wait, with their positions."""
@@ -208,23 +219,25 @@ class BatchTransaction:
     def quarantine(self, dead_letters: Sequence[DeadLetter]) -> int:
         """Insert dead letters. Returns the number of events in those that were not in the quarantine before.
 
-        A dead letter whose text PostgreSQL refuses is kept in ASCII.
+        What PostgreSQL refuses, whatever it contains, is kept in ASCII.
         """
-        if not dead_letters:
-            return 0
+        return sum(self._keep(chunk) for chunk in _chunks(dead_letters))
+
+    def _keep(self, dead_letters: Sequence[DeadLetter], *, again: bool = False) -> int:
         try:
             with self.savepoint():
-                return sum(map(self._keep, dead_letters))
+                columns = dict(zip(DeadLetter._fields, map(list, zip(*dead_letters, strict=True)), strict=True))
+                row = self._connection.execute(query("insert_dead_letters"), columns).fetchone()
+                return int(row[0]) if row else 0
         except OUTAGES:
             raise
-        except Exception:  # noqa: BLE001 - no dead letter may fail a batch, whatever it contains
-            if len(dead_letters) > 1:
-                return sum(self.quarantine([dead_letter]) for dead_letter in dead_letters)
-            return self._keep(_in_ascii(dead_letters[0]))
-
-    def _keep(self, dead_letter: DeadLetter) -> int:
-        kept = self._connection.execute(query("insert_dead_letter"), dead_letter._asdict()).rowcount
-        return dead_letter.events if kept else 0
+        except Exception:
+            if not again:
+                return self._keep(list(map(_in_ascii, dead_letters)), again=True)
+            middle = len(dead_letters) // 2
+            if not middle:
+                raise
+            return self._keep(dead_letters[:middle], again=True) + self._keep(dead_letters[middle:], again=True)
 
     def add_intake(self, stream: str, intake: Intake) -> None:
         """Add the batch to the intake totals of its stream."""
@@ -258,6 +271,20 @@ def batch_transaction(store: Store) -> Iterator[BatchTransaction]:
             if transaction.time_limits:
                 raise StatementCancelledError(f"{error.detail}; {transaction.time_limits}") from error
             raise ConcurrencyError(error.detail) from error
+
+
+def _chunks(dead_letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    """Yield dead letters in chunks of a bounded size: PostgreSQL takes no statement of 1 GB."""
+    chunk: list[DeadLetter] = []
+    size = 0
+    for dead_letter in dead_letters:
+        if chunk and size + len(dead_letter.payload) > _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(dead_letter)
+        size += len(dead_letter.payload)
+    if chunk:
+        yield chunk
 
 
 def _in_ascii(dead_letter: DeadLetter) -> DeadLetter:

@@ -90,8 +90,13 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
 -- name: register_entries
 -- Register stream entries; returns those that are new. A second transaction with the same entry waits here for the end
 -- of the first, so that an entry that two workers have is in the intake totals once.
-INSERT INTO public.usage_entries (key)
-SELECT key FROM unnest(%(keys)s::uuid[]) AS key ORDER BY key
+INSERT INTO public.usage_entries (key, contents)
+SELECT key, contents
+  FROM unnest(%(keys)s::uuid[], %(contents)s::uuid[], %(formers)s::uuid[]) AS entry (key, contents, former)
+ -- A version that noted no contents may have counted it under its former key.
+ WHERE former IS NULL
+    OR (SELECT true FROM public.usage_entries f WHERE f.key = former AND f.contents IS NULL) IS NULL
+ ORDER BY key
 ON CONFLICT DO NOTHING
 RETURNING key
 
@@ -104,6 +109,9 @@ SELECT key, held_in FROM public.usage_entries WHERE key = ANY (%(keys)s) AND hel
 -- name: waits
 -- Note the stream entry and the positions of its events that wait, NULL when none does any more.
 UPDATE public.usage_entries SET held_in = %(held_in)s WHERE key = %(key)s
+-- name: entry_contents
+-- What entries that were registered before contain: the same, or something else under a key that was used again.
+SELECT key, contents FROM public.usage_entries WHERE key = ANY (%(keys)s)
 
 -- name: dead_letter_positions
 -- The dead letters that the first delivery of redelivered entries left.
@@ -311,11 +319,16 @@ INSERT INTO public.usage_events (event_id, occurred_at, type, user_id, agent_id,
     tokens, cost_usd, response_time_ms, success, conversation_id, model, rating)
 SELECT * FROM batch_events
 
--- name: insert_dead_letter
--- Once for each position of an entry, however often the entry is delivered.
-INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, events, reason, payload)
-VALUES (%(entry_key)s, %(position)s, %(stream)s, %(entry_id)s, %(events)s, %(reason)s, %(payload)s)
-ON CONFLICT (entry_key, position) DO NOTHING
+-- name: insert_dead_letters
+-- Once for each position of an entry, however often the entry is delivered. Returns the number of events inserted.
+WITH inserted AS (
+    INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, events, reason, payload)
+    SELECT * FROM unnest(%(entry_key)s::uuid[], %(position)s::integer[], %(stream)s::text[], %(entry_id)s::text[],
+                         %(events)s::integer[], %(reason)s::text[], %(payload)s::text[])
+    ON CONFLICT (entry_key, position) DO NOTHING
+    RETURNING events
+)
+SELECT coalesce(sum(events), 0) FROM inserted
 
 -- name: add_intake
 -- Add a batch to the intake totals; a check constraint enforces that they add up. Last statement of the batch: workers

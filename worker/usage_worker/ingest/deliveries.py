@@ -1,0 +1,63 @@
+"""Deliveries of entries: which are new, which were counted before, and which use a key again for something else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID, uuid5
+
+from usage_worker.queue.stream import former_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
+
+    from usage_worker.ingest.entries import DecodedEntry
+    from usage_worker.store import BatchTransaction
+
+_REUSED = "id: was used before with other contents"
+
+
+class Deliveries(NamedTuple):
+    """The entries to count: the keys of the new ones, and those of which a delivery is known without its contents.
+
+    `waited` are keys among the new ones: of these entries some events have waited for rows that others held, and only
+    those are left. Other entries that are delivered again were counted as a whole, and are left out.
+    """
+
+    entries: Sequence[DecodedEntry]
+    first_seen: set[UUID]
+    seen: Sequence[DecodedEntry]
+    waited: AbstractSet[UUID]
+
+
+def register(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> Deliveries:
+    """Register the entries of a batch; one with a used key and other contents becomes a dead letter of its own."""
+    here: dict[UUID, UUID] = {}
+    for entry in entries:
+        here.setdefault(entry.key, entry.contents)
+    formers = {entry.key: former_key(entry.stream, entry.raw) for entry in entries}
+    first_seen = transaction.register_entries(here, formers)
+    if len(first_seen) == len(entries):
+        return Deliveries(entries, first_seen, (), frozenset())
+    waiting = transaction.waiting_positions(here.keys() - first_seen)
+    waited = waiting.keys() & here.keys()
+    contents = here | transaction.entry_contents(here.keys() - first_seen)
+    known: list[DecodedEntry] = []
+    reused: dict[UUID, DecodedEntry] = {}
+    for entry in entries:
+        first = contents[entry.key]
+        if first not in (None, entry.contents):
+            key = uuid5(entry.key, str(entry.contents))
+            reused[key] = entry.refused_whole(_REUSED, key)
+        elif positions := waiting.pop(entry.key, None):
+            entry.keep(positions)
+            known.append(entry)
+        # A second copy in this batch of an entry of which events have waited is left out, too.
+        elif entry.key in first_seen or (first is None and entry.key not in waited):
+            known.append(entry)
+    if reused:
+        first_seen |= transaction.register_entries({key: entry.contents for key, entry in reused.items()}, {})
+    first_seen |= waited
+    new_letters = [reused[key] for key in reused if key in first_seen]
+    seen = [entry for entry in known if entry.key not in first_seen]
+    return Deliveries([*known, *new_letters], first_seen, seen, waited)

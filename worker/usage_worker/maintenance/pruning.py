@@ -1,0 +1,61 @@
+"""The task `maintenance.prune_dead_letters`: delete dead letters that are older than their retention.
+
+The intake totals keep their events as quarantined, so that nothing is missing from them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from usage_worker.maintenance.retry import retry
+from usage_worker.maintenance.task_run import run_task
+from usage_worker.store import prune_dead_letters, require_owner
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from usage_worker.settings import Settings
+    from usage_worker.store import Store
+
+PRUNE = "maintenance.prune_dead_letters"
+PAGE_ROWS = 2_000
+BUDGET_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class PruneReport:
+    """What a run did; filled as it goes on, so that it can be read after an interruption."""
+
+    deleted: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def prune(store: Store, older_than: timedelta, report: PruneReport | None = None) -> PruneReport:
+    """Delete dead letters older than `older_than`, replayed or not, page by page; the next run deletes the rest.
+
+    Raises:
+        BusyError: another process is at work.
+        SettingsError: our role does not own the tables.
+        StoreUnavailableError: the rest is left to the next run.
+    """
+    require_owner(store)
+    report = report or PruneReport()
+    deadline, reached = time.monotonic() + BUDGET_SECONDS, 0
+    while time.monotonic() < deadline:
+        page = retry(partial(prune_dead_letters, store, PRUNE, older_than, reached, PAGE_ROWS))
+        report.deleted += page.deleted
+        if page.reached is None:
+            break
+        reached = page.reached
+    return report
+
+
+def run_prune(store: Store, settings: Settings) -> dict[str, Any]:
+    """Delete dead letters older than `USAGE_DEAD_LETTER_DAYS`."""
+    report = PruneReport()
+    return run_task(store, PRUNE, partial(prune, store, settings.dead_letter_age, report), partial_report=report)
