@@ -25,8 +25,10 @@ from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_lines import ledger_line, totals_line
 from usage_worker.ingest.deliveries import register
 from usage_worker.ingest.entries import describe
+from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
+from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.logs import get_logger
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.store import OUTAGES, Intake, batch_transaction
@@ -46,7 +48,6 @@ Refused = dict["EventIdentity", str]
 log = get_logger("ingest")
 
 MAX_ATTEMPTS = 8
-PESSIMISTIC_BATCHES = 50
 
 
 class Applier:
@@ -55,10 +56,10 @@ class Applier:
     def __init__(self, store: Store, unknown: Unknown) -> None:
         self._store = store
         self._unknown = unknown
-        self._duplicates = _PessimisticMode()
-        self._missing = _PessimisticMode()
-        self._full = _PessimisticMode()
-        self._rivals = _PessimisticMode()
+        self._duplicates = PessimisticMode()
+        self._missing = PessimisticMode()
+        self._full = PessimisticMode()
+        self._rivals = PessimisticMode()
         self.held = HeldRows()
         self._limit = BatchLimit()
         self._last_attempt = self._is_alone = False
@@ -142,12 +143,12 @@ class Applier:
 
     def _count(self, transaction: BatchTransaction, batch: Batch) -> Intake:
         self._is_alone = len(batch.entries) == 1
+        for entry in batch.entries:
+            entry.waiting = []  # of an attempt that was rolled back
         stream = batch.entries[0].stream
         entries, first_seen, seen, waited = register(transaction, batch.entries)
-        if seen:
-            _keep_first_delivery(transaction, seen)
         untimed = [entry for entry in entries if entry.untimed]
-        repeated = _take_first_times(transaction, untimed)
+        repeated = take_first_times(transaction, untimed)
         known: set[EventIdentity] = set()
         if self._duplicates or seen or repeated:
             known = transaction.known({record[:2] for entry in entries for record in entry.records})
@@ -256,66 +257,12 @@ class Applier:
         transaction.write_ledger(map(ledger_line, records))
 
 
-class _PessimisticMode:
-    """Whether to look for one kind of conflict before a batch is written.
-
-    A look-up costs time for each event; a conflict (a duplicate, a pair without a row, a full counter, a purge) costs a
-    second attempt of the whole batch. So only the next `PESSIMISTIC_BATCHES` batches after a conflict look first.
-    """
-
-    def __init__(self) -> None:
-        self._batches = 0
-
-    def __bool__(self) -> bool:
-        return self._batches > 0
-
-    def trip(self) -> None:
-        self._batches = PESSIMISTIC_BATCHES
-
-    def decay(self) -> None:
-        self._batches = max(self._batches - 1, 0)
-
-
 class _RefusedPairsError(Exception):
     """Pairs that cannot be counted, with the reasons."""
 
     def __init__(self, reasons: dict[Pair, str]) -> None:
         super().__init__()
         self.reasons = reasons
-
-
-def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEntry]) -> None:
-    """Keep the dead letters of the first delivery of entries: drop those of this one, and the records that have one.
-
-    Since then a missing user may have been added, or an event that was counted may have become too old.
-    """
-    dead_letters = transaction.dead_letter_positions(entry.key for entry in seen)
-    for entry in seen:
-        entry.keep({position for position in entry.positions if (entry.key, position) not in dead_letters})
-        entry.dead_letters = []
-
-
-def _take_first_times(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> bool:
-    """Give events that have a key and no time the first time of their key.
-
-    Returns whether any of the keys was delivered before.
-    """
-    untimed = [
-        (entry, place, entry.records[place])
-        for entry in entries
-        for place, position in enumerate(entry.positions)
-        if position in entry.untimed
-    ]
-    if not untimed:
-        return False
-    times: dict[str, str] = {}
-    for _, _, record in untimed:
-        times.setdefault(record.event_id, record.occurred_at)
-    earlier = transaction.first_times(times)
-    times |= earlier
-    for entry, place, record in untimed:
-        entry.records[place] = record._replace(occurred_at=times[record.event_id])
-    return bool(earlier)
 
 
 def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unknown) -> None:

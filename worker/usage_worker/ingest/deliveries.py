@@ -60,4 +60,17 @@ def register(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> 
     first_seen |= waited
     new_letters = [reused[key] for key in reused if key in first_seen]
     seen = [entry for entry in known if entry.key not in first_seen]
+    if seen:
+        _keep_first_delivery(transaction, seen)
     return Deliveries([*known, *new_letters], first_seen, seen, waited)
+
+
+def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEntry]) -> None:
+    """Keep the dead letters of the first delivery of entries: drop those of this one, and the records that have one.
+
+    Since then a missing user may have been added, or an event that was counted may have become too old.
+    """
+    dead_letters = transaction.dead_letter_positions(entry.key for entry in seen)
+    for entry in seen:
+        entry.keep({position for position in entry.positions if (entry.key, position) not in dead_letters})
+        entry.dead_letters = []

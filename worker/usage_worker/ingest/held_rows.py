@@ -78,9 +78,10 @@ class HeldRows:
 
         `waited` are the entries of which events waited before.
         """
+        if not self.events and not waited:
+            return
         left, waiting = set(self.events), {}
         for entry in entries:
-            entry.waiting = []
             for position, record in zip(entry.positions, entry.records, strict=True):
                 if record[:2] in left:
                     left.remove(record[:2])
