@@ -13,7 +13,7 @@ ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/i
 	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py \
 	tests/integration/test_vanished.py tests/integration/test_redis_server.py tests/integration/test_redis_users.py
 
-.PHONY: help demo check lint unit test test-more reference schema bench migrate-traffic soak clean
+.PHONY: help demo check lint unit test test-more reference schema bench migrate-traffic fuzz soak clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -62,6 +62,10 @@ bench: $(STAMP)  ## measure a bare COPY, one task for each event, and usage-work
 
 migrate-traffic: $(STAMP)  ## migrate 300,000 rows to 4.0.0, and repair them, under 200 transactions a second; prints the waits
 	USAGE_MIGRATE_USERS=1500 $(BIN)/pytest -q -n 0 -s tests/integration/test_migrate_traffic.py -k 'up_to_4 or repair'
+
+fuzz: $(STAMP)  ## try a million examples of each property of entries, values, files and settings; takes hours
+	$(BIN)/pytest -n 2 --timeout=0 --hypothesis-profile fuzz tests/unit/test_fuzz.py tests/unit/test_wire.py tests/unit/test_values.py \
+		tests/unit/test_fold.py tests/unit/test_kept.py
 
 soak: $(STAMP)  ## cause random faults for SECONDS (600), with a printed seed
 	USAGE_FAULT_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -q --timeout=0 -s tests/faults/test_random_faults.py

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 import psycopg
 import pytest
 import redis
+from hypothesis import settings
 from psycopg import sql
 from typing_extensions import override
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from usage_worker.local.account import Account
 
+# `make fuzz`: a million examples of each property instead of a hundred.
+settings.register_profile("fuzz", max_examples=1_000_000, deadline=None)
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
 # The data of the tests need not be durable, so commits do not wait for the disk.
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
