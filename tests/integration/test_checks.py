@@ -129,7 +129,7 @@ def test_beat_whose_ticks_do_not_arrive(service: Service) -> None:
 
 
 def test_periodic_tasks_that_are_off_need_no_worker(service: Service) -> None:
-    off = {f"schedule_{name}": "off" for name in ("purge", "partitions", "analytics", "reconcile")}
+    off = {f"schedule_{name}": "off" for name in ("purge", "partitions", "analytics", "reconcile", "dead_letters")}
     service.settings = service.settings.model_copy(update=off)
     service.worker("worker@here", "counting")
     assert service.problems() == {}

@@ -183,7 +183,7 @@ def test_tasks_run_in_foreign_celery_app(installed: Installed, tmp_path: Path, d
         eventually(lambda: _runs(database) >= {"maintenance.manage_partitions"}, 30)
         # Their worker, which takes from their default queue, and the beat in it are seen.
         settings = Settings(DATABASE_URL=database, REDIS_URL=redis_url)
-        eventually(lambda: collect_status(settings).healthy, 30)
+        eventually(lambda: collect_status(settings).healthy, 60)
 
 
 @pytest.fixture
