@@ -109,6 +109,10 @@ class EmbeddedServerError(UsageError):
     """an embedded server cannot start."""
 
 
+class OutputError(UsageError):
+    """the output cannot be written."""
+
+
 class ProcessError(UsageError):
     """a process of the stack failed."""
 

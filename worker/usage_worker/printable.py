@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-# Longest text in a table or a log line, and longest reason of a refused event, in characters.
+# Longest text within a line, and longest reason of a refused event, in characters.
 PRINTABLE_LENGTH = 200
 REASON_LENGTH = 500
+# Longest line that a command prints and longest field of a log line; a check's reason with its remedy has 700.
+LINE_LENGTH = 1_000
 
 
 def printable(text: str, length: int = PRINTABLE_LENGTH) -> str:

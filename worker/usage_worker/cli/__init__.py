@@ -17,7 +17,7 @@ from usage_worker.cli.demo import demo
 from usage_worker.cli.drain import drain
 from usage_worker.cli.metrics import metrics
 from usage_worker.cli.migrate import migrate_app
-from usage_worker.cli.output import EXIT_PROBLEM
+from usage_worker.cli.output import EXIT_PROBLEM, echo, prepare_output
 from usage_worker.cli.partitions import partitions
 from usage_worker.cli.publish import publish
 from usage_worker.cli.purge import purge
@@ -28,6 +28,7 @@ from usage_worker.cli.schedule import schedule
 from usage_worker.cli.status import status
 from usage_worker.cli.up import up
 from usage_worker.errors import UsageError
+from usage_worker.logs import configure_from_environment, report_failure
 
 cli = typer.Typer(
     help="Count what users do with AI agents: exactly once, in batches, off the request path.",
@@ -39,7 +40,7 @@ cli = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"usage-worker {version('usage-worker')}")
+        echo(f"usage-worker {version('usage-worker')}")
         raise typer.Exit
 
 
@@ -65,8 +66,10 @@ cli.add_typer(dead_letters_app, name="dead-letters")
 
 def main() -> None:
     """Run the command; print an error as one line on standard error, and exit with 1 then."""
+    prepare_output()
+    configure_from_environment()
     try:
         cli()
     except UsageError as error:
-        sys.stderr.write(f"usage-worker: {error}\n")
+        report_failure(str(error))
         sys.exit(EXIT_PROBLEM)

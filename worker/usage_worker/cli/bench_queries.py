@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from usage_worker.bench.queries import BOUND_MS, measure_queries
+from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, print_json
 from usage_worker.local.stopping import leave_on_signal
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ def queries(rows: Rows = None, as_json: AsJson = False) -> None:
     with leave_on_signal():
         result = measure_queries(rows or [ROWS], console.print)
     if result is None:
-        raise typer.Exit(130)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if as_json:
-        typer.echo(json.dumps(result.as_dict()))
+        print_json(result.as_dict())
     else:
         _show(result)
     if not result.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_PROBLEM)
 
 
 def _show(result: QueriesResult) -> None:

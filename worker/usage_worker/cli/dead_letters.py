@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from usage_worker.cli.output import print_json, print_lines, print_rows
+from usage_worker.cli.output import echo, print_json, print_lines, print_rows
 from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import EventRefusedError, SettingsError
-from usage_worker.logs import configure_logs
 from usage_worker.maintenance import dead_letters
 from usage_worker.settings import load_settings
 from usage_worker.store import Store
@@ -80,7 +79,6 @@ def replay(
     Replayed twice, an event counts once.
     """
     settings = load_settings()
-    configure_logs(settings)
     if bool(ids) == every:
         raise SettingsError("replay: give numbers of dead letters, or --all")
     if body and len(ids or ()) != 1:
@@ -101,7 +99,7 @@ def _store() -> Store:
 
 
 def _on_problem(number: int, error: EventRefusedError) -> None:
-    typer.echo(f"dead letter {number}: {error}", err=True)
+    echo(f"dead letter {number}: {error}", err=True)
 
 
 def _read(path: Path) -> str:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from usage_worker.cli.outcome import finish
+from usage_worker.cli.output import echo
 from usage_worker.demo.run import DemoResult, run_demo
 from usage_worker.local.stopping import leave_on_signal
 
@@ -66,4 +67,4 @@ def _show(result: DemoResult) -> None:
     table.add_row("exact", "yes: every counter equals the oracle" if result.exact else "NO")
     Console(highlight=False).print(table)
     for line in result.differences[:20]:
-        typer.echo(line)
+        echo(line)

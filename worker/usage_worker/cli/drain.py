@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, print_json
+from usage_worker.cli.output import EXIT_INTERRUPTED, echo, print_json
 from usage_worker.ingest import FlushReport
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.logs import configure_logs
 from usage_worker.migrate import schema_version
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
@@ -28,7 +27,6 @@ def drain(as_json: AsJson = False) -> None:
     entries that arrived in the meantime, that a running worker has read, or whose rows others hold.
     """
     settings = load_settings()
-    configure_logs(settings)
     # A signal ends it in order, so that what it held does not look like what ended it.
     with leave_on_signal() as stop, Resources(settings) as resources:
         # Checked before the first read, since entries that were read and not counted stay pending for a while. The
@@ -44,7 +42,7 @@ def drain(as_json: AsJson = False) -> None:
         return
     for report, rest in zip(reports, left, strict=True):
         intake = report.intake
-        typer.echo(
+        echo(
             f"shard {report.shard}: {intake.applied} applied, {intake.duplicate} duplicate, "
             f"{intake.quarantined} quarantined in {report.seconds:.1f} s; {rest} entries left"
         )

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from prometheus_client import generate_latest, start_http_server
 
+from usage_worker.cli.output import echo, write
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.logs import configure_logs
 from usage_worker.settings import load_settings
 
 Port = Annotated[
@@ -28,16 +28,15 @@ def metrics(port: Port = None, address: Address = "127.0.0.1") -> None:
     from usage_worker.monitoring.metrics import registry  # noqa: PLC0415
 
     settings = load_settings()
-    configure_logs(settings)
     made = registry(settings)
     if port is None:
-        typer.echo(generate_latest(made).decode(), nl=False)
+        write(generate_latest(made).decode())
         return
     try:
         server, thread = start_http_server(port, address, made)
     except OSError as error:
         raise SettingsError(f"--port {port}: {error.strerror}") from None
-    typer.echo(f"http://{address}:{port}/metrics", err=True)
+    echo(f"http://{address}:{port}/metrics", err=True)
     with leave_on_signal():
         signal.pause()
     server.shutdown()

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from usage_worker.cli.output import EXIT_PROBLEM, counted, print_json, print_rows
+from usage_worker.cli.output import EXIT_PROBLEM, counted, echo, print_json, print_rows, write
 from usage_worker.errors import MigrationError, SettingsError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.adoption import adopt, examine
 from usage_worker.migrate.connection import DIRECT_URL
 from usage_worker.migrate.repair import repair
 from usage_worker.migrate.script import script
+from usage_worker.printable import LINE_LENGTH, printable
 from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def up(to: To = None, check: Check = False, wait: Wait = True, as_json: AsJson =
     # Applied migrations are not run again, so what others dropped or changed stays so.
     if found := runner.verify():
         what = "is missing or differs" if len(found) == 1 else "are missing or differ"
-        typer.echo(f"{counted(len(found), 'object')} {what}; run usage-worker migrate repair", err=True)
+        echo(f"{counted(len(found), 'object')} {what}; run usage-worker migrate repair", err=True)
 
 
 @migrate_app.command()
@@ -80,7 +81,7 @@ def down(to: DownTo, yes: Yes = False, wait: Wait = True, as_json: AsJson = Fals
 @migrate_app.command("sql")
 def print_sql(start: From = EMPTY, to: To = None) -> None:
     """Print one psql script that does what up or down would do; needs no database."""
-    typer.echo(script(discover(), start, to or latest_version()), nl=False)
+    write(script(discover(), start, to or latest_version()))
 
 
 @migrate_app.command()
@@ -112,7 +113,7 @@ def verify(as_json: AsJson = False) -> None:
         rows = [(deviation.kind, deviation.object, deviation.problem) for deviation in found]
         print_rows(("kind", "object", "problem"), rows)
     else:
-        _echo(f"the schema is {where}, as it should be")
+        echo(f"the schema is {where}, as it should be")
     if found:
         raise typer.Exit(EXIT_PROBLEM)
 
@@ -179,8 +180,8 @@ def _require_terminal(what: str) -> None:
 
 def _confirm(what: str) -> None:
     """Ask whether to go on; exit with 1 if not."""
-    if not typer.confirm(f"{what}. Go on?", err=True):
-        typer.echo("nothing was changed", err=True)
+    if not typer.confirm(f"{printable(what, LINE_LENGTH)}. Go on?", err=True):
+        echo("nothing was changed", err=True)
         raise typer.Exit(EXIT_PROBLEM)
 
 
@@ -192,11 +193,11 @@ def _kept_rows(found: list[Kept]) -> str:
 
 
 def _on_waiting() -> None:
-    typer.echo("waiting for another migration of this database to end", err=True)
+    echo("waiting for another migration of this database to end", err=True)
 
 
 def _on_retry(reason: str) -> None:
-    typer.echo(f"{reason}; trying again", err=True)
+    echo(f"{reason}; trying again", err=True)
 
 
 def _show_repaired(done: Repaired, nothing: str, *, as_json: bool) -> None:
@@ -209,18 +210,18 @@ def _show_repaired(done: Repaired, nothing: str, *, as_json: bool) -> None:
         if rows:
             print_rows(("", "kind", "object", "problem"), rows)
         else:
-            _echo(nothing)
+            echo(nothing)
     if done.left:
         raise typer.Exit(EXIT_PROBLEM)
 
 
 def _on_step(step: Step) -> None:
     if step.migration is None:
-        _echo("waiting for another migration of this database to end")
+        echo("waiting for another migration of this database to end")
     elif step.event == "retrying":
-        _echo(f"  {step.migration.label}: {step.detail}; trying again")
+        echo(f"  {step.migration.label}: {step.detail}; trying again")
     elif step.event == "done":
-        _echo(f"{step.direction:<5}{step.migration.label}  {step.migration.version}  {step.duration_ms} ms")
+        echo(f"{step.direction:<5}{step.migration.label}  {step.migration.version}  {step.duration_ms} ms")
 
 
 def _show_outcome(runner: Runner, moved: list[Migration], *, as_json: bool) -> None:
@@ -228,9 +229,9 @@ def _show_outcome(runner: Runner, moved: list[Migration], *, as_json: bool) -> N
     if as_json:
         print_json({"version": where.version, "migrations": [migration.label for migration in moved]})
     elif moved:
-        _echo(f"the schema is {where}")
+        echo(f"the schema is {where}")
     else:
-        _echo(f"nothing to do: the schema is {where}")
+        echo(f"nothing to do: the schema is {where}")
 
 
 def _show_obstacles(found: list[Obstacle], *, as_json: bool) -> None:
@@ -239,7 +240,7 @@ def _show_obstacles(found: list[Obstacle], *, as_json: bool) -> None:
     elif found:
         print_rows(("obstacle", "remedy"), found)
     else:
-        _echo("nothing is in the way")
+        echo("nothing is in the way")
     if found:
         raise typer.Exit(EXIT_PROBLEM)
 
@@ -256,8 +257,4 @@ def _show_status(found: SchemaStatus) -> None:
         for migration in found.migrations
     ]
     print_rows(("migration", "version", "state", "started", "ms"), rows)
-    _echo(f"the schema is {found}; this code brings {found.latest}")
-
-
-def _echo(line: str) -> None:
-    typer.echo(line)
+    echo(f"the schema is {found}; this code brings {found.latest}")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import typer
 from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from usage_worker.printable import printable
+from usage_worker.errors import OutputError
+from usage_worker.printable import LINE_LENGTH, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 # The command failed, or it succeeded and found something that is wrong.
 EXIT_PROBLEM = 1
@@ -29,9 +32,41 @@ Cell = str | Text
 """A `Text` has a style, which only a terminal shows."""
 
 
+def echo(line: str, *, err: bool = False) -> None:
+    """Print one line to standard output or error, escaped and cut: every line of a command that is neither is below."""
+    write(f"{printable(line, LINE_LENGTH)}\n", err=err)
+
+
+def write(text: str, *, err: bool = False) -> None:
+    """Write text that is ours, or was escaped.
+
+    Raises:
+        OutputError: it cannot be written.
+        BrokenPipeError: nobody reads on, as after `head`; Typer ends the command for it.
+    """
+    stream = sys.stderr if err else sys.stdout
+    if stream is None:  # closed by whoever has started the command
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What the stream still holds would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise OutputError(error.strerror or "") from None
+
+
+def prepare_output() -> None:
+    """Let standard output escape what its encoding lacks, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def print_json(document: object) -> None:
     """Print one line of JSON; times are ISO 8601, decimals and UUIDs are strings."""
-    typer.echo(json.dumps(document, default=_json_text))
+    write(json.dumps(document, default=_json_text) + "\n")
 
 
 def print_rows(
@@ -45,7 +80,7 @@ def print_rows(
 
     Args:
         headings: names of the columns; an empty sequence leaves them out.
-        rows: the cells. Their control characters are escaped.
+        rows: the cells, which are escaped and cut.
         title: stands above the table, which then has a frame and columns of figures, aligned to the right.
         headings_in_lines: prints the headings also where there is no terminal.
     """
@@ -54,21 +89,25 @@ def print_rows(
         console.print(make_table(headings, rows, title=title))
         return
     if headings_in_lines:
-        print_lines([headings])
-    print_lines(rows)
+        _print_lines([headings], printable)
+    _print_lines(rows, _cut)
 
 
 def print_lines(rows: Iterable[Sequence[Cell]]) -> None:
-    """Print a line for each row, with tabs, on a terminal also."""
+    """Print a line for each row, with tabs, on a terminal also; the cells are escaped and whole."""
+    _print_lines(rows, escaped)
+
+
+def _print_lines(rows: Iterable[Sequence[Cell]], form: Callable[[str], str]) -> None:
     for row in rows:
-        typer.echo("\t".join(escaped(str(cell)) for cell in row))
+        write("\t".join(form(str(cell)) for cell in row) + "\n")
 
 
 def make_table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str | None = None) -> Table:
     """Return the table that `print_rows` prints on a terminal."""
     table = Table(title=title, box=HEAVY_HEAD if title else None, show_header=bool(headings))
     for heading in headings:
-        table.add_column(heading, justify="right" if title else "left")
+        table.add_column(printable(heading), justify="right" if title else "left")
     for row in rows:
         table.add_row(*map(_escaped_cell, row))
     return table
@@ -84,9 +123,13 @@ def escaped(text: str) -> str:
     return printable(text, ESCAPE_LENGTH * len(text))
 
 
+def _cut(text: str) -> str:
+    return printable(text, LINE_LENGTH)
+
+
 def _escaped_cell(cell: Cell) -> Text:
     """Return a `Text`, in which square brackets are no markup."""
-    return Text(escaped(str(cell)), cell.style if isinstance(cell, Text) else "")
+    return Text(_cut(str(cell)), cell.style if isinstance(cell, Text) else "")
 
 
 def _json_text(value: object) -> str:

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, print_json
+from usage_worker.cli.output import EXIT_INTERRUPTED, echo, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.logs import configure_logs
 from usage_worker.maintenance import MANAGE_PARTITIONS, PartitionsReport, manage_partitions, run_task
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
@@ -23,7 +22,6 @@ def partitions(as_json: AsJson = False) -> None:
     Beat does it every hour. Ctrl-C stops it without harm; what was done until then is printed.
     """
     settings = load_settings()
-    configure_logs(settings)
     report = PartitionsReport()
     figures: dict[str, Any] | None = None
     with leave_on_signal(), Resources(settings) as resources, shown("partitions") as on_progress:
@@ -35,16 +33,17 @@ def partitions(as_json: AsJson = False) -> None:
         print_json(figures or report.as_dict() | {"interrupted": True})
     else:
         if figures and "busy" in figures:
-            typer.echo("another process is at work on the partitions")
+            echo("another process is at work on the partitions")
         if figures != {"busy": True}:
-            typer.echo(_lines(report))
+            for line in _lines(report):
+                echo(line)
     raise typer.Exit(EXIT_INTERRUPTED if figures is None else int(bool(report.failed or report.short)))
 
 
-def _lines(report: PartitionsReport) -> str:
+def _lines(report: PartitionsReport) -> list[str]:
     made, dropped = len(report.created), len(report.dropped)
     lines = [f"{made} made, {dropped} dropped, {report.deleted_entries:,} stream entries forgotten"]
     lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     for table, days in report.ahead_days.items():
         lines.append(f"{table}: {days} days ahead" + (", too few" if table in report.short else ""))
-    return "\n".join(lines)
+    return lines

@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from usage_worker.cli.output import echo
 from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import EventRefusedError, SettingsError
-from usage_worker.logs import configure_logs
 from usage_worker.publisher.event_files import open_text
 from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.publisher.file_import import publish_file
@@ -64,7 +64,6 @@ def publish(
     counts nothing twice.
     """
     settings = load_settings()
-    configure_logs(settings)
     mapping = FieldMapping(
         assignments("--map", columns),
         assignments("--set", constants),
@@ -79,7 +78,7 @@ def publish(
 
 
 def _on_problem(number: int, error: EventRefusedError) -> None:
-    typer.echo(f"line {number}: {error}", err=True)
+    echo(f"line {number}: {error}", err=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from usage_worker.cli.output import EXIT_PROBLEM, counted, print_json
+from usage_worker.cli.output import EXIT_PROBLEM, counted, echo, print_json
 from usage_worker.errors import SettingsError
 from usage_worker.events.event import FIELDS
 from usage_worker.publisher import UsagePublisher
@@ -47,7 +47,7 @@ def finish(sent: int, bad: int, problem: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"sent": sent, "bad": bad})
     else:
-        typer.echo(f"{counted(sent, 'event')} sent, {counted(bad, problem)}")
+        echo(f"{counted(sent, 'event')} sent, {counted(bad, problem)}")
     if bad:
         raise typer.Exit(EXIT_PROBLEM)
 

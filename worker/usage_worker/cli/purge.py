@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, print_json
+from usage_worker.cli.output import EXIT_INTERRUPTED, echo, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.errors import BusyError, SettingsError
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.logs import configure_logs
 from usage_worker.maintenance import PURGE, PurgeReport, run_task
 from usage_worker.maintenance import purge as do_purge
 from usage_worker.settings import load_settings
@@ -42,7 +41,6 @@ def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson
     Ctrl-C stops it without harm.
     """
     settings = load_settings()
-    configure_logs(settings)
     age = _age(older_than, settings)
     report = PurgeReport()
     with (
@@ -69,7 +67,7 @@ def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson
         oldest = report.oldest_remaining_seconds
         since = "" if oldest is None else f", the oldest deleted {timedelta(seconds=round(oldest))} ago"
         shares = f"; {report.expired_shares:,} expired shares" if report.expired_shares else ""
-        typer.echo(f"{report.purged:,} purged, {report.remaining:,} due{since}{shares}")
+        echo(f"{report.purged:,} purged, {report.remaining:,} due{since}{shares}")
     if stop.is_set:
         raise typer.Exit(EXIT_INTERRUPTED)
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, counted, print_json
+from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, counted, echo, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.errors import BusyError
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.logs import configure_logs
 from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, run_task
 from usage_worker.maintenance import reconcile as do_reconcile
 from usage_worker.settings import load_settings
@@ -51,7 +50,6 @@ def reconcile(
     Counting may continue meanwhile, and Ctrl-C stops it without harm.
     """
     settings = load_settings()
-    configure_logs(settings)
     scope = Scope(first.date() if first else None, last.date() if last else None)
     report = ReconcileReport()
     with (
@@ -85,9 +83,9 @@ def reconcile(
 
 def _show(report: ReconcileReport, *, accepted: bool) -> None:
     for difference in report.differences:
-        typer.echo(_line(difference, accepted=accepted))
+        echo(_line(difference, accepted=accepted))
     unexplained = f", {report.unexplained:,} of them unexplained" if report.unexplained else ""
-    typer.echo(
+    echo(
         f"{counted(report.checked, 'pair')} and {counted(report.days, 'day')} compared:"
         f" {counted(len(report.differences), 'difference')}, {report.left:,} left{unexplained}"
     )

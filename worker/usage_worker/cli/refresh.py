@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, print_json
+from usage_worker.cli.output import EXIT_INTERRUPTED, echo, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.logs import configure_logs
 from usage_worker.maintenance import REFRESH, run_task
 from usage_worker.maintenance import refresh as refresh_analytics
 from usage_worker.service.resources import Resources
@@ -24,7 +23,6 @@ def refresh(as_json: AsJson = False) -> None:
     Readers do not wait. Ctrl-C cancels it in the database, and the figures stay as they were.
     """
     settings = load_settings()
-    configure_logs(settings)
     figures: dict[str, Any] | None = None
     with leave_on_signal(), Resources(settings) as resources, shown("refreshing the analytics"):
         figures = run_task(resources.store, REFRESH, lambda: refresh_analytics(resources.store))
@@ -33,7 +31,7 @@ def refresh(as_json: AsJson = False) -> None:
     if as_json:
         print_json(figures)
     else:
-        typer.echo(_line(figures))
+        echo(_line(figures))
 
 
 def _line(figures: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from uuid import UUID
 import typer
 
 from usage_worker.cli.output import print_json, print_rows
-from usage_worker.logs import configure_logs
 from usage_worker.monitoring.daily_usage import daily_usage
 from usage_worker.settings import load_settings
 from usage_worker.store import Store
@@ -22,7 +21,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print an array of days as 
 def report(days: Days = 7, user: User = None, as_json: AsJson = False) -> None:
     """Show uses, messages, tokens, cost, success rate and latency of each of the last days, in USAGE_TIMEZONE."""
     settings = load_settings()
-    configure_logs(settings)
     with Store(settings.require_database(), pooled=settings.pooled) as store:
         rows = daily_usage(store, settings, days, user)
     if as_json:

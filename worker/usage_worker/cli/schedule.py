@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from usage_worker.cli.output import print_json, print_rows
+from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.errors import UsageError
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
@@ -45,7 +45,7 @@ def _last_runs(settings: Settings) -> dict[str, TaskRun]:
         with Resources(settings) as resources:
             return last_runs(resources.store)
     except UsageError as error:
-        typer.echo(f"no last runs: {error}", err=True)
+        echo(f"no last runs: {error}", err=True)
         return {}
 
 

@@ -12,7 +12,6 @@ from rich.text import Text
 from usage_worker.cli.output import EXIT_PROBLEM, make_table, print_json, print_rows
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.logs import configure_logs
 from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ def status(as_json: AsJson = False, watch: Watch = False) -> None:
             raise
         _show(wrong_settings(error), as_json=True)
         raise typer.Exit(EXIT_PROBLEM) from None
-    configure_logs(settings)
     current = collect_status(settings)
     if not watch:
         _show(current, as_json=as_json)

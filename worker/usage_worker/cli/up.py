@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from usage_worker.cli.output import echo
 from usage_worker.errors import SettingsError
 from usage_worker.local.servers import Servers
 from usage_worker.local.stopping import leave_on_signal
@@ -44,7 +45,7 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: Flow
     data. In an embedded PostgreSQL unknown users and agents are created, unless USAGE_UNKNOWN is set.
     """
     settings = load_settings()
-    configure_logs(settings)
+    configure_logs(settings, service=True)
     _require_free(flower_port)
     folder = (data_dir or _default_data_dir()).expanduser().absolute()
     with leave_on_signal() as stop, Servers(settings, folder) as servers:
@@ -75,10 +76,10 @@ def _announce(supervisor: Supervisor, exports: dict[str, str]) -> None:
     supervisor.wait_ready()
     _echo("Flower", (supervisor.flower_listens and supervisor.flower_url) or "does not run; it is restarted")
     if exports:
-        typer.echo("for commands in another terminal:")
+        echo("for commands in another terminal:")
     for name, value in exports.items():
-        typer.echo(f"export {name}={shlex.quote(value)}")
-    typer.echo("ready; Ctrl-C stops everything")
+        echo(f"export {name}={shlex.quote(value)}")
+    echo("ready; Ctrl-C stops everything")
 
 
 def _exports(servers: Servers, settings: Settings) -> dict[str, str]:
@@ -118,4 +119,4 @@ def _require_free(port: int) -> None:
 
 
 def _echo(name: str, what: str) -> None:
-    typer.echo(f"{name:<10}  {what}")
+    echo(f"{name:<10}  {what}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.errors import ProcessError
 from usage_worker.local.account import Account, credentials
+from usage_worker.logs import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -133,7 +134,7 @@ class ChildProcess:
             return
         with stream:
             for line in stream:
-                sys.stderr.write(f"{self.name:<8} | {line.decode(errors='replace')}")
+                pass_on(self.name, line.decode(errors="replace").rstrip("\n"))
 
 
 def _start(

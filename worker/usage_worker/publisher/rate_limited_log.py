@@ -6,14 +6,17 @@ import logging
 import time
 from contextlib import suppress
 
+from usage_worker.printable import REASON_LENGTH, printable
+
 # The standard library's logger: the application decides where its libraries' logs go.
 log = logging.getLogger("usage_worker.publisher")
 
 
 def say(level: int, message: str, *values: object) -> None:
-    """Log a message; never raise, whatever the application's handlers and filters do."""
+    """Log a message with escaped and cut values; never raise, whatever the application's handlers and filters do."""
     with suppress(Exception):
-        log.log(level, message, *values)
+        shown = (value if isinstance(value, int | float) else printable(str(value), REASON_LENGTH) for value in values)
+        log.log(level, message, *shown)
 
 
 class RateLimitedLog:

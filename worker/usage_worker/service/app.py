@@ -9,6 +9,7 @@ from celery.signals import worker_process_shutdown, worker_ready
 from kombu.entity import Exchange, Queue
 
 from usage_worker.errors import SettingsError
+from usage_worker.logs import configure_from_environment, report_failure
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.service.broker import MaskedAMQP, broker_settings
 from usage_worker.service.process_record import record_processes
@@ -31,7 +32,9 @@ def create_app() -> Celery:
         settings = load_settings()
         app = make_app(settings)
     except SettingsError as error:
-        raise SystemExit(f"usage-worker: {error}") from None
+        configure_from_environment()
+        report_failure(str(error))
+        raise SystemExit(1) from None
     configure_worker_processes(settings)
     return app
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from usage_worker.errors import StreamUnavailableError, UnusableServerError
-from usage_worker.logs import get_logger
+from usage_worker.logs import get_logger, report_failure
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.server import server_facts
 
@@ -22,7 +22,8 @@ def leave_unusable_server(redis_url: str) -> None:
         with closing(RedisConnection(redis_url)) as connection, connection.client():
             pass  # the first use asks the server what it is
     except UnusableServerError as error:
-        raise SystemExit(f"usage-worker: {error}") from None
+        report_failure(str(error))
+        raise SystemExit(1) from None
     except StreamUnavailableError as error:
         log.warning(str(error))
 

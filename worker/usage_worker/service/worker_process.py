@@ -5,22 +5,30 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import (
     beat_init,
     celeryd_after_setup,
     import_modules,
     setup_logging,
     task_failure,
+    task_postrun,
+    task_prerun,
     worker_process_init,
+    worker_shutdown,
 )
 
 from usage_worker.errors import UsageError
-from usage_worker.logs import configure_logs, get_logger
+from usage_worker.logs import bind_to_lines, configure_logs, get_logger, unbind_from_lines
 from usage_worker.service.server_check import leave_unusable_server
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from celery import Task
 
     from usage_worker.settings import Settings
@@ -29,6 +37,11 @@ if TYPE_CHECKING:
 COLLECT_AFTER = 100_000
 # Seconds after which a thread yields the interpreter, by default 5 ms.
 SWITCH_SECONDS = 0.0003
+# Celery logs every tick three times, and each one that expires in an outage; ingest logs each flush itself. At level
+# debug, the pool logs the arguments of every task.
+QUIET = ("celery.app.trace", "celery.worker.strategy", "celery.worker.request", "celery.beat", "celery.pool")
+# The commands of Celery that run as services; the others print results.
+SERVICES = {"worker", "beat", "flower"}
 
 log = get_logger("tasks")
 
@@ -37,13 +50,16 @@ def configure_worker_processes(settings: Settings) -> None:
     """Connect Celery's signals; called once, by the process that makes our own app."""
 
     def configure(**_: object) -> None:
-        configure_logs(settings)
-        # Celery logs every tick three times; ingest logs each flush itself. At level debug, the pool logs the arguments
-        # of every task.
-        for name in ("celery.app.trace", "celery.worker.strategy", "celery.beat", "celery.pool"):
+        configure_logs(settings, service=_is_service(sys.argv))
+        for name in QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
+        # At each loss of Redis Celery announces, in 900 characters, a default of a version to come.
+        warnings.simplefilter("ignore", CPendingDeprecationWarning)
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_without_bodies)
+        logging.getLogger("celery.beat").addFilter(_without_stack)
 
+    if _is_service(sys.argv):
+        configure()  # before Celery warns of root, and beat says that it is starting
     setup_logging.connect(configure, weak=False)
     # Flower does not send setup_logging, only this signal.
     import_modules.connect(configure, weak=False)
@@ -54,14 +70,48 @@ def configure_worker_processes(settings: Settings) -> None:
     # Both come after the set-up of the logs, and before the first connection to the broker.
     celeryd_after_setup.connect(check, weak=False)
     beat_init.connect(check, weak=False)
+    task_prerun.connect(_bind_task)
+    task_postrun.connect(_unbind_task)
     task_failure.connect(_log_failure)
+    worker_shutdown.connect(_log_end)
     worker_process_init.connect(_tune_the_interpreter)
 
 
+def _is_service(arguments: list[str]) -> bool:
+    """Whether this is the command `celery worker`, `beat` or `flower`, or ours of the same name."""
+    program = Path(arguments[0])
+    commands = [it for it in arguments[1:] if it in SERVICES | {"inspect", "control"}]
+    return not {"celery", "service"}.isdisjoint((program.name, program.parent.name)) and (
+        bool(commands) and commands[0] in SERVICES
+    )
+
+
+def _bind_task(sender: Task, task_id: str, args: Sequence[object], **_: object) -> None:
+    shard = {"shard": args[0]} if sender.name == "usage.flush" and args else {}
+    bind_to_lines(task=sender.name, task_id=task_id, **shard)
+
+
+def _unbind_task(**_: object) -> None:
+    unbind_from_lines()
+
+
+def _log_end(**_: object) -> None:
+    """Log the end: what Celery says about it is printed from a signal handler, where nothing can be logged."""
+    log.info("the worker has stopped")
+
+
+def _without_stack(record: logging.LogRecord) -> bool:
+    """Remove the stack of beat itself, which it adds to each error while it cannot send: 5 kB, 200 times in 20 s."""
+    if isinstance(record.msg, str) and record.msg.startswith("Message Error: %s\n") and isinstance(record.args, tuple):
+        record.msg, record.args = "Message Error: %s", record.args[:1]
+    return True
+
+
 def _without_bodies(record: logging.LogRecord) -> bool:
-    """Remove the body of an unreadable message from the log, since it may contain personal data; keep the reason."""
+    """Keep the reason of an unreadable message alone: its body may contain personal data."""
     if "body" in str(record.msg):
         record.msg, record.args = record.getMessage().partition("\n")[0].partition(" [type:")[0], ()
+        record.exc_info = None
     return True
 
 
