@@ -61,6 +61,16 @@ def test_key_used_again_for_something_else(harness: IngestHarness) -> None:
     assert totals(harness) == Intake(6, 3, 0, 3), "in one batch, too"
 
 
+def test_key_used_again_with_another_version(harness: IngestHarness) -> None:
+    """The first entry was not read, so that the same body is no second delivery of its events."""
+    key = str(uuid4())
+    for version in ("01", "01", "1", "1"):
+        add(harness, [event(harness)], id=key, v=version)
+        harness.flush()
+    assert totals(harness) == Intake(2, 0, 0, 2)
+    assert [restore(dead_letter)[b"v"] for dead_letter in harness.dead_letters()] == [b"01", b"1"]
+
+
 def test_pack_sent_twice_is_counted_once(harness: IngestHarness) -> None:
     key = str(uuid4())
     events = [event(harness), event(harness, event_id=str(uuid4()), occurred_at=NOW), event(harness, messages=-1)]

@@ -156,6 +156,19 @@ def test_quarantined_key_counts_once_after_replay(harness: IngestHarness, databa
     assert run(database, LEDGER) == [(identity_of("order-7"), first)]
 
 
+@pytest.mark.parametrize("fields", [{}, {"occurred_at": datetime.now(UTC).isoformat()}])
+def test_corrected_event_of_the_same_batch_is_counted(harness: IngestHarness, fields: dict[str, str]) -> None:
+    """As it is in a later batch: the refused event does not make it a duplicate."""
+    event = pair(harness, event_id="order-7", **fields)
+    bad = {**event, "user_id": str(uuid4())}
+    harness.xadd(json.dumps([bad, bad, event, event]))
+    harness.xadd(json.dumps([event, bad]))
+    assert harness.flush() == Intake(6, 1, 4, 1)
+    harness.xadd(json.dumps([event]))
+    assert harness.flush() == Intake(1, 0, 1, 0)
+    assert run(harness.resources.settings.database_url, "SELECT usage_count FROM user_agents") == [(1,)]
+
+
 @pytest.mark.parametrize("by_publisher", [False, True])
 def test_repaired_key_counts_once(harness: IngestHarness, database: str, by_publisher: bool) -> None:
     """A refused event has no first time yet; its replay gets one, like any delivery."""

@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 # Bodies that the main process of a worker cannot read: not the three parts that Celery sends.
 BODIES = ("[1]", "{}", "null", "[1, 2, 3]", '[[], {"a": 1}', "[" * 5_000 + "]" * 5_000)
 
+HEADERS: tuple[dict[str, Any], ...] = (
+    {"id": ["x"]},
+    {"timelimit": 5},
+    {"timelimit": [None]},
+    {"timelimit": ["1", "2"]},
+    {"stamped_headers": 5},
+    {"eta": "tomorrow"},
+    {"eta": 5},
+    {"expires": "never"},
+    {"expires": {}},
+    {"eta": ""},
+    {"expires": ""},
+)
+
 
 def test_invalid_text_is_quarantined(harness: IngestHarness) -> None:
     with running_worker(harness, "solo") as sender:
@@ -32,6 +46,19 @@ def test_invalid_text_is_quarantined(harness: IngestHarness) -> None:
         sender.send_task("usage.track_many", args=[[pair(harness, model=HALF), pair(harness)]])
         await_accepted(harness, 6)
     assert harness.resources.store.intake_totals() == Intake(6, 2, 0, 4)
+
+
+def test_any_headers_are_survived(harness: IngestHarness) -> None:
+    """Celery ends the worker at some of these, and drops the messages with others."""
+    good = json.dumps([[], pair(harness), {}])
+    with running_worker(harness, "prefork") as sender:
+        for headers in HEADERS:
+            publish(sender, good, **headers)
+        publish(sender, json.dumps([[], pair(harness), 5]))
+        publish(sender, json.dumps([[], pair(harness), None]), retries="x", root_id={}, shadow=5, stamps=5)
+        publish(sender, good, eta="9999-12-31T23:59:59-14:00")
+        await_accepted(harness, len(HEADERS) + 3)
+    assert harness.resources.store.intake_totals() == Intake(len(HEADERS) + 3, 2, 0, len(HEADERS) + 1)
 
 
 def test_any_arguments_are_kept(harness: IngestHarness) -> None:
@@ -82,9 +109,9 @@ def await_accepted(harness: IngestHarness, events: int) -> None:
     eventually(lambda: harness.flush() and harness.resources.store.intake_totals().accepted == events, 60)
 
 
-def publish(sender: Celery, body: str) -> None:
-    """Send a message with the headers of a task and any body."""
-    headers = {"lang": "py", "task": "usage.track", "id": str(uuid4())}
+def publish(sender: Celery, body: str, **others: Any) -> None:
+    """Send a message with the headers of a task, or others, and any body."""
+    headers = {"lang": "py", "task": "usage.track", "id": str(uuid4()), **others}
     with sender.producer_pool.acquire() as producer:
         producer.publish(
             body, routing_key="celery", headers=headers, content_type="application/json", content_encoding="utf-8"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -60,6 +61,7 @@ def test_array_that_ends_early_or_late_is_reported(text: str, number: int) -> No
 def test_delimiter_is_recognized(delimiter: str) -> None:
     text = "messages,model\n1,a\n".replace(",", delimiter)
     assert lines_of(text, is_csv=True) == [Line(2, {"messages": "1", "model": "a"})]
+    assert lines_of(f"\n\r\n{text}", is_csv=True) == [Line(4, {"messages": "1", "model": "a"})]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -122,6 +124,16 @@ def test_byte_that_is_not_utf_8_is_the_problem_of_its_line() -> None:
         lines = list(read_lines(open_text(binary), is_csv=is_csv))
         assert problems(lines).keys() == {3}
         assert "not UTF-8 (byte 0xe9)" in problems(lines)[3]
+
+
+@pytest.mark.parametrize(("encoding", "bad"), [("utf-16", b"\x00\xd8"), ("utf-32", b"\x41\xff\xff\x7f")])
+def test_damaged_character_is_the_problem_of_its_line(encoding: str, bad: bytes) -> None:
+    """Also where the file ends within a character."""
+    start, end = "model\na\n".encode(encoding), "\nb\nc".encode(f"{encoding}-{sys.byteorder[0]}e")
+    lines = list(read_lines(open_text(io.BufferedReader(io.BytesIO(start + bad + end[:-1]))), is_csv=True))
+    assert [line.fields for line in lines] == [{"model": "a"}, {}, {"model": "b"}, {}]
+    assert problems(lines).keys() == {3, 5}
+    assert "UTF-16" in problems(lines)[3]
 
 
 @pytest.mark.parametrize("content", ["model\na\n".encode("utf-16-le"), gzip.compress(b"{}"), b"PK\x03\x04", b"PAR1"])

@@ -12,7 +12,7 @@ import pytest
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.event import Window
 from usage_worker.events.wire import load
-from usage_worker.maintenance.dead_letters import DeadLetterRow, RepairEdits
+from usage_worker.maintenance.dead_letters import DeadLetterRow, RepairEdits, restore
 
 ENTERED = datetime(2026, 1, 31, 12, tzinfo=UTC)
 WINDOW = Window.around(ENTERED + timedelta(minutes=1), timedelta(days=35))
@@ -23,7 +23,8 @@ USER, AGENT = str(uuid4()), str(uuid4())
 def dead_letter(payload: object, **columns: Any) -> DeadLetterRow:
     text = payload if isinstance(payload, str) else json.dumps(payload)
     entry_id = f"{int(ENTERED.timestamp() * 1000)}-0"
-    row = {"id": 7, "entry_key": KEY, "position": 3, "entry_id": entry_id, "events": 1, "payload": text}
+    row = {"id": 7, "entry_key": KEY, "position": 3, "stream": "usage:events:{0}", "entry_id": entry_id, "events": 1}
+    row |= {"payload": text}
     return row | {"created_at": ENTERED + timedelta(seconds=9)} | columns
 
 
@@ -80,3 +81,30 @@ def test_decimals_are_kept_exactly() -> None:
 def test_payload_that_is_not_an_event_is_refused(payload: str) -> None:
     with pytest.raises(EventRefusedError, match="--body"):
         records(dead_letter(payload))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"events": "zlib:AAAA"}, {"events": "[]"}, {"events": [{}], "positions": 5}, {"events": ["x"]}]
+)
+def test_event_that_looks_like_an_entry_is_an_event(fields: dict[str, Any]) -> None:
+    row = dead_letter(event(**fields))
+    with pytest.raises(EventRefusedError, match="events: "):
+        records(row)
+    (record,) = records(row, RepairEdits(dropped=frozenset(fields)))
+    assert record.event_id == str(uuid5(KEY, "3"))
+    with pytest.raises(ValueError, match=r"whole entry|compression"):
+        restore(row)
+
+
+def test_more_events_than_places_do_not_take_those_of_neighbours() -> None:
+    """The event at the next position was counted, and would make another one a duplicate."""
+    body = json.dumps([event()] * 3)
+    expected = [str(uuid5(KEY, place)) for place in ("3", "3.1", "3.2")]
+    assert [record.event_id for record in records(dead_letter(body))] == expected
+    assert [record.event_id for record in records(dead_letter("{"), RepairEdits(body=body))] == expected
+
+
+def test_body_of_a_shared_dead_letter_takes_its_positions() -> None:
+    row = dead_letter({"positions": [3, 5], "events": [{}, {}]}, events=2)
+    found = records(row, RepairEdits(body=json.dumps([event()] * 3)))
+    assert [record.event_id for record in found] == [str(uuid5(KEY, place)) for place in ("3", "5", "3.1")]

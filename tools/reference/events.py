@@ -82,6 +82,8 @@ both.
   deliveries. That holds for a UUID as for any other text. Our publisher gives such an event its time, and marks the
   entry with the field `times`, `publisher`.
 
+A refused event does not use up its key: corrected and sent again with the same key, it counts.
+
 An event without `event_id` is identified by its stream entry: sent again by the application, it is another event.
 """
 

@@ -29,6 +29,7 @@ from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
 from usage_worker.ingest.pessimism import PessimisticMode
+from usage_worker.ingest.refused import letters_of, others_of
 from usage_worker.logs import get_logger
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.store import OUTAGES, Intake, batch_transaction
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
     from usage_worker.ingest.batch import Batch
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.ingest.fold import Folded
-    from usage_worker.store import BatchTransaction, DeadLetter, EventIdentity, Missing, Store
+    from usage_worker.ingest.refused import Refused
+    from usage_worker.store import BatchTransaction, EventIdentity, Missing, Store
 
 Unknown = Literal["quarantine", "create"]
-Refused = dict["EventIdentity", str]
 
 log = get_logger("ingest")
 
@@ -157,13 +158,19 @@ class Applier:
         if batch.duplicate:
             self._duplicates.trip()
         refused: Refused = {}
+        others_refused: Refused = {}
         with self.held.begin(transaction):
             free = self.held.free(transaction, batch.records)
             self._count_records(transaction, free, batch.days if free is batch.records else None, refused)
-        quarantined = transaction.quarantine(_dead_letters(entries, refused))
+            # While rows are held, an event that waits is found again by its identity alone.
+            others = others_of(batch, first_seen, refused) if batch.duplicate and not self.held.looks else []
+            self._count_records(transaction, others, None, others_refused)
+        quarantined = transaction.quarantine(letters_of(entries, refused))
         self.held.note(transaction, entries, waited)
-        applied = len(batch.records) - len(refused) - len(self.held.events)
-        intake = Intake(applied + batch.duplicate + quarantined, applied, batch.duplicate, quarantined)
+        counted_others = len(others) - len(others_refused)
+        applied = len(batch.records) - len(refused) - len(self.held.events) + counted_others
+        duplicate = batch.duplicate - counted_others
+        intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
         transaction.add_intake(stream, intake)
         return intake
 
@@ -286,15 +293,3 @@ def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unk
             {row.agent_id for row in absent if not row.agent_exists},
         )
     transaction.insert_pairs([(row.user_id, row.agent_id) for row in missing])
-
-
-def _dead_letters(entries: Sequence[DecodedEntry], refused: Refused) -> list[DeadLetter]:
-    dead_letters = [dead_letter for entry in entries for dead_letter in entry.dead_letters]
-    if refused:
-        reasons = dict(refused)
-        for entry in entries:
-            for position, record in zip(entry.positions, entry.records, strict=True):
-                # Popped: a duplicate of a refused event is a duplicate, not a second dead letter.
-                if reason := reasons.pop(record[:2], None):
-                    dead_letters.append(entry.dead_letter(position, reason, entry.payload(position, record)))
-    return dead_letters

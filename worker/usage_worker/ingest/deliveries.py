@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
-from uuid import UUID, uuid5
 
-from usage_worker.queue.stream import former_key
+from usage_worker.queue.stream import former_key, reused_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
+    from uuid import UUID
 
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.store import BatchTransaction
@@ -47,7 +47,7 @@ def register(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> 
     for entry in entries:
         first = contents[entry.key]
         if first not in (None, entry.contents):
-            key = uuid5(entry.key, str(entry.contents))
+            key = reused_key(entry.key, entry.contents)
             reused[key] = entry.refused_whole(_REUSED, key)
         elif positions := waiting.pop(entry.key, None):
             entry.keep(positions)

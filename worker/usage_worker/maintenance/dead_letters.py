@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import uuid5
 
@@ -10,8 +13,8 @@ from usage_worker.errors import EventRefusedError, SettingsError, StreamUnavaila
 from usage_worker.events.event import Window
 from usage_worker.events.values import read_json
 from usage_worker.events.wire import Prepared, prepare, spelled_out
-from usage_worker.queue.kept import fields_of, restored
-from usage_worker.queue.stream import RawEntry
+from usage_worker.queue.kept import is_cut, restored
+from usage_worker.queue.stream import RawEntry, key_of, reused_key
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 PAGE = 500
 FLUSH_SECONDS = 60.0
+# The beginning of the payload that events share (`DecodedEntry.refuse_events`); an event of one letter may look alike.
+_SHARED = re.compile(r'\{"positions": (\[[0-9, ]++\]), "events": \[')
 
 DeadLetterRow = dict[str, Any]
 """A row of `usage_dead_letters`, by column."""
@@ -64,17 +69,17 @@ class RepairEdits:
             placed = _placed(dead_letter, self.body)
         except (ValueError, RecursionError) as error:
             raise EventRefusedError(f"is not JSON: {error}; give a repaired body with --body") from None
-        items = [(position, spelled_out(item)) for position, item in placed]
+        items = [(place, spelled_out(item)) for place, item in placed]
         if not items or not all(isinstance(item, dict) for _, item in items):
             raise EventRefusedError("is not an event; give a repaired body with --body")
-        return [self._event(dead_letter, item, position, window) for position, item in items]
+        return [self._event(dead_letter, item, place, window) for place, item in items]
 
-    def _event(self, dead_letter: DeadLetterRow, item: dict[str, Any], position: int, window: Window) -> Prepared:
+    def _event(self, dead_letter: DeadLetterRow, item: dict[str, Any], place: int | str, window: Window) -> Prepared:
         """Edit one event; one without identity or time gets both from its place in the stream, as ingest gives them."""
         fields = {name: value for name, value in item.items() if name not in self.dropped} | self.constants
         has_key, has_time = (fields.get(name) is not None for name in ("event_id", "occurred_at"))
         if not has_key:
-            fields["event_id"] = uuid5(dead_letter["entry_key"], str(position))
+            fields["event_id"] = uuid5(dead_letter["entry_key"], str(place))
         if not has_time:
             fields["occurred_at"] = _entered_at(dead_letter)
         return prepare(fields, window)._replace(time_is_ours=has_key and not has_time)
@@ -86,8 +91,16 @@ def restore(dead_letter: DeadLetterRow) -> dict[bytes, bytes]:
     Raises:
         ValueError: it is the dead letter of events of an entry, or of an entry that was too large to be kept whole.
     """
-    columns = (dead_letter[name] for name in ("payload", "stream", "entry_id", "entry_key", "events"))
-    return restored(*columns)
+    payload, stream, entry_id, entry_key, events = (
+        dead_letter[name] for name in ("payload", "stream", "entry_id", "entry_key", "events")
+    )
+    fields = restored(payload, stream, entry_id, entry_key, events)
+    # An event may have the names and the texts of an entry's fields, but not its key, which depends on them.
+    raw = RawEntry(entry_id, fields)
+    key = key_of(stream, raw)
+    if entry_key not in (key, reused_key(key, raw.contents)):
+        raise ValueError("is not a whole entry")
+    return fields
 
 
 def oldest_dead_letters(store: Store, limit: int, *, replayed: bool = False) -> list[DeadLetterRow]:
@@ -159,23 +172,52 @@ def _repaired(
             on_problem(dead_letter["id"], error)
 
 
-def _placed(dead_letter: DeadLetterRow, body: str | None) -> list[tuple[int, Any]]:
-    """Return the events of a dead letter, or of a body instead of it, with their positions in the entry.
+def _placed(dead_letter: DeadLetterRow, body: str | None) -> list[tuple[int | str, Any]]:
+    """Return the events of a dead letter, or of a body instead of it, with their places in the entry.
 
     Raises:
         ValueError, RecursionError: they are not JSON.
     """
-    content = read_json(dead_letter["payload"] if body is None else body)
-    if body is None and isinstance(content, dict):
-        events = content.get("events")
-        if isinstance(events, list):  # events that share a dead letter
-            return list(zip(content.get("positions", ()), events, strict=True))
-        if isinstance(events, str):  # a whole entry
-            fields = fields_of(content)
-            content = read_json(fields[b"events"])
-            if RawEntry("0-0", fields).times_are_the_publishers and isinstance(content, list):
-                content = [_without_time(spelled_out(item)) for item in content]
-    return list(enumerate(content if isinstance(content, list) else [content], int(dead_letter["position"])))
+    shared = _SHARED.match(dead_letter["payload"]) if dead_letter["events"] > 1 else None
+    if body is not None:
+        content = read_json(body)
+    elif shared:
+        content = read_json(dead_letter["payload"])["events"]
+    else:
+        content = _content(dead_letter)
+    first = int(dead_letter["position"])
+    positions = json.loads(shared[1]) if shared else range(first, first + dead_letter["events"])
+    return list(zip(_places(positions), content if isinstance(content, list) else [content], strict=False))
+
+
+def _places(positions: Sequence[int]) -> Iterator[int | str]:
+    """Yield the positions of a dead letter, then places that no event of the entry has.
+
+    The next positions are those of its neighbours, and another event with the identity of one would be a duplicate.
+    """
+    yield from positions
+    yield from (f"{positions[0]}.{number}" for number in count(1))
+
+
+def _content(dead_letter: DeadLetterRow) -> Any:
+    """Return the event or the events of a dead letter that is not shared.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON.
+    """
+    content = read_json(dead_letter["payload"])
+    if not isinstance(content, dict) or "events" not in content:
+        return content
+    try:
+        fields = restore(dead_letter)
+    except ValueError:
+        if is_cut(dead_letter["payload"]):
+            raise
+        return content  # an event with a field of this name
+    content = read_json(fields[b"events"])
+    if RawEntry("0-0", fields).times_are_the_publishers and isinstance(content, list):
+        content = [_without_time(spelled_out(item)) for item in content]
+    return content
 
 
 def _without_time(item: Any) -> Any:

@@ -28,10 +28,14 @@ def csv_rows(file: TextIO) -> Iterator[Row]:
     A quote that is never closed, or closed in another row, takes the lines in between into one cell. Such a row is
     reported at the line of the quote, and the lines that it took are read one by one.
     """
-    header = next(file, "")
-    delimiter = max(_DELIMITERS, key=header.count)
+    start: list[str] = []
+    for text in file:
+        start.append(text)
+        if text.strip("\r\n"):
+            break
+    delimiter = max(_DELIMITERS, key="".join(start).count)
     taken: list[str] = []
-    lines = _noting(chain([header], file), taken)
+    lines = _noting(chain(start, file), taken)
     number, columns = 1, 0
     while (row := _row(number, lines, delimiter)) is not None:
         if columns and len(taken) > 1 and (row.problem or len(row.cells) != columns):

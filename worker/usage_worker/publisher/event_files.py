@@ -32,6 +32,10 @@ _NOT_TEXT = (
     (b"PAR1", "is Parquet; convert it to NDJSON or CSV"),
 )
 _LONGEST_MARK = 4
+# What stands for a byte that is no text. Python's own handler, for UTF-8, raises for bytes below 0x80, which can be
+# half a character of UTF-16.
+_UTF8_BYTE, _WIDE_BYTE = 0xDC00, 0xDD00
+_WIDE_HANDLER = "usage_worker.wide"
 _CONVERT = "run `iconv -f LATIN1 -t UTF-8 FILE | usage-worker publish -` if it is Latin-1"
 _SPACE = " \t\r\n"
 _WORD = re.compile(r"\w+")
@@ -61,7 +65,9 @@ def open_text(binary: io.BufferedReader[Any]) -> TextIO:
     encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
     if encoding == "utf-8" and b"\0" in start:
         raise SettingsError("the file is not UTF-8; run `iconv -f UTF-16LE -t UTF-8 FILE | usage-worker publish -`")
-    return io.TextIOWrapper(binary, encoding=encoding, errors="surrogateescape", newline="")
+    codecs.register_error(_WIDE_HANDLER, _escape_wide)
+    errors = "surrogateescape" if encoding.startswith("utf-8") else _WIDE_HANDLER
+    return io.TextIOWrapper(binary, encoding=encoding, errors=errors, newline="")
 
 
 def read_lines(file: TextIO, *, is_csv: bool, wanted: Collection[str] = ()) -> Iterator[Line]:
@@ -167,8 +173,19 @@ def _not_json(error: Exception) -> str:
 
 
 def _bad_byte(text: str) -> str:
-    """Return the problem of a text with bytes that are no UTF-8, or an empty string."""
+    """Return the problem of a text with bytes that are none in the file's encoding, or an empty string."""
     if text.isascii():
         return ""
-    escaped = next((character for character in text if "\udc80" <= character <= "\udcff"), None)
-    return "" if escaped is None else f"is not UTF-8 (byte 0x{ord(escaped) - 0xDC00:02x}); {_CONVERT}"
+    for code in map(ord, text):
+        if _UTF8_BYTE + 0x80 <= code <= _UTF8_BYTE + 0xFF:
+            return f"is not UTF-8 (byte 0x{code - _UTF8_BYTE:02x}); {_CONVERT}"
+        if _WIDE_BYTE <= code <= _WIDE_BYTE + 0xFF:
+            return "is not valid UTF-16 or UTF-32; a character of it is cut or damaged"
+    return ""
+
+
+def _escape_wide(error: UnicodeError) -> tuple[str, int]:
+    """Handle bytes that are no UTF-16 or UTF-32 (the interface of `codecs.register_error`)."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(_WIDE_BYTE + byte) for byte in error.object[error.start : error.end]), error.end

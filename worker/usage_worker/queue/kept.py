@@ -23,6 +23,8 @@ _PLAIN_BYTES = 2**20
 # More than this, compressed, is cut: as base64 and quoted, PostgreSQL could not take twice as much.
 MAX_KEPT_BYTES = 200_000_000
 _PREFIXES = ("base64:", "zlib:", "cut:")
+# The longest value that Redis takes. An event can hold text in our form, with a million times more behind it.
+_MAX_VALUE_BYTES = 2**29
 
 
 def kept(stream: str, raw: RawEntry, key: UUID, events: int) -> str:
@@ -42,7 +44,10 @@ def restored(text: str, stream: str, entry_id: str, key: UUID, events: int) -> d
         ValueError: the payload is not that of a whole entry, or its entry was too large to be kept whole.
     """
     if text.startswith("{"):
-        return fields_of(json.loads(text))
+        try:
+            return fields_of(json.loads(text))
+        except RecursionError:
+            raise ValueError("is not a whole entry") from None
     fields = {b"v": VERSION, b"n": b"%d" % events, b"events": text.encode()}
     if key_of(stream, RawEntry(entry_id, fields)) != key:
         fields[b"id"] = str(key).encode()
@@ -84,7 +89,18 @@ def _content(text: str) -> bytes:
     if form == "base64":
         return b64decode(packed, validate=True)
     if form == "zlib":
-        return zlib.decompress(b64decode(packed, validate=True))
+        return _decompressed(b64decode(packed, validate=True))
     if form == "cut":
         raise ValueError("the entry was too large to be kept whole")
     return text.encode()
+
+
+def _decompressed(packed: bytes) -> bytes:
+    decompressor = zlib.decompressobj()
+    try:
+        content = decompressor.decompress(packed, _MAX_VALUE_BYTES)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    if not decompressor.eof:
+        raise ValueError("is not a compressed value")
+    return content

@@ -74,8 +74,9 @@ class RawEntry(NamedTuple):
 
     @property
     def contents(self) -> UUID:
-        """A hash of the body, or of all fields where there is none: two entries with it hold the same events."""
-        content = repr(sorted(self.fields.items())).encode() if self.body is None else self.body
+        """A hash of the body, or of all fields where it cannot be read: two entries with it hold the same events."""
+        body = self.body if self.version == VERSION else None
+        content = repr(sorted(self.fields.items())).encode() if body is None else body
         return UUID(bytes=blake2b(content, digest_size=16).digest())
 
     @property
@@ -264,6 +265,11 @@ def key_of(stream: str, raw: RawEntry) -> UUID:
 def former_key(stream: str, raw: RawEntry) -> UUID | None:
     """Return the key that versions before 4.1.0 made for an entry; None where its publisher gave it one."""
     return None if raw.key else uuid5(NAMESPACE_URL, f"redis-stream:{stream}/{raw.entry_id}")
+
+
+def reused_key(raw_key: UUID, contents: UUID) -> UUID:
+    """Return the key of an entry whose own was used before with other contents."""
+    return uuid5(raw_key, str(contents))
 
 
 def newer_version(raw: RawEntry) -> int | None:

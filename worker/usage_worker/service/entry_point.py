@@ -12,7 +12,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from celery.exceptions import Reject
+from celery.exceptions import InvalidTaskError, Reject
 from celery.worker.strategy import default
 from pydantic_core import to_json
 
@@ -21,7 +21,7 @@ from usage_worker.logs import get_logger
 from usage_worker.queue.stream import PACK_EVENTS, Pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from celery import Celery, Task
     from kombu.message import Message
@@ -56,18 +56,24 @@ def strategy(task: Task, app: Celery, consumer: Any, **options: Any) -> Callable
     """
     handle = default(task, app, consumer, **options)
 
+    def refuse(message: Message, error: Exception, ack: Any) -> Any:
+        try:
+            _quarantine(app.usage_resources.stream, task.name, message, error)
+        except StreamUnavailableError as outage:
+            # Left unacknowledged, it is delivered again; an exception would end the worker.
+            log.warning("an unreadable message waits", task=task.name, reason=str(outage))
+            return None
+        return ack(log, consumer.connection_errors)
+
     def handle_readable(message: Message, body: Any, ack: Any, *others: Any, **more: Any) -> Any:
         try:
             _check(message)
         except Exception as error:  # noqa: BLE001 - a message may raise anything, and would raise it for ever
-            try:
-                _quarantine(app.usage_resources.stream, task.name, message, error)
-            except StreamUnavailableError as outage:
-                # Left unacknowledged, it is delivered again; an exception would end the worker.
-                log.warning("an unreadable message waits", task=task.name, reason=str(outage))
-                return None
-            return ack(log, consumer.connection_errors)
-        return handle(message, body, ack, *others, **more)
+            return refuse(message, error, ack)
+        try:
+            return handle(message, body, ack, *others, **more)
+        except InvalidTaskError as error:  # a time that is none; Celery would drop the message
+            return refuse(message, error, ack)
 
     return handle_readable
 
@@ -75,13 +81,30 @@ def strategy(task: Task, app: Celery, consumer: Any, **options: Any) -> Callable
 def _check(message: Message) -> None:
     """Raise whatever the main process would raise while it reads the message and sends it to the pool."""
     payload, raw = message.payload, message.body
+    is_first_protocol = "args" in payload
     # In protocol 2 the arguments are the body.
-    args, kwargs, _ = (payload["args"], payload["kwargs"], None) if "args" in payload else payload
+    args, kwargs, others = (payload["args"], payload["kwargs"], None) if is_first_protocol else payload
     if not isinstance(args, list) or not isinstance(kwargs, dict) or "self" in kwargs:
         raise TypeError("Celery cannot call a task with these arguments")
+    if others and not isinstance(others, dict):
+        raise TypeError("Celery cannot read what follows the arguments")
+    _check_headers(payload if is_first_protocol else message.headers)
     body = raw.encode(errors="replace") if isinstance(raw, str) else bytes(raw)
     if body.count(b"[") + body.count(b"{") > _HARMLESS_BRACKETS:
         pickle.dumps(payload)
+
+
+def _check_headers(headers: Mapping[str, Any]) -> None:
+    """Raise for headers with which the main process ends, instead of refusing the message."""
+    hash(headers.get("id"))
+    _, _ = limits = headers.get("timelimit") or (None, None)
+    if not all(limit is None or isinstance(limit, int | float) for limit in limits):
+        raise TypeError("a time limit is not a number")
+    hash(tuple(headers.get("stamped_headers") or ()))
+    for time_header in (headers.get("eta"), headers.get("expires")):
+        # Celery itself refuses other texts that are no time.
+        if time_header is not None and not (time_header and isinstance(time_header, str)):
+            raise TypeError("eta or expires is not a time")
 
 
 def _quarantine(stream: EventStream, name: str, message: Message, error: Exception) -> None:
