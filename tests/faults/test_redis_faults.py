@@ -19,6 +19,7 @@ from usage_worker.local import EmbeddedValkey
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.publisher import REDIS_MEMORY_LIMIT, UsagePublisher
 from usage_worker.queue.stream import GROUP
+from usage_worker.queue.vitals import read_vitals
 from usage_worker.service.broker import broker_url
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def full_server(folder: Path) -> Iterator[EmbeddedValkey]:
 def fill(harness: Harness, share: float) -> None:
     """Add foreign keys up to a share of the memory; with 1, draining does not free enough memory either."""
     number = 0
-    while (used := harness.resources.stream.memory_used()) < min(share, 0.95):
+    while (used := read_vitals(harness.resources.stream.connection).memory_used or 0.0) < min(share, 0.95):
         harness.redis.set(f"foreign:{used}:{number}", "x" * 100_000)
         number += 1
     if share == 1:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.integration.commands import Cli, events
 from tests.integration.database import run
+from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.monitoring.checks.upkeep import missed_two
 from usage_worker.monitoring.status import CHECKS, collect_status
 from usage_worker.publisher import UsagePublisher
@@ -129,7 +130,7 @@ def test_beat_whose_ticks_do_not_arrive(service: Service) -> None:
 
 
 def test_periodic_tasks_that_are_off_need_no_worker(service: Service) -> None:
-    off = {f"schedule_{name}": "off" for name in ("purge", "partitions", "analytics", "reconcile", "dead_letters")}
+    off = {f"schedule_{task.label}": "off" for task in PERIODIC_TASKS}
     service.settings = service.settings.model_copy(update=off)
     service.worker("worker@here", "counting")
     assert service.problems() == {}

@@ -102,7 +102,7 @@ def error_lines(url: str) -> list[str]:
     messages = []
     with closing(EventStream(url, 1)) as stream:
         try:
-            stream.memory_used()
+            stream.backlog(0)
         except StreamUnavailableError as error:
             messages.append(str(error))
     with make_app(Settings(REDIS_URL=url)) as app, app.connection_for_write() as connection:

@@ -46,6 +46,13 @@ def test_diagram_names_existing_functions() -> None:
     assert [(name, file) for name, file in named if name not in names_of(PACKAGE / file)] == []
 
 
+def test_architecture_lists_every_redis_key() -> None:
+    code = "".join(file.read_text("utf-8") for file in (PACKAGE / "queue").glob("*.py"))
+    keys = set(re.findall(r'f?"(usage:[a-z]+)', code))
+    assert len(keys) > 7
+    assert sorted(key for key in keys if f"`{key}" not in ARCHITECTURE.split("## Where state is kept")[1]) == []
+
+
 def test_architecture_lists_every_room_from_top_to_bottom() -> None:
     rooms = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", ARCHITECTURE.split("## Rooms")[1].split("## ")[0], re.MULTILINE)
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]

@@ -12,6 +12,7 @@ from tools.reference import FOLDER, pages
 from tools.reference.metrics import STATUS
 from usage_worker.maintenance import PERIODIC_TASKS, PeriodicTask
 from usage_worker.monitoring import metrics
+from usage_worker.monitoring.checks.upkeep import COMMANDS
 from usage_worker.service import app, schedule, tasks
 from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings
@@ -77,3 +78,9 @@ def test_reference_has_task_and_its_setting(periodic: PeriodicTask) -> None:
 def test_tasks_of_maintenance_queue_equal_registry() -> None:
     routes = app.configuration(Settings())["task_routes"]
     assert set(routes) == {periodic.name for periodic in PERIODIC_TASKS}
+
+
+@pytest.mark.parametrize("task", PERIODIC_TASKS, ids=lambda task: task.label)
+def test_remedy_of_missed_task_exists(task: PeriodicTask) -> None:
+    command = COMMANDS.get(task.label, f"usage-worker {task.label}")
+    assert f"`{command}`" in PAGES[FOLDER / "commands.md"] or command == f"celery -A usage_worker call {task.name}"

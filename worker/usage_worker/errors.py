@@ -117,6 +117,16 @@ class ProcessError(UsageError):
     """a process of the stack failed."""
 
 
+def named(error: Exception) -> str:
+    """Return the text of an error, after its type unless it is one of ours."""
+    return str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of `named`: the others may quote rows."""
+    return named(error).partition("\n")[0]
+
+
 @contextmanager
 def server_extra() -> Iterator[None]:
     """Import, in the block, what needs the extra `server`; the publisher alone installs without it.

@@ -46,7 +46,7 @@ _OPTIONS: dict[str, Any] = {
     "tcp_user_timeout": 30_000,
 }
 
-# What our statements, and the texts that we read and write, depend on: said in every session, since the role, the
+# What our statements, and the texts that we read and write, depend on: set in every session, since the role, the
 # database or the environment may have set anything. Read-only mode, timeouts and `synchronous_commit` are the
 # administrator's.
 _SETTINGS = {
@@ -142,7 +142,7 @@ _ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is 
 def parameters(database_url: str, *, pooled: bool = False, **overrides: Any) -> dict[str, Any]:
     """Return the arguments of the driver's `connect`; the overrides replace those of the URL.
 
-    A pooler in transaction mode has no session that could keep settings or prepared statements: `pooled` says neither,
+    A pooler in transaction mode has no session that could keep settings or prepared statements: `pooled` omits both,
     and each transaction begins with `say_settings`.
 
     Raises:

@@ -22,6 +22,7 @@ T = TypeVar("T", bound=BaseSettings)
 
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
+MAX_SHARDS = 256
 # Neither message quotes the text, which may be part of a password.
 _NO_PORT = "the port is not a number; write / # ? @ in a password as %2F %23 %3F %40"
 _MISPLACED_AT = "an @ stands behind the host; write / # ? @ in a password as %2F %23 %3F %40"
@@ -34,7 +35,7 @@ class PublisherSettings(BaseSettings):
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", repr=False)
     """Redis 7, Valkey 8 or newer, as `redis://`, `rediss://` or `unix://`; a database number of its own."""
-    stream_shards: int = Field(2, ge=1, le=256)
+    stream_shards: int = Field(2, ge=1, le=MAX_SHARDS)
     """Number of streams; must be the same for publishers and workers."""
     accept_days: int = Field(35, ge=1, le=36_500)
     """Length of the acceptance window: older events are quarantined."""

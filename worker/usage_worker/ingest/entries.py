@@ -79,8 +79,8 @@ class DecodedEntry:
     def keep(self, positions: Collection[int]) -> None:
         """Keep the events at these positions only."""
         places = zip(self.positions, self.records, strict=True)
-        kept = [(position, record) for position, record in places if position in positions]
-        self.positions, self.records = [position for position, _ in kept], [record for _, record in kept]
+        left = [(position, record) for position, record in places if position in positions]
+        self.positions, self.records = [position for position, _ in left], [record for _, record in left]
         self.dead_letters = [dead_letter for dead_letter in self.dead_letters if dead_letter.position in positions]
 
     def refuse(self, position: int, reason: str, payload: str, events: int = 1) -> None:

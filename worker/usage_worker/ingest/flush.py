@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from usage_worker.errors import StreamUnavailableError, UsageError
+from usage_worker.errors import StreamUnavailableError, first_line
 from usage_worker.events.event import Window
 from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch import batch_of
@@ -132,10 +132,8 @@ class Flusher:
         return report
 
     def _record_failure(self, shard: int, error: Exception) -> None:
-        """Record the error for `status`: its first line only, since the others may quote rows."""
-        first_line = next(iter(str(error).splitlines()), "")
-        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-        self._records.failed(shard, printable(kind + first_line))
+        """Record the error for `status`."""
+        self._records.failed(shard, printable(first_line(error)))
 
     def _count(self, shard: int, batch: Batch) -> Intake:
         try:

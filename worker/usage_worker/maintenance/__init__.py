@@ -9,6 +9,7 @@ from usage_worker.maintenance.partitions import (
     manage_partitions,
     partition_coverage,
 )
+from usage_worker.maintenance.pruning import PRUNE
 from usage_worker.maintenance.purge import PURGE, PurgeReport, purge
 from usage_worker.maintenance.reconcile import RECONCILE, Scope, reconcile
 from usage_worker.maintenance.registry import PERIODIC_TASKS, PeriodicTask
@@ -17,6 +18,7 @@ from usage_worker.maintenance.task_run import OnProgress, run_task
 __all__ = [
     "MANAGE_PARTITIONS",
     "PERIODIC_TASKS",
+    "PRUNE",
     "PURGE",
     "RECONCILE",
     "REFRESH",

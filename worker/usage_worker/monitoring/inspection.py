@@ -111,7 +111,7 @@ class Section(NamedTuple):
 
 
 class _ImpatientStore(Store):
-    """A store whose transactions give up soon: who holds a lock on a table must not stop the status."""
+    """A store whose transactions give up soon: whoever holds a lock on a table must not stop the status."""
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

@@ -12,6 +12,7 @@ from usage_worker.errors import (
     StreamUnavailableError,
     UnusableServerError,
     UsageError,
+    first_line,
 )
 from usage_worker.monitoring.check import Check, State, fail, joined
 from usage_worker.monitoring.checks import SECTIONS
@@ -110,8 +111,7 @@ def _examined(section: Section, inspection: Inspection, failed: set[str]) -> lis
 
 
 def _failed(section: Section, error: Exception, settings: Settings) -> Check:
-    kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-    reason = printable(settings.mask(kind + next(iter(str(error).splitlines()), "")))
+    reason = printable(settings.mask(first_line(error)))
     remedy = next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
     return fail(section.checks[0], reason, remedy)
 

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from usage_worker.errors import UsageError
+from usage_worker.errors import named
 from usage_worker.masking import Mask
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.publisher.buffer import Buffer, Retry
@@ -266,8 +266,7 @@ class Sender:
             self._log_limited(logging.WARNING, "holding events back: %s", lane.retry.reason)
 
     def _text(self, error: Exception, prefix: str = "") -> str:
-        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-        return printable(self._mask(f"{prefix}{kind}{error}"), REASON_LENGTH)
+        return printable(self._mask(prefix + named(error)), REASON_LENGTH)
 
     def _release(self, accounts: set[Account], sent: Callable[[], bool], timeout: float) -> None:
         """Wait until the events of closed publishers are sent; drop the rest, and stop if no publisher is left."""

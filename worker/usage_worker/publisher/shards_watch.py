@@ -30,7 +30,7 @@ class ShardsWatch:
         if time.monotonic() - self._checked < SECONDS_BETWEEN_CHECKS:
             return
         self._checked = time.monotonic()
-        # A user that may do nothing but XADD cannot look, and an outage is said by what is sent next.
+        # A user that may do nothing but XADD cannot read the number, and the next send reports an outage.
         with suppress(StreamUnavailableError):
             self._compare(shards_of_workers(self._stream.connection))
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.errors import StreamUnavailableError
+from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
@@ -108,13 +109,13 @@ class FlushRecords:
             pipeline = client.pipeline(transaction=False)
             pipeline.time()
             pipeline.hgetall(_key(shard))
-            (seconds, micros), fields = pipeline.execute()
-        now = seconds + micros / 1e6
+            time_of_redis, fields = pipeline.execute()
+        now = seconds_of(time_of_redis)
         counted, succeeded, failed, waiting = (
             _age(fields, name, now) for name in (b"counted", b"succeeded", b"failed", b"waiting")
         )
         error, holders = (_text(fields.get(name)) for name in (b"error", b"holders"))
-        minute = seconds // 60
+        minute = int(now) // 60
         accepted, quarantined = (_sum(fields, name, minute - MINUTES) for name in (b"accepted:", b"quarantined:"))
         per_second = _sum(fields, b"accepted:", minute - 2) / (60 + now % 60)
         return FlushRecord(counted, succeeded, failed, error, waiting, holders, accepted, quarantined, per_second)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import redis
+from usage_worker.queue.vitals import seconds_of
 
+if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
 
 HEARTBEAT_KEY = "usage:heartbeat"
@@ -23,7 +23,7 @@ class Heartbeat:
     def beat(self) -> bool:
         """Note the current time; return whether this is the first heartbeat of a minute, for what need not be often."""
         with self._connection.client() as client:
-            now = _now(client)
+            now = seconds_of(client.time())
             before: Any = client.set(HEARTBEAT_KEY, now, get=True)
             return before is None or now // SWEEP_SECONDS > float(before) // SWEEP_SECONDS
 
@@ -31,9 +31,4 @@ class Heartbeat:
         """Return the seconds since the last heartbeat, or None where there was none."""
         with self._connection.client() as client:
             beat: Any = client.get(HEARTBEAT_KEY)
-            return None if beat is None else max(_now(client) - float(beat), 0.0)
-
-
-def _now(client: redis.Redis) -> float:
-    reply: Any = client.time()
-    return float(reply[0] + reply[1] / 1e6)
+            return None if beat is None else max(seconds_of(client.time()) - float(beat), 0.0)

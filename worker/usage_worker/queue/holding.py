@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEATHS_BEFORE_ALONE = 3
 DEATHS_ALONE = 3
 DEATHS_BEFORE_SET_ASIDE = DEATHS_BEFORE_ALONE + DEATHS_ALONE
-# Even reading it was too much, twice: it stays in the stream, pending, until its deaths are forgotten.
+# Even reading it was too much, twice: it stays in the stream, pending, until its deaths expire.
 DEATHS_BEFORE_LEFT = DEATHS_BEFORE_SET_ASIDE + 2 * DEATHS_ALONE
 # How long marks and deaths are kept, in seconds.
 KEPT_SECONDS = 86_400

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import ResponseError
+
+from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
@@ -59,12 +61,13 @@ def last_id(connection: RedisConnection, stream: str) -> LastId:
         info, now = pipeline.execute(raise_on_error=False)
         failed = next((answer for answer in (info, now) if isinstance(answer, Exception)), None)
         if isinstance(info, ResponseError) and "no such key" in str(info):
-            return LastId("0-0", -_seconds(now))
+            return LastId("0-0", -seconds_of(now))
         if failed:
             raise failed
     entry_id: str = info["last-generated-id"].decode()
-    return LastId(entry_id, int(entry_id.partition("-")[0]) / 1000 - _seconds(now))
+    return LastId(entry_id, id_seconds(entry_id) - seconds_of(now))
 
 
-def _seconds(now: Any) -> float:
-    return float(now[0] + now[1] / 1e6)
+def id_seconds(entry_id: str) -> float:
+    """Return the first half of an id, which is in milliseconds since 1970, in seconds."""
+    return int(entry_id.partition("-")[0]) / 1000

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from usage_worker.queue.stream import GROUP, MAX_DECLARED_DIGITS, VERSION
+from usage_worker.queue.stream import GROUP, RawEntry, newer_version
 
 if TYPE_CHECKING:
     from usage_worker.queue.stream import EventStream
@@ -43,9 +43,5 @@ def oldest_entry(stream: EventStream, shard: int) -> OldestEntry | None:
                 raise
             pending = []
     deliveries, idle = (pending[0]["times_delivered"], pending[0]["time_since_delivered"]) if pending else (0, 0)
-    return OldestEntry(entry_id.decode(), deliveries, idle / 1000, _newer(fields.get(b"v", b"")))
-
-
-def _newer(version: bytes) -> int | None:
-    known = version.isdigit() and len(version) <= MAX_DECLARED_DIGITS
-    return int(version) if known and int(version) > int(VERSION) else None
+    oldest = RawEntry(entry_id.decode(), fields)
+    return OldestEntry(oldest.entry_id, deliveries, idle / 1000, newer_version(oldest))

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.errors import StreamUnavailableError
+from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
@@ -88,9 +89,8 @@ class Processes:
             StreamUnavailableError: Redis did not answer.
         """
         with self._connection.client() as client:
-            reply: Any = client.time()
+            now = seconds_of(client.time())
             records: Any = client.hgetall(PROCESSES_KEY)
-        now = reply[0] + reply[1] / 1e6
         return sorted(_parse(name.decode(errors="replace"), text, now) for name, text in records.items())
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from redis.exceptions import NoPermissionError, ResponseError
 
 from usage_worker.errors import StreamUnavailableError
+from usage_worker.queue.vitals import memory_share
 
 if TYPE_CHECKING:
     import redis
@@ -35,7 +36,7 @@ class Concern(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says about itself; memory is in bytes, `maxmemory` 0 where there is no limit."""
+    """What a server says about itself."""
 
     product: str
     """`Redis` or `Valkey`."""
@@ -43,8 +44,8 @@ class ServerFacts:
     cluster: bool
     replica: bool
     loading: bool
-    used_memory: int
-    maxmemory: int
+    memory_used: float
+    """The share of `maxmemory` in use, 0.0 where there is no limit."""
     policy: str
     """What happens when the memory is full, as `noeviction`."""
     append_only: bool
@@ -116,8 +117,7 @@ def _facts(info: dict[str, Any]) -> ServerFacts:
         cluster=bool(info.get("cluster_enabled")),
         replica=info.get("role") == "slave",
         loading=bool(info.get("loading")),
-        used_memory=info.get("used_memory", 0),
-        maxmemory=info.get("maxmemory", 0),
+        memory_used=memory_share(info),
         policy=info.get("maxmemory_policy", ""),
         append_only=bool(info.get("aof_enabled")),
         snapshots=None,

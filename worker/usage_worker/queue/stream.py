@@ -17,8 +17,8 @@ from usage_worker.queue.accounting import Accounting
 from usage_worker.queue.connection import RedisConnection, unavailable
 from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
 from usage_worker.queue.holding import reclaim_arguments, reclaim_script
-from usage_worker.queue.last_id import CLOCK_SECONDS, last_id
-from usage_worker.queue.vitals import memory_share
+from usage_worker.queue.last_id import CLOCK_SECONDS, id_seconds, last_id
+from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,7 +88,7 @@ class RawEntry(NamedTuple):
     @property
     def added_at(self) -> datetime:
         """The time in the entry's id, when Redis added it; at most the year 9999, since a producer may choose ids."""
-        return datetime.fromtimestamp(min(_seconds_of(self.entry_id), _LAST_SECOND), UTC)
+        return datetime.fromtimestamp(min(id_seconds(self.entry_id), _LAST_SECOND), UTC)
 
 
 class Pack(NamedTuple):
@@ -132,7 +132,7 @@ class EventStream:
         self._accounting = Accounting(self.connection)
 
     def key(self, shard: int) -> str:
-        """Return the key of a shard; the braces keep it on one slot of a Redis Cluster."""
+        """Return the key of a shard's stream."""
         return f"usage:events:{{{shard}}}"
 
     def shard_of(self, user_id: UUID) -> int:
@@ -222,18 +222,13 @@ class EventStream:
             pipeline.xrange(key, count=1)
             pipeline.time()
             pipeline.xinfo_groups(key)
-            length, oldest, (seconds, micros), groups = pipeline.execute(raise_on_error=False)
+            length, oldest, now, groups = pipeline.execute(raise_on_error=False)
             if isinstance(length, RedisError):
                 raise length
-        age = seconds + micros / 1e6 - _seconds_of(oldest[0][0].decode()) if oldest else 0.0
+        age = seconds_of(now) - id_seconds(oldest[0][0].decode()) if oldest else 0.0
         ours = () if isinstance(groups, RedisError) else (it for it in groups if it["name"] == GROUP.encode())
         pending = sum(group["pending"] for group in ours)
         return Backlog(length, pending, max(age, 0.0), age_known=age > -CLOCK_SECONDS)
-
-    def memory_used(self) -> float:
-        """Return the share of Redis' `maxmemory` in use, 0.0 where there is no limit."""
-        with self.connection.client() as client:
-            return memory_share(client.info("memory"))
 
     def close(self) -> None:
         self.connection.close()
@@ -282,8 +277,3 @@ def newer_version(raw: RawEntry) -> int | None:
 def _waiting(version: bytes) -> str:
     """Return the consumer that has the entries which workers of this version leave to newer ones."""
     return f"newer than version {version.decode()}"
-
-
-def _seconds_of(entry_id: str) -> float:
-    """Return the first half of an id, which is in milliseconds since 1970, in seconds."""
-    return int(entry_id.split("-", maxsplit=1)[0]) / 1000

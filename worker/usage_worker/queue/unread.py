@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.queue.processes import PROCESSES_KEY
+from usage_worker.settings import MAX_SHARDS
 
 if TYPE_CHECKING:
     from usage_worker.queue.stream import EventStream
-
-# The greatest USAGE_STREAM_SHARDS.
-MOST_SHARDS = 256
 
 
 def foreign_shards(stream: EventStream, shards: int) -> dict[int, int]:
@@ -19,7 +17,7 @@ def foreign_shards(stream: EventStream, shards: int) -> dict[int, int]:
     Raises:
         StreamUnavailableError: Redis did not answer.
     """
-    beyond = range(shards, MOST_SHARDS)
+    beyond = range(shards, MAX_SHARDS)
     with stream.connection.client() as client:
         pipeline = client.pipeline(transaction=False)
         for shard in beyond:

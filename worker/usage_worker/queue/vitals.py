@@ -33,13 +33,19 @@ def read_vitals(connection: RedisConnection) -> Vitals:
         info, clock = map(_allowed, pipeline.execute(raise_on_error=False))
     return Vitals(
         None if info is None else memory_share(info),
-        None if clock is None else clock[0] + clock[1] / 1e6,
+        None if clock is None else seconds_of(clock),
     )
 
 
 def memory_share(info: Any) -> float:
     """Return the share of `maxmemory` in use from the answer to INFO memory."""
     return info["used_memory"] / info["maxmemory"] if info.get("maxmemory") else 0.0
+
+
+def seconds_of(time: Any) -> float:
+    """Return the seconds since 1970 from the answer to TIME."""
+    seconds, micros = time
+    return float(seconds + micros / 1e6)
 
 
 def _allowed(answer: Any) -> Any:

@@ -82,7 +82,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         **broker_settings(settings.redis_url),
         "broker_connection_retry_on_startup": True,
         "task_ignore_result": True,
-        # Flower and `status` need these events.
+        # Flower needs these events.
         "worker_send_task_events": True,
         "task_send_sent_event": True,
         # A worker reserves one task at a time: another one could execute what it holds back.

@@ -104,7 +104,7 @@ class BatchTransaction:
     def note_waiting(self, key: UUID, entry_id: str, positions: Collection[int]) -> None:
         """Note which events of an entry wait for its next delivery."""
         held_in = f"{entry_id} {','.join(map(str, positions))}" if positions else None
-        self._connection.execute(query("waits"), {"key": key, "held_in": held_in})
+        self._connection.execute(query("note_waiting"), {"key": key, "held_in": held_in})
 
     def dead_letter_positions(self, keys: Iterable[UUID]) -> set[tuple[UUID, int]]:
         """Return the dead letters of these entries, by entry and position."""

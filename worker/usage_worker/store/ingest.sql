@@ -25,8 +25,8 @@ SET LOCAL enable_mergejoin = off;
 -- An application's deferred constraint or trigger must fail at the events that it refuses, not at COMMIT.
 SET CONSTRAINTS ALL IMMEDIATE;
 -- A worker that is stopped or disconnected inside its transaction would keep its row locks, and block every other
--- worker, for ever. And who holds the row of one pair must not stop all others: after two seconds the batch looks for the
--- held rows, and before a statement_timeout ends it. Limits that the administrator has set lower are kept. Without
+-- worker, for ever. And whoever holds the row of one pair must not stop all others: after two seconds the batch looks for
+-- the held rows, or earlier, before a statement_timeout ends it. Limits that the administrator has set lower are kept. Without
 -- triggers and foreign keys, which a role may have switched off, counters and ledger would drift apart.
 SELECT lock_timeout_ms, set_config('lock_timeout', lock_timeout_ms::text, true),
        concat_ws(
@@ -101,14 +101,15 @@ ON CONFLICT DO NOTHING
 RETURNING key
 
 -- name: waiting_positions
--- Registered entries of which some events wait, as `waits` left them. Locked, so that another worker with the same entry
+-- Registered entries of which some events wait, as `note_waiting` left them. Locked, so that another worker with the same entry
 -- waits here, and then finds what is left.
 SELECT key, held_in FROM public.usage_entries WHERE key = ANY (%(keys)s) AND held_in IS NOT NULL ORDER BY key
    FOR UPDATE
 
--- name: waits
+-- name: note_waiting
 -- Note the stream entry and the positions of its events that wait, NULL when none does any more.
 UPDATE public.usage_entries SET held_in = %(held_in)s WHERE key = %(key)s
+
 -- name: entry_contents
 -- What entries that were registered before contain: the same, or something else under a key that was used again.
 SELECT key, contents FROM public.usage_entries WHERE key = ANY (%(keys)s)

@@ -50,7 +50,7 @@ def _ticks_should_arrive(figures: Figures, uptime: float) -> bool:
     counting = [it.process.uptime for it in figures.alive if COUNTING in it.process.roles]
     flushes = (it.succeeded_seconds for it in (figures.flushes or {}).values())
     is_idle = all(seconds is None or seconds >= SILENCE for seconds in flushes)
-    has_room = (figures.redis_memory or 0) < REDIS_MEMORY_LIMIT
+    has_room = (figures.redis_memory or 0) <= REDIS_MEMORY_LIMIT
     return has_room and is_idle and bool(counting) and min(uptime, *counting) >= SILENCE
 
 

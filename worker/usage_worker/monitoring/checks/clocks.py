@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usage_worker.ingest.clock import MAX_DIFFERENCE
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import Section
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.inspection import Inspection
 
-TOLERANCE_SECONDS = 60.0
-
 
 def _clocks(inspection: Inspection) -> Iterator[Check]:
     clocks = inspection.figures.clocks
@@ -23,7 +22,7 @@ def _clocks(inspection: Inspection) -> Iterator[Check]:
         clocks |= {it.name: clocks["Redis"] + it.clock_ahead for it in inspection.figures.alive}
     ours = {"this machine": 0.0, **clocks}
     behind, ahead = min(ours, key=ours.__getitem__), max(ours, key=ours.__getitem__)
-    if (difference := ours[ahead] - ours[behind]) > TOLERANCE_SECONDS:
+    if (difference := ours[ahead] - ours[behind]) > MAX_DIFFERENCE.total_seconds():
         reason = f"the clock of {ahead} is {difference:,.0f} s ahead of that of {behind}"
         yield fail("clocks", reason, "set the clocks by NTP")
 

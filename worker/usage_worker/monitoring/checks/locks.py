@@ -24,7 +24,7 @@ def _locks(inspection: Inspection) -> Iterator[Check]:
 
 
 def _described(holder: dict[str, Any]) -> str:
-    """Say who holds what; the statement stays unsaid, since it may name users."""
+    """Describe the holder and the lock, without the statement, which may name users."""
     who = f"pid {holder['pid']}, role {printable(holder['role'] or 'unknown')}"
     if holder["application"]:
         who += f", {printable(holder['application'])}"

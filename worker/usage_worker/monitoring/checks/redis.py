@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from usage_worker.monitoring.check import Check, State, fail
 from usage_worker.monitoring.inspection import REDIS, Section
 from usage_worker.publisher import REDIS_MEMORY_LIMIT
 from usage_worker.queue.server import server_facts
+from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,16 +19,14 @@ if TYPE_CHECKING:
 
 def _redis(inspection: Inspection) -> Iterator[Check]:
     with inspection.stream.connection.client() as client:
-        reply: Any = client.time()
-    inspection.figures.clocks["Redis"] = reply[0] + reply[1] / 1e6 - time.time()
+        inspection.figures.clocks["Redis"] = seconds_of(client.time()) - time.time()
     yield from ()
 
 
 def _server(inspection: Inspection) -> Iterator[Check]:
     facts = server_facts(inspection.stream.connection)
-    used = facts.used_memory / facts.maxmemory if facts.maxmemory else 0.0
-    inspection.figures.redis_memory = used
-    if used >= REDIS_MEMORY_LIMIT:
+    inspection.figures.redis_memory = used = facts.memory_used
+    if used > REDIS_MEMORY_LIMIT:
         limit = f"publishers hold events back above {REDIS_MEMORY_LIMIT:.0%}"
         reason = f"{used:.0%} of Redis' maxmemory is in use: {limit}{', and Celery cannot work' if used >= 1 else ''}"
         yield fail("redis_memory", reason, "raise maxmemory, or run `usage-worker drain`")

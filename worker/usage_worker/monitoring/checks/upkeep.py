@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from usage_worker.maintenance import MANAGE_PARTITIONS, PERIODIC_TASKS, partition_coverage
+from usage_worker.maintenance import MANAGE_PARTITIONS, PERIODIC_TASKS, PRUNE, partition_coverage
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.service.schedule import next_of, schedule_entries
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 # How late the end of a run may be.
 GRACE = timedelta(seconds=60)
 MAKE = "run `usage-worker partitions`"
-# The commands that do the same, where they have another name than the task's entry in the schedule.
-COMMANDS = {"analytics": "refresh"}
+# The commands that do the same, where it is not `usage-worker` with the name of the task's entry in the schedule.
+COMMANDS = {
+    "analytics": "usage-worker refresh",
+    "dead_letters": f"celery -A usage_worker call {PRUNE}",
+}
 
 
 def _partitions(inspection: Inspection) -> Iterator[Check]:
@@ -58,8 +61,8 @@ def _periodic(inspection: Inspection) -> Iterator[Check]:
         if since is not None and missed_two(entry, since.astimezone(now.tzinfo), now):
             last = f"ended last at {run.finished_at:%Y-%m-%d %H:%M:%S} UTC" if run else "has never ended"
             reason = f"{entry.task} {last}, and two runs are missed ({entry.description})"
-            command = COMMANDS.get(entry.name, entry.name)
-            remedy = f"see the log of the worker for maintenance, and run `usage-worker {command}`"
+            command = COMMANDS.get(entry.name, f"usage-worker {entry.name}")
+            remedy = f"see the log of the worker for maintenance, and run `{command}`"
             yield fail("periodic_tasks", reason, remedy)
 
 
