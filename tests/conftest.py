@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 settings.register_profile("fuzz", max_examples=1_000_000, deadline=None)
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
 # The data of the tests need not be durable, so commits do not wait for the disk.
-FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+FAST_POSTGRES = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_prepared_transactions": "2",
+}
 FAST_VALKEY = {"appendonly": "no"}
 
 

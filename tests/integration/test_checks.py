@@ -13,6 +13,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from tests.helpers import eventually
 from tests.integration.commands import Cli, events
 from tests.integration.database import run
 from usage_worker.maintenance import PERIODIC_TASKS
@@ -333,6 +334,22 @@ def test_held_rows_of_an_entry_that_waits(service: Service, ingest_url: str, dat
         assert seen.keys() == {"oldest_entry", "locks"}
         assert f"pid {holder.info.backend_pid}, role " in seen["locks"]
         assert "user_agents" in seen["locks"]
+
+
+def test_prepared_transaction_that_holds_a_table(service: Service, database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as holder:
+        if holder.execute("SHOW max_prepared_transactions").fetchone() == ("0",):
+            pytest.skip("the server allows no prepared transactions")
+        holder.execute("BEGIN; LOCK TABLE public.usage_daily IN SHARE MODE; PREPARE TRANSACTION 'forgotten'")
+        try:
+            eventually(lambda: "locks" in service.problems(), 20)
+            (check,) = (it for it in service.status().problems if it.name == "locks")
+            assert "a prepared transaction" in check.reason
+            assert "usage_daily" in check.reason
+            assert "ROLLBACK PREPARED 'forgotten'" in check.remedy
+        finally:
+            holder.execute("ROLLBACK PREPARED 'forgotten'")
+    assert service.problems() == {}
 
 
 def test_json_whatever_is_wrong(service: Service, cli: Cli, empty_database: str) -> None:

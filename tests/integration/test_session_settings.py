@@ -174,3 +174,13 @@ def maintain(harness: IngestHarness) -> None:
         left = fetch(harness, f"SELECT count(*) FROM public.{table} WHERE user_id = %s", user)
         assert left == [(0,)], "the foreign keys delete what belongs to the rows"
     assert reconcile(store, settings).differences == []
+
+
+def test_migrations_outlive_a_limit_of_transactions(empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        if connection.info.server_version < 170_000:
+            pytest.skip("transaction_timeout is of PostgreSQL 17")
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET transaction_timeout = '60ms'").format(name))
+    Runner(empty_database).up()
+    assert Runner(empty_database).verify() == []

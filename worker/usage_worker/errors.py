@@ -49,6 +49,14 @@ class StreamUnavailableError(UsageError):
     """Redis is not available."""
 
 
+class StreamRefusedError(StreamUnavailableError):
+    """Redis refused a command."""
+
+
+class ForeignKeyError(StreamRefusedError):
+    """a key in Redis holds what another program has written."""
+
+
 class UnusableServerError(StreamUnavailableError):
     """Redis cannot be used."""
 

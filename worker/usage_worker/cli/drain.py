@@ -53,6 +53,7 @@ def _drain_shard(resources: Resources, shard: int) -> FlushReport:
     deadline = started + resources.settings.reclaim_idle + 1
     if not resources.stream.backlog(shard).entries:
         return FlushReport(shard)  # a full Redis would refuse the consumer group that a first read creates
+    resources.stream.return_skipped(shard)
     report = resources.flusher.flush(shard, DRAIN_SECONDS)
     while resources.stream.backlog(shard).pending and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from usage_worker.errors import StreamUnavailableError, first_line
+from usage_worker.errors import StreamRefusedError, StreamUnavailableError, first_line
 from usage_worker.events.event import Window
 from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch import batch_of
@@ -105,10 +105,10 @@ class Flusher:
         """
         try:
             return self._flush(shard, self._settings.flush_budget if budget is None else budget, renew=renew)
-        except StreamUnavailableError:
-            raise  # nowhere to record it
         except Exception as error:
-            self._record_failure(shard, error)
+            # A Redis that does not answer has nowhere to record it.
+            if not isinstance(error, StreamUnavailableError) or isinstance(error, StreamRefusedError):
+                self._record_failure(shard, error)
             raise
 
     def _flush(self, shard: int, budget: float, *, renew: bool) -> FlushReport:

@@ -20,6 +20,12 @@ SET default_transaction_isolation = 'read committed';
 SET statement_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;
 SET idle_session_timeout = 0;
+-- PostgreSQL 17 and newer.
+DO $limit$ BEGIN
+    IF current_setting('transaction_timeout', true) <> '0' THEN
+        SET transaction_timeout = 0;
+    END IF;
+END $limit$;
 SET client_min_messages = warning;
 SET max_parallel_workers_per_gather = 0;
 SET max_parallel_maintenance_workers = 0;

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import (
     ConcurrencyError,
+    ForeignKeyError,
     SchemaError,
+    StatementCancelledError,
     StoreUnavailableError,
+    StreamRefusedError,
     StreamUnavailableError,
     UnusableServerError,
     UsageError,
@@ -30,7 +33,10 @@ CHECKS = (SETTINGS, *(name for section in SECTIONS for name in section.checks))
 # The first match counts.
 _REMEDIES: tuple[tuple[type[UsageError], str], ...] = (
     (UnusableServerError, "name another server in REDIS_URL"),
+    (ForeignKeyError, "find the program that writes keys `usage:…`, then rename or delete the key"),
+    (StreamRefusedError, 'grant what docs/operations.md lists for "Users" to the user of REDIS_URL'),
     (StreamUnavailableError, "see that the server of REDIS_URL runs and that this machine reaches it"),
+    (StatementCancelledError, "raise the limit of time that the reason names for the role or database of DATABASE_URL"),
     (StoreUnavailableError, "see that the server of DATABASE_URL runs and that this machine reaches it"),
     (SchemaError, "run `usage-worker migrate up`"),
 )

@@ -17,28 +17,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from usage_worker.queue.own_keys import OWN
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usage_worker.queue.connection import RedisConnection
 
 # Redis lets a script with `allow-oom` write where it is full; the hash of a shard takes a few hundred bytes.
-_LOOK = """#!lua flags=allow-oom
+# What is not a number of ours is as if it did not exist.
+_LOOK = (
+    f"#!lua flags=allow-oom\n{OWN}"
+    """
 local stream, counted = KEYS[1], KEYS[2]
+own(counted, 'hash')
 
 local function look()
   local info, added, length = redis.pcall('XINFO', 'STREAM', stream), 0, 0
+  -- Where this user may not ask, nothing has vanished for that.
+  local unknown = info.err and not info.err:find('no such key') and not info.err:find('WRONGTYPE')
   for i = 1, #info, 2 do
     if info[i] == 'entries-added' then added = info[i + 1] end
     if info[i] == 'length' then length = info[i + 1] end
   end
   local kept = redis.call('HMGET', counted, 'base', 'entries', 'added', 'vanished', 'vanished_at')
-  local base, entries, vanished, at = tonumber(kept[1]), tonumber(kept[2] or 0), tonumber(kept[4] or 0), kept[5]
+  local base, before, at = tonumber(kept[1]), tonumber(kept[3]), tonumber(kept[5])
+  local entries, vanished = math.floor(tonumber(kept[2]) or 0), tonumber(kept[4]) or 0
   local now = redis.call('TIME')
-  if not base then
+  if unknown then return {vanished, at and now[1] - at or -1} end
+  if not base or not before then
     base = added - length - entries - vanished
-  elseif added < tonumber(kept[3]) or added - base - entries - length < vanished then
-    base = added - length - entries - math.max(tonumber(kept[3]) - base - entries, vanished)
+  elseif added < before or added - base - entries - length < vanished then
+    base = added - length - entries - math.max(before - base - entries, vanished)
   end
   local gone = added - base - entries - length
   if gone > vanished then at = now[1] end
@@ -47,6 +57,7 @@ local function look()
   return {gone, at and now[1] - at or -1}
 end
 """
+)
 _VANISHED = f"{_LOOK}\nreturn look()"
 # Looks first, so that `added` is as new as `entries`.
 # 1,000 at a time, since `unpack` takes less than 8,000 values.

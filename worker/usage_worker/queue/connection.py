@@ -13,15 +13,17 @@ from redis.exceptions import (
     ClusterCrossSlotError,
     ClusterError,
     MasterDownError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
 )
 from redis.retry import Retry
 
-from usage_worker.errors import StreamUnavailableError, UnusableServerError
+from usage_worker.errors import ForeignKeyError, StreamRefusedError, StreamUnavailableError, UnusableServerError
 from usage_worker.printable import printable
 from usage_worker.queue.last_id import WAY_OUT
+from usage_worker.queue.own_keys import is_wrong_type
 from usage_worker.queue.server import CLUSTER, facts_of
 from usage_worker.queue.url import parse_redis_url
 
@@ -71,6 +73,8 @@ class RedisConnection:
 
         Raises:
             StreamUnavailableError: Redis refused, did not answer for 5 s, is full or cannot be reached.
+            StreamRefusedError: this user may not do it.
+            ForeignKeyError: a key holds something of another type than ours.
             UnusableServerError: it is of a kind or a version that we cannot use, or REDIS_URL cannot work.
         """
         try:
@@ -115,4 +119,8 @@ def unavailable(error: RedisError) -> StreamUnavailableError:
             "Redis is full; raise its maxmemory, or let `usage-worker drain` work off the backlog"
         )
     text = str(error)
+    if is_wrong_type(error):
+        return ForeignKeyError(f"{text}; find the program that writes keys `usage:…`, then rename or delete the key")
+    if isinstance(error, NoPermissionError):
+        return StreamRefusedError(f'{text}; grant what docs/operations.md lists for "Users" to the user of REDIS_URL')
     return StreamUnavailableError(f"{text}; {next(remedy for part, remedy in _REMEDIES if part in text)}")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.errors import StreamUnavailableError
+from usage_worker.queue.own_keys import OWN, answered, number
 from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ _IDLE_SECONDS = 5.0
 # A shard that nobody has flushed for a week has no record any more.
 _KEPT_SECONDS = 7 * 86_400
 # Small and bounded, so a full Redis takes it as well. Times are by Redis' own clock, in seconds.
-_SCRIPT = """#!lua flags=allow-oom
+_SCRIPT = (
+    f"#!lua flags=allow-oom\n{OWN}"
+    """
+own(KEYS[1], 'hash')
 local time = redis.call('TIME')
 local now, minute = string.format('%d.%06d', time[1], time[2]), math.floor(time[1] / 60)
 local outcome, accepted, quarantined, text = unpack(ARGV)
@@ -43,6 +47,7 @@ elseif outcome == 'counted' then
 end
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 """
+)
 
 
 class FlushRecord(NamedTuple):
@@ -109,8 +114,8 @@ class FlushRecords:
             pipeline = client.pipeline(transaction=False)
             pipeline.time()
             pipeline.hgetall(_key(shard))
-            time_of_redis, fields = pipeline.execute()
-        now = seconds_of(time_of_redis)
+            time_of_redis, record = pipeline.execute(raise_on_error=False)
+        now, fields = seconds_of(answered(time_of_redis, otherwise=None)), answered(record, otherwise={})
         counted, succeeded, failed, waiting = (
             _age(fields, name, now) for name in (b"counted", b"succeeded", b"failed", b"waiting")
         )
@@ -138,9 +143,12 @@ def _key(shard: int) -> str:
 
 
 def _age(fields: dict[bytes, bytes], name: bytes, now: float) -> float | None:
-    return max(now - float(fields[name]), 0.0) if name in fields else None
+    at = number(fields.get(name))
+    return None if at is None else max(now - at, 0.0)
 
 
 def _sum(fields: dict[bytes, bytes], prefix: bytes, after: int) -> int:
-    minutes: Any = {field.removeprefix(prefix): field for field in fields if field.startswith(prefix)}
-    return sum(int(fields[field]) for minute, field in minutes.items() if int(minute) > after)
+    ours = (
+        (number(field.removeprefix(prefix)), events) for field, events in fields.items() if field.startswith(prefix)
+    )
+    return sum(int(number(events) or 0) for minute, events in ours if minute is not None and minute > after)

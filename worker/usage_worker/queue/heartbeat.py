@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from usage_worker.queue.own_keys import answered, number
 from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
+    import redis
+
     from usage_worker.queue.connection import RedisConnection
 
 HEARTBEAT_KEY = "usage:heartbeat"
@@ -23,12 +26,20 @@ class Heartbeat:
     def beat(self) -> bool:
         """Note the current time; return whether this is the first heartbeat of a minute, for what need not be often."""
         with self._connection.client() as client:
-            now = seconds_of(client.time())
-            before: Any = client.set(HEARTBEAT_KEY, now, get=True)
-            return before is None or now // SWEEP_SECONDS > float(before) // SWEEP_SECONDS
+            now, before = seconds_of(client.time()), _last(client)
+            client.set(HEARTBEAT_KEY, now)
+            return before is None or now // SWEEP_SECONDS > before // SWEEP_SECONDS
 
     def age(self) -> float | None:
         """Return the seconds since the last heartbeat, or None where there was none."""
         with self._connection.client() as client:
-            beat: Any = client.get(HEARTBEAT_KEY)
-            return None if beat is None else max(seconds_of(client.time()) - float(beat), 0.0)
+            beat = _last(client)
+            return None if beat is None else max(seconds_of(client.time()) - beat, 0.0)
+
+
+def _last(client: redis.Redis) -> float | None:
+    # Not SET with GET, which refuses a key that another program has written as a list, say; SET alone replaces it.
+    pipeline = client.pipeline(transaction=False)
+    pipeline.get(HEARTBEAT_KEY)
+    (beat,) = pipeline.execute(raise_on_error=False)
+    return number(answered(beat, otherwise=None))

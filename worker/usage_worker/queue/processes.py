@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.errors import StreamUnavailableError
+from usage_worker.queue.own_keys import OWN
 from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ _KEPT_SECONDS = 3600
 PROCESSES_KEY = "usage:processes"
 _SHARDS_KEY = "usage:shards"
 # Times are by Redis' own clock, in seconds. Small and bounded, so a full Redis takes it as well.
-_SCRIPT = """#!lua flags=allow-oom
+_SCRIPT = (
+    f"#!lua flags=allow-oom\n{OWN}"
+    """
+own(KEYS[1], 'hash')
 local now = redis.call('TIME')[1]
 redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
 if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3]) end
@@ -33,6 +37,7 @@ for i = 1, #records, 2 do
     if not at or at < now - tonumber(ARGV[4]) then redis.call('HDEL', KEYS[1], records[i]) end
 end
 """
+)
 
 
 class Process(NamedTuple):
@@ -91,7 +96,8 @@ class Processes:
         with self._connection.client() as client:
             now = seconds_of(client.time())
             records: Any = client.hgetall(PROCESSES_KEY)
-        return sorted(_parse(name.decode(errors="replace"), text, now) for name, text in records.items())
+        parsed = (_parse(name.decode(errors="replace"), text, now) for name, text in records.items())
+        return sorted(record for record in parsed if record)
 
 
 def shards_of_workers(connection: RedisConnection) -> int | None:
@@ -104,9 +110,13 @@ def shards_of_workers(connection: RedisConnection) -> int | None:
     return int(shards) if shards and shards.isdigit() else None
 
 
-def _parse(name: str, text: bytes, now: float) -> ProcessRecord:
+def _parse(name: str, text: bytes, now: float) -> ProcessRecord | None:
+    """Return a record, None for what another program has written."""
     at, _, body = text.partition(b" ")
-    fields = json.loads(body)
-    # A newer version may say more.
-    process = Process(**{field: fields[field] for field in Process._fields})
-    return ProcessRecord(name, process, max(now - float(at), 0.0), fields["clock"] - float(at))
+    try:
+        fields = json.loads(body)
+        # A newer version may say more.
+        process = Process(**{field: fields[field] for field in Process._fields})
+        return ProcessRecord(name, process, max(now - float(at), 0.0), fields["clock"] - float(at))
+    except (ValueError, LookupError, TypeError):
+        return None

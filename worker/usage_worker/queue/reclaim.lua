@@ -13,6 +13,8 @@ local count, idle, silent, kept = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]),
 local before_alone, before_left, alone = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 
 redis.call('SET', my_mark, '', 'EX', kept)
+-- What another program has written under our names is ours to replace (queue/own_keys.py).
+if redis.call('TYPE', deaths).ok ~= 'hash' then redis.call('DEL', deaths) end
 local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, group)
 if consumers.err then
     if consumers.err:find('NOGROUP') or consumers.err:find('no such key') then return false end
@@ -38,14 +40,14 @@ for _, consumer in ipairs(consumers) do
     if pending > 0 and name ~= waiting and #claimed < count then
         if name ~= me then
             local left = redis.call('PTTL', marks .. name)
-            if left > 0 and kept * 1000 - left > silent then held = redis.call('GET', marks .. name) end
+            if left > 0 and kept * 1000 - left > silent then held = redis.pcall('GET', marks .. name) end
         end
         -- 100 more than needed, since those that are left, or wait to be tried alone, must not hide the ones behind them.
         local most = count - #claimed + 100
         for _, entry in ipairs(redis.call('XPENDING', stream, group, 'IDLE', idle, '-', '+', most, name)) do
             if #claimed == count then break end
             local id = entry[1]
-            local died = tonumber(redis.call('HGET', deaths, id) or '0')
+            local died = tonumber(redis.call('HGET', deaths, id)) or 0
             if held == id then died = died + alone elseif held == '' then died = died + 1 end
             if died < before_alone then
                 found = true

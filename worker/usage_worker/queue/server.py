@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from usage_worker.errors import StreamUnavailableError
+from usage_worker.errors import StreamRefusedError
 from usage_worker.queue.vitals import memory_share
 
 if TYPE_CHECKING:
@@ -90,13 +90,14 @@ def server_facts(connection: RedisConnection) -> ServerFacts:
     """Ask the server about itself.
 
     Raises:
-        StreamUnavailableError: it does not answer, or does not let this user ask.
+        StreamUnavailableError: it does not answer.
+        StreamRefusedError: it does not let this user ask.
         UnusableServerError: it cannot be used at all (`refusal`).
     """
     with connection.client() as client:
         facts = facts_of(client)
         if facts is None:
-            raise StreamUnavailableError("this user may not ask the server about itself; grant +info")
+            raise StreamRefusedError("this user may not ask the server about itself; grant +info")
         with suppress(NoPermissionError):
             facts = replace(facts, snapshots=bool(client.config_get("save").get("save")))
     return facts

@@ -18,6 +18,7 @@ from usage_worker.queue.connection import RedisConnection, unavailable
 from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
 from usage_worker.queue.holding import reclaim_arguments, reclaim_script
 from usage_worker.queue.last_id import CLOCK_SECONDS, id_seconds, last_id
+from usage_worker.queue.skipped import return_skipped
 from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
@@ -213,6 +214,10 @@ class EventStream:
         """Remove consumers that read nothing for `idle` seconds and hold no entry; return their number."""
         return sweep_consumers(self.connection, self.key(shard), GROUP, idle)
 
+    def return_skipped(self, shard: int, idle: float = DEAD_SECONDS) -> int:
+        """Let workers reclaim the entries that somebody made the group skip; return their number."""
+        return return_skipped(self.connection, self.key(shard), GROUP, idle)
+
     def backlog(self, shard: int) -> Backlog:
         """Count the entries of a shard."""
         key = self.key(shard)
@@ -224,7 +229,7 @@ class EventStream:
             pipeline.xinfo_groups(key)
             length, oldest, now, groups = pipeline.execute(raise_on_error=False)
             if isinstance(length, RedisError):
-                raise length
+                raise type(length)(f"{key}: {length}")
         age = seconds_of(now) - id_seconds(oldest[0][0].decode()) if oldest else 0.0
         ours = () if isinstance(groups, RedisError) else (it for it in groups if it["name"] == GROUP.encode())
         pending = sum(group["pending"] for group in ours)

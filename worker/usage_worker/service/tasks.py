@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from usage_worker.errors import UsageError
+from usage_worker.logs import get_logger
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.service import entry_point
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from usage_worker.maintenance import PeriodicTask
     from usage_worker.service.resources import Resources
+
+log = get_logger("heartbeat")
 
 # A UsageError is an expected failure: Celery then logs one line instead of a traceback.
 _OPTIONS: dict[str, Any] = {"bind": True, "shared": False, "throws": (UsageError,)}
@@ -44,13 +47,15 @@ def flush(self: Task, shard: int) -> dict[str, Any]:
 
 
 def heartbeat(self: Task) -> None:
-    """Note that beat sends tasks and a worker executes them; look for vanished entries and dead consumers."""
+    """Note that beat sends tasks and a worker executes them; look for vanished and for skipped entries."""
     stream = _resources(self).stream
     if Heartbeat(stream.connection).beat():
         for shard in range(stream.shards):
             stream.sweep_consumers(shard)
     for shard in range(stream.shards):
         stream.vanished(shard)
+        if skipped := stream.return_skipped(shard):
+            log.warning("somebody made the group skip entries; they are counted now", shard=shard, entries=skipped)
 
 
 def _body(periodic: PeriodicTask) -> Any:

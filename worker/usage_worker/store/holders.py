@@ -30,10 +30,9 @@ class _Holder(NamedTuple):
     seconds: int | None
 
     def __str__(self) -> str:
-        if self.pid is None:
-            return "a prepared transaction"
         parts = [self.role and f"role {self.role}", self.state, None if self.seconds is None else f"{self.seconds} s"]
-        return f"pid {self.pid} ({printable(', '.join(filter(None, parts)))})"
+        who = "a prepared transaction" if self.pid is None else f"pid {self.pid}"
+        return f"{who} ({printable(', '.join(filter(None, parts)))})"
 
 
 def begin(connection: Connection) -> Limits:

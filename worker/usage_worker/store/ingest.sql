@@ -46,20 +46,23 @@ SELECT lock_timeout_ms, set_config('lock_timeout', lock_timeout_ms::text, true),
 
 -- name: lock_holders
 -- Who may hold what this transaction waited for: transactions that have written or locked here for longer than it waits.
--- Of other roles' sessions only members of pg_read_all_stats see state and age.
-SELECT l.pid, a.usename::text AS role, a.state,
-       extract(epoch FROM clock_timestamp() - a.xact_start)::integer AS seconds
+-- Of other roles' sessions only members of pg_read_all_stats see state and age. A prepared transaction has no session.
+SELECT l.pid, coalesce(a.usename, p.owner)::text AS role, coalesce(a.state, 'prepared as ' || quote_literal(p.gid)) AS state,
+       extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::integer AS seconds
   FROM pg_catalog.pg_locks l
   JOIN pg_catalog.pg_class c ON c.oid = l.relation
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+  LEFT JOIN pg_catalog.pg_locks own
+         ON l.pid IS NULL AND own.virtualtransaction = l.virtualtransaction AND own.locktype = 'transactionid' AND own.granted
+  LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
  WHERE l.locktype = 'relation' AND l.granted AND l.mode <> 'AccessShareLock'
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
    AND (n.nspname = 'public' AND c.relname ~ '^(agents$|user_agents$|user_agent_|usage_)'
         OR (n.nspname, c.relname) = ('auth', 'users'))
    AND l.pid IS DISTINCT FROM pg_backend_pid()
    AND coalesce(a.xact_start < clock_timestamp() - current_setting('lock_timeout')::interval, true)
- GROUP BY l.pid, a.usename, a.state, a.xact_start
+ GROUP BY l.pid, a.usename, a.state, a.xact_start, p.gid, p.owner, p.prepared
  ORDER BY a.xact_start, l.pid
  LIMIT 3
 

@@ -19,9 +19,10 @@ SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only'):
 -- name: blocking_sessions
 -- The transactions that hold what a flush waits for, or a lock on our tables that no flush gets past, for five seconds
 -- or more; with `rows` also those that have written to them, since a flush passes over rows that it cannot lock. Our own
--- hold their locks only for moments. What this role may not see of a session is NULL.
+-- hold their locks only for moments. What this role may not see of a session is NULL. A prepared transaction has no
+-- session, but a name.
 WITH blocking AS (
-    SELECT blocker.pid, (
+    SELECT blocker.pid, NULL AS holder, (
                SELECT relation FROM pg_catalog.pg_locks
                 WHERE pid = waiting.pid AND locktype IN ('relation', 'tuple')
                 ORDER BY granted, locktype DESC
@@ -30,7 +31,7 @@ WITH blocking AS (
       FROM pg_catalog.pg_stat_activity waiting, unnest(pg_blocking_pids(waiting.pid)) AS blocker (pid)
      WHERE waiting.datname = current_database() AND waiting.application_name = 'usage-worker'
      UNION ALL
-    SELECT pid, relation
+    SELECT pid, virtualtransaction, relation
       FROM pg_catalog.pg_locks
      WHERE granted
        AND (mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
@@ -39,18 +40,29 @@ WITH blocking AS (
                to_regclass('public.user_agents'), to_regclass('public.usage_daily'),
                to_regclass('public.usage_events'), to_regclass('public.usage_entries'),
                to_regclass('public.usage_intake'), to_regclass('public.usage_dead_letters'),
-               to_regclass('public.user_agent_conversations')
+               to_regclass('public.user_agent_conversations'), to_regclass('public.agents'),
+               -- Not by name, since this role may not use the schema.
+               (SELECT oid FROM pg_catalog.pg_class
+                 WHERE relname = 'users' AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'auth'))
            )
        AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 )
-SELECT DISTINCT ON (holder.pid) holder.pid, holder.usename::text AS role, holder.application_name AS application,
+(SELECT DISTINCT ON (holder.pid) holder.pid, NULL AS gid, holder.usename::text AS role, holder.application_name AS application,
        holder.state, coalesce(relation::regclass::text, 'rows') AS relation,
        extract(epoch FROM clock_timestamp() - holder.xact_start)::float8 AS seconds
   FROM blocking
   JOIN pg_catalog.pg_stat_activity holder USING (pid)
  WHERE holder.application_name <> 'usage-worker'
    AND coalesce(holder.xact_start < clock_timestamp() - interval '5 seconds', true)
- ORDER BY holder.pid
+ ORDER BY holder.pid)
+UNION ALL
+(SELECT DISTINCT ON (gid) NULL, gid, owner::text, NULL, 'prepared', blocking.relation::regclass::text,
+       extract(epoch FROM clock_timestamp() - prepared)::float8
+  FROM blocking
+  JOIN pg_catalog.pg_locks own ON own.virtualtransaction = holder AND own.locktype = 'transactionid' AND own.granted
+  JOIN pg_catalog.pg_prepared_xacts ON transaction = own.transactionid
+ WHERE blocking.pid IS NULL AND prepared < clock_timestamp() - interval '5 seconds'
+ ORDER BY gid)
 
 -- name: commonest_reason
 -- The most common reason among the newest dead letters that are not replayed: 90 days of them may be millions of rows. Before

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
-from usage_worker.printable import printable
+from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 def _locks(inspection: Inspection) -> Iterator[Check]:
     # A flush counts what it can and passes over rows that others hold: their entries then wait.
     for holder in inspection.store.rows(query("blocking_sessions"), rows=inspection.figures.is_waiting):
-        remedy = f"end that transaction, or SELECT pg_terminate_backend({holder['pid']})"
-        yield fail("locks", _described(holder), remedy)
+        yield fail("locks", _described(holder), _remedy(holder))
+
+
+def _remedy(holder: dict[str, Any]) -> str:
+    if holder["pid"] is None:
+        return f"as its owner, COMMIT PREPARED or ROLLBACK PREPARED {printable(repr(holder['gid']), REASON_LENGTH)}"
+    return f"end that transaction, or SELECT pg_terminate_backend({holder['pid']})"
 
 
 def _described(holder: dict[str, Any]) -> str:
     """Describe the holder and the lock, without the statement, which may name users."""
-    who = f"pid {holder['pid']}, role {printable(holder['role'] or 'unknown')}"
+    kind = "a prepared transaction" if holder["pid"] is None else f"pid {holder['pid']}"
+    who = f"{kind}, role {printable(holder['role'] or 'unknown')}"
     if holder["application"]:
         who += f", {printable(holder['application'])}"
     since = "" if holder["seconds"] is None else f" for {holder['seconds']:.0f} s"

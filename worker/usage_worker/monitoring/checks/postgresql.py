@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from usage_worker.errors import MigrationError
 from usage_worker.migrate import latest_version, schema_version
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
@@ -46,9 +47,13 @@ def _flushes_succeed(figures: Figures) -> bool:
 
 
 def _schema(inspection: Inspection) -> Iterator[Check]:
-    inspection.figures.schema = version = schema_version(
-        inspection.settings.require_database(), pooled=inspection.settings.pooled
-    )
+    settings = inspection.settings
+    try:
+        version = schema_version(settings.require_database(), pooled=settings.pooled)
+    except MigrationError as error:  # only a role or a limit of time: nothing is being migrated here
+        yield fail(SCHEMA_CHECK, f"its version cannot be read: {error.detail}", "correct what the reason names")
+        return
+    inspection.figures.schema = version
     if version != (latest := latest_version()):
         reason = f"the database has the schema {version or 'of no version'}, and this code needs {latest}"
         yield fail(SCHEMA_CHECK, reason, "run `usage-worker migrate up`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from usage_worker.errors import ForeignKeyError
 from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import REDIS, Section
 from usage_worker.queue.flush_record import FlushRecords
@@ -33,10 +34,14 @@ def _shards(inspection: Inspection) -> Iterator[Check]:
     figures, stream = inspection.figures, inspection.stream
     shards = range(figures.shards or stream.shards)
     records = FlushRecords(stream.connection)
-    figures.backlog = {shard: stream.backlog(shard) for shard in shards}
-    figures.flushes = {shard: records.read(shard) for shard in shards}
+    figures.backlog, figures.flushes = {}, {}
     for shard in shards:
-        backlog, flush = figures.backlog[shard], figures.flushes[shard]
+        try:
+            backlog = figures.backlog[shard] = stream.backlog(shard)
+            flush = figures.flushes[shard] = records.read(shard)
+        except ForeignKeyError as error:
+            yield fail("flush", str(error), "events of this shard wait with the publishers meanwhile")
+            continue
         yield from _failing(shard, flush)
         yield from _held(shard, flush, inspection.settings)
         if (oldest := oldest_entry(stream, shard)) is not None:

@@ -19,7 +19,8 @@ VANISHED_SECONDS = 3600.0
 
 def _streams(inspection: Inspection) -> Iterator[Check]:
     figures, stream = inspection.figures, inspection.stream
-    shards = range(figures.shards or stream.shards)
+    # Of a shard without a backlog, the key is not a stream.
+    shards = list(figures.backlog or ())
     vanished = {shard: stream.vanished(shard) for shard in shards}
     figures.vanished = {shard: it.entries for shard, it in vanished.items()}
     for shard, it in vanished.items():
@@ -33,4 +34,4 @@ def _streams(inspection: Inspection) -> Iterator[Check]:
             yield fail("future_ids", f"shard {shard}: {last.reason}", last.remedy)
 
 
-STREAMS = Section(("vanished_entries", "future_ids"), _streams, needs=(REDIS,))
+STREAMS = Section(("vanished_entries", "future_ids"), _streams, needs=(REDIS, "replica"))

@@ -1,0 +1,122 @@
+"""Keys of ours that another program has written: the aids are replaced, a stream is named, and counting goes on."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from usage_worker.errors import ForeignKeyError, StreamRefusedError
+from usage_worker.monitoring.status import collect_status
+from usage_worker.publisher import UsagePublisher
+from usage_worker.queue.accounting import counted_key
+from usage_worker.queue.claim import CLAIM_SECONDS, FlushClaim
+from usage_worker.queue.flush_record import FlushRecords
+from usage_worker.queue.heartbeat import HEARTBEAT_KEY, Heartbeat
+from usage_worker.queue.holding import deaths_key
+from usage_worker.queue.processes import PROCESSES_KEY, Process, Processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import redis
+
+    from tests.integration.conftest import IngestHarness
+    from usage_worker.service.resources import Resources
+
+AIDS = (
+    PROCESSES_KEY,
+    "usage:shards",
+    HEARTBEAT_KEY,
+    "usage:flush:{0}",
+    "usage:flushing:{0}",
+    counted_key(0),
+    deaths_key(0),
+)
+PROCESS = Process("worker", ["counting"], ["celery"], 2, "1", uptime=100.0)
+
+
+@pytest.fixture(params=["set", "lpush", "hset"])
+def spoiled(harness: IngestHarness, request: pytest.FixtureRequest) -> redis.Redis:
+    """Write something else under every name of ours that is only an aid."""
+    client = harness.redis
+    client.delete(*AIDS)
+    for key in AIDS:
+        if request.param == "hset":
+            # Fields that we have, too, and one that we have not.
+            junk = dict.fromkeys(("base", "entries", "added", "vanished", "succeeded", "accepted:1", "accepted:x"), "x")
+            client.hset(key, mapping=junk | {"vanished_at": "never"})  # type: ignore[arg-type]
+        else:
+            getattr(client, request.param)(key, "x")
+    return client
+
+
+@pytest.mark.usefixtures("spoiled")
+def test_aids_are_replaced_and_counting_goes_on(harness: IngestHarness) -> None:
+    harness.publish(*({"user_id": user, "agent_id": harness.agents[0]} for user in harness.users), counted=False)
+    reports = [harness.worker.flusher.flush_alone(shard) for shard in range(2)]
+    assert sum(report.intake.applied for report in reports) == len(harness.users)
+    assert harness.worker.stream.backlog(0).entries == 0
+    connection = harness.worker.stream.connection
+    Processes(connection).record("worker@here", PROCESS)
+    assert [record.name for record in Processes(connection).read()] == ["worker@here"]
+    assert Heartbeat(connection).beat()
+    assert Heartbeat(connection).age() is not None
+    assert FlushRecords(connection).read(0).accepted > 0
+    assert harness.worker.stream.vanished(0).entries == 0
+    assert harness.redis.type(deaths_key(0)) in (b"none", b"hash")
+    assert harness.redis.get("usage:shards") == b"2"
+
+
+@pytest.mark.usefixtures("spoiled")
+def test_status_with_foreign_keys_and_no_worker(harness: IngestHarness) -> None:
+    status = collect_status(harness.resources.settings)
+    assert {check.name for check in status.problems} >= {"consumer_counting", "beat"}
+    assert not [check for check in status.problems if "Error" in check.reason or "REDIS_URL" in check.remedy]
+    assert json.dumps(status.as_dict())
+
+
+def test_claim_that_no_worker_wrote(harness: IngestHarness) -> None:
+    key, claim = "usage:flushing:{0}", FlushClaim(harness.worker.stream.connection, "one")
+    for seconds in (None, 3600):
+        harness.redis.set(key, "x", ex=seconds)
+        assert claim.take(0)
+        assert 0 < harness.redis.ttl(key) <= CLAIM_SECONDS
+
+
+def test_stream_of_another_type_is_named_and_others_are_counted(harness: IngestHarness) -> None:
+    harness.redis.set("usage:events:{0}", "x")
+    with pytest.raises(ForeignKeyError):
+        harness.worker.flusher.flush_alone(0)
+    with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
+        for user in harness.users:
+            publisher.track(user, harness.agents[0])
+        assert not publisher.flush(0.5)
+        assert "another program" in publisher.stats().holding
+        status = collect_status(harness.resources.settings)
+        named = {check.name: check.reason for check in status.problems}
+        assert "usage:events:{0}" in named["flush"]
+        assert "vanished_entries" not in named
+        assert list(status.figures.backlog or ()) == [1]
+        harness.redis.delete("usage:events:{0}")
+        assert publisher.flush()
+    assert harness.flush().applied == len(harness.users)
+
+
+def test_command_that_the_user_of_redis_may_not_use_is_named(
+    harness: IngestHarness, make_resources: Callable[..., Resources]
+) -> None:
+    worker = harness.worker.settings.redis_url
+    harness.redis.acl_setuser("usage-worker", enabled=True, commands=["-xreadgroup"])
+    try:
+        resources = make_resources(REDIS_URL=worker)
+        with pytest.raises(StreamRefusedError):
+            resources.flusher.flush_alone(0)
+    finally:
+        harness.redis.acl_setuser("usage-worker", enabled=True, commands=["+xreadgroup"])
+    problems = {check.name: check.reason for check in collect_status(harness.resources.settings).problems}
+    assert "Redis refused a command" in problems["flush"]
+    assert "xreadgroup" in problems["flush"]
+    harness.flush()
+    assert not FlushRecords(harness.worker.stream.connection).read(0).is_failing

@@ -1,0 +1,46 @@
+"""Our keys in Redis, where anybody may have written something else under their names.
+
+What is only an aid (records, claims, deaths, the accounting) is ours to replace; otherwise one `SET usage:processes x`
+would stop the counting or blind the status until somebody deletes the key. The streams hold events: nothing replaces
+them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.exceptions import RedisError
+
+# A function for scripts: afterwards the key is of this kind or does not exist.
+OWN = """
+local function own(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
+end
+"""
+
+
+def is_wrong_type(error: Exception) -> bool:
+    """Return whether Redis refused a command because a key holds something of another type."""
+    return "WRONGTYPE" in str(error)
+
+
+def answered(answer: Any, *, otherwise: Any) -> Any:
+    """Return the answer to a command of a pipeline, or `otherwise` where the key holds something of another type.
+
+    Raises:
+        RedisError: the answer is any other error.
+    """
+    if not isinstance(answer, RedisError):
+        return answer
+    if is_wrong_type(answer):
+        return otherwise
+    raise answer
+
+
+def number(text: bytes | None) -> float | None:
+    """Return a number that we have written, None where there is none, or something else."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
