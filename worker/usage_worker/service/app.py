@@ -88,6 +88,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # A worker reserves one task at a time: another one could execute what it holds back.
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
+        "worker_consumer": "usage_worker.service.consumer:QuarantiningConsumer",
         # Seconds. With REMAP_SIGTERM=SIGQUIT a stop waits for the present batch, but not for ever.
         "worker_soft_shutdown_timeout": settings.flush_budget + 10,
         "worker_enable_soft_shutdown_on_idle": False,

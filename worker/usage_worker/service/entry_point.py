@@ -58,7 +58,7 @@ def strategy(task: Task, app: Celery, consumer: Any, **options: Any) -> Callable
 
     def refuse(message: Message, error: Exception, ack: Any) -> Any:
         try:
-            _quarantine(app.usage_resources.stream, task.name, message, error)
+            quarantine(app.usage_resources.stream, task.name, message, error)
         except StreamUnavailableError as outage:
             # Left unacknowledged, it is delivered again; an exception would end the worker.
             log.warning("an unreadable message waits", task=task.name, reason=str(outage))
@@ -107,7 +107,7 @@ def _check_headers(headers: Mapping[str, Any]) -> None:
             raise TypeError("eta or expires is not a time")
 
 
-def _quarantine(stream: EventStream, name: str, message: Message, error: Exception) -> None:
+def quarantine(stream: EventStream, name: str, message: Message, error: Exception) -> None:
     """Append a message as an event that ingest quarantines.
 
     Raises:

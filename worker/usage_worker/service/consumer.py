@@ -1,0 +1,31 @@
+"""Celery's consumer of our own workers: a message that cannot even be decompressed becomes a dead letter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from celery.worker.consumer import Consumer
+
+from usage_worker.errors import StreamUnavailableError
+from usage_worker.service import entry_point
+
+if TYPE_CHECKING:
+    from kombu.message import Message
+
+
+class QuarantiningConsumer(Consumer):  # type: ignore[misc]
+    """Keeps what Celery would acknowledge and drop before the task's strategy sees it."""
+
+    def on_decode_error(self, message: Message, exc: Exception) -> None:
+        """Append a message of the entry point to the stream, from which ingest quarantines it."""
+        name = message.headers.get("task")
+        if name not in ("usage.track", "usage.track_many"):
+            super().on_decode_error(message, exc)
+            return
+        try:
+            entry_point.quarantine(self.app.usage_resources.stream, name, message, exc)
+        except StreamUnavailableError as outage:
+            # Not acknowledged, it is delivered again.
+            entry_point.log.warning("an unreadable message waits", task=name, reason=str(outage))
+        else:
+            message.ack()  # type: ignore[no-untyped-call]
