@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import redis
-from celery import Celery
 
 from tests.faults.harness import Harness, process_state
 from tests.helpers import eventually
@@ -20,7 +19,6 @@ from usage_worker.local.supervisor import Supervisor
 from usage_worker.publisher import REDIS_MEMORY_LIMIT, UsagePublisher
 from usage_worker.queue.stream import GROUP
 from usage_worker.queue.vitals import read_vitals
-from usage_worker.service.broker import broker_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,19 +192,3 @@ def test_full_redis_is_drained(database: str, server_folder: Path, group: str) -
             harness.record(waiting)
         assert sum(figures["applied"] for figures in drain_command(harness)) == len(waiting)
         harness.check()
-
-
-def test_celery_messages_survive_redis_restart(
-    celery_stack: tuple[Supervisor, Harness], durable_valkey: EmbeddedValkey
-) -> None:
-    """Those that the worker held when Redis went away are delivered again after the visibility timeout."""
-    _, harness = celery_stack
-    eventually(harness.settled, 30)
-    events = harness.traffic(400, seed=5)
-    with closing(Celery(broker=broker_url(harness.redis_url))) as sender:
-        for event in events:
-            sender.send_task("usage.track", kwargs=event)
-    durable_valkey.restart()
-    harness.record(events)
-    eventually(lambda: harness.has_counted(harness.sent), 90)
-    harness.check()

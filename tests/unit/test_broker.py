@@ -11,7 +11,7 @@ from usage_worker.service.app import make_app
 from usage_worker.service.broker import broker_settings
 from usage_worker.settings import Settings
 
-KEPT = {"visibility_timeout": 30}
+KEPT = {"visibility_timeout": 30, "unacked_restore_throttle": 1}
 VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
 

@@ -11,9 +11,10 @@ from kombu.utils.url import maybe_sanitize_url
 
 from usage_worker.queue.url import parse_redis_url
 
-# Seconds after which a message that a worker took and never acknowledged is delivered again; by default an hour. A task
-# of ours acknowledges when it begins, or has appended its events by then, and may be delivered twice.
-VISIBILITY_SECONDS = 30
+# A message that a worker took and never acknowledged is delivered again after 30 s (by default an hour), plus the 10 s
+# after which kombu looks (by default at every tenth occasion). A task of ours acknowledges when it begins, or has
+# appended its events by then, and may be delivered twice.
+REDELIVERY = {"visibility_timeout": 30, "unacked_restore_throttle": 1}
 # What kombu takes as an option of the transport instead of a part of the URL.
 _OPTIONS = ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval", "client_name")
 
@@ -45,7 +46,7 @@ def broker_settings(redis_url: str) -> dict[str, Any]:
     user, password, database = given.get("username", ""), given.get("password", ""), given.get("db", 0)
     login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
     options = {key: given[key] for key in _OPTIONS if key in given}
-    settings = {"broker_transport_options": {"visibility_timeout": VISIBILITY_SECONDS, **options}}
+    settings = {"broker_transport_options": {**REDELIVERY, **options}}
     if path := given.get("path"):
         return settings | {"broker_url": f"redis+socket://{login}{quote(path)}?virtual_host={database}"}
     host, port = given.get("host", "localhost"), given.get("port", 6379)
