@@ -58,9 +58,14 @@ def start_publisher(file: Path, seed: int) -> subprocess.Popen[bytes]:
 
 
 def kill_worker_inside_its_transaction(celery: Supervisor, database: str, client: redis.Redis) -> None:
-    """Block the batches inside their transactions with a lock on the counters, then kill one worker."""
+    """Block the batches inside their transactions with a lock on the ledger's partitions, then kill one worker.
+
+    Whether the tables are locked a worker asks before it reads anything.
+    """
     with psycopg.connect(database) as locker:
-        locker.execute("LOCK TABLE user_agents IN SHARE ROW EXCLUSIVE MODE")
+        partitions = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'usage_events'::regclass"
+        for (partition,) in locker.execute(partitions).fetchall():
+            locker.execute(f"LOCK TABLE {partition} IN SHARE ROW EXCLUSIVE MODE".encode())
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
@@ -72,7 +77,7 @@ def kill_worker_inside_its_transaction(celery: Supervisor, database: str, client
             if consumer["pending"]
         ]
         assert consumers
-        child = int(consumers[0].rpartition("-")[2])
+        child = int(consumers[0].rsplit("-", 2)[1])
         (worker,) = [pid for pid in celery.pids.values() if child in {process.pid for process in descendants(pid)}]
         processes = descendants(worker)
         os.killpg(worker, signal.SIGKILL)
