@@ -42,7 +42,7 @@ unit: $(STAMP)  ## run the tests that need no server
 test: check  ## run every check that needs only what pip installs: at most 15 minutes on two cores
 	$(BIN)/pytest -n 2 -m 'not size' tests/access tests/integration
 	$(BIN)/pytest -m size tests/integration
-	$(BIN)/pytest tests/acceptance tests/faults
+	$(BIN)/pytest -n 2 --dist loadfile tests/acceptance tests/faults
 
 test-more: $(STAMP)  ## run what needs Debian's postgresql, redis-server and pgbouncer: at most 20 minutes
 	$(if $(SYSTEM_POSTGRES),,$(error apt-get install postgresql: there is none in /usr/lib/postgresql))
