@@ -137,7 +137,9 @@ def test_rows_held_by_users_under_load(harness: Harness, tmp_path: Path) -> None
                         holder = stack.enter_context(psycopg.connect(harness.database))
                         holder.execute("UPDATE user_agents SET notes = 'mine' WHERE user_id = %s", [user])
                     eventually(lambda: harness.fetch(WAITING_ENTRIES), 30)
-                    eventually(partial(harness.has_counted, harness.intake.accepted + 1), 30)
+                    before = harness.intake.accepted
+                    harness.publish(harness.traffic(100, seed=10 + number))
+                    eventually(partial(harness.has_counted, before + 1), 30)
                     if number == 0:
                         processes[0].kill()
         eventually(harness.settled, 60)
