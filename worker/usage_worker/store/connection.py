@@ -125,7 +125,7 @@ class Store:
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """Yield a connection outside the pool, in autocommit. Raises like `connection`."""
-        with translated(), connect(self._url, **_OPTIONS) as connection:
+        with translated(), connect(self._url, pooled=self.pooled, **_OPTIONS) as connection:
             yield connection
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
