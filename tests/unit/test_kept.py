@@ -18,9 +18,11 @@ from usage_worker.queue.stream import RawEntry, key_of
 STREAM, ENTRY_ID = "usage:events:{0}", "1-0"
 KEY = UUID(int=7)
 
-values = st.binary(max_size=20) | st.text(max_size=10).map(lambda text: text.encode()) | st.sampled_from(
-    [b"base64:/w==", b"zlib:", b"cut:x", b"[]", b'{"v": "1"}', b"[1", b"\x00", str(KEY).encode(), b"1", b"2"]
-)  # fmt: skip
+SCRAPS = [
+    *(b"base64:/w==", b"zlib:", b"cut:x", b"cut", b"zlib", b"base64", b"[]", b'{"v": "1"}', b"[1", b"\x00", b"1", b"2"),
+    str(KEY).encode(),
+]
+values = st.binary(max_size=20) | st.text(max_size=10).map(str.encode) | st.sampled_from(SCRAPS)
 entries = st.dictionaries(st.sampled_from([b"v", b"n", b"id", b"events"]) | values, values, min_size=1, max_size=6)
 canonical = st.fixed_dictionaries(
     {b"v": st.just(b"1"), b"n": st.sampled_from([b"1", b"2", b"02"]), b"events": values},

@@ -85,7 +85,9 @@ def _text(content: bytes) -> str:
 
 
 def _content(text: str) -> bytes:
-    form, _, packed = text.partition(":")
+    form, colon, packed = text.partition(":")
+    if not colon:
+        return text.encode()
     if form == "base64":
         return b64decode(packed, validate=True)
     if form == "zlib":
