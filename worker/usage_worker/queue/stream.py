@@ -7,7 +7,7 @@ Once its events are committed, one script deletes, acknowledges and counts an en
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from hashlib import blake2b
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -78,7 +78,7 @@ class RawEntry(NamedTuple):
         """A hash of the body, or of all fields where it cannot be read: two entries with it hold the same events."""
         body = self.body if self.version == VERSION else None
         content = repr(sorted(self.fields.items())).encode() if body is None else body
-        return UUID(bytes=blake2b(content, digest_size=16).digest())
+        return UUID(bytes=sha256(content).digest()[:16])
 
     @property
     def declared(self) -> int:
