@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -10,6 +9,7 @@ from uuid import uuid4
 import pytest
 import redis
 
+from tests.helpers import eventually
 from usage_worker.queue.accounting import counted_key
 from usage_worker.queue.stream import GROUP, EventStream, Pack
 from usage_worker.service.app import make_app
@@ -193,7 +193,7 @@ def test_only_idle_consumers_without_entries_are_removed(stream: EventStream, re
     for number in range(50):
         redis_client.xgroup_createconsumer(KEY, GROUP, f"dead-{number}")
     assert stream.sweep_consumers(0, idle=3600) == 0
-    time.sleep(0.05)  # on a busy machine, making them takes longer than 20 ms
+    eventually(lambda: all(it["idle"] > 20 for it in redis_client.xinfo_consumers(KEY, GROUP)))
     assert stream.sweep_consumers(0, idle=0.02) == 50
     assert consumers(redis_client) == [b"worker"]
     assert stream.backlog(0).pending == len(held) == 1

@@ -10,20 +10,16 @@ import shutil
 import socket
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from kombu.exceptions import OperationalError
 
 from tests.helpers import environment_without, eventually
-from usage_worker.errors import StreamUnavailableError
+from tests.integration.test_tls import error_lines
 from usage_worker.publisher import UsagePublisher
-from usage_worker.queue.stream import EventStream
-from usage_worker.service.app import make_app
-from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,22 +81,6 @@ def port(folder: Path, program: str) -> Iterator[int]:
         yield port
 
 
-def refusals(url: str) -> list[str]:
-    """Return the errors of the stream and of Celery."""
-    messages = []
-    with closing(EventStream(url, 1)) as stream:
-        try:
-            stream.backlog(0)
-        except StreamUnavailableError as error:
-            messages.append(str(error))
-    with make_app(Settings(REDIS_URL=url)) as app, app.connection_for_write() as connection:
-        try:
-            connection.ensure_connection(max_retries=1)
-        except OperationalError as error:
-            messages.append(str(error))
-    return messages
-
-
 @pytest.mark.parametrize(
     ("host", "query", "reason", "remedy"),
     [
@@ -111,7 +91,7 @@ def refusals(url: str) -> list[str]:
     ids=["unknown authority", "wrong authority", "another host"],
 )
 def test_both_clients_refuse(port: int, folder: Path, host: str, query: str, reason: str, remedy: str) -> None:
-    messages = refusals(f"rediss://{host}:{port}/0{query.format(folder)}")
+    messages = error_lines(f"rediss://{host}:{port}/0{query.format(folder)}")
     assert len(messages) == 2
     assert all(reason in message and "\n" not in message for message in messages)
     assert remedy in messages[0]
@@ -124,14 +104,14 @@ def test_both_clients_connect(port: int, folder: Path, query: str) -> None:
         authorities.mkdir()
         shutil.copy(folder / "ca.pem", authorities)
         subprocess.run(["openssl", "rehash", authorities], check=True, timeout=60)
-    assert refusals(f"rediss://localhost:{port}/0?{query.format(folder)}") == []
+    assert error_lines(f"rediss://localhost:{port}/0?{query.format(folder)}") == []
 
 
 def test_client_certificate_is_sent_by_both(folder: Path, program: str) -> None:
     with listening(folder, program, "--tls-auth-clients", "yes") as port:
         url = f"rediss://localhost:{port}/0?ssl_ca_certs={folder}/ca.pem"
-        assert len(refusals(url)) == 2
-        assert refusals(f"{url}&ssl_certfile={folder}/redis.pem&ssl_keyfile={folder}/redis.key") == []
+        assert len(error_lines(url)) == 2
+        assert error_lines(f"{url}&ssl_certfile={folder}/redis.pem&ssl_keyfile={folder}/redis.key") == []
 
 
 def test_publisher_holds_and_says_what_to_do(port: int) -> None:

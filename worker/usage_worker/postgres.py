@@ -133,7 +133,7 @@ OUTAGES = (
     MemoryError,
     *_BUGS,
 )
-_SAY_SETTINGS = sql.SQL("; ").join(
+_SET_SETTINGS = sql.SQL("; ").join(
     sql.SQL("SET LOCAL {} = {}").format(sql.SQL(name), sql.Literal(value)) for name, value in _SETTINGS.items()
 )
 _ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
@@ -143,7 +143,7 @@ def parameters(database_url: str, *, pooled: bool = False, **overrides: Any) -> 
     """Return the arguments of the driver's `connect`; the overrides replace those of the URL.
 
     A pooler in transaction mode has no session that could keep settings or prepared statements: `pooled` omits both,
-    and each transaction begins with `say_settings`.
+    and each transaction begins with `set_settings`.
 
     Raises:
         SettingsError: the URL cannot be read.
@@ -183,9 +183,9 @@ def overrule_environment(connection: Connection) -> None:
             connection.execute(sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(_SETTINGS[name])))
 
 
-def say_settings(connection: Connection) -> None:
+def set_settings(connection: Connection) -> None:
     """Begin a transaction with our settings, which end with it."""
-    connection.execute(_SAY_SETTINGS)
+    connection.execute(_SET_SETTINGS)
 
 
 @contextmanager

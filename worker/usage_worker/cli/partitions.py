@@ -42,7 +42,8 @@ def partitions(as_json: AsJson = False) -> None:
 
 def _lines(report: PartitionsReport) -> list[str]:
     made, dropped = len(report.created), len(report.dropped)
-    lines = [f"{made} made, {dropped} dropped, {report.deleted_entries:,} stream entries forgotten"]
+    deleted = f"{report.deleted_entries:,} old entries and {report.deleted_keys:,} old keys deleted"
+    lines = [f"{made} made, {dropped} dropped, {deleted}"]
     lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     for table, days in report.ahead_days.items():
         lines.append(f"{table}: {days} days ahead" + (", too few" if table in report.short else ""))

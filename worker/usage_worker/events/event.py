@@ -35,6 +35,8 @@ Pair = tuple[str, str]
 # Namespace of the UUIDv5 (RFC 9562, section 5.5) into which an application's own idempotency key is converted.
 KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
 MAX_AHEAD = timedelta(minutes=5)
+# How far clocks may differ, since times decide what is accepted. NTP keeps them within a second.
+MAX_CLOCK_DIFFERENCE = timedelta(minutes=1)
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 Kind = Literal["usage", "rating"]

@@ -114,17 +114,15 @@ class Applier:
 
     def _attempt(self, batch: Batch) -> Intake:
         """Count a batch in one transaction; repeat it when it loses a race."""
-        self._duplicates.decay()
-        self._missing.decay()
-        self._full.decay()
-        self._rivals.decay()
+        for mode in (self._duplicates, self._missing, self._full, self._rivals, self.held.mode):
+            mode.decay()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             self._last_attempt = attempt == MAX_ATTEMPTS
             try:
                 with batch_transaction(self._store) as transaction:
                     intake = self._count(transaction, batch)
             except LockHeldError as error:
-                self.held.look()
+                self.held.mode.trip()
                 if self._last_attempt:
                     raise LockHeldError(f"{error.detail}, {self._store.lock_holders()}") from error
             except ConcurrencyError as error:
@@ -163,7 +161,7 @@ class Applier:
             free = self.held.free(transaction, batch.records)
             self._count_records(transaction, free, batch.days if free is batch.records else None, refused)
             # While rows are held, an event that waits is found again by its identity alone.
-            others = others_of(batch, first_seen, refused) if batch.duplicate and not self.held.looks else []
+            others = others_of(batch, first_seen, refused) if batch.duplicate and not self.held.mode else []
             self._count_records(transaction, others, None, others_refused)
         quarantined = transaction.quarantine(letters_of(entries, refused))
         self.held.note(transaction, entries, waited)
@@ -199,7 +197,7 @@ class Applier:
                     refused[record[:2]] = reason
             self._count_records(transaction, known, None, refused)
         except LockHeldError:
-            if not self.held.looks:
+            if not self.held.mode:
                 raise
             self._count_parts(transaction, self.held.parts(records), refused)
         except Exception as error:

@@ -10,12 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.errors import ClockError
+from usage_worker.events.event import MAX_CLOCK_DIFFERENCE
 
 if TYPE_CHECKING:
     from usage_worker.store import Store
-
-# NTP keeps clocks within a second. Among the rest are the times that an application on this machine gave its events.
-MAX_DIFFERENCE = timedelta(minutes=1)
 
 
 class DatabaseClock(NamedTuple):
@@ -33,7 +31,7 @@ def database_clock(store: Store) -> DatabaseClock:
     """Check that ingest can write, and read the database's clock.
 
     Raises:
-        ClockError: this machine's clock differs by more than `MAX_DIFFERENCE`.
+        ClockError: this machine's clock differs by more than `MAX_CLOCK_DIFFERENCE`.
         StoreUnavailableError: see `Store.ping`.
     """
     before = datetime.now(UTC)
@@ -41,11 +39,11 @@ def database_clock(store: Store) -> DatabaseClock:
     given_at, after = time.monotonic(), datetime.now(UTC)
     # However long the answer took, it was given in between.
     difference = max(before - given, given - after)
-    if difference > MAX_DIFFERENCE:
+    if difference > MAX_CLOCK_DIFFERENCE:
         seconds, where = difference.total_seconds(), "ahead of" if before > given else "behind"
         raise ClockError(
             f"this worker's is {seconds:.0f} s {where} PostgreSQL's ({after:%Y-%m-%dT%H:%M:%SZ} instead of"
             f" {given:%Y-%m-%dT%H:%M:%SZ}), and takes no events until they differ by at most"
-            f" {MAX_DIFFERENCE.total_seconds():.0f} s; set the wrong clock"
+            f" {MAX_CLOCK_DIFFERENCE.total_seconds():.0f} s; set the wrong clock"
         )
     return DatabaseClock(given, given_at)

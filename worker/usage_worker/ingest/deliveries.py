@@ -40,29 +40,35 @@ def register(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> 
     if len(first_seen) == len(entries):
         return Deliveries(entries, first_seen, (), frozenset())
     waiting = transaction.waiting_positions(here.keys() - first_seen)
-    waited = waiting.keys() & here.keys()
+    waited = set(waiting)
     contents = here | transaction.entry_contents(here.keys() - first_seen)
     known: list[DecodedEntry] = []
-    reused: dict[UUID, DecodedEntry] = {}
     for entry in entries:
         first = contents[entry.key]
         if first not in (None, entry.contents):
-            key = reused_key(entry.key, entry.contents)
-            reused[key] = entry.refused_whole(_REUSED, key)
-        elif positions := waiting.pop(entry.key, None):
+            continue
+        if positions := waiting.pop(entry.key, None):
             entry.keep(positions)
             known.append(entry)
         # A second copy in this batch of an entry of which events have waited is left out, too.
         elif entry.key in first_seen or (first is None and entry.key not in waited):
             known.append(entry)
-    if reused:
-        first_seen |= transaction.register_entries({key: entry.contents for key, entry in reused.items()}, {})
+    reused = [entry for entry in entries if contents[entry.key] not in (None, entry.contents)]
+    letters = _quarantine_reused(transaction, reused, first_seen) if reused else []
     first_seen |= waited
-    new_letters = [reused[key] for key in reused if key in first_seen]
     seen = [entry for entry in known if entry.key not in first_seen]
     if seen:
         _keep_first_delivery(transaction, seen)
-    return Deliveries([*known, *new_letters], first_seen, seen, waited)
+    return Deliveries([*known, *letters], first_seen, seen, waited)
+
+
+def _quarantine_reused(
+    transaction: BatchTransaction, entries: Sequence[DecodedEntry], first_seen: set[UUID]
+) -> list[DecodedEntry]:
+    """Return entries with a used key as dead letters under keys of their own, once; add these to `first_seen`."""
+    letters = {(key := reused_key(entry.key, entry.contents)): entry.refused_whole(_REUSED, key) for entry in entries}
+    first_seen |= transaction.register_entries({key: letter.contents for key, letter in letters.items()}, {})
+    return [letter for key, letter in letters.items() if key in first_seen]
 
 
 def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEntry]) -> None:

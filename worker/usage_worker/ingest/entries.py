@@ -217,7 +217,7 @@ def _one_by_one(entry: DecodedEntry, raw: RawEntry, body: bytes, window: Window)
     for position, item in enumerate(items):
         # Most rows of a publisher's entry are good, even if one is bad; this takes a quarter of the time of the rest.
         if (row := load_row(item)) and _is_accepted(row, window):
-            _add(entry, position, row, time_is_given=not raw.times_are_the_publishers)
+            _add(entry, position, row, is_untimed=raw.times_are_the_publishers)
             continue
         event = spelled_out(item)
         reason: str | None
@@ -236,10 +236,10 @@ def _one_by_one(entry: DecodedEntry, raw: RawEntry, body: bytes, window: Window)
     _refuse(entry, bad)
 
 
-def _add(entry: DecodedEntry, position: int, record: Record, *, time_is_given: bool) -> None:
+def _add(entry: DecodedEntry, position: int, record: Record, *, is_untimed: bool) -> None:
     entry.records.append(record)
     entry.positions.append(position)
-    if not time_is_given:
+    if is_untimed:
         entry.untimed.add(position)
 
 
@@ -268,10 +268,8 @@ def _accept(entry: DecodedEntry, position: int, values: Values, raw: RawEntry, w
         return f"{reason}, by the entry's id, since the event has no time of its own"
     if event_id is None:
         entry.anonymous.add(record.event_id)
-    elif occurred_at is None or raw.times_are_the_publishers:
-        entry.untimed.add(position)
-    entry.records.append(record)
-    entry.positions.append(position)
+    has_time = occurred_at is not None and not raw.times_are_the_publishers
+    _add(entry, position, record, is_untimed=event_id is not None and not has_time)
     return None
 
 

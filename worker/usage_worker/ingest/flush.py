@@ -108,7 +108,7 @@ class Flusher:
         except Exception as error:
             # A Redis that does not answer has nowhere to record it.
             if not isinstance(error, StreamUnavailableError) or isinstance(error, StreamRefusedError):
-                self._record_failure(shard, error)
+                self._records.failed(shard, printable(first_line(error)))
             raise
 
     def _flush(self, shard: int, budget: float, *, renew: bool) -> FlushReport:
@@ -130,10 +130,6 @@ class Flusher:
             log.info("flushed", **report.as_dict())
         self._records.succeeded(shard)
         return report
-
-    def _record_failure(self, shard: int, error: Exception) -> None:
-        """Record the error for `status`."""
-        self._records.failed(shard, printable(first_line(error)))
 
     def _count(self, shard: int, batch: Batch) -> Intake:
         try:

@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.logs import get_logger
 
 if TYPE_CHECKING:
@@ -19,33 +20,33 @@ if TYPE_CHECKING:
 
 log = get_logger("ingest")
 
-# After a lock that was not given in time, so many batches look for held rows first, instead of waiting two seconds.
-_LOOKING_BATCHES = 50
 # Rows that cannot be seen yet, and foreign keys, hold a pair, too. These are found by trying, which may take so long.
 _TRYING_SECONDS = 2.0
 
 
 class HeldRows:
-    """Finds the pairs of a batch that others hold; `events` are those of this transaction that wait."""
+    """Finds the pairs of a batch that others hold; `events` are those of this transaction that wait.
+
+    In its pessimistic `mode` it looks for them first: a lock that is not given in time costs two seconds.
+    """
 
     def __init__(self) -> None:
         self.events: set[EventIdentity] = set()
         self.holders = ""
-        self._batches = 0
+        self.mode = PessimisticMode()
         self._deadline: float | None = None
 
     @contextmanager
     def begin(self, transaction: BatchTransaction) -> Iterator[None]:
         """Count records in the block; look for held rows from the start where there were some lately."""
         self.events, self._deadline = set(), None
-        self._batches = max(self._batches - 1, 0)
-        if not self._batches:
+        if not self.mode:
             yield
             return
         with transaction.short_lock_waits():
             yield
         if self.events:
-            self._batches = _LOOKING_BATCHES
+            self.mode.trip()
             self.holders = transaction.holders()
             log.warning("rows are held by others", events=len(self.events), holders=self.holders)
 
@@ -55,7 +56,7 @@ class HeldRows:
         Raises:
             LockHeldError: somebody holds a whole table.
         """
-        if not self._batches or not records:
+        if not self.mode or not records:
             return records
         transaction.check_tables()
         held = transaction.held_pairs({_pair(record) for record in records})
@@ -91,15 +92,6 @@ class HeldRows:
             transaction.note_waiting(key, entry.entry_id, entry.waiting)
         for key in waited - waiting.keys():
             transaction.note_waiting(key, "", ())
-
-    def look(self) -> None:
-        """Look for held rows from the next transaction on."""
-        self._batches = _LOOKING_BATCHES + 1
-
-    @property
-    def looks(self) -> bool:
-        """Whether this transaction looks for held rows."""
-        return self._batches > 0
 
     def _wait(self, records: list[Record]) -> None:
         self.events.update(record[:2] for record in records)

@@ -8,8 +8,8 @@ PESSIMISTIC_BATCHES = 50
 class PessimisticMode:
     """Whether to look for one kind of conflict before a batch is written.
 
-    A look-up costs time for each event; a conflict (a duplicate, a pair without a row, a full counter, a purge) costs a
-    second attempt of the whole batch. So only the next `PESSIMISTIC_BATCHES` batches after a conflict look first.
+    A look-up costs time for each event; a conflict (a duplicate, a pair without a row, a full counter, a purge, a held
+    row) costs a second attempt of the whole batch. So only the next `PESSIMISTIC_BATCHES` batches after one look first.
     """
 
     def __init__(self) -> None:

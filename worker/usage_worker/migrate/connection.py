@@ -41,7 +41,7 @@ def connect(database_url: str, name: str = READ_NAME, *, pooled: bool = False) -
     with _translated(), postgres.connect(database_url, pooled=pooled, application_name=name) as connection:
         if pooled:
             with connection.transaction():
-                postgres.say_settings(connection)
+                postgres.set_settings(connection)
                 yield connection
             return
         _refuse_pooler(connection, database_url)

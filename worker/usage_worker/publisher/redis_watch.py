@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from usage_worker.errors import StreamUnavailableError
+from usage_worker.events.event import MAX_CLOCK_DIFFERENCE
 from usage_worker.publisher.rate_limited_log import say
 from usage_worker.queue.vitals import read_vitals
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 # Celery shares Redis with the stream and cannot even acknowledge when Redis is full, so we stop well before.
 REDIS_MEMORY_LIMIT = 0.8
-# Events get their times from this process, and the acceptance window those of the database's clock.
-CLOCK_TOLERANCE = 60.0
 SECONDS_BETWEEN_CHECKS = 1.0
 
 
@@ -51,7 +50,7 @@ class RedisWatch:
     def _compare(self, clock: float) -> None:
         """Log once that the clock of this process is not that of Redis."""
         ahead = time.time() - clock
-        if abs(ahead) > CLOCK_TOLERANCE and not self._clock_differs:
+        if abs(ahead) > MAX_CLOCK_DIFFERENCE.total_seconds() and not self._clock_differs:
             self._clock_differs = True
             side = "ahead of" if ahead > 0 else "behind"
             say(

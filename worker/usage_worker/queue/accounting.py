@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from usage_worker.queue.own_keys import OWN
+from usage_worker.queue.own_keys import FIELDS, OWN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,19 +27,17 @@ if TYPE_CHECKING:
 # Redis lets a script with `allow-oom` write where it is full; the hash of a shard takes a few hundred bytes.
 # What is not a number of ours is as if it did not exist.
 _LOOK = (
-    f"#!lua flags=allow-oom\n{OWN}"
+    f"#!lua flags=allow-oom\n{OWN}{FIELDS}"
     """
 local stream, counted = KEYS[1], KEYS[2]
 own(counted, 'hash')
 
 local function look()
-  local info, added, length = redis.pcall('XINFO', 'STREAM', stream), 0, 0
+  local info = redis.pcall('XINFO', 'STREAM', stream)
   -- Where this user may not ask, nothing has vanished for that.
   local unknown = info.err and not info.err:find('no such key') and not info.err:find('WRONGTYPE')
-  for i = 1, #info, 2 do
-    if info[i] == 'entries-added' then added = info[i + 1] end
-    if info[i] == 'length' then length = info[i + 1] end
-  end
+  local fields = fields_of(info)
+  local added, length = fields['entries-added'] or 0, fields['length'] or 0
   local kept = redis.call('HMGET', counted, 'base', 'entries', 'added', 'vanished', 'vanished_at')
   local base, before, at = tonumber(kept[1]), tonumber(kept[3]), tonumber(kept[5])
   local entries, vanished = math.floor(tonumber(kept[2]) or 0), tonumber(kept[4]) or 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.queue.own_keys import FIELDS
+
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
 
@@ -11,11 +13,12 @@ if TYPE_CHECKING:
 # consumer that was removed by mistake is made again by its next read.
 DEAD_SECONDS = 3600
 # One script: XGROUP DELCONSUMER would drop an entry that the consumer reads after the look.
-_SWEEP = """#!lua flags=allow-oom
+_SWEEP = (
+    f"#!lua flags=allow-oom\n{FIELDS}"
+    """
 local consumers, removed = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1]), 0
 for _, consumer in ipairs(consumers) do
-  local fields = {}
-  for i = 1, #consumer, 2 do fields[consumer[i]] = consumer[i + 1] end
+  local fields = fields_of(consumer)
   if fields.pending == 0 and fields.idle > tonumber(ARGV[2]) then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], fields.name)
     removed = removed + 1
@@ -23,6 +26,7 @@ for _, consumer in ipairs(consumers) do
 end
 return removed
 """
+)
 
 
 def sweep_consumers(connection: RedisConnection, stream: str, group: str, idle: float) -> int:

@@ -20,6 +20,16 @@ end
 """
 
 
+# A function for scripts: XINFO answers with a list of names and values.
+FIELDS = """
+local function fields_of(list)
+  local fields = {}
+  for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
+  return fields
+end
+"""
+
+
 def is_wrong_type(error: Exception) -> bool:
     """Return whether Redis refused a command because a key holds something of another type."""
     return "WRONGTYPE" in str(error)

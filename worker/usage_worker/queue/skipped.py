@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.queue.own_keys import FIELDS
+
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
 
@@ -16,13 +18,14 @@ _MOST, _MOST_PENDING = 1000, 20
 # The consumer from which workers reclaim them.
 _CONSUMER = "skipped"
 # One script: between two commands an entry could be delivered. One entry at a time, since each may be large.
-_RETURN = """#!lua flags=allow-oom
+_RETURN = (
+    f"#!lua flags=allow-oom\n{FIELDS}"
+    """
 local stream, group, consumer, idle = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local last
 local groups = redis.pcall('XINFO', 'GROUPS', stream)
 for _, values in ipairs(groups) do
-  local fields = {}
-  for i = 1, #values, 2 do fields[values[i]] = values[i + 1] end
+  local fields = fields_of(values)
   if fields.name == group then last = fields['last-delivered-id'] end
 end
 local returned, pending, from = 0, 0, '-'
@@ -40,6 +43,7 @@ while last and returned < tonumber(ARGV[4]) and pending < tonumber(ARGV[5]) do
 end
 return returned
 """
+)
 
 
 def return_skipped(connection: RedisConnection, stream: str, group: str, idle: float) -> int:

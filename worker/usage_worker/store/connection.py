@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from usage_worker.errors import StatementCancelledError, StoreUnavailableError
-from usage_worker.postgres import connect, one_line, overrule_environment, parameters, say_settings, translated
+from usage_worker.postgres import connect, one_line, overrule_environment, parameters, set_settings, translated
 from usage_worker.store.holders import begin, holders, naming_holders
 from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
@@ -103,7 +103,7 @@ class Store:
             try:
                 with translated():
                     if self.pooled:
-                        say_settings(connection)
+                        set_settings(connection)
                     yield connection
             except StatementCancelledError:
                 raise  # the session still works, unless the driver has noticed its end
