@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celery import Celery
-
 from tests.helpers import eventually
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.publisher import UsagePublisher
-from usage_worker.service.broker import broker_url
 from usage_worker.store import Store
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 EVENTS = 1_000
 
 
-def test_backlog_is_drained_after_a_single_trigger(
+def test_backlog_is_drained_without_ticks(
     database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USAGE_STREAM_SHARDS", "1")
@@ -38,8 +35,6 @@ def test_backlog_is_drained_after_a_single_trigger(
             with UsagePublisher(redis_url, pack_events=10) as publisher:
                 for event in generate_usage(population, EVENTS, "uniform", seed=1):
                     publisher.track(**event)
-            with Celery(broker=broker_url(redis_url)) as sender:
-                sender.send_task("usage.flush", (0,))
             eventually(lambda: store.intake_totals().applied == EVENTS, timeout=30)
     flushes = (tmp_path / "worker1.log").read_text().count("flushed")
     assert flushes >= EVENTS / 100

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.integration.database import run
 from tests.integration.installed import ROOT, copied_files
 from usage_worker.migrate import latest_version
-from usage_worker.service.app import configuration
+from usage_worker.monitoring.checks.shards import SILENCE_SECONDS
 from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.integration.installed import Installed
 
 # Names that other programs read: libpq, Celery.
-FOREIGN = {"PGPASSWORD", "REMAP_SIGTERM"}
+FOREIGN = {"PGPASSWORD"}
 OURS = ("migrate", "worker", "maintenance", "beat", "flower")
 
 
@@ -127,10 +127,14 @@ def test_compose_creates_login_role_of_workers(compose: dict[str, Any], postgres
 
 
 def test_compose_lets_worker_finish_its_batch(services: dict[str, Any]) -> None:
-    worker = services["worker"]
-    wait_timeout = configuration(Settings.model_construct())["worker_soft_shutdown_timeout"]
-    assert worker["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
-    assert int(worker["stop_grace_period"].rstrip("s")) >= wait_timeout + 5
+    for name in ("worker", "maintenance"):
+        assert "REMAP_SIGTERM" not in services[name]["environment"]  # a warm shutdown
+        assert int(services[name]["stop_grace_period"].rstrip("s")) >= SILENCE_SECONDS + 5
+
+
+def test_compose_has_processes_for_all_shards_and_the_other_tasks(services: dict[str, Any]) -> None:
+    shards = Settings.model_construct().stream_shards
+    assert f"--concurrency={shards + 1}" in services["worker"]["command"]
 
 
 def test_compose_keeps_data_checks_health_and_is_local(services: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ class Celery:
 
     def __init__(self, folder: Path, cli: Cli) -> None:
         self._folder = folder
-        self._env = cli.env | {"USAGE_LOG_FORMAT": "json", "REMAP_SIGTERM": "SIGQUIT"}
+        self._env = cli.env | {"USAGE_LOG_FORMAT": "json"}
 
     @contextmanager
     def running(self, name: str, *arguments: str, **env: str) -> Iterator[None]:
@@ -151,7 +151,7 @@ def test_command_shows_schedule_and_last_runs(cli: Cli) -> None:
     shown = json.loads(cli.run("schedule", "--json").stdout)
     assert shown["timezone"] == "Asia/Kolkata"
     lines = {line["name"]: line for line in shown["schedule"]}
-    assert lines["flush-1"] | {"task": "usage.flush", "when": "every 1 s", "last_run": None} == lines["flush-1"]
+    assert lines["flush-1"] | {"task": "usage.flush", "when": "every 10 s", "last_run": None} == lines["flush-1"]
     partitions_task = lines["partitions"]
     assert (partitions_task["task"], partitions_task["when"]) == (MANAGE_PARTITIONS, "30 3 * * *")
     due = datetime.fromisoformat(partitions_task["next_run"])

@@ -71,8 +71,8 @@ class Settings(PublisherSettings):
     """Approximate number of events in one transaction when a backlog waits."""
     batch_bytes: int = Field(8 * 2**20, ge=2**16)
     """Approximate size of the entries in one transaction, in bytes."""
-    flush_interval: float = Field(1.0, gt=0, le=86_400)
-    """Seconds between two ticks of beat for a shard."""
+    flush_interval: float = Field(10.0, gt=0, le=86_400)
+    """Seconds between two ticks of beat for a shard, which restart its flushes where they ended."""
     flush_budget: float = Field(10.0, gt=0)
     """Seconds after which a flush begins no further batch."""
     reclaim_idle: float = Field(15.0, gt=0)
@@ -151,7 +151,7 @@ class Settings(PublisherSettings):
 
     @property
     def trigger_expires(self) -> float:
-        """Seconds after which a tick that no worker took expires; the next one does its work."""
+        """Seconds after which a message for a flush expires that no worker took; the next tick does its work."""
         return max(2 * self.flush_interval, 2.0)
 
     @property

@@ -34,11 +34,14 @@ DataDir = Annotated[
         " [default: /var/lib/usage-worker for root, otherwise the user's data folder]"
     ),
 ]
-Concurrency = Annotated[int, typer.Option(min=1, help="Number of processes of the Celery worker.")]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of processes of the worker that counts.", show_default="USAGE_STREAM_SHARDS + 1"),
+]
 FlowerPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of Flower on 127.0.0.1; 0 takes a free one.")]
 
 
-def up(data_dir: DataDir = None, concurrency: Concurrency = 2, flower_port: FlowerPort = 5555) -> None:
+def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: FlowerPort = 5555) -> None:
     """Run everything until Ctrl-C: servers, schema, worker, beat and Flower.
 
     DATABASE_URL and REDIS_URL name the servers to use; where one is not set, an embedded server starts and keeps its

@@ -84,7 +84,7 @@ def run_demo(events: int, echo: Callable[[str], None], on_progress: Callable[[In
         store = stack.enter_context(Store(servers.database_url))
         population = Population.of(USERS, AGENTS)
         store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
-        echo("starting a Celery worker with two processes, beat and Flower")
+        echo("starting a Celery worker with three processes, beat and Flower")
         celery = stack.enter_context(Supervisor(servers.database_url, servers.redis_url, log_dir=folder))
         celery.wait_ready()
         echo(f"publishing {events:,} events from {PUBLISHERS} processes")

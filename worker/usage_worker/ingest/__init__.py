@@ -1,5 +1,6 @@
 """From the stream to the counters: decode entries, count them in one transaction, acknowledge them."""
 
 from usage_worker.ingest.flush import Flusher, FlushReport
+from usage_worker.ingest.turn import Turn
 
-__all__ = ["FlushReport", "Flusher"]
+__all__ = ["FlushReport", "Flusher", "Turn"]

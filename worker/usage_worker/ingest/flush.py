@@ -1,11 +1,11 @@
-"""The flush: read a shard, count and acknowledge what was read, until it is empty or the time budget is spent."""
+"""The flush: read a shard, count and acknowledge what was read, until its turn is over."""
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.clock import database_clock
 from usage_worker.ingest.entries import decode, set_aside
+from usage_worker.ingest.turn import Turn
 from usage_worker.logs import get_logger
 from usage_worker.printable import printable
 from usage_worker.queue.claim import FlushClaim
@@ -37,27 +38,27 @@ log = get_logger("ingest")
 
 # The first read of a flush, before anything is known about the size of the entries.
 _FIRST_READ = 10
-# After a read of this many events more will follow soon: wait this many seconds for them, so that no processor is idle
-# until the next tick.
-_BUSY_EVENTS = 1_000
-_LINGER_SECONDS = 0.1
 # A read that fills this share of a batch probably left entries behind.
 _FULL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class FlushReport:
-    """What one flush counted; `seconds` is wall time, `cut_short` is true when its time budget was spent."""
+    """What one flush counted; `seconds` is wall time, `cut_short` is true when its time budget was spent.
+
+    `successor` is the token with which the next flush of the shard claims it, None where this one must not send for it.
+    """
 
     shard: int
     batches: int = 0
     intake: Intake = field(default_factory=Intake)
     seconds: float = 0.0
     cut_short: bool = False
+    successor: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         figures = asdict(self)
-        del figures["intake"]
+        del figures["intake"], figures["successor"]
         return figures | self.intake._asdict() | {"seconds": round(self.seconds, 3)}
 
 
@@ -85,17 +86,30 @@ class Flusher:
         self._told_of_newer: set[int] = set()
         self._holding = Holding(stream.connection, consumer, settings.reclaim_idle)
 
-    def flush_alone(self, shard: int) -> FlushReport:
-        """Flush a shard unless another consumer does, since they would wait for each other's rows; see `flush`."""
-        if not self._claim.take(shard):
+    def flush_alone(self, shard: int, token: str | None = None, turn: Turn | None = None) -> FlushReport:
+        """Flush a shard unless another consumer does, since they would wait for each other's rows.
+
+        Args:
+            shard: its number.
+            token: the successor of the flush before; None for a tick.
+            turn: how long to go on; by default until the shard is empty or `USAGE_FLUSH_BUDGET` is spent.
+
+        Raises:
+            UsageError: see `flush`. The shard then has no successor: the next tick tries again.
+        """
+        if not self._claim.take(shard, token):
             return FlushReport(shard)
         try:
-            return self.flush(shard, renew=True)
-        finally:
+            report = self._flush_recorded(shard, turn or Turn(self._settings.flush_budget), renew=True)
+        except BaseException:
             with suppress(StreamUnavailableError):
                 self._claim.release(shard)
+            raise
+        with suppress(StreamUnavailableError):
+            return replace(report, successor=self._claim.hand_over(shard, self._settings.trigger_expires))
+        return report
 
-    def flush(self, shard: int, budget: float | None = None, *, renew: bool = False) -> FlushReport:
+    def flush(self, shard: int, budget: float | None = None) -> FlushReport:
         """Count the entries of a shard until it is empty or `budget` seconds (default: `USAGE_FLUSH_BUDGET`) are spent.
 
         Raises:
@@ -103,29 +117,30 @@ class Flusher:
                 reclaimed later.
             ClockError: this machine's clock is wrong; nothing was read.
         """
+        return self._flush_recorded(shard, Turn(self._settings.flush_budget if budget is None else budget))
+
+    def _flush_recorded(self, shard: int, turn: Turn, *, renew: bool = False) -> FlushReport:
         try:
-            return self._flush(shard, self._settings.flush_budget if budget is None else budget, renew=renew)
+            return self._flush(shard, turn, renew=renew)
         except Exception as error:
             # A Redis that does not answer has nowhere to record it.
             if not isinstance(error, StreamUnavailableError) or isinstance(error, StreamRefusedError):
                 self._records.failed(shard, printable(first_line(error)))
             raise
 
-    def _flush(self, shard: int, budget: float, *, renew: bool) -> FlushReport:
-        started = time.monotonic()
-        deadline = started + budget
+    def _flush(self, shard: int, turn: Turn, *, renew: bool) -> FlushReport:
         batches, intake = 0, Intake()
         # Before anything is read: without the database, an entry that was read would only wait to be reclaimed.
         clock = database_clock(self._store)
         self._told_of_newer.discard(shard)
         with self._holding.during(shard):
-            for read in self._read_ahead(shard, deadline, clock):
+            for read in self._read_ahead(shard, turn, clock):
                 intake += self._count(shard, read.batch)
                 batches += 1
                 if renew:
                     self._claim.take(shard)
         now = time.monotonic()
-        report = FlushReport(shard, batches, intake, now - started, cut_short=now >= deadline)
+        report = FlushReport(shard, batches, intake, now - turn.began, cut_short=now >= turn.deadline)
         if batches:
             log.info("flushed", **report.as_dict())
         self._records.succeeded(shard)
@@ -146,43 +161,49 @@ class Flusher:
             log.warning("quarantined", shard=shard, events=intake.quarantined)
         return intake
 
-    def _read_ahead(self, shard: int, deadline: float, clock: DatabaseClock) -> Iterator[Read]:
-        """Yield the batches of a shard until it is empty or the deadline has passed.
+    def _read_ahead(self, shard: int, turn: Turn, clock: DatabaseClock) -> Iterator[Read]:
+        """Yield the batches of a shard until the turn is over.
 
         While PostgreSQL counts one batch of a backlog, a thread reads and builds the next. Without a backlog the next
         read waits, so that the events that arrive meanwhile become one batch.
         """
         with ThreadPoolExecutor(1, "usage-read") as reader:
-            read_next = partial(reader.submit, next, self._reads(shard, deadline, clock), None)
+            read_next = partial(reader.submit, next, self._reads(shard, turn, clock), None)
             upcoming = read_next()
             while read := upcoming.result():
                 at_once = read.fill >= _FULL and not read.reclaimed
-                ahead = read_next() if at_once and time.monotonic() < deadline else None
+                ahead = read_next() if at_once and not turn.is_over else None
                 yield read
-                if not ahead and time.monotonic() >= deadline:
+                if not ahead and turn.is_over:
                     return
                 upcoming = ahead or read_next()
 
-    def _reads(self, shard: int, deadline: float, clock: DatabaseClock) -> Iterator[Read]:
+    def _reads(self, shard: int, turn: Turn, clock: DatabaseClock) -> Iterator[Read]:
         """Yield reclaimed entries of vanished workers first, then new ones."""
-        started, count = time.monotonic(), _FIRST_READ
+        count = _FIRST_READ
         while True:
             # What became idle at the beginning of this flush or before: what the flush itself reads does not.
-            idle = self._settings.reclaim_idle + time.monotonic() - started
+            idle = self._settings.reclaim_idle + time.monotonic() - turn.began
             raw = self._stream.reclaim(shard, self._holding.consumer, count, idle)
             if raw is None:
                 break
             if read := self._read(shard, raw, clock, reclaimed=True):
                 yield read
                 count = self._next_count(read)
-        wait = 0.0
-        while raw := self._stream.read(shard, self._holding.consumer, count, wait):
-            if read := self._read(shard, raw, clock):
+        is_backlog = True
+        while is_backlog or (turn.waits and not turn.is_over_without_backlog):
+            started = time.monotonic()
+            raw = self._stream.read(shard, self._holding.consumer, count, turn.to_wait())
+            ready = time.monotonic() if raw else started
+            is_backlog = len(raw) == count or bool(raw and not turn.waits)
+            if raw and (read := self._read(shard, raw, clock)):
                 yield read
+                is_backlog |= read.fill >= _FULL
                 count = self._next_count(read)
-            elif time.monotonic() >= deadline:
-                break
-            wait = _LINGER_SECONDS if sum(entry.declared for entry in raw) >= _BUSY_EVENTS else 0.0
+            elif turn.is_over:
+                return
+            if turn.waits and not is_backlog:
+                turn.rest(ready)
 
     def _read(self, shard: int, raw: list[RawEntry], clock: DatabaseClock, *, reclaimed: bool = False) -> Read | None:
         """Build the batch of what was read; None if all of it waits for a newer worker."""

@@ -24,6 +24,7 @@ from usage_worker.errors import ProcessError
 from usage_worker.local.processes import ChildProcess
 from usage_worker.logs import get_logger
 from usage_worker.service.queues import QueueName
+from usage_worker.settings import load_publisher_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +86,8 @@ class Supervisor:
         database_url: PostgreSQL.
         redis_url: Redis.
         workers: number of workers that count; one more does the maintenance.
-        concurrency: processes of each worker that counts.
+        concurrency: processes of each worker that counts; by default one for each shard, where a flush waits for
+            events, and one for the other tasks.
         flower_port: port of Flower on localhost; 0 chooses a free one, None starts no Flower.
         state_dir: folder of beat's schedule; a temporary one when None.
         log_dir: folder of one log file per process; when None, their output goes to standard error.
@@ -98,7 +100,7 @@ class Supervisor:
         redis_url: str,
         *,
         workers: int = 1,
-        concurrency: int = 2,
+        concurrency: int | None = None,
         flower_port: int | None = 0,
         state_dir: Path | None = None,
         log_dir: Path | None = None,
@@ -107,13 +109,13 @@ class Supervisor:
         self.flower_port = _free_port() if flower_port == 0 else flower_port
         node = platform.node()
         # Queue and number of processes, by node.
+        concurrency = concurrency or load_publisher_settings(redis_url).stream_shards + 1
         self._nodes = {f"worker{number}@{node}": (QueueName.COUNTING, concurrency) for number in range(1, workers + 1)}
         self._nodes[f"{MAINTENANCE}@{node}"] = (QueueName.MAINTENANCE, 1)
         self._state_dir = state_dir
         self._log_dir = log_dir
         servers = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
-        # With REMAP_SIGTERM, SIGTERM starts Celery's soft shutdown, whose time is limited.
-        self._env = {**os.environ, **servers, **(variables or {}), "REMAP_SIGTERM": "SIGQUIT"}
+        self._env = {**os.environ, **servers, **(variables or {})}
         self._processes: list[SupervisedProcess] = []
         self._temporary = contextlib.ExitStack()
 

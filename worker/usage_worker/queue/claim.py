@@ -1,19 +1,40 @@
-"""The claim of a shard: which consumer flushes it."""
+"""The claim of a shard: which consumer flushes it, or which message may flush it next.
+
+The flushes of a shard are a chain: each sends for the next. When one ends, its claim becomes the token of the message
+that it sends, and a message whose token is not there any more does nothing. A tick needs no token, since it begins the
+chain again where it broke. So there is never a second chain, also where one process executes a tick and the chain's
+next message one after the other.
+"""
 
 from __future__ import annotations
 
+from secrets import token_hex
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
 
 CLAIM_SECONDS = 5
-# Anything that is not text, or would last longer than a claim, was written by another program and holds nobody up.
+_NEXT = "next "
+# A claim that is not text, or would last longer than one of ours, was written by another program and holds nobody up.
 # Small and bounded, so a full Redis takes it as well.
-_TAKE = """#!lua flags=allow-oom
+_TAKE = f"""#!lua flags=allow-oom
 local holder, left = redis.pcall('GET', KEYS[1]), redis.call('PTTL', KEYS[1])
-if type(holder) == 'string' and holder ~= ARGV[1] and left >= 0 and left <= ARGV[2] * 1000 then return 0 end
+local expected = '{_NEXT}' .. ARGV[3]
+if ARGV[3] ~= '' then
+  if holder ~= expected then return 0 end
+elseif type(holder) == 'string' and holder:sub(1, {len(_NEXT)}) ~= '{_NEXT}' and holder ~= ARGV[1]
+  and left >= 0 and left <= ARGV[2] * 1000 then
+  return 0
+end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1
+"""
+_HAND_OVER = f"""#!lua flags=allow-oom
+local holder = redis.pcall('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], '{_NEXT}' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """
 # In one step: between two, the claim could expire and become another's.
@@ -31,16 +52,33 @@ class FlushClaim:
         self._connection = connection
         self._consumer = consumer
 
-    def take(self, shard: int) -> bool:
-        """Claim a shard for `CLAIM_SECONDS`, or renew the claim; return False when another consumer has it."""
+    def take(self, shard: int, token: str | None = None) -> bool:
+        """Claim a shard for `CLAIM_SECONDS`, or renew the claim.
+
+        Returns False when another consumer has it, or when a later message than that of this token flushes it next.
+        """
         with self._connection.client() as client:
-            taken: Any = client.register_script(_TAKE)(keys=[_key(shard)], args=[self._consumer, CLAIM_SECONDS])
+            arguments: list[str | int] = [self._holder, CLAIM_SECONDS, token or ""]
+            taken: Any = client.register_script(_TAKE)(keys=[_key(shard)], args=arguments)
         return bool(taken)
+
+    def hand_over(self, shard: int, seconds: float) -> str | None:
+        """Let a message claim the shard within so many seconds; return its token, None when another has the claim."""
+        token = token_hex(4)
+        with self._connection.client() as client:
+            arguments: list[str | int] = [self._holder, token, int(seconds * 1000)]
+            handed: Any = client.register_script(_HAND_OVER)(keys=[_key(shard)], args=arguments)
+        return token if handed else None
 
     def release(self, shard: int) -> None:
         """Let another consumer claim the shard."""
         with self._connection.client() as client:
-            client.register_script(_RELEASE)(keys=[_key(shard)], args=[self._consumer])
+            client.register_script(_RELEASE)(keys=[_key(shard)], args=[self._holder])
+
+    @property
+    def _holder(self) -> str:
+        """Each thread is a holder of its own: a pool of threads executes several flushes in one process."""
+        return f"{self._consumer}-{get_ident()}"
 
 
 def _key(shard: int) -> str:

@@ -9,7 +9,7 @@ from usage_worker.queue.own_keys import FIELDS
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
 
-# A live worker reads about once a second, unless another one has the claim for long; without entries in hand, a
+# A live worker reads every few seconds, unless another one has the claim for long; without entries in hand, a
 # consumer that was removed by mistake is made again by its next read.
 DEAD_SECONDS = 3600
 # One script: XGROUP DELCONSUMER would drop an entry that the consumer reads after the look.

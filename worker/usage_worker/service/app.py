@@ -17,7 +17,8 @@ from usage_worker.service.queues import QueueName
 from usage_worker.service.resources import Resources
 from usage_worker.service.schedule import beat_schedule
 from usage_worker.service.server_check import log_concerns
-from usage_worker.service.tasks import register
+from usage_worker.service.tasks import begin_flushes, register
+from usage_worker.service.worker_pool import WorkerPool
 from usage_worker.service.worker_process import configure_worker_processes
 from usage_worker.settings import Settings, load_settings
 
@@ -65,12 +66,14 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
     """
     resources = Resources(settings or load_settings())
     app.usage_resources = resources
+    app.usage_pool = WorkerPool(app)
     register(app)
     if maintenance_queue is not None:
         routes = {task.name: {"queue": maintenance_queue} for task in PERIODIC_TASKS}
         # The app's own routes, in whatever form, are asked first.
         app.conf.task_routes = [*_as_list(app.conf.task_routes), routes]
     record_processes(app)
+    begin_flushes(app)
     # A weak reference would not keep the lambdas alive.
     worker_ready.connect(lambda **_: log_concerns(resources.settings.redis_url), weak=False)
     worker_process_shutdown.connect(lambda **_: resources.close(), weak=False)
@@ -89,9 +92,6 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
         "worker_consumer": "usage_worker.service.consumer:QuarantiningConsumer",
-        # Seconds. With REMAP_SIGTERM=SIGQUIT a stop waits for the present batch, but not for ever.
-        "worker_soft_shutdown_timeout": settings.flush_budget + 10,
-        "worker_enable_soft_shutdown_on_idle": False,
         # A worker without -Q takes from all queues; with a worker for long tasks, counting never waits for them. The
         # names are plain strings: Flower reads the attribute `name` where there is one, as in members of an enum.
         "task_queues": [_queue(name.value) for name in QueueName],

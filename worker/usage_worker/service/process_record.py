@@ -17,8 +17,6 @@ from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.processes import RECORD_SECONDS, Process, Processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from celery import Celery
 
 COUNTING = "counting"
@@ -30,9 +28,8 @@ def record_processes(app: Celery) -> None:
 
     def worker_is_ready(sender: Any, **_: object) -> None:
         if sender.app is app:
-            queues = [queue.name for queue in sender.task_consumer.queues]
             shards = app.usage_resources.settings.stream_shards
-            _start(app, sender.hostname, Process("worker", _roles(app, queues), queues, shards, _version()))
+            _start(app, sender.hostname, Process("worker", roles(sender), _queues(sender), shards, _version()))
 
     def beat_begins(sender: Any, **_: object) -> None:
         if sender.app is app:
@@ -56,10 +53,15 @@ def _record(processes: Processes, name: str, process: Process) -> None:
         time.sleep(RECORD_SECONDS)
 
 
-def _roles(app: Celery, queues: Iterable[str]) -> list[str]:
-    """Return what a worker that takes from these queues does."""
+def roles(consumer: Any) -> list[str]:
+    """Return what the worker of this consumer does, by the queues that it takes from."""
+    app, queues = consumer.app, _queues(consumer)
     tasks = {COUNTING: ["usage.flush"], MAINTENANCE: [task.name for task in PERIODIC_TASKS]}
     return [role for role, names in tasks.items() if any(_queue_of(app, name) in queues for name in names)]
+
+
+def _queues(consumer: Any) -> list[str]:
+    return [queue.name for queue in consumer.task_consumer.queues]
 
 
 def _queue_of(app: Celery, task: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from celery.signals import worker_ready
 from kombu.exceptions import OperationalError
 
 from usage_worker.errors import UsageError
@@ -12,6 +13,7 @@ from usage_worker.logs import get_logger
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.service import entry_point
+from usage_worker.service.process_record import COUNTING, roles
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -21,13 +23,15 @@ if TYPE_CHECKING:
 
 log = get_logger("heartbeat")
 
+FLUSH = "usage.flush"
+
 # A UsageError is an expected failure: Celery then logs one line instead of a traceback.
 _OPTIONS: dict[str, Any] = {"bind": True, "shared": False, "throws": (UsageError,)}
 
 
 def register(app: Celery) -> None:
     """Add our tasks to a Celery app whose resources `install` has set."""
-    app.task(flush, name="usage.flush", **_OPTIONS)
+    app.task(flush, name=FLUSH, **_OPTIONS)
     app.task(entry_point.track, name="usage.track", **entry_point.OPTIONS)
     app.task(entry_point.track_many, name="usage.track_many", **entry_point.OPTIONS)
     app.task(heartbeat, name="monitoring.heartbeat", **_OPTIONS)
@@ -35,15 +39,30 @@ def register(app: Celery) -> None:
         app.task(_body(periodic), name=periodic.name, **_OPTIONS)
 
 
-def flush(self: Task, shard: int) -> dict[str, Any]:
-    """Count the entries that wait in a shard; Flower shows the figures."""
+def flush(self: Task, shard: int, token: str | None = None) -> dict[str, Any]:
+    """Count the entries of a shard, wait up to two seconds for more, and send for the next flush."""
     resources = _resources(self)
-    report = resources.flusher.flush_alone(shard)
-    if report.cut_short:
-        # Behind the tasks that wait already, but before the next tick, until which this shard would wait.
-        with suppress(OperationalError):
-            self.apply_async((shard,), expires=resources.settings.trigger_expires)
+    report = resources.flusher.flush_alone(shard, token, self.app.usage_pool.turn(resources.settings))
+    if report.successor:
+        send_flush(self.app, shard, report.successor)
     return report.as_dict()
+
+
+def begin_flushes(app: Celery) -> None:
+    """Let a worker that counts send for a flush of each shard as soon as it is ready, before the first tick."""
+
+    def begin(sender: Any, **_: object) -> None:
+        if sender.app is app and COUNTING in roles(sender):
+            for shard in range(app.usage_resources.settings.stream_shards):
+                send_flush(app, shard)
+
+    worker_ready.connect(begin, weak=False)
+
+
+def send_flush(app: Celery, shard: int, token: str | None = None) -> None:
+    """Send for a flush, behind the tasks that wait already. Where that fails, the next tick does it."""
+    with suppress(OperationalError):
+        app.tasks[FLUSH].apply_async((shard, token), expires=app.usage_resources.settings.trigger_expires)
 
 
 def heartbeat(self: Task) -> None:

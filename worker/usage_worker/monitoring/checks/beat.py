@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Seconds. Two heartbeats are missing, and the second had some time.
 SILENCE = 2.5 * HEARTBEAT_SECONDS
+# Seconds. A shard whose oldest entry has waited for so long has a backlog.
+BACKLOG_SECONDS = 2.0
 
 
 def _beat(inspection: Inspection) -> Iterator[Check]:
@@ -43,15 +45,20 @@ def _beat(inspection: Inspection) -> Iterator[Check]:
 
 
 def _ticks_should_arrive(figures: Figures, uptime: float) -> bool:
-    """Return whether beat has run long enough, Redis has room for what it sends, and an idle worker takes that.
+    """Return whether beat has run long enough, Redis has room for what it sends, and a worker has time to take that.
 
     Where workers flush a backlog all the time, heartbeats expire before their turn.
     """
     counting = [it.process.uptime for it in figures.alive if COUNTING in it.process.roles]
-    flushes = (it.succeeded_seconds for it in (figures.flushes or {}).values())
-    is_idle = all(seconds is None or seconds >= SILENCE for seconds in flushes)
+    flushes, backlog = figures.flushes or {}, figures.backlog or {}
+    has_time = all(
+        it.succeeded_seconds is None
+        or it.succeeded_seconds >= SILENCE
+        or backlog[shard].oldest_seconds < BACKLOG_SECONDS
+        for shard, it in flushes.items()
+    )
     has_room = (figures.redis_memory or 0) <= REDIS_MEMORY_LIMIT
-    return has_room and is_idle and bool(counting) and min(uptime, *counting) >= SILENCE
+    return has_room and has_time and bool(counting) and min(uptime, *counting) >= SILENCE
 
 
 BEAT = Section(("beat",), _beat, needs=(REDIS,))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from usage_worker.errors import ForeignKeyError
 from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import REDIS, Section
+from usage_worker.queue.claim import CLAIM_SECONDS
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.oldest_entry import oldest_entry
 from usage_worker.queue.stream import VERSION
@@ -86,8 +87,11 @@ def _waiting(
 
 
 def longest_wait(settings: Settings) -> float:
-    """Return the seconds within which every entry is counted, also one of a worker that has died."""
-    return settings.reclaim_idle + settings.flush_interval + STUCK_SECONDS
+    """Return the seconds within which every entry is counted, also one of a worker that has died.
+
+    Its entries may then be reclaimed, and after its claim has expired a tick lets another worker flush the shard.
+    """
+    return max(settings.reclaim_idle, CLAIM_SECONDS + settings.flush_interval) + STUCK_SECONDS
 
 
 def _failed_since(flush: FlushRecord, age: float) -> bool:

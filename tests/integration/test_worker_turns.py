@@ -1,0 +1,107 @@
+"""Real Celery workers: everything has its turn in one process, flushes need no beat, and a stop ends them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+
+from tests.helpers import eventually
+from tests.integration.database import run
+from usage_worker.maintenance import MANAGE_PARTITIONS
+from usage_worker.publisher import UsagePublisher
+from usage_worker.queue.heartbeat import HEARTBEAT_KEY
+from usage_worker.service.broker import broker_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.commands import Cli
+    from tests.integration.conftest import IngestHarness
+
+CLAIM = "usage:flushing:{0}"
+
+
+@contextmanager
+def running(cli: Cli, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", *arguments]
+    with subprocess.Popen(command, cwd=cli.folder, env=cli.env, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def event(harness: IngestHarness, number: int) -> dict[str, Any]:
+    pair = {"user_id": harness.users[number % 20], "agent_id": harness.agents[0]}
+    return pair | {"event_id": uuid4(), "occurred_at": datetime.now(UTC), "tokens": number}
+
+
+def test_one_process_does_everything(harness: IngestHarness, database: str, cli: Cli, tmp_path: Path) -> None:
+    """While events arrive all the time, messages of `usage.track`, heartbeats and periodic tasks are executed, too."""
+    cli.env |= {"USAGE_SCHEDULE_PARTITIONS": "3"}
+    tracked = 0
+
+    def publish_and_look() -> bool:
+        for _ in range(5):
+            publisher.track(harness.users[0], harness.agents[0])
+        finished = run(database, "SELECT 1 FROM usage_task_runs WHERE task = %s", MANAGE_PARTITIONS)
+        counted = run(database, "SELECT count(*) FROM usage_events WHERE model = 'by Celery'") == [(tracked,)]
+        return bool(finished) and counted and bool(harness.redis.exists(HEARTBEAT_KEY))
+
+    with (
+        running(cli, "worker", "--concurrency=1"),
+        running(cli, "beat", "--pidfile=", f"--schedule={tmp_path / 'beat'}"),
+        UsagePublisher(harness.resources.settings.redis_url) as publisher,
+        closing(Celery(broker=broker_url(harness.resources.settings.redis_url))) as sender,
+    ):
+        eventually(lambda: harness.redis.exists(CLAIM), 60)
+        for tracked in range(1, 4):
+            fields = {key: str(value) for key, value in event(harness, tracked).items()}
+            sender.send_task("usage.track", kwargs=fields | {"model": "by Celery"})
+            eventually(publish_and_look, 60)
+        sent = publisher.stats().accepted
+        eventually(lambda: harness.resources.store.intake_totals().applied >= sent, 60)
+
+
+def test_flushes_go_on_without_beat(harness: IngestHarness, cli: Cli) -> None:
+    cli.env |= {"USAGE_FLUSH_BUDGET": "0.1"}
+    with running(cli, "worker", "--concurrency=1"):
+        for number in range(3):
+            harness.publish(event(harness, number))
+            await_next_flush(harness, events=number + 1)
+    harness.check()
+
+
+def await_next_flush(harness: IngestHarness, events: int) -> None:
+    eventually(lambda: harness.resources.store.intake_totals().accepted == events, 60)
+    before = harness.redis.get(CLAIM)
+    eventually(lambda: harness.redis.get(CLAIM) not in (None, before))
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_busy_worker_stops_after_its_batch(harness: IngestHarness, cli: Cli, pool: str) -> None:
+    cli.env |= {"USAGE_FLUSH_BUDGET": "3600", "USAGE_BATCH_EVENTS": "1"}
+    for number in range(3_000):
+        harness.oracle.add(added := event(harness, number))
+        harness.xadd(json.dumps([added], default=str))
+    with running(cli, "worker", f"--pool={pool}", "--concurrency=2") as worker:
+        eventually(lambda: harness.resources.store.intake_totals().accepted, 60)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+    backlog = harness.resources.stream.backlog(0)
+    assert backlog.entries > 0
+    assert backlog.pending == 0
+    claim: Any = harness.redis.get(CLAIM)
+    assert claim.startswith(b"next ")
+    harness.flush()
+    harness.check()
