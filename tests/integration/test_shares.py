@@ -359,7 +359,7 @@ def test_shared_rows_are_found_by_index(database: str, users: Users) -> None:
     run(
         database,
         """
-        INSERT INTO auth.users (email) SELECT 'many' FROM generate_series(1, 20000);
+        INSERT INTO auth.users (email) SELECT 'many' FROM generate_series(1, 5000);
         INSERT INTO public.user_agents (user_id, agent_id, is_shared, shared_with)
         SELECT u.id, a.id, true, ARRAY[gen_random_uuid()] FROM auth.users u, public.agents a WHERE email = 'many';
         ANALYZE public.user_agents, public.user_agent_shares
