@@ -16,6 +16,10 @@ SELECT user_id, agent_id,
        count(*) FILTER (WHERE type = 'usage' AND NOT success) AS error_count,
        coalesce(sum(tokens), 0) AS total_tokens_used, coalesce(sum(cost_usd), 0) AS total_cost_usd,
        coalesce(sum(response_time_ms), 0) AS response_time_total_ms, count(response_time_ms) AS response_time_samples,
+       coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(output_tokens), 0) AS output_tokens,
+       coalesce(sum(cached_input_tokens), 0) AS cached_input_tokens,
+       coalesce(sum(cache_write_tokens), 0) AS cache_write_tokens,
+       coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens,
        min(occurred_at) FILTER (WHERE type = 'usage') AS first_used_at,
        max(occurred_at) FILTER (WHERE type = 'usage') AS last_used_at,
        max(occurred_at) FILTER (WHERE type = 'rating') AS last_rating_at
@@ -23,14 +27,16 @@ SELECT user_id, agent_id,
 
 DAILY = """
 SELECT user_id, agent_id, day, usage_count, message_count, success_count, error_count, total_tokens_used,
-       total_cost_usd, response_time_total_ms, response_time_samples
+       total_cost_usd, response_time_total_ms, response_time_samples, input_tokens, output_tokens,
+       cached_input_tokens, cache_write_tokens, reasoning_tokens
   FROM public.usage_daily"""
 
 # A conversation is counted on the day of the event that arrives first, so conversations by day depend on the order of
 # arrival. The query `unbalanced` checks their sum.
 DAILY_COLUMNS = (
     *("usage_count", "message_count", "success_count", "error_count", "total_tokens_used", "total_cost_usd"),
-    *("response_time_total_ms", "response_time_samples"),
+    *("response_time_total_ms", "response_time_samples", "input_tokens", "output_tokens"),
+    *("cached_input_tokens", "cache_write_tokens", "reasoning_tokens"),
 )
 LEDGER_COLUMNS = (*DAILY_COLUMNS, "conversation_count", "first_used_at", "last_used_at", "last_rating_at")
 

@@ -218,7 +218,7 @@ def test_down_names_what_depends_on_dropped_objects(empty_database: str, dump: C
         "view theirs.totals",
     ]
     assert dump() == before
-    # A table with rows is renamed, and the view goes on reading it.
+    # A table with rows is renamed, or its columns are, and the views go on reading them.
     run(
         empty_database,
         """
@@ -227,10 +227,14 @@ def test_down_names_what_depends_on_dropped_objects(empty_database: str, dump: C
         DROP POLICY answered ON user_agents;
         INSERT INTO public.usage_task_runs VALUES ('refresh', now(), 1, '{}');
         CREATE VIEW public.their_runs AS SELECT task FROM public.usage_task_runs;
+        INSERT INTO public.usage_daily (user_id, agent_id, day, reasoning_tokens)
+        VALUES (gen_random_uuid(), gen_random_uuid(), '2026-01-31', 7);
+        CREATE VIEW public.their_days AS SELECT * FROM public.usage_daily;
         """,
     )
     runner.down("3.0.0")
     assert run(empty_database, "SELECT task FROM public.their_runs") == [("refresh",)]
+    assert run(empty_database, "SELECT reasoning_tokens FROM public.their_days") == [(7,)]
     runner.up()
     assert runner.verify() == []
 

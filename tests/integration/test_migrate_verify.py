@@ -32,6 +32,19 @@ from usage_worker.migrate import Runner
             "user_agents.first_used_at",
             "is date",
         ),
+        ("ALTER TABLE usage_events DROP COLUMN provider", "column", "usage_events.provider", "missing"),
+        (
+            "ALTER TABLE usage_daily ALTER reasoning_tokens DROP NOT NULL",
+            "column",
+            "usage_daily.reasoning_tokens",
+            "is bigint default 0, expected bigint not null default 0",
+        ),
+        (
+            "ALTER TABLE usage_events ADD provider_kept_4_2_0 text",
+            "column",
+            "usage_events.provider_kept_4_2_0",
+            "unexpected: text",
+        ),
         ("ALTER TABLE user_agents ADD extra int", "column", "user_agents.extra", "unexpected: integer"),
         ("ALTER TABLE usage_daily SET UNLOGGED", "table", "usage_daily", "row-level security on, unlogged"),
         (

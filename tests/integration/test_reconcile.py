@@ -69,6 +69,15 @@ DAMAGE = {
             (None, "avg_response_time_ms", 300, 200),
         },
     ),
+    "parts of the tokens": Damage(
+        "UPDATE usage_daily SET cached_input_tokens = 9, cache_write_tokens = 400 WHERE {pair} AND day = '{today}';"
+        " UPDATE usage_events SET cached_input_tokens = 3, reasoning_tokens = 2"
+        " WHERE {pair} AND event_id IN (SELECT event_id FROM {partition} LIMIT 2)",
+        {
+            *((TODAY, "cached_input_tokens", 6, 9), (TODAY, "cache_write_tokens", 0, 400)),
+            (TODAY, "reasoning_tokens", 4, 0),
+        },
+    ),
     "a missing day": Damage(
         "DELETE FROM usage_daily WHERE {pair} AND day = '{yesterday}'",
         {

@@ -74,22 +74,22 @@ def totals(*records: Record) -> list[str]:
 
 def test_totals_line_of_one_use_has_its_time_once() -> None:
     assert totals(USAGE) == [
-        *(USER, AGENT, "1", "2", "1", "3", "4", "7", "0.5", "250", "1"),
+        *(USER, AGENT, "1", "2", "1", "3", "4", "0", "0", "0", "7", "0.5", "250", "1"),
         *(NULL, TIME, f"{{{OLD}}}", TIME, NULL, NULL),
     ]
 
 
 def test_totals_line_puts_newest_conversation_first() -> None:
     line = totals(USAGE._replace(occurred_at=LATER, conversation_id=NEW), USAGE)
-    assert line[11:15] == [TIME, LATER, f"{{{NEW},{OLD}}}", LATER]
+    assert line[14:18] == [TIME, LATER, f"{{{NEW},{OLD}}}", LATER]
 
 
 def test_totals_line_of_rating_counts_no_use() -> None:
-    assert totals(RATING) == [USER, AGENT, *["0"] * 9, *[NULL] * 4, "4.5", TIME]
+    assert totals(RATING) == [USER, AGENT, *["0"] * 12, *[NULL] * 4, "4.5", TIME]
 
 
 @pytest.mark.parametrize("cost", ["1E-10", "1E+6"])
 def test_totals_line_writes_costs_without_exponent(cost: str) -> None:
     total = Totals()
     total.cost_usd = Decimal(cost)
-    assert "E" not in columns(totals_line((USER, AGENT), total))[8]
+    assert "E" not in columns(totals_line((USER, AGENT), total))[11]

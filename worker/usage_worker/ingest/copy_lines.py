@@ -35,7 +35,7 @@ def totals_line(pair: Pair, total: Totals) -> str:
     rated_at, rating = total.last_rating or (NULL, NULL)
     return (
         f"{pair[0]}\t{pair[1]}\t{total.usage_count}\t{total.message_count}\t{total.success_count}\t"
-        f"{total.input_tokens}\t{total.output_tokens}\t{total.tokens}\t"
+        f"{total.input_tokens}\t{total.output_tokens}\t0\t0\t0\t{total.tokens}\t"
         f"{total.cost_usd:f}\t{total.response_time_total_ms}\t{total.response_time_samples}\t"
         f"{NULL if first is None or first == last else first}\t{last or NULL}\t"
         f"{array((newest, *others)) if newest else NULL}\t{conversation_at}\t{rating}\t{rated_at}\n"

@@ -55,7 +55,8 @@ SELECT 'view', name, name,
 FROM relations WHERE relkind IN ('v', 'm')
 
 UNION ALL
-SELECT 'column', format('%s.%s', r.name, a.attname), r.name,
+-- A column that a rollback kept under another name belongs to no table of the older version.
+SELECT 'column', format('%s.%s', r.name, a.attname), CASE WHEN a.attname ~ '_kept_\d+_\d+_\d+$' THEN a.attname ELSE r.name END,
     format_type(a.atttypid, a.atttypmod)
     || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
     || coalesce(

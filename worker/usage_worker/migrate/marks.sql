@@ -67,9 +67,10 @@ $last$
 -- Tables whose rows a rollback keeps, and whether only their new columns are kept because the table itself stays.
 SELECT made.object, min(made.number) <> ALL (%(plan)s)
 FROM pg_temp.usage_names AS n
-JOIN pg_temp.usage_names AS made ON made.kind = 'table' AND made.object = split_part(n.object, '_kept_', 1)
+JOIN pg_temp.usage_names AS made
+    ON made.kind = 'table' AND made.object = split_part(split_part(n.object, '_kept_', 1), '.', 1)
 JOIN public.usage_migrations AS record ON record.number = n.number
-WHERE n.number = ANY (%(plan)s) AND n.kind = 'table' AND n.object LIKE '%%\_kept\_%%'
+WHERE n.number = ANY (%(plan)s) AND n.kind IN ('table', 'column') AND n.object LIKE '%%\_kept\_%%'
     AND to_regclass('public.' || made.object) IS NOT NULL
 GROUP BY made.object ORDER BY made.object
 

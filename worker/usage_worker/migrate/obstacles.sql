@@ -79,26 +79,31 @@ SELECT string_agg(DISTINCT label, ', ' ORDER BY label) FROM (
 
 -- name: foreign_dependents
 -- What others built on objects that the rollback drops, and PostgreSQL then refuses to drop. A table with rows is renamed
--- instead, and 1.0.0 keeps what others use.
+-- instead, or its columns are, and 1.0.0 keeps what others use.
 , targets AS (
     SELECT n.kind, n.object, n.number FROM named AS n
     WHERE n.number = ANY ({plan}) AND n.number > 1 AND n.begun AND NOT n.transient AND NOT EXISTS (
         SELECT FROM named AS staying WHERE staying.number <> ALL ({plan}) AND staying.applied AND NOT staying.transient
             AND staying.kind = n.kind AND staying.object = n.object
     )
+), renamed AS (
+    SELECT t.kind, t.object FROM targets AS t JOIN relations AS r ON r.name = split_part(t.object, '.', 1)
+    -- CASE: otherwise PostgreSQL may ask every relation for rows, indexes included.
+    WHERE CASE WHEN EXISTS (
+            SELECT FROM named AS kept
+            WHERE kept.transient AND kept.kind = t.kind AND starts_with(kept.object, t.object || '_kept_')
+        )
+        THEN pg_temp.usage_query(format('SELECT to_jsonb(EXISTS (SELECT FROM public.%I))', r.name)) = 'true' END
 ), readers AS (
     SELECT 'pg_class'::regclass AS class, r.oid, 0 AS part FROM targets AS t JOIN relations AS r ON r.name = t.object
-    WHERE t.kind = 'view' OR t.kind = 'table' AND NOT (
-        EXISTS (SELECT FROM named AS kept WHERE kept.transient AND kept.object ~ ('^' || r.name || '_kept_'))
-        AND pg_temp.usage_query(format('SELECT to_jsonb(EXISTS (SELECT FROM public.%I))', r.name)) = 'true'
-    )
+    WHERE t.kind IN ('view', 'table') AND (t.kind, t.object) NOT IN (SELECT kind, object FROM renamed)
     UNION
     SELECT 'pg_class'::regclass, a.attrelid, a.attnum::integer FROM targets AS t
     JOIN relations AS r ON r.name = split_part(t.object, '.', 1)
     JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attname = split_part(t.object, '.', 2) AND NOT a.attisdropped
     WHERE t.kind = 'column' AND NOT EXISTS (
         SELECT FROM targets AS made WHERE made.kind = 'table' AND made.object = r.name AND made.number = t.number
-    )
+    ) AND (t.kind, t.object) NOT IN (SELECT kind, object FROM renamed)
     UNION
     SELECT 'pg_proc'::regclass, p.oid, 0 FROM targets AS t JOIN pg_proc AS p ON p.pronamespace = 'public'::regnamespace
         AND t.object = format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid))
@@ -148,7 +153,7 @@ SELECT string_agg(label, ', ' ORDER BY label) FROM (
     ) AS label
     FROM named AS n JOIN pg_class AS c ON c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
         AND c.relname ~ ('^' || split_part(n.object, '.', 1) || '(_kept_\d+_\d+_\d+)?$')
-    WHERE n.number = ANY ({plan}) AND n.kind = 'column' AND NOT EXISTS (
+    WHERE n.number = ANY ({plan}) AND n.kind = 'column' AND NOT n.transient AND NOT EXISTS (
         SELECT FROM pg_attribute AS a
         WHERE a.attrelid = c.oid AND a.attname = split_part(n.object, '.', 2) AND NOT a.attisdropped
     )

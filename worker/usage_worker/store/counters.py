@@ -14,12 +14,13 @@ _SUMS: Final = (
     "response_time_samples",
 )
 # Sums that only the daily totals have.
-_PARTS: Final = ("input_tokens", "output_tokens")
+_PARTS: Final = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
 # The ledger has the ids of conversations, but not on which day one was new.
 _CONVERSATIONS: Final = ("conversation_count",)
 
 COLUMNS: Final = {
     "sums": _SUMS,
+    "parts": _PARTS,
     "ledger_sums": _SUMS + _PARTS,
     "counters": _SUMS + _CONVERSATIONS,
     "daily": _SUMS + _PARTS + _CONVERSATIONS,

@@ -3,8 +3,8 @@
 -- name: ready
 -- Writes nothing and fails where ingest would: the schema is missing or too old, the session is read-only, or somebody
 -- holds a whole table. Returns the time by the database's clock, in seconds, which no setting of the session changes.
-WITH events AS (INSERT INTO public.usage_events (event_id) SELECT NULL WHERE false),
-     daily AS (INSERT INTO public.usage_daily (user_id) SELECT NULL WHERE false),
+WITH events AS (INSERT INTO public.usage_events (provider) SELECT NULL WHERE false),
+     daily AS (INSERT INTO public.usage_daily (reasoning_tokens) SELECT NULL WHERE false),
      conversations AS (INSERT INTO public.user_agent_conversations (user_id) SELECT NULL WHERE false),
      dead_letters AS (INSERT INTO public.usage_dead_letters (entry_key) SELECT NULL WHERE false),
      intake AS (INSERT INTO public.usage_intake (stream) SELECT NULL WHERE false),
@@ -76,6 +76,9 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     success_count bigint NOT NULL,
     input_tokens bigint NOT NULL,
     output_tokens bigint NOT NULL,
+    cached_input_tokens bigint NOT NULL,
+    cache_write_tokens bigint NOT NULL,
+    reasoning_tokens bigint NOT NULL,
     total_tokens_used bigint NOT NULL,
     total_cost_usd numeric NOT NULL,
     response_time_total_ms bigint NOT NULL,

@@ -50,7 +50,10 @@ WITH ledger AS (
            coalesce(sum(response_time_ms), 0)::numeric AS response_time_total_ms,
            count(response_time_ms)::numeric AS response_time_samples,
            sum(input_tokens)::numeric AS input_tokens,
-           sum(output_tokens)::numeric AS output_tokens
+           sum(output_tokens)::numeric AS output_tokens,
+           coalesce(sum(cached_input_tokens), 0)::numeric AS cached_input_tokens,
+           coalesce(sum(cache_write_tokens), 0)::numeric AS cache_write_tokens,
+           coalesce(sum(reasoning_tokens), 0)::numeric AS reasoning_tokens
       FROM public.usage_events
      WHERE occurred_at >= %(day)s::timestamp AT TIME ZONE 'UTC' AND type = 'usage'
        AND occurred_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
@@ -98,16 +101,19 @@ SELECT c.user_id, c.agent_id, ua.id AS row_id, parts.expected, parts.found, part
     OFFSET 0
  ) sides
  CROSS JOIN LATERAL (
-    -- No counter has the two parts of the tokens, so they are explained where their sum is.
+    -- No counter has the parts of the tokens, so they are explained where their sum is.
     SELECT CASE
         WHEN coalesce((sides.counted ->> 'total_tokens_used')::numeric, 0)
              > coalesce((sides.ledger ->> 'total_tokens_used')::numeric, 0)
         THEN surplus.total_tokens_used
-        ELSE coalesce((sides.counted ->> 'input_tokens')::numeric + (sides.counted ->> 'output_tokens')::numeric, 0)
-        END AS tokens
+        ELSE greatest(
+            (sides.counted ->> '{parts}')::numeric
+        ) END AS tokens
  ) surplus_parts
  CROSS JOIN LATERAL (
-    SELECT to_jsonb(surplus) || jsonb_build_object('input_tokens', tokens, 'output_tokens', tokens) AS figures
+    SELECT to_jsonb(surplus) || jsonb_build_object(
+               '{parts}', tokens
+           ) AS figures
     OFFSET 0
  ) surpluses
   LEFT JOIN LATERAL (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ExpectedCounters:
-    """The columns of one row of `user_agents` that events determine.
+    """The columns of one row of `user_agents` that events determine, and the parts of the tokens, which days have.
 
     Costs are in US dollars, response times in milliseconds, times are aware; None means that no event had a value.
     """
@@ -36,6 +36,11 @@ class ExpectedCounters:
     user_rating: Decimal | None = None
     last_rating_at: datetime | None = None
     conversations: set[UUID] = field(default_factory=set)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def conversation_count(self) -> int:
@@ -69,6 +74,8 @@ class ExpectedCounters:
             self.success_count += 1
         else:
             self.error_count += 1
+        for name in TOKEN_PARTS:
+            setattr(self, name, getattr(self, name) + int(_rounded(event, name, "1")))
         parts = _rounded(event, "input_tokens", "1") + _rounded(event, "output_tokens", "1")
         self.total_tokens_used += int(_rounded(event, "tokens", "1", parts))
         self.total_cost_usd += _rounded(event, "cost_usd", "1E-10")
@@ -78,6 +85,9 @@ class ExpectedCounters:
         if event.get("conversation_id") is not None:
             self.conversations.add(_uuid(event["conversation_id"]))
 
+
+TOKEN_PARTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+"""The columns of `usage_daily` that `user_agents` does not have."""
 
 COUNTER_COLUMNS = (
     *("usage_count", "message_count", "conversation_count", "success_count", "error_count", "total_tokens_used"),

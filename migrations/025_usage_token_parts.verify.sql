@@ -1,0 +1,23 @@
+SELECT * FROM (VALUES
+    ('column', 'usage_daily.cache_write_tokens', 'bigint not null default 0'),
+    ('column', 'usage_daily.cached_input_tokens', 'bigint not null default 0'),
+    ('column', 'usage_daily.reasoning_tokens', 'bigint not null default 0'),
+    ('column', 'usage_events.cache_write_tokens', 'bigint'),
+    ('column', 'usage_events.cached_input_tokens', 'bigint'),
+    ('column', 'usage_events.provider', 'text'),
+    ('column', 'usage_events.reasoning_tokens', 'bigint'),
+    ('column', 'usage_retired_daily.cache_write_tokens', 'bigint not null default 0'),
+    ('column', 'usage_retired_daily.cached_input_tokens', 'bigint not null default 0'),
+    ('column', 'usage_retired_daily.reasoning_tokens', 'bigint not null default 0'),
+    ('function', 'usage_retire_pairs(p_users uuid[], p_agents uuid[])', 'returns void, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body 9b2d569b47bdd677aa668f7ba84e5027'),
+    ('column', 'usage_daily.cache_write_tokens_kept_4_2_0', NULL),
+    ('column', 'usage_daily.cached_input_tokens_kept_4_2_0', NULL),
+    ('column', 'usage_daily.reasoning_tokens_kept_4_2_0', NULL),
+    ('column', 'usage_events.cache_write_tokens_kept_4_2_0', NULL),
+    ('column', 'usage_events.cached_input_tokens_kept_4_2_0', NULL),
+    ('column', 'usage_events.provider_kept_4_2_0', NULL),
+    ('column', 'usage_events.reasoning_tokens_kept_4_2_0', NULL),
+    ('column', 'usage_retired_daily.cache_write_tokens_kept_4_2_0', NULL),
+    ('column', 'usage_retired_daily.cached_input_tokens_kept_4_2_0', NULL),
+    ('column', 'usage_retired_daily.reasoning_tokens_kept_4_2_0', NULL)
+) AS expected (kind, object, definition)
