@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)  ## run everything on embedded servers and compare every counter with an oracle
+demo: $(STAMP)  ## run everything on embedded servers, kill a worker, and compare every counter with an oracle
 	$(BIN)/usage-worker demo
 
 check: $(STAMP)  ## lint and run the unit tests: no server, less than a minute
@@ -65,7 +65,7 @@ reference: $(STAMP)  ## generate docs/reference from the code
 schema: $(STAMP)  ## generate docs/schema.md from a database on an embedded server
 	$(BIN)/python -m tools.schema
 
-bench: $(STAMP)  ## measure a bare COPY, one task for each event, and usage-worker, side by side
+bench: $(STAMP)  ## measure a bare COPY, one task for each event, COPY and roll-up, and usage-worker, side by side
 	$(BIN)/usage-worker bench
 
 migrate-traffic: $(STAMP)  ## migrate 300,000 rows to 4.0.0, and repair them, under 200 transactions a second; prints the waits

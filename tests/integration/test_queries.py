@@ -14,6 +14,7 @@ import pytest
 from tests.sql import query as tests_query
 from usage_worker.bench.queries import schema_versions
 from usage_worker.bench.sql import query as bench_query
+from usage_worker.demo.sql import query as demo_query
 from usage_worker.maintenance.partitioned_table import partitioned_tables
 from usage_worker.migrate.obstacles import CHECKS, REQUIREMENTS
 from usage_worker.migrate.queries import query as migrate_query
@@ -33,6 +34,7 @@ QUERIES = {
     "usage_worker.testing.sql": testing_query,
     "usage_worker.migrate.queries": migrate_query,
     "usage_worker.bench.sql": bench_query,
+    "usage_worker.demo.sql": demo_query,
     "tests.sql": tests_query,
 }
 # Names that code keeps in tables, not at the call.
@@ -62,7 +64,9 @@ def test_code_uses_exactly_all_named_queries(module: str) -> None:
     assert used == set(QUERIES[module].texts)
 
 
-@pytest.mark.parametrize("queries", [query, testing_query, tests_query], ids=["store", "testing", "tests"])
+@pytest.mark.parametrize(
+    "queries", [query, testing_query, demo_query, tests_query], ids=["store", "testing", "demo", "tests"]
+)
 def test_postgresql_accepts_every_query(database: str, queries: Queries) -> None:
     refused = {}
     with psycopg.connect(database) as connection:

@@ -1,30 +1,23 @@
-"""The three paths that the benchmark compares, each timed from the first event to the last commit."""
+"""The paths that the benchmark compares with the ceiling, each timed from the first event to the last commit."""
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from uuid_utils.compat import uuid7
-
-from usage_worker.bench.bare_copy import bare_copy
-from usage_worker.bench.meter import cpu_seconds
+from usage_worker.bench.cpu import CpuSeconds
 from usage_worker.bench.sender import sender_process
+from usage_worker.bench.sql import query as bench_query
 from usage_worker.errors import ProcessError
 from usage_worker.local.processes import ChildProcess
-from usage_worker.store.queries import query
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from usage_worker.bench.environment import BenchEnvironment
     from usage_worker.bench.load import Load
-    from usage_worker.local.servers import Servers
     from usage_worker.local.supervisor import Supervisor
     from usage_worker.store import Store
 
@@ -34,34 +27,6 @@ NAIVE_WORKER = (
     *(sys.executable, "-m", "celery", "-A", "usage_worker.bench.naive"),
     *("worker", "--concurrency", "2", "--without-gossip"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CpuSeconds:
-    """CPU seconds of the publisher, of the workers and of PostgreSQL."""
-
-    publisher: float
-    worker: float
-    database: float
-
-
-def measure_ceiling(store: Store, events: list[dict[str, Any]], *, prepared: bool) -> float:
-    """Return the seconds of a binary COPY of the events into the ledger, and of nothing else.
-
-    Args:
-        store: the database.
-        events: what `Load.generate` yields.
-        prepared: whether the rows are made before the clock starts. Otherwise it starts with the events, as it does
-            for the other paths, and the bound is less strict.
-    """
-    now = datetime.now(UTC)
-    rows: Iterable[tuple[Any, ...]] = (_ledger_row(event, now) for event in events)
-    rows = list(rows) if prepared else rows
-    store.rows(query("ensure_day"), day=now.date())
-    gc.freeze()  # otherwise the garbage collector would traverse all events again and again
-    started = time.monotonic()
-    bare_copy(store, rows)
-    return time.monotonic() - started
 
 
 def measure_naive(environment: BenchEnvironment, load: Load) -> float:
@@ -81,6 +46,27 @@ def measure_naive(environment: BenchEnvironment, load: Load) -> float:
         worker.stop(10)
 
 
+def measure_plain_copy_rollup(environment: BenchEnvironment, load: Load) -> tuple[float, CpuSeconds]:
+    """Return the seconds of the application's own COPY and roll-up, and the CPU time spent.
+
+    The column that the roll-up searches by has no index in our schema, and needs one.
+
+    Raises:
+        ProcessError: the sender failed.
+    """
+    store, servers = environment.store, environment.servers
+    store.execute(bench_query("index_recorded_at"))
+    try:
+        with sender_process("usage_worker.bench.send_plain_copy", load, environment.process_env) as sender:
+            cpu_before = CpuSeconds.read(sender.pid, servers, None)
+            started = sender.start()
+            sender.check_done()
+            seconds = time.monotonic() - started
+            return seconds, CpuSeconds.read(sender.pid, servers, None) - cpu_before
+    finally:
+        store.execute(bench_query("drop_recorded_at_index"))
+
+
 def measure_product(environment: BenchEnvironment, celery: Supervisor, load: Load) -> tuple[float, CpuSeconds]:
     """Return the seconds from the first `track()` to the last commit, and the CPU time spent.
 
@@ -90,18 +76,12 @@ def measure_product(environment: BenchEnvironment, celery: Supervisor, load: Loa
     store, servers = environment.store, environment.servers
     applied_before = store.intake_totals().applied
     with sender_process("usage_worker.bench.publish", load, environment.process_env) as publisher:
-        cpu_before = _cpu_seconds(publisher.pid, servers, celery)
+        cpu_before = CpuSeconds.read(publisher.pid, servers, celery)
         started = publisher.start()
         _wait_until(lambda: store.intake_totals().applied >= applied_before + load.events)
         seconds = time.monotonic() - started
         publisher.check_done()
-        cpu_after = _cpu_seconds(publisher.pid, servers, celery)
-    return seconds, CpuSeconds(*(after - before for after, before in zip(cpu_after, cpu_before, strict=True)))
-
-
-def _cpu_seconds(publisher: int, servers: Servers, celery: Supervisor) -> tuple[float, float, float]:
-    workers = sum(cpu_seconds(pid) for name, pid in celery.pids.items() if name.startswith("worker"))
-    return cpu_seconds(publisher), workers, cpu_seconds(servers.pids["PostgreSQL"] or 0)
+        return seconds, CpuSeconds.read(publisher.pid, servers, celery) - cpu_before
 
 
 def _wait_until(is_counted: Callable[[], bool]) -> None:
@@ -114,13 +94,3 @@ def _wait_until(is_counted: Callable[[], bool]) -> None:
 
 def _usage_count(store: Store) -> int:
     return sum(row["usage_count"] for row in store.rows(testing_query("counters")))
-
-
-def _ledger_row(event: dict[str, Any], now: datetime) -> tuple[Any, ...]:
-    """Return the values of the ledger's columns, adding an identity, a time and the sum of the tokens."""
-    input_tokens, output_tokens = event["input_tokens"], event["output_tokens"]
-    return (
-        *(uuid7(), now, "usage", event["user_id"], event["agent_id"], event["messages"]),
-        *(input_tokens, output_tokens, input_tokens + output_tokens, event["cost_usd"], event["response_time_ms"]),
-        *(event["success"], event["conversation_id"], event["model"], None),
-    )

@@ -4,60 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.bench.bare_copy import measure_ceiling
 from usage_worker.bench.environment import open_environment
 from usage_worker.bench.load import AGENTS, Load
-from usage_worker.bench.paths import CpuSeconds, measure_ceiling, measure_naive, measure_product
+from usage_worker.bench.paths import measure_naive, measure_plain_copy_rollup, measure_product
+from usage_worker.bench.result import BenchResult
 from usage_worker.bench.sql import query as bench_query
+from usage_worker.store.counters import COLUMNS
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from usage_worker.bench.cpu import CpuSeconds
     from usage_worker.bench.environment import BenchEnvironment
     from usage_worker.testing import Mix
 
 MIXES: tuple[Mix, ...] = ("uniform", "production")
-
-
-@dataclass(slots=True)
-class BenchResult:
-    """What a run measured, mostly by mix.
-
-    Attributes:
-        events_per_second: by path and mix. `ceiling` is a bare COPY of the events, `prepared` a bare COPY of rows made
-            beforehand, `naive` one task per event.
-        ratio_to_naive: the product's rate as a multiple of the naive one.
-        ratio_to_copy: the product's rate as a share of `ceiling`.
-        ratio_to_prepared_copy: the product's rate as a share of `prepared`.
-        visible_p50_ms: from an event's time to its commit, at half of the maximum rate, uniform mix.
-        visible_p99_ms: likewise.
-        hot_ratio: the share of updates that stayed in their page, uniform mix.
-        wal_bytes_per_event: of the product's path.
-        cpu_seconds_per_1000_events: of the product's path, by process.
-        exact: whether every total was right.
-        machine: what the figures depend on.
-    """
-
-    events_per_second: dict[str, dict[str, float]] = field(
-        default_factory=lambda: {path: {} for path in ("prepared", "ceiling", "naive", "product")}
-    )
-    ratio_to_naive: dict[str, float] = field(default_factory=dict)
-    ratio_to_copy: dict[str, float] = field(default_factory=dict)
-    ratio_to_prepared_copy: dict[str, float] = field(default_factory=dict)
-    visible_p50_ms: float = 0.0
-    visible_p99_ms: float = 0.0
-    hot_ratio: float = 0.0
-    wal_bytes_per_event: dict[str, float] = field(default_factory=dict)
-    cpu_seconds_per_1000_events: dict[str, dict[str, float]] = field(default_factory=dict)
-    exact: bool = True
-    machine: dict[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +64,13 @@ class BenchRun:
         size = self._size
         load = Load(size.events, mix, seed=1, users=size.users)
         seconds = {"naive": self._naive(mix) * size.events / size.naive_events}
-        # Before and after the product's path, since the pace of a shared machine changes.
+        # Before and after the paths that are compared with them, since the pace of a shared machine changes.
         before = self._copies(load)
         seconds["product"] = self._product(mix, load)
+        seconds["plain_copy_rollup"] = self._plain_copy_rollup(mix, load)
         after = self._copies(load)
         seconds |= {path: (before[path] + after[path]) / 2 for path in before}
-        for path, by_mix in self.result.events_per_second.items():
-            by_mix[mix] = size.events / seconds[path]
-        rates = {path: by_mix[mix] for path, by_mix in self.result.events_per_second.items()}
-        self.result.ratio_to_naive[mix] = rates["product"] / rates["naive"]
-        self.result.ratio_to_copy[mix] = rates["product"] / rates["ceiling"]
-        self.result.ratio_to_prepared_copy[mix] = rates["product"] / rates["prepared"]
+        self.result.record_rates(mix, size.events, seconds)
 
     def _copies(self, load: Load) -> dict[str, float]:
         events, seconds = list(load.generate()), {}
@@ -123,6 +85,14 @@ class BenchRun:
         self._environment.reset()
         self._echo(f"{mix}: {load.events:,} events, one Celery task each")
         return measure_naive(self._environment, load)
+
+    def _plain_copy_rollup(self, mix: Mix, load: Load) -> float:
+        self._environment.reset()
+        self._echo(f"{mix}: {load.events:,} events, copied by the application and rolled up by SQL")
+        seconds, cpu = measure_plain_copy_rollup(self._environment, load)
+        self.result.plain_copy_rollup_cpu_seconds_per_1000_events[mix] = cpu.for_1000_of(load.events)
+        self.result.exact &= self._environment.is_exact([load], COLUMNS["sums"])
+        return seconds
 
     def _product(self, mix: Mix, load: Load) -> float:
         self._environment.reset()
@@ -152,9 +122,7 @@ class BenchRun:
         if mix == "uniform" and updates:
             self.result.hot_ratio = (after["hot_updates"] - before["hot_updates"]) / updates
         self.result.wal_bytes_per_event[mix] = float(after["wal_bytes"] - before["wal_bytes"]) / load.events
-        self.result.cpu_seconds_per_1000_events[mix] = {
-            name: 1000 * seconds / load.events for name, seconds in asdict(cpu).items()
-        }
+        self.result.cpu_seconds_per_1000_events[mix] = cpu.for_1000_of(load.events)
         self.result.exact &= self._environment.is_exact([load])
 
     def _statistics(self) -> dict[str, Any]:

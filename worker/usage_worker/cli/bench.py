@@ -1,4 +1,4 @@
-"""`usage-worker bench`: compare the product with the ceiling and with one task per event (naive), in one run."""
+"""`usage-worker bench`: compare the product with the ceiling and with what one might build instead, in one run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from usage_worker.cli.outcome import finish
 from usage_worker.local.stopping import leave_on_signal
 
 if TYPE_CHECKING:
-    from usage_worker.bench.run import BenchResult
+    from usage_worker.bench.result import BenchResult
 
-Events = Annotated[int, typer.Option(min=1_000, help="Events of the bare COPY and of the product, per mix.")]
+Events = Annotated[int, typer.Option(min=1_000, help="Events of every other path, per mix.")]
 NaiveEvents = Annotated[int, typer.Option(min=10, help="Events of the naive path (one task per event), per mix.")]
 Pairs = Annotated[int, typer.Option(min=10, help="Rows in user_agents.")]
 PacedSeconds = Annotated[
@@ -24,6 +24,14 @@ PacedSeconds = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
+PATHS = {
+    "prepared": "bare COPY of prepared rows",
+    "ceiling": "bare COPY",
+    "naive": "one task per event",
+    "plain_copy_rollup": "COPY and roll-up without a queue",
+    "product": "usage-worker",
+}
+PROCESSES = {"publisher": "application", "worker": "worker", "valkey": "Valkey", "database": "PostgreSQL"}
 
 bench_app = typer.Typer(help="Measure throughput and latency, a long run, the queries of users, or a purge.")
 
@@ -37,7 +45,10 @@ def bench(
     paced_seconds: PacedSeconds = 15,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the ceiling, one task per event (naive) and the product on the same servers, and check every total."""
+    """Measure the ceiling, one task per event (naive), a COPY and roll-up without a queue, and the product.
+
+    All on the same servers with the same events; every total is checked.
+    """
     if context.invoked_subcommand is not None:
         return
     result = None
@@ -51,21 +62,15 @@ def _show(result: BenchResult) -> None:
     table = Table("", *MIXES, box=None)
     for column in table.columns[1:]:
         column.justify = "right"
-    labels = {
-        "prepared": "bare COPY of prepared rows",
-        "ceiling": "bare COPY",
-        "naive": "one task per event",
-        "product": "usage-worker",
-    }
-    for path, label in labels.items():
+    for path, label in PATHS.items():
         table.add_row(f"{label}, events/s", *(f"{result.events_per_second[path][mix]:,.0f}" for mix in MIXES))
     table.add_row("  times one task per event", *(f"{result.ratio_to_naive[mix]:.0f}" for mix in MIXES))
+    table.add_row("  times COPY and roll-up", *(f"{result.ratio_to_plain_copy_rollup[mix]:.2f}" for mix in MIXES))
     table.add_row("  share of the bare COPY", *(f"{result.ratio_to_copy[mix]:.2f}" for mix in MIXES))
     table.add_row("  share of that of prepared rows", *(f"{result.ratio_to_prepared_copy[mix]:.2f}" for mix in MIXES))
-    table.add_row("WAL bytes per event", *(f"{result.wal_bytes_per_event[mix]:,.0f}" for mix in MIXES))
-    for process in ("publisher", "worker", "database"):
-        costs = (result.cpu_seconds_per_1000_events[mix][process] for mix in MIXES)
-        table.add_row(f"CPU s per 1,000 events, {process}", *(f"{cost:.4f}" for cost in costs))
+    table.add_row("  WAL bytes per event", *(f"{result.wal_bytes_per_event[mix]:,.0f}" for mix in MIXES))
+    _add_cpu_rows(table, "usage-worker", result.cpu_seconds_per_1000_events)
+    _add_cpu_rows(table, "COPY and roll-up", result.plain_copy_rollup_cpu_seconds_per_1000_events)
     console = Console(highlight=False)
     console.print(table)
     console.print(
@@ -74,3 +79,11 @@ def _show(result: BenchResult) -> None:
         f"HOT updates: {result.hot_ratio:.1%}; totals exact: {'yes' if result.exact else 'NO'}\n"
         + ", ".join(f"{name} {value}" for name, value in result.machine.items())
     )
+
+
+def _add_cpu_rows(table: Table, path: str, costs: dict[str, dict[str, float]]) -> None:
+    """Add the CPU time of a path, in all and by process, without processes that it does not have."""
+    table.add_row(f"{path}, CPU s per 1,000 events", *(f"{costs[mix]['total']:.4f}" for mix in MIXES))
+    for process, label in PROCESSES.items():
+        if any(costs[mix][process] for mix in MIXES):
+            table.add_row(f"  {label}", *(f"{costs[mix][process]:.4f}" for mix in MIXES))

@@ -1,4 +1,4 @@
-"""One publisher process of the demo: `python -m usage_worker.demo.publish FILE EVENTS SEED`.
+"""One publisher process of the demo: `python -m usage_worker.demo.publish FILE EVENTS SEED [--at-once]`.
 
 It writes each event to a file of NDJSON before it hands it to the publisher. The oracle reads that file, so that the
 expected counters do not depend on the publisher, the queue or ingest.
@@ -29,6 +29,9 @@ UNKNOWN_USER = uuid5(NAMESPACE_OID, "nobody")
 """A user who does not exist; events that name it must be quarantined."""
 
 EVENTS_PER_SECOND = 1_500
+AT_ONCE = "--at-once"
+# Flush this often (in events) without a pace: well below what the publisher's buffer holds.
+FLUSH_EVERY = 20_000
 # Shares of all events.
 DUPLICATES = 0.02
 RATINGS = 0.01
@@ -51,16 +54,20 @@ def traffic(count: int, seed: int) -> Iterator[dict[str, Any]]:
         yield event
 
 
-def main(file: Path, count: int, seed: int) -> int:
-    """Publish `count` events, duplicates not counted; return the exit code, 1 if not all of them were sent."""
+def main(file: Path, count: int, seed: int, *, at_once: bool) -> int:
+    """Publish `count` events, duplicates not counted; return the exit code, 1 if not all of them were sent.
+
+    Paced like an application, unless `at_once`: a burst would measure the backlog instead of the latency.
+    """
     started, published = time.monotonic(), 0
     with file.open("w") as lines, UsagePublisher(settings=load_settings()) as publisher:
         for event in traffic(count, seed):
             lines.write(json.dumps(event, default=str) + "\n")
             publisher.add(event)
             published += 1
-            if published % 50 == 0:
-                # Paced like an application: a burst would measure the backlog instead of the latency.
+            if at_once and published % FLUSH_EVERY == 0:
+                publisher.flush(30)
+            elif not at_once and published % 50 == 0:
                 time.sleep(max(0.0, started + published / EVENTS_PER_SECOND - time.monotonic()))
         lines.flush()
         flushed = publisher.flush(30)
@@ -70,4 +77,4 @@ def main(file: Path, count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), at_once=AT_ONCE in sys.argv[4:]))

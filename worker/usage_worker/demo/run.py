@@ -1,79 +1,54 @@
-"""The demo: a few seconds of traffic through the real system, then every counter is compared with the oracle."""
+"""The demo: live traffic, a killed worker and a backlog, then every counter is compared with the oracle."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from usage_worker.demo.publish import AGENTS, UNKNOWN_USER, USERS
+from usage_worker.demo.kill import kill_inside_batch
+from usage_worker.demo.publish import AGENTS, AT_ONCE, USERS
+from usage_worker.demo.publishers import AT_A_TIME, Publishers
+from usage_worker.demo.result import DemoResult, LiveCounters, Outage
+from usage_worker.demo.sql import query
 from usage_worker.errors import ProcessError
-from usage_worker.local.processes import ChildProcess
 from usage_worker.local.servers import Servers
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.migrate import Runner
-from usage_worker.settings import Settings
+from usage_worker.queue.stream import GROUP, EventStream
+from usage_worker.settings import Settings, load_settings
 from usage_worker.store import Intake, Store
-from usage_worker.testing import Oracle, Population
+from usage_worker.testing import Population
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
-PUBLISHERS = 2
-DRAIN_SECONDS = 120.0
+    from usage_worker.testing import Oracle
+
+WAIT_SECONDS = 120.0
 POLL_SECONDS = 0.1
+# One event in so many is paced like live traffic; the others are published at once while no worker counts.
+LIVE_PART = 4
+# The worker is killed when one live event in so many was counted.
+KILL_PART = 2
+# By default a dead worker's entries are reclaimed after 15 s.
+VARIABLES = {"USAGE_RECLAIM_IDLE": "2"}
 
 
-@dataclass(frozen=True, slots=True)
-class DemoResult:
-    """What the demo measured.
-
-    Attributes:
-        published: events handed to the publishers, duplicates included.
-        accepted: events read from the queue: applied + duplicate + quarantined.
-        applied: events counted.
-        duplicate: events recognised as counted before.
-        quarantined: events of a user who does not exist.
-        exact: whether every counter equals the oracle's.
-        differences: one line for each figure that does not.
-        events_per_second: accepted events over the time from the first publisher's start.
-        visible_p50_ms: from an event's time to the commit that made it visible.
-        visible_p99_ms: likewise.
-    """
-
-    published: int
-    accepted: int
-    applied: int
-    duplicate: int
-    quarantined: int
-    exact: bool
-    differences: list[str]
-    events_per_second: float
-    visible_p50_ms: float
-    visible_p99_ms: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return asdict(self)
-
-
-def run_demo(events: int, echo: Callable[[str], None], on_progress: Callable[[Intake], None]) -> DemoResult:
-    """Start everything, publish, wait until all is counted, compare, and stop everything.
+def run_demo(events: int, echo: Callable[[str], None], on_progress: Callable[[LiveCounters], None]) -> DemoResult:
+    """Start everything, publish, kill a worker, wait until all is counted, compare, and stop everything.
 
     Args:
         events: the number of events to publish, duplicates not counted.
         echo: receives one line for each step.
-        on_progress: receives the intake totals several times per second.
+        on_progress: receives the counters several times per second.
 
     Raises:
-        ProcessError: a process failed, or the backlog was not drained within two minutes.
+        ProcessError: a process failed, or the events were not counted in time.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-demo-")))
@@ -84,105 +59,138 @@ def run_demo(events: int, echo: Callable[[str], None], on_progress: Callable[[In
         store = stack.enter_context(Store(servers.database_url))
         population = Population.of(USERS, AGENTS)
         store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
-        echo("starting a Celery worker with three processes, beat and Flower")
-        celery = stack.enter_context(Supervisor(servers.database_url, servers.redis_url, log_dir=folder))
+        echo("starting a Celery worker, beat and Flower")
+        urls = servers.database_url, servers.redis_url
+        celery = stack.enter_context(Supervisor(*urls, log_dir=folder, variables=VARIABLES))
         celery.wait_ready()
-        echo(f"publishing {events:,} events from {PUBLISHERS} processes")
+        if celery.flower_listens:
+            echo(f"Flower, until the demo ends: {celery.flower_url}")
+        publishers = stack.enter_context(Publishers(servers.redis_url, folder))
+        stream = EventStream(servers.redis_url, load_settings().stream_shards)
+        stack.callback(stream.close)
+        return DemoRun(store, stream, celery, publishers, echo, on_progress).run(events)
+
+
+class DemoRun:
+    """One run on servers that have users and agents."""
+
+    def __init__(
+        self,
+        store: Store,
+        stream: EventStream,
+        celery: Supervisor,
+        publishers: Publishers,
+        echo: Callable[[str], None],
+        on_progress: Callable[[LiveCounters], None],
+    ) -> None:
+        self._store = store
+        self._stream = stream
+        self._celery = celery
+        self._publishers = publishers
+        self._echo = echo
+        self._on_progress = on_progress
+
+    def run(self, events: int) -> DemoResult:
+        """Publish the events, kill the worker meanwhile, and return the result once all are counted.
+
+        Raises:
+            ProcessError: a process failed, or the events were not counted in time.
+        """
+        live = events // LIVE_PART
         started = time.monotonic()
-        publishers = stack.enter_context(_publishers(servers, folder, events))
-        _wait_until_counted(store, publishers, celery, on_progress)
-        seconds = time.monotonic() - started
-        echo("comparing every counter with the oracle")
-        return _result(store, publishers, seconds)
+        self._echo(f"publishing {live:,} events from {AT_A_TIME} processes, at the pace of an application")
+        self._publishers.start(live)
+        self._await(lambda intake: intake.accepted >= live // KILL_PART)
+        latency = self._store.rows(testing_query("visible_latency"))[0]
+        outage = self._kill_worker(events - live)
+        return self._compare(time.monotonic() - started, latency, outage)
 
+    def _compare(self, seconds: float, latency: dict[str, float], outage: Outage) -> DemoResult:
+        self._echo("comparing every counter with the oracle")
+        oracle, unknown_user_events = self._publishers.read_back()
+        intake = self._store.intake_totals()
+        differences = self._differences(intake, oracle, unknown_user_events)
+        return DemoResult(
+            published=oracle.published + unknown_user_events,
+            **intake._asdict(),
+            exact=not differences,
+            differences=differences,
+            events_per_second=round(intake.accepted / seconds, 1),
+            visible_p50_ms=round(latency["p50"], 1),
+            visible_p99_ms=round(latency["p99"], 1),
+            **asdict(outage),
+            busiest_pair=self._store.rows(query("busiest_pair"))[0],
+            flower_url=self._celery.flower_url if self._celery.flower_listens else None,
+        )
 
-@dataclass
-class _PublisherProcess:
-    event_file: Path
-    child: ChildProcess
-    log: Path
+    def _kill_worker(self, events: int) -> Outage:
+        """Kill the worker inside a batch, publish events while none counts, restart it, and await the last event."""
+        self._publishers.start(events, AT_ONCE)
+        worker = self._celery.pids["worker1"]
+        kill_inside_batch(self._store, worker)
+        entries = self._pending()
+        self._echo(f"killed worker {worker} by SIGKILL in the middle of a batch, with {entries} entries")
+        self._echo(f"publishing {events:,} events at once before it is restarted")
+        self._await(lambda _: self._publishers.sent() is not None, restart=False)
+        sent, before = self._publishers.sent() or 0, self._store.intake_totals().accepted
+        self._echo(f"{sent - before:,} events wait; the supervisor restarts the worker")
+        rate = (sent - before) / self._work_off(sent)
+        self._echo(f"the backlog was worked off at {rate:,.0f} events per second")
+        return Outage(worker, entries, sent - before, round(rate, 1))
 
-    def sent(self) -> int | None:
-        """Return the number of events it sent, or None while it runs."""
-        if self.child.exit_code is None:
-            return None
-        if self.child.exit_code != 0:
-            raise ProcessError(f"a publisher exited with {self.child.exit_code}: {self.child.log_tail()}")
-        report = json.loads(self.log.read_text().splitlines()[-1])
-        return int(report["sent"])
+    def _work_off(self, sent: int) -> float:
+        """Have the worker restarted, and return the seconds from its first read to the last commit."""
+        dead, idle_until = self._consumers(), time.monotonic()
 
+        def is_done(intake: Intake) -> bool:
+            nonlocal idle_until
+            if self._consumers() == dead:
+                idle_until = time.monotonic()
+            return intake.accepted >= sent
 
-@contextmanager
-def _publishers(servers: Servers, folder: Path, events: int) -> Iterator[list[_PublisherProcess]]:
-    env = os.environ | {"REDIS_URL": servers.redis_url}
-    publishers = []
-    try:
-        for number in range(PUBLISHERS):
-            file, log = folder / f"events-{number}.ndjson", folder / f"publisher-{number}.log"
-            share = events // PUBLISHERS + (events % PUBLISHERS if number == 0 else 0)
-            command = [sys.executable, "-m", "usage_worker.demo.publish", str(file), str(share), str(number)]
-            child = ChildProcess(f"publisher-{number}", command, env=env, log=log)
-            publishers.append(_PublisherProcess(file, child, log))
-        yield publishers
-    finally:
-        for publisher in publishers:
-            publisher.child.stop(5.0)
+        self._await(is_done)
+        return time.monotonic() - idle_until
 
+    def _consumers(self) -> int:
+        """Return the number of consumers; a new process of a worker is a new one from its first read on."""
+        with self._stream.connection.client() as client:
+            keys = map(self._stream.key, range(self._stream.shards))
+            return sum(len(client.xinfo_consumers(key, GROUP)) for key in keys)
 
-def _wait_until_counted(
-    store: Store, publishers: list[_PublisherProcess], celery: Supervisor, on_progress: Callable[[Intake], None]
-) -> None:
-    """Wait until the intake totals include every event that the publishers sent."""
-    deadline = None
-    while True:
-        celery.poll()
-        intake = store.intake_totals()
-        on_progress(intake)
-        sent = [publisher.sent() for publisher in publishers]
-        if None not in sent:
-            if intake.accepted >= sum(number or 0 for number in sent):
-                return
-            deadline = deadline or time.monotonic() + DRAIN_SECONDS
+    def _pending(self) -> int:
+        """Return the number of entries that were read and not acknowledged."""
+        return sum(self._stream.backlog(shard).pending for shard in range(self._stream.shards))
+
+    def _await(self, is_reached: Callable[[Intake], bool], *, restart: bool = True) -> None:
+        """Show the counters until the intake totals are as wanted; let dead processes be restarted meanwhile, or not.
+
+        Raises:
+            ProcessError: a publisher failed, or that took too long.
+        """
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not is_reached(intake := self._show_counters()):
+            if restart:
+                self._celery.poll()
+            self._publishers.sent()  # raises where one failed
             if time.monotonic() > deadline:
-                raise ProcessError(f"{intake.accepted} of {sent} events were counted after {DRAIN_SECONDS:.0f} s")
-        time.sleep(POLL_SECONDS)
+                raise ProcessError(f"{intake.accepted:,} events were counted after {WAIT_SECONDS:.0f} s")
+            time.sleep(POLL_SECONDS)
 
+    def _show_counters(self) -> Intake:
+        intake = self._store.intake_totals()
+        self._on_progress(LiveCounters(intake, **self._store.rows(query("live_totals"))[0]))
+        return intake
 
-def _result(store: Store, publishers: list[_PublisherProcess], seconds: float) -> DemoResult:
-    oracle, unknown_user_events = _read_event_files(publisher.event_file for publisher in publishers)
-    intake = store.intake_totals()
-    expected = Intake(
-        accepted=oracle.published + unknown_user_events,
-        applied=oracle.distinct,
-        duplicate=oracle.published - oracle.distinct,
-        quarantined=unknown_user_events,
-    )
-    differences = oracle.differences(store.rows(testing_query("counters")))
-    differences += [
-        f"{name}: {actual} instead of {value}"
-        for name, actual, value in zip(Intake._fields, intake, expected, strict=True)
-        if actual != value
-    ]
-    latency = store.rows(testing_query("visible_latency"))[0]
-    return DemoResult(
-        published=expected.accepted,
-        **intake._asdict(),
-        exact=not differences,
-        differences=differences,
-        events_per_second=round(intake.accepted / seconds, 1),
-        visible_p50_ms=round(latency["p50"], 1),
-        visible_p99_ms=round(latency["p99"], 1),
-    )
-
-
-def _read_event_files(files: Iterable[Path]) -> tuple[Oracle, int]:
-    """Return an oracle of the published events, and the number of events of the unknown user."""
-    oracle, unknown_user_events = Oracle(), 0
-    for file in files:
-        for line in file.read_text().splitlines():
-            event = json.loads(line)
-            if event["user_id"] == str(UNKNOWN_USER):
-                unknown_user_events += 1
-            else:
-                oracle.add(event)
-    return oracle, unknown_user_events
+    def _differences(self, intake: Intake, oracle: Oracle, unknown_user_events: int) -> list[str]:
+        """Return a line for each counter and each intake total that is not the oracle's."""
+        expected = Intake(
+            accepted=oracle.published + unknown_user_events,
+            applied=oracle.distinct,
+            duplicate=oracle.published - oracle.distinct,
+            quarantined=unknown_user_events,
+        )
+        return oracle.differences(self._store.rows(testing_query("counters"))) + [
+            f"{name}: {actual} instead of {value}"
+            for name, actual, value in zip(Intake._fields, intake, expected, strict=True)
+            if actual != value
+        ]

@@ -1,0 +1,29 @@
+"""The demo with few events: a worker is killed inside a batch, a backlog waits, and every counter is exact."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+EVENTS = 800
+
+
+def test_demo_kills_a_worker_and_is_exact() -> None:
+    command = [sys.executable, "-m", "usage_worker.cli", "demo", "--events", str(EVENTS), "--json"]
+    run = subprocess.run(command, check=True, timeout=170, capture_output=True, text=True)
+    result = json.loads(run.stdout)
+    assert result["exact"] is True
+    assert result["differences"] == []
+    assert result["published"] == result["accepted"] >= EVENTS
+    assert result["accepted"] == result["applied"] + result["duplicate"] + result["quarantined"]
+    killed, entries = result["killed_worker_pid"], result["killed_worker_entries"]
+    assert entries > 0
+    assert f"killed worker {killed} by SIGKILL in the middle of a batch, with {entries} entries" in run.stderr
+    assert "process=worker1" in run.stderr, "the supervisor restarted nothing"
+    assert 0 < result["backlog_events"] < result["accepted"]
+    assert f"{result['backlog_events']:,} events wait" in run.stderr
+    assert result["backlog_events_per_second"] > 0
+    assert 0 < result["busiest_pair"]["usage_count"] <= result["applied"]
+    assert result["flower_url"] in run.stderr
+    assert 0 < result["visible_p50_ms"] <= result["visible_p99_ms"]
