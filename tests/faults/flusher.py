@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import UsageError
-from usage_worker.ingest import flush
 from usage_worker.queue.stream import EventStream
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
@@ -23,7 +23,8 @@ from usage_worker.store import BatchTransaction
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from usage_worker.queue.stream import RawEntry
+    from usage_worker.ingest.entries import DecodedEntry
+    from usage_worker.ingest.objects import Objects
 
 POINTS = (
     "before the transaction",
@@ -68,14 +69,15 @@ def install_fault(point: str, inject: Callable[[], None]) -> None:
 
 
 def _before_decoding(inject: Callable[[], None]) -> None:
-    original = flush.__dict__["decode"]
+    functions = vars(import_module("usage_worker.ingest.decode"))
+    original = functions["_read_body"]
 
-    def wrapped(stream: str, raw: RawEntry, *others: Any) -> Any:
-        if b"deadly" in (raw.body or b""):
+    def wrapped(entry: DecodedEntry, number: int, body: bytes, objects: Objects) -> Any:
+        if b"deadly" in body:
             inject()
-        return original(stream, raw, *others)
+        return original(entry, number, body, objects)
 
-    flush.__dict__["decode"] = wrapped
+    functions["_read_body"] = wrapped
 
 
 def _after(owner: type, name: str, inject: Callable[[], None], *, only_with_result: bool = False) -> None:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # Seconds in which the right cause must be named, and in which the status must be green again afterwards.
 PROMISE = 30
-QUICK: dict[str, Any] = {"reclaim_idle": 1.0, "flush_interval": 0.5}
+# As by default, a flush that finds nothing succeeds between two that reclaim the same entries.
+QUICK: dict[str, Any] = {"reclaim_idle": 5.0, "flush_interval": 0.5}
 REFUSE = """
     CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         RAISE EXCEPTION USING ERRCODE = '57P03', MESSAGE = 'no room for this batch';

@@ -7,12 +7,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.database import run
+from usage_worker.events.columns import NAMES
+from usage_worker.ingest import decode, packs
 from usage_worker.maintenance.dead_letters import restore
+from usage_worker.monitoring.status import collect_status
+from usage_worker.queue import oldest_entry
 from usage_worker.queue import stream as stream_module
 from usage_worker.store import Intake
 from usage_worker.testing.sql import query as testing_query
@@ -99,7 +104,7 @@ def test_entry_of_former_version_is_delivered_again(harness: IngestHarness) -> N
 def test_newer_version_waits_and_its_neighbours_are_counted(
     harness: IngestHarness, make_resources: Callable[..., Resources], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    newer: Any = {"v": "2", "n": "3", "columns": "{}"}
+    newer: Any = {"v": "3", "n": "3", "columns": "{}"}
     pipeline = harness.redis.pipeline(transaction=False)
     for _ in range(10_000):
         pipeline.xadd(STREAM, newer)
@@ -112,10 +117,53 @@ def test_newer_version_waits_and_its_neighbours_are_counted(
     assert capfd.readouterr().out.count("wait for a newer worker") == 1
     assert harness.resources.stream.backlog(0)[:2] == (10_000, 10_000)
     harness.redis.xtrim(STREAM, maxlen=5, approximate=False)
-    monkeypatch.setattr(stream_module, "VERSION", b"2")
+    monkeypatch.setattr(stream_module, "WAITING", "newer than version 3 with 19 columns")
     read = worker.stream.reclaim(0, "a newer worker", 20_000, 0.001)
     assert read is not None
     assert [dict(entry.fields) for entry in read] == [{name.encode(): newer[name].encode() for name in newer}] * 5
+
+
+def test_unknown_column_waits_is_named_and_counted_by_worker_that_knows_it(
+    harness: IngestHarness, make_resources: Callable[..., Resources], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of today is the newer one; the older is the same without one column."""
+    fields = event(harness, event_id=str(uuid4()), occurred_at=NOW)
+    newer = [fields | {"event_id": str(uuid4()), "provider": provider} for provider in ("a", "b")]
+    url = harness.resources.settings.database_url
+    with monkeypatch.context() as older:
+        know_without(older, "provider")
+        harness.publish(*newer)
+        harness.publish(fields)
+        for applied in (1, 0):
+            assert harness.flush() == Intake(applied, applied, 0, 0)
+        status = collect_status(harness.resources.settings)
+        (problem,) = (check for check in status.problems if check.name == "wire_version")
+        assert "has columns that these workers do not know (provider)" in problem.reason
+        assert problem.remedy == "upgrade the workers; the entries wait meanwhile"
+        assert any(harness.resources.stream.backlog(shard).pending for shard in range(2))
+        worker = make_resources(reclaim_idle=0.001)
+        assert sum(worker.flusher.flush(shard).intake.accepted for shard in range(2)) == 0
+    assert sum(worker.flusher.flush(shard).intake.applied for shard in range(2)) == 2
+    assert run(url, "SELECT provider FROM usage_events ORDER BY 1") == [("a",), ("b",), (None,)]
+    assert "wire_version" not in {check.name for check in collect_status(harness.resources.settings).problems}
+    harness.check()
+
+
+def know_without(monkeypatch: pytest.MonkeyPatch, column: str) -> None:
+    """Let the workers of this process not know a column."""
+    read = packs._PACK
+
+    def read_without(body: bytes) -> Any:
+        if f'"{column}"'.encode() in body:
+            raise msgspec.ValidationError
+        return read(body)
+
+    names = tuple(name for name in NAMES if name != column)
+    monkeypatch.setattr(packs, "_PACK", read_without)
+    monkeypatch.setattr(decode, "NAMES", names)
+    monkeypatch.setattr(oldest_entry, "NAMES", names)
+    for module in (stream_module, oldest_entry):
+        monkeypatch.setattr(module, "WAITING", f"newer than version 2 with {len(names)} columns")
 
 
 @pytest.mark.parametrize("version", ["", "0", "-2", "x", "2.0", "9" * 7, "1e3", None])
@@ -124,7 +172,7 @@ def test_what_is_no_version_is_quarantined(harness: IngestHarness, version: str 
     harness.redis.xadd(STREAM, fields)
     assert harness.flush() == Intake(4, 0, 0, 4)
     (dead_letter,) = harness.dead_letters()
-    assert dead_letter["reason"] == "v: the entry's version must be 1"
+    assert dead_letter["reason"] == "v: the entry's version must be 1 or 2"
     assert restore(dead_letter) == {name.encode(): fields[name].encode() for name in fields}
 
 

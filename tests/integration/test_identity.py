@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.database import run
 from tests.integration.test_poison_celery import await_accepted, running_worker
-from tests.integration.test_poison_events import row
+from tests.integration.test_poison_events import full
 from usage_worker.events.event import identity_of
 from usage_worker.maintenance import dead_letters
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, replay
@@ -119,12 +119,12 @@ def test_redelivered_pack_counts_once(harness: IngestHarness, database: str) -> 
     first_time(harness, database, key=identity_of("order-7"))
 
 
-def test_rows_beside_a_bad_one_keep_the_mark(harness: IngestHarness, database: str) -> None:
+def test_events_beside_a_bad_one_keep_the_mark(harness: IngestHarness, database: str) -> None:
     shard = harness.resources.stream.shard_of(harness.users[0])
     key = uuid4()
     for _ in range(2):
-        bad = row(harness, messages=-1)
-        harness.xadd(json.dumps([bad, row(harness, event_id=str(key))]), shard=shard, times="publisher")
+        bad = full(harness, messages=-1)
+        harness.xadd(json.dumps([bad, full(harness, event_id=str(key))]), shard=shard, times="publisher")
     assert harness.flush() == Intake(4, 1, 1, 2)
     first_time(harness, database, key=key)
 
@@ -163,6 +163,23 @@ def test_corrected_event_of_the_same_batch_is_counted(harness: IngestHarness, fi
     bad = {**event, "user_id": str(uuid4())}
     harness.xadd(json.dumps([bad, bad, event, event]))
     harness.xadd(json.dumps([event, bad]))
+    assert harness.flush() == Intake(6, 1, 4, 1)
+    harness.xadd(json.dumps([event]))
+    assert harness.flush() == Intake(1, 0, 1, 0)
+    assert run(harness.resources.settings.database_url, "SELECT usage_count FROM user_agents") == [(1,)]
+
+
+@pytest.mark.parametrize("are_rows_held", [False, True])
+def test_event_is_counted_after_several_wrong_corrections_in_one_batch(
+    harness: IngestHarness, *, are_rows_held: bool
+) -> None:
+    """As it is in later batches; also while rows that others hold are looked for."""
+    if are_rows_held:
+        harness.worker.flusher._applier.held.mode.trip()
+    event = pair(harness, event_id="order-7", occurred_at=datetime.now(UTC).isoformat())
+    wrong = [{**event, name: str(uuid4())} for name in ("user_id", "agent_id", "user_id")]
+    harness.xadd(json.dumps([wrong[0], wrong[1], wrong[0], wrong[2]]))
+    harness.xadd(json.dumps([event, event]))
     assert harness.flush() == Intake(6, 1, 4, 1)
     harness.xadd(json.dumps([event]))
     assert harness.flush() == Intake(1, 0, 1, 0)

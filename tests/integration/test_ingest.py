@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.integration.conftest import IngestHarness
+    from usage_worker.queue.stream import RawEntry
     from usage_worker.service.resources import Resources
 
 NOW = datetime.now(UTC)
@@ -52,6 +53,25 @@ def test_all_events_are_counted_once(harness: IngestHarness) -> None:
     events = traffic(harness, 3_000)
     harness.publish(*events)
     assert harness.flush() == Intake(3_000, 3_000, 0, 0)
+    harness.check()
+
+
+def test_reads_stay_small_where_large_entries_follow_small_ones(harness: IngestHarness) -> None:
+    """What one read returns is in memory at once."""
+    reads: list[int] = []
+    read = harness.worker.stream.read
+
+    def noted(shard: int, consumer: str, count: int, wait: float = 0.0) -> list[RawEntry]:
+        entries = read(shard, consumer, count, wait)
+        reads.append(sum(len(entry.body or b"") for entry in entries))
+        return entries
+
+    harness.worker.stream.read = noted  # type: ignore[method-assign]
+    for size in (0,) * 10 + (100_000,) * 300:
+        harness.oracle.add(sent := event(harness))
+        harness.xadd(json.dumps([sent], default=str) + " " * size)
+    harness.flush()
+    assert max(reads) < 12_000_000
     harness.check()
 
 
@@ -115,7 +135,7 @@ def test_only_one_flush_at_a_time_per_shard(harness: IngestHarness) -> None:
     for shard in range(2):
         another.release(shard)
     assert sum((flusher.flush_alone(shard).intake for shard in range(2)), Intake()) == Intake(100, 100, 0, 0)
-    # The flush released its claims, and a consumer cannot release the claim of another.
+    # The flush handed its claims over, which keeps out no tick; a consumer cannot release the claim of another.
     assert all(another.take(shard) for shard in range(2))
     third.release(0)
     assert not third.take(0)
@@ -277,8 +297,8 @@ def test_unknown_users_are_created_if_setting_and_grant_allow(
 
 def test_day_missing_from_its_month(harness: IngestHarness, make_resources: Callable[..., Resources]) -> None:
     year = NOW.year if NOW.month > 2 else NOW.year - 1
-    identity = [str(uuid4()), f"{year}-02-30T00:00:00.000000Z", "usage", str(harness.users[0]), str(harness.agents[0])]
-    harness.xadd(json.dumps([[*identity, 1, 0, 0, 0, None, None, True, None, None, None]]))
+    pair = {"user_id": str(harness.users[0]), "agent_id": str(harness.agents[0])}
+    harness.xadd(json.dumps([{**pair, "occurred_at": f"{year}-02-30T00:00:00.000000Z"}]))
     harness.publish(event(harness))
     flusher = make_resources(accept_days=400).flusher
     assert sum((flusher.flush(shard).intake for shard in range(2)), Intake()) == Intake(2, 1, 0, 1)
@@ -339,3 +359,14 @@ def test_ledger_holds_events_as_sent(harness: IngestHarness, database: str) -> N
             "SELECT event_id, occurred_at, type, messages, tokens, cost_usd, success, model FROM usage_events"
         ).fetchone()
     assert row == (sent["event_id"], NOW, "usage", 3, 12, Decimal("0.0000000001"), False, "m")
+
+
+def test_entries_larger_than_they_declare_are_counted_in_the_turn_that_read_them(harness: IngestHarness) -> None:
+    """The first read takes ten entries, here of 14 MiB, so that it becomes two batches after the end of its turn."""
+    pair = {"user_id": str(harness.users[0]), "agent_id": str(harness.agents[0]), "model": "m" * 200}
+    body = json.dumps([pair] * 5_000)
+    for _ in range(10):
+        harness.xadd(body)
+    report = harness.resources.flusher.flush(0, 0.001)
+    assert (report.intake.applied, report.batches, report.cut_short) == (50_000, 2, True)
+    assert harness.resources.stream.backlog(0)[:2] == (0, 0)

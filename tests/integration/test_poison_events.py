@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.commands import figures, rows
+from usage_worker.events.columns import NAMES
 from usage_worker.printable import REASON_LENGTH
 from usage_worker.queue.stream import RawEntry, newer_version
 from usage_worker.store import Intake
@@ -32,15 +33,15 @@ def pair(harness: IngestHarness, **fields: Any) -> dict[str, Any]:
     return {"user_id": str(harness.users[0]), "agent_id": str(harness.agents[0]), **fields}
 
 
-def row(harness: IngestHarness, **fields: Any) -> list[Any]:
-    """Return an event in the form of the publisher, with some values replaced."""
+def full(harness: IngestHarness, **fields: Any) -> dict[str, Any]:
+    """Return an event with all of its fields, some of them replaced."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
     values = {
         "event_id": str(uuid4()), "occurred_at": now, "type": "usage", **pair(harness), "messages": 1,
         "input_tokens": 0, "output_tokens": 0, "tokens": 0, "cost_usd": None, "response_time_ms": None, "success": True,
         "conversation_id": None, "model": None, "rating": None,
     }  # fmt: skip
-    return list((values | fields).values())
+    return values | fields
 
 
 POISON: list[tuple[dict[str, Any], str]] = [
@@ -60,7 +61,7 @@ POISON: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("form", [pair, row])
+@pytest.mark.parametrize("form", [pair, full])
 def test_poison_event_is_quarantined_alone(harness: IngestHarness, form: Callable[..., Any]) -> None:
     for fields, _ in POISON:
         known = fields.keys() <= {"occurred_at", "user_id", "agent_id", "conversation_id", "event_id", "model"}
@@ -111,18 +112,20 @@ def test_numbers_too_long_only_in_sum(harness: IngestHarness) -> None:
     """Python refuses to format an integer of more than 4,300 digits, after decoding and before PostgreSQL sees it."""
     longest = int("9" * sys.get_int_max_str_digits()) if sys.get_int_max_str_digits() else 0
     assert longest
-    harness.xadd(json.dumps([row(harness, tokens=longest), row(harness, tokens=1), row(harness, tokens=longest)]))
+    harness.xadd(json.dumps([full(harness, tokens=longest), full(harness, tokens=1), full(harness, tokens=longest)]))
     harness.xadd(json.dumps([pair(harness)]))
     assert harness.flush() == Intake(4, 2, 0, 2)
     assert {dead_letter["position"] for dead_letter in harness.dead_letters()} == {0, 2}
 
 
 def test_nonexistent_day_in_pessimistic_mode(harness: IngestHarness) -> None:
-    once = json.dumps([row(harness)])
+    once = json.dumps([full(harness)])
     harness.xadd(once)
     harness.xadd(once)
     assert harness.flush().duplicate == 1
-    harness.xadd(json.dumps([row(harness), row(harness, occurred_at=f"{datetime.now(UTC):%Y}-02-30T00:00:00.000000Z")]))
+    harness.xadd(
+        json.dumps([full(harness), full(harness, occurred_at=f"{datetime.now(UTC):%Y}-02-30T00:00:00.000000Z")])
+    )
     assert harness.flush() == Intake(2, 1, 0, 1)
 
 
@@ -137,8 +140,10 @@ jsonish = st.recursive(
 )
 bodies = st.lists(jsonish, max_size=4).map(json.dumps).map(str.encode) | st.binary(max_size=40)
 entries = st.dictionaries(st.sampled_from([b"v", b"n", b"id", b"x\x00"]), st.binary(min_size=1, max_size=8), max_size=4)
-entry_fields = st.tuples(entries, st.none() | bodies, st.booleans()).map(
-    lambda it: it[0] | ({} if it[1] is None else {b"events": it[1]}) | ({b"v": b"1"} if it[2] else {})
+columns = st.dictionaries(st.sampled_from(NAMES), st.lists(jsonish, min_size=2, max_size=2) | jsonish, max_size=6)
+bodies |= columns.map(json.dumps).map(str.encode)
+entry_fields = st.tuples(entries, st.none() | bodies, st.sampled_from([b"", b"1", b"2"])).map(
+    lambda it: it[0] | ({} if it[1] is None else {b"events": it[1]}) | ({b"v": it[2]} if it[2] else {})
 )
 # Those of a newer version wait.
 poison_fields = entry_fields.filter(lambda fields: fields and not newer_version(RawEntry("1-0", fields)))

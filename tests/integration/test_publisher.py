@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -17,8 +18,7 @@ import pytest
 import redis
 
 from tests.helpers import eventually
-from usage_worker.events.event import KEY_NAMESPACE, time_text
-from usage_worker.events.wire import load
+from usage_worker.events.event import KEY_NAMESPACE, microseconds
 from usage_worker.local import EmbeddedValkey
 from usage_worker.publisher import UsagePublisher
 
@@ -74,8 +74,10 @@ def test_rate_sends_rating_event(redis_url: str, redis_client: redis.Redis) -> N
     with UsagePublisher(redis_url) as publisher:
         publisher.rate(USER, AGENT, 4.5)
     (entry,) = entries(redis_client)
-    (record,) = load(entry[b"events"])
-    assert (record.type, record.rating) == ("rating", "4.5")
+    columns = json.loads(entry[b"events"])
+    assert (entry[b"v"], entry[b"n"], b"times" in entry) == (b"2", b"1", False)
+    assert columns.keys() == {"event_id", "occurred_at", "type", "user_id", "agent_id", "rating"}
+    assert (columns["type"], columns["user_id"], columns["rating"]) == (["rating"], [USER.hex], [45_000_000_000])
 
 
 def test_bad_fields_are_refused_and_counted_never_raised(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -196,5 +198,5 @@ def test_given_identity_and_time_are_unchanged(redis_url: str, redis_client: red
     with UsagePublisher(redis_url) as publisher:
         assert publisher.track(USER, AGENT, event_id="order-7", occurred_at=now) == str(key)
     (entry,) = entries(redis_client)
-    (record,) = load(entry[b"events"])
-    assert (record.event_id, record.occurred_at) == (str(key), time_text(now))
+    columns = json.loads(entry[b"events"])
+    assert (columns["event_id"], columns["occurred_at"]) == ([key.hex], [microseconds(now)])

@@ -150,7 +150,7 @@ def test_user_who_may_only_add_publishes(server: EmbeddedValkey, client: redis.R
     execute(client, ADDER)
     url = server.url().replace("unix://", "unix://adder:pw@")
     with closing(EventStream(url, 1)) as stream:
-        stream.append([(0, Pack(uuid4(), [b"{}"]))])
+        stream.append([(0, Pack.of_objects(uuid4(), [b"{}"]))])
         with pytest.raises(StreamUnavailableError, match=r"\+info"):
             server_facts(stream.connection)
 
@@ -166,7 +166,7 @@ def test_both_clients_read_the_same_url_of_a_socket(server: EmbeddedValkey, clie
     try:
         url += "&socket_timeout=3&health_check_interval=7&client_name=usage&decode_responses=true&protocol=3"
         with make_app(Settings(REDIS_URL=url)) as app, closing(EventStream(url, 2)) as stream:
-            stream.append([(0, Pack(uuid4(), [b"{}"]))])
+            stream.append([(0, Pack.of_objects(uuid4(), [b"{}"]))])
             assert len(stream.read(0, "worker", 1)) == 1
             app.send_task("usage.flush", (0,))
             assert "usage" in {it["name"] for it in client.client_list()}
@@ -201,7 +201,7 @@ def test_user_who_may_only_add_learns_of_cluster(cluster_url: str) -> None:
         closing(EventStream(cluster_url.replace("unix://", "unix://adder:pw@"), 1)) as stream,
         pytest.raises(UnusableServerError, match="Redis Cluster"),
     ):
-        stream.append([(0, Pack(uuid4(), [b"{}"]))])
+        stream.append([(0, Pack.of_objects(uuid4(), [b"{}"]))])
 
 
 def test_worker_logs_threats_at_start(tmp_path: Path, server: EmbeddedValkey, client: redis.Redis) -> None:
@@ -274,7 +274,7 @@ def test_worker_that_waits_survives_deleted_stream(redis_url: str, redis_client:
         eventually(lambda: any("b" in it["flags"] for it in redis_client.client_list()))
         redis_client.delete(KEY)
         assert waiting.result(3) == []
-        stream.append([(0, Pack(uuid4(), [b"{}"]))])
+        stream.append([(0, Pack.of_objects(uuid4(), [b"{}"]))])
         assert len(stream.read(0, "worker", 1)) == 1
 
 

@@ -49,7 +49,7 @@ def test_xadd_alone_is_enough_for_publisher(
             for _ in range(3):
                 assert publisher.track(uuid4(), uuid4())
                 assert publisher.flush()
-                publisher._sender._watch._checked = 0.0  # as if a second had passed
+                publisher._sender._packs._watch._checked = 0.0  # as if a second had passed
         cli.env["REDIS_URL"] = with_login(redis_url, user, password)
         assert cli.run("publish", "-", stdin=events(2).encode()).returncode == 0
     finally:

@@ -27,7 +27,7 @@ KEY = "usage:events:{0}"
 def stream(redis_url: str) -> Iterator[EventStream]:
     """Return a stream of six entries, of which one reader has two in hand."""
     with closing(EventStream(redis_url, 1)) as stream:
-        stream.append((0, Pack(uuid4(), [b"{}"])) for _ in range(6))
+        stream.append((0, Pack.of_objects(uuid4(), [b"{}"])) for _ in range(6))
         assert len(stream.read(0, "reader", 2)) == 2
         yield stream
 
@@ -65,7 +65,7 @@ def test_skipped_entries_are_reclaimed(
 def test_nothing_is_skipped_without_a_group(redis_url: str) -> None:
     with closing(EventStream(redis_url, 1)) as stream:
         assert stream.return_skipped(0) == 0
-        stream.append([(0, Pack(uuid4(), [b"{}"]))])
+        stream.append([(0, Pack.of_objects(uuid4(), [b"{}"]))])
         assert stream.return_skipped(0) == 0
 
 

@@ -30,7 +30,7 @@ def stream(redis_url: str) -> Iterator[EventStream]:
 
 
 def add(stream: EventStream, entries: int) -> None:
-    stream.append((0, Pack(uuid4(), [b"{}"])) for _ in range(entries))
+    stream.append((0, Pack.of_objects(uuid4(), [b"{}"])) for _ in range(entries))
 
 
 def read(stream: EventStream, count: int) -> list[str]:

@@ -105,3 +105,14 @@ def test_busy_worker_stops_after_its_batch(harness: IngestHarness, cli: Cli, poo
     assert claim.startswith(b"next ")
     harness.flush()
     harness.check()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_idle_worker_stops_without_waiting_for_events(harness: IngestHarness, cli: Cli, pool: str) -> None:
+    """Each flush ends in order: none leaves its claim, which would keep other workers from the shard."""
+    with running(cli, "worker", f"--pool={pool}", "--concurrency=3") as worker:
+        eventually(lambda: harness.redis.exists(CLAIM), 60)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+    claim: Any = harness.redis.get(CLAIM)
+    assert claim.startswith(b"next ")

@@ -1,4 +1,4 @@
-"""Every way by which an event comes in, from its JSON to the record that is counted."""
+"""Every way by which an event comes in, from its JSON to what is counted, spelled out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import csv
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import dumps, loads
 
 from usage_worker.errors import EventRefusedError
-from usage_worker.events.event import FIELDS, Record, Window
+from usage_worker.events.columns import NAMES
+from usage_worker.events.event import Window
 from usage_worker.events.values import read_json, write_json
-from usage_worker.events.wire import complete, load, prepare, prepare_rating
-from usage_worker.ingest.entries import decode
+from usage_worker.events.wire import prepare, prepare_rating, prepare_values, write_columns
+from usage_worker.ingest.decode import decode
+from usage_worker.ingest.event_array import TextTable
 from usage_worker.maintenance.dead_letters import RepairEdits
 from usage_worker.publisher.event_files import read_lines
 from usage_worker.publisher.field_mapping import FieldMapping
@@ -34,46 +37,47 @@ PAIR = {"user_id": "11111111-1111-4111-8111-111111111111", "agent_id": "22222222
 GIVEN = {"event_id": "33333333-3333-4333-8333-333333333333", "occurred_at": "2026-03-01T12:00:00Z", **PAIR}
 
 
-def published(event: Prepared) -> Record:
-    (record,) = load(b"[" + event.body + b"]")
-    return record
+def published(event: Prepared) -> SimpleNamespace:
+    return counted(write_columns(event.row), b"2")
 
 
-def decoded(item: str, **fields: bytes) -> Record:
-    named = {name.encode(): value for name, value in fields.items()}
-    entry = decode("s", RawEntry(ENTRY_ID, {b"v": b"1", b"events": f"[{item}]".encode(), **named}), WINDOW)
+def decoded(item: str) -> SimpleNamespace:
+    return counted(f"[{item}]".encode(), b"1")
+
+
+def counted(body: bytes, version: bytes) -> SimpleNamespace:
+    raw = RawEntry(ENTRY_ID, {b"v": version, b"events": body})
+    (entry,) = decode("s", [raw], WINDOW, TextTable()).entries
     if entry.dead_letters:
         raise EventRefusedError(entry.dead_letters[0].reason)
-    return entry.records[0]
+    (event,) = entry.events
+    event["is_untimed"] = False
+    return SimpleNamespace(**(dict.fromkeys(NAMES) | json.loads(entry.bad_event(event, "").payload)))
 
 
-def tracked(text: str) -> Record:
+def tracked(text: str) -> SimpleNamespace:
     fields = json.loads(text)
     if fields.get("type") == "rating":
         return published(prepare_rating({name: fields[name] for name in fields if name != "type"}, WINDOW))
     defaults = {"type": "usage", "messages": 1, "input_tokens": 0, "output_tokens": 0, "success": True}
-    return published(complete(tuple(fields.get(name, defaults.get(name)) for name in FIELDS), WINDOW))
+    return published(prepare_values(tuple(fields.get(name, defaults.get(name)) for name in NAMES), WINDOW))
 
 
-def added(text: str) -> Record:
+def added(text: str) -> SimpleNamespace:
     return published(prepare(json.loads(text), WINDOW))
 
 
-def as_row(text: str) -> Record:
-    """Write the event as a row, in which everything but the value is canonical."""
-    defaults = {"type": "usage", "messages": 1, "input_tokens": 0, "output_tokens": 0, "tokens": 0, "success": True}
-    fields = {**defaults, **GIVEN, "occurred_at": "2026-03-01T12:00:00.000000Z", **read_json(text)}
-    if "tokens" not in read_json(text) and {"input_tokens", "output_tokens"} & read_json(text).keys():
-        fields["tokens"] = None
-    return decoded(write_json([fields.get(name) for name in Record._fields]))
+def by_columns(text: str) -> SimpleNamespace:
+    fields = {**read_json(text), "occurred_at": SECONDS * 1_000_000}
+    return counted(write_json({name: [value] for name, value in fields.items()}).encode(), b"2")
 
 
-def by_celery(text: str) -> Record:
+def by_celery(text: str) -> SimpleNamespace:
     (event,) = loads(dumps([json.loads(text)]))  # type: ignore[no-untyped-call]
     return decoded(entry_point._json(event).decode())
 
 
-def from_file(text: str, *, is_csv: bool) -> Record:
+def from_file(text: str, *, is_csv: bool) -> SimpleNamespace:
     mapping = FieldMapping({}, {})
     (line,) = mapping.events(read_lines(io.StringIO(text, newline=""), is_csv=is_csv))
     if line.problem:
@@ -81,7 +85,7 @@ def from_file(text: str, *, is_csv: bool) -> Record:
     return published(prepare(line.fields, WINDOW))
 
 
-def from_csv(text: str) -> Record:
+def from_csv(text: str) -> SimpleNamespace:
     cells = {name: cell(value) for name, value in read_json(text).items()}
     table = io.StringIO(newline="")
     csv.writer(table).writerows([cells.keys(), cells.values()])
@@ -92,17 +96,17 @@ def cell(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else write_json(value)
 
 
-def replayed(text: str) -> Record:
+def replayed(text: str) -> SimpleNamespace:
     letter = {"events": 1, "payload": text, "position": 0, "entry_key": None, "entry_id": ENTRY_ID}
     (event,) = RepairEdits().events(letter, WINDOW)
     return published(event)
 
 
-DOORS: dict[str, Callable[[str], Record]] = {
+DOORS: dict[str, Callable[[str], SimpleNamespace]] = {
     "track": tracked,
     "add": added,
     "object": decoded,
-    "row": as_row,
+    "columns": by_columns,
     "Celery": by_celery,
     "NDJSON": lambda text: from_file(text, is_csv=False),
     "CSV": from_csv,
@@ -118,6 +122,8 @@ def outcomes(field: str, value: str, **fields: str) -> Iterator[tuple[str, Any]]
             continue  # every cell is text
         if name == "track" and field in ("type", "rating"):
             continue  # decided by the method
+        if name == "columns" and {field, *fields} & {"occurred_at", "cost_usd", "rating"}:
+            continue  # in units
         try:
             yield name, getattr(door(text), field)
         except EventRefusedError as error:

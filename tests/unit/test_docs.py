@@ -46,6 +46,17 @@ def test_diagram_names_existing_functions() -> None:
     assert [(name, file) for name, file in named if name not in names_of(PACKAGE / file)] == []
 
 
+def test_contributing_names_what_the_code_has() -> None:
+    recipes = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## How to add")[1]
+    files = [file for folder in (PACKAGE, ROOT / "tests", ROOT / "migrations") for file in folder.rglob("*.*")]
+    code = set(
+        re.findall(r"\w+", "".join(it.name + it.read_text("utf-8") for it in files if it.suffix in {".py", ".sql"}))
+    )
+    named = {name for dotted in re.findall(r"`([A-Za-z_.]*_[a-z_.]+)`", recipes) for name in dotted.split(".")}
+    assert len(named) > 20
+    assert named - code == set()
+
+
 def test_architecture_lists_every_redis_key() -> None:
     code = "".join(file.read_text("utf-8") for file in (PACKAGE / "queue").glob("*.py"))
     keys = set(re.findall(r'f?"(usage:[a-z]+)', code))

@@ -53,7 +53,7 @@ def test_unreachable_redis_is_error(publisher: UsagePublisher) -> None:
 
 
 def test_full_buffer_is_awaited() -> None:
-    small = UsagePublisher(refusing_url(), buffer_bytes=1_000)
+    small = UsagePublisher(refusing_url(), buffer_bytes=2_000)
     with pytest.raises(StreamUnavailableError):
         publish_file(small, io.StringIO(GOOD * 100), PLAIN, WINDOW, fail, timeout=0.1)
     # The buffer refused one event; the others were not read.

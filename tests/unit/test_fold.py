@@ -1,100 +1,96 @@
-"""The fold gives the same totals for any order, duplication and division into batches."""
+"""The fold gives the totals that plain Python adds up, for any order of the events and division into batches."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage_worker.events.event import Event, Record, record_of, time_text, values_of
-from usage_worker.events.values import decimal_text
-from usage_worker.ingest.fold import Folded, Totals, fold
+from tests.event_arrays import MIDNIGHT, PlainEvent, array_from, lists_of_events
+from tests.plain_fold import SUMS, Rows, of_pair, plain, plain_fold
+from usage_worker.events.columns import MAX_DOLLARS, MAX_TOKENS, UNIT
+from usage_worker.ingest.event_array import EVENT, uuid_texts
+from usage_worker.ingest.fold import fold
 
-START = datetime(2026, 3, 1, 23, 59, 58, tzinfo=UTC)
-ids = st.integers(0, 2).map(lambda number: str(UUID(int=number)))
-cents = st.integers(0, 10**16).map(lambda number: Decimal(number).scaleb(-10))
+if TYPE_CHECKING:
+    from random import Random
 
-
-@st.composite
-def records(draw: st.DrawFn) -> Record:
-    rating = draw(st.none() | st.none() | st.integers(0, 500).map(lambda number: Decimal(number) / 100))
-    return Record(
-        event_id=str(draw(st.uuids())),
-        occurred_at=time_text(START + timedelta(seconds=draw(st.integers(0, 4)))),
-        type="usage" if rating is None else "rating",
-        user_id=draw(ids),
-        agent_id=draw(ids),
-        messages=draw(st.integers(0, 9)),
-        input_tokens=draw(st.integers(0, 2**40)),
-        output_tokens=draw(st.integers(0, 2**40)),
-        tokens=draw(st.integers(0, 2**41)),
-        cost_usd=decimal_text(draw(st.none() | cents)),
-        response_time_ms=draw(st.none() | st.integers(0, 86_400_000)),
-        success=draw(st.booleans()),
-        conversation_id=draw(st.none() | ids),
-        model=None,
-        rating=decimal_text(rating),
-    )
+USE = PlainEvent(UUID(int=9), MIDNIGHT, "usage", UUID(int=1), UUID(int=2), conversation_id=UUID(int=5))
+RATING = USE._replace(event_id=UUID(int=8), type="rating", rating=4 * UNIT)
 
 
-def plain(folded: Folded) -> dict[Any, dict[str, Any]]:
-    return {
-        (day, *pair): {name: getattr(totals, name) for name in Totals.__slots__}
-        for day, pairs in folded.items()
-        for pair, totals in pairs.items()
-    }
+@given(lists_of_events())
+def test_totals_equal_plain_python(events: list[PlainEvent]) -> None:
+    array = array_from(events)
+    before = array.copy()
+    expected = plain_fold(events)
+    assert plain(fold(array)) == expected
+    assert list(plain(fold(array))) == list(expected)  # in key order, in which the statement locks
+    assert array.tobytes() == before.tobytes()
 
 
-def merged(parts: list[Folded]) -> dict[Any, dict[str, Any]]:
-    """Add up the parts in order by the rules of the query `apply_totals`, in Python."""
-    sums: dict[Any, dict[str, Any]] = {}
-    newest = {"last_used_at": max, "first_used_at": min, "last_conversation": max, "last_rating": max}
-    for part in parts:
-        for key, totals in plain(part).items():
-            row = sums.setdefault(key, dict.fromkeys(totals))
-            for name, value in totals.items():
-                before = row[name]
-                if before is None or value is None:
-                    row[name] = value if before is None else before
-                elif name in newest:
-                    row[name] = newest[name](before, value)
-                else:
-                    row[name] = before | value if name == "conversations" else before + value
-    return sums
-
-
-@given(st.lists(records(), max_size=30, unique_by=lambda record: record.event_id), st.randoms(), st.integers(1, 7))
-def test_order_and_batches_do_not_matter(events: list[Record], random: Any, size: int) -> None:
+@given(lists_of_events(), st.randoms(), st.integers(1, 7))
+def test_order_and_batches_do_not_matter(events: list[PlainEvent], random: Random, size: int) -> None:
     shuffled = events[:]
     random.shuffle(shuffled)
-    batches = [fold(shuffled[start : start + size]) for start in range(0, len(shuffled), size)]
-    assert merged(batches) == plain(fold(events))
+    batches = [plain(fold(array_from(shuffled[start : start + size]))) for start in range(0, len(shuffled), size)]
+    assert merged(batches) == merged([plain_fold(events)])
 
 
-@given(st.lists(records(), max_size=30, unique_by=lambda record: record.event_id))
-def test_sums_equal_plain_python(events: list[Record]) -> None:
-    uses = [record for record in events if record.rating is None]
-    totals = [totals for pairs in fold(events).values() for totals in pairs.values()]
-    assert sum(total.usage_count for total in totals) == len(uses)
-    assert sum(total.tokens for total in totals) == sum(record.tokens for record in uses)
-    assert sum((total.cost_usd for total in totals), Decimal(0)) == sum(
-        (Decimal(record.cost_usd) for record in uses if record.cost_usd is not None), Decimal(0)
-    )
+def merged(batches: list[Rows]) -> Rows:
+    """Add up the batches by the rules of the query `apply_totals`: the rows of days, and those of pairs."""
+    total: Rows = {}
+    for user, agent, day, row in ((*key, row) for batch in batches for key, row in batch.items()):
+        added = ("usage_count", "response_time_samples", *SUMS)
+        if day is not None:
+            known = total.setdefault((user, agent, day), dict.fromkeys(added, 0))
+            known |= {name: known[name] + row[name] for name in added}
+        if row["is_pair"]:
+            known = total.setdefault((user, agent, None), {**dict.fromkeys(added, 0), **of_pair([]), "names": set()})
+            known |= {name: known[name] + row[name] for name in added}
+            known["names"] |= row["conversations"]
+            known["first_used_at"] = min(filter(None, (known["first_used_at"], row["first_used_at"])), default=None)
+            known["last_used_at"] = max(filter(None, (known["last_used_at"], row["last_used_at"])), default=None)
+            for time, value in (("last_conversation_at", "newest"), ("rated_at", "rating")):
+                if row[time] and (known[time] is None or (row[time], row[value]) > (known[time], known[value])):
+                    known[time], known[value] = row[time], row[value]
+    return total
 
 
-@given(st.lists(records(), max_size=30))
-def test_days_ascend(events: list[Record]) -> None:
-    """Concurrent batches lock rows in the same order, so that they wait instead of deadlocking."""
-    folded = fold(events)
-    assert list(folded) == sorted(folded)
+def test_no_events_have_no_totals() -> None:
+    totals = fold(np.empty(0, EVENT))
+    assert (plain(totals), totals.days, len(totals.pairs)) == ({}, [], 0)
 
 
-def test_day_is_utc_day() -> None:
-    east = datetime.fromisoformat("2026-03-02T01:30:00+02:00")
-    event = Event(user_id=UUID(int=1), agent_id=UUID(int=2), occurred_at=east)
-    record = record_of(values_of(event), UUID(int=3), 0, east)
-    assert list(fold([record])) == ["2026-03-01"]
+def test_pair_and_days_are_named_once() -> None:
+    events = [USE, USE._replace(occurred_at=MIDNIGHT - timedelta(microseconds=1)), USE._replace(agent_id=UUID(int=1))]
+    totals = fold(array_from(events))
+    assert totals.days == ["2026-03-01", "2026-03-02"]
+    assert uuid_texts(totals.pairs["agent_id"]) == [UUID(int=1).hex, UUID(int=2).hex]
+    assert totals.pairs["usage_count"].tolist() == [1, 2]
+
+
+def test_conversation_is_listed_on_the_first_day_of_its_uses() -> None:
+    events = [USE._replace(occurred_at=MIDNIGHT + timedelta(days=day)) for day in (1, 0, 2)]
+    events += [USE._replace(occurred_at=MIDNIGHT, conversation_id=UUID(int=4))]
+    assert [len(row["conversations"]) for row in plain(fold(array_from(events))).values()] == [2, 0, 0, 2]
+
+
+def test_pair_of_ratings_has_no_use() -> None:
+    ((_, row),) = plain(fold(array_from([RATING]))).items()
+    assert (row["usage_count"], row["last_used_at"], row["conversations"], row["message_count"]) == (0, None, set(), 0)
+    assert (row["rating"], row["rated_at"]) == (4 * UNIT, MIDNIGHT)
+
+
+@pytest.mark.parametrize("units", [MAX_DOLLARS * UNIT, MAX_DOLLARS * UNIT - 1, UNIT - 1])
+def test_largest_costs_and_tokens_add_up(units: int) -> None:
+    """200,000 times a million dollars, in units, exceeds 64 bits."""
+    events = np.repeat(array_from([USE]), 200_000)
+    events["cost_usd"], events["tokens"] = units, MAX_TOKENS
+    ((_, row),) = plain(fold(events)).items()
+    assert (row["total_cost_usd"], row["total_tokens_used"]) == (200_000 * units, 200_000 * MAX_TOKENS)

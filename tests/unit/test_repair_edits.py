@@ -9,9 +9,10 @@ from uuid import UUID, uuid4, uuid5
 
 import pytest
 
+from tests.unit.entry_points import counted
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.event import Window
-from usage_worker.events.wire import load
+from usage_worker.events.wire import write_columns
 from usage_worker.maintenance.dead_letters import DeadLetterRow, RepairEdits, restore
 
 ENTERED = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -33,8 +34,7 @@ def event(**fields: Any) -> dict[str, Any]:
 
 
 def records(row: DeadLetterRow, edits: RepairEdits = RepairEdits()) -> list[Any]:  # noqa: B008 - frozen
-    bodies = b",".join(prepared.body for prepared in edits.events(row, WINDOW))
-    return load(b"[" + bodies + b"]")
+    return [counted(write_columns(prepared.row), b"2") for prepared in edits.events(row, WINDOW)]
 
 
 def test_event_without_identity_and_time_gets_both_from_its_entry() -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
+import json
 import logging
 import threading
+import tracemalloc
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-from uuid import UUID
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
 import pytest
 
 from tests.helpers import eventually
 from tests.unit.sockets import refusing_url, silent_server, url_of
 from usage_worker.errors import EventRefusedError
-from usage_worker.events.wire import Prepared
+from usage_worker.events.columns import NAMES
+from usage_worker.events.event import Window
+from usage_worker.events.wire import prepare
 from usage_worker.publisher.account import Account, PublisherStats
 from usage_worker.publisher.sender_key import Limits, SenderKey
 from usage_worker.publisher.senders import Senders
@@ -22,9 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usage_worker.publisher.sender import Sender
+    from usage_worker.queue.stream import Pack
 
 # Longer than a test may take, so that this time never causes an event to be sent.
 NEVER = 3600.0
+WINDOW = Window.around(datetime.now(UTC), timedelta(days=1))
 
 
 class Opened:
@@ -33,8 +42,14 @@ class Opened:
     def __init__(self, sender: Sender, account: Account) -> None:
         self.sender, self.account = sender, account
 
-    def put(self, shard: int, body: bytes) -> bool:
-        return self.sender.put(self.account, Prepared("", UUID(int=shard), body))
+    def put(self, shard: int, model: str) -> bool:
+        """Put an event that can be told from others by its model."""
+        user = UUID(int=shard)
+        return self.sender.put(self.account, prepare({"user_id": user, "agent_id": user, "model": model}, WINDOW).row)
+
+    def put_broken(self, shard: int) -> bool:
+        """Put an event whose columns cannot be written."""
+        return self.sender.put(self.account, tuple(shard if name == "user_id" else {0} for name in NAMES))
 
     def flush(self, timeout: float) -> bool:
         return self.sender.flush(self.account, timeout)
@@ -47,7 +62,7 @@ class Opened:
 
 
 @contextmanager
-def opened(url: str, *, buffer_bytes: int = 1_000, linger: float = 0.0, pack_events: int = 500) -> Iterator[Opened]:
+def opened(url: str, *, buffer_bytes: int = 100_000, linger: float = 0.0, pack_events: int = 500) -> Iterator[Opened]:
     account = Account()
     sender = Senders().join(SenderKey(url, 2, Limits(buffer_bytes, linger, pack_events)), account)
     yield Opened(sender, account)
@@ -55,10 +70,57 @@ def opened(url: str, *, buffer_bytes: int = 1_000, linger: float = 0.0, pack_eve
 
 
 def test_full_buffer_drops_and_counts() -> None:
-    with opened(refusing_url(), buffer_bytes=10) as sender:
-        assert [sender.put(0, b"1234"), sender.put(1, b"123456"), sender.put(0, b"1")] == [True, True, False]
+    with opened(refusing_url(), buffer_bytes=4_000, linger=NEVER) as sender:
+        put = [sender.put(number % 2, "model") for number in range(30)]
+        assert put == sorted(put, reverse=True), "an event was dropped, and a later one found room"
+        assert 2 < sum(put) < 10, "two have room as rows, and ten would as columns if packs took nothing besides"
         stats = sender.stats()
-        assert (stats.accepted, stats.sent, stats.buffered, stats.dropped) == (2, 0, 2, 1)
+        assert (stats.accepted, stats.sent, stats.buffered, stats.dropped) == (sum(put), 0, sum(put), 30 - sum(put))
+        assert sender.sender._buffer.bytes <= 4_000
+
+
+EVERY_VALUE = {
+    **dict.fromkeys(("input_tokens", "output_tokens", "tokens"), 10**11),
+    **dict.fromkeys(("cached_input_tokens", "cache_write_tokens", "reasoning_tokens"), 10**11),
+    "messages": 10**6,
+    "cost_usd": "0.0123456789",
+    "response_time_ms": 10**6,
+    "success": False,
+}
+
+
+def fresh_event(number: int, *, every_value: bool) -> dict[str, Any]:
+    """Return an event that shares no value with another."""
+    ids = {"user_id": uuid4(), "agent_id": uuid4()}
+    if not every_value:
+        return ids
+    changed = {name: value - number for name, value in EVERY_VALUE.items() if type(value) is int}
+    texts = {"model": f"model-\u4e00-{number}", "provider": f"\U0001f600-{number}"}
+    return {**ids, "conversation_id": uuid4(), **EVERY_VALUE, **changed, **texts}
+
+
+@pytest.mark.parametrize("every_value", [False, True])
+@pytest.mark.parametrize("pack_events", [1, 20, 500, 10**6])
+def test_buffer_is_no_larger_in_memory_than_counted(pack_events: int, *, every_value: bool) -> None:
+    limit = 2**20
+    with opened(refusing_url(), buffer_bytes=limit, linger=NEVER, pack_events=pack_events) as sender:
+        # What the first attempt to connect imports, and the thread, are not of the buffer.
+        sender.put(0, "the first")
+        sender.sender.hasten()
+        eventually(lambda: sender.stats().holding)
+        tracemalloc.start()
+        try:
+            for number in itertools.count():
+                row = prepare(fresh_event(number, every_value=every_value), WINDOW).row
+                if sender.sender._buffer.bytes > 0.9 * limit or not sender.sender.put(sender.account, row):
+                    break
+            eventually(lambda: not sender.sender._buffer.unwritten(1))
+            gc.collect()
+            traced, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        counted = sender.sender._buffer.bytes
+        assert 0.4 * counted < traced < 1.1 * counted, f"{number} events"
 
 
 def test_refused_event_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -77,7 +139,7 @@ def test_flush_of_nothing_succeeds_and_starts_no_thread() -> None:
 
 def test_unreachable_redis_is_named_and_flush_fails() -> None:
     with opened(refusing_url()) as sender:
-        assert sender.put(0, b"1")
+        assert sender.put(0, "1")
         assert not sender.flush(0.1)
         eventually(lambda: sender.stats().holding)
         assert "Redis is not available" in sender.stats().holding
@@ -86,10 +148,10 @@ def test_unreachable_redis_is_named_and_flush_fails() -> None:
 
 def test_close_drops_unsent_events_and_refuses_new_ones(caplog: pytest.LogCaptureFixture) -> None:
     with opened(refusing_url()) as sender, caplog.at_level(logging.ERROR):
-        sender.put(0, b"1")
-        sender.put(0, b"2")
+        sender.put(0, "1")
+        sender.put(0, "2")
         sender.close(timeout=0.1)
-        assert not sender.put(0, b"3")
+        assert not sender.put(0, "3")
         assert not sender.flush(0)
         stats = sender.stats()
         assert (stats.accepted, stats.sent, stats.buffered, stats.dropped) == (2, 0, 0, 3)
@@ -99,7 +161,7 @@ def test_close_drops_unsent_events_and_refuses_new_ones(caplog: pytest.LogCaptur
 def test_close_wakes_thread_waiting_to_retry() -> None:
     before = set(threading.enumerate())
     with opened(refusing_url()) as sender:
-        sender.put(0, b"1")
+        sender.put(0, "1")
         eventually(lambda: sender.stats().holding)
         (thread,) = set(threading.enumerate()) - before
         sender.close(timeout=0)
@@ -109,12 +171,12 @@ def test_close_wakes_thread_waiting_to_retry() -> None:
 @pytest.mark.parametrize("cause", ["a full pack", "flush", "close"])
 def test_lingering_ends_early(cause: str) -> None:
     with silent_server() as server, opened(url_of(server), linger=NEVER, pack_events=3) as sender:
-        for body in (b"1", b"2"):
-            sender.put(1, body)
+        for model in ("1", "2"):
+            sender.put(1, model)
         # The thread must wait already; otherwise it would see the third event without being woken.
         eventually(lambda: sender.sender._changed._waiters)  # type: ignore[attr-defined]
         if cause == "a full pack":
-            sender.put(1, b"3")
+            sender.put(1, "3")
         elif cause == "flush":
             assert not sender.flush(0)
         else:
@@ -125,14 +187,14 @@ def test_lingering_ends_early(cause: str) -> None:
 
 def test_lone_event_is_sent_after_lingering() -> None:
     with silent_server() as server, opened(url_of(server), linger=0.05) as sender:
-        sender.put(0, b"1")
+        sender.put(0, "1")
         connection, _ = server.accept()
         connection.close()
 
 
 def test_lost_connection_is_retried() -> None:
     with silent_server() as server, opened(url_of(server)) as sender:
-        sender.put(0, b"1")
+        sender.put(0, "1")
         for _ in range(3):
             connection, _ = server.accept()
             connection.close()
@@ -140,21 +202,56 @@ def test_lost_connection_is_retried() -> None:
         assert (stats.sent, stats.buffered, stats.dropped) == (0, 1, 0)
 
 
+def models_of(pack: Pack) -> list[str]:
+    found: list[str] = json.loads(pack.body)["model"]
+    assert pack.events == len(found)
+    return found
+
+
+def sealed_packs(opening: Opened) -> list[tuple[int, Pack]]:
+    """Return the packs as the thread would send them next."""
+    opening.sender._buffer.seal_due(ripe=True)
+    opening.sender._packs.write()
+    return [(sealed.lane.shard, pack) for sealed, pack in opening.sender._buffer.due()]
+
+
 def test_events_are_packed_by_shard_and_limit() -> None:
     with opened(refusing_url(), linger=NEVER, pack_events=2) as opening:
-        for shard, body in ((0, b"1"), (0, b"2"), (1, b"4"), (0, b"3")):
-            opening.put(shard, body)
-        buffer = opening.sender._buffer
-        packs = [(lane.shard, sealed.pack) for lane, sealed in buffer.due(ripe=True)]
-        assert [(shard, list(pack.events)) for shard, pack in packs] == [(0, [b"1", b"2"]), (0, [b"3"]), (1, [b"4"])]
+        for shard, model in ((0, "1"), (0, "2"), (1, "4"), (0, "3")):
+            opening.put(shard, model)
+        packs = sealed_packs(opening)
+        assert [(shard, models_of(pack)) for shard, pack in packs] == [(0, ["1", "2"]), (0, ["3"]), (1, ["4"])]
         assert len({pack.key for _, pack in packs}) == 3
 
 
 def test_pack_is_sealed_once() -> None:
     """A pack that may have arrived is sent again with the same events under the same key."""
     with opened(refusing_url()) as sender:
-        sender.put(0, b"1")
+        sender.put(0, "1")
         eventually(lambda: sender.stats().holding)
-        (first,) = (sealed.pack for _, sealed in sender.sender._buffer.due(ripe=True))
-        sender.put(0, b"2")
-        assert next(iter(sender.sender._buffer.lanes[0, False].sealed)).pack == first
+        (first,) = sealed_packs(sender)
+        sender.put(0, "2")
+        assert sealed_packs(sender)[0] == first
+
+
+def test_columns_are_written_while_redis_does_not_answer() -> None:
+    """What waits takes a quarter of the memory then, so that four times as many events have room."""
+    with silent_server() as server, opened(url_of(server), buffer_bytes=200_000, pack_events=50) as sender:
+        assert sender.put(0, "first")
+        connection, _ = server.accept()  # the thread waits for an answer from now on
+        with connection:
+            put = sum(sender.put(0, "model") for _ in range(800))
+            rows_alone = 200_000 // 900
+            assert put == 800 > 3 * rows_alone
+            assert sender.stats().dropped == 0
+            assert sender.sender._buffer.bytes <= 200_000
+
+
+def test_pack_that_cannot_be_written_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    with opened(refusing_url(), linger=NEVER, pack_events=1) as sender, caplog.at_level(logging.WARNING):
+        sender.put_broken(0)
+        sender.put(0, "good")
+        sender.put(1, "good")
+        eventually(lambda: "TypeError" in caplog.text)
+        assert [models_of(pack) for _, pack in sealed_packs(sender)] == [["good"], ["good"]]
+        assert sender.stats().buffered == 3

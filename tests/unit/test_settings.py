@@ -57,6 +57,7 @@ def test_valid_urls_are_accepted_and_not_shown(database: str, redis: str) -> Non
         ("USAGE_STREAM_SHARDS", "0"),
         ("USAGE_BATCH_EVENTS", SECRET),
         ("USAGE_FLUSH_INTERVAL", "0"),
+        ("USAGE_FLUSH_INTERVAL", "0.09"),
         ("USAGE_ACCEPT_DAYS", "36501"),
         ("USAGE_PARTITIONS_AHEAD_DAYS", "1"),
         ("USAGE_UNKNOWN", SECRET),

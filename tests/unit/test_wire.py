@@ -1,108 +1,151 @@
-"""Whatever the canonical decoder accepts, the full decoder accepts, too, with the same record."""
+"""What the publisher writes: the short way of an event equals the long one, and columns hold what the rows hold."""
 
 from __future__ import annotations
 
+import decimal
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import IntEnum
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from uuid_utils import uuid7
 
 from usage_worker.errors import EventRefusedError
-from usage_worker.events.event import Record, Window, time_text
-from usage_worker.events.wire import load, prepare
-from usage_worker.ingest.entries import decode
-from usage_worker.queue.stream import RawEntry
+from usage_worker.events.columns import COLUMNS, NAMES, Form
+from usage_worker.events.event import Window, values_of
+from usage_worker.events.wire import exact_row, prepare, prepare_values, write_columns
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-WINDOW = Window.around(NOW, timedelta(days=35))
+WINDOW = Window.around(datetime.now(UTC), timedelta(days=35))
+PAIR = {"user_id": UUID(int=1), "agent_id": UUID(int=2)}
+EXACT = (int, str, bool, type(None))
 
-uuids = st.uuids().map(str)
-odd_texts = st.sampled_from(["", "x", "a\\b\t\n", "5BD8B2A0-1111-7111-8111-111111111111"])
-numbers = st.sampled_from([0, 1, -1, 2**63 - 1, 2**63, 1.5, True, None, "7"])
-decimals = st.sampled_from(
-    ["0", "1.5", "1000000", "1000000.1", "999999.9999999999", "1E-7", "-1", "5.0", "5.1", 0.1, None]
+
+class Text(str):
+    """A text of an application's own."""
+
+    __slots__ = ()
+
+
+class OwnUuid(UUID):
+    """An id of an application's own, which cannot be written."""
+
+    @property
+    def hex(self) -> str:
+        raise RuntimeError("hex")
+
+
+class OwnInt(int):
+    """A number of an application's own, which cannot be written."""
+
+    def to_bytes(self, *_: Any, **__: Any) -> bytes:
+        raise RuntimeError("to_bytes")
+
+
+class Size(IntEnum):
+    """A number of an application's own."""
+
+    SMALL = 1
+
+
+ids = (
+    st.uuids()
+    | st.uuids().map(str)
+    | st.sampled_from([OwnUuid(int=7), UUID(int=OwnInt(7)), uuid7(), None, "x", Text(uuid4())])
 )
-times = st.sampled_from(
-    [time_text(NOW), "2026-03-01T12:00:00Z", "2026-03-01T13:00:00+01:00", "2020-01-01T00:00:00.000000Z"]
+numbers = st.integers(0, 2_000) | st.sampled_from(
+    [-1, 10**6, 10**6 + 1, 86_400_000, 86_400_001, 10**12, 10**12 + 1, 2**63, 1.0, 1.5, True, None, "7", Size.SMALL]
 )
-FIELDS: dict[str, st.SearchStrategy[Any]] = {
-    "type": st.sampled_from(["usage", "rating", "click"]),
-    "event_id": uuids | odd_texts,
-    "occurred_at": times | odd_texts,
-    "user_id": uuids | odd_texts,
-    "agent_id": uuids | odd_texts,
+costs = (
+    st.decimals()
+    | st.decimals(0, 1_000_000, places=10)
+    | st.decimals(0, 1, places=12)
+    | st.from_regex(r"[0-9]{0,8}\.?[0-9]{0,12}", fullmatch=True)
+    | st.sampled_from([None, 0.1, 3, "-0", "1e3", "\u0663", "1000000.0", "1000000.0000000001", Decimal("1E+999999")])
+)
+texts = st.text(max_size=5) | st.sampled_from(
+    [None, "m" * 100, "m" * 101, "m" * 200, "m" * 201, "a\0", "\ud83d", Text("x"), 7]
+)
+USE: dict[str, st.SearchStrategy[Any]] = {
+    "type": st.sampled_from(["usage", "rating", "click", Text("usage")]),
+    "user_id": ids,
+    "agent_id": ids,
     "messages": numbers,
     "input_tokens": numbers,
     "output_tokens": numbers,
     "tokens": numbers,
-    "cost_usd": decimals,
+    "cached_input_tokens": numbers,
+    "cache_write_tokens": numbers,
+    "reasoning_tokens": numbers,
+    "cost_usd": costs,
     "response_time_ms": numbers,
     "success": st.booleans() | numbers,
-    "conversation_id": uuids | odd_texts,
-    "model": odd_texts | st.text(max_size=5),
-    "rating": decimals,
-    "colour": odd_texts,
+    "conversation_id": ids,
+    "model": texts,
+    "provider": texts,
+    "rating": st.none() | costs,
 }
-required = {name: FIELDS[name] for name in ("event_id", "occurred_at", "user_id", "agent_id")}
-optional = {name: values for name, values in FIELDS.items() if name not in {*required, "colour"}}
 
 
-def _row(event: dict[str, Any]) -> list[Any]:
-    """Return the event with all defaults, in the order of the columns of the ledger."""
-    filled: dict[str, Any] = dict.fromkeys(("input_tokens", "output_tokens"), 0)
-    filled |= {"type": "usage", "messages": 1, "success": True} | event
-    if filled.get("tokens") is None:
-        parts = filled["input_tokens"], filled["output_tokens"]
-        filled["tokens"] = sum(parts) if all(type(part) is int for part in parts) else None
-    return [filled.get(name) for name in Record._fields]
+def without_identity(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return row[2:]
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
-@given(st.fixed_dictionaries(required, optional=optional))
-def test_both_decoders_return_same_record(event: dict[str, Any]) -> None:
-    body = json.dumps([_row(event)]).encode()
+@given(st.fixed_dictionaries({}, optional=USE))
+def test_short_way_equals_long_way(fields: dict[str, Any]) -> None:
+    values = values_of(PAIR | fields)
+    short = exact_row(values)
     try:
-        quick = load(body)
-    except ValidationError:
-        return  # not canonical: only the full decoder accepts it
-    long = decode("s", RawEntry("1-0", {b"v": b"1", b"events": json.dumps([event]).encode()}), WINDOW)
-    short = decode("s", RawEntry("1-0", {b"v": b"1", b"events": body}), WINDOW)
-    beside = decode("s", RawEntry("1-0", {b"v": b"1", b"events": body[:-1] + b", 0]"}), WINDOW)
-    assert beside.records == short.records, "a bad neighbour changed the event"
-    if short.dead_letters:
-        assert [dead_letter.reason for dead_letter in short.dead_letters] == [
-            dead_letter.reason for dead_letter in long.dead_letters
-        ]
-    else:
-        assert short.records == quick == long.records[:1]
-
-
-pair = {"user_id": uuids, "agent_id": uuids}
-others = {name: values for name, values in FIELDS.items() if name not in pair}
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow])
-@given(st.fixed_dictionaries(pair, optional=others))
-def test_publisher_output_is_canonical(fields: dict[str, Any]) -> None:
-    try:
-        prepared = prepare(fields, WINDOW)
+        long = prepare_values(values, WINDOW)
     except EventRefusedError:
+        assert short is None
         return
-    (record,) = load(b"[" + prepared.body + b"]")
-    assert record.event_id == prepared.event_id
-    assert record.user_id == str(prepared.user_id)
+    assert all(type(value) in EXACT for value in long.row)
+    if short is not None:
+        assert without_identity(short) == without_identity(long.row)
+        assert list(map(type, short)) == list(map(type, long.row))
+        assert not long.time_is_ours
 
 
-@pytest.mark.parametrize(
-    "time", ["2026-02-29T24:00:00.000000Z", "2026-02-28T23:59:60.000000Z", "2026-13-01T00:00:00.000000Z"]
-)
-def test_times_read_as_other_day_by_postgresql_are_not_canonical(time: str) -> None:
-    """The day of a record is the beginning of its time; PostgreSQL must agree."""
-    event = {"event_id": "5bd8b2a0-1111-7111-8111-111111111111", "occurred_at": time}
-    ids = dict.fromkeys(("user_id", "agent_id"), event["event_id"])
-    with pytest.raises(ValidationError):
-        load(json.dumps([_row(event | ids)]).encode())
+def test_clean_event_goes_the_short_way() -> None:
+    counts = dict.fromkeys(("cached_input_tokens", "cache_write_tokens", "reasoning_tokens", "tokens"), 5)
+    texts = {"model": "large", "provider": "us", "cost_usd": Decimal("0.0031"), "conversation_id": uuid4()}
+    assert exact_row(values_of(PAIR | counts | texts | {"response_time_ms": 3})) is not None
+
+
+@pytest.mark.parametrize("name", ["event_id", "occurred_at"])
+def test_given_identity_and_time_go_the_long_way(name: str) -> None:
+    given = {"event_id": UUID(int=3), "occurred_at": datetime.now(UTC)}[name]
+    assert exact_row(values_of(PAIR | {name: given})) is None
+
+
+def test_decimal_context_of_the_application_changes_nothing() -> None:
+    with decimal.localcontext(prec=2, rounding=decimal.ROUND_UP):
+        for cost in (Decimal("123456.7890123456"), "123456.7890123456"):
+            assert prepare({**PAIR, "cost_usd": cost}, WINDOW).row[NAMES.index("cost_usd")] == 1_234_567_890_123_456
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.fixed_dictionaries({}, optional=USE), max_size=6))
+def test_columns_hold_the_rows(events: list[dict[str, Any]]) -> None:
+    rows = []
+    for fields in [*events, {}]:
+        try:
+            rows.append(prepare(PAIR | fields, WINDOW).row)
+        except EventRefusedError:
+            continue
+    columns = json.loads(write_columns([value for row in rows for value in row]))
+    assert columns.keys() <= set(NAMES)
+    for number, column in enumerate(COLUMNS):
+        expected = values = [row[number] for row in rows]
+        if column.name == "event_id":
+            expected = [UUID(str(value)).hex for value in values]
+        elif column.form is Form.UUID:
+            expected = [value if value is None else UUID(int=value).hex for value in values]
+        assert columns.get(column.name, [column.default] * len(rows)) == expected
+        assert (column.name in columns) == any(value != column.default for value in values)

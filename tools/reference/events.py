@@ -25,7 +25,7 @@ dead letters.
 _FIELDS = ("field", "accepted", "rounded", "unknown", "refused")
 _RULES = [
     (
-        "`messages`, `input_tokens`, `output_tokens`, `tokens`",
+        "`messages`, all fields of tokens",
         'integers, other numbers that are whole (`812.0`), texts of such numbers (`"812"`)',
         "",
         "null: the default",
@@ -55,7 +55,7 @@ _RULES = [
     ),
     ("`user_id`, `agent_id`, `conversation_id`", "UUIDs, texts of them", "", "null: `conversation_id` only", "numbers"),
     ("`type`", "`usage`, `rating`", "", "null: `usage`", "any other text"),
-    ("`event_id`, `model`", "texts, for `event_id` also UUIDs", "", "null", "numbers, U+0000"),
+    ("`event_id`, `model`, `provider`", "texts, for `event_id` also UUIDs", "", "null", "numbers, U+0000"),
 ]
 _MORE = """
 - A text of a number has ASCII digits, and may have a point, a minus and an exponent; not a space, an underscore, a plus

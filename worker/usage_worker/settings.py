@@ -67,13 +67,15 @@ class Settings(PublisherSettings):
     """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none."""
     pooled: bool = False
     """Whether `DATABASE_URL` leads to a pooler in transaction mode, as PgBouncer; migrations need a direct URL."""
-    batch_events: int = Field(20_000, ge=1, le=50_000)
-    """Approximate number of events in one transaction when a backlog waits."""
-    batch_bytes: int = Field(8 * 2**20, ge=2**16)
-    """Approximate size of the entries in one transaction, in bytes."""
-    flush_interval: float = Field(10.0, gt=0, le=86_400)
+    batch_events: int = Field(100_000, ge=1, le=500_000)
+    """Greatest number of events in one transaction, approximately; where a backlog waits, it grows to this in steps."""
+    batch_bytes: int = Field(32 * 2**20, ge=2**16)
+    """Greatest size of the entries in one transaction, approximately, in bytes."""
+    # A worker with one process takes longer for so many ticks than they may wait: with 0.001, all of them expired.
+    flush_interval: float = Field(10.0, ge=0.1, le=86_400)
     """Seconds between two ticks of beat for a shard, which restart its flushes where they ended."""
-    flush_budget: float = Field(10.0, gt=0)
+    # Each flush is a message: with less, those of an idle shard would follow each other without a pause.
+    flush_budget: float = Field(10.0, ge=0.1)
     """Seconds after which a flush begins no further batch."""
     reclaim_idle: float = Field(15.0, gt=0)
     """Seconds after which an entry that a worker has read but not acknowledged is reclaimed by another worker."""

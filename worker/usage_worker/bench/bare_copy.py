@@ -1,4 +1,4 @@
-"""The ceiling: a binary COPY into the ledger, and nothing else; ingest does not use it."""
+"""The ceiling: a binary COPY of Python values into the ledger, and nothing else."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class BenchEnvironment:
 
     @contextmanager
     def celery(self) -> Iterator[Supervisor]:
-        """Run beat and one Celery worker with two processes, ready to count."""
+        """Run beat and one Celery worker, ready to count."""
         urls = self.servers.database_url, self.servers.redis_url
         with Supervisor(*urls, flower_port=None, log_dir=self.folder) as celery:
             celery.wait_ready()

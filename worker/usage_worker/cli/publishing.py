@@ -9,7 +9,7 @@ import typer
 
 from usage_worker.cli.output import EXIT_PROBLEM, counted, echo, print_json
 from usage_worker.errors import SettingsError
-from usage_worker.events.event import FIELDS
+from usage_worker.events.columns import NAMES
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.vitals import read_vitals
@@ -56,6 +56,6 @@ def _assignment(option: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise SettingsError(f"{option} {text}: write FIELD=VALUE")
-    if name not in FIELDS:
-        raise SettingsError(f"{option} {text}: there is no field {name}; there are {', '.join(FIELDS)}")
+    if name not in NAMES:
+        raise SettingsError(f"{option} {text}: there is no field {name}; there are {', '.join(NAMES)}")
     return name, value

@@ -1,8 +1,7 @@
 """The usage event: its fields, its identity, and the reasons for which it is refused.
 
-`Event` is what an application sends. `Record` is what is counted: every default filled in, one row of the ledger, in
-the canonical text on which JSON, Python and PostgreSQL agree. Text of a fixed form compares and sorts like its value,
-and is not parsed more often than needed.
+`Event` is what an application sends, in any notation of a UUID, a time or a number (see `values`). `Row` holds the same
+values in the order and the units of the columns (see `columns`).
 """
 
 from __future__ import annotations
@@ -15,44 +14,54 @@ from uuid import UUID, uuid5
 from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from usage_worker.events.values import (
+from usage_worker.events.columns import (
+    COLUMNS,
     DECIMALS,
+    MAX_DOLLARS,
+    MAX_MESSAGES,
+    MAX_MILLISECONDS,
+    MAX_MODEL,
+    MAX_PROVIDER,
+    MAX_RATING,
+    MAX_TOKENS,
+    NAMES,
+    Row,
+)
+from usage_worker.events.values import (
     Reading,
-    decimal_text,
     read_count,
     read_decimal,
     read_milliseconds,
     read_time,
     read_truth,
+    units_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-# The user and the agent of an event, as canonical text.
-Pair = tuple[str, str]
 
 # Namespace of the UUIDv5 (RFC 9562, section 5.5) into which an application's own idempotency key is converted.
 KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
 MAX_AHEAD = timedelta(minutes=5)
 # How far clocks may differ, since times decide what is accepted. NTP keeps them within a second.
 MAX_CLOCK_DIFFERENCE = timedelta(minutes=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 Kind = Literal["usage", "rating"]
-# A counter takes nine million such events before it is full.
-MAX_TOKENS = 10**12
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
-Messages = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
-Milliseconds = Annotated[int, Field(strict=True, ge=0, le=86_400_000)]
-Money = Annotated[Decimal, Field(strict=True, ge=0, le=1_000_000, decimal_places=DECIMALS)]
-Stars = Annotated[Decimal, Field(strict=True, ge=0, le=5, decimal_places=DECIMALS)]
+Messages = Annotated[int, Field(strict=True, ge=0, le=MAX_MESSAGES)]
+Milliseconds = Annotated[int, Field(strict=True, ge=0, le=MAX_MILLISECONDS)]
+Money = Annotated[Decimal, Field(strict=True, ge=0, le=MAX_DOLLARS, decimal_places=DECIMALS)]
+Stars = Annotated[Decimal, Field(strict=True, ge=0, le=MAX_RATING, decimal_places=DECIMALS)]
 COST_TEXT = r"^([0-9]{1,6}(\.[0-9]{1,10})?|1000000(\.0{1,10})?)$"
 STARS_TEXT = r"^([0-4](\.[0-9]{1,10})?|5(\.0{1,10})?)$"
 Time = Annotated[AwareDatetime, Field(strict=True)]
 # PostgreSQL's text cannot hold U+0000, so it is refused here, where the reason can name the field.
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
-Model = Annotated[Text, Field(max_length=200)]
+Model = Annotated[Text, Field(max_length=MAX_MODEL)]
+Provider = Annotated[Text, Field(max_length=MAX_PROVIDER)]
 # Text in the form of a UUID is a UUID; any other text is the application's own idempotency key.
 EventKey = Annotated[UUID | Annotated[Text, Field(min_length=1, max_length=255)], Field(union_mode="left_to_right")]
 
@@ -84,6 +93,12 @@ class Event(TypedDict, total=False):
     """Tokens received from the model."""
     tokens: Annotated[Count, Reading(read_count)] | None
     """Tokens in total; by default the sum of input and output tokens, which has the same bounds."""
+    cached_input_tokens: Annotated[Count, Reading(read_count)] | None
+    """Input tokens that the provider read from its cache; a part of `input_tokens`."""
+    cache_write_tokens: Annotated[Count, Reading(read_count)] | None
+    """Input tokens that the provider wrote to its cache; a part of `input_tokens`."""
+    reasoning_tokens: Annotated[Count, Reading(read_count)] | None
+    """Output tokens that the model spent on reasoning; a part of `output_tokens`."""
     cost_usd: Annotated[Money, Reading(read_decimal, canonical=COST_TEXT)] | None
     """Cost in US dollars."""
     response_time_ms: Annotated[Milliseconds, Reading(read_milliseconds)] | None
@@ -94,14 +109,15 @@ class Event(TypedDict, total=False):
     """The conversation; distinct ones are counted."""
     model: Model | None
     """Name of the model; kept in the ledger only."""
+    provider: Provider | None
+    """Who ran the model; kept in the ledger only."""
     rating: Annotated[Stars, Reading(read_decimal, canonical=STARS_TEXT)] | None
     """The user's rating; required for the type `rating` and refused otherwise."""
 
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 _types = get_type_hints(Event, include_extras=True)
-FIELDS = tuple(_types)
-REQUIRED = frozenset(name for name in FIELDS if get_origin(_types[name]) is Required)
+REQUIRED = frozenset(name for name in NAMES if get_origin(_types[name]) is Required)
 
 # In words that do not depend on the producer's language.
 _REASONS = {
@@ -112,51 +128,27 @@ _REASONS = {
 # An event's values in the order of its fields, with the defaults: a tuple is validated in less time than an object.
 Values = tuple[Any, ...]
 VALUES: TypeAdapter[Values] = TypeAdapter(
-    tuple[tuple(get_args(_types[name])[0] if name in REQUIRED else _types[name] for name in FIELDS)]  # type: ignore[arg-type,misc]
+    tuple[tuple(get_args(_types[name])[0] if name in REQUIRED else _types[name] for name in NAMES)]  # type: ignore[arg-type,misc]
 )
-_DEFAULT_VALUES = {"type": "usage", "messages": 1, "input_tokens": 0, "output_tokens": 0, "success": True}
-_DEFAULTS = tuple(map(_DEFAULT_VALUES.get, FIELDS))
+_DEFAULTS = tuple(column.default for column in COLUMNS)
 _OCCURRED_AT, _TYPE, _INPUT, _OUTPUT, _TOKENS, _RATING = map(
-    FIELDS.index, ("occurred_at", "type", "input_tokens", "output_tokens", "tokens", "rating")
+    NAMES.index, ("occurred_at", "type", "input_tokens", "output_tokens", "tokens", "rating")
 )
-
-
-class Record(NamedTuple):
-    """An event as it is counted; its fields have the order of `Event` and of the ledger's columns.
-
-    Ids are lower-case UUIDs with hyphens, times `2026-01-31T23:59:59.000000Z`, decimals without an exponent.
-    """
-
-    event_id: str
-    occurred_at: str
-    type: Kind
-    user_id: str
-    agent_id: str
-    messages: int
-    input_tokens: int
-    output_tokens: int
-    tokens: int
-    cost_usd: str | None
-    response_time_ms: int | None
-    success: bool
-    conversation_id: str | None
-    model: str | None
-    rating: str | None
 
 
 class Window(NamedTuple):
-    """The span of time within which an event is accepted, as canonical text."""
+    """The span of time within which an event is accepted, in microseconds since 1970."""
 
-    oldest: str
-    newest: str
+    oldest: int
+    newest: int
     days: int
 
     @classmethod
     def around(cls, now: datetime, accept: timedelta) -> Window:
         """Return the window from `accept` before now to `MAX_AHEAD` after it."""
-        return cls(time_text(now - accept), time_text(now + MAX_AHEAD), accept.days)
+        return cls(microseconds(now - accept), microseconds(now + MAX_AHEAD), accept.days)
 
-    def refusal(self, occurred_at: str) -> str | None:
+    def refusal(self, occurred_at: int) -> str | None:
         """Return why a time is not accepted, or None."""
         if occurred_at < self.oldest:
             return f"occurred_at: older than the acceptance window ({self.days} days)"
@@ -167,35 +159,33 @@ class Window(NamedTuple):
 
 def values_of(event: Mapping[str, Any]) -> Values:
     """Return an event's values in the order of its fields, with the defaults."""
-    return tuple(map(event.get, FIELDS, _DEFAULTS))
+    return tuple(map(event.get, NAMES, _DEFAULTS))
 
 
 def refusal(values: Values, window: Window) -> str | None:
     """Return why an event is not accepted although each of its values is valid, or None."""
-    if (values[_TYPE] == "rating") != (values[_RATING] is not None):
+    is_rating, has_rating = values[_TYPE] == "rating", values[_RATING] is not None
+    tokens = values[_INPUT] + values[_OUTPUT] if values[_TOKENS] is None else values[_TOKENS]
+    occurred_at = None if values[_OCCURRED_AT] is None else microseconds(values[_OCCURRED_AT])
+    return reason_against(occurred_at, tokens, window, is_rating=is_rating, has_rating=has_rating)
+
+
+def reason_against(
+    occurred_at: int | None, tokens: int, window: Window, *, is_rating: bool, has_rating: bool
+) -> str | None:
+    """Return why an event of these values is not accepted, or None. The time is in microseconds since 1970."""
+    if is_rating != has_rating:
         return "rating: goes with type rating, and only with it"
-    if values[_TOKENS] is None and values[_INPUT] + values[_OUTPUT] > MAX_TOKENS:
+    if tokens > MAX_TOKENS:
         return f"tokens: the sum of input and output tokens must be at most {MAX_TOKENS}"
-    return None if values[_OCCURRED_AT] is None else window.refusal(time_text(values[_OCCURRED_AT]))
+    return None if occurred_at is None else window.refusal(occurred_at)
 
 
-def record_of(values: Values, entry_key: UUID, position: int, entry_time: datetime) -> Record:
-    """Return the ledger row of an accepted event.
-
-    An event without identity or time gets them from its entry, so that they are the same when it is read again.
-    """
-    event_id, occurred_at, *_ = values
-    identity = uuid5(entry_key, str(position)) if event_id is None else identity_of(event_id)
-    row = row_of(values, str(identity), time_text(occurred_at or entry_time))
-    return Record._make(str(value) if isinstance(value, UUID) else value for value in row)
-
-
-def row_of(values: Values, event_id: str, occurred_at: str) -> list[Any]:
-    """Return the values of an event's `Record`, in which UUIDs need not be text yet."""
-    _, _, kind, user, agent, messages, tin, tout, tokens, cost, time, success, conversation, model, rating = values
-    tokens = tin + tout if tokens is None else tokens
-    row = [event_id, occurred_at, kind, user, agent, messages, tin, tout, tokens, decimal_text(cost), time, success]
-    return [*row, conversation, model, decimal_text(rating)]
+def row_of(values: Values, event_id: UUID, occurred_at: int) -> Row:
+    """Return an event's row; `occurred_at` is in microseconds since 1970."""
+    _, _, *between, cost, time, success, conversation, model, provider, rating = values
+    cost, rating = units_of(cost), units_of(rating)
+    return (event_id, occurred_at, *between, cost, time, success, conversation, model, provider, rating)
 
 
 def identity_of(event_id: UUID | str) -> UUID:
@@ -203,15 +193,17 @@ def identity_of(event_id: UUID | str) -> UUID:
     return uuid5(KEY_NAMESPACE, event_id) if isinstance(event_id, str) else event_id
 
 
-def time_text(time: datetime) -> str:
-    """Return the canonical text of an aware time, in UTC.
+def microseconds(time: datetime) -> int:
+    """Return the microseconds from 1970 to an aware time, which may lie beyond the calendar of UTC."""
+    return (time - _EPOCH) // _MICROSECOND
 
-    Where the offset leads beyond the calendar, return the calendar's end on that side, which no window accepts either.
-    """
+
+def time_text(microseconds: int) -> str:
+    """Return a time as `2026-01-31T23:59:59.000000Z`; beyond the calendar, its end on that side."""
     try:
-        time = time.astimezone(UTC)
+        time = _EPOCH + microseconds * _MICROSECOND
     except OverflowError:
-        time = _LATEST if time.year == _LATEST.year else _EARLIEST
+        time = _LATEST if microseconds > 0 else _EARLIEST
     return time.isoformat(timespec="microseconds")[:26] + "Z"
 
 
@@ -224,4 +216,4 @@ def explain(error: ValidationError) -> str:
 
 def _field(problem: str, place: int | str = "event") -> str:
     """Return a field's name from its place in a tuple of values; in a dictionary, any integer may be a key."""
-    return FIELDS[place] if isinstance(place, int) and problem != "invalid_key" else str(place)
+    return NAMES[place] if isinstance(place, int) and problem != "invalid_key" else str(place)

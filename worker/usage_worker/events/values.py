@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
+from usage_worker.events.columns import DECIMALS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pydantic import GetCoreSchemaHandler
 
-# Decimals of a US dollar and of a rating that are kept, as in the columns of the ledger.
-DECIMALS = 10
 _LAST_DECIMAL = Decimal("1E-10")
 # Characters of a number: more than the exact decimal form of any usual price, few enough to read in microseconds.
 MAX_NUMBER_LENGTH = 1_000
@@ -165,9 +165,14 @@ def write_json(value: Any) -> str:
         return json.dumps(value, default=str)
 
 
-def decimal_text(number: Decimal | str | None) -> str | None:
-    """Return the canonical text of a decimal, which it may be already: no exponent and no sign."""
-    return format(_CONTEXT.normalize(number).copy_abs(), "f") if isinstance(number, Decimal) else number
+def units_of(number: Decimal | str | None) -> int | None:
+    """Return a decimal, which has `DECIMALS` decimals at most, as an integer of its last one."""
+    return None if number is None else int(_CONTEXT.scaleb(Decimal(number), DECIMALS))
+
+
+def decimal_text(units: int) -> str:
+    """Return the canonical text of a decimal, given in units of its last place: no exponent, no zeros at the end."""
+    return format(_CONTEXT.normalize(_CONTEXT.scaleb(Decimal(units), -DECIMALS)), "f")
 
 
 def _written(value: Any) -> str:

@@ -1,99 +1,82 @@
-"""The canonical form of events on the wire, which our publisher writes and `load` reads.
+"""Events as our publisher writes them: an event becomes a row at once, and the rows of a pack become columns later.
 
-An event in canonical form is a row of the ledger, as a JSON array. It needs no conversion: its ids, times and decimals
-are already the text that the ledger takes, so that it only has to be validated, which pydantic-core does for a whole
-entry in one call. Other producers write an object with the fields of `Event`, in any notation of a UUID, a time or a
-number; it is read through `Event` (see `values`). Both result in the same `Record`.
+An entry of version 2 holds a JSON object with an array for each column (see `columns`), in which a column is left out
+where every event has its default. Other producers write version 1, an array of objects with the fields of `Event`.
+
+Where every value has the exact type of its column, the row is made without pydantic, in a third of the time. Whatever
+else an application gives is read and refused by `Event`, with the same result for what both accept.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from functools import lru_cache, wraps
+import re
+from decimal import Context, Decimal, Inexact
+from functools import wraps
 from time import time_ns
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from uuid import UUID
 
-from pydantic import FailFast, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from uuid_utils import uuid7
 
 from usage_worker.errors import EventRefusedError
+from usage_worker.events.columns import (
+    COLUMNS,
+    MAX_DOLLARS,
+    MAX_MESSAGES,
+    MAX_MILLISECONDS,
+    MAX_MODEL,
+    MAX_PROVIDER,
+    MAX_TOKENS,
+    NAMES,
+    UNIT,
+    Form,
+)
 from usage_worker.events.event import (
     COST_TEXT,
     EVENT,
-    FIELDS,
     REQUIRED,
-    STARS_TEXT,
     VALUES,
-    Count,
-    Kind,
-    Messages,
-    Milliseconds,
-    Model,
-    Record,
     explain,
     identity_of,
+    microseconds,
     refusal,
     row_of,
-    time_text,
     values_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from uuid import UUID
+    from collections.abc import Callable, Mapping, Sequence
 
+    from usage_worker.events.columns import Column, Row
     from usage_worker.events.event import Values, Window
 
 T = TypeVar("T")
 
-Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
-# Only days that exist: PostgreSQL would refuse any other in the middle of a batch.
-_LEAP_YEAR = r"([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
-_DAY_OF_YEAR = (
-    r"((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
-)
-_DAY = rf"([0-9]{{4}}-{_DAY_OF_YEAR}|{_LEAP_YEAR}-02-29)"
-Time = Annotated[str, Field(pattern=rf"^{_DAY}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{{6}}Z$")]
-CostText = Annotated[str, Field(pattern=COST_TEXT)]
-StarsText = Annotated[str, Field(pattern=STARS_TEXT)]
-
-
-# The types of the fields of a `Record`.
-Row = tuple[
-    Uuid,
-    Time,
-    Kind,
-    Uuid,
-    Uuid,
-    Messages,
-    Count,
-    Count,
-    Count,
-    CostText | None,
-    Milliseconds | None,
-    bool,
-    Uuid | None,
-    Model | None,
-    StarsText | None,
-]
-
-# The first bad event decides: the errors of 100,000 would take seconds and hundreds of megabytes.
-_ENTRY = TypeAdapter(Annotated[list[Row], FailFast()])
-_ROW = TypeAdapter(Row).validator
-_KNOWN = frozenset(FIELDS)
+_KNOWN = frozenset(NAMES)
+_MAX_UNITS = MAX_DOLLARS * UNIT
+_UNIT = Decimal(UNIT)
+_COST = re.compile(COST_TEXT)
+# An application may have changed the context of its thread. This one raises where a result is not exact.
+_EXACT = Context(prec=60, Emin=-60, Emax=60, traps=[Inexact])
+_product, _integer = _EXACT.multiply, _EXACT.to_integral_exact
+_UUID_BYTES = 16
 
 
 class Prepared(NamedTuple):
-    """An event that is ready to be sent; `body` is its canonical form.
+    """An event that is ready to be sent.
 
     `time_is_ours` where the application gave the event a key and no time: the time of its first delivery counts then.
     """
 
-    event_id: str
-    user_id: UUID
-    body: bytes
+    row: Row
     time_is_ours: bool = False
+
+    @property
+    def event_id(self) -> str:
+        """The identity of the event."""
+        return str(self.row[0])
 
 
 def _refusing(form: Callable[[T, Window], Prepared]) -> Callable[[T, Window], Prepared]:
@@ -113,14 +96,16 @@ def _refusing(form: Callable[[T, Window], Prepared]) -> Callable[[T, Window], Pr
 
 @_refusing
 def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
-    """Check an application's fields, fill in identity and time, and serialise the event.
+    """Check an application's fields, and fill in identity and time.
 
     Raises:
         EventRefusedError: a field is unknown, missing, of the wrong type or out of bounds; the message names it.
     """
     if not isinstance(fields, dict) or not REQUIRED <= fields.keys() <= _KNOWN:
         _checked(EVENT, fields)
-    return complete(values_of(fields), window)
+    values = values_of(fields)
+    row = exact_row(values)
+    return prepare_values(values, window) if row is None else Prepared(row)
 
 
 def prepare_rating(fields: Mapping[str, Any], window: Window) -> Prepared:
@@ -128,16 +113,90 @@ def prepare_rating(fields: Mapping[str, Any], window: Window) -> Prepared:
     return prepare({**fields, "type": "rating"}, window)
 
 
+def exact_row(values: Values) -> Row | None:
+    """Return the row of a use without key and time if every value has its column's exact type and bounds, else None.
+
+    A subclass is not exact: its methods are the application's. So may be the number of a UUID.
+    """
+    # A subscript or a slice for each value would take longer than all checks.
+    (
+        event_id, occurred_at, kind, user_id, agent_id, messages, read, written, tokens, cached, cache_write, reasoning,
+        cost, milliseconds, success, conversation_id, model, provider, rating,
+    ) = values  # fmt: skip
+    if not (
+        type(user_id) is type(agent_id) is UUID
+        and type(user := user_id.int) is type(agent := agent_id.int) is int
+        and event_id is occurred_at is rating is None
+        and type(kind) is str
+        and kind == "usage"
+        and type(messages) is type(read) is type(written) is int
+        and 0 <= messages <= MAX_MESSAGES
+        and 0 <= read <= MAX_TOKENS
+        and 0 <= written <= MAX_TOKENS
+        and (read + written <= MAX_TOKENS if tokens is None else _is_count(tokens, MAX_TOKENS))
+        and (cached is None or _is_count(cached, MAX_TOKENS))
+        and (cache_write is None or _is_count(cache_write, MAX_TOKENS))
+        and (reasoning is None or _is_count(reasoning, MAX_TOKENS))
+        and (milliseconds is None or _is_count(milliseconds, MAX_MILLISECONDS))
+        and type(success) is bool
+        and (conversation_id is None or (type(conversation_id) is UUID and type(conversation_id.int) is int))
+        and (model is None or _is_plain(model, MAX_MODEL))
+        and (provider is None or _is_plain(provider, MAX_PROVIDER))
+    ):
+        return None
+    units = None if cost is None else _exact_units(cost)
+    if units is None and cost is not None:
+        return None
+    conversation = None if conversation_id is None else conversation_id.int
+    return (
+        str(uuid7()), time_ns() // 1000, kind, user, agent, messages, read, written, tokens, cached, cache_write,
+        reasoning, units, milliseconds, success, conversation, model, provider, None,
+    )  # fmt: skip
+
+
 @_refusing
-def complete(values: Values, window: Window) -> Prepared:
-    """Prepare an event from the values of all fields in their order; see `prepare`."""
+def prepare_values(values: Values, window: Window) -> Prepared:
+    """Prepare an event from the values of all fields in their order, in any notation; see `prepare`."""
     values = _checked(VALUES, values)
-    event_id, occurred_at, _, user_id = values[:4]
     if reason := refusal(values, window):
         raise EventRefusedError(reason)
-    identity = str(uuid7() if event_id is None else identity_of(event_id))
-    row = row_of(values, identity, _now_text() if occurred_at is None else time_text(occurred_at))
-    return Prepared(identity, user_id, to_json(row), event_id is not None and occurred_at is None)
+    event_id, occurred_at = values[:2]
+    identity: Any = str(uuid7() if event_id is None else UUID(int=identity_of(event_id).int))
+    time = time_ns() // 1000 if occurred_at is None else int(microseconds(occurred_at))
+    exact = tuple(_number(value) if isinstance(value, UUID) else value for value in values)
+    return Prepared(row_of(exact, identity, time), event_id is not None and occurred_at is None)
+
+
+def write_columns(values: Sequence[Any]) -> bytes:
+    """Return the values of rows, one row after the other, as a JSON object of columns.
+
+    A column in which every row has the default is left out.
+    """
+    columns = ((column, values[place :: len(COLUMNS)]) for place, column in enumerate(COLUMNS))
+    written = (
+        b'"%b":%b' % (column.name.encode(), _array(column, its))
+        for column, its in columns
+        if its[0] != column.default or its.count(column.default) < len(its)
+    )
+    return b"{" + b",".join(written) + b"}"
+
+
+def _array(column: Column, values: Sequence[Any]) -> bytes:
+    if column.form is not Form.UUID:
+        return to_json(values)
+    if column.name == "event_id":  # text already, since `track` returns it
+        digits = ",".join(values).replace("-", "")
+    elif None in values:
+        return to_json([value if value is None else f"{value:032x}" for value in values])
+    else:
+        # In one call for all: a third of the time that the text of each takes.
+        digits = b"".join([value.to_bytes(_UUID_BYTES, "big") for value in values]).hex(",", -_UUID_BYTES)
+    return b'["%b"]' % digits.replace(",", '","').encode()
+
+
+def _number(identity: UUID) -> int:
+    """Return a UUID's number as an integer of our own: of a subclass, its methods are the application's."""
+    return UUID(int=int(identity.int)).int
 
 
 def _checked(adapter: TypeAdapter[T], values: Any) -> T:
@@ -148,40 +207,22 @@ def _checked(adapter: TypeAdapter[T], values: Any) -> T:
     return checked
 
 
-def _now_text() -> str:
-    seconds, microseconds = divmod(time_ns() // 1000, 1_000_000)
-    return f"{_second_text(seconds)}.{microseconds:06d}Z"
+def _is_count(value: Any, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
 
 
-@lru_cache(maxsize=2)
-def _second_text(seconds: int) -> str:
-    """Return the text of a second; cached, since thousands of events share one and formatting is slow."""
-    return time_text(datetime.fromtimestamp(seconds, UTC))[: len("2026-01-31T23:59:59")]
+def _is_plain(value: Any, most: int) -> bool:
+    return type(value) is str and value.isascii() and len(value) <= most and "\x00" not in value
 
 
-def load(body: bytes) -> list[Record]:
-    """Parse an entry in canonical form to the rows of the ledger.
-
-    The caller must check the acceptance window, and that ratings are where they belong.
-
-    Raises:
-        pydantic.ValidationError: an event is invalid or not in canonical form.
-    """
-    return list(map(Record._make, _ENTRY.validate_json(body, strict=True)))
-
-
-def load_row(item: Any) -> Record | None:
-    """Return an item of a parsed entry as a row of the ledger, as `load` does; None if it is not in canonical form."""
-    if not isinstance(item, list) or len(item) != len(Record._fields):
-        return None
+def _exact_units(cost: Any) -> int | None:
+    """Return a cost in units; None where it is neither Decimal nor canonical text, or has other bounds or decimals."""
+    if type(cost) is not Decimal:
+        if type(cost) is not str or not _COST.fullmatch(cost):
+            return None
+        cost = Decimal(cost)
     try:
-        return Record._make(_ROW.validate_python(tuple(item), strict=True))
-    except ValidationError:
+        units = int(_integer(_product(cost, _UNIT)))
+    except (ArithmeticError, ValueError):  # more decimals or digits, infinite; not a number
         return None
-
-
-def spelled_out(item: Any) -> Any:
-    """Return a row as an object with the fields of `Event`; return anything else unchanged."""
-    if not isinstance(item, list) or len(item) != len(Record._fields):
-        return item
-    return {name: value for name, value in zip(Record._fields, item, strict=True) if value is not None}
+    return units if 0 <= units <= _MAX_UNITS else None

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from itertools import starmap
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from usage_worker.errors import (
     ConcurrencyError,
@@ -20,14 +19,16 @@ from usage_worker.errors import (
     ReferenceMissingError,
     StatementCancelledError,
 )
-from usage_worker.ingest.batch import batch_of
+from usage_worker.ingest.batch import batch_of, events_of
 from usage_worker.ingest.batch_limit import BatchLimit
-from usage_worker.ingest.copy_lines import ledger_line, totals_line
+from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
 from usage_worker.ingest.deliveries import register
-from usage_worker.ingest.entries import describe
+from usage_worker.ingest.event_array import TextTable, are_in, pairs_of, time_texts, uuid_texts
 from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
+from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
+from usage_worker.ingest.objects import describe
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
 from usage_worker.logs import get_logger
@@ -37,18 +38,20 @@ from usage_worker.store import OUTAGES, Intake, batch_transaction
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from usage_worker.events.event import Pair, Record
     from usage_worker.ingest.batch import Batch
+    from usage_worker.ingest.deliveries import Deliveries
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.ingest.fold import Folded
+    from usage_worker.ingest.event_array import Events
+    from usage_worker.ingest.fold import Totals
+    from usage_worker.ingest.missing_pairs import Unknown
     from usage_worker.ingest.refused import Refused
-    from usage_worker.store import BatchTransaction, EventIdentity, Missing, Store
-
-Unknown = Literal["quarantine", "create"]
+    from usage_worker.store import BatchTransaction, Store
 
 log = get_logger("ingest")
 
 MAX_ATTEMPTS = 8
+# Events whose ledger rows are made at once: about a megabyte, which the processor caches.
+_LEDGER_EVENTS = 5_000
 
 
 class Applier:
@@ -64,6 +67,7 @@ class Applier:
         self.held = HeldRows()
         self._limit = BatchLimit()
         self._last_attempt = self._is_alone = False
+        self._texts = TextTable()
 
     def apply(self, batch: Batch, *, again: bool = False) -> Intake:
         """Count a batch that was built as if nothing in it had been delivered before.
@@ -132,7 +136,7 @@ class Applier:
                     self._duplicates.trip()
                     self._rivals.trip()
                 # Jitter, so that two workers that conflicted do not conflict again.
-                time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
+                time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter is no secret
             else:
                 self._limit.succeeded()
                 for entry in batch.entries:
@@ -141,153 +145,131 @@ class Applier:
         raise AssertionError("unreachable")
 
     def _count(self, transaction: BatchTransaction, batch: Batch) -> Intake:
-        self._is_alone = len(batch.entries) == 1
+        self._is_alone, self._texts = len(batch.entries) == 1, batch.texts
         for entry in batch.entries:
             entry.waiting = []  # of an attempt that was rolled back
         stream = batch.entries[0].stream
-        entries, first_seen, seen, waited = register(transaction, batch.entries)
-        untimed = [entry for entry in entries if entry.untimed]
-        repeated = take_first_times(transaction, untimed)
-        known: set[EventIdentity] = set()
-        if self._duplicates or seen or repeated:
-            known = transaction.known({record[:2] for entry in entries for record in entry.records})
-        if known or seen or untimed or entries is not batch.entries:
-            batch = batch_of(entries, first_seen, known)
-        if batch.duplicate:
-            self._duplicates.trip()
-        refused: Refused = {}
-        others_refused: Refused = {}
+        deliveries = register(transaction, batch.entries)
+        batch = self._without_known(transaction, batch, deliveries)
+        refused: Refused = []
+        counted_others = 0
         with self.held.begin(transaction):
-            free = self.held.free(transaction, batch.records)
-            self._count_records(transaction, free, batch.days if free is batch.records else None, refused)
-            # While rows are held, an event that waits is found again by its identity alone.
-            others = others_of(batch, first_seen, refused) if batch.duplicate and not self.held.mode else []
-            self._count_records(transaction, others, None, others_refused)
-        quarantined = transaction.quarantine(letters_of(entries, refused))
-        self.held.note(transaction, entries, waited)
-        counted_others = len(others) - len(others_refused)
-        applied = len(batch.records) - len(refused) - len(self.held.events) + counted_others
-        duplicate = batch.duplicate - counted_others
+            free = self.held.free(transaction, batch.events)
+            self._count_events(transaction, free, batch.totals if free is batch.events else None, refused)
+            for others, others_refused in others_of(batch, refused):
+                self._count_events(transaction, others, None, others_refused)
+                counted_others += len(others) - len(others_refused)
+        quarantined = transaction.quarantine(letters_of(deliveries.entries, refused))
+        self.held.note(transaction, deliveries.entries, deliveries.waited)
+        applied = len(batch.events) - len(refused) - len(self.held.events) + counted_others
+        duplicate = len(batch.duplicates) - counted_others
         intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
         transaction.add_intake(stream, intake)
         return intake
 
-    def _count_records(
+    def _without_known(self, transaction: BatchTransaction, batch: Batch, deliveries: Deliveries) -> Batch:
+        """Return the batch without what was counted before, as far as the database is asked for it."""
+        entries, first_seen, seen, _ = deliveries
+        untimed = [entry for entry in entries if entry.events["is_untimed"].any()]
+        repeated = take_first_times(transaction, untimed)
+        known: Sequence[int] = ()
+        if self._duplicates or seen or repeated:
+            events = events_of(entries)
+            known = transaction.known(uuid_texts(events["event_id"]), time_texts(events["occurred_at"]))
+        if known or seen or untimed or entries is not batch.entries:
+            batch = batch_of(entries, first_seen, known)
+        if len(batch.duplicates):
+            self._duplicates.trip()
+        return batch
+
+    def _count_events(
         self,
         transaction: BatchTransaction,
-        records: list[Record],
-        days: Folded | None,
+        events: Events,
+        totals: Totals | None,
         refused: Refused,
         *,
         again: bool = False,
     ) -> None:
-        """Count the records; find those that cannot be counted by halving, and refuse only them.
+        """Count the events; find those that cannot be counted by halving, and refuse only them.
 
-        A record that failed without a refusal by PostgreSQL is tried twice: the cause may have been something else.
+        An event that failed without a refusal by PostgreSQL is tried twice: the cause may have been something else.
         """
-        if not records:
+        if not len(events):
             return
         try:
             with transaction.savepoint():
-                self._write(transaction, records, fold(records) if days is None else days)
-        except _RefusedPairsError as error:
-            known = [record for record in records if (record.user_id, record.agent_id) not in error.reasons]
-            for record in records:
-                if reason := error.reasons.get((record.user_id, record.agent_id)):
-                    refused[record[:2]] = reason
-            self._count_records(transaction, known, None, refused)
+                self._write(transaction, events, fold(events) if totals is None else totals)
+        except RefusedPairsError as error:
+            pairs = pairs_of(events)
+            is_refused = are_in(pairs, error.reasons)
+            refused += [(events[place], error.reasons[pairs[place]]) for place in is_refused.nonzero()[0]]
+            self._count_events(transaction, events[~is_refused], None, refused)
         except LockHeldError:
             if not self.held.mode:
                 raise
-            self._count_parts(transaction, self.held.parts(records), refused)
+            self._count_parts(transaction, self.held.parts(events), refused)
         except Exception as error:
-            if self._is_outage(error, records):
+            if self._is_outage(error, events):
                 raise
-            self._narrow_down(transaction, records, days, refused, error, again=again)
+            self._narrow_down(transaction, events, totals, refused, error, again=again)
 
     def _narrow_down(
         self,
         transaction: BatchTransaction,
-        records: list[Record],
-        days: Folded | None,
+        events: Events,
+        totals: Totals | None,
         refused: Refused,
         error: Exception,
         *,
         again: bool,
     ) -> None:
-        """Count again in a way that finds the record that failed; refuse it if it is the only one."""
+        """Count again in a way that finds the event that failed; refuse it if it is the only one."""
         if isinstance(error, OutOfRangeError) and not self._full:
             # One look finds the pair; halving refuses single events of it, and applies a batch of 20,000 15 times.
             self._full.trip()
-            self._count_records(transaction, records, days, refused, again=again)
+            self._count_events(transaction, events, totals, refused, again=again)
             return
-        middle = len(records) // 2
+        middle = len(events) // 2
         if middle:
-            self._count_parts(transaction, [records[:middle], records[middle:]], refused)
+            self._count_parts(transaction, [events[:middle], events[middle:]], refused)
         elif again or isinstance(error, DataRefusedError):
-            refused[records[0][:2]] = describe(error)
+            refused.append((events[0], describe(error)))
         else:
-            self._count_records(transaction, records, None, refused, again=True)
+            self._count_events(transaction, events, None, refused, again=True)
 
-    def _count_parts(self, transaction: BatchTransaction, parts: list[list[Record]], refused: Refused) -> None:
+    def _count_parts(self, transaction: BatchTransaction, parts: list[Events], refused: Refused) -> None:
         for part in parts:
-            self._count_records(transaction, part, None, refused)
+            self._count_events(transaction, part, None, refused)
 
-    def _is_outage(self, error: Exception, records: list[Record]) -> bool:
-        """Return whether the same records may be counted later, unchanged."""
+    def _is_outage(self, error: Exception, events: Events) -> bool:
+        """Return whether the same events may be counted later, unchanged."""
         if isinstance(error, ReferenceMissingError) and self._last_attempt:
             return False  # no race is lost so often: a foreign key of the application, which the event violates
-        if isinstance(error, StatementCancelledError) and self._is_alone and len(records) > 1:
+        if isinstance(error, StatementCancelledError) and self._is_alone and len(events) > 1:
             return False  # an entry that is alone in its batch: its events may be counted in parts, each in less time
         return isinstance(error, OUTAGES)
 
-    def _write(self, transaction: BatchTransaction, records: list[Record], days: Folded) -> None:
-        if self._rivals or len(days) > 1:
-            # Locked day by day, the rows of all days together would not be in key order. And when another batch inserts
-            # conversations of the same pairs, the known ones must be read after its commit.
-            transaction.lock_pairs({pair for totals in days.values() for pair in totals})
-        for day, totals in days.items():
-            transaction.stage(day, starmap(totals_line, totals.items()))
-            if self._missing and (missing := transaction.missing_pairs()):
-                self._missing.trip()
-                _resolve(transaction, missing, self._unknown)
-            if self._full and (full := transaction.full_counters()):
-                self._full.trip()
-                raise _RefusedPairsError(
-                    {(it.user_id, it.agent_id): f"{it.counter}: this pair's would exceed {it.most}" for it in full}
-                )
-            if transaction.apply_staged(day) != len(totals):
-                self._missing.trip()
-                raise ConcurrencyError("pairs have no row in user_agents, not yet or no longer")
-        transaction.write_ledger(map(ledger_line, records))
-
-
-class _RefusedPairsError(Exception):
-    """Pairs that cannot be counted, with the reasons."""
-
-    def __init__(self, reasons: dict[Pair, str]) -> None:
-        super().__init__()
-        self.reasons = reasons
-
-
-def _resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unknown) -> None:
-    """Insert the missing rows.
-
-    Raises:
-        _RefusedPairsError: the user or agent of some does not exist, and unknown pairs are quarantined.
-        SettingsError: unknown pairs are to be created, and this role may not do so.
-    """
-    absent = [row for row in missing if not (row.user_exists and row.agent_exists)]
-    if absent and unknown == "quarantine":
-        raise _RefusedPairsError(
-            {
-                (row.user_id, row.agent_id): "agent_id: no such agent" if row.user_exists else "user_id: no such user"
-                for row in absent
-            }
-        )
-    if absent:
-        transaction.create_parents(
-            {row.user_id for row in absent if not row.user_exists},
-            {row.agent_id for row in absent if not row.agent_exists},
-        )
-    transaction.insert_pairs([(row.user_id, row.agent_id) for row in missing])
+    def _write(self, transaction: BatchTransaction, events: Events, totals: Totals) -> None:
+        if self._rivals:
+            # Another batch inserts conversations of the same pairs, so that the known ones must be read after its
+            # commit; or a purge deletes pairs.
+            transaction.lock_pairs(set(pairs_of(events)))
+        transaction.stage(totals.days, totals_rows(totals))
+        if self._missing and (missing := transaction.missing_pairs()):
+            self._missing.trip()
+            resolve(transaction, missing, self._unknown)
+        if self._full and (full := transaction.full_counters()):
+            self._full.trip()
+            raise RefusedPairsError(
+                {(it.user_id, it.agent_id): f"{it.counter}: this pair's would exceed {it.most}" for it in full}
+            )
+        # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.
+        chunks = (events[start : start + _LEDGER_EVENTS] for start in range(0, len(events), _LEDGER_EVENTS))
+        transaction.write_ledger(ledger_rows(chunk, self._texts) for chunk in chunks)
+        if transaction.apply_staged() != len(totals.pairs):
+            if self._missing:
+                # Rows were deleted since the look: the next attempt locks them before it.
+                self._rivals.trip()
+            self._missing.trip()
+            raise ConcurrencyError("pairs have no row in user_agents, not yet or no longer")

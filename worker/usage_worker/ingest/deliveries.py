@@ -72,11 +72,11 @@ def _quarantine_reused(
 
 
 def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEntry]) -> None:
-    """Keep the dead letters of the first delivery of entries: drop those of this one, and the records that have one.
+    """Keep the dead letters of the first delivery of entries: drop those of this one, and the events that have one.
 
     Since then a missing user may have been added, or an event that was counted may have become too old.
     """
     dead_letters = transaction.dead_letter_positions(entry.key for entry in seen)
     for entry in seen:
-        entry.keep({position for position in entry.positions if (entry.key, position) not in dead_letters})
+        entry.keep([it for it in entry.events["position"].tolist() if (entry.key, it) not in dead_letters])
         entry.dead_letters = []

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from usage_worker.ingest.event_array import time_texts, uuid_texts
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,19 +20,15 @@ def take_first_times(transaction: BatchTransaction, entries: Sequence[DecodedEnt
 
     Returns whether any of the keys was delivered before.
     """
-    untimed = [
-        (entry, place, entry.records[place])
-        for entry in entries
-        for place, position in enumerate(entry.positions)
-        if position in entry.untimed
-    ]
-    if not untimed:
+    untimed = [(entry, np.flatnonzero(entry.events["is_untimed"])) for entry in entries]
+    keys = [key for entry, places in untimed for key in uuid_texts(entry.events["event_id"][places])]
+    if not keys:
         return False
-    times: dict[str, str] = {}
-    for _, _, record in untimed:
-        times.setdefault(record.event_id, record.occurred_at)
-    earlier = transaction.first_times(times)
+    given = [entry.events["occurred_at"][places] for entry, places in untimed]
+    times = dict(zip(reversed(keys), np.concatenate(given)[::-1].tolist(), strict=True))  # the first of a key wins
+    earlier = transaction.first_times(dict(zip(times, time_texts(np.array([*times.values()])), strict=True)))
     times |= earlier
-    for entry, place, record in untimed:
-        entry.records[place] = record._replace(occurred_at=times[record.event_id])
+    taken = iter(keys)
+    for entry, places in untimed:
+        entry.events["occurred_at"][places] = [times[next(taken)] for _ in places]
     return bool(earlier)

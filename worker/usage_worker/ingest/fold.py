@@ -1,112 +1,241 @@
-"""The fold: add up records to one line of totals for each user, agent and UTC day.
+"""The fold: add up events to rows of totals, one for each user, agent and UTC day, and one for each user and agent.
 
-Pure and independent of order: splitting the records into batches, shuffling them or folding the parts in any order
+Pure and independent of order: splitting the events into batches, shuffling them or folding the parts in any order
 gives the same totals, once duplicates are removed. So a batch may have any size and be retried at any time.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from decimal import Decimal
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from usage_worker.events.event import Pair
+import numpy as np
+
+from usage_worker.events.columns import UNIT
+from usage_worker.ingest.event_array import RATING, UNKNOWN, order_of, starts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import numpy.typing as npt
 
-    from usage_worker.events.event import Record
+    from usage_worker.ingest.event_array import Events, Numbers, Places
 
-Folded = dict[str, dict[Pair, "Totals"]]
+TYPES: Final = {
+    "user_id": "uuid",
+    "agent_id": "uuid",
+    "day": "date",
+    "is_pair": "boolean",
+    "usage_count": "integer",
+    "message_count": "bigint",
+    "success_count": "bigint",
+    "input_tokens": "bigint",
+    "output_tokens": "bigint",
+    "cached_input_tokens": "bigint",
+    "cache_write_tokens": "bigint",
+    "reasoning_tokens": "bigint",
+    "total_tokens_used": "bigint",
+    "total_cost_usd": "numeric",
+    "response_time_total_ms": "bigint",
+    "response_time_samples": "bigint",
+    "first_used_at": "timestamptz",
+    "last_used_at": "timestamptz",
+    "last_conversation_at": "timestamptz",
+    "rating": "numeric",
+    "rated_at": "timestamptz",
+    "conversations": "uuid[]",
+}
+"""The columns of a row of totals, as those of the query `staging`, and their types."""
+_FIELDS: dict[str, tuple[Any, ...]] = {
+    "uuid": ("u8", (2,)),
+    "date": ("i8",),
+    "boolean": ("?",),
+    "integer": ("i8",),
+    "bigint": ("i8",),
+    # Whole ones, and less than one in units of the last decimal: a million dollars 200,000 times, in units, exceeds
+    # 64 bits.
+    "numeric": ("i8", (2,)),
+    "timestamptz": ("i8",),
+    # Their number.
+    "uuid[]": ("i8",),
+}
+TOTALS = np.dtype([(name, *_FIELDS[sql_type]) for name, sql_type in TYPES.items()])
+NONE: Final = np.iinfo(np.int64).min
+"""Stands for NULL in days and times; an earlier time than any."""
+_NEVER: Final = np.iinfo(np.int64).max
+_DAY: Final = 86_400_000_000
+# The totals that are sums of a field of the events. The largest is one of tokens; `event_array` has the proof that it
+# fits 64 bits. Of costs, whole dollars and fractions are summed apart: 9,000,000 fractions are less than 9 * 10**16.
+_SUMS: Final = {
+    "message_count": "messages",
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cached_input_tokens": "cached_input_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "reasoning_tokens": "reasoning_tokens",
+    "total_tokens_used": "tokens",
+    "response_time_total_ms": "response_time_ms",
+}
 
-# The length of the day in a canonical time.
-_DAY = len("2026-01-31")
 
+class Totals(NamedTuple):
+    """Totals of distinct events, in the order of the keys: user, agent, day.
 
-class Totals:
-    """The totals of the records of one user, agent and day.
-
-    The newest rating and conversation are decided by the event's time and, at equal times, by the greater value, never
-    by the order of arrival. Times and ids are canonical text, which sorts like the values.
+    A pair of a user and an agent whose events span days has, after its rows of days, one without a day for all of them.
+    `is_pair` marks the row that has all totals of its pair; the other rows have only what days have: sums, and the
+    conversations that the batch uses first on that day.
     """
 
-    __slots__ = (
-        "conversations",
-        "cost_usd",
-        "first_used_at",
-        "input_tokens",
-        "last_conversation",
-        "last_rating",
-        "last_used_at",
-        "message_count",
-        "output_tokens",
-        "response_time_samples",
-        "response_time_total_ms",
-        "success_count",
-        "tokens",
-        "usage_count",
-    )
+    rows: npt.NDArray[np.void]
+    """Records of `TOTALS`. In `conversations` they have the number of theirs."""
+    conversations: npt.NDArray[np.uint64]
+    """Distinct in a row, in the order of the rows; in rows of pairs the newest is the first."""
 
-    def __init__(self) -> None:
-        self.usage_count = self.message_count = self.success_count = 0
-        self.input_tokens = self.output_tokens = self.tokens = 0
-        self.cost_usd = Decimal(0)
-        self.response_time_total_ms = self.response_time_samples = 0
-        self.first_used_at: str | None = None
-        self.last_used_at: str | None = None
-        self.conversations: set[str] = set()
-        self.last_conversation: tuple[str, str] | None = None
-        self.last_rating: tuple[str, Decimal] | None = None
+    @property
+    def pairs(self) -> npt.NDArray[np.void]:
+        """The rows of pairs, one for each."""
+        pairs: npt.NDArray[np.void] = self.rows[self.rows["is_pair"]]
+        return pairs
 
-    def add(self, record: Record) -> None:
-        """Add one record."""
-        (
-            _,
-            when,
-            _,
-            _,
-            _,
-            messages,
-            input_tokens,
-            output_tokens,
-            tokens,
-            cost,
-            time,
-            success,
-            conversation,
-            _,
-            rating,
-        ) = record
-        if rating is not None:
-            rated = (when, Decimal(rating))
-            self.last_rating = rated if self.last_rating is None else max(self.last_rating, rated)
-            return
-        self.usage_count += 1
-        self.message_count += messages
-        self.success_count += success
-        self.input_tokens += input_tokens
-        self.output_tokens += output_tokens
-        self.tokens += tokens
-        if cost is not None:
-            self.cost_usd += Decimal(cost)
-        if time is not None:
-            self.response_time_total_ms += time
-            self.response_time_samples += 1
-        if self.first_used_at is None or when < self.first_used_at:
-            self.first_used_at = when
-        if self.last_used_at is None or when > self.last_used_at:
-            self.last_used_at = when
-        if conversation is not None:
-            self.conversations.add(conversation)
-            latest = (when, conversation)
-            if self.last_conversation is None or latest > self.last_conversation:
-                self.last_conversation = latest
+    @property
+    def days(self) -> list[str]:
+        """The days, ascending, as `2026-01-31`."""
+        days = np.unique(self.rows["day"])
+        return [str(day) for day in days[days != NONE].astype("M8[D]")]
 
 
-def fold(records: Iterable[Record]) -> Folded:
-    """Return totals by UTC day, then by pair. Days ascend, so that concurrent batches lock rows in the same order."""
-    days: defaultdict[str, defaultdict[Pair, Totals]] = defaultdict(partial(defaultdict, Totals))
-    for record in records:
-        days[record[1][:_DAY]][record[3], record[4]].add(record)
-    return {day: dict(days[day]) for day in sorted(days)}
+class _Groups(NamedTuple):
+    """Where the groups of sorted events begin, and which rows of totals they have.
+
+    `days` are the first events of each pair's days, `pairs` those of each pair; `first_days` are the places of the
+    latter in the former.
+    """
+
+    days: Places
+    pairs: Places
+    first_days: Places
+    spans: npt.NDArray[np.bool_]
+    day_rows: Places
+    pair_rows: Places
+
+
+def fold(events: Events) -> Totals:
+    """Return the totals of distinct events, which may be in any order."""
+    if not len(events):
+        return Totals(np.empty(0, TOTALS), np.empty((0, 2), np.uint64))
+    events = events[order_of(events["user_id"], events["agent_id"], events["occurred_at"] // _DAY)]
+    groups = _groups(events)
+    rows = np.zeros(len(groups.days) + int(groups.spans.sum()), TOTALS)
+    _set_keys(rows, events, groups)
+    ratings = np.flatnonzero(events["type"] == RATING)
+    _set_ratings(rows, events, groups, ratings)
+    _clear_ratings(events, ratings)
+    _set_sums(rows, events, groups)
+    _set_times(rows, events, groups)
+    return Totals(rows, _set_conversations(rows, events, groups))
+
+
+def _groups(events: Events) -> _Groups:
+    keys = events["user_id"], events["agent_id"]
+    days, pairs = starts_of(*keys, events["occurred_at"] // _DAY), starts_of(*keys)
+    first_days = np.searchsorted(days, pairs)
+    days_of_pair = np.diff(first_days, append=len(days))
+    spans = days_of_pair > 1
+    # Each pair that spans days moves all rows after it by one.
+    moved: Places = np.cumsum(spans) - spans
+    day_rows = np.arange(len(days)) + np.repeat(moved, days_of_pair)
+    return _Groups(days, pairs, first_days, spans, day_rows, first_days + moved + np.where(spans, days_of_pair, 0))
+
+
+def _set_keys(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> None:
+    """Set the keys of all rows."""
+    rows["day"] = NONE
+    rows["day"][groups.day_rows] = events["occurred_at"][groups.days] // _DAY
+    rows["is_pair"][groups.pair_rows] = True
+    for name in ("user_id", "agent_id"):
+        rows[name][groups.day_rows] = events[name][groups.days]
+        rows[name][groups.pair_rows] = events[name][groups.pairs]
+
+
+def _set_ratings(rows: npt.NDArray[np.void], events: Events, groups: _Groups, ratings: Places) -> None:
+    """Set the newest rating of each pair, at equal times the greatest."""
+    rows["rated_at"] = NONE
+    if not len(ratings):
+        return
+    pairs = np.searchsorted(groups.pairs, ratings, side="right") - 1
+    times, values = events["occurred_at"][ratings], events["rating"][ratings]
+    order = order_of(pairs, times, values)
+    newest = order[np.append(starts_of(pairs[order])[1:], len(order)) - 1]
+    rated = groups.pair_rows[pairs[newest]]
+    rows["rated_at"][rated] = times[newest]
+    rows["rating"][rated] = np.column_stack(np.divmod(values[newest], UNIT))
+
+
+def _clear_ratings(events: Events, ratings: Places) -> None:
+    """Clear in ratings what counts only in uses."""
+    if len(ratings):
+        for name in (*_SUMS.values(), "cost_usd"):
+            events[name][ratings] = UNKNOWN
+        for name in ("success", "has_conversation"):
+            events[name][ratings] = False
+
+
+def _set_sums(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> None:
+    """Set the sums of all rows."""
+
+    def add(values: npt.NDArray[Any]) -> Numbers:
+        sums = np.empty(len(rows), np.int64)
+        of_days = np.add.reduceat(values, groups.days, dtype=np.int64)
+        sums[groups.day_rows] = of_days
+        if groups.spans.any():
+            sums[groups.pair_rows] = np.add.reduceat(of_days, groups.first_days)
+        return sums
+
+    rows["usage_count"] = add(events["type"] != RATING)
+    rows["success_count"] = add(events["success"])
+    rows["response_time_samples"] = add(events["response_time_ms"] != UNKNOWN)
+    for name, field in _SUMS.items():
+        rows[name] = add(np.maximum(events[field], 0))
+    whole, units = map(add, np.divmod(np.maximum(events["cost_usd"], 0), UNIT))
+    carried, rows["total_cost_usd"][:, 1] = np.divmod(units, UNIT)
+    rows["total_cost_usd"][:, 0] = whole + carried
+
+
+def _set_times(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> None:
+    """Set the times of the first and the last use of each pair."""
+    times, uses = events["occurred_at"], events["type"] != RATING
+    last = np.maximum.reduceat(np.where(uses, times, NONE), groups.pairs)
+    first = np.minimum.reduceat(np.where(uses, times, _NEVER), groups.pairs)
+    rows["first_used_at"] = rows["last_used_at"] = NONE
+    rows["last_used_at"][groups.pair_rows] = last
+    rows["first_used_at"][groups.pair_rows] = np.where(last == NONE, NONE, first)
+
+
+def _set_conversations(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> npt.NDArray[np.uint64]:
+    """Set the numbers of conversations of all rows, and the time of the newest of each pair; return them."""
+    rows["last_conversation_at"] = NONE
+    uses = np.flatnonzero(events["has_conversation"])
+    if not len(uses):
+        return np.empty((0, 2), np.uint64)
+    pairs, ids = np.searchsorted(groups.pairs, uses, side="right") - 1, events["conversation_id"][uses]
+    order = order_of(pairs, ids)
+    uses, pairs, ids = uses[order], pairs[order], ids[order]
+    starts = starts_of(pairs, ids)
+    pairs, ids = pairs[starts], ids[starts]
+    # Events are sorted by day, so the first use of all is one on the first day.
+    first = np.minimum.reduceat(uses, starts)
+    last = np.maximum.reduceat(events["occurred_at"][uses], starts)
+    begins = starts_of(pairs)
+    times = np.maximum.reduceat(last, begins)
+    rows["last_conversation_at"][groups.pair_rows[pairs[begins]]] = times
+    # At equal times the greatest, which is the last of them here.
+    is_newest = last == np.repeat(times, np.diff(begins, append=len(pairs)))
+    newest = np.maximum.reduceat(np.where(is_newest, np.arange(len(pairs)), 0), begins)
+    for values in (ids, first):
+        values[begins], values[newest] = values[newest], values[begins]
+    listed = groups.pair_rows[pairs]
+    also = groups.spans[pairs]
+    if also.any():
+        on_day = groups.day_rows[np.searchsorted(groups.days, first[also], side="right") - 1]
+        listed, ids = np.concatenate((listed, on_day)), np.concatenate((ids, ids[also]))
+        order = np.argsort(listed, kind="stable")
+        listed, ids = listed[order], ids[order]
+    rows["conversations"] = np.bincount(listed, minlength=len(rows))
+    return ids

@@ -6,6 +6,9 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from usage_worker.ingest.event_array import EVENT, are_in, pairs_of
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.logs import get_logger
 
@@ -14,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from uuid import UUID
 
-    from usage_worker.events.event import Pair, Record
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.store import BatchTransaction, EventIdentity
+    from usage_worker.ingest.event_array import Events
+    from usage_worker.store import BatchTransaction
 
 log = get_logger("ingest")
 
@@ -31,71 +34,67 @@ class HeldRows:
     """
 
     def __init__(self) -> None:
-        self.events: set[EventIdentity] = set()
+        self.events: Events = np.zeros(0, EVENT)
         self.holders = ""
         self.mode = PessimisticMode()
         self._deadline: float | None = None
 
     @contextmanager
     def begin(self, transaction: BatchTransaction) -> Iterator[None]:
-        """Count records in the block; look for held rows from the start where there were some lately."""
-        self.events, self._deadline = set(), None
+        """Count events in the block; look for held rows from the start where there were some lately."""
+        self.events, self._deadline = self.events[:0], None
         if not self.mode:
             yield
             return
         with transaction.short_lock_waits():
             yield
-        if self.events:
+        if len(self.events):
             self.mode.trip()
             self.holders = transaction.holders()
             log.warning("rows are held by others", events=len(self.events), holders=self.holders)
 
-    def free(self, transaction: BatchTransaction, records: list[Record]) -> list[Record]:
-        """Return the records whose rows nobody holds, as far as that can be seen.
+    def free(self, transaction: BatchTransaction, events: Events) -> Events:
+        """Return the events whose rows nobody holds, as far as that can be seen.
 
         Raises:
             LockHeldError: somebody holds a whole table.
         """
-        if not self.mode or not records:
-            return records
+        if not self.mode or not len(events):
+            return events
         transaction.check_tables()
-        held = transaction.held_pairs({_pair(record) for record in records})
-        self._wait([record for record in records if _pair(record) in held])
-        return [record for record in records if _pair(record) not in held]
+        pairs = pairs_of(events)
+        if not (held := transaction.held_pairs(set(pairs))):
+            return events
+        is_held = are_in(pairs, held)
+        self._wait(events[is_held])
+        return events[~is_held]
 
-    def parts(self, records: list[Record]) -> list[list[Record]]:
-        """Return the parts in which to try records again of which some pair could not be locked."""
+    def parts(self, events: Events) -> list[Events]:
+        """Return the parts in which to try events again of which some pair could not be locked."""
         if self._deadline is None:
             self._deadline = time.monotonic() + _TRYING_SECONDS
-        pairs = sorted({_pair(record) for record in records})
-        if len(pairs) == 1 or time.monotonic() > self._deadline:
-            self._wait(records)
+        pairs = pairs_of(events)
+        different = sorted(set(pairs))
+        if len(different) == 1 or time.monotonic() > self._deadline:
+            self._wait(events)
             return []
-        first = set(pairs[: len(pairs) // 2])
-        return [[record for record in records if (_pair(record) in first) == half] for half in (True, False)]
+        is_first = are_in(pairs, set(different[: len(different) // 2]))
+        return [events[is_first], events[~is_first]]
 
     def note(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry], waited: AbstractSet[UUID]) -> None:
-        """Note the events that wait, each at the first entry that has it; the other entries have counted a duplicate.
+        """Note the events that wait, each at the entry from which it was to be counted.
 
         `waited` are the entries of which events waited before.
         """
-        if not self.events and not waited:
-            return
-        left, waiting = set(self.events), {}
-        for entry in entries:
-            for position, record in zip(entry.positions, entry.records, strict=True):
-                if record[:2] in left:
-                    left.remove(record[:2])
-                    entry.waiting.append(position)
-                    waiting[entry.key] = entry
+        waiting: dict[UUID, DecodedEntry] = {}
+        for event in np.sort(self.events, order=["entry", "position"]):
+            entry = entries[event["entry"]]
+            entry.waiting.append(int(event["position"]))
+            waiting[entry.key] = entry
         for key, entry in waiting.items():
             transaction.note_waiting(key, entry.entry_id, entry.waiting)
         for key in waited - waiting.keys():
             transaction.note_waiting(key, "", ())
 
-    def _wait(self, records: list[Record]) -> None:
-        self.events.update(record[:2] for record in records)
-
-
-def _pair(record: Record) -> Pair:
-    return record[3], record[4]
+    def _wait(self, events: Events) -> None:
+        self.events = np.concatenate([self.events, events])

@@ -4,45 +4,72 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from uuid import UUID
+import numpy as np
 
-    from usage_worker.events.event import Record
+from usage_worker.ingest.event_array import order_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from usage_worker.ingest.batch import Batch
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.store import DeadLetter, EventIdentity
+    from usage_worker.ingest.event_array import Events
+    from usage_worker.store import DeadLetter
 
-Refused = dict["EventIdentity", str]
-"""The reasons, by the identities of the events."""
+Refused = list[tuple[np.void, str]]
+"""Events, and the reasons."""
+
+_IDENTITY = ["event_id", "occurred_at"]
+# Other contents of one refused event that are tried in a batch: a savepoint each.
+_TRIES = 10
+# What the batch notes about an event; the other fields are what was sent.
+_NOTES = ["entry", "position", "is_anonymous", "is_untimed"]
 
 
 def letters_of(entries: Sequence[DecodedEntry], refused: Refused) -> list[DeadLetter]:
     """Return the dead letters of a batch: those of its decoding, and those of refused events."""
     dead_letters = [dead_letter for entry in entries for dead_letter in entry.dead_letters]
-    if refused:
-        reasons = dict(refused)
-        for entry in entries:
-            for position, record in zip(entry.positions, entry.records, strict=True):
-                # Popped: a duplicate of a refused event is a duplicate, not a second dead letter.
-                if reason := reasons.pop(record[:2], None):
-                    dead_letters.append(entry.dead_letter(position, reason, entry.payload(position, record)))
+    for event, reason in refused:
+        dead_letters.append(entries[event["entry"]].dead_letter_of(event, reason))
     return dead_letters
 
 
-def others_of(batch: Batch, first_seen: Collection[UUID], refused: Refused) -> list[Record]:
-    """Return the events that have the identity of a refused one and other contents, the first for each identity.
+def others_of(batch: Batch, refused: Refused) -> Iterator[tuple[Events, Refused]]:
+    """Yield events that have the identity of refused ones and other contents, one for each identity, to be counted.
 
-    They passed for duplicates; in a batch of their own they would be counted. An application that corrects an event
-    sends it again with the same key, perhaps at once.
+    Each time with a list for those that are refused, too: their identities have another chance, `_TRIES` at most. They
+    passed for duplicates; in batches of their own they would be counted. An application that corrects an event sends it
+    again with the same key, perhaps at once and perhaps wrong again.
     """
-    if not refused:
-        return []
-    firsts = {identity: record for record in batch.records if (identity := record[:2]) in refused}
-    others: dict[EventIdentity, Record] = {}
-    for entry in batch.entries:
-        if entry.key in first_seen:
-            for record in entry.records:
-                if (first := firsts.get(record[:2])) and record != first:
-                    others.setdefault(record[:2], record)
-    return sorted(others.values())
+    others = _other_contents(batch, refused) if refused and len(batch.duplicates) else {}
+    for _ in range(_TRIES):
+        if not others:
+            return
+        events = batch.duplicates[[places.pop(0) for places in others.values()]]
+        again: Refused = []
+        yield events[order_of(events["event_id"], events["occurred_at"])], again
+        wanted = {_bytes(event, _IDENTITY) for event, _ in again}
+        others = {identity: places for identity, places in others.items() if places and identity in wanted}
+
+
+def _other_contents(batch: Batch, refused: Refused) -> dict[bytes, list[int]]:
+    """Return the places of duplicates of refused events that differ from them and from one another, by identity."""
+    seen = {_bytes(event, _IDENTITY): {_contents(event)} for event, _ in refused}
+    found: dict[bytes, list[int]] = {}
+    for place, event in enumerate(batch.duplicates):
+        identity = _bytes(event, _IDENTITY)
+        if identity in seen and (contents := _contents(event)) not in seen[identity]:
+            seen[identity].add(contents)
+            found.setdefault(identity, []).append(place)
+    return found
+
+
+def _bytes(event: np.void, fields: list[str]) -> bytes:
+    return b"".join(event[field].tobytes() for field in fields)
+
+
+def _contents(event: np.void) -> bytes:
+    contents = event.copy()
+    for note in _NOTES:
+        contents[note] = 0
+    return contents.tobytes()

@@ -11,10 +11,11 @@ from uuid import uuid5
 
 from usage_worker.errors import EventRefusedError, SettingsError, StreamUnavailableError
 from usage_worker.events.event import Window
+from usage_worker.events.spelled_out import spelled_out
 from usage_worker.events.values import read_json
-from usage_worker.events.wire import Prepared, prepare, spelled_out
+from usage_worker.events.wire import Prepared, prepare
 from usage_worker.queue.kept import is_cut, restored
-from usage_worker.queue.stream import RawEntry, key_of, reused_key
+from usage_worker.queue.stream import COLUMNAR, RawEntry, key_of, reused_key
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -69,10 +70,9 @@ class RepairEdits:
             placed = _placed(dead_letter, self.body)
         except (ValueError, RecursionError) as error:
             raise EventRefusedError(f"is not JSON: {error}; give a repaired body with --body") from None
-        items = [(place, spelled_out(item)) for place, item in placed]
-        if not items or not all(isinstance(item, dict) for _, item in items):
+        if not placed or not all(isinstance(item, dict) for _, item in placed):
             raise EventRefusedError("is not an event; give a repaired body with --body")
-        return [self._event(dead_letter, item, place, window) for place, item in items]
+        return [self._event(dead_letter, item, place, window) for place, item in placed]
 
     def _event(self, dead_letter: DeadLetterRow, item: dict[str, Any], place: int | str, window: Window) -> Prepared:
         """Edit one event; one without identity or time gets both from its place in the stream, as ingest gives them."""
@@ -214,9 +214,11 @@ def _content(dead_letter: DeadLetterRow) -> Any:
         if is_cut(dead_letter["payload"]):
             raise
         return content  # an event with a field of this name
-    content = read_json(fields[b"events"])
-    if RawEntry("0-0", fields).times_are_the_publishers and isinstance(content, list):
-        content = [_without_time(spelled_out(item)) for item in content]
+    raw, content = RawEntry("0-0", fields), read_json(fields[b"events"])
+    if raw.version == COLUMNAR:
+        content = spelled_out(content)
+    if raw.times_are_the_publishers and isinstance(content, list):
+        content = list(map(_without_time, content))
     return content
 
 

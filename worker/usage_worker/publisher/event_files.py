@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.errors import SettingsError
-from usage_worker.events.event import FIELDS
+from usage_worker.events.columns import NAMES
 from usage_worker.events.values import json_decoder
 from usage_worker.printable import printable
 from usage_worker.publisher.csv_rows import Row, csv_rows
@@ -87,7 +87,7 @@ def read_lines(file: TextIO, *, is_csv: bool, wanted: Collection[str] = ()) -> I
         if text.strip(_SPACE):
             break
     first = start[-1].lstrip(_SPACE) if start else ""
-    if first[:1] not in ("{", "[") and not {*FIELDS, *wanted}.isdisjoint(_WORD.findall(first)):
+    if first[:1] not in ("{", "[") and not {*NAMES, *wanted}.isdisjoint(_WORD.findall(first)):
         raise SettingsError("the file is CSV; give --csv, or name it *.csv")
     lines = chain(start, file)
     return _array_lines(lines) if first.startswith("[") else _json_lines(lines)

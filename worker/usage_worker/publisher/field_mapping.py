@@ -11,7 +11,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from pydantic_core import PydanticCustomError
 
-from usage_worker.events.event import FIELDS
+from usage_worker.events.columns import NAMES
 from usage_worker.events.values import datetime_of
 from usage_worker.publisher.event_files import Line
 
@@ -72,7 +72,7 @@ class FieldMapping:
         if absent := [column for column in self.columns.values() if column not in line.fields]:
             raise ValueError(f"has no field {absent[0]}, which --map names")
         taken = set(self.columns.values())
-        kept = {name: cell for name, cell in known.items() if name in FIELDS and name not in taken}
+        kept = {name: cell for name, cell in known.items() if name in NAMES and name not in taken}
         return kept | {name: known[column] for name, column in self.columns.items() if column in known}
 
     def _time(self, fields: dict[str, Any]) -> datetime | None:

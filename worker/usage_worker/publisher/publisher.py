@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.event import Window
-from usage_worker.events.wire import complete, prepare, prepare_rating
+from usage_worker.events.wire import exact_row, prepare, prepare_rating, prepare_values
 from usage_worker.publisher.account import Account
 from usage_worker.publisher.sender_key import Limits, SenderKey
 from usage_worker.publisher.senders import senders
@@ -79,11 +79,15 @@ class UsagePublisher:
         input_tokens: int = 0,
         output_tokens: int = 0,
         tokens: int | None = None,
+        cached_input_tokens: int | None = None,
+        cache_write_tokens: int | None = None,
+        reasoning_tokens: int | None = None,
         cost_usd: Decimal | str | float | None = None,
         response_time_ms: float | None = None,
         success: bool = True,
         conversation_id: UUID | str | None = None,
         model: str | None = None,
+        provider: str | None = None,
     ) -> str | None:
         """Count one use of an agent; units and bounds are those of `usage_worker.events.event.Event`.
 
@@ -91,8 +95,19 @@ class UsagePublisher:
         event's identity (a UUID as text), or None when it was refused (a field is wrong; the log names it)
         or dropped (the buffer is full). Never raises because of the fields or of the state of Redis.
         """
-        values = (event_id, occurred_at, "usage", user_id, agent_id, messages, input_tokens, output_tokens, tokens)
-        return self._publish(complete, (*values, cost_usd, response_time_ms, success, conversation_id, model, None))
+        values = (
+            event_id, occurred_at, "usage", user_id, agent_id, messages, input_tokens, output_tokens, tokens,
+            cached_input_tokens, cache_write_tokens, reasoning_tokens,
+            cost_usd, response_time_ms, success, conversation_id, model, provider, None,
+        )  # fmt: skip
+        try:
+            row = exact_row(values)
+        except AttributeError:  # a UUID that was never initialised
+            row = None
+        if row is None:
+            return self._publish(prepare_values, values)
+        identity: str = row[0]
+        return identity if self._sender.put(self._account, row) else None
 
     def rate(
         self,
@@ -114,7 +129,7 @@ class UsagePublisher:
 
     def send(self, event: Prepared) -> bool:
         """Send an event that `usage_worker.events.wire.prepare` has completed; return False when it was dropped."""
-        return self._sender.put(self._account, event)
+        return self._sender.put(self._account, event.row, time_is_ours=event.time_is_ours)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds."""
@@ -147,7 +162,7 @@ class UsagePublisher:
                 return self._publish(form, values)
             self._sender.refuse(self._account, error)
             return None
-        return event.event_id if self._sender.put(self._account, event) else None
+        return event.event_id if self.send(event) else None
 
     def _make_window(self) -> None:
         self._window = Window.around(datetime.now(UTC), self._accept_window)

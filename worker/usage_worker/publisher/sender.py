@@ -12,25 +12,20 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from usage_worker.errors import named
-from usage_worker.masking import Mask
-from usage_worker.printable import REASON_LENGTH, printable
-from usage_worker.publisher.buffer import Buffer, Retry
+from usage_worker.publisher.buffer import Buffer
+from usage_worker.publisher.pack_sender import NEVER, PackSender
 from usage_worker.publisher.rate_limited_log import RateLimitedLog, say
-from usage_worker.publisher.redis_watch import RedisWatch, warn_of
-from usage_worker.publisher.shards_watch import ShardsWatch
+from usage_worker.publisher.redis_watch import warn_of
 from usage_worker.queue.stream import EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from usage_worker.errors import StreamUnavailableError
-    from usage_worker.events.wire import Prepared
+    from usage_worker.events.columns import Row
     from usage_worker.publisher.account import Account, PublisherStats
-    from usage_worker.publisher.buffer import Lane, Sealed
+    from usage_worker.publisher.buffer import Lane
     from usage_worker.publisher.sender_key import SenderKey
 
-NEVER = float("inf")
 # A wait is repeated after this time: what the garbage collector calls in the waiting thread cannot wake it.
 RECHECK_SECONDS = 5.0
 
@@ -51,7 +46,6 @@ class Sender:
         self.key = key
         self._on_event = on_event
         self._on_end = on_end
-        self._mask = Mask([key.redis_url], [])
         self._accounts: set[Account] = set()
         self.start_over(lock)
 
@@ -63,17 +57,13 @@ class Sender:
         _, shards, limits = self.key
         # Entered directly: a Condition does it in Python, which costs 0.15 µs for each event.
         self._lock, self._changed = lock, threading.Condition(lock)
-        self._sending = threading.Lock()
         self._thread: threading.Thread | None = None
         self._no_thread = ""
         self._stream = EventStream(self.key.redis_url, shards, warn_of)
-        self._watch, self._shards_watch = RedisWatch(self._stream.connection), ShardsWatch(self._stream)
         self._buffer = Buffer(shards, limits.buffer_bytes)
-        self._retry = Retry()
         self._log_limited = RateLimitedLog()
+        self._packs = PackSender(self.key.redis_url, self._stream, self._buffer, self._changed, self._log_limited)
         self._pack_events, self._announced = limits.pack_events, (1, limits.pack_events)
-        # When the events that wait for others are due.
-        self._ripe = NEVER
         for account in self._accounts:
             account.start_over()
         return bool(self._accounts)
@@ -90,23 +80,29 @@ class Sender:
             self._hasten()
             self._end_if_unused()
 
-    def put(self, account: Account, event: Prepared) -> bool:
+    def put(self, account: Account, row: Row, *, time_is_ours: bool = False) -> bool:
         """Buffer an event; return False when there is no room for it or the publisher is closed."""
-        lane = self._buffer.lanes[self._stream.shard_of(event.user_id), event.time_is_ours]
+        dropped = ""
         with self._lock:
-            waiting = self._buffer.add(account, lane, event.body) if account.open else 0
-            if waiting:
+            lane = self._buffer.add(account, row, time_is_ours=time_is_ours) if account.open else None
+            if lane:
+                waiting = len(lane.portions)
                 if waiting in self._announced or self._thread is None:
                     self._announce(lane, waiting)
-                held = self._no_thread
-            else:
+                if not self._no_thread:
+                    return True
+            elif not (account.open and self._buffer.can_shrink()):
                 account.dropped += 1
-                reason = self._drop_reason(account)
-        if not waiting:
-            self._log_limited(logging.ERROR, "event dropped: %s", reason)
-        elif held:
-            self._log_limited(logging.WARNING, "events wait: %s", held)
-        return waiting > 0
+                dropped = self._drop_reason(account)
+        if dropped:
+            self._log_limited(logging.ERROR, "event dropped: %s", dropped)
+            return False
+        if lane:
+            self._log_limited(logging.WARNING, "events wait: %s", self._no_thread)
+            return True
+        # The thread may wait for Redis, for seconds. The columns of one pack leave room for 380 events.
+        self._packs.write(1)
+        return self.put(account, row, time_is_ours=time_is_ours)
 
     def refuse(self, account: Account, reason: object) -> None:
         """Count and log an event that can never be sent."""
@@ -148,8 +144,7 @@ class Sender:
 
     @property
     def _holding(self) -> str:
-        refused = (lane.retry.reason for lane in self._buffer.lanes.values() if lane.retry.reason)
-        return self._no_thread or self._retry.reason or next(refused, "")
+        return self._no_thread or self._packs.holding
 
     def _drop_reason(self, account: Account) -> str:
         if not account.open:
@@ -162,15 +157,15 @@ class Sender:
         """Wake the thread for a first event or a full pack; start it where there is none, also after one has died."""
         self._on_event()
         if waiting == self._pack_events:
-            lane.seal()
-        elif self._ripe == NEVER:
-            self._ripe = time.monotonic() + self.key.limits.linger
+            self._buffer.seal(lane)
+        elif self._packs.ripe == NEVER:
+            self._packs.ripe = time.monotonic() + self.key.limits.linger
         if self._thread or self._start():
             self._changed.notify_all()
 
     def _hasten(self) -> None:
         if self._buffer.bytes:
-            self._ripe = 0.0
+            self._packs.ripe = 0.0
         self._changed.notify_all()
 
     def _start(self) -> bool:
@@ -187,7 +182,7 @@ class Sender:
     def _run(self) -> None:
         try:
             while self._due():
-                self._send()
+                self._packs.send()
         finally:
             # Whatever has ended the thread, the packs are still in the buffer, and the next event starts another one.
             with self._lock:
@@ -199,14 +194,11 @@ class Sender:
         """Wait until packs are due; return False when no publisher is left and all events are sent."""
         with self._lock:
             while self._accounts or self._buffer.bytes:
-                seconds = self._seconds_until_due()
+                seconds = self._packs.seconds_until_due()
                 if seconds <= 0:
                     return True
                 self._changed.wait(min(seconds, RECHECK_SECONDS))
             return False
-
-    def _seconds_until_due(self) -> float:
-        return max(self._buffer.next_due(self._ripe), self._retry.due) - time.monotonic()
 
     def _await(self, done: Callable[[], bool], timeout: float) -> bool:
         """Wait until `done`, or the timeout; send in this thread as long as no other can start."""
@@ -218,55 +210,11 @@ class Sender:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                pause = left if self._thread or self._start() else self._seconds_until_due()
+                pause = left if self._thread or self._start() else self._packs.seconds_until_due()
                 if pause > 0:
                     self._changed.wait(min(pause, left, RECHECK_SECONDS))
                     continue
-            self._send(left)
-
-    def _send(self, patience: float = -1) -> None:
-        """Send the packs that are due; keep those that Redis does not take, with the reason."""
-        # Two threads would append the same packs twice; the other one may be in its last round.
-        if not self._sending.acquire(timeout=patience):
-            return
-        try:
-            if packs := self._take():
-                self._watch.check(now=bool(self._retry.reason))
-                self._shards_watch.check()
-                self._settle(packs, self._stream.offer((lane.shard, sealed.pack) for lane, sealed in packs))
-        except Exception as error:  # noqa: BLE001 - whatever it is: without this thread nothing would ever be sent
-            with self._lock:
-                self._retry.failed(self._text(error))
-            self._log_limited(logging.WARNING, "holding events back: %s", self._retry.reason)
-        finally:
-            self._sending.release()
-
-    def _take(self) -> list[tuple[Lane, Sealed]]:
-        with self._lock:
-            ripe = self._ripe <= time.monotonic()
-            if ripe:
-                self._ripe = NEVER
-            return self._buffer.due(ripe=ripe)
-
-    def _settle(self, packs: list[tuple[Lane, Sealed]], answers: list[StreamUnavailableError | None]) -> None:
-        """Count each answer for itself: what Redis has is sent, what it refused is kept."""
-        refusals = {lane: answer for (lane, _), answer in zip(packs, answers, strict=True) if answer}
-        with self._lock:
-            self._retry.succeeded()
-            for (lane, sealed), answer in zip(packs, answers, strict=True):
-                if answer is None:
-                    self._buffer.settle(lane, sealed)
-            for lane in {lane for lane, _ in packs}:
-                if lane in refusals:
-                    self._buffer.refuse(lane, self._text(refusals[lane], f"shard {lane.shard}: "))
-                else:
-                    self._buffer.accept(lane)
-            self._changed.notify_all()
-        for lane in refusals:
-            self._log_limited(logging.WARNING, "holding events back: %s", lane.retry.reason)
-
-    def _text(self, error: Exception, prefix: str = "") -> str:
-        return printable(self._mask(prefix + named(error)), REASON_LENGTH)
+            self._packs.send(left)
 
     def _release(self, accounts: set[Account], sent: Callable[[], bool], timeout: float) -> None:
         """Wait until the events of closed publishers are sent; drop the rest, and stop if no publisher is left."""

@@ -12,7 +12,7 @@ import zlib
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING
 
-from usage_worker.queue.stream import VERSION, RawEntry, key_of
+from usage_worker.queue.stream import OBJECTS, RawEntry, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ def restored(text: str, stream: str, entry_id: str, key: UUID, events: int) -> d
             return fields_of(json.loads(text))
         except RecursionError:
             raise ValueError("is not a whole entry") from None
-    fields = {b"v": VERSION, b"n": b"%d" % events, b"events": text.encode()}
+    fields = {b"v": OBJECTS, b"n": b"%d" % events, b"events": text.encode()}
     if key_of(stream, RawEntry(entry_id, fields)) != key:
         fields[b"id"] = str(key).encode()
     return fields

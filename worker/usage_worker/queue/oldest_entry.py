@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from usage_worker.queue.stream import GROUP, RawEntry, newer_version
+from usage_worker.events.columns import NAMES
+from usage_worker.printable import printable
+from usage_worker.queue.stream import GROUP, VERSIONS, WAITING, RawEntry, newer_version
 
 if TYPE_CHECKING:
     from usage_worker.queue.stream import EventStream
@@ -15,13 +19,13 @@ if TYPE_CHECKING:
 class OldestEntry(NamedTuple):
     """The oldest entry; `deliveries` is how often workers have read it, the last time `idle_seconds` ago.
 
-    `newer_version` is its version where that is newer than ours, so that it waits for newer workers.
+    `newer` is what these workers cannot read in it, so that it waits for newer ones, or an empty string.
     """
 
     entry_id: str
     deliveries: int
     idle_seconds: float
-    newer_version: int | None
+    newer: str
 
 
 def oldest_entry(stream: EventStream, shard: int) -> OldestEntry | None:
@@ -42,6 +46,23 @@ def oldest_entry(stream: EventStream, shard: int) -> OldestEntry | None:
             if not str(error).startswith("NOGROUP"):
                 raise
             pending = []
-    deliveries, idle = (pending[0]["times_delivered"], pending[0]["time_since_delivered"]) if pending else (0, 0)
+    consumer, deliveries, idle = (
+        (pending[0]["consumer"], pending[0]["times_delivered"], pending[0]["time_since_delivered"])
+        if pending
+        else (b"", 0, 0)
+    )
     oldest = RawEntry(entry_id.decode(), fields)
-    return OldestEntry(oldest.entry_id, deliveries, idle / 1000, newer_version(oldest))
+    newer = _newer(oldest, is_left=consumer == WAITING.encode())
+    return OldestEntry(oldest.entry_id, deliveries, idle / 1000, newer)
+
+
+def _newer(entry: RawEntry, *, is_left: bool) -> str:
+    """Return what only newer workers can read in an entry; `is_left` where a worker has left it to them."""
+    if (version := newer_version(entry)) is not None:
+        return f"version {version}, and these workers read up to {VERSIONS[-1].decode()}"
+    if not is_left:
+        return ""
+    unknown: list[str] = []
+    with suppress(ValueError, RecursionError):
+        unknown = sorted(set(json.loads(entry.body or b"{}")) - set(NAMES))
+    return f"columns that these workers do not know ({printable(', '.join(unknown))})"

@@ -1,6 +1,7 @@
 """The queue: Redis Streams, one for each shard, read by one consumer group.
 
 Any language publishes with one command: `XADD usage:events:{0} * v 1 n 1 events '[{"user_id": …, "agent_id": …}]'`.
+Our publisher writes columns instead, version 2: see `events/wire.py`.
 Once its events are committed, one script deletes, acknowledges and counts an entry: see `queue/accounting.py`.
 """
 
@@ -13,6 +14,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
+from usage_worker.events.columns import COLUMNS, LAST_TIME
 from usage_worker.queue.accounting import Accounting
 from usage_worker.queue.connection import RedisConnection, unavailable
 from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
@@ -32,12 +34,16 @@ if TYPE_CHECKING:
     from usage_worker.queue.server import Concern
 
 GROUP = "usage"
-VERSION = b"1"
+# The events of an entry as an array of objects, and as an object of columns.
+OBJECTS, COLUMNAR = b"1", b"2"
+VERSIONS = (OBJECTS, COLUMNAR)
+"""The versions of an entry's form that we read."""
+# The consumer that has the entries which these workers leave to newer ones; those have another, and reclaim them.
+WAITING = f"newer than version {COLUMNAR.decode()} with {len(COLUMNS)} columns"
 # A prime, so that every bit of a UUID influences its shard, whatever its version.
 _SPREAD = 65_521
 MAX_DECLARED_DIGITS = 6
-# 9999-12-31T23:59:59Z.
-_LAST_SECOND = 253_402_300_799
+_LAST_SECOND = LAST_TIME // 1_000_000
 # The most events in one of our own entries.
 PACK_EVENTS = 500
 
@@ -52,7 +58,7 @@ class RawEntry(NamedTuple):
 
     @property
     def version(self) -> bytes | None:
-        """The version of the entry's form; `VERSION` is the only one that we read."""
+        """The version of the entry's form; we read those of `VERSIONS`."""
         return self.fields.get(b"v")
 
     @property
@@ -76,7 +82,7 @@ class RawEntry(NamedTuple):
     @property
     def contents(self) -> UUID:
         """A hash of the body, or of all fields where it cannot be read: two entries with it hold the same events."""
-        body = self.body if self.version == VERSION else None
+        body = self.body if self.version in VERSIONS else None
         content = repr(sorted(self.fields.items())).encode() if body is None else body
         return UUID(bytes=sha256(content).digest()[:16])
 
@@ -93,19 +99,25 @@ class RawEntry(NamedTuple):
 
 
 class Pack(NamedTuple):
-    """The events of one stream entry. `key` distinguishes a pack that was sent twice from two packs.
+    """What a stream entry is made of. `key` distinguishes a pack that was sent twice from two packs.
 
     `times_are_ours` for events that have a key of the application's and a time of the publisher's.
     """
 
+    version: bytes
     key: UUID
-    events: Sequence[bytes]
+    events: int
+    body: bytes
     times_are_ours: bool = False
 
+    @classmethod
+    def of_objects(cls, key: UUID, events: Sequence[bytes]) -> Pack:
+        """Return a pack of events that are JSON already."""
+        return cls(OBJECTS, key, len(events), b"[" + b",".join(events) + b"]")
+
     def fields(self) -> dict[str, bytes | int | str]:
-        body = b"[" + b",".join(self.events) + b"]"
         times = {"times": "publisher"} if self.times_are_ours else {}
-        return {"v": VERSION, "n": len(self.events), "id": str(self.key), **times, "events": body}
+        return {"v": self.version, "n": self.events, "id": str(self.key), **times, "events": self.body}
 
 
 class Backlog(NamedTuple):
@@ -138,7 +150,7 @@ class EventStream:
 
     def shard_of(self, user_id: UUID) -> int:
         """Return a user's shard: all events of a user are in one stream, so that two workers rarely need one row."""
-        return user_id.int % _SPREAD % self.shards
+        return shard_of_number(user_id.int, self.shards)
 
     def append(self, packs: Iterable[tuple[int, Pack]]) -> None:
         """Add packs to their shards. When it raises, any of them may have arrived: send all of them again."""
@@ -187,16 +199,16 @@ class EventStream:
         (deaths, mark), numbers = reclaim_arguments(shard, consumer, count, idle)
         with self.connection.client() as client:
             reply: Any = client.register_script(reclaim_script())(
-                keys=[self.key(shard), deaths, mark], args=[GROUP, consumer, _waiting(VERSION), *numbers]
+                keys=[self.key(shard), deaths, mark], args=[GROUP, consumer, WAITING, *numbers]
             )
         if reply is None:
             return None
         return [RawEntry(i.decode(), dict(zip(it[::2], it[1::2], strict=True)), deaths) for i, it, deaths in reply]
 
     def leave_waiting(self, shard: int, entry_ids: Sequence[str]) -> None:
-        """Leave entries pending for a newer worker, which reclaims them; this version never reads them again."""
+        """Leave entries pending for a newer worker, which reclaims them; the workers of `WAITING` never do."""
         with self.connection.client() as client:
-            client.xclaim(self.key(shard), GROUP, _waiting(VERSION), 0, list(entry_ids), justid=True)
+            client.xclaim(self.key(shard), GROUP, WAITING, 0, list(entry_ids), justid=True)
 
     def done(self, shard: int, entry_ids: Sequence[str]) -> None:
         """Delete, acknowledge and count entries whose events are committed."""
@@ -254,6 +266,11 @@ class EventStream:
         return True
 
 
+def shard_of_number(user: int, shards: int) -> int:
+    """Return the shard of the user with this number: see `EventStream.shard_of`."""
+    return user % _SPREAD % shards
+
+
 def key_of(stream: str, raw: RawEntry) -> UUID:
     """Return an entry's key: its publisher's, so that a pack sent twice is recognised, or one of its id and contents.
 
@@ -276,9 +293,4 @@ def newer_version(raw: RawEntry) -> int | None:
     """Return the version of an entry that only a newer worker can read; None for ours, and for what is no version."""
     digits = raw.version or b""
     version = int(digits) if digits.isdigit() and len(digits) <= MAX_DECLARED_DIGITS else 0
-    return version if version > int(VERSION) else None
-
-
-def _waiting(version: bytes) -> str:
-    """Return the consumer that has the entries which workers of this version leave to newer ones."""
-    return f"newer than version {version.decode()}"
+    return version if version > int(VERSIONS[-1]) else None

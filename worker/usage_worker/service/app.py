@@ -84,6 +84,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
     return {
         **broker_settings(settings.redis_url),
         "broker_connection_retry_on_startup": True,
+        # A full Redis refuses to note the message that the worker has just taken; by default the worker would end.
+        "broker_channel_error_retry": True,
         "task_ignore_result": True,
         # Flower needs these events.
         "worker_send_task_events": True,

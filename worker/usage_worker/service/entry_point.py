@@ -118,7 +118,7 @@ def quarantine(stream: EventStream, name: str, message: Message, error: Exceptio
     key = _key(str(message.headers.get("id") or message.delivery_tag))
     body = dumps({"task": name, "message": text}).encode()
     log.warning("a message cannot be read", task=name, reason=type(error).__name__)
-    stream.append([(stream.shard_of(key), Pack(key, [body]))])
+    stream.append([(stream.shard_of(key), Pack.of_objects(key, [body]))])
 
 
 def _append(task: Task, events: list[Any]) -> None:
@@ -128,7 +128,7 @@ def _append(task: Task, events: list[Any]) -> None:
     shard = stream.shard_of(key)
     bodies = list(map(_json, events))
     packs = [
-        (shard, Pack(uuid5(key, str(start)), bodies[start : start + PACK_EVENTS]))
+        (shard, Pack.of_objects(uuid5(key, str(start)), bodies[start : start + PACK_EVENTS]))
         for start in range(0, len(bodies), PACK_EVENTS)
     ]
     for pause in _PAUSES:

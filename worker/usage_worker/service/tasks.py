@@ -61,7 +61,8 @@ def begin_flushes(app: Celery) -> None:
 
 def send_flush(app: Celery, shard: int, token: str | None = None) -> None:
     """Send for a flush, behind the tasks that wait already. Where that fails, the next tick does it."""
-    with suppress(OperationalError):
+    # The broker cannot be reached, or refuses the message: it is full, or gives its user no right.
+    with suppress(OperationalError, *app.connection_for_write().channel_errors):
         app.tasks[FLUSH].apply_async((shard, token), expires=app.usage_resources.settings.trigger_expires)
 
 

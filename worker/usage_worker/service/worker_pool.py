@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import worker_init, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from usage_worker.ingest import Turn
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from usage_worker.settings import Settings
 
-# Seconds for which a flush waits for events where each shard has a process.
+# Seconds for which a flush waits for events where each shard has a process, and the other tasks have one.
 WAIT_SECONDS = 2.0
 
 
@@ -28,7 +28,10 @@ class WorkerPool:
         # Celery tells only the main process that it is shutting down. Its children inherit this byte, and unlike a lock
         # it can neither be held by one that was killed nor block the signal handler that writes it.
         self._stopping = mmap(-1, 1)
+        self._finalizer: Any = None
         worker_init.connect(self._begin, weak=False)
+        worker_ready.connect(self._note_finalizer, weak=False)
+        worker_shutdown.connect(self._drop_finalizer, weak=False)
         worker_shutting_down.connect(self._stop, weak=False)
 
     @property
@@ -37,8 +40,8 @@ class WorkerPool:
         return self._stopping[0] != 0
 
     def turn(self, settings: Settings) -> Turn:
-        """Return the turn of a flush. With fewer processes than shards each waits less: all have a turn every 2 s."""
-        share = min(1.0, self._processes / settings.stream_shards)
+        """Return the turn of a flush. With fewer processes it waits less, since other flushes and tasks wait for it."""
+        share = min(1.0, self._processes / (settings.stream_shards + 1))
         return Turn(settings.flush_budget, WAIT_SECONDS * share, lambda: self.is_stopping)
 
     def _begin(self, sender: Any, **_: object) -> None:
@@ -52,3 +55,12 @@ class WorkerPool:
     def _stop(self, sender: str, **_: object) -> None:
         if sender == self._hostname:
             self._stopping[0] = 1
+
+    def _note_finalizer(self, sender: Any, **_: object) -> None:
+        if sender.app is self._app:
+            self._finalizer = getattr(getattr(sender.pool, "_pool", None), "_terminate", None)
+
+    def _drop_finalizer(self, sender: Any, **_: object) -> None:
+        """Spare the exit of a worker half a second: billiard would end its processes again, which have ended."""
+        if sender.app is self._app and self._finalizer is not None:
+            self._finalizer.cancel()

@@ -98,6 +98,7 @@ def _unbind_task(**_: object) -> None:
 def _log_end(**_: object) -> None:
     """Log the end: what Celery says about it is printed from a signal handler, where nothing can be logged."""
     log.info("the worker has stopped")
+    gc.freeze()  # or the interpreter would traverse all objects at its exit, 0.1 s of computing
 
 
 def _without_stack(record: logging.LogRecord) -> bool:

@@ -2,7 +2,7 @@
 
 from usage_worker.postgres import OUTAGES
 from usage_worker.store.analytics import refresh_analytics
-from usage_worker.store.batch import BatchTransaction, DeadLetter, EventIdentity, Missing, batch_transaction
+from usage_worker.store.batch import BatchTransaction, DeadLetter, Missing, batch_transaction
 from usage_worker.store.connection import Store
 from usage_worker.store.dead_letters import prune_dead_letters
 from usage_worker.store.intake import Intake
@@ -45,7 +45,6 @@ __all__ = [
     "BatchTransaction",
     "DeadLetter",
     "DeletedRows",
-    "EventIdentity",
     "Intake",
     "Missing",
     "PairDifference",

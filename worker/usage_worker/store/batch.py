@@ -1,7 +1,6 @@
 """The statements of the transaction that counts a batch; `usage_worker.ingest` decides on their order.
 
-Values are sent as text, in the canonical form that the records have already: PostgreSQL parses it faster than Python
-would convert it for the binary protocol.
+Rows are copied in PostgreSQL's binary format. Ids in parameters and results are texts of 32 hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.errors import ConcurrencyError, SettingsError, StatementCancelledError
 from usage_worker.postgres import OUTAGES, translated
-from usage_worker.store.copy_text import array
+from usage_worker.store.copy_binary import HEADER, TRAILER
 from usage_worker.store.holders import begin, holders
 from usage_worker.store.queries import query
 
@@ -21,20 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
-    from usage_worker.events.event import Pair
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
     from usage_worker.store.intake import Intake
 
-EventIdentity = tuple[str, str]
+Pair = tuple[str, str]
+"""A user and an agent."""
 
 # How long a transaction that looks for held rows waits for each lock, at most.
 _SHORT_WAIT_MS = 100
-# Rows sent at once: PostgreSQL then works on some while Python writes the next.
-_CHUNK = 500
+# Bytes sent at once: PostgreSQL then works on some while Python writes the next.
+_CHUNK_BYTES = 2**18
 # Payloads of dead letters that are inserted at once, in characters.
 _CHUNK_CHARACTERS = 2**24
 _NOT_ASCII = re.compile(r"[^\x01-\x7f]")
+
+
+def array(values: Iterable[str]) -> str:
+    """Return an array of values, none of which needs quotes."""
+    return "{" + ",".join(values) + "}"
 
 
 class DeadLetter(NamedTuple):
@@ -110,23 +114,22 @@ class BatchTransaction:
         """Return the dead letters of these entries, by entry and position."""
         return set(self._connection.execute(query("dead_letter_positions"), {"keys": list(keys)}).fetchall())
 
-    def first_times(self, times: Mapping[str, str]) -> dict[str, str]:
-        """Keep the times of keys that have none yet; return those that the other keys have."""
+    def first_times(self, times: Mapping[str, str]) -> dict[str, int]:
+        """Keep the times of keys that have none yet; return those that the other keys have, in microseconds."""
         parameters = {"ids": array(times), "times": array(times.values())}
-        kept = {row[0] for row in self._connection.execute(query("keep_first_times"), parameters)}
+        kept = {row[0].hex for row in self._connection.execute(query("keep_first_times"), parameters)}
         others = times.keys() - kept
         if not others:
             return {}
-        return dict(self._connection.execute(query("first_times"), {"ids": array(others)}).fetchall())
+        rows = self._connection.execute(query("first_times"), {"ids": array(others)})
+        return {key.hex: microseconds for key, microseconds in rows}
 
-    def known(self, identities: Collection[EventIdentity]) -> set[EventIdentity]:
-        """Return those of the events that the ledger has."""
-        if not identities:
-            return set()
-        numbered = list(identities)
-        ids, times = zip(*numbered, strict=True)
+    def known(self, ids: Sequence[str], times: Sequence[str]) -> list[int]:
+        """Return the places of those of the events that the ledger has; `ids` and `times` have one value for each."""
+        if not ids:
+            return []
         parameters = {"ids": array(ids), "times": array(times), "oldest": min(times), "newest": max(times)}
-        return {numbered[row[0] - 1] for row in self._connection.execute(query("known_events"), parameters)}
+        return [row[0] - 1 for row in self._connection.execute(query("known_events"), parameters)]
 
     def lock_pairs(self, pairs: Iterable[Pair]) -> None:
         """Lock the rows of these pairs, in key order: no other transaction counts or deletes them until the end."""
@@ -136,7 +139,8 @@ class BatchTransaction:
     def held_pairs(self, pairs: Iterable[Pair]) -> set[Pair]:
         """Return the pairs whose rows others hold, and lock the rows of the rest."""
         users, agents = zip(*pairs, strict=True)
-        return set(self._connection.execute(query("held_pairs"), {"users": array(users), "agents": array(agents)}))
+        held = self._connection.execute(query("held_pairs"), {"users": array(users), "agents": array(agents)})
+        return {(user.hex, agent.hex) for user, agent in held}
 
     def check_tables(self) -> None:
         """Check that nobody holds a whole table.
@@ -161,25 +165,28 @@ class BatchTransaction:
     def _limit_lock_waits(self, milliseconds: int) -> None:
         self._connection.execute(query("limit_lock_waits"), {"milliseconds": str(milliseconds)})
 
-    def stage(self, day: str, lines: Iterable[str]) -> None:
-        """Stage one day's totals, given as lines of COPY."""
-        self._connection.execute(query("ensure_day"), {"day": day})
+    def stage(self, days: Iterable[str], rows: bytes) -> None:
+        """Stage totals, given as rows of COPY, and prepare the ledger for the days of the events."""
+        for day in days:
+            self._connection.execute(query("ensure_day"), {"day": day})
         if self._staged:
             self._connection.execute("TRUNCATE batch_totals")
         self._staged = True
-        self._copy("copy_totals", lines)
+        self._copy("copy_totals", [rows])
 
     def missing_pairs(self) -> list[Missing]:
         """Return the staged pairs that have no row in `user_agents`."""
-        return [Missing(*row) for row in self._connection.execute(query("missing_pairs"))]
+        rows = self._connection.execute(query("missing_pairs"))
+        return [Missing(user.hex, agent.hex, *exist) for user, agent, *exist in rows]
 
     def full_counters(self) -> list[FullCounter]:
         """Return the staged pairs of which a counter would exceed the type of its column."""
-        return [FullCounter(*row) for row in self._connection.execute(query("full_counters"))]
+        rows = self._connection.execute(query("full_counters"))
+        return [FullCounter(user.hex, agent.hex, *counter) for user, agent, *counter in rows]
 
-    def apply_staged(self, day: str) -> int:
+    def apply_staged(self) -> int:
         """Add the staged totals to counters and roll-up. Returns the number of rows updated in `user_agents`."""
-        return self._connection.execute(query("apply_totals"), {"day": day}).rowcount
+        return self._connection.execute(query("apply_totals")).rowcount
 
     def create_parents(self, users: Iterable[str], agents: Iterable[str]) -> None:
         """Insert bare rows for users and agents that exist only outside this database.
@@ -201,19 +208,19 @@ class BatchTransaction:
         users, agents = zip(*pairs, strict=True)
         self._connection.execute(query("insert_pairs"), {"users": array(users), "agents": array(agents)})
 
-    def write_ledger(self, lines: Iterable[str]) -> None:
-        """Append events, given as lines of COPY, to the ledger.
+    def write_ledger(self, chunks: Iterable[bytes]) -> None:
+        """Append events, given as rows of COPY, to the ledger.
 
         Raises:
             DuplicateError: the ledger has one of them already.
         """
         row = self._connection.execute(query("ledger_takes_copy")).fetchone()
         if row and row[0]:
-            self._copy("copy_ledger", lines)
+            self._copy("copy_ledger", chunks)
             return
         self._connection.execute(self._store.temporary(query("stage_ledger")))
         self._connection.execute("TRUNCATE batch_events")
-        self._copy("copy_events", lines)
+        self._copy("copy_events", chunks)
         self._connection.execute(query("insert_ledger"))
 
     def quarantine(self, dead_letters: Sequence[DeadLetter]) -> int:
@@ -243,15 +250,13 @@ class BatchTransaction:
         """Add the batch to the intake totals of its stream."""
         self._connection.execute(query("add_intake"), {"stream": stream, **intake._asdict()})
 
-    def _copy(self, name: str, lines: Iterable[str]) -> None:
+    def _copy(self, name: str, chunks: Iterable[bytes]) -> None:
         with self._connection.cursor() as cursor, cursor.copy(query(name)) as copy:
-            chunk: list[str] = []
-            for line in lines:
-                chunk.append(line)
-                if len(chunk) == _CHUNK:
-                    copy.write("".join(chunk))
-                    chunk.clear()
-            copy.write("".join(chunk))
+            copy.write(HEADER)
+            for rows in chunks:
+                for start in range(0, len(rows), _CHUNK_BYTES):
+                    copy.write(rows[start : start + _CHUNK_BYTES])
+            copy.write(TRAILER)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds
 SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds
 
 -- name: begin
--- A batch is a few thousand keys against a table of millions: a nested loop over the primary key is the right plan, and
+-- A batch is some ten thousand keys against a table of millions: a nested loop over the primary key is the right plan, and
 -- it keeps the order in which rows are locked. Otherwise the planner may read the whole table, or lock in heap order.
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
@@ -67,10 +67,14 @@ SELECT l.pid, coalesce(a.usename, p.owner)::text AS role, coalesce(a.state, 'pre
  LIMIT 3
 
 -- name: staging
--- The target of COPY for the totals of one day. Temporary and emptied at commit.
+-- The target of COPY for the totals of a batch: a row for each pair and day, and for each pair whose events span days one
+-- without a day, for all of them. Temporary and emptied at commit.
 CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     user_id uuid NOT NULL,
     agent_id uuid NOT NULL,
+    day date,
+    -- The row that has all totals of its pair, one for each pair. The times and the rating of other rows are NULL.
+    is_pair boolean NOT NULL,
     usage_count integer NOT NULL,
     message_count bigint NOT NULL,
     success_count bigint NOT NULL,
@@ -83,14 +87,13 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     total_cost_usd numeric NOT NULL,
     response_time_total_ms bigint NOT NULL,
     response_time_samples bigint NOT NULL,
-    -- NULL where it equals last_used_at: parsing a time is slow.
     first_used_at timestamptz,
     last_used_at timestamptz,
-    -- The newest first.
-    conversations uuid[],
     last_conversation_at timestamptz,
     rating numeric,
-    rated_at timestamptz
+    rated_at timestamptz,
+    -- In rows of pairs the newest is the first; each is in the row of the day on which the batch uses it first.
+    conversations uuid[]
 ) ON COMMIT DELETE ROWS
 
 -- name: register_entries
@@ -130,12 +133,12 @@ SELECT entry_key, position FROM public.usage_dead_letters WHERE entry_key = ANY 
 INSERT INTO public.usage_event_keys (key, occurred_at)
 SELECT key, occurred_at FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[]) AS b (key, occurred_at) ORDER BY key
 ON CONFLICT DO NOTHING
-RETURNING key::text
+RETURNING key
 
 -- name: first_times
--- The kept times of keys, in canonical form. A statement of its own: what another batch has just committed is visible
--- only to the next one.
-SELECT key::text, to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+-- The kept times of keys, in microseconds since 1970. A statement of its own: what another batch has just committed is
+-- visible only to the next one.
+SELECT key, (extract(epoch FROM occurred_at) * 1000000)::bigint
   FROM public.usage_event_keys WHERE key = ANY (%(ids)s::uuid[])
 
 -- name: known_events
@@ -163,7 +166,7 @@ WITH batch AS MATERIALIZED (
      ORDER BY user_id, agent_id
        FOR NO KEY UPDATE OF ua SKIP LOCKED
 )
-SELECT user_id::text, agent_id::text
+SELECT user_id, agent_id
   FROM (SELECT user_id, agent_id FROM public.user_agents JOIN batch USING (user_id, agent_id)
         EXCEPT SELECT user_id, agent_id FROM free) held
 
@@ -177,7 +180,7 @@ SELECT public.usage_events_ensure_recent_day(%(day)s::date)
 
 -- name: copy_totals
 -- Columns in the order of batch_totals.
-COPY batch_totals FROM STDIN
+COPY batch_totals FROM STDIN (FORMAT binary)
 
 -- name: missing_pairs
 -- Staged pairs without a row in user_agents, and whether their user and their agent exist. A scalar subquery instead of
@@ -185,16 +188,18 @@ COPY batch_totals FROM STDIN
 WITH missing AS (
     SELECT array_agg(t.user_id) AS users, array_agg(t.agent_id) AS agents
       FROM batch_totals t
-     WHERE (SELECT true FROM public.user_agents ua WHERE ua.user_id = t.user_id AND ua.agent_id = t.agent_id) IS NULL
+     WHERE is_pair
+       AND (SELECT true FROM public.user_agents ua WHERE ua.user_id = t.user_id AND ua.agent_id = t.agent_id) IS NULL
 )
-SELECT p.user_id::text, p.agent_id::text, p.user_exists, p.agent_exists
+SELECT p.user_id, p.agent_id, p.user_exists, p.agent_exists
   FROM missing, public.usage_find_parents(missing.users, missing.agents) p
 
 -- name: full_counters
 -- Staged pairs of which a counter would exceed the type of its column: the first such counter, and its greatest value.
-SELECT t.user_id::text, t.agent_id::text, exceeded.counter, exceeded.most
+SELECT t.user_id, t.agent_id, exceeded.counter, exceeded.most
   FROM (SELECT *, usage_count - success_count AS error_count, cardinality(conversations) AS conversation_count
-          FROM batch_totals) t
+          FROM batch_totals
+         WHERE is_pair) t
   JOIN public.user_agents ua ON ua.user_id = t.user_id AND ua.agent_id = t.agent_id
  CROSS JOIN LATERAL (
     SELECT counter, most::text
@@ -231,9 +236,11 @@ SELECT user_id, agent_id FROM unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b
 ON CONFLICT (user_id, agent_id) DO NOTHING
 
 -- name: apply_totals
--- Add one day's totals to the counters and the roll-up, everything in key order, so that concurrent batches queue up
--- instead of deadlocking. The newest rating and conversation win by the event's time, at equal times by the greater
--- value. updated_at is set here, so that its trigger is not called.
+-- Add the totals of a batch: those of days to the roll-up, those of pairs to the counters, everything in key order, so
+-- that concurrent batches queue up instead of deadlocking. A pair is updated once, also where its events span days: two
+-- updates of a row in one transaction fire its foreign-key triggers (28 microseconds). The newest rating and conversation
+-- win by the event's time, at equal times by the greater value. updated_at is set here, so that its trigger is not
+-- called.
 --
 -- One statement, one snapshot: a pair that is deleted after its known conversations were read is not updated, which the
 -- caller sees by the row count; a conversation that another batch inserted after that fails the insert.
@@ -246,21 +253,21 @@ WITH totals AS MATERIALIZED (
                       WHERE (SELECT true FROM public.user_agent_conversations c
                               WHERE c.user_id = t.user_id AND c.agent_id = t.agent_id AND c.conversation_id = named.id
                             ) IS NULL) AS opened
-          FROM (SELECT * FROM batch_totals ORDER BY user_id, agent_id) t
+          FROM (SELECT * FROM batch_totals ORDER BY user_id, agent_id, day) t
         -- OFFSET: looked up once instead of wherever it is used.
         OFFSET 0
       ) o
 ), conversations AS (
     INSERT INTO public.user_agent_conversations (user_id, agent_id, conversation_id)
-    SELECT user_id, agent_id, unnest(opened) FROM totals
+    SELECT user_id, agent_id, unnest(opened) FROM totals WHERE is_pair
 ), daily AS (
     INSERT INTO public.usage_daily AS d (user_id, agent_id, day,
         {daily}
     )
-    SELECT user_id, agent_id, %(day)s::date,
+    SELECT user_id, agent_id, day,
            {daily}
       FROM totals
-     WHERE usage_count > 0
+     WHERE day IS NOT NULL AND usage_count > 0
     ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
         {daily} = d.{daily} + excluded.{daily}
 )
@@ -269,7 +276,7 @@ UPDATE public.user_agents ua SET
     {counters} = coalesce(ua.{counters}, 0) + t.{counters},
     avg_response_time_ms = round((coalesce(ua.response_time_total_ms, 0) + t.response_time_total_ms)::numeric
                                  / nullif(coalesce(ua.response_time_samples, 0) + t.response_time_samples, 0)),
-    first_used_at = least(ua.first_used_at, t.first_used_at, t.last_used_at),
+    first_used_at = least(ua.first_used_at, t.first_used_at),
     last_used_at = greatest(ua.last_used_at, t.last_used_at),
     last_conversation_id = CASE
         WHEN ua.last_conversation_at IS NULL
@@ -283,13 +290,14 @@ UPDATE public.user_agents ua SET
         ELSE ua.user_rating END,
     last_rating_at = greatest(ua.last_rating_at, t.rated_at)
   FROM totals t
- WHERE ua.user_id = t.user_id AND ua.agent_id = t.agent_id
+ WHERE t.is_pair AND ua.user_id = t.user_id AND ua.agent_id = t.agent_id
 
 -- name: copy_ledger
 -- The fastest way to insert; a duplicate that known_events did not find fails the whole COPY, and the batch starts
 -- again.
-COPY public.usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens, tokens,
-    cost_usd, response_time_ms, success, conversation_id, model, rating) FROM STDIN
+COPY public.usage_events (
+    {ledger}
+) FROM STDIN (FORMAT binary)
 
 -- name: ledger_takes_copy
 -- PostgreSQL refuses COPY where row-level security applies to the role, whatever its policies say.
@@ -299,31 +307,18 @@ SELECT NOT row_security_active('public.usage_events')
 -- Where the ledger takes no COPY, events are copied here first. Temporary and emptied at commit. LIKE would need the
 -- right to read all of the ledger.
 CREATE TEMP TABLE IF NOT EXISTS batch_events (
-    event_id uuid NOT NULL,
-    occurred_at timestamptz NOT NULL,
-    type text NOT NULL,
-    user_id uuid NOT NULL,
-    agent_id uuid NOT NULL,
-    messages integer NOT NULL,
-    input_tokens bigint NOT NULL,
-    output_tokens bigint NOT NULL,
-    tokens bigint NOT NULL,
-    cost_usd numeric(20, 10),
-    response_time_ms integer,
-    success boolean NOT NULL,
-    conversation_id uuid,
-    model text,
-    rating numeric(12, 10)
+    {ledger_types}
 ) ON COMMIT DELETE ROWS
 
 -- name: copy_events
--- The same lines as for copy_ledger.
-COPY batch_events FROM STDIN
+-- The same rows as for copy_ledger.
+COPY batch_events FROM STDIN (FORMAT binary)
 
 -- name: insert_ledger
 -- Fails as a whole, like copy_ledger (measured: 7 microseconds an event more).
-INSERT INTO public.usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens,
-    tokens, cost_usd, response_time_ms, success, conversation_id, model, rating)
+INSERT INTO public.usage_events (
+    {ledger}
+)
 SELECT * FROM batch_events
 
 -- name: insert_dead_letters

@@ -1,6 +1,12 @@
 """The queries of the store."""
 
+from usage_worker.events import columns
 from usage_worker.queries import Queries
 from usage_worker.store.counters import COLUMNS
 
-query = Queries("usage_worker.store", COLUMNS)
+_LEDGER = {
+    "ledger": columns.NAMES,
+    "ledger_types": [f"{column.name} {column.sql_type}" for column in columns.COLUMNS],
+}
+
+query = Queries("usage_worker.store", {**COLUMNS, **_LEDGER})

@@ -11,7 +11,6 @@ from usage_worker.monitoring.inspection import REDIS, Section
 from usage_worker.queue.claim import CLAIM_SECONDS
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.oldest_entry import oldest_entry
-from usage_worker.queue.stream import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,9 +68,8 @@ def _held(shard: int, flush: FlushRecord, settings: Settings) -> Iterator[Check]
 def _waiting(
     shard: int, oldest: OldestEntry, backlog: Backlog, flush: FlushRecord, settings: Settings
 ) -> Iterator[Check]:
-    if oldest.newer_version is not None:
-        versions = f"version {oldest.newer_version}, and these workers read up to {VERSION.decode()}"
-        reason = f"shard {shard}: entry {oldest.entry_id} has {versions}"
+    if oldest.newer:
+        reason = f"shard {shard}: entry {oldest.entry_id} has {oldest.newer}"
         yield fail("wire_version", reason, "upgrade the workers; the entries wait meanwhile")
         return
     silence = math.inf if flush.counted_seconds is None else flush.counted_seconds

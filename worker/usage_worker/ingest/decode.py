@@ -1,0 +1,169 @@
+"""Decode stream entries: by columns where our publisher wrote them, one by one where anything is unusual.
+
+Both ways end in the same array of events; what is wrong becomes dead letters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from usage_worker.events.columns import MAX_TOKENS, NAMES
+from usage_worker.events.event import reason_against
+from usage_worker.events.spelled_out import spelled_out
+from usage_worker.events.values import read_json
+from usage_worker.ingest.entries import BadEvent, DecodedEntry
+from usage_worker.ingest.event_array import RATING, UNKNOWN, array_of
+from usage_worker.ingest.objects import Objects, describe
+from usage_worker.ingest.packs import NotByColumnsError, read_pack
+from usage_worker.queue.holding import DEATHS_BEFORE_SET_ASIDE
+from usage_worker.queue.stream import OBJECTS, VERSIONS, newer_version
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usage_worker.events.event import Window
+    from usage_worker.ingest.event_array import Columns, Events, Flags, TextTable
+    from usage_worker.queue.stream import RawEntry
+
+# What an entry may hold; our publisher fills 500 events and some 100 kB. One that holds more is not decoded, since a
+# decoded value takes up to 40 times its bytes.
+MAX_ENTRY_BYTES = 2**24
+# In all of its events together, counted by commas.
+MAX_ENTRY_VALUES = 2_000_000
+
+
+class Decoded(NamedTuple):
+    """Decoded entries, and those that only a newer worker can read, with the reason by entry id."""
+
+    entries: list[DecodedEntry]
+    newer: dict[str, str]
+
+
+class _NewerError(Exception):
+    """The entry has columns that this worker does not know."""
+
+
+def decode(stream: str, raws: Sequence[RawEntry], window: Window, texts: TextTable) -> Decoded:
+    """Decode and check entries; whatever is wrong with one becomes a dead letter.
+
+    Raises:
+        MemoryError: another process may have room for the entries.
+    """
+    decoded = Decoded([], {})
+    objects = Objects(window)
+    parts: list[Columns] = []
+    for raw in raws:
+        entry, number = DecodedEntry.of(stream, raw, texts), len(decoded.entries)
+        try:
+            columns = _read(entry, number, objects)
+        except _NewerError as error:
+            decoded.newer[raw.entry_id] = str(error)
+            continue
+        decoded.entries.append(entry)
+        if columns:
+            parts.append(columns.with_notes(entry=[number] * columns.events))
+    if len(objects):
+        parts.append(objects.columns(texts))
+    _share_out(array_of(parts), decoded.entries, window)
+    return decoded
+
+
+def _read(entry: DecodedEntry, number: int, objects: Objects) -> Columns | None:
+    """Return the events of an entry by columns, or add them to the objects; what is wrong becomes dead letters.
+
+    Raises:
+        _NewerError: only a newer worker can read it.
+    """
+    raw = entry.raw
+    if raw.deaths >= DEATHS_BEFORE_SET_ASIDE:
+        _unreadable(entry, "the entry ended every worker that read it; it was not decoded again")
+        return None
+    if version := newer_version(raw):
+        raise _NewerError(f"version {version}")
+    if raw.version not in VERSIONS:
+        _unreadable(entry, "v: the entry's version must be 1 or 2")
+        return None
+    try:
+        return _read_body(entry, number, raw.body or b"", objects)
+    except (MemoryError, _NewerError):
+        raise
+    except Exception as error:  # noqa: BLE001 - one entry must not stop its shard, whatever it is
+        _unreadable(entry, f"events: {describe(error)}")
+        return None
+
+
+def _read_body(entry: DecodedEntry, number: int, body: bytes, objects: Objects) -> Columns | None:
+    if len(body) > MAX_ENTRY_BYTES:
+        raise ValueError(f"more than {MAX_ENTRY_BYTES} bytes")
+    if len(body) > MAX_ENTRY_VALUES and body.count(b",") > MAX_ENTRY_VALUES:
+        raise ValueError(f"more than {MAX_ENTRY_VALUES} values")
+    if entry.raw.version == OBJECTS:
+        items = read_json(body)
+        if not isinstance(items, list):
+            raise ValueError("must be a JSON array")
+        objects.add(entry, number, items)
+        return None
+    try:
+        columns = read_pack(body, entry.texts)
+    except NotByColumnsError:
+        content = read_json(body)
+        if isinstance(content, dict) and (unknown := content.keys() - NAMES):
+            raise _NewerError(f"column {min(unknown):.100}") from None
+        objects.add(entry, number, spelled_out(content))
+        return None
+    if entry.raw.times_are_the_publishers:
+        return columns.with_notes(is_untimed=[True] * columns.events)
+    return columns
+
+
+def _share_out(events: Events, entries: Sequence[DecodedEntry], window: Window) -> None:
+    """Give each entry its events; refuse those that are not accepted although each of their values is valid."""
+    _complete(events)
+    bad = _bad(events, window)
+    good = events[~bad] if bad.any() else events
+    places = np.searchsorted(good["entry"], np.arange(len(entries) + 1))
+    for entry, start, end in zip(entries, places, places[1:], strict=False):
+        entry.events = good[start:end]
+    _refuse(entries, events[bad], window)
+    for entry in entries:
+        if not len(entry.events) and not entry.dead_letters:
+            _unreadable(entry, "events: the entry holds no event")
+
+
+def _complete(events: Events) -> None:
+    """Fill in the tokens where they are the sum."""
+    tokens = events["tokens"]
+    events["tokens"] = np.where(tokens == UNKNOWN, events["input_tokens"] + events["output_tokens"], tokens)
+
+
+def _bad(events: Events, window: Window) -> Flags:
+    """Return which events are not accepted although each of their values is valid, as `reason_against` says."""
+    times = events["occurred_at"]
+    is_misplaced = (events["type"] == RATING) != (events["rating"] != UNKNOWN)
+    bad: Flags = (times < window.oldest) | (times > window.newest) | is_misplaced | (events["tokens"] > MAX_TOKENS)
+    return bad
+
+
+def _refuse(entries: Sequence[DecodedEntry], events: Events, window: Window) -> None:
+    """Add the dead letters of events, which are in the order of their entries."""
+    bad: dict[int, list[BadEvent]] = {}
+    for event in events:
+        reason = reason_against(
+            int(event["occurred_at"]),
+            int(event["tokens"]),
+            window,
+            is_rating=event["type"] == RATING,
+            has_rating=event["rating"] != UNKNOWN,
+        )
+        number = int(event["entry"])
+        bad.setdefault(number, []).append(entries[number].bad_event(event, reason or ""))
+    for number, found in bad.items():
+        entry = entries[number]
+        entry.refuse_events(found, are_all=not len(entry.events))
+
+
+def _unreadable(entry: DecodedEntry, reason: str) -> None:
+    entry.dead_letters = []
+    entry.refuse_raw(reason, entry.raw.declared)
