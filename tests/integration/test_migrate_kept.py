@@ -13,9 +13,9 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.database import copy_up_to, interrupted, run, schema, traffic
+from tests.integration.interruptions import Interruptions
 from tests.integration.ledger import TODAY, name
 from tests.integration.retired import soft_delete
-from usage_worker.errors import MigrationError
 from usage_worker.maintenance import purge, reconcile
 from usage_worker.migrate import EMPTY, Kept, Runner, discover
 from usage_worker.testing.sql import query as testing_query
@@ -175,35 +175,19 @@ def test_resumes_after_any_interruption(harness: IngestHarness, database: str, t
     whole.down("3.0.0")
     at_3 = schema(database)
     runner.up()
-    at_4, before = schema(database), values(database, *tables, "user_agents")
+
+    def state() -> object:
+        return schema(database), values(database, *tables, "user_agents")
+
+    interruptions = Interruptions(database, files, "3.0.0", at_3, state, state())
     if direction == "up":
         runner.down("3.0.0")
     for migration in FROM_LEDGER:
-        file = files / f"{migration.label}.{direction}.sql"
-        text = file.read_text()
+        text = (files / f"{migration.label}.{direction}.sql").read_text()
         stops = [broken for _, broken in interrupted(text)]
-        for stop, broken in enumerate(stops if not migration.transactional else stops[-1:]):
-            file.write_text(broken)
-            with pytest.raises(MigrationError, match="division by zero"):
-                _move(Runner(database, files), direction)
-            file.write_text(text)
-            if stop % 2:
-                runner.down("3.0.0")
-                assert schema(database) == at_3
-            runner.up()
-            assert schema(database) == at_4
-            assert values(database, *tables, "user_agents") == before
-            if direction == "up":
-                runner.down("3.0.0")
+        interruptions.check(migration, direction, stops if not migration.transactional else stops[-1:])
     whole.up()
     check_balanced_and_exact(harness)
-
-
-def _move(runner: Runner, direction: str) -> None:
-    if direction == "up":
-        runner.up("4.0.0")
-    else:
-        runner.down("3.0.0")
 
 
 def test_clients_keep_counting_during_down_and_up(harness: IngestHarness, database: str) -> None:

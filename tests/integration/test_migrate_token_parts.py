@@ -8,10 +8,10 @@ import psycopg
 import pytest
 
 from tests.integration.database import copy_up_to, interrupted, run, schema, traffic
+from tests.integration.interruptions import Interruptions
 from tests.integration.ledger import create_days
 from tests.integration.retired import track
 from tests.integration.test_migrate_kept import check_balanced_and_exact, count_some, values
-from usage_worker.errors import MigrationError
 from usage_worker.migrate import Kept, Runner, discover
 
 if TYPE_CHECKING:
@@ -41,13 +41,6 @@ def count_parts(harness: IngestHarness, database: str) -> None:
     check_balanced_and_exact(harness)
 
 
-def move(runner: Runner, direction: str) -> None:
-    if direction == "up":
-        runner.up()
-    else:
-        runner.down("4.1.0")
-
-
 def columns(database: str) -> list[tuple[Any, ...]]:
     names = "SELECT attrelid::regclass::text, attname FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped"
     return run(database, f"{names} AND attrelid = ANY (%s::regclass[]) ORDER BY attrelid, attnum", list(TABLES))
@@ -72,7 +65,12 @@ def test_values_are_kept_for_next_upgrade(harness: IngestHarness, database: str,
     count_parts(harness, database)
     files = copy_up_to(PARTS, tmp_path / "migrations")
     runner, latest = Runner(database, files), Runner(database)
-    at_latest, before, order = schema(database), values(database), columns(database)
+    before = values(database)
+
+    def state() -> object:
+        return schema(database), columns(database), values(database)
+
+    at_latest = state()
     kept = latest.kept_by_down("4.1.0")
     rows = {table: len(before[table]) for table in sorted(TABLES)}
     assert kept == [Kept(table, number, only_columns=True) for table, number in rows.items()]
@@ -80,24 +78,13 @@ def test_values_are_kept_for_next_upgrade(harness: IngestHarness, database: str,
     older = schema(database)
     assert latest.verify() == []
     latest.up()
+    interruptions = Interruptions(database, files, "4.1.0", older, state, at_latest)
     for direction in ("down", "up"):
-        file = files / f"{PARTS.label}.{direction}.sql"
-        text = file.read_text()
+        text = (files / f"{PARTS.label}.{direction}.sql").read_text()
         if direction == "up":
             runner.down("4.1.0")
         # Nothing is done before the first statement; the last ones of the upgrade change no row.
-        for stop, (_, broken) in enumerate(list(interrupted(text))[1:5]):
-            file.write_text(broken)
-            with pytest.raises(MigrationError, match="division by zero"):
-                move(Runner(database, files), direction)
-            file.write_text(text)
-            if stop % 2:
-                runner.down("4.1.0")
-                assert schema(database) == older
-            runner.up()
-            assert (schema(database), columns(database), values(database)) == (at_latest, order, before)
-            if direction == "up":
-                runner.down("4.1.0")
+        interruptions.check(PARTS, direction, [broken for _, broken in interrupted(text)][1:5])
     latest.up()
     assert latest.verify() == []
     check_balanced_and_exact(harness)

@@ -174,9 +174,9 @@ def write_columns(values: Sequence[Any]) -> bytes:
     """
     columns = ((column, values[place :: len(COLUMNS)]) for place, column in enumerate(COLUMNS))
     written = (
-        b'"%b":%b' % (column.name.encode(), _array(column, its))
-        for column, its in columns
-        if its[0] != column.default or its.count(column.default) < len(its)
+        b'"%b":%b' % (column.name.encode(), _array(column, cells))
+        for column, cells in columns
+        if cells[0] != column.default or cells.count(column.default) < len(cells)
     )
     return b"{" + b",".join(written) + b"}"
 

@@ -23,12 +23,12 @@ from usage_worker.ingest.batch import batch_of, events_of
 from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
 from usage_worker.ingest.deliveries import register
+from usage_worker.ingest.entries import describe
 from usage_worker.ingest.event_array import TextTable, are_in, pairs_of, time_texts, uuid_texts
 from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
 from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
-from usage_worker.ingest.objects import describe
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
 from usage_worker.logs import get_logger

@@ -5,7 +5,7 @@ from __future__ import annotations
 _FIRST, _LEAST = 20_000, 1_000
 # A transaction keeps its rows locked: somebody who edits one of them waits for it.
 _AIM_SECONDS = 2.0
-# Batches of one process do not take the same time.
+# One fast batch does not show that a much larger one is as fast.
 _MOST_GROWTH = 4
 
 

@@ -13,9 +13,9 @@ from usage_worker.events.columns import MAX_TOKENS, NAMES
 from usage_worker.events.event import reason_against
 from usage_worker.events.spelled_out import spelled_out
 from usage_worker.events.values import read_json
-from usage_worker.ingest.entries import BadEvent, DecodedEntry
+from usage_worker.ingest.entries import BadEvent, DecodedEntry, describe
 from usage_worker.ingest.event_array import RATING, UNKNOWN, array_of
-from usage_worker.ingest.objects import Objects, describe
+from usage_worker.ingest.objects import Objects
 from usage_worker.ingest.packs import NotByColumnsError, read_pack
 from usage_worker.queue.holding import DEATHS_BEFORE_SET_ASIDE
 from usage_worker.queue.stream import OBJECTS, VERSIONS, newer_version

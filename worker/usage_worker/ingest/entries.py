@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
+from pydantic import ValidationError
 
+from usage_worker.errors import UsageError
 from usage_worker.events.columns import COLUMNS, KINDS, Form
-from usage_worker.events.event import time_text
+from usage_worker.events.event import explain, time_text
 from usage_worker.events.values import decimal_text
 from usage_worker.ingest.event_array import EVENT, UNKNOWN, TextTable, uuid_of
 from usage_worker.printable import REASON_LENGTH, printable
@@ -116,6 +118,13 @@ class DecodedEntry:
     def _dead_letter(self, position: int, reason: str, payload: str, events: int = 1) -> DeadLetter:
         shown = printable(reason, REASON_LENGTH)
         return DeadLetter(self.key, position, self.stream, self.entry_id, events, shown, payload)
+
+
+def describe(error: Exception) -> str:
+    """Return the reason of a dead letter; our own errors and those of parsers need no type name."""
+    if isinstance(error, ValidationError):
+        return explain(error)
+    return str(error) if isinstance(error, UsageError | ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _spelled_out(event: np.void, texts: TextTable) -> dict[str, str | int | bool]:

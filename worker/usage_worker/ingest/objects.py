@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid5
 
-from pydantic import ValidationError
-
-from usage_worker.errors import UsageError
 from usage_worker.events.columns import MAX_ENTRY_EVENTS
-from usage_worker.events.event import EVENT, explain, identity_of, microseconds, refusal, row_of, values_of
+from usage_worker.events.event import EVENT, identity_of, microseconds, refusal, row_of, values_of
 from usage_worker.events.values import write_json
-from usage_worker.ingest.entries import MAX_LETTERS, BadEvent
+from usage_worker.ingest.entries import MAX_LETTERS, BadEvent, describe
 from usage_worker.ingest.packs import columns_of
 
 if TYPE_CHECKING:
@@ -98,13 +95,6 @@ class Objects:
         has_time = occurred_at is not None and not entry.raw.times_are_the_publishers
         row = row_of(values, identity, time)
         return _Taken(row, number, position, event_id is None, event_id is not None and not has_time)
-
-
-def describe(error: Exception) -> str:
-    """Return the reason of a dead letter; our own errors and those of parsers need no type name."""
-    if isinstance(error, ValidationError):
-        return explain(error)
-    return str(error) if isinstance(error, UsageError | ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _shape(item: Any) -> str | None:
