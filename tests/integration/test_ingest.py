@@ -134,9 +134,11 @@ def test_only_one_flush_at_a_time_per_shard(harness: IngestHarness) -> None:
     assert sum((flusher.flush_alone(shard).intake for shard in range(2)), Intake()) == Intake()
     for shard in range(2):
         another.release(shard)
-    assert sum((flusher.flush_alone(shard).intake for shard in range(2)), Intake()) == Intake(100, 100, 0, 0)
-    # The flush handed its claims over, which keeps out no tick; a consumer cannot release the claim of another.
-    assert all(another.take(shard) for shard in range(2))
+    reports = [flusher.flush_alone(shard) for shard in range(2)]
+    assert sum((report.intake for report in reports), Intake()) == Intake(100, 100, 0, 0)
+    # The flush handed its claims over to its successors; a consumer cannot release the claim of another.
+    assert not any(another.take(report.shard) for report in reports)
+    assert all(another.take(report.shard, report.successor) for report in reports)
     third.release(0)
     assert not third.take(0)
     harness.check()

@@ -82,7 +82,7 @@ class Flusher:
                 self._claim.release(shard)
             raise
         with suppress(StreamUnavailableError):
-            return replace(report, successor=self._claim.hand_over(shard, self._settings.trigger_expires))
+            return replace(report, successor=self._claim.hand_over(shard))
         return report
 
     def flush(self, shard: int, budget: float | None = None) -> FlushReport:

@@ -1,9 +1,10 @@
 """The claim of a shard: which consumer flushes it, or which message may flush it next.
 
 The flushes of a shard are a chain: each sends for the next. When one ends, its claim becomes the token of the message
-that it sends, and a message whose token is not there any more does nothing. A tick needs no token, since it begins the
-chain again where it broke. So there is never a second chain, also where one process executes a tick and the chain's
-next message one after the other.
+that it sends. While the token lasts, only that message flushes the shard: a tick between two flushes of the chain would
+begin a second one or, where ticks are frequent and processes few, take the turns of the other shards. Where the token
+has expired, since its message was lost or waits for long, a tick begins the chain again, and the former message does
+nothing when it comes after that.
 """
 
 from __future__ import annotations
@@ -21,10 +22,7 @@ _NEXT = "next "
 # Small and bounded, so a full Redis takes it as well.
 _TAKE = f"""#!lua flags=allow-oom
 local holder, left = redis.pcall('GET', KEYS[1]), redis.call('PTTL', KEYS[1])
-local expected = '{_NEXT}' .. ARGV[3]
-if ARGV[3] ~= '' then
-  if holder ~= expected then return 0 end
-elseif type(holder) == 'string' and holder:sub(1, {len(_NEXT)}) ~= '{_NEXT}' and holder ~= ARGV[1]
+if type(holder) == 'string' and holder ~= ARGV[1] and holder ~= '{_NEXT}' .. ARGV[3]
   and left >= 0 and left <= ARGV[2] * 1000 then
   return 0
 end
@@ -34,7 +32,7 @@ return 1
 _HAND_OVER = f"""#!lua flags=allow-oom
 local holder = redis.pcall('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], '{_NEXT}' .. ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], '{_NEXT}' .. ARGV[2], 'EX', ARGV[3])
 return 1
 """
 # In one step: between two, the claim could expire and become another's.
@@ -55,18 +53,18 @@ class FlushClaim:
     def take(self, shard: int, token: str | None = None) -> bool:
         """Claim a shard for `CLAIM_SECONDS`, or renew the claim.
 
-        Returns False when another consumer has it, or when a later message than that of this token flushes it next.
+        Returns False when another consumer has it, or when another message than that of this token flushes it next.
         """
         with self._connection.client() as client:
             arguments: list[str | int] = [self._holder, CLAIM_SECONDS, token or ""]
             taken: Any = client.register_script(_TAKE)(keys=[_key(shard)], args=arguments)
         return bool(taken)
 
-    def hand_over(self, shard: int, seconds: float) -> str | None:
-        """Let a message claim the shard within so many seconds; return its token, None when another has the claim."""
+    def hand_over(self, shard: int) -> str | None:
+        """Keep the shard for a message for `CLAIM_SECONDS`; return its token, None when another has the claim."""
         token = token_hex(4)
         with self._connection.client() as client:
-            arguments: list[str | int] = [self._holder, token, int(seconds * 1000)]
+            arguments: list[str | int] = [self._holder, token, CLAIM_SECONDS]
             handed: Any = client.register_script(_HAND_OVER)(keys=[_key(shard)], args=arguments)
         return token if handed else None
 
