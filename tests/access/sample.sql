@@ -20,10 +20,10 @@ VALUES (%(owner)s, %(agent)s, gen_random_uuid());
 -- One row in every partition.
 INSERT INTO public.usage_events (
     event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens, tokens, success,
-    cached_input_tokens, cache_write_tokens, reasoning_tokens, provider
+    cached_input_tokens, cache_write_tokens, reasoning_tokens, provider, cost_source
 )
 SELECT gen_random_uuid(), to_date(right(p.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC', 'usage', %(owner)s,
-       %(agent)s, 1, 0, 0, 0, true, 0, 0, 0, 'provider'
+       %(agent)s, 1, 0, 0, 0, true, 0, 0, 0, 'provider', 'unknown'
   FROM pg_inherits JOIN pg_class AS p ON p.oid = inhrelid
  WHERE inhparent = 'public.usage_events'::regclass AND p.relkind = 'r';
 INSERT INTO public.user_agent_history (user_agent_id, user_id, agent_id, action, changes, created_at)
