@@ -34,6 +34,8 @@ SELECT %(row)s, %(owner)s, %(agent)s, 'update', '{}',
 INSERT INTO public.usage_task_runs (task, finished_at, seconds, report) VALUES ('test', now(), 1, '{}');
 INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
 INSERT INTO public.usage_event_keys (key, occurred_at) VALUES (gen_random_uuid(), now());
+INSERT INTO public.usage_external_ids (kind, id, external_id) VALUES ('user', %(owner)s, 'owner 42');
+INSERT INTO public.usage_id_namespace (namespace) VALUES (gen_random_uuid());
 INSERT INTO public.usage_intake (day, stream) VALUES ('2026-01-31', 'usage:events:{0}');
 INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, reason, payload)
 VALUES (gen_random_uuid(), 0, 'usage:events:{0}', '1-0', 'test', '{}');
