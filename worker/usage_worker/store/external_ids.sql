@@ -21,6 +21,12 @@ ON CONFLICT DO NOTHING
 -- The application's own ids of UUIDs, as far as these were made from them.
 SELECT id, external_id FROM public.usage_external_ids WHERE kind = %(kind)s AND id = ANY (%(ids)s::uuid[])
 
+-- name: external_ids_of_any_kind
+-- The application's own ids of UUIDs that may be of any kind. With the kinds, by which the primary key begins.
+SELECT kind, id, external_id FROM public.usage_external_ids
+ WHERE kind IN ('user', 'agent', 'conversation') AND id = ANY (%(ids)s::uuid[])
+ ORDER BY kind, external_id
+
 -- name: id_of_external_id
 -- The UUID of an application's own id.
 SELECT id FROM public.usage_external_ids WHERE kind = %(kind)s AND external_id = %(external_id)s
