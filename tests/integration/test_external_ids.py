@@ -153,7 +153,13 @@ def test_ids_that_nothing_needs_are_deleted(store: Store, database: str, users: 
     # An agent with the id of a user is another agent.
     gone = {named(kind, "gone") for kind in ("user", "agent", "conversation")} | {Id("agent", users.ann, "ann")}
     needed = {named("user", "refused"), named("conversation", "refused")}
-    payloads = [f'{{"user_id": "{named("user", "refused").id}"}}', named("conversation", "refused").id.hex.upper()]
+    payloads = [
+        json.dumps({"user_id": str(named("user", "refused").id)}),
+        # The fields of a whole entry: JSON in JSON.
+        json.dumps(
+            {"v": "1", "events": json.dumps([{"conversation_id": named("conversation", "refused").id.hex.upper()}])}
+        ),
+    ]
     for payload in payloads:
         run(database, DEAD_LETTER, payload)
     keep(store, *living, *gone, *needed)

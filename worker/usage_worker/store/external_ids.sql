@@ -54,10 +54,12 @@ WITH ownerless AS MATERIALIZED (
      WHERE kind = 'conversation'
        AND NOT EXISTS (SELECT FROM public.user_agent_conversations c WHERE c.conversation_id = e.id)
 ), needed AS MATERIALIZED (
-    SELECT DISTINCT found[1]::uuid AS id
-      FROM public.usage_dead_letters d,
-           regexp_matches(d.payload, '([0-9A-Fa-f]{8}(?:-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12})', 'g') AS found
-     WHERE (SELECT true FROM ownerless LIMIT 1)
+    -- The strings of the JSON, also of JSON within a string, that may be a UUID. A regular expression takes six times as
+    -- long: 0.5 s for 1 MB.
+    SELECT DISTINCT replace(lower(btrim(piece, '\{}')), '-', '') AS digits
+      FROM public.usage_dead_letters d, string_to_table(d.payload, '"') AS piece
+     WHERE (SELECT true FROM ownerless LIMIT 1) AND length(piece) BETWEEN 32 AND 40
 )
 DELETE FROM public.usage_external_ids e USING ownerless o
- WHERE e.kind = o.kind AND e.id = o.id AND NOT EXISTS (SELECT FROM needed n WHERE n.id = e.id)
+ WHERE e.kind = o.kind AND e.id = o.id
+   AND NOT EXISTS (SELECT FROM needed n WHERE n.digits = replace(e.id::text, '-', ''))
