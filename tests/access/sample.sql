@@ -20,10 +20,10 @@ VALUES (%(owner)s, %(agent)s, gen_random_uuid());
 -- One row in every partition.
 INSERT INTO public.usage_events (
     event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens, tokens, success,
-    cached_input_tokens, cache_write_tokens, reasoning_tokens, provider
+    cached_input_tokens, cache_write_tokens, reasoning_tokens, provider, cost_source
 )
 SELECT gen_random_uuid(), to_date(right(p.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC', 'usage', %(owner)s,
-       %(agent)s, 1, 0, 0, 0, true, 0, 0, 0, 'provider'
+       %(agent)s, 1, 0, 0, 0, true, 0, 0, 0, 'provider', 'unknown'
   FROM pg_inherits JOIN pg_class AS p ON p.oid = inhrelid
  WHERE inhparent = 'public.usage_events'::regclass AND p.relkind = 'r';
 INSERT INTO public.user_agent_history (user_agent_id, user_id, agent_id, action, changes, created_at)
@@ -34,6 +34,8 @@ SELECT %(row)s, %(owner)s, %(agent)s, 'update', '{}',
 INSERT INTO public.usage_task_runs (task, finished_at, seconds, report) VALUES ('test', now(), 1, '{}');
 INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
 INSERT INTO public.usage_event_keys (key, occurred_at) VALUES (gen_random_uuid(), now());
+INSERT INTO public.usage_external_ids (kind, id, external_id) VALUES ('user', %(owner)s, 'owner 42');
+INSERT INTO public.usage_id_namespace (namespace) VALUES (gen_random_uuid());
 INSERT INTO public.usage_intake (day, stream) VALUES ('2026-01-31', 'usage:events:{0}');
 INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, reason, payload)
 VALUES (gen_random_uuid(), 0, 'usage:events:{0}', '1-0', 'test', '{}');

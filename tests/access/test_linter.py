@@ -33,6 +33,7 @@ WAIVED = {
     },
     "security_definer_function_executable": {
         "track_agent_usage": "writes the ledger, which users may not; it compares the user with auth.uid() itself",
+        "usage_own_conversation_ids": "returns the conversations of auth.uid(), whose table users may not read",
         "user_agents_received": "reads rows that are shared with auth.uid(), without their notes",
         "edit_shared_agent": "changes listed columns of rows that user_agent_ids_shared_with_me names for auth.uid()",
         "accept_share": "marks a share that auth.uid() receives; users may not write the marks",

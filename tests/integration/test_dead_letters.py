@@ -128,7 +128,7 @@ def test_old_dead_letters_are_deleted(harness: IngestHarness) -> None:
     assert run_prune(store, settings)["deleted"] == 4
     assert [row["id"] for row in harness.dead_letters()] == ids[:2] + ids[6:]
     assert run_prune(store, settings)["deleted"] == 0
-    assert last_runs(store)[PRUNE].report == {"deleted": 0}
+    assert last_runs(store)[PRUNE].report == {"deleted": 0, "deleted_ids": 0}
     assert store.intake_totals() == Intake(9, 0, 0, 9)
     assert run_reconcile(store, settings)["different"] == 0
     shorter = settings.model_copy(update={"dead_letter_days": 1})

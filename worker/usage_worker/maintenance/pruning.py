@@ -1,6 +1,7 @@
-"""The task `maintenance.prune_dead_letters`: delete dead letters that are older than their retention.
+"""The task `maintenance.prune_dead_letters`: delete dead letters that are older than their retention, and unused ids.
 
-The intake totals keep their events as quarantined, so that nothing is missing from them.
+The intake totals keep their events as quarantined, so that nothing is missing from them. An application's own id stays
+while there is what it names, or a dead letter that may be replayed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import prune_dead_letters, require_owner
+from usage_worker.store import delete_ownerless_ids, prune_dead_letters, require_owner
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -30,6 +31,8 @@ class PruneReport:
     """What a run did; filled as it goes on, so that it can be read after an interruption."""
 
     deleted: int = 0
+    deleted_ids: int = 0
+    """Number of the application's own ids that were deleted: nothing of that name, and no dead letter, is left."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -37,6 +40,8 @@ class PruneReport:
 
 def prune(store: Store, older_than: timedelta, report: PruneReport | None = None) -> PruneReport:
     """Delete dead letters older than `older_than`, replayed or not, page by page; the next run deletes the rest.
+
+    Then delete the application's own ids that nothing needs any more.
 
     Raises:
         BusyError: another process is at work.
@@ -52,6 +57,7 @@ def prune(store: Store, older_than: timedelta, report: PruneReport | None = None
         if page.reached is None:
             break
         reached = page.reached
+    report.deleted_ids = retry(partial(delete_ownerless_ids, store, PRUNE))
     return report
 
 

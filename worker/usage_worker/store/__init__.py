@@ -5,6 +5,14 @@ from usage_worker.store.analytics import refresh_analytics
 from usage_worker.store.batch import BatchTransaction, DeadLetter, Missing, batch_transaction
 from usage_worker.store.connection import Store
 from usage_worker.store.dead_letters import prune_dead_letters
+from usage_worker.store.external_ids import (
+    ExternalId,
+    delete_ownerless_ids,
+    external_ids,
+    id_of,
+    keep_external_ids,
+    keep_namespace,
+)
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import (
     DeletedRows,
@@ -45,6 +53,7 @@ __all__ = [
     "BatchTransaction",
     "DeadLetter",
     "DeletedRows",
+    "ExternalId",
     "Intake",
     "Missing",
     "PairDifference",
@@ -59,9 +68,14 @@ __all__ = [
     "delete_expired_shares",
     "delete_old_entries",
     "delete_old_keys",
+    "delete_ownerless_ids",
     "delete_retired_days",
     "drop_partition",
+    "external_ids",
+    "id_of",
     "intake_by_day",
+    "keep_external_ids",
+    "keep_namespace",
     "last_runs",
     "make_partition",
     "next_pairs",

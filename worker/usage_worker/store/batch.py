@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from usage_worker.errors import ConcurrencyError, SettingsError, StatementCancelledError
 from usage_worker.postgres import OUTAGES, translated
 from usage_worker.store.copy_binary import HEADER, TRAILER
+from usage_worker.store.external_ids import keep_external_ids
 from usage_worker.store.holders import begin, holders
 from usage_worker.store.queries import query
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
+    from usage_worker.store.external_ids import ExternalId
     from usage_worker.store.intake import Intake
 
 Pair = tuple[str, str]
@@ -222,6 +224,10 @@ class BatchTransaction:
         self._connection.execute("TRUNCATE batch_events")
         self._copy("copy_events", chunks)
         self._connection.execute(query("insert_ledger"))
+
+    def keep_external_ids(self, rows: Sequence[ExternalId]) -> list[ExternalId]:
+        """Keep the application's own ids; return those that conflict with kept ones and are left out."""
+        return keep_external_ids(self._connection, rows)
 
     def quarantine(self, dead_letters: Sequence[DeadLetter]) -> int:
         """Insert dead letters. Returns the number of events in those that were not in the quarantine before.

@@ -3,7 +3,7 @@
 -- name: ready
 -- Writes nothing and fails where ingest would: the schema is missing or too old, the session is read-only, or somebody
 -- holds a whole table. Returns the time by the database's clock, in seconds, which no setting of the session changes.
-WITH events AS (INSERT INTO public.usage_events (provider) SELECT NULL WHERE false),
+WITH events AS (INSERT INTO public.usage_events (cost_source) SELECT NULL WHERE false),
      daily AS (INSERT INTO public.usage_daily (reasoning_tokens) SELECT NULL WHERE false),
      conversations AS (INSERT INTO public.user_agent_conversations (user_id) SELECT NULL WHERE false),
      dead_letters AS (INSERT INTO public.usage_dead_letters (entry_key) SELECT NULL WHERE false),

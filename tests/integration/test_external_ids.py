@@ -1,0 +1,154 @@
+"""An application's own ids: kept once, found in both directions, and deleted when nothing needs them any more."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4, uuid5
+
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.database import run
+from usage_worker.errors import DataRefusedError
+from usage_worker.maintenance.pruning import prune
+from usage_worker.store import (
+    ExternalId,
+    Store,
+    batch_transaction,
+    external_ids,
+    id_of,
+    keep_external_ids,
+    keep_namespace,
+)
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import IngestHarness
+    from tests.integration.users import Users
+
+OURS, THEIRS = UUID(int=1), UUID(int=2)
+DEAD_LETTER = """
+    INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, reason, payload)
+    VALUES (gen_random_uuid(), 0, 's', '1-0', 'test', %s)
+"""
+
+
+def named(kind: str, text: str, namespace: UUID = OURS) -> ExternalId:
+    return ExternalId(kind, uuid5(namespace, f"{kind}:{text}"), text)
+
+
+def keep(store: Store, *rows: ExternalId) -> list[ExternalId]:
+    with batch_transaction(store) as transaction:
+        return transaction.keep_external_ids(rows)
+
+
+def kept(database: str) -> set[ExternalId]:
+    return {ExternalId(*row) for row in run(database, "SELECT kind, id, external_id FROM public.usage_external_ids")}
+
+
+def test_ids_lead_both_ways(harness: IngestHarness, database: str) -> None:
+    """With the role of the workers; text of other scripts, and 42 of each kind by itself."""
+    store = harness.worker.store
+    rows = [named("user", "42"), named("agent", "42"), named("conversation", "42"), named("user", "Zoë\t'\"\\ 🐘" * 20)]
+    assert keep(store, *rows) == []
+    assert kept(database) == set(rows)
+    assert external_ids(store, "user", [rows[0].id, rows[1].id, rows[3].id, uuid4()]) == {
+        rows[0].id: "42",
+        rows[3].id: rows[3].external_id,
+    }
+    assert [id_of(store, it.kind, it.external_id) for it in rows] == [it.id for it in rows]
+    assert id_of(store, "user", "43") is None
+    assert keep(store) == []
+
+
+def test_known_ids_are_not_written_again(store: Store, database: str) -> None:
+    rows = [named("user", str(number)) for number in range(100)]
+    assert keep(store, *rows, *rows) == []
+    places = "SELECT ctid, xmin, first_seen FROM public.usage_external_ids ORDER BY 1"
+    before = run(database, places)
+    with store.connection() as connection:
+        assert keep_external_ids(connection, rows) == []
+        written = connection.execute("SELECT pg_current_xact_id_if_assigned()").fetchone()
+    assert written == (None,)
+    assert (run(database, places), len(before)) == (before, 100)
+
+
+def test_ids_of_another_namespace_are_left_out(store: Store, database: str) -> None:
+    ours, other = named("user", "42"), named("agent", "helper")
+    assert keep(store, ours) == []
+    theirs, forged = named("user", "42", THEIRS), ours._replace(external_id="43")
+    assert set(keep(store, theirs, other, forged)) == {theirs, forged}
+    assert kept(database) == {ours, other}
+    both = [named("user", "7"), named("user", "7", THEIRS)]
+    assert len(keep(store, *both)) == 1
+    assert len(kept(database) & set(both)) == 1
+
+
+@pytest.mark.parametrize("text", ["", "x" * 256])
+def test_texts_of_another_length_are_refused(store: Store, database: str, text: str) -> None:
+    with pytest.raises(DataRefusedError):
+        keep(store, named("user", text))
+    assert kept(database) == set()
+
+
+def test_batches_with_common_ids_agree(database: str) -> None:
+    """The second waits for the first, in whatever order each has its ids, and for nothing that waits for it."""
+    rows = [named("user", str(number)) for number in range(50)]
+    with Store(database) as first, Store(database) as second, ThreadPoolExecutor(1) as pool:
+        with first.connection() as connection:
+            assert keep_external_ids(connection, rows[::2]) == []
+            waiting = pool.submit(keep, second, *reversed(rows))
+            eventually(lambda: run(database, "SELECT pid FROM pg_locks WHERE NOT granted"))
+            assert keep_external_ids(connection, rows[:1]) == []
+        assert waiting.result(30) == []
+    assert kept(database) == set(rows)
+
+
+def test_first_namespace_is_kept(harness: IngestHarness, database: str) -> None:
+    barrier = threading.Barrier(2)
+
+    def start(namespace: UUID) -> UUID:
+        with Store(str(harness.worker.settings.database_url)) as store:
+            store.now()
+            barrier.wait(30)
+            return keep_namespace(store, namespace)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(start, (OURS, THEIRS))
+    assert first == second
+    assert keep_namespace(harness.worker.store, uuid4()) == first
+    assert run(database, "SELECT namespace FROM public.usage_id_namespace") == [(first,)]
+
+
+def test_ids_that_nothing_needs_are_deleted(store: Store, database: str, users: Users) -> None:
+    conversation = uuid4()
+    run(database, "SELECT public.track_agent_usage(%s, %s)", users.ann, users.agent)
+    run(
+        database,
+        "INSERT INTO public.user_agent_conversations VALUES (%s, %s, %s)",
+        users.ann,
+        users.agent,
+        conversation,
+    )
+    living = {
+        ExternalId("user", users.ann, "ann"),
+        ExternalId("agent", users.agent, "helper"),
+        ExternalId("conversation", conversation, "talk"),
+    }
+    # An agent with the id of a user is another agent.
+    gone = {named(kind, "gone") for kind in ("user", "agent", "conversation")} | {ExternalId("agent", users.ann, "ann")}
+    needed = {named("user", "refused"), named("conversation", "refused")}
+    payloads = [f'{{"user_id": "{named("user", "refused").id}"}}', named("conversation", "refused").id.hex.upper()]
+    for payload in payloads:
+        run(database, DEAD_LETTER, payload)
+    keep(store, *living, *gone, *needed)
+    assert prune(store, timedelta(days=90)).deleted_ids == len(gone)
+    assert kept(database) == living | needed
+    run(database, "UPDATE public.usage_dead_letters SET created_at = now() - interval '91 days'")
+    assert prune(store, timedelta(days=90)).as_dict() == {"deleted": 2, "deleted_ids": 2}
+    assert kept(database) == living
+    run(database, "DELETE FROM auth.users WHERE id = %s", users.ann)
+    assert prune(store, timedelta(days=90)).deleted_ids == 2
+    assert kept(database) == {ExternalId("agent", users.agent, "helper")}

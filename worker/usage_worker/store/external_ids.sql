@@ -1,0 +1,57 @@
+-- The application's own ids, from which UUIDs are made.
+
+-- name: unknown_external_ids
+-- Those of the given ids that are not kept as they are given. A scalar subquery instead of an anti-join: one index look-up
+-- for each id, where the planner might choose to read the whole table.
+SELECT kind, id, external_id
+  FROM unnest(%(kinds)s::text[], %(ids)s::uuid[], %(external_ids)s::text[]) AS given (kind, id, external_id)
+ WHERE (SELECT k.external_id = given.external_id FROM public.usage_external_ids k
+         WHERE k.kind = given.kind AND k.id = given.id) IS NOT TRUE
+
+-- name: keep_external_ids
+-- In the order of the second key, which in one namespace is one of the first key, too: batches with common ids wait here
+-- for one another's end instead of deadlocking. Ids that conflict with others are left out.
+INSERT INTO public.usage_external_ids (kind, id, external_id)
+SELECT kind, id, external_id
+  FROM unnest(%(kinds)s::text[], %(ids)s::uuid[], %(external_ids)s::text[]) AS given (kind, id, external_id)
+ ORDER BY kind, external_id COLLATE "C", id
+ON CONFLICT DO NOTHING
+
+-- name: external_ids
+-- The application's own ids of UUIDs, as far as these were made from them.
+SELECT id, external_id FROM public.usage_external_ids WHERE kind = %(kind)s AND id = ANY (%(ids)s::uuid[])
+
+-- name: id_of_external_id
+-- The UUID of an application's own id.
+SELECT id FROM public.usage_external_ids WHERE kind = %(kind)s AND external_id = %(external_id)s
+
+-- name: id_namespace
+-- The namespace of this installation.
+SELECT namespace FROM public.usage_id_namespace
+
+-- name: keep_id_namespace
+-- Of two workers that begin at the same time, the second waits here for the first.
+INSERT INTO public.usage_id_namespace (namespace) VALUES (%(namespace)s) ON CONFLICT DO NOTHING
+
+-- name: delete_ownerless_external_ids
+-- Delete the ids of users and agents that do not exist, and of conversations that no pair has, unless a dead letter names
+-- their UUID. Anti-joins, since every id is looked at; in a CTE, whose plan no join with the others changes. Payloads are
+-- read only if there is anything to delete.
+WITH ownerless AS MATERIALIZED (
+    SELECT kind, id FROM public.usage_external_ids e
+     WHERE kind = 'user' AND NOT EXISTS (SELECT FROM auth.users u WHERE u.id = e.id)
+    UNION ALL
+    SELECT kind, id FROM public.usage_external_ids e
+     WHERE kind = 'agent' AND NOT EXISTS (SELECT FROM public.agents a WHERE a.id = e.id)
+    UNION ALL
+    SELECT kind, id FROM public.usage_external_ids e
+     WHERE kind = 'conversation'
+       AND NOT EXISTS (SELECT FROM public.user_agent_conversations c WHERE c.conversation_id = e.id)
+), needed AS MATERIALIZED (
+    SELECT DISTINCT found[1]::uuid AS id
+      FROM public.usage_dead_letters d,
+           regexp_matches(d.payload, '([0-9A-Fa-f]{8}(?:-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12})', 'g') AS found
+     WHERE (SELECT true FROM ownerless LIMIT 1)
+)
+DELETE FROM public.usage_external_ids e USING ownerless o
+ WHERE e.kind = o.kind AND e.id = o.id AND NOT EXISTS (SELECT FROM needed n WHERE n.id = e.id)
