@@ -13,9 +13,9 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.database import run
 from usage_worker.errors import DataRefusedError
+from usage_worker.events.external_ids import ExternalId
 from usage_worker.maintenance.pruning import prune
 from usage_worker.store import (
-    ExternalId,
     Store,
     batch_transaction,
     external_ids,

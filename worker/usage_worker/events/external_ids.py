@@ -45,9 +45,9 @@ _UUID: TypeAdapter[UUID] = TypeAdapter(UUID)
 class ExternalId(NamedTuple):
     """An id of an application's own: what it names, its UUID, and the original, or an empty text if it is a UUID."""
 
-    kind: Kind
-    uuid: UUID
-    text: str
+    kind: str
+    id: UUID
+    external_id: str
 
 
 class ExternalIds:
@@ -92,9 +92,9 @@ class IdReader:
             external = self._ids.of(kind, value)
         except ValueError:
             raise PydanticCustomError("external_id", _NO_ID) from None
-        if external.text:
+        if external.external_id:
             self.made.append(external)
-        return external.uuid
+        return external.id
 
 
 class AnyId(NamedTuple):
@@ -133,7 +133,7 @@ def uuid_of(kind: Kind, value: UUID | str | int, namespace: UUID | None = None) 
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}")
     try:
-        return external_ids(namespace or _configured()).of(kind, value).uuid
+        return external_ids(namespace or _configured()).of(kind, value).id
     except ValueError:
         raise ValueError(f"{kind}: {_NO_ID}") from None
 

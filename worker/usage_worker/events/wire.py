@@ -193,8 +193,8 @@ def _exact_event(values: Values, ids: ExternalIds) -> Prepared | None:
             external = ids.of_text(kind, str(value))
         except ValueError:
             return None
-        given[place] = external.uuid
-        if external.text:
+        given[place] = external.id
+        if external.external_id:
             made.append(external)
     row = exact_row(given)
     return None if row is None else Prepared(row, made=made)

@@ -49,4 +49,4 @@ def _read(ids: ExternalIds, kind: Kind, digits: str, text: str) -> ExternalId | 
         external = ids.of_text(kind, text)
     except ValueError:
         return None
-    return external if external.text and external.uuid.hex == digits else None
+    return external if external.external_id and external.id.hex == digits else None

@@ -123,15 +123,15 @@ class Buffer:
         size = ROW_BYTES + CHARACTER_BYTES * (len(row[_MODEL] or "") + len(row[_PROVIDER] or ""))
         if not lane.portions:
             size += PACK_BYTES
-        if made and (made := [external for external in made if external.uuid.int not in lane.made]):
-            size += sum(MADE_BYTES + CHARACTER_BYTES * len(external.text) for external in made)
+        if made and (made := [external for external in made if external.id.int not in lane.made]):
+            size += sum(MADE_BYTES + CHARACTER_BYTES * len(external.external_id) for external in made)
         if self.bytes + size > self._limit or lane.bytes + size > lane.room:
             return None
         portion = account.portion
         portion.unsent += 1
         lane.values += row
         if made:
-            lane.made |= {external.uuid.int: external for external in made}
+            lane.made |= {external.id.int: external for external in made}
         lane.portions.append(portion)
         lane.bytes += size
         self.bytes += size

@@ -6,12 +6,12 @@ from usage_worker.store.batch import BatchTransaction, DeadLetter, Missing, batc
 from usage_worker.store.connection import Store
 from usage_worker.store.dead_letters import prune_dead_letters
 from usage_worker.store.external_ids import (
-    ExternalId,
     delete_ownerless_ids,
     external_ids,
     id_of,
     keep_external_ids,
     keep_namespace,
+    kept_namespace,
 )
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import (
@@ -53,7 +53,6 @@ __all__ = [
     "BatchTransaction",
     "DeadLetter",
     "DeletedRows",
-    "ExternalId",
     "Intake",
     "Missing",
     "PairDifference",
@@ -76,6 +75,7 @@ __all__ = [
     "intake_by_day",
     "keep_external_ids",
     "keep_namespace",
+    "kept_namespace",
     "last_runs",
     "make_partition",
     "next_pairs",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from usage_worker.events.external_ids import ExternalId
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -13,14 +14,6 @@ if TYPE_CHECKING:
 
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
-
-
-class ExternalId(NamedTuple):
-    """An application's own id of a user, an agent or a conversation, and the UUID that was made from it."""
-
-    kind: str
-    id: UUID
-    external_id: str
 
 
 def keep_external_ids(connection: Connection, rows: Sequence[ExternalId]) -> list[ExternalId]:
@@ -49,6 +42,14 @@ def id_of(store: Store, kind: str, external_id: str) -> UUID | None:
     for row in store.rows(query("id_of_external_id"), kind=kind, external_id=external_id):
         found: UUID = row["id"]
         return found
+    return None
+
+
+def kept_namespace(store: Store) -> UUID | None:
+    """Return the namespace of this installation, None where none is kept yet."""
+    for row in store.rows(query("id_namespace")):
+        namespace: UUID = row["namespace"]
+        return namespace
     return None
 
 
