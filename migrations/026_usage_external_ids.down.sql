@@ -1,5 +1,12 @@
 -- squawk-ignore-file ban-drop-function -- a rollback removes what the upgrade created
 -- squawk-ignore-file ban-drop-table -- as for functions
+CREATE OR REPLACE FUNCTION public.usage_create_parents(p_users uuid[], p_agents uuid[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO auth.users (id) SELECT unnest(p_users) ORDER BY 1 ON CONFLICT DO NOTHING;
+    INSERT INTO public.agents (id, name)
+    SELECT id, id::text FROM unnest(p_agents) AS id ORDER BY 1 ON CONFLICT DO NOTHING;
+$$;
+COMMENT ON FUNCTION public.usage_create_parents IS 'Inserts bare users and agents for USAGE_UNKNOWN=create; an agent gets its id as its name.';
 -- Rows are kept for the next upgrade, readable by the owner only.
 DO $down$
 DECLARE

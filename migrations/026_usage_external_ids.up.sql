@@ -39,6 +39,16 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT id FROM public.usage_external_ids WHERE kind = p_kind AND external_id = p_external_id
 $$;
 
+-- An agent that events name by an application's own id is called by it.
+CREATE OR REPLACE FUNCTION public.usage_create_parents(p_users uuid[], p_agents uuid[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO auth.users (id) SELECT unnest(p_users) ORDER BY 1 ON CONFLICT DO NOTHING;
+    INSERT INTO public.agents (id, name)
+    SELECT a.id, coalesce((SELECT e.external_id FROM public.usage_external_ids e WHERE e.kind = 'agent' AND e.id = a.id),
+                          a.id::text)
+      FROM unnest(p_agents) AS a (id) ORDER BY 1 ON CONFLICT DO NOTHING;
+$$;
+
 -- A platform's default privileges may have granted more.
 REVOKE ALL ON public.usage_external_ids, public.usage_id_namespace FROM PUBLIC, anon, authenticated, service_role;
 REVOKE ALL ON FUNCTION public.usage_own_conversation_ids(), public.usage_uuid_of(text, text)
@@ -82,6 +92,7 @@ BEGIN
     COMMENT ON INDEX public.usage_id_namespace_pkey IS 'Keeps the table from having a second row.';
     COMMENT ON POLICY usage_id_namespace_service_role ON public.usage_id_namespace IS 'A service_role without BYPASSRLS reads the namespace.';
     COMMENT ON POLICY usage_id_namespace_ingest ON public.usage_id_namespace IS 'Workers that count see every row; grants limit what they do with it.';
+    COMMENT ON FUNCTION public.usage_create_parents IS 'Inserts bare users and agents for USAGE_UNKNOWN=create; an agent gets the application''s own id, or else its id, as its name.';
     COMMENT ON FUNCTION public.usage_own_conversation_ids IS 'Returns the ids of the caller''s conversations.';
     COMMENT ON FUNCTION public.usage_uuid_of IS 'Returns the UUID of an application''s own id of a user, agent or conversation; NULL: unknown, or not the caller''s.';
 END

@@ -12,6 +12,7 @@ SELECT * FROM (VALUES
     ('constraint', 'usage_external_ids.usage_external_ids_pkey', 'PRIMARY KEY (kind, id)'),
     ('constraint', 'usage_id_namespace.usage_id_namespace_is_only_check', 'CHECK (is_only)'),
     ('constraint', 'usage_id_namespace.usage_id_namespace_pkey', 'PRIMARY KEY (is_only)'),
+    ('function', 'usage_create_parents(p_users uuid[], p_agents uuid[])', 'returns void, sql, volatile, security definer, search_path=pg_catalog, pg_temp, body b2b80bf7f19493824ea5c6af65f1cd09'),
     ('function', 'usage_own_conversation_ids()', 'returns uuid[], sql, stable, security definer, search_path=pg_catalog, pg_temp, body df936e2235f7226b18ce4a506aa58aeb'),
     ('function', 'usage_uuid_of(p_kind text, p_external_id text)', 'returns uuid, sql, stable, security invoker, search_path=pg_catalog, pg_temp, body e3f1d8bf670e6bc54e6c8fb582c04b21'),
     ('grant', 'function usage_own_conversation_ids() to authenticated', 'execute'),

@@ -14,9 +14,9 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.database import run
 from usage_worker.errors import DataRefusedError, SettingsError
+from usage_worker.events.external_ids import ExternalId
 from usage_worker.maintenance.pruning import prune
 from usage_worker.store import (
-    MadeId,
     Store,
     batch_transaction,
     external_ids,
@@ -49,7 +49,7 @@ def named(kind: str, text: str, namespace: UUID = OURS) -> Id:
     return Id(kind, uuid5(namespace, f"{kind}:{text}"), text)
 
 
-def keep(store: Store, *rows: Id) -> list[MadeId]:
+def keep(store: Store, *rows: Id) -> list[ExternalId]:
     with batch_transaction(store) as transaction:
         return transaction.keep_external_ids(rows)
 

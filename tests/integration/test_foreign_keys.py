@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 AIDS = (
     PROCESSES_KEY,
     "usage:shards",
+    "usage:id_namespace",
     HEARTBEAT_KEY,
     "usage:flush:{0}",
     "usage:flushing:{0}",

@@ -89,11 +89,11 @@ def test_unreadable_message_does_not_stop_worker(harness: IngestHarness) -> None
 
 
 @contextmanager
-def running_worker(harness: IngestHarness, pool: str) -> Iterator[Celery]:
+def running_worker(harness: IngestHarness, pool: str, **env: str) -> Iterator[Celery]:
     """Run a worker that must not end before the block does, and yield an app to send messages with."""
     settings = harness.resources.settings
     command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", pool, "-c", "1"]
-    environment = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+    environment = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url} | env
     environment["PYTHONPATH"] = ":".join(filter(None, sys.path))
     with (
         Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL) as worker,

@@ -9,9 +9,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from usage_worker.errors import UsageError
     from usage_worker.events.event import Event
+    from usage_worker.events.external_ids import uuid_of
     from usage_worker.publisher import PublisherStats, UsagePublisher
 
-__all__ = ["Event", "PublisherStats", "UsageError", "UsagePublisher"]
+__all__ = ["Event", "PublisherStats", "UsageError", "UsagePublisher", "uuid_of"]
 
 # Loaded on first access: the command sets up what Ctrl-C does before anything that takes long to load.
 _HOMES = {
@@ -19,6 +20,7 @@ _HOMES = {
     "PublisherStats": "usage_worker.publisher",
     "UsageError": "usage_worker.errors",
     "UsagePublisher": "usage_worker.publisher",
+    "uuid_of": "usage_worker.events.external_ids",
 }
 
 

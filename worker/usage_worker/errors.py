@@ -30,6 +30,10 @@ class SettingsError(UsageError):
     """a setting is wrong."""
 
 
+class NamespaceError(SettingsError):
+    """the namespace of ids is another one."""
+
+
 class ExtraMissingError(UsageError, ImportError):
     """a package is missing."""
 

@@ -10,6 +10,7 @@ import re
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, field_validator
@@ -23,6 +24,8 @@ T = TypeVar("T", bound=BaseSettings)
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 MAX_SHARDS = 256
+# The UUIDv5 of `usage-worker` in the namespace of domain names.
+DEFAULT_ID_NAMESPACE = UUID("c2cce1b7-d584-5e34-8fb0-123f0b8de01f")
 # Neither message quotes the text, which may be part of a password.
 _NO_PORT = "the port is not a number; write / # ? @ in a password as %2F %23 %3F %40"
 _MISPLACED_AT = "an @ stands behind the host; write / # ? @ in a password as %2F %23 %3F %40"
@@ -39,6 +42,10 @@ class PublisherSettings(BaseSettings):
     """Number of streams; must be the same for publishers and workers."""
     accept_days: int = Field(35, ge=1, le=36_500)
     """Length of the acceptance window: older events are quarantined."""
+    ids: Literal["uuid", "uuid5"] = "uuid"
+    """`uuid`: ids of users, agents, conversations are UUIDs; `uuid5`: numbers and texts, too, which become UUIDs."""
+    id_namespace: UUID = DEFAULT_ID_NAMESPACE
+    """Namespace of these UUIDs, itself a UUID: the same for publishers and workers, and never changed later."""
 
     @field_validator("redis_url")
     @classmethod

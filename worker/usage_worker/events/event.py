@@ -27,6 +27,7 @@ from usage_worker.events.columns import (
     NAMES,
     Row,
 )
+from usage_worker.events.external_ids import AnyId
 from usage_worker.events.values import (
     Reading,
     read_count,
@@ -81,9 +82,9 @@ class Event(TypedDict, total=False):
     """When it happened; by default the time at which it is published. Must lie within the acceptance window."""
     type: Annotated[Kind, Reading(default="usage")]
     """`usage` counts a use of the agent, `rating` records the user's rating of it."""
-    user_id: Required[UUID]
-    """The user."""
-    agent_id: Required[UUID]
+    user_id: Required[Annotated[UUID, AnyId("user")]]
+    """The user; with `USAGE_IDS=uuid5` also a whole number or a text of an application's own, like the next two ids."""
+    agent_id: Required[Annotated[UUID, AnyId("agent")]]
     """The agent."""
     messages: Annotated[Messages, Reading(read_count, default=1)]
     """Messages exchanged."""
@@ -105,7 +106,7 @@ class Event(TypedDict, total=False):
     """Time to the complete answer, in milliseconds."""
     success: Annotated[bool, Field(strict=True), Reading(read_truth, default=True)]
     """Whether the agent answered without an error."""
-    conversation_id: UUID | None
+    conversation_id: Annotated[UUID, AnyId("conversation")] | None
     """The conversation; distinct ones are counted."""
     model: Model | None
     """Name of the model; kept in the ledger only."""

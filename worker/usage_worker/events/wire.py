@@ -13,7 +13,7 @@ import re
 from decimal import Context, Decimal, Inexact
 from functools import wraps
 from time import time_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
@@ -45,14 +45,17 @@ from usage_worker.events.event import (
     row_of,
     values_of,
 )
+from usage_worker.events.external_ids import ID_PLACES, ExternalId, IdReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from usage_worker.events.columns import Column, Row
     from usage_worker.events.event import Values, Window
+    from usage_worker.events.external_ids import ExternalIds
 
 T = TypeVar("T")
+Given_contra = TypeVar("Given_contra", contravariant=True)
 
 _KNOWN = frozenset(NAMES)
 _MAX_UNITS = MAX_DOLLARS * UNIT
@@ -68,10 +71,12 @@ class Prepared(NamedTuple):
     """An event that is ready to be sent.
 
     `time_is_ours` where the application gave the event a key and no time: the time of its first delivery counts then.
+    `made` are its ids that were made of numbers and texts.
     """
 
     row: Row
     time_is_ours: bool = False
+    made: Sequence[ExternalId] = ()
 
     @property
     def event_id(self) -> str:
@@ -79,13 +84,19 @@ class Prepared(NamedTuple):
         return str(self.row[0])
 
 
-def _refusing(form: Callable[[T, Window], Prepared]) -> Callable[[T, Window], Prepared]:
+class Way(Protocol[Given_contra]):
+    """How an event is prepared; with `ids` its ids may be numbers and texts."""
+
+    def __call__(self, values: Given_contra, window: Window, ids: ExternalIds | None = None, /) -> Prepared: ...
+
+
+def _refusing(way: Way[Given_contra]) -> Way[Given_contra]:
     """Refuse the event whatever exception its values raise: their methods are the application's."""
 
-    @wraps(form)
-    def guarded(values: T, window: Window) -> Prepared:
+    @wraps(way)
+    def guarded(values: Given_contra, window: Window, ids: ExternalIds | None = None) -> Prepared:
         try:
-            return form(values, window)
+            return way(values, window, ids)
         except EventRefusedError:
             raise
         except Exception as error:
@@ -95,25 +106,25 @@ def _refusing(form: Callable[[T, Window], Prepared]) -> Callable[[T, Window], Pr
 
 
 @_refusing
-def prepare(fields: Mapping[str, Any], window: Window) -> Prepared:
-    """Check an application's fields, and fill in identity and time.
+def prepare(fields: Mapping[str, Any], window: Window, ids: ExternalIds | None = None) -> Prepared:
+    """Check an application's fields, and fill in identity and time; with `ids` they may have any id.
 
     Raises:
         EventRefusedError: a field is unknown, missing, of the wrong type or out of bounds; the message names it.
     """
     if not isinstance(fields, dict) or not REQUIRED <= fields.keys() <= _KNOWN:
-        _checked(EVENT, fields)
+        _checked(EVENT, fields, IdReader(ids) if ids else None)
     values = values_of(fields)
     row = exact_row(values)
-    return prepare_values(values, window) if row is None else Prepared(row)
+    return prepare_values(values, window, ids) if row is None else Prepared(row)
 
 
-def prepare_rating(fields: Mapping[str, Any], window: Window) -> Prepared:
+def prepare_rating(fields: Mapping[str, Any], window: Window, ids: ExternalIds | None = None) -> Prepared:
     """Prepare a rating; see `prepare`."""
-    return prepare({**fields, "type": "rating"}, window)
+    return prepare({**fields, "type": "rating"}, window, ids)
 
 
-def exact_row(values: Values) -> Row | None:
+def exact_row(values: Sequence[Any]) -> Row | None:
     """Return the row of a use without key and time if every value has its column's exact type and bounds, else None.
 
     A subclass is not exact: its methods are the application's. So may be the number of a UUID.
@@ -155,16 +166,38 @@ def exact_row(values: Values) -> Row | None:
 
 
 @_refusing
-def prepare_values(values: Values, window: Window) -> Prepared:
+def prepare_values(values: Values, window: Window, ids: ExternalIds | None = None) -> Prepared:
     """Prepare an event from the values of all fields in their order, in any notation; see `prepare`."""
-    values = _checked(VALUES, values)
+    if ids and (event := _exact_event(values, ids)):
+        return event
+    reader = IdReader(ids) if ids else None
+    values = _checked(VALUES, values, reader)
     if reason := refusal(values, window):
         raise EventRefusedError(reason)
     event_id, occurred_at = values[:2]
     identity: Any = str(uuid7() if event_id is None else UUID(int=identity_of(event_id).int))
     time = time_ns() // 1000 if occurred_at is None else int(microseconds(occurred_at))
     exact = tuple(_number(value) if isinstance(value, UUID) else value for value in values)
-    return Prepared(row_of(exact, identity, time), event_id is not None and occurred_at is None)
+    row = row_of(exact, identity, time)
+    return Prepared(row, event_id is not None and occurred_at is None, reader.made if reader else ())
+
+
+def _exact_event(values: Values, ids: ExternalIds) -> Prepared | None:
+    """Return an event whose ids may be numbers and texts, and whose other values are exact; else None."""
+    given, made = list(values), []
+    for kind, place in ID_PLACES:
+        value = given[place]
+        if type(value) is not str and type(value) is not int:
+            continue
+        try:
+            external = ids.of_text(kind, str(value))
+        except ValueError:
+            return None
+        given[place] = external.id
+        if external.external_id:
+            made.append(external)
+    row = exact_row(given)
+    return None if row is None else Prepared(row, made=made)
 
 
 def write_columns(values: Sequence[Any]) -> bytes:
@@ -199,9 +232,9 @@ def _number(identity: UUID) -> int:
     return UUID(int=int(identity.int)).int
 
 
-def _checked(adapter: TypeAdapter[T], values: Any) -> T:
+def _checked(adapter: TypeAdapter[T], values: Any, reader: IdReader | None) -> T:
     try:
-        checked: T = adapter.validator.validate_python(values)
+        checked: T = adapter.validator.validate_python(values, context=reader)
     except ValidationError as error:
         raise EventRefusedError(explain(error)) from None
     return checked

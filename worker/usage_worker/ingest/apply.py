@@ -150,6 +150,7 @@ class Applier:
             entry.waiting = []  # of an attempt that was rolled back
         stream = batch.entries[0].stream
         deliveries = register(transaction, batch.entries)
+        self._keep_ids(transaction, deliveries.entries)
         batch = self._without_known(transaction, batch, deliveries)
         refused: Refused = []
         counted_others = 0
@@ -166,6 +167,12 @@ class Applier:
         intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
         transaction.add_intake(stream, intake)
         return intake
+
+    def _keep_ids(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> None:
+        """Keep the originals of ids, also of refused events; an agent that is created gets its own as its name."""
+        made = {external.id.int: external for entry in entries for external in entry.made}
+        if left_out := transaction.keep_external_ids([*made.values()]) if made else []:
+            log.warning("originals of ids are not kept: others have their UUIDs", ids=len(left_out))
 
     def _without_known(self, transaction: BatchTransaction, batch: Batch, deliveries: Deliveries) -> Batch:
         """Return the batch without what was counted before, as far as the database is asked for it."""

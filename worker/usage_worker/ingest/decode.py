@@ -11,19 +11,23 @@ import numpy as np
 
 from usage_worker.events.columns import MAX_TOKENS, NAMES
 from usage_worker.events.event import reason_against
+from usage_worker.events.external_ids import external_ids
 from usage_worker.events.spelled_out import spelled_out
 from usage_worker.events.values import read_json
 from usage_worker.ingest.entries import BadEvent, DecodedEntry, describe
 from usage_worker.ingest.event_array import RATING, UNKNOWN, array_of
+from usage_worker.ingest.made_ids import read_made_ids
 from usage_worker.ingest.objects import Objects
 from usage_worker.ingest.packs import NotByColumnsError, read_pack
 from usage_worker.queue.holding import DEATHS_BEFORE_SET_ASIDE
 from usage_worker.queue.stream import OBJECTS, VERSIONS, newer_version
+from usage_worker.settings import DEFAULT_ID_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usage_worker.events.event import Window
+    from usage_worker.events.external_ids import ExternalIds
     from usage_worker.ingest.event_array import Columns, Events, Flags, TextTable
     from usage_worker.queue.stream import RawEntry
 
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 MAX_ENTRY_BYTES = 2**24
 # In all of its events together, counted by commas.
 MAX_ENTRY_VALUES = 2_000_000
+
+
+_DEFAULT_IDS = external_ids(DEFAULT_ID_NAMESPACE)
 
 
 class Decoded(NamedTuple):
@@ -45,14 +52,30 @@ class _NewerError(Exception):
     """The entry has columns that this worker does not know."""
 
 
-def decode(stream: str, raws: Sequence[RawEntry], window: Window, texts: TextTable) -> Decoded:
+def decode(
+    stream: str,
+    raws: Sequence[RawEntry],
+    window: Window,
+    texts: TextTable,
+    ids: ExternalIds = _DEFAULT_IDS,
+    *,
+    takes_any_id: bool = False,
+) -> Decoded:
     """Decode and check entries; whatever is wrong with one becomes a dead letter.
+
+    Args:
+        stream: the key of their stream.
+        raws: as they were read.
+        window: the span of time in which events are accepted.
+        texts: numbers for the texts of the batch.
+        ids: what numbers and texts become UUIDs with.
+        takes_any_id: whether they are ids in objects, too.
 
     Raises:
         MemoryError: another process may have room for the entries.
     """
     decoded = Decoded([], {})
-    objects = Objects(window)
+    objects = Objects(window, ids if takes_any_id else None)
     parts: list[Columns] = []
     for raw in raws:
         entry, number = DecodedEntry.of(stream, raw, texts), len(decoded.entries)
@@ -67,7 +90,17 @@ def decode(stream: str, raws: Sequence[RawEntry], window: Window, texts: TextTab
     if len(objects):
         parts.append(objects.columns(texts))
     _share_out(array_of(parts), decoded.entries, window)
+    for entry in decoded.entries:
+        if entry.raw.ids is not None and entry.is_readable:
+            _read_ids(entry, entry.raw.ids, ids)
     return decoded
+
+
+def _read_ids(entry: DecodedEntry, field: bytes, ids: ExternalIds) -> None:
+    # Those of its dead letters, too: these have the UUIDs.
+    events = len(entry.events) + sum(dead_letter.events for dead_letter in entry.dead_letters)
+    made, entry.ids_problem = read_made_ids(field, ids, events)
+    entry.made += made
 
 
 def _read(entry: DecodedEntry, number: int, objects: Objects) -> Columns | None:
@@ -165,5 +198,6 @@ def _refuse(entries: Sequence[DecodedEntry], events: Events, window: Window) -> 
 
 
 def _unreadable(entry: DecodedEntry, reason: str) -> None:
+    entry.is_readable = False
     entry.dead_letters = []
     entry.refuse_raw(reason, entry.raw.declared)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
+    from usage_worker.events.external_ids import ExternalId
     from usage_worker.ingest.event_array import Events
 
 # More bad events than this of one entry share a dead letter.
@@ -52,8 +53,14 @@ class DecodedEntry:
     texts: TextTable
     events: Events = field(default_factory=lambda: np.zeros(0, EVENT))
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    made: list[ExternalId] = field(default_factory=list)
+    """The ids in its events that were made of numbers and texts."""
+    ids_problem: str = ""
+    """Why the originals of others are left out, or an empty text."""
     waiting: list[int] = field(default_factory=list)
     """The positions of events that wait for the next delivery, because others hold their rows."""
+    is_readable: bool = True
+    """Whether its events were read; else it is a dead letter as a whole."""
     is_counted: bool = False
     """Whether everything in it is committed, so that it may leave the stream."""
 

@@ -11,6 +11,7 @@ from usage_worker.errors import StreamRefusedError, StreamUnavailableError, firs
 from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch_size import BatchSize
 from usage_worker.ingest.clock import database_clock
+from usage_worker.ingest.namespace import Namespace
 from usage_worker.ingest.reading import ShardReader
 from usage_worker.ingest.turn import Turn
 from usage_worker.logs import get_logger
@@ -58,6 +59,7 @@ class Flusher:
         self._records = FlushRecords(stream.connection)
         self._store = store
         self._applier = Applier(store, settings.unknown)
+        self._namespace = Namespace(store, settings.id_namespace)
         self._settings = settings
         self._size = BatchSize(settings.batch_events)
         self._holding = Holding(stream.connection, consumer, settings.reclaim_idle)
@@ -92,6 +94,7 @@ class Flusher:
             StoreUnavailableError, StreamUnavailableError, ConcurrencyError: what was read stays in the stream and is
                 reclaimed later.
             ClockError: this machine's clock is wrong; nothing was read.
+            NamespaceError: the database has ids of another namespace.
         """
         return self._flush_recorded(shard, Turn(self._settings.flush_budget if budget is None else budget))
 
@@ -108,6 +111,8 @@ class Flusher:
         batches, intake = 0, Intake()
         # Before anything is read: without the database, an entry that was read would only wait to be reclaimed.
         clock = database_clock(self._store)
+        if self._settings.ids == "uuid5":
+            self._namespace.keep()
         reader = ShardReader(self._stream, shard, self._holding, clock, self._size, self._settings)
         with self._holding.during(shard):
             for batch in reader.batches(turn):
@@ -127,6 +132,8 @@ class Flusher:
 
     def _count(self, shard: int, batch: Batch) -> Intake:
         began = time.monotonic()
+        if any(entry.made for entry in batch.entries):
+            self._namespace.keep()
         try:
             intake = self._applier.apply(batch)
             self._size.counted(len(batch.events), time.monotonic() - began)

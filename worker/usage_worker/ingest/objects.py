@@ -7,15 +7,18 @@ from uuid import uuid5
 
 from usage_worker.events.columns import MAX_ENTRY_EVENTS
 from usage_worker.events.event import EVENT, identity_of, microseconds, refusal, row_of, values_of
+from usage_worker.events.external_ids import IdReader
 from usage_worker.events.values import write_json
 from usage_worker.ingest.entries import MAX_LETTERS, BadEvent, describe
 from usage_worker.ingest.packs import columns_of
+from usage_worker.queue.stream import OBJECTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usage_worker.events.columns import Row
     from usage_worker.events.event import Window
+    from usage_worker.events.external_ids import ExternalIds
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.ingest.event_array import Columns, TextTable
 
@@ -34,10 +37,11 @@ class _Taken(NamedTuple):
 
 
 class Objects:
-    """Checked events of several entries."""
+    """Checked events of several entries; with `ids` theirs may be numbers and texts."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, ids: ExternalIds | None) -> None:
         self._window = window
+        self._ids = ids
         self._taken: list[_Taken] = []
 
     def __len__(self) -> int:
@@ -84,7 +88,9 @@ class Objects:
 
         An event without identity or time gets them from its entry, so that they are the same when it is read again.
         """
-        values = values_of(EVENT.validate_python(item))
+        # Only our publisher writes columns, and it makes the UUIDs itself.
+        reader = IdReader(self._ids) if self._ids and entry.raw.version == OBJECTS else None
+        values = values_of(EVENT.validate_python(item, context=reader))
         if reason := refusal(values, self._window):
             return reason
         event_id, occurred_at, *_ = values
@@ -94,6 +100,8 @@ class Objects:
         identity = uuid5(entry.key, str(position)) if event_id is None else identity_of(event_id)
         has_time = occurred_at is not None and not entry.raw.times_are_the_publishers
         row = row_of(values, identity, time)
+        if reader:
+            entry.made += reader.made
         return _Taken(row, number, position, event_id is None, event_id is not None and not has_time)
 
 

@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.events.event import Window
+from usage_worker.events.external_ids import external_ids
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.decode import decode
 from usage_worker.ingest.event_array import TextTable
@@ -77,7 +78,7 @@ class ShardReader:
         # Entries that are not decoded yet, and whether the last read probably left some behind.
         self._read: list[RawEntry] = []
         self._is_full = False
-        self._has_told_of_newer = False
+        self._told: set[str] = set()
 
     def batches(self, turn: Turn) -> Iterator[Batch]:
         """Yield the batches of the shard until the turn is over."""
@@ -138,7 +139,7 @@ class ShardReader:
             self._read = self._stream.read(self._shard, self._holding.consumer, self._count, wait)
             self._holding.note(self._shard, self._read)
             self._is_full = self._note_size(self._read)
-        sizes = accumulate(len(entry.body or b"") for entry in self._read)
+        sizes = accumulate(entry.size for entry in self._read)
         taken = max(sum(size <= _READ_BYTES for size in sizes), 1)
         portion, self._read = self._read[:taken], self._read[taken:]
         return portion
@@ -162,16 +163,22 @@ class ShardReader:
         if not raw:
             return []
         window = Window.around(self._clock.now(), self._settings.accept_window)
-        entries, newer = decode(self._stream.key(self._shard), raw, window, texts)
+        ids, takes_any_id = external_ids(self._settings.id_namespace), self._settings.ids == "uuid5"
+        entries, newer = decode(self._stream.key(self._shard), raw, window, texts, ids, takes_any_id=takes_any_id)
         if DEATHS_BEFORE_ALONE <= raw[0].deaths < DEATHS_BEFORE_SET_ASIDE:
             self._holding.decoded(self._shard)
         if newer:
             self._stream.leave_waiting(self._shard, list(newer))
-            if not self._has_told_of_newer:
-                self._has_told_of_newer = True
-                reason = printable(next(iter(newer.values())))
-                log.warning("entries wait for a newer worker", shard=self._shard, entries=len(newer), reason=reason)
+            self._tell("entries wait for a newer worker", newer)
+        if left_out := {entry.entry_id: entry.ids_problem for entry in entries if entry.ids_problem}:
+            self._tell("originals of ids are not kept; the events are counted", left_out)
         return entries
+
+    def _tell(self, what: str, reasons: dict[str, str]) -> None:
+        """Log what there is about entries, with the first reason, once in a turn."""
+        if what not in self._told:
+            self._told.add(what)
+            log.warning(what, shard=self._shard, entries=len(reasons), reason=printable(next(iter(reasons.values()))))
 
 
 def _events(raw: list[RawEntry]) -> int:
@@ -179,4 +186,4 @@ def _events(raw: list[RawEntry]) -> int:
 
 
 def _bytes(raw: list[RawEntry]) -> int:
-    return sum(len(entry.body or b"") for entry in raw)
+    return sum(entry.size for entry in raw)

@@ -11,6 +11,7 @@ from uuid import uuid5
 
 from usage_worker.errors import EventRefusedError, SettingsError, StreamUnavailableError
 from usage_worker.events.event import Window
+from usage_worker.events.external_ids import made_of
 from usage_worker.events.spelled_out import spelled_out
 from usage_worker.events.values import read_json
 from usage_worker.events.wire import Prepared, prepare
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime, timedelta
 
+    from usage_worker.events.external_ids import ExternalIds
     from usage_worker.store import Store
 
 PAGE = 500
@@ -34,7 +36,10 @@ DeadLetterRow = dict[str, Any]
 
 
 class EventSender(Protocol):
-    """The methods of a `UsagePublisher` that a replay needs."""
+    """What a replay needs of a `UsagePublisher`."""
+
+    @property
+    def ids(self) -> ExternalIds | None: ...
 
     def send(self, event: Prepared) -> bool: ...
 
@@ -60,8 +65,10 @@ class RepairEdits:
     dropped: frozenset[str] = frozenset()
     body: str | None = None
 
-    def events(self, dead_letter: DeadLetterRow, window: Window) -> list[Prepared]:
+    def events(self, dead_letter: DeadLetterRow, window: Window, ids: ExternalIds | None = None) -> list[Prepared]:
         """Return the dead letter's events, repaired, with the identities that ingest gave or would give them.
+
+        With `ids` they may have any id.
 
         Raises:
             EventRefusedError: one of them still cannot be counted.
@@ -72,9 +79,18 @@ class RepairEdits:
             raise EventRefusedError(f"is not JSON: {error}; give a repaired body with --body") from None
         if not placed or not all(isinstance(item, dict) for _, item in placed):
             raise EventRefusedError("is not an event; give a repaired body with --body")
-        return [self._event(dead_letter, item, place, window) for place, item in placed]
+        originals = _originals(dead_letter)
+        events = (self._event(dead_letter, item, place, window, ids) for place, item in placed)
+        return [event._replace(made=[*event.made, *made_of(event.row, originals)]) for event in events]
 
-    def _event(self, dead_letter: DeadLetterRow, item: dict[str, Any], place: int | str, window: Window) -> Prepared:
+    def _event(
+        self,
+        dead_letter: DeadLetterRow,
+        item: dict[str, Any],
+        place: int | str,
+        window: Window,
+        ids: ExternalIds | None,
+    ) -> Prepared:
         """Edit one event; one without identity or time gets both from its place in the stream, as ingest gives them."""
         fields = {name: value for name, value in item.items() if name not in self.dropped} | self.constants
         has_key, has_time = (fields.get(name) is not None for name in ("event_id", "occurred_at"))
@@ -82,7 +98,7 @@ class RepairEdits:
             fields["event_id"] = uuid5(dead_letter["entry_key"], str(place))
         if not has_time:
             fields["occurred_at"] = _entered_at(dead_letter)
-        return prepare(fields, window)._replace(time_is_ours=has_key and not has_time)
+        return prepare(fields, window, ids)._replace(time_is_ours=has_key and not has_time)
 
 
 def restore(dead_letter: DeadLetterRow) -> dict[bytes, bytes]:
@@ -147,7 +163,7 @@ def replay(
     window = Window.around(store.now(), accept_window)
     sent = bad = 0
     for start in range(0, len(dead_letters), PAGE):
-        page = list(_repaired(dead_letters[start : start + PAGE], edits, window, on_problem))
+        page = list(_repaired(dead_letters[start : start + PAGE], edits, window, sender.ids, on_problem))
         events = [event for _, repaired in page for event in repaired]
         # Marked only when they are in the stream: a crash in between replays them again, which counts nothing twice.
         if not all(sender.send(event) for event in events) or not sender.flush(FLUSH_SECONDS):
@@ -162,12 +178,13 @@ def _repaired(
     dead_letters: Sequence[DeadLetterRow],
     edits: RepairEdits,
     window: Window,
+    ids: ExternalIds | None,
     on_problem: Callable[[int, EventRefusedError], None],
 ) -> Iterator[tuple[int, list[Prepared]]]:
     """Yield number and events of each dead letter that can be counted now."""
     for dead_letter in dead_letters:
         try:
-            yield dead_letter["id"], edits.events(dead_letter, window)
+            yield dead_letter["id"], edits.events(dead_letter, window, ids)
         except EventRefusedError as error:
             on_problem(dead_letter["id"], error)
 
@@ -220,6 +237,14 @@ def _content(dead_letter: DeadLetterRow) -> Any:
     if raw.times_are_the_publishers and isinstance(content, list):
         content = list(map(_without_time, content))
     return content
+
+
+def _originals(dead_letter: DeadLetterRow) -> Any:
+    """Return what the field `ids` of a whole entry holds, None where there is none; ingest checks it."""
+    try:
+        return read_json(restore(dead_letter)[b"ids"])
+    except (KeyError, ValueError, RecursionError):
+        return None
 
 
 def _without_time(item: Any) -> Any:

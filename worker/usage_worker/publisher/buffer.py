@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid_utils.compat import uuid7
 
 from usage_worker.events.columns import NAMES
+from usage_worker.events.external_ids import write_ids
 from usage_worker.events.wire import write_columns
 from usage_worker.queue.stream import COLUMNAR, Pack, shard_of_number
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from usage_worker.events.columns import Row
+    from usage_worker.events.external_ids import ExternalId
     from usage_worker.publisher.account import Account, Portion
 
 # Of packs in one round trip.
@@ -26,6 +28,8 @@ PACKS_AT_ONCE = 16
 ROW_BYTES = 880
 # Of a pack besides its events: 900 were measured. Nothing in a pack of 500, most of what packs of one event take.
 PACK_BYTES = 900
+# Of an id that was made of a number or a text, without its characters, until its pack is written: 390 were measured.
+MADE_BYTES = 400
 # At most, so that no text need be measured for each event.
 CHARACTER_BYTES = 4
 _USER_ID, _MODEL, _PROVIDER = map(NAMES.index, ("user_id", "model", "provider"))
@@ -57,10 +61,11 @@ class Sealed:
     `pack` is None until its columns are written; `retry` is for that alone.
     """
 
-    __slots__ = ("key", "lane", "pack", "portions", "retry", "size")
+    __slots__ = ("key", "lane", "made", "pack", "portions", "retry", "size")
 
     def __init__(self, lane: Lane, size: int) -> None:
         self.lane = lane
+        self.made: Collection[ExternalId] = lane.made.values()
         self.key = uuid7()
         self.portions = Counter(lane.portions)
         self.size = size
@@ -69,7 +74,8 @@ class Sealed:
 
     def make_pack(self, values: Sequence[Any]) -> Pack:
         """Make the pack from the values of its rows; this takes half a millisecond, and needs no lock."""
-        return Pack(COLUMNAR, self.key, self.portions.total(), write_columns(values), self.lane.times_are_ours)
+        events, ids = self.portions.total(), write_ids(self.made)
+        return Pack(COLUMNAR, self.key, events, write_columns(values), self.lane.times_are_ours, ids)
 
 
 class Lane:
@@ -85,6 +91,8 @@ class Lane:
         self.bytes = self.sealed_bytes = 0
         # Of one row after the other: the garbage collector would traverse a tuple for each event.
         self.values: list[Any] = []
+        # The ids that were made of numbers and texts, by their UUIDs.
+        self.made: dict[int, ExternalId] = {}
         self.portions: list[Portion] = []
         self.sealed: list[Sealed] = []
         self.retry = Retry()
@@ -109,17 +117,21 @@ class Buffer:
         self.bytes = 0
         self._limit = limit
 
-    def add(self, account: Account, row: Row, *, time_is_ours: bool) -> Lane | None:
-        """Add an event to those of its shard; return None if there is no room for it."""
+    def add(self, account: Account, row: Row, made: Sequence[ExternalId], *, time_is_ours: bool) -> Lane | None:
+        """Add an event, with its ids that were made, to those of its shard; return None if there is no room for it."""
         lane = self.lanes[shard_of_number(row[_USER_ID], self._shards) + self._shards * time_is_ours]
         size = ROW_BYTES + CHARACTER_BYTES * (len(row[_MODEL] or "") + len(row[_PROVIDER] or ""))
         if not lane.portions:
             size += PACK_BYTES
+        if made and (made := [external for external in made if external.id.int not in lane.made]):
+            size += sum(MADE_BYTES + CHARACTER_BYTES * len(external.external_id) for external in made)
         if self.bytes + size > self._limit or lane.bytes + size > lane.room:
             return None
         portion = account.portion
         portion.unsent += 1
         lane.values += row
+        if made:
+            lane.made |= {external.id.int: external for external in made}
         lane.portions.append(portion)
         lane.bytes += size
         self.bytes += size
@@ -132,7 +144,7 @@ class Buffer:
             lane.sealed.append(sealed)
             lane.sealed_bytes = lane.bytes
             self._unwritten[sealed] = lane.values
-            lane.values, lane.portions = [], []
+            lane.values, lane.portions, lane.made = [], [], {}
 
     def seal_due(self, *, ripe: bool) -> None:
         """Make packs of the events that are to be sent now: those that wait for others if they are `ripe`."""
@@ -156,8 +168,8 @@ class Buffer:
         """Keep the columns of a pack instead of its rows, and make room."""
         if sealed in self._unwritten:  # not dropped meanwhile, nor written by another thread
             del self._unwritten[sealed]
-            self._resize(sealed, len(pack.body) + PACK_BYTES)
-            sealed.pack = pack
+            self._resize(sealed, len(pack.body) + len(pack.ids) + PACK_BYTES)
+            sealed.pack, sealed.made = pack, ()
 
     def next_due(self, ripe: float) -> float:
         """Return when the next pack can be sent; events that wait for others are due at `ripe`."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import TextIO
 
+    from usage_worker.events.external_ids import ExternalIds
     from usage_worker.events.wire import Prepared
     from usage_worker.publisher.event_files import Line
     from usage_worker.publisher.field_mapping import FieldMapping
@@ -67,7 +68,7 @@ def _publish(
     sent = bad = 0
     for line in lines:
         try:
-            event = _event(line, accept_window)
+            event = _event(line, accept_window, publisher.ids)
         except EventRefusedError as error:
             on_problem(line.number, error)
             bad += 1
@@ -80,11 +81,11 @@ def _publish(
     return ImportReport(sent, bad)
 
 
-def _event(line: Line, accept_window: timedelta) -> Prepared:
+def _event(line: Line, accept_window: timedelta, ids: ExternalIds | None) -> Prepared:
     if line.problem:
         raise EventRefusedError(line.problem)
     # A window for each line, since a pipe may stay open for days.
-    return prepare(line.fields, Window.around(datetime.now(UTC), accept_window))
+    return prepare(line.fields, Window.around(datetime.now(UTC), accept_window), ids)
 
 
 def _await_sent(publisher: UsagePublisher, timeout: float) -> None:

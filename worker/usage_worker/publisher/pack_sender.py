@@ -12,12 +12,12 @@ from usage_worker.masking import Mask
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.publisher.buffer import Retry
 from usage_worker.publisher.redis_watch import RedisWatch
-from usage_worker.publisher.shards_watch import ShardsWatch
 
 if TYPE_CHECKING:
     from usage_worker.errors import StreamUnavailableError
     from usage_worker.publisher.buffer import Buffer, Sealed
     from usage_worker.publisher.rate_limited_log import RateLimitedLog
+    from usage_worker.publisher.workers_watch import WorkersWatch
     from usage_worker.queue.stream import EventStream, Pack
 
 NEVER = float("inf")
@@ -31,12 +31,18 @@ class PackSender:
     """
 
     def __init__(
-        self, redis_url: str, stream: EventStream, buffer: Buffer, changed: threading.Condition, log: RateLimitedLog
+        self,
+        redis_url: str,
+        stream: EventStream,
+        buffer: Buffer,
+        changed: threading.Condition,
+        log: RateLimitedLog,
+        workers_watch: WorkersWatch,
     ) -> None:
         self._mask = Mask([redis_url], [])
         self._stream, self._buffer, self._changed, self._log_limited = stream, buffer, changed, log
         self._sending = threading.Lock()
-        self._watch, self._shards_watch = RedisWatch(stream.connection), ShardsWatch(stream)
+        self._watch, self._workers_watch = RedisWatch(stream.connection), workers_watch
         self._retry = Retry()
         self.ripe = NEVER
 
@@ -64,7 +70,7 @@ class PackSender:
             self.write()
             if packs := self._take():
                 self._watch.check(now=bool(self._retry.reason))
-                self._shards_watch.check()
+                self._workers_watch.check()
                 self._settle(packs, self._stream.offer((sealed.lane.shard, pack) for sealed, pack in packs))
         except Exception as error:  # noqa: BLE001 - whatever it is: without this thread nothing would ever be sent
             with self._changed:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 import weakref
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from usage_worker.errors import EventRefusedError
+from usage_worker.errors import EventRefusedError, SettingsError
 from usage_worker.events.event import Window
+from usage_worker.events.external_ids import external_ids
 from usage_worker.events.wire import exact_row, prepare, prepare_rating, prepare_values
 from usage_worker.publisher.account import Account
 from usage_worker.publisher.sender_key import Limits, SenderKey
@@ -17,11 +18,10 @@ from usage_worker.queue.stream import PACK_EVENTS
 from usage_worker.settings import load_publisher_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from decimal import Decimal
     from uuid import UUID
 
-    from usage_worker.events.wire import Prepared
+    from usage_worker.events.wire import Prepared, Way
     from usage_worker.publisher.account import PublisherStats
     from usage_worker.settings import PublisherSettings
 
@@ -35,18 +35,23 @@ class UsagePublisher:
         >>> with UsagePublisher("redis://localhost:6379/0") as usage:
         ...     usage.track(user_id, agent_id, input_tokens=812, output_tokens=160, cost_usd="0.0031")
 
-    Publishers of one URL, with the same limits, share a buffer and the thread that sends it; closing one leaves the
-    others open. What a publisher has accepted is sent even where it is neither closed nor kept.
+    Publishers of one URL, with the same limits and ids, share a buffer and the thread that sends it; closing one leaves
+    the others open. What a publisher has accepted is sent even where it is neither closed nor kept.
 
     Args:
         redis_url: the Redis with the streams; default `REDIS_URL`.
         buffer_bytes: bytes of events that may wait in memory; further events are dropped and counted.
         linger: seconds that an event waits for others before it is sent.
         pack_events: greatest number of events in one stream entry.
+        ids: "uuid", or "uuid5" for ids that are numbers or texts (`usage_worker.uuid_of`); default `USAGE_IDS`.
         settings: default: what the environment says.
 
     Raises:
-        SettingsError: `REDIS_URL`, `USAGE_STREAM_SHARDS` or `USAGE_ACCEPT_DAYS` is wrong; no other setting is read.
+        SettingsError: `ids`, `REDIS_URL`, `USAGE_STREAM_SHARDS`, `USAGE_ACCEPT_DAYS`, `USAGE_IDS` or
+            `USAGE_ID_NAMESPACE` is wrong; no other setting is read.
+
+    Attributes:
+        ids: what numbers and texts become UUIDs with; None where ids are UUIDs.
     """
 
     def __init__(
@@ -56,22 +61,28 @@ class UsagePublisher:
         buffer_bytes: int = 64 * 2**20,
         linger: float = 0.1,
         pack_events: int = PACK_EVENTS,
+        ids: Literal["uuid", "uuid5"] | None = None,
         settings: PublisherSettings | None = None,
     ) -> None:
         settings = settings or load_publisher_settings(redis_url)
+        ids = ids or settings.ids
+        if ids not in ("uuid", "uuid5"):
+            raise SettingsError('ids: must be "uuid" or "uuid5"')
+        self.ids = external_ids(settings.id_namespace) if ids == "uuid5" else None
         self._accept_window = settings.accept_window
         self._make_window()
         self._account = Account()
         limits = Limits(buffer_bytes, linger, pack_events)
-        key = SenderKey(redis_url or settings.redis_url, settings.stream_shards, limits)
+        namespace = self.ids.namespace if self.ids else None
+        key = SenderKey(redis_url or settings.redis_url, settings.stream_shards, limits, namespace)
         self._sender = senders().join(key, self._account)
         self._forget = weakref.finalize(self, self._sender.leave, self._account)
         self._forget.atexit = False  # the senders see to the end of the process
 
     def track(
         self,
-        user_id: UUID | str,
-        agent_id: UUID | str,
+        user_id: UUID | str | int,
+        agent_id: UUID | str | int,
         *,
         event_id: UUID | str | None = None,
         occurred_at: datetime | float | None = None,
@@ -85,7 +96,7 @@ class UsagePublisher:
         cost_usd: Decimal | str | float | None = None,
         response_time_ms: float | None = None,
         success: bool = True,
-        conversation_id: UUID | str | None = None,
+        conversation_id: UUID | str | int | None = None,
         model: str | None = None,
         provider: str | None = None,
     ) -> str | None:
@@ -111,8 +122,8 @@ class UsagePublisher:
 
     def rate(
         self,
-        user_id: UUID | str,
-        agent_id: UUID | str,
+        user_id: UUID | str | int,
+        agent_id: UUID | str | int,
         rating: Decimal | str | float,
         *,
         event_id: UUID | str | None = None,
@@ -129,7 +140,7 @@ class UsagePublisher:
 
     def send(self, event: Prepared) -> bool:
         """Send an event that `usage_worker.events.wire.prepare` has completed; return False when it was dropped."""
-        return self._sender.put(self._account, event.row, time_is_ours=event.time_is_ours)
+        return self._sender.put(self._account, event.row, event.made, time_is_ours=event.time_is_ours)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds."""
@@ -150,16 +161,16 @@ class UsagePublisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _publish(self, form: Callable[[T, Window], Prepared], values: T) -> str | None:
+    def _publish(self, way: Way[T], values: T) -> str | None:
         if time.monotonic() - self._window_made > 1:
             self._make_window()
         try:
-            event = form(values, self._window)
+            event = way(values, self._window, self.ids)
         except EventRefusedError as error:
             if abs(_clock_offset() - self._window_offset) > 1:
                 # The wall clock has jumped since the window was made.
                 self._make_window()
-                return self._publish(form, values)
+                return self._publish(way, values)
             self._sender.refuse(self._account, error)
             return None
         return event.event_id if self.send(event) else None

@@ -16,12 +16,14 @@ from usage_worker.publisher.buffer import Buffer
 from usage_worker.publisher.pack_sender import NEVER, PackSender
 from usage_worker.publisher.rate_limited_log import RateLimitedLog, say
 from usage_worker.publisher.redis_watch import warn_of
+from usage_worker.publisher.workers_watch import WorkersWatch
 from usage_worker.queue.stream import EventStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from usage_worker.events.columns import Row
+    from usage_worker.events.external_ids import ExternalId
     from usage_worker.publisher.account import Account, PublisherStats
     from usage_worker.publisher.buffer import Lane
     from usage_worker.publisher.sender_key import SenderKey
@@ -54,7 +56,7 @@ class Sender:
 
         Returns whether any publisher uses this sender.
         """
-        _, shards, limits = self.key
+        _, shards, limits, namespace = self.key
         # Entered directly: a Condition does it in Python, which costs 0.15 µs for each event.
         self._lock, self._changed = lock, threading.Condition(lock)
         self._thread: threading.Thread | None = None
@@ -62,7 +64,10 @@ class Sender:
         self._stream = EventStream(self.key.redis_url, shards, warn_of)
         self._buffer = Buffer(shards, limits.buffer_bytes)
         self._log_limited = RateLimitedLog()
-        self._packs = PackSender(self.key.redis_url, self._stream, self._buffer, self._changed, self._log_limited)
+        watch = WorkersWatch(self._stream, namespace)
+        self._packs = PackSender(
+            self.key.redis_url, self._stream, self._buffer, self._changed, self._log_limited, watch
+        )
         self._pack_events, self._announced = limits.pack_events, (1, limits.pack_events)
         for account in self._accounts:
             account.start_over()
@@ -80,11 +85,11 @@ class Sender:
             self._hasten()
             self._end_if_unused()
 
-    def put(self, account: Account, row: Row, *, time_is_ours: bool = False) -> bool:
-        """Buffer an event; return False when there is no room for it or the publisher is closed."""
+    def put(self, account: Account, row: Row, made: Sequence[ExternalId] = (), *, time_is_ours: bool = False) -> bool:
+        """Buffer an event, and its ids that were made; return False without room, or where the publisher is closed."""
         dropped = ""
         with self._lock:
-            lane = self._buffer.add(account, row, time_is_ours=time_is_ours) if account.open else None
+            lane = self._buffer.add(account, row, made, time_is_ours=time_is_ours) if account.open else None
             if lane:
                 waiting = len(lane.portions)
                 if waiting in self._announced or self._thread is None:
@@ -102,7 +107,7 @@ class Sender:
             return True
         # The thread may wait for Redis, for seconds. The columns of one pack leave room for 380 events.
         self._packs.write(1)
-        return self.put(account, row, time_is_ours=time_is_ours)
+        return self.put(account, row, made, time_is_ours=time_is_ours)
 
     def refuse(self, account: Account, reason: object) -> None:
         """Count and log an event that can never be sent."""

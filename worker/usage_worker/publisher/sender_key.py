@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +19,9 @@ class Limits:
 
 
 class SenderKey(NamedTuple):
-    """What the publishers of one sender have in common."""
+    """What the publishers of one sender have in common; `namespace` is that of their ids, where these may be any."""
 
     redis_url: str
     shards: int
     limits: Limits
+    namespace: UUID | None = None

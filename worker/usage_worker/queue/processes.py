@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 from usage_worker.errors import StreamUnavailableError
 from usage_worker.queue.own_keys import OWN
@@ -23,6 +24,7 @@ ALIVE_SECONDS = 3 * RECORD_SECONDS
 _KEPT_SECONDS = 3600
 PROCESSES_KEY = "usage:processes"
 _SHARDS_KEY = "usage:shards"
+_NAMESPACE_KEY = "usage:id_namespace"
 # Times are by Redis' own clock, in seconds. Small and bounded, so a full Redis takes it as well.
 _SCRIPT = (
     f"#!lua flags=allow-oom\n{OWN}"
@@ -31,10 +33,11 @@ own(KEYS[1], 'hash')
 local now = redis.call('TIME')[1]
 redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
 if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3]) end
+if ARGV[4] ~= '' then redis.call('SET', KEYS[3], ARGV[4]) end
 local records = redis.call('HGETALL', KEYS[1])
 for i = 1, #records, 2 do
     local at = tonumber(string.match(records[i + 1], '^%d+'))
-    if not at or at < now - tonumber(ARGV[4]) then redis.call('HDEL', KEYS[1], records[i]) end
+    if not at or at < now - tonumber(ARGV[5]) then redis.call('HDEL', KEYS[1], records[i]) end
 end
 """
 )
@@ -44,7 +47,7 @@ class Process(NamedTuple):
     """What a process says about itself.
 
     `kind` is "worker" or "beat"; `roles` are "counting" and "maintenance", by the queues that it takes from; `shards`
-    is its number of shards, and None for beat; `uptime` is in seconds.
+    is its number of shards, `namespace` that of its ids, and both are None for beat; `uptime` is in seconds.
     """
 
     kind: str
@@ -53,6 +56,7 @@ class Process(NamedTuple):
     shards: int | None
     version: str
     uptime: float = 0.0
+    namespace: str | None = None
 
 
 class ProcessRecord(NamedTuple):
@@ -76,7 +80,7 @@ class Processes:
         self._connection = connection
 
     def record(self, name: str, process: Process) -> None:
-        """Write the record of this process, and a worker's number of shards for publishers.
+        """Write the record of this process; for publishers also a worker's number of shards and namespace.
 
         Raises:
             StreamUnavailableError: Redis did not take it.
@@ -85,7 +89,8 @@ class Processes:
         shards = "" if process.shards is None else process.shards
         with self._connection.client() as client:
             script = client.register_script(_SCRIPT)
-            script(keys=[PROCESSES_KEY, _SHARDS_KEY], args=[name, text, shards, _KEPT_SECONDS])
+            keys = [PROCESSES_KEY, _SHARDS_KEY, _NAMESPACE_KEY]
+            script(keys=keys, args=[name, text, shards, process.namespace or "", _KEPT_SECONDS])
 
     def read(self) -> list[ProcessRecord]:
         """Return the records of the last hour, by name.
@@ -102,12 +107,25 @@ class Processes:
 
 def shards_of_workers(connection: RedisConnection) -> int | None:
     """Return the workers' number of shards, None where it is not known or may not be read."""
+    shards = _value(connection, _SHARDS_KEY)
+    return int(shards) if shards.isdigit() else None
+
+
+def namespace_of_workers(connection: RedisConnection) -> UUID | None:
+    """Return the namespace of the workers' ids, None where it is not known or may not be read."""
+    try:
+        return UUID(_value(connection, _NAMESPACE_KEY).decode())
+    except ValueError:
+        return None
+
+
+def _value(connection: RedisConnection, key: str) -> bytes:
     try:
         with connection.client() as client:
-            shards: Any = client.get(_SHARDS_KEY)
+            value: Any = client.get(key)
     except StreamUnavailableError:
-        return None
-    return int(shards) if shards and shards.isdigit() else None
+        return b""
+    return value or b""
 
 
 def _parse(name: str, text: bytes, now: float) -> ProcessRecord | None:
@@ -115,8 +133,8 @@ def _parse(name: str, text: bytes, now: float) -> ProcessRecord | None:
     at, _, body = text.partition(b" ")
     try:
         fields = json.loads(body)
-        # A newer version may say more.
-        process = Process(**{field: fields[field] for field in Process._fields})
+        # A newer version may say more, an older one less.
+        process = Process(**{field: fields[field] for field in Process._fields if field in fields})
         return ProcessRecord(name, process, max(now - float(at), 0.0), fields["clock"] - float(at))
     except (ValueError, LookupError, TypeError):
         return None

@@ -80,6 +80,16 @@ class RawEntry(NamedTuple):
         return self.fields.get(b"events")
 
     @property
+    def ids(self) -> bytes | None:
+        """The originals of the ids in the events (`write_ids`), None where the entry has none."""
+        return self.fields.get(b"ids")
+
+    @property
+    def size(self) -> int:
+        """The bytes of what is decoded."""
+        return len(self.body or b"") + len(self.ids or b"")
+
+    @property
     def contents(self) -> UUID:
         """A hash of the body, or of all fields where it cannot be read: two entries with it hold the same events."""
         body = self.body if self.version in VERSIONS else None
@@ -101,7 +111,8 @@ class RawEntry(NamedTuple):
 class Pack(NamedTuple):
     """What a stream entry is made of. `key` distinguishes a pack that was sent twice from two packs.
 
-    `times_are_ours` for events that have a key of the application's and a time of the publisher's.
+    `times_are_ours` for events that have a key of the application's and a time of the publisher's. `ids` are the
+    originals of their ids, empty where there are none.
     """
 
     version: bytes
@@ -109,6 +120,7 @@ class Pack(NamedTuple):
     events: int
     body: bytes
     times_are_ours: bool = False
+    ids: bytes = b""
 
     @classmethod
     def of_objects(cls, key: UUID, events: Sequence[bytes]) -> Pack:
@@ -117,7 +129,8 @@ class Pack(NamedTuple):
 
     def fields(self) -> dict[str, bytes | int | str]:
         times = {"times": "publisher"} if self.times_are_ours else {}
-        return {"v": self.version, "n": self.events, "id": str(self.key), **times, "events": self.body}
+        ids = {"ids": self.ids} if self.ids else {}
+        return {"v": self.version, "n": self.events, "id": str(self.key), **times, **ids, "events": self.body}
 
 
 class Backlog(NamedTuple):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from celery.signals import beat_init, worker_ready
 
 from usage_worker.errors import StreamUnavailableError
+from usage_worker.events.external_ids import external_ids
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.processes import RECORD_SECONDS, Process, Processes
@@ -28,8 +29,10 @@ def record_processes(app: Celery) -> None:
 
     def worker_is_ready(sender: Any, **_: object) -> None:
         if sender.app is app:
-            shards = app.usage_resources.settings.stream_shards
-            _start(app, sender.hostname, Process("worker", roles(sender), _queues(sender), shards, _version()))
+            settings = app.usage_resources.settings
+            process = Process("worker", roles(sender), _queues(sender), settings.stream_shards, _version())
+            namespace = external_ids(settings.id_namespace).namespace
+            _start(app, sender.hostname, process._replace(namespace=str(namespace)))
 
     def beat_begins(sender: Any, **_: object) -> None:
         if sender.app is app:

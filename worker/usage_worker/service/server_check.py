@@ -1,13 +1,19 @@
-"""What a worker or beat does at its start about the Redis that REDIS_URL names."""
+"""What a worker or beat does at its start about its servers: the Redis that REDIS_URL names, the ids in PostgreSQL."""
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
 
-from usage_worker.errors import StreamUnavailableError, UnusableServerError
+from usage_worker.errors import NamespaceError, StreamUnavailableError, UnusableServerError, UsageError
+from usage_worker.ingest import require_namespace
 from usage_worker.logs import get_logger, report_failure
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.server import server_facts
+from usage_worker.store import Store
+
+if TYPE_CHECKING:
+    from usage_worker.settings import Settings
 
 log = get_logger("redis")
 
@@ -26,6 +32,22 @@ def leave_unusable_server(redis_url: str) -> None:
         raise SystemExit(1) from None
     except StreamUnavailableError as error:
         log.warning(str(error))
+
+
+def leave_other_namespace(settings: Settings) -> None:
+    """End a worker that would make other UUIDs of the ids that the database has. A flush reports all other errors.
+
+    Raises:
+        SystemExit: USAGE_ID_NAMESPACE differs from the namespace of these.
+    """
+    if not settings.database_url:
+        return
+    with suppress(UsageError), Store(settings.database_url, pooled=settings.pooled) as store:
+        try:
+            require_namespace(store, settings.id_namespace)
+        except NamespaceError as error:
+            report_failure(str(error))
+            raise SystemExit(1) from None
 
 
 def log_concerns(redis_url: str) -> None:

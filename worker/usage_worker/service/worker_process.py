@@ -24,7 +24,7 @@ from celery.signals import (
 
 from usage_worker.errors import UsageError
 from usage_worker.logs import bind_to_lines, configure_logs, get_logger, unbind_from_lines
-from usage_worker.service.server_check import leave_unusable_server
+from usage_worker.service.server_check import leave_other_namespace, leave_unusable_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +69,7 @@ def configure_worker_processes(settings: Settings) -> None:
 
     # Both come after the set-up of the logs, and before the first connection to the broker.
     celeryd_after_setup.connect(check, weak=False)
+    celeryd_after_setup.connect(lambda **_: leave_other_namespace(settings), weak=False)
     beat_init.connect(check, weak=False)
     task_prerun.connect(_bind_task)
     task_postrun.connect(_unbind_task)

@@ -6,13 +6,13 @@ from usage_worker.store.batch import BatchTransaction, DeadLetter, Missing, batc
 from usage_worker.store.connection import Store
 from usage_worker.store.dead_letters import prune_dead_letters
 from usage_worker.store.external_ids import (
-    MadeId,
     delete_ownerless_ids,
     external_ids,
     external_ids_in,
     id_of,
     keep_external_ids,
     keep_namespace,
+    kept_namespace,
 )
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import (
@@ -55,7 +55,6 @@ __all__ = [
     "DeadLetter",
     "DeletedRows",
     "Intake",
-    "MadeId",
     "Missing",
     "PairDifference",
     "PairKey",
@@ -78,6 +77,7 @@ __all__ = [
     "intake_by_day",
     "keep_external_ids",
     "keep_namespace",
+    "kept_namespace",
     "last_runs",
     "make_partition",
     "next_pairs",

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
+    from usage_worker.events.external_ids import ExternalId
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
-    from usage_worker.store.external_ids import MadeId
     from usage_worker.store.intake import Intake
 
 Pair = tuple[str, str]

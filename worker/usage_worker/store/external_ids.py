@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from usage_worker.errors import DataRefusedError, SettingsError
+from usage_worker.events.external_ids import ExternalId
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -16,12 +17,10 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
-MadeId = tuple[str, UUID, str]
-"""The kind of an id (user, agent or conversation), the UUID that was made, and the application's own id."""
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 
 
-def keep_external_ids(connection: Connection, rows: Sequence[MadeId]) -> list[MadeId]:
+def keep_external_ids(connection: Connection, rows: Sequence[ExternalId]) -> list[ExternalId]:
     """Keep ids in the open transaction; those that are kept already are looked up and not written.
 
     Returns:
@@ -68,6 +67,14 @@ def id_of(store: Store, kind: str, text: str) -> UUID:
         found: UUID = row["id"]
         return found
     raise SettingsError(f"no event has named the {kind} {text!r}")
+
+
+def kept_namespace(store: Store) -> UUID | None:
+    """Return the namespace of this installation, None where none is kept yet."""
+    for row in store.rows(query("id_namespace")):
+        namespace: UUID = row["namespace"]
+        return namespace
+    return None
 
 
 def keep_namespace(store: Store, namespace: UUID) -> UUID:

@@ -1,9 +1,10 @@
-"""The workers: one for each purpose, and one number of shards."""
+"""The workers: one for each purpose, one number of shards, and one namespace of ids."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usage_worker.events.external_ids import external_ids
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import REDIS, Section
@@ -26,6 +27,7 @@ def _processes(inspection: Inspection) -> Iterator[Check]:
     figures.processes = Processes(inspection.stream.connection).read()
     yield from _consumers(figures, inspection.settings)
     yield from _numbers_of_shards(figures, inspection.settings)
+    yield from _namespaces(figures, inspection.settings)
 
 
 def _consumers(figures: Figures, settings: Settings) -> Iterator[Check]:
@@ -53,6 +55,18 @@ def _numbers_of_shards(figures: Figures, settings: Settings) -> Iterator[Check]:
         yield warn("shards_setting", reason, remedy)
 
 
+def _namespaces(figures: Figures, settings: Settings) -> Iterator[Check]:
+    found = {it.name: it.process.namespace for it in figures.alive if it.process.namespace and it.process.roles}
+    own = str(external_ids(settings.id_namespace).namespace)
+    remedy = "set the same USAGE_ID_NAMESPACE for all processes and restart them"
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name}: {namespace}" for name, namespace in found.items())
+        yield fail("namespace_setting", f"workers make different UUIDs of the same ids: {listed}", remedy)
+    elif found and own not in found.values():
+        reason = f"the workers have the namespace {next(iter(found.values()))}, and this command has {own}"
+        yield warn("namespace_setting", reason, remedy)
+
+
 def last_seen(records: list[ProcessRecord]) -> str:
     """Return the end of a reason: which of the processes was there last."""
     if not records:
@@ -61,4 +75,6 @@ def last_seen(records: list[ProcessRecord]) -> str:
     return f"; {last.name} was last seen {last.seconds:.0f} s ago"
 
 
-PROCESSES = Section(("consumer_counting", "consumer_maintenance", "shards_setting"), _processes, needs=(REDIS,))
+PROCESSES = Section(
+    ("consumer_counting", "consumer_maintenance", "shards_setting", "namespace_setting"), _processes, needs=(REDIS,)
+)

@@ -1,0 +1,52 @@
+"""The originals of ids that an entry carries, and those that the worker makes itself, until they are kept.
+
+What an entry says is never trusted: events are exact by their UUIDs, so that originals which do not become these are
+left out, and whatever is wrong with them stops no event.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from usage_worker.events.external_ids import KINDS
+
+if TYPE_CHECKING:
+    from usage_worker.events.external_ids import ExternalId, ExternalIds, Kind
+
+# Of the entry, and of three ids of an event whose every character JSON escapes. For 500 events our publisher writes
+# 30 to 60 kB.
+MAX_IDS_BYTES = 2**24
+_EVENT_BYTES = 5_000
+_OTHER_UUID = "an original does not become the UUID that its publisher made; is USAGE_ID_NAMESPACE the same?"
+_DECODE = msgspec.json.Decoder(dict[str, dict[str, str]]).decode
+
+
+def read_made_ids(field: bytes, ids: ExternalIds, most: int) -> tuple[list[ExternalId], str]:
+    """Read the field `ids` of an entry; return what becomes the UUIDs that it says, and why the rest is left out.
+
+    Args:
+        field: as `write_ids` writes it.
+        ids: what numbers and texts become UUIDs with.
+        most: the number of events in the entry: it cannot have more ids of a kind.
+    """
+    if len(field) > min(MAX_IDS_BYTES, _EVENT_BYTES * most):
+        return [], f"{len(field)} bytes are too many for {most} events"
+    try:
+        kinds = _DECODE(field)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return [], str(error)
+    if any(len(originals) > most for originals in kinds.values()):
+        return [], "more ids than events"
+    read = [_read(ids, kind, digits, text) for kind in KINDS for digits, text in kinds.get(kind, {}).items()]
+    made = [external for external in read if external]
+    return made, "" if len(made) == len(read) else _OTHER_UUID
+
+
+def _read(ids: ExternalIds, kind: Kind, digits: str, text: str) -> ExternalId | None:
+    try:
+        external = ids.of_text(kind, text)
+    except ValueError:
+        return None
+    return external if external.external_id and external.id.hex == digits else None
