@@ -20,7 +20,7 @@ def main(load: Load) -> None:
     """Prepare the events, then publish them at the load's rate."""
     events = list(load.generate())
     gc.freeze()  # an application does not keep a million events for the garbage collector to traverse
-    with UsagePublisher(settings=load_settings()) as publisher:
+    with UsagePublisher(settings=load_settings(), disabled=False) as publisher:
         wait_for_go()
         started = time.monotonic()
         for number, event in enumerate(events, start=1):

@@ -13,7 +13,7 @@ import re
 from decimal import Context, Decimal, Inexact
 from functools import wraps
 from time import time_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,6 +23,7 @@ from uuid_utils import uuid7
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.columns import (
     COLUMNS,
+    DECIMALS,
     MAX_DOLLARS,
     MAX_MESSAGES,
     MAX_MILLISECONDS,
@@ -43,6 +44,7 @@ from usage_worker.events.event import (
     microseconds,
     refusal,
     row_of,
+    time_at,
     values_of,
 )
 
@@ -62,6 +64,11 @@ _COST = re.compile(COST_TEXT)
 _EXACT = Context(prec=60, Emin=-60, Emax=60, traps=[Inexact])
 _product, _integer = _EXACT.multiply, _EXACT.to_integral_exact
 _UUID_BYTES = 16
+_READ: Final[dict[Form, Callable[[Any], Any]]] = {
+    Form.UUID: lambda value: UUID(value) if isinstance(value, str) else UUID(int=value),
+    Form.TIME: time_at,
+    Form.DECIMAL: lambda value: Decimal(value).scaleb(-DECIMALS, _EXACT),
+}
 
 
 class Prepared(NamedTuple):
@@ -77,6 +84,11 @@ class Prepared(NamedTuple):
     def event_id(self) -> str:
         """The identity of the event."""
         return str(self.row[0])
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All fields of the event; the time is None where that of the first delivery counts."""
+        return fields_of(self.row) | ({"occurred_at": None} if self.time_is_ours else {})
 
 
 def _refusing(form: Callable[[T, Window], Prepared]) -> Callable[[T, Window], Prepared]:
@@ -165,6 +177,14 @@ def prepare_values(values: Values, window: Window) -> Prepared:
     time = time_ns() // 1000 if occurred_at is None else int(microseconds(occurred_at))
     exact = tuple(_number(value) if isinstance(value, UUID) else value for value in values)
     return Prepared(row_of(exact, identity, time), event_id is not None and occurred_at is None)
+
+
+def fields_of(row: Row) -> dict[str, Any]:
+    """Return all fields of an event by name: UUIDs, an aware time, decimals of US dollars and of a rating."""
+    return {
+        column.name: value if value is None or column.form not in _READ else _READ[column.form](value)
+        for column, value in zip(COLUMNS, row, strict=True)
+    }
 
 
 def write_columns(values: Sequence[Any]) -> bytes:
