@@ -100,6 +100,18 @@ def test_raising_before_send_lets_nothing_out(caplog: pytest.LogCaptureFixture) 
     assert {loss.reason for loss in losses} == {"before_send raised LookupError: no such tenant"}
 
 
+def test_answer_that_cannot_be_compared_is_refused() -> None:
+    class Hostile:
+        def __eq__(self, _: object) -> bool:
+            raise RuntimeError("not comparable")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    with publisher(before_send=lambda event: event | {"model": Hostile()}) as usage:
+        assert usage.track(USER, AGENT, model="x") is None
+        assert usage.stats().refused == 1
+
+
 def test_on_error_gets_refused_events_as_they_were_given() -> None:
     losses: list[EventLoss] = []
     with publisher(on_error=losses.append) as usage:

@@ -13,7 +13,7 @@ import re
 from decimal import Context, Decimal, Inexact
 from functools import wraps
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
@@ -64,11 +64,12 @@ _COST = re.compile(COST_TEXT)
 _EXACT = Context(prec=60, Emin=-60, Emax=60, traps=[Inexact])
 _product, _integer = _EXACT.multiply, _EXACT.to_integral_exact
 _UUID_BYTES = 16
-_READ: Final[dict[Form, Callable[[Any], Any]]] = {
+_READ = {
     Form.UUID: lambda value: UUID(value) if isinstance(value, str) else UUID(int=value),
     Form.TIME: time_at,
     Form.DECIMAL: lambda value: Decimal(value).scaleb(-DECIMALS, _EXACT),
 }
+_READERS: tuple[Callable[[Any], Any] | None, ...] = tuple(_READ.get(column.form) for column in COLUMNS)
 
 
 class Prepared(NamedTuple):
@@ -182,8 +183,8 @@ def prepare_values(values: Values, window: Window) -> Prepared:
 def fields_of(row: Row) -> dict[str, Any]:
     """Return all fields of an event by name: UUIDs, an aware time, decimals of US dollars and of a rating."""
     return {
-        column.name: value if value is None or column.form not in _READ else _READ[column.form](value)
-        for column, value in zip(COLUMNS, row, strict=True)
+        name: value if value is None or read is None else read(value)
+        for name, read, value in zip(NAMES, _READERS, row, strict=True)
     }
 
 

@@ -57,7 +57,7 @@ class Hooks:
         return getattr(self._thread, "running", False)
 
     def filtered(self, fields: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what `before_send` makes of an event, None where it drops the event.
+        """Return what `before_send` makes of an event: `fields` itself where it changes nothing, None to drop it.
 
         Raises:
             EventRefusedError: it raised an exception. What it would have removed must not leave the process.
@@ -66,7 +66,8 @@ class Hooks:
             return fields
         try:
             with self._run():
-                return self.before_send(fields)
+                answer = self.before_send(fields.copy())
+                return fields if answer == fields else answer
         except Exception as error:
             raise EventRefusedError(f"before_send raised {named(error)}") from error
 

@@ -213,11 +213,13 @@ class UsagePublisher:
         try:
             event = self._window.prepare(form, values)
             if self._hooks.before_send:
-                fields = self._hooks.filtered(event.fields)
-                if fields is None:
+                fields = event.fields
+                filtered = self._hooks.filtered(fields)
+                if filtered is None:
                     self._sender.leave_out(self._account)
                     return None
-                event = self._window.prepare(prepare, fields)
+                if filtered is not fields:
+                    event = self._window.prepare(prepare, filtered)
         except EventRefusedError as error:
             self._sender.refuse(self._account, error)
             self._hooks.report("refused", error.detail, fields=lambda: _given(values))
