@@ -37,5 +37,6 @@ def test_bench_totals_are_exact_and_json_is_complete() -> None:
         assert min(product["worker"], product["database"]) > 0
         assert plain["worker"] == plain["valkey"] == 0
         assert min(plain["publisher"], plain["database"]) > 0
+    assert 0 < result["track_p50_us"] <= result["track_p99_us"]
     assert 0 < result["visible_p50_ms"] <= result["visible_p99_ms"]
     assert 0 <= result["hot_ratio"] <= 1

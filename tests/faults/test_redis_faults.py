@@ -16,7 +16,8 @@ from tests.faults.harness import Harness, process_state
 from tests.helpers import eventually
 from usage_worker.local import EmbeddedValkey
 from usage_worker.local.supervisor import Supervisor
-from usage_worker.publisher import REDIS_MEMORY_LIMIT, UsagePublisher
+from usage_worker.publisher import UsagePublisher
+from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT
 from usage_worker.queue.stream import GROUP
 from usage_worker.queue.vitals import read_vitals
 

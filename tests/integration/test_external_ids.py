@@ -6,7 +6,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4, uuid5
 
 import pytest
@@ -37,25 +37,17 @@ DEAD_LETTER = """
 """
 
 
-class Id(NamedTuple):
-    """A row of the table."""
-
-    kind: str
-    id: UUID
-    external_id: str
+def named(kind: str, text: str, namespace: UUID = OURS) -> ExternalId:
+    return ExternalId(kind, uuid5(namespace, f"{kind}:{text}"), text)
 
 
-def named(kind: str, text: str, namespace: UUID = OURS) -> Id:
-    return Id(kind, uuid5(namespace, f"{kind}:{text}"), text)
-
-
-def keep(store: Store, *rows: Id) -> list[ExternalId]:
+def keep(store: Store, *rows: ExternalId) -> list[ExternalId]:
     with batch_transaction(store) as transaction:
         return transaction.keep_external_ids(rows)
 
 
-def kept(database: str) -> set[Id]:
-    return {Id(*row) for row in run(database, "SELECT kind, id, external_id FROM public.usage_external_ids")}
+def kept(database: str) -> set[ExternalId]:
+    return {ExternalId(*row) for row in run(database, "SELECT kind, id, external_id FROM public.usage_external_ids")}
 
 
 def test_ids_lead_both_ways(harness: IngestHarness, database: str) -> None:
@@ -146,12 +138,12 @@ def test_ids_that_nothing_needs_are_deleted(store: Store, database: str, users: 
         conversation,
     )
     living = {
-        Id("user", users.ann, "ann"),
-        Id("agent", users.agent, "helper"),
-        Id("conversation", conversation, "talk"),
+        ExternalId("user", users.ann, "ann"),
+        ExternalId("agent", users.agent, "helper"),
+        ExternalId("conversation", conversation, "talk"),
     }
     # An agent with the id of a user is another agent.
-    gone = {named(kind, "gone") for kind in ("user", "agent", "conversation")} | {Id("agent", users.ann, "ann")}
+    gone = {named(kind, "gone") for kind in ("user", "agent", "conversation")} | {ExternalId("agent", users.ann, "ann")}
     needed = {named("user", "refused"), named("conversation", "refused")}
     payloads = [
         json.dumps({"user_id": str(named("user", "refused").id)}),
@@ -170,7 +162,7 @@ def test_ids_that_nothing_needs_are_deleted(store: Store, database: str, users: 
     assert kept(database) == living
     run(database, "DELETE FROM auth.users WHERE id = %s", users.ann)
     assert prune(store, timedelta(days=90)).deleted_ids == 2
-    assert kept(database) == {Id("agent", users.agent, "helper")}
+    assert kept(database) == {ExternalId("agent", users.agent, "helper")}
 
 
 def test_commands_take_and_show_own_ids(harness: IngestHarness, database: str, cli: Cli) -> None:
@@ -178,7 +170,12 @@ def test_commands_take_and_show_own_ids(harness: IngestHarness, database: str, c
     event = {"user_id": user, "agent_id": agent, "event_id": uuid4(), "occurred_at": datetime.now(UTC)}
     harness.publish(event, event | {"event_id": uuid4(), "user_id": harness.users[1]})
     harness.flush()
-    keep(harness.worker.store, Id("user", user, "Zoë 42"), Id("agent", agent, "helper"), Id("agent", user, "other"))
+    keep(
+        harness.worker.store,
+        ExternalId("user", user, "Zoë 42"),
+        ExternalId("agent", agent, "helper"),
+        ExternalId("agent", user, "other"),
+    )
     days = [json.loads(cli.run("report", "--days", "2", "--json", "--user", it).stdout) for it in ("Zoë 42", user.hex)]
     assert [sum(day["usage_count"] for day in it) for it in days] == [1, 1]
     assert cli.error_lines("report --user 43") == ["usage-worker: a setting is wrong: no event has named the user '43'"]

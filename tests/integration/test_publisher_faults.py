@@ -21,6 +21,7 @@ from tests.integration.scripted_redis import ANSWERS, scripted_redis
 from tests.integration.test_publisher import entries, events_in, refusing_url
 from usage_worker.errors import SettingsError
 from usage_worker.publisher import UsagePublisher
+from usage_worker.publisher.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -256,6 +257,7 @@ def test_clock_that_differs_from_that_of_redis_is_said_once(caplog: pytest.LogCa
         for _ in range(3):
             publisher.track(USERS[0], AGENT)
             assert publisher.flush()
+            assert isinstance(publisher._sender, Sender)
             publisher._sender._packs._watch._checked = 0.0  # as if a second had passed
     assert [record.getMessage() for record in caplog.records if "ahead of that of Redis" in record.getMessage()]
     assert caplog.text.count("ahead of that of Redis") == 1
@@ -266,9 +268,10 @@ def test_jump_of_wall_clock_refuses_no_good_event(redis_url: str, hours: int) ->
     with UsagePublisher(redis_url) as publisher:
         # As if the clock had been set forward or back since the window was made.
         jump = timedelta(days=40 * hours)
-        publisher._make_window()
-        publisher._window = publisher._window.around(datetime.now(UTC) - jump, publisher._accept_window)
-        publisher._window_offset -= jump.total_seconds()
+        window = publisher._window
+        window._make()
+        window._window = window._window.around(datetime.now(UTC) - jump, window._length)
+        window._offset -= jump.total_seconds()
         assert publisher.track(USERS[0], AGENT, occurred_at=datetime.now(UTC))
 
 

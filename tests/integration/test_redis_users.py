@@ -11,6 +11,7 @@ from tests.conftest import with_login
 from tests.integration.commands import events
 from tests.integration.test_publisher import events_in
 from usage_worker.publisher import UsagePublisher
+from usage_worker.publisher.sender import Sender
 
 if TYPE_CHECKING:
     import pytest
@@ -49,6 +50,7 @@ def test_xadd_alone_is_enough_for_publisher(
             for _ in range(3):
                 assert publisher.track(uuid4(), uuid4())
                 assert publisher.flush()
+                assert isinstance(publisher._sender, Sender)
                 publisher._sender._packs._watch._checked = 0.0  # as if a second had passed
         cli.env["REDIS_URL"] = with_login(redis_url, user, password)
         assert cli.run("publish", "-", stdin=events(2).encode()).returncode == 0

@@ -22,6 +22,7 @@ from usage_worker.events.columns import NAMES
 from usage_worker.events.event import Window
 from usage_worker.events.wire import prepare
 from usage_worker.publisher.account import Account, PublisherStats
+from usage_worker.publisher.hooks import Hooks
 from usage_worker.publisher.sender_key import Limits, SenderKey
 from usage_worker.publisher.senders import Senders
 
@@ -52,7 +53,8 @@ class Opened:
         return self.sender.put(self.account, tuple(shard if name == "user_id" else {0} for name in NAMES))
 
     def flush(self, timeout: float) -> bool:
-        return self.sender.flush(self.account, timeout)
+        portions = self.sender.begin_flush(self.account)
+        return self.sender.await_sent(self.account, portions, timeout) and not self.account.lost
 
     def stats(self) -> PublisherStats:
         return self.sender.stats(self.account)
@@ -63,7 +65,7 @@ class Opened:
 
 @contextmanager
 def opened(url: str, *, buffer_bytes: int = 100_000, linger: float = 0.0, pack_events: int = 500) -> Iterator[Opened]:
-    account = Account()
+    account = Account(Hooks(None, None).report)
     sender = Senders().join(SenderKey(url, 2, Limits(buffer_bytes, linger, pack_events)), account)
     yield Opened(sender, account)
     sender.close(account, timeout=0)
@@ -126,7 +128,7 @@ def test_buffer_is_no_larger_in_memory_than_counted(pack_events: int, *, every_v
 def test_refused_event_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     with opened(refusing_url()) as sender, caplog.at_level(logging.WARNING):
         sender.sender.refuse(sender.account, EventRefusedError("messages: too many"))
-        assert sender.stats() == PublisherStats(0, 0, 0, 0, 1, "")
+        assert sender.stats() == PublisherStats(0, 0, 0, 0, 1, 0, "")
     assert "messages: too many" in caplog.text
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from usage_worker.errors import SettingsError
-from usage_worker.settings import Settings, load_settings
+from usage_worker.settings import PublisherSettings, Settings, load_publisher_settings, load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SECRET = "s3cretword"
@@ -98,3 +99,86 @@ def test_ticks_expire_after_two_intervals(interval: float, expires: float) -> No
 def test_missing_database_names_its_variable() -> None:
     with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
         Settings(DATABASE_URL="").require_database()
+
+
+FIRST, SECOND = "redis://first:6379/0", "redis://second:6379/0"
+
+
+@pytest.fixture(autouse=True)
+def no_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USAGE_REDIS_URL", "REDIS_URL", "USAGE_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("load", [load_settings, load_publisher_settings])
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({"REDIS_URL": SECOND}, SECOND),
+        ({"USAGE_REDIS_URL": FIRST, "REDIS_URL": SECOND}, FIRST),
+        ({"USAGE_REDIS_URL": FIRST, "REDIS_URL": "sentinel://elsewhere"}, FIRST),
+        ({"USAGE_REDIS_URL": "", "REDIS_URL": SECOND}, SECOND),
+    ],
+)
+def test_own_variable_goes_before_that_of_the_application(
+    monkeypatch: pytest.MonkeyPatch, load: Callable[[], PublisherSettings], environment: dict[str, str], url: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert load().redis_url == url
+
+
+@pytest.mark.parametrize("variable", ["USAGE_REDIS_URL", "REDIS_URL"])
+@pytest.mark.parametrize("load", [load_settings, load_publisher_settings])
+def test_wrong_url_names_the_variable_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, load: Callable[[], PublisherSettings], variable: str
+) -> None:
+    monkeypatch.setenv(variable, f"http://:{SECRET}@host")
+    with pytest.raises(SettingsError) as refused:
+        load()
+    assert str(refused.value) == f"a setting is wrong: {variable}: must begin with redis:// or rediss:// or unix://"
+
+
+def test_environment_goes_before_file_whichever_variable_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"export USAGE_REDIS_URL='{FIRST}'  # ours\nUSAGE_POOLED\n")
+    assert (load_settings().redis_url, load_publisher_settings().redis_url) == (FIRST, "")
+    monkeypatch.setenv("REDIS_URL", SECOND)
+    assert load_settings().redis_url == SECOND
+
+
+def test_worker_has_a_default_url_and_publisher_none() -> None:
+    assert (load_settings().redis_url, load_publisher_settings().redis_url) == ("redis://127.0.0.1:6379/0", "")
+    assert "redis_url" not in load_settings().model_fields_set
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "disabled"),
+    [
+        *[(text, None, True) for text in ("1", "true", "True", "yes", "on")],
+        *[(text, None, False) for text in ("0", "false", "FALSE", "no", "off", None)],
+        ("1", False, False),
+        ("0", True, True),
+    ],
+)
+def test_switch(monkeypatch: pytest.MonkeyPatch, text: str | None, given: bool | None, disabled: bool) -> None:
+    monkeypatch.setenv("REDIS_URL", FIRST)
+    if text is not None:
+        monkeypatch.setenv("USAGE_DISABLED", text)
+    settings = load_publisher_settings(disabled=given)
+    assert (settings.disabled, settings.redis_url) == (disabled, "" if disabled else FIRST)
+
+
+def test_wrong_switch_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USAGE_DISABLED", SECRET)
+    with pytest.raises(SettingsError, match="USAGE_DISABLED: Input should be a valid boolean") as refused:
+        load_publisher_settings()
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [{"redis_url": "http://elsewhere"}, {}])
+def test_url_of_a_disabled_publisher_is_not_checked(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> None:
+    monkeypatch.setenv("REDIS_URL", "sentinel://elsewhere")
+    assert load_publisher_settings(**given, disabled=True).redis_url == ""

@@ -6,7 +6,7 @@ import pytest
 
 from usage_worker.cli.up import _exports
 from usage_worker.local.servers import Servers
-from usage_worker.settings import Settings
+from usage_worker.settings import load_settings
 
 OWN = {"DATABASE_URL": "postgresql:///own"}
 
@@ -27,7 +27,7 @@ def test_own_servers_create_unknown_pairs_by_default(
     monkeypatch.delenv("USAGE_UNKNOWN", raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    settings = Settings()
+    settings = load_settings()
     servers = Servers(settings)
     servers.exports.update(embedded)
     assert _exports(servers, settings).get("USAGE_UNKNOWN") == policy

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tools.reference.annotations import bounds, meanings, type_words
 from tools.reference.markdown import code, table
-from usage_worker.settings import PublisherSettings, Settings
+from usage_worker.settings import PublisherSettings, Settings, variables_of
 
 _INTRODUCTION = """\
 # Settings
 
 Environment variables, read once when a process starts, and from `.env` in the current folder where the environment
-does not set them. A publisher in an application reads only the first three, and never `.env`. A setting that is wrong
-stops the process with one line that names it and does not quote its value. Durations are in seconds unless the name
-says days.
+does not set them. A publisher in an application reads only those above `DATABASE_URL`, and never `.env`. Where a
+setting has two variables, the first one that is set counts. A setting that is wrong stops the process with one line
+that names it and does not quote its value. Durations are in seconds unless the name says days.
 
 """
 
@@ -22,7 +22,7 @@ def page() -> str:
     texts = meanings(PublisherSettings) | meanings(Settings)
     rows = [
         (
-            code(variable_of(name)),
+            " or ".join(map(code, variables_of(name))),
             type_words(field.annotation),
             code(field.default),
             bounds(field),
@@ -31,9 +31,3 @@ def page() -> str:
         for name, field in Settings.model_fields.items()
     ]
     return _INTRODUCTION + table(("variable", "type", "default", "bounds", "meaning"), rows)
-
-
-def variable_of(name: str) -> str:
-    """Return the environment variable of a setting."""
-    alias = Settings.model_fields[name].validation_alias
-    return str(alias or f"USAGE_{name.upper()}")

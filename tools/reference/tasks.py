@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tools.reference.markdown import code, table
-from tools.reference.settings import variable_of
 from usage_worker.service.app import configuration, make_app
 from usage_worker.service.schedule import schedule_entries
-from usage_worker.settings import Settings
+from usage_worker.settings import Settings, variables_of
 
 if TYPE_CHECKING:
     from usage_worker.service.schedule import ScheduleEntry
@@ -50,4 +49,4 @@ def _schedule(entry: ScheduleEntry | None) -> tuple[str, str]:
     setting = next(
         (field for field in (f"schedule_{name}", f"{name}_interval") if field in Settings.model_fields), None
     )
-    return code(variable_of(setting)) if setting else "", code(entry.description)
+    return code(variables_of(setting)[0]) if setting else "", code(entry.description)

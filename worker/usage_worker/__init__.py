@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from usage_worker.errors import UsageError
     from usage_worker.events.event import Event
     from usage_worker.events.external_ids import uuid_of
-    from usage_worker.publisher import PublisherStats, UsagePublisher
+    from usage_worker.publisher import EventLoss, PublisherStats, UsagePublisher
 
-__all__ = ["Event", "PublisherStats", "UsageError", "UsagePublisher", "uuid_of"]
+__all__ = ["Event", "EventLoss", "PublisherStats", "UsageError", "UsagePublisher", "uuid_of"]
 
 # Loaded on first access: the command sets up what Ctrl-C does before anything that takes long to load.
 _HOMES = {
     "Event": "usage_worker.events.event",
+    "EventLoss": "usage_worker.publisher",
     "PublisherStats": "usage_worker.publisher",
     "UsageError": "usage_worker.errors",
     "UsagePublisher": "usage_worker.publisher",

@@ -37,7 +37,7 @@ class BenchEnvironment:
     @property
     def process_env(self) -> dict[str, str]:
         """The environment variables of a process that uses these servers."""
-        return os.environ | {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
+        return os.environ | {"DATABASE_URL": self.servers.database_url, "USAGE_REDIS_URL": self.servers.redis_url}
 
     def reset(self) -> None:
         """Give every pair a row whose counters are 0."""

@@ -67,8 +67,10 @@ def measure_plain_copy_rollup(environment: BenchEnvironment, load: Load) -> tupl
         store.execute(bench_query("drop_recorded_at_index"))
 
 
-def measure_product(environment: BenchEnvironment, celery: Supervisor, load: Load) -> tuple[float, CpuSeconds]:
-    """Return the seconds from the first `track()` to the last commit, and the CPU time spent.
+def measure_product(
+    environment: BenchEnvironment, celery: Supervisor, load: Load
+) -> tuple[float, CpuSeconds, list[float]]:
+    """Return the seconds from the first `track()` to the last commit, the CPU time spent, and the publisher's figures.
 
     Raises:
         ProcessError: the publisher did not send every event, or not every event was counted in time.
@@ -80,8 +82,8 @@ def measure_product(environment: BenchEnvironment, celery: Supervisor, load: Loa
         started = publisher.start()
         _wait_until(lambda: store.intake_totals().applied >= applied_before + load.events)
         seconds = time.monotonic() - started
-        publisher.check_done()
-        return seconds, CpuSeconds.read(publisher.pid, servers, celery) - cpu_before
+        figures = publisher.check_done()
+        return seconds, CpuSeconds.read(publisher.pid, servers, celery) - cpu_before, figures
 
 
 def _wait_until(is_counted: Callable[[], bool]) -> None:

@@ -24,6 +24,8 @@ class BenchResult:
         ratio_to_prepared_copy: the product's rate as a share of `prepared`.
         visible_p50_ms: from an event's time to its commit, at half of the maximum rate, uniform mix.
         visible_p99_ms: likewise.
+        track_p50_us: the time of a call of `track`, at the same rate.
+        track_p99_us: likewise.
         hot_ratio: the share of updates that stayed in their page, uniform mix.
         wal_bytes_per_event: of the product's path.
         cpu_seconds_per_1000_events: of the product's path, by mix and process, and in all (`total`).
@@ -39,6 +41,8 @@ class BenchResult:
     ratio_to_prepared_copy: dict[str, float] = field(default_factory=dict)
     visible_p50_ms: float = 0.0
     visible_p99_ms: float = 0.0
+    track_p50_us: float = 0.0
+    track_p99_us: float = 0.0
     hot_ratio: float = 0.0
     wal_bytes_per_event: dict[str, float] = field(default_factory=dict)
     cpu_seconds_per_1000_events: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -99,7 +99,7 @@ class BenchRun:
         self._echo(f"{mix}: {load.events:,} events, from publisher to committed counters")
         before = self._statistics()
         with self._environment.celery() as celery:
-            seconds, cpu = measure_product(self._environment, celery, load)
+            seconds, cpu, _ = measure_product(self._environment, celery, load)
         self._record_cost(mix, load, before, cpu)
         return seconds
 
@@ -111,7 +111,8 @@ class BenchRun:
         self._environment.reset()
         self._echo(f"uniform: {rate:,.0f} events/s for {self._size.paced_seconds:.0f} s, half of the maximum")
         with self._environment.celery() as celery:
-            measure_product(self._environment, celery, load)
+            _, _, track = measure_product(self._environment, celery, load)
+        self.result.track_p50_us, self.result.track_p99_us = track
         latency = self._store.rows(testing_query("visible_latency"))[0]
         self.result.visible_p50_ms, self.result.visible_p99_ms = latency["p50"], latency["p99"]
         self.result.exact &= self._environment.is_exact([load])

@@ -4,7 +4,7 @@ Imports and generated events must not count as time of the path that is measured
 
     sender     → "ready"  its events are in memory
     benchmark  → "go"     the clock has been started
-    sender     → "done"   everything was sent; any other line says what was not
+    sender     → "done"   everything was sent, with figures of its own; any other line says what was not
     benchmark  kills it   after reading its CPU time, which is gone once the process has ended
 """
 
@@ -58,17 +58,20 @@ class SenderProcess:
         _write_line(self._input, GO)
         return started
 
-    def check_done(self) -> None:
-        """Wait for its report.
+    def check_done(self) -> list[float]:
+        """Wait for its report, and return its figures.
 
         Raises:
             ProcessError: it did not send every event.
         """
-        self._expect(DONE)
+        return self._expect(DONE)
 
-    def _expect(self, expected: str) -> None:
-        if (line := self._output.readline().strip()) != expected:
+    def _expect(self, expected: str) -> list[float]:
+        line = self._output.readline().strip()
+        word, *figures = line.split(" ")
+        if word != expected:
             raise ProcessError(f"{self._module} reported {line!r} instead of {expected!r}")
+        return [float(figure) for figure in figures]
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def _measure_round(
     environment: BenchEnvironment, celery: Supervisor, load: Load, echo: Callable[[str], None]
 ) -> tuple[float, float]:
     """Return events per second, and the memory of the largest worker process in MiB."""
-    seconds, _ = measure_product(environment, celery, load)
+    seconds, *_ = measure_product(environment, celery, load)
     memory = max(resident_bytes(celery.pids["worker1"])) / 2**20
     echo(f"{load.events:,} events, {load.events / seconds:,.0f} per second, worker memory {memory:.0f} MiB")
     return load.events / seconds, memory

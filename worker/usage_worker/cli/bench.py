@@ -76,6 +76,7 @@ def _show(result: BenchResult) -> None:
     console.print(
         "event to visible at half the maximum rate: "
         f"p50 {result.visible_p50_ms:,.0f} ms, p99 {result.visible_p99_ms:,.0f} ms\n"
+        f"a call of track at that rate: p50 {result.track_p50_us:.1f} µs, p99 {result.track_p99_us:.1f} µs\n"
         f"HOT updates: {result.hot_ratio:.1%}; totals exact: {'yes' if result.exact else 'NO'}\n"
         + ", ".join(f"{name} {value}" for name, value in result.machine.items())
     )

@@ -29,7 +29,7 @@ def open_publisher(settings: Settings) -> Iterator[UsagePublisher]:
     """
     with closing(RedisConnection(settings.redis_url)) as connection:
         read_vitals(connection)
-    with UsagePublisher(settings=settings) as publisher:
+    with UsagePublisher(settings=settings, disabled=False) as publisher:
         yield publisher
 
 

@@ -60,7 +60,7 @@ def main(file: Path, count: int, seed: int, *, at_once: bool) -> int:
     Paced like an application, unless `at_once`: a burst would measure the backlog instead of the latency.
     """
     started, published = time.monotonic(), 0
-    with file.open("w") as lines, UsagePublisher(settings=load_settings()) as publisher:
+    with file.open("w") as lines, UsagePublisher(settings=load_settings(), disabled=False) as publisher:
         for event in traffic(count, seed):
             lines.write(json.dumps(event, default=str) + "\n")
             publisher.add(event)

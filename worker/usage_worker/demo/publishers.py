@@ -40,7 +40,7 @@ class Publishers:
     """Every publisher process of a run; a context manager that stops those that still run."""
 
     def __init__(self, redis_url: str, folder: Path) -> None:
-        self._env = os.environ | {"REDIS_URL": redis_url}
+        self._env = os.environ | {"USAGE_REDIS_URL": redis_url}
         self._folder = folder
         self._processes: list[_Process] = []
 

@@ -23,7 +23,9 @@ MAX_MODEL: Final = 200
 MAX_PROVIDER: Final = 100
 KINDS: Final = ("usage", "rating")
 MAX_ENTRY_EVENTS: Final = 100_000
-"""An entry with more events is refused as a whole; one of our publisher has 500."""
+"""An entry with more events is refused as a whole."""
+PACK_EVENTS: Final = 500
+"""The most events in one of our own entries."""
 LAST_TIME: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999, since 1970."""
 

@@ -199,10 +199,19 @@ def microseconds(time: datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
+def time_at(microseconds: int) -> datetime:
+    """Return the time so many microseconds after 1970.
+
+    Raises:
+        OverflowError: it lies beyond the calendar.
+    """
+    return _EPOCH + microseconds * _MICROSECOND
+
+
 def time_text(microseconds: int) -> str:
     """Return a time as `2026-01-31T23:59:59.000000Z`; beyond the calendar, its end on that side."""
     try:
-        time = _EPOCH + microseconds * _MICROSECOND
+        time = time_at(microseconds)
     except OverflowError:
         time = _LATEST if microseconds > 0 else _EARLIEST
     return time.isoformat(timespec="microseconds")[:26] + "Z"

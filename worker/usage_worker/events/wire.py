@@ -23,6 +23,7 @@ from uuid_utils import uuid7
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.columns import (
     COLUMNS,
+    DECIMALS,
     MAX_DOLLARS,
     MAX_MESSAGES,
     MAX_MILLISECONDS,
@@ -43,12 +44,13 @@ from usage_worker.events.event import (
     microseconds,
     refusal,
     row_of,
+    time_at,
     values_of,
 )
 from usage_worker.events.external_ids import ID_PLACES, ExternalId, IdReader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from usage_worker.events.columns import Column, Row
     from usage_worker.events.event import Values, Window
@@ -65,6 +67,12 @@ _COST = re.compile(COST_TEXT)
 _EXACT = Context(prec=60, Emin=-60, Emax=60, traps=[Inexact])
 _product, _integer = _EXACT.multiply, _EXACT.to_integral_exact
 _UUID_BYTES = 16
+_READ = {
+    Form.UUID: lambda value: UUID(value) if isinstance(value, str) else UUID(int=value),
+    Form.TIME: time_at,
+    Form.DECIMAL: lambda value: Decimal(value).scaleb(-DECIMALS, _EXACT),
+}
+_READERS: tuple[Callable[[Any], Any] | None, ...] = tuple(_READ.get(column.form) for column in COLUMNS)
 
 
 class Prepared(NamedTuple):
@@ -82,6 +90,12 @@ class Prepared(NamedTuple):
     def event_id(self) -> str:
         """The identity of the event."""
         return str(self.row[0])
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All fields of the event, with the ids as they were given; no time where that of the first delivery counts."""
+        originals = {f"{it.kind}_id": it.external_id for it in self.made}
+        return fields_of(self.row) | originals | ({"occurred_at": None} if self.time_is_ours else {})
 
 
 class Way(Protocol[Given_contra]):
@@ -198,6 +212,14 @@ def _exact_event(values: Values, ids: ExternalIds) -> Prepared | None:
             made.append(external)
     row = exact_row(given)
     return None if row is None else Prepared(row, made=made)
+
+
+def fields_of(row: Row) -> dict[str, Any]:
+    """Return all fields of an event by name: UUIDs, an aware time, decimals of US dollars and of a rating."""
+    return {
+        name: value if value is None or read is None else read(value)
+        for name, read, value in zip(NAMES, _READERS, row, strict=True)
+    }
 
 
 def write_columns(values: Sequence[Any]) -> bytes:

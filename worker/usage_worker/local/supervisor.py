@@ -114,7 +114,7 @@ class Supervisor:
         self._nodes[f"{MAINTENANCE}@{node}"] = (QueueName.MAINTENANCE, 1)
         self._state_dir = state_dir
         self._log_dir = log_dir
-        servers = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        servers = {"DATABASE_URL": database_url, "USAGE_REDIS_URL": redis_url}
         self._env = {**os.environ, **servers, **(variables or {})}
         self._processes: list[SupervisedProcess] = []
         self._temporary = contextlib.ExitStack()

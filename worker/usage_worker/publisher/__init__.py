@@ -1,7 +1,7 @@
 """Publishing from an application: `track()` appends to a bounded buffer, and a background thread sends it to Redis."""
 
 from usage_worker.publisher.account import PublisherStats
+from usage_worker.publisher.hooks import EventLoss
 from usage_worker.publisher.publisher import UsagePublisher
-from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT
 
-__all__ = ["REDIS_MEMORY_LIMIT", "PublisherStats", "UsagePublisher"]
+__all__ = ["EventLoss", "PublisherStats", "UsagePublisher"]

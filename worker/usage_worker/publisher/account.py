@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from usage_worker.publisher.hooks import Report
 
 
 @dataclass(frozen=True, slots=True)
 class PublisherStats:
-    """Numbers of events. accepted = sent + buffered + dropped after acceptance; refused events were never accepted."""
+    """Numbers of events. accepted = sent + buffered + dropped after acceptance.
+
+    Refused events, and those that `before_send` filtered, were never accepted.
+    """
 
     accepted: int
     sent: int
     buffered: int
     dropped: int
     refused: int
+    filtered: int
     holding: str
     """Why events are not being sent at the moment, all or those of one shard, or an empty string."""
 
 
 class Account:
-    """The counters of one publisher, which outlive it until its events are sent."""
+    """The counters of one publisher, which outlive it until its events are sent.
 
-    def __init__(self) -> None:
+    `report` is called without the lock, with events that are lost.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
         self.start_over()
 
     def start_over(self) -> None:
         """Begin at zero, as a forked child does."""
         self.open = True
-        self.sent = self.dropped = self.lost = self.refused = 0
+        self.sent = self.dropped = self.lost = self.refused = self.filtered = 0
         self.portion = Portion(self)
         self._earlier: list[Portion] = []
 
@@ -46,7 +58,8 @@ class Account:
     def stats(self, holding: str) -> PublisherStats:
         """Return the counters, and why events are being held back."""
         unsent, dropped = self.unsent, self.dropped + self.lost
-        return PublisherStats(self.sent + unsent + self.lost, self.sent, unsent, dropped, self.refused, holding)
+        accepted = self.sent + unsent + self.lost
+        return PublisherStats(accepted, self.sent, unsent, dropped, self.refused, self.filtered, holding)
 
     def cut(self) -> list[Portion]:
         """Return the portions of all events up to now; those that follow get a portion of their own."""

@@ -208,14 +208,12 @@ class Buffer:
         lane.retry.succeeded()
         lane.room = self._limit
 
-    def drop(self, accounts: Collection[Account]) -> int:
-        """Drop the unsent events of closed publishers; return their number.
+    def drop(self, accounts: Collection[Account]) -> dict[Account, int]:
+        """Drop the unsent events of closed publishers; return the number of each publisher that had any.
 
         A pack that other publishers' events share is still sent: it may have arrived already, under its key.
         """
-        dropped = 0
-        for account in accounts:
-            dropped += account.lose()
+        dropped = {account: lost for account in accounts if (lost := account.lose())}
         for lane in self.lanes:
             self.seal(lane)
             for sealed in list(lane.sealed):

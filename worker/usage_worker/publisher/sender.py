@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from usage_worker.events.wire import fields_of
 from usage_worker.publisher.buffer import Buffer
 from usage_worker.publisher.pack_sender import NEVER, PackSender
 from usage_worker.publisher.rate_limited_log import RateLimitedLog, say
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from usage_worker.events.columns import Row
     from usage_worker.events.external_ids import ExternalId
-    from usage_worker.publisher.account import Account, PublisherStats
+    from usage_worker.publisher.account import Account, Portion, PublisherStats
     from usage_worker.publisher.buffer import Lane
     from usage_worker.publisher.sender_key import SenderKey
 
@@ -101,6 +102,7 @@ class Sender:
                 dropped = self._drop_reason(account)
         if dropped:
             self._log_limited(logging.ERROR, "event dropped: %s", dropped)
+            account.report("dropped", dropped, fields=lambda: fields_of(row))
             return False
         if lane:
             self._log_limited(logging.WARNING, "events wait: %s", self._no_thread)
@@ -115,23 +117,34 @@ class Sender:
             account.refused += 1
         self._log_limited(logging.WARNING, "%s", reason)
 
-    def flush(self, account: Account, timeout: float) -> bool:
-        """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds."""
+    def leave_out(self, account: Account) -> None:
+        """Count an event that the application's `before_send` dropped."""
         with self._lock:
-            portions = account.cut()
+            account.filtered += 1
+
+    def begin_flush(self, account: Account) -> Sequence[Portion]:
+        """Send what waits for other events; return the portions of all events up to now, for `await_sent`."""
+        with self._lock:
             self._hasten()
-        sent = self._await(lambda: bool(account.lost) or not any(portion.unsent for portion in portions), timeout)
-        return sent and not account.lost
+            return account.cut()
+
+    def await_sent(self, account: Account, portions: Sequence[Portion], timeout: float) -> bool:
+        """Wait until Redis has these events, or they are lost; return False when that takes longer than `timeout`."""
+        return self._await(lambda: bool(account.lost) or not any(portion.unsent for portion in portions), timeout)
 
     def stats(self, account: Account) -> PublisherStats:
         """Return how many events of a publisher were accepted, sent, dropped and refused."""
         with self._lock:
             return account.stats(self._holding)
 
-    def close(self, account: Account, timeout: float) -> None:
-        """Send the events of a publisher for at most `timeout` seconds; drop and log the rest."""
+    def shut(self, account: Account) -> None:
+        """Take no more events of a publisher."""
         with self._lock:
             account.open = False
+
+    def close(self, account: Account, timeout: float) -> None:
+        """Send the events of a publisher for at most `timeout` seconds; drop and log the rest."""
+        self.shut(account)
         self._release({account}, lambda: not account.unsent, timeout)
 
     def finish(self, timeout: float) -> None:
@@ -234,7 +247,9 @@ class Sender:
             self._end_if_unused()
             self._changed.notify_all()
         if dropped:
-            say(logging.ERROR, "%d events dropped at close: %s", dropped, reason)
+            say(logging.ERROR, "%d events dropped at close: %s", sum(dropped.values()), reason)
+        for account, events in dropped.items():
+            account.report("dropped", reason, events)
         if ending and ending is not threading.current_thread():
             ending.join(max(deadline - time.monotonic(), 0))
 

@@ -44,8 +44,6 @@ WAITING = f"newer than version {COLUMNAR.decode()} with {len(COLUMNS)} columns"
 _SPREAD = 65_521
 MAX_DECLARED_DIGITS = 6
 _LAST_SECOND = LAST_TIME // 1_000_000
-# The most events in one of our own entries.
-PACK_EVENTS = 500
 
 
 class RawEntry(NamedTuple):

@@ -225,7 +225,7 @@ class BatchTransaction:
         self._copy("copy_events", chunks)
         self._connection.execute(query("insert_ledger"))
 
-    def keep_external_ids(self, rows: Sequence[MadeId]) -> list[MadeId]:
+    def keep_external_ids(self, rows: Sequence[ExternalId]) -> list[ExternalId]:
         """Keep the application's own ids; return those that conflict with kept ones and are left out."""
         return keep_external_ids(self._connection, rows)
 

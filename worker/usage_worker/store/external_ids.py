@@ -93,12 +93,12 @@ def delete_ownerless_ids(store: Store, task: str) -> int:
         return connection.execute(query("delete_ownerless_external_ids")).rowcount
 
 
-def _unknown(connection: Connection, rows: Sequence[MadeId]) -> list[MadeId]:
+def _unknown(connection: Connection, rows: Sequence[ExternalId]) -> list[ExternalId]:
     """Return the ids that are not kept as they are given."""
     found = connection.execute(query("unknown_external_ids"), _columns(rows))
-    return [(kind, uuid, external_id) for kind, uuid, external_id in found]
+    return [ExternalId(kind, uuid, external_id) for kind, uuid, external_id in found]
 
 
-def _columns(rows: Sequence[MadeId]) -> dict[str, list[object]]:
+def _columns(rows: Sequence[ExternalId]) -> dict[str, list[object]]:
     kinds, ids, texts = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
     return {"kinds": kinds, "ids": ids, "external_ids": texts}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.monitoring.check import Check, State, fail
 from usage_worker.monitoring.inspection import REDIS, Section
-from usage_worker.publisher import REDIS_MEMORY_LIMIT
+from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT
 from usage_worker.queue.server import server_facts
 from usage_worker.queue.vitals import seconds_of
 

@@ -1,0 +1,92 @@
+"""The functions of the application that a publisher calls: `before_send` and `on_error`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from usage_worker.errors import EventRefusedError, named
+from usage_worker.publisher.rate_limited_log import RateLimitedLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    BeforeSend = Callable[[dict[str, Any]], dict[str, Any] | None]
+    OnError = Callable[["EventLoss"], object]
+    Kind = Literal["refused", "dropped"]
+
+
+class Report(Protocol):
+    """Tells about `count` lost events; `fields` returns those of a single one."""
+
+    def __call__(
+        self, kind: Kind, reason: str, count: int = 1, fields: Callable[[], dict[str, Any]] | None = None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EventLoss:
+    """Events that will never be sent."""
+
+    kind: Literal["refused", "dropped"]
+    """`refused`: a field is wrong. `dropped`: the buffer is full, or the publisher is closed."""
+    reason: str
+    count: int
+    """Number of events."""
+    event: dict[str, Any] | None = None
+    """The fields: of a refused event as the application gave them; None for those dropped at the end."""
+
+
+class Hooks:
+    """Calls the application's functions; what they raise goes no further, and none is called while it runs.
+
+    So a function that publishes events itself, on the same thread, neither filters them nor is told about their loss.
+    """
+
+    def __init__(self, before_send: BeforeSend | None, on_error: OnError | None) -> None:
+        self.before_send, self._on_error = before_send, on_error
+        self._thread = threading.local()
+        self._log_limited = RateLimitedLog()
+
+    @property
+    def running(self) -> bool:
+        """Whether this thread is in one of the functions."""
+        return getattr(self._thread, "running", False)
+
+    def filtered(self, fields: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what `before_send` makes of an event: `fields` itself where it changes nothing, None to drop it.
+
+        Raises:
+            EventRefusedError: it raised an exception. What it would have removed must not leave the process.
+        """
+        if self.before_send is None or self.running:
+            return fields
+        try:
+            with self._run():
+                answer = self.before_send(fields.copy())
+                return fields if answer == fields else answer
+        except Exception as error:
+            raise EventRefusedError(f"before_send raised {named(error)}") from error
+
+    def report(
+        self, kind: Kind, reason: str, count: int = 1, fields: Callable[[], dict[str, Any]] | None = None
+    ) -> None:
+        """Tell `on_error` about events that are lost; see `Report`."""
+        if self._on_error is None or self.running:
+            return
+        try:
+            with self._run():
+                self._on_error(EventLoss(kind, reason, count, fields() if fields else None))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the request
+            self._log_limited(logging.ERROR, "on_error raised %s", named(error))
+
+    @contextmanager
+    def _run(self) -> Iterator[None]:
+        self._thread.running = True
+        try:
+            yield
+        finally:
+            self._thread.running = False
