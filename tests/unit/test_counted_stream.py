@@ -231,6 +231,7 @@ def test_text_of_an_sdk_counts_by_its_snapshot(usage: Kept) -> None:
         assert stream.response == "the HTTP response"
         assert not hasattr(stream, "nothing")
     assert usage.only() == {**PAIR, "success": True, **recorded("anthropic_message")["expected"]}
+    assert usage.events[0]["response_time_ms"] is not None
 
 
 def test_stream_in_both_ways(usage: Kept) -> None:

@@ -64,7 +64,10 @@ class _Counted(Generic[T]):
             self._response_time_ms = milliseconds_since(self._started)
         self._finish(success=is_complete or not isinstance(error, Exception), is_complete=is_complete)
 
-    def _leave(self, kind: type[BaseException] | None) -> None:
+    def _leave(self, kind: type[BaseException] | None = None) -> None:
+        """Count a stream that was closed, whose chunks the application may have read in another way."""
+        if self._response_time_ms is None:
+            self._response_time_ms = milliseconds_since(self._started)
         self._finish(success=kind is None or not issubclass(kind, Exception))
 
     def _finish(self, *, success: bool = True, is_complete: bool = False) -> None:
@@ -111,7 +114,7 @@ class CountedStream(_Counted[T]):
             if close := self._method(self._chunks, "close"):
                 close()
         finally:
-            self._finish()
+            self._leave()
 
     def __enter__(self) -> Self:
         if enter := self._method(self._manager, "__enter__"):
@@ -156,7 +159,7 @@ class AsyncCountedStream(_Counted[T]):
         try:
             await self._close_chunks()
         finally:
-            self._finish()
+            self._leave()
 
     async def close(self) -> None:
         """Close the provider's stream, and count it: OpenAI's and Anthropic's have this name."""

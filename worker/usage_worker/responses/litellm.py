@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from usage_worker.responses.openai import CHAT
-from usage_worker.responses.reading import dollars, member
+from usage_worker.responses.reading import dollars, first_count, member
 
-COMPLETION = CHAT._replace(provider=("_hidden_params.custom_llm_provider",))
-# Of the last chunk of a stream, also without `include_usage`.
+# Of the last chunk of a stream, for some providers also without `include_usage`.
 USAGE = "_hidden_params.usage"
+
+
+def _is_reported(_: object, usage: object) -> bool:
+    """Return whether these counts are some: LiteLLM's UnreportedUsage has zeros."""
+    return bool(first_count(usage, ("total_tokens",)))
+
+
+COMPLETION = CHAT._replace(fits=_is_reported, provider=("_hidden_params.custom_llm_provider",))
 
 
 def cost_of(response: object) -> float | None:
