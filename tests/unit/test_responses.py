@@ -161,10 +161,12 @@ def test_whatever_is_read_has_the_bounds_of_an_event(chunks: list[Any]) -> None:
     tally = Tally()
     for chunk in chunks:
         tally.add(chunk)
-    for name, value in tally.fields().items():
-        if name in TOKEN_FIELDS:
-            assert type(value) is int
-            assert 0 <= value <= MAX_TOKENS
+    fields = tally.fields()
+    for name in TOKEN_FIELDS & fields.keys():
+        assert type(fields[name]) is int
+        assert 0 <= fields[name] <= MAX_TOKENS
+    for whole, part in (("input_tokens", "cached_input_tokens"), ("output_tokens", "reasoning_tokens")):
+        assert fields.get(whole, MAX_TOKENS) >= fields.get(part, 0)
 
 
 def test_method_of_usage_is_called() -> None:

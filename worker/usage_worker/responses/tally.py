@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from usage_worker.events.columns import MAX_MODEL, MAX_PROVIDER
 from usage_worker.responses import anthropic, google, langchain, litellm, openai, pydantic_ai
-from usage_worker.responses.reading import count, first_text, member
+from usage_worker.responses.reading import count, first_text, member, with_parts
 
 if TYPE_CHECKING:
     from usage_worker.responses.reading import Counts, Family
@@ -77,7 +77,7 @@ class Tally:
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of an event; see `fields_of`."""
-        counts = self._family.meaning(dict(self._counts)) if self._family else {}
+        counts = with_parts(self._family.meaning(dict(self._counts))) if self._family else {}
         return {**self._said, **{name: number for name, number in counts.items() if count(number) is not None}}
 
     def _read(self, response: object) -> bool:
