@@ -10,9 +10,18 @@ if TYPE_CHECKING:
     from usage_worker.errors import UsageError
     from usage_worker.events.event import Event
     from usage_worker.events.external_ids import uuid_of
-    from usage_worker.publisher import EventLoss, PublisherStats, UsagePublisher
+    from usage_worker.publisher import EventLoss, PublisherStats, UsagePublisher, context, current_context
 
-__all__ = ["Event", "EventLoss", "PublisherStats", "UsageError", "UsagePublisher", "uuid_of"]
+__all__ = [
+    "Event",
+    "EventLoss",
+    "PublisherStats",
+    "UsageError",
+    "UsagePublisher",
+    "context",
+    "current_context",
+    "uuid_of",
+]
 
 # Loaded on first access: the command sets up what Ctrl-C does before anything that takes long to load.
 _HOMES = {
@@ -21,6 +30,8 @@ _HOMES = {
     "PublisherStats": "usage_worker.publisher",
     "UsageError": "usage_worker.errors",
     "UsagePublisher": "usage_worker.publisher",
+    "context": "usage_worker.publisher",
+    "current_context": "usage_worker.publisher",
     "uuid_of": "usage_worker.events.external_ids",
 }
 

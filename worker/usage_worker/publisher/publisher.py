@@ -13,6 +13,7 @@ from usage_worker.events.wire import exact_row, prepare, prepare_rating, prepare
 from usage_worker.publisher.accept_window import AcceptWindow
 from usage_worker.publisher.account import Account
 from usage_worker.publisher.hooks import Hooks
+from usage_worker.publisher.measuring import Measuring
 from usage_worker.publisher.no_sender import NoSender
 from usage_worker.publisher.polling import poll
 from usage_worker.publisher.recorders import RECORDERS
@@ -36,7 +37,7 @@ GLANCE_SECONDS = 0.0001
 T = TypeVar("T")
 
 
-class UsagePublisher:
+class UsagePublisher(Measuring):
     """Publisher of usage events in an application; safe to share between threads, and started anew after a fork.
 
     Example:
