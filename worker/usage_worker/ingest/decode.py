@@ -35,10 +35,14 @@ MAX_ENTRY_VALUES = 2_000_000
 
 
 class Decoded(NamedTuple):
-    """Decoded entries, and those that only a newer worker can read, with the reason by entry id."""
+    """Decoded entries, and those that only a newer worker can read, with the reason by entry id.
+
+    `events` are those of all entries, in one array of which each entry has a part.
+    """
 
     entries: list[DecodedEntry]
     newer: dict[str, str]
+    events: Events
 
 
 class _NewerError(Exception):
@@ -51,23 +55,23 @@ def decode(stream: str, raws: Sequence[RawEntry], window: Window, texts: TextTab
     Raises:
         MemoryError: another process may have room for the entries.
     """
-    decoded = Decoded([], {})
+    entries: list[DecodedEntry] = []
+    newer: dict[str, str] = {}
     objects = Objects(window)
     parts: list[Columns] = []
     for raw in raws:
-        entry, number = DecodedEntry.of(stream, raw, texts), len(decoded.entries)
+        entry, number = DecodedEntry.of(stream, raw, texts), len(entries)
         try:
             columns = _read(entry, number, objects)
         except _NewerError as error:
-            decoded.newer[raw.entry_id] = str(error)
+            newer[raw.entry_id] = str(error)
             continue
-        decoded.entries.append(entry)
+        entries.append(entry)
         if columns:
             parts.append(columns.with_notes(entry=[number] * columns.events))
     if len(objects):
         parts.append(objects.columns(texts))
-    _share_out(array_of(parts), decoded.entries, window)
-    return decoded
+    return Decoded(entries, newer, _share_out(array_of(parts), entries, window))
 
 
 def _read(entry: DecodedEntry, number: int, objects: Objects) -> Columns | None:
@@ -118,8 +122,11 @@ def _read_body(entry: DecodedEntry, number: int, body: bytes, objects: Objects) 
     return columns
 
 
-def _share_out(events: Events, entries: Sequence[DecodedEntry], window: Window) -> None:
-    """Give each entry its events; refuse those that are not accepted although each of their values is valid."""
+def _share_out(events: Events, entries: Sequence[DecodedEntry], window: Window) -> Events:
+    """Give each entry its events; refuse those that are not accepted although each of their values is valid.
+
+    Returns the accepted ones.
+    """
     _complete(events)
     bad = _bad(events, window)
     good = events[~bad] if bad.any() else events
@@ -130,6 +137,7 @@ def _share_out(events: Events, entries: Sequence[DecodedEntry], window: Window) 
     for entry in entries:
         if not len(entry.events) and not entry.dead_letters:
             _unreadable(entry, "events: the entry holds no event")
+    return good
 
 
 def _complete(events: Events) -> None:
