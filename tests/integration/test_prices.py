@@ -83,18 +83,19 @@ def test_first_of_two_lists_wins(
     harness.check()
 
 
-def test_event_that_gets_its_first_time_has_the_price_of_then(
-    harness: IngestHarness, database: str, make_resources: Callable[..., Resources]
-) -> None:
-    """Until 2025-09-05 deepseek-chat cost half in the night: 0.135 and 0.55 US dollars a million."""
-    first = datetime(2025, 8, 1, 17, tzinfo=UTC)
-    key = identity_of("order-7")
-    run(database, "INSERT INTO public.usage_event_keys (key, occurred_at) VALUES (%s, %s)", key, first)
-    sent = event(harness, event_id="order-7", provider="deepseek", model="deepseek-chat", input_tokens=1_000)
-    del sent["occurred_at"]
-    harness.xadd(json.dumps([sent]))
-    assert harness.flush() == Intake(1, 1, 0, 0)
-    assert run(database, "SELECT occurred_at, cost_usd FROM public.usage_events") == [(first, Decimal("0.000135"))]
+def test_event_that_gets_its_first_time_has_the_price_of_then(harness: IngestHarness, database: str) -> None:
+    """A million input tokens of deepseek-chat cost 0.27 US dollars from 00:30 to 16:30, and 0.135 in the night."""
+    yesterday = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    costs = {yesterday + timedelta(hours=12): Decimal("0.27"), yesterday + timedelta(hours=20): Decimal("0.135")}
+    sent = [event(harness, event_id=f"order-{number}", provider="deepseek", model="deepseek-chat") for number in (0, 1)]
+    for it, first in zip(sent, costs, strict=True):
+        del it["occurred_at"]
+        it["input_tokens"] = 1_000_000
+        statement = "INSERT INTO public.usage_event_keys (key, occurred_at) VALUES (%s, %s)"
+        run(database, statement, identity_of(it["event_id"]), first)
+    harness.xadd(json.dumps(sent))
+    assert harness.flush() == Intake(2, 2, 0, 0)
+    assert run(database, "SELECT occurred_at, cost_usd FROM public.usage_events ORDER BY 1") == list(costs.items())
 
 
 def test_replayed_dead_letter_is_priced(harness: IngestHarness, database: str) -> None:
