@@ -67,7 +67,7 @@ def types(connection: Connection, table: str) -> dict[str, str]:
 
 
 def test_columns_of_rows_are_those_of_the_tables(database: str) -> None:
-    ledger = {column.name: column.sql_type for column in COLUMNS}
+    ledger = {column.name: column.sql_type for column in COLUMNS} | {"cost_source": "text"}
     with connected(database) as connection:
         assert list(types(connection, "batch_totals").items()) == list(TYPES.items())
         assert list(types(connection, "batch_events").items()) == list(ledger.items())
@@ -86,12 +86,19 @@ def test_ledger_rows_read_back_unchanged(database: str) -> None:
                 copy(
                     connection,
                     query("copy_events"),
-                    *(ledger_rows(it, texts) for it in (array[:middle], array[middle:])),
+                    *(ledger_rows(it, texts, None) for it in (array[:middle], array[middle:])),
                 )
                 rows = list(read(connection, "SELECT * FROM batch_events ORDER BY event_id"))
-            assert rows == [event._asdict() for event in sorted(events, key=lambda event: event.event_id)]
+            expected = sorted(events, key=lambda event: event.event_id)
+            assert rows == [event._asdict() | {"cost_source": source_of(event)} for event in expected]
 
         check()
+
+
+def source_of(event: PlainEvent) -> str | None:
+    if event.type == "rating":
+        return None
+    return "unknown" if event.cost_usd is None else "caller"
 
 
 def test_totals_rows_read_back_unchanged(database: str) -> None:

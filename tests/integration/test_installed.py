@@ -168,6 +168,11 @@ def test_import_creates_no_app_and_connects_no_signal(installed: Installed) -> N
     assert installed.run("python", "-c", IMPORT_ONLY) == ""
 
 
+def test_worker_without_price_list_fills_in_nothing(installed: Installed) -> None:
+    program = "from usage_worker.ingest.prices import Prices; print(Prices('genai-prices').source)"
+    assert installed.run("python", "-c", program) == "None\n"
+
+
 def test_tasks_run_in_foreign_celery_app(installed: Installed, tmp_path: Path, database: str, redis_url: str) -> None:
     (tmp_path / "theirs.py").write_text(f"BROKER = {broker_url(redis_url)!r}\n{FOREIGN_APP}")
     celery = str(installed.bin / "celery")

@@ -63,26 +63,28 @@ def test_numerics_have_digits_of_base_10000(numbers: list[tuple[int, int]]) -> N
 
 def test_no_events_have_no_rows() -> None:
     nothing = np.empty(0, EVENT)
-    assert (ledger_rows(nothing, TextTable()), totals_rows(fold(nothing))) == (b"", b"")
+    assert (ledger_rows(nothing, TextTable(), None), totals_rows(fold(nothing))) == (b"", b"")
 
 
 def test_ledger_row_distinguishes_unknown_zero_and_empty() -> None:
     known = USE._replace(cost_usd=0, response_time_ms=0, conversation_id=UUID(int=0), model="", provider="")
     texts = TextTable()
-    rows = [dict(zip(NAMES, row, strict=True)) for row in read(ledger_rows(array_from([USE, known], texts), texts))]
+    cells = read(ledger_rows(array_from([USE, known], texts), texts, None))
+    rows = [dict(zip((*NAMES, "cost_source"), row, strict=True)) for row in cells]
     names = ("response_time_ms", "conversation_id", "model", "provider")
     assert [rows[0][name] for name in ("cost_usd", *names)] == [None] * 5
     assert [rows[1][name] for name in names] == [bytes(4), bytes(16), b"", b""]
     assert rows[1]["cost_usd"] is not None
+    assert [row["cost_source"] for row in rows] == [b"unknown", b"caller"]
 
 
 @pytest.mark.parametrize("size", [1, 1000])
 def test_long_texts_take_only_their_own_room(size: int) -> None:
     texts = TextTable()
     events = array_from([USE._replace(model="\U0001f600" * MAX_MODEL), *[USE] * size], texts)
-    rows = list(read(ledger_rows(events, texts)))
+    rows = list(read(ledger_rows(events, texts, None)))
     assert [len(row[NAMES.index("model")] or b"") for row in rows] == [4 * MAX_MODEL, *[0] * size]
-    assert len(ledger_rows(events, texts)) < 300 * size + 4 * MAX_MODEL + 300
+    assert len(ledger_rows(events, texts, None)) < 300 * size + 4 * MAX_MODEL + 300
 
 
 def test_conversations_of_a_busy_pair_take_only_their_own_room() -> None:

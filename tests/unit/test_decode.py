@@ -233,7 +233,7 @@ def test_dead_letter_of_pack_has_dollars_and_not_units() -> None:
 def test_unknown_column_makes_entry_wait(unknown: str) -> None:
     body = json.dumps(columns() | {unknown: [1]}).encode()
     known = raw(json.dumps(columns()).encode(), "1-0", v=b"2")
-    entries, newer = decode("stream", [raw(body, v=b"2"), known, raw(b"", "2-0", v=b"3")], WINDOW, TextTable())
+    entries, newer, _ = decode("stream", [raw(body, v=b"2"), known, raw(b"", "2-0", v=b"3")], WINDOW, TextTable())
     assert newer == {ENTRY_ID: f"column {unknown}", "2-0": "version 3"}
     assert [(entry.entry_id, len(entry.events)) for entry in entries] == [("1-0", 1)]
 

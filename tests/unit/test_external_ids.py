@@ -178,7 +178,7 @@ def test_entry_carries_each_original_once() -> None:
         "user": {uuid_of("user", 42).hex: "42", uuid_of("user", "ann").hex: "ann"},
         "agent": {uuid_of("agent", "bot").hex: "bot"},
     }
-    ((decoded,), _) = decode("s", [entry(WRITTEN, *EVENTS)], WINDOW, TextTable())
+    (decoded,) = decode("s", [entry(WRITTEN, *EVENTS)], WINDOW, TextTable()).entries
     assert {external.id: external for external in decoded.made} == MADE
     assert decoded.ids_problem == ""
     assert write_ids([]) == b""
@@ -219,13 +219,13 @@ def test_wrong_originals_are_left_out_and_stop_no_event(field: bytes, kept: int)
 
 
 def test_kinds_of_a_newer_publisher_do_no_harm() -> None:
-    ((decoded,), _) = decode("s", [entry(changed(team={"x": "y"}), *EVENTS)], WINDOW, TextTable())
+    (decoded,) = decode("s", [entry(changed(team={"x": "y"}), *EVENTS)], WINDOW, TextTable()).entries
     assert {external.id for external in decoded.made} == MADE.keys()
 
 
 def test_originals_of_an_unreadable_entry_are_not_read() -> None:
     raw = RawEntry(ENTRY_ID, {b"v": b"2", b"events": b"{", b"ids": WRITTEN})
-    ((decoded,), _) = decode("s", [raw], WINDOW, TextTable())
+    (decoded,) = decode("s", [raw], WINDOW, TextTable()).entries
     assert (decoded.made, decoded.ids_problem, len(decoded.dead_letters)) == ([], "", 1)
 
 
@@ -238,11 +238,11 @@ def objects(text: str) -> RawEntry:
 
 def test_objects_have_any_id_where_the_worker_takes_it() -> None:
     text = json.dumps(GIVEN | dict(zip(("user_id", "agent_id", "conversation_id"), VALUES, strict=True)))
-    ((decoded,), _) = decode("s", [objects(text)], WINDOW, TextTable(), IDS, takes_any_id=True)
+    (decoded,) = decode("s", [objects(text)], WINDOW, TextTable(), IDS, takes_any_id=True).entries
     for kind, value in zip(KINDS, VALUES, strict=True):
         assert uuid_texts(decoded.events[f"{kind}_id"]) == [uuid_of(kind, value).hex]
         assert ExternalId(kind, uuid_of(kind, value), str(value)) in decoded.made
-    ((refused,), _) = decode("s", [objects(text)], WINDOW, TextTable(), IDS)
+    (refused,) = decode("s", [objects(text)], WINDOW, TextTable(), IDS).entries
     assert refused.made == []
     assert "user_id: UUID input should be" in refused.dead_letters[0].reason
 
@@ -250,7 +250,7 @@ def test_objects_have_any_id_where_the_worker_takes_it() -> None:
 def test_columns_with_a_broken_uuid_are_refused_everywhere() -> None:
     raw = entry(None, *EVENTS)
     broken = RawEntry(ENTRY_ID, {**raw.fields, b"events": raw.fields[b"events"].replace(USER.encode(), b"42")})
-    ((decoded,), _) = decode("s", [broken], WINDOW, TextTable(), IDS, takes_any_id=True)
+    (decoded,) = decode("s", [broken], WINDOW, TextTable(), IDS, takes_any_id=True).entries
     assert (len(decoded.events), len(decoded.dead_letters), decoded.made) == (1, 2, [])
 
 

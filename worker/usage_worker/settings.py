@@ -115,6 +115,8 @@ class Settings(PublisherSettings):
     """Seconds that a scheduled reconciliation may take."""
     unknown: Literal["quarantine", "create"] = "quarantine"
     """What to do with an event whose user or agent does not exist: quarantine it, or create the user and the agent."""
+    prices: Literal["genai-prices", "off"] = "genai-prices"
+    """The list from which a cost is filled in that nobody gave, where the extra `prices` is installed; or `off`."""
 
     # service/schedule.py parses the schedules.
     schedule_purge: str = "10 * * * *"

@@ -101,7 +101,7 @@ class Event(TypedDict, total=False):
     reasoning_tokens: Annotated[Count, Reading(read_count)] | None
     """Output tokens that the model spent on reasoning; a part of `output_tokens`."""
     cost_usd: Annotated[Money, Reading(read_decimal, canonical=COST_TEXT)] | None
-    """Cost in US dollars."""
+    """Cost in US dollars; where it is unknown, workers with a price list fill in that of `model`."""
     response_time_ms: Annotated[Milliseconds, Reading(read_milliseconds)] | None
     """Time to the complete answer, in milliseconds."""
     success: Annotated[bool, Field(strict=True), Reading(read_truth, default=True)]

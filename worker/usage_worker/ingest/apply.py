@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from usage_worker.ingest.event_array import Events
     from usage_worker.ingest.fold import Totals
     from usage_worker.ingest.missing_pairs import Unknown
+    from usage_worker.ingest.prices import Prices
     from usage_worker.ingest.refused import Refused
     from usage_worker.store import BatchTransaction, Store
 
@@ -57,9 +58,10 @@ _LEDGER_EVENTS = 5_000
 class Applier:
     """Counts batches, one transaction each."""
 
-    def __init__(self, store: Store, unknown: Unknown) -> None:
+    def __init__(self, store: Store, unknown: Unknown, prices: Prices) -> None:
         self._store = store
         self._unknown = unknown
+        self._prices = prices
         self._duplicates = PessimisticMode()
         self._missing = PessimisticMode()
         self._full = PessimisticMode()
@@ -179,6 +181,9 @@ class Applier:
         entries, first_seen, seen, _ = deliveries
         untimed = [entry for entry in entries if entry.events["is_untimed"].any()]
         repeated = take_first_times(transaction, untimed)
+        if repeated:
+            for entry in untimed:
+                self._prices.fill(entry.events, entry.texts)  # at their first times
         known: Sequence[int] = ()
         if self._duplicates or seen or repeated:
             events = events_of(entries)
@@ -273,7 +278,7 @@ class Applier:
             )
         # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.
         chunks = (events[start : start + _LEDGER_EVENTS] for start in range(0, len(events), _LEDGER_EVENTS))
-        transaction.write_ledger(ledger_rows(chunk, self._texts) for chunk in chunks)
+        transaction.write_ledger(ledger_rows(chunk, self._texts, self._prices.source) for chunk in chunks)
         if transaction.apply_staged() != len(totals.pairs):
             if self._missing:
                 # Rows were deleted since the look: the next attempt locks them before it.

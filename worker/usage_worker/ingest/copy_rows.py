@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from usage_worker.events.columns import COLUMNS, KINDS, UNIT, Form
-from usage_worker.ingest.event_array import UNKNOWN
+from usage_worker.ingest.event_array import RATING, UNKNOWN
 from usage_worker.ingest.fold import NONE, TYPES
 from usage_worker.store import copy_binary
 
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from usage_worker.ingest.fold import Totals
 
 
-def ledger_rows(events: Events, texts: TextTable) -> bytes:
-    """Return events as rows of the ledger, in their order."""
-    return copy_binary.rows(len(events), [_ledger_column(events, column, texts) for column in COLUMNS])
+def ledger_rows(events: Events, texts: TextTable, price_list: str | None) -> bytes:
+    """Return events as rows of the ledger, in their order.
+
+    Args:
+        events: the events.
+        texts: their texts.
+        price_list: the source of the costs that no caller gave.
+    """
+    columns = [_ledger_column(events, column, texts) for column in COLUMNS]
+    return copy_binary.rows(len(events), [*columns, _cost_source(events, price_list)])
 
 
 def totals_rows(totals: Totals) -> bytes:
@@ -43,6 +50,13 @@ def _ledger_column(events: Events, column: Column, texts: TextTable) -> copy_bin
         case Form.UUID if column.name == "conversation_id":
             return copy_binary.fixed(column.sql_type, values, events["has_conversation"])
     return copy_binary.fixed(column.sql_type, values)
+
+
+def _cost_source(events: Events, price_list: str | None) -> copy_binary.Column:
+    """Return where the costs come from; NULL in ratings, which have none."""
+    sources = np.where(events["cost_usd"] == UNKNOWN, 0, np.where(events["is_priced"], 2, 1))
+    sources[events["type"] == RATING] = UNKNOWN
+    return copy_binary.text(sources, ["unknown", "caller", price_list or ""])
 
 
 def _totals_column(totals: Totals, name: str) -> copy_binary.Column:

@@ -42,10 +42,14 @@ _DEFAULT_IDS = external_ids(DEFAULT_ID_NAMESPACE)
 
 
 class Decoded(NamedTuple):
-    """Decoded entries, and those that only a newer worker can read, with the reason by entry id."""
+    """Decoded entries, and those that only a newer worker can read, with the reason by entry id.
+
+    `events` are those of all entries, in one array of which each entry has a part.
+    """
 
     entries: list[DecodedEntry]
     newer: dict[str, str]
+    events: Events
 
 
 class _NewerError(Exception):
@@ -74,26 +78,27 @@ def decode(
     Raises:
         MemoryError: another process may have room for the entries.
     """
-    decoded = Decoded([], {})
+    entries: list[DecodedEntry] = []
+    newer: dict[str, str] = {}
     objects = Objects(window, ids if takes_any_id else None)
     parts: list[Columns] = []
     for raw in raws:
-        entry, number = DecodedEntry.of(stream, raw, texts), len(decoded.entries)
+        entry, number = DecodedEntry.of(stream, raw, texts), len(entries)
         try:
             columns = _read(entry, number, objects)
         except _NewerError as error:
-            decoded.newer[raw.entry_id] = str(error)
+            newer[raw.entry_id] = str(error)
             continue
-        decoded.entries.append(entry)
+        entries.append(entry)
         if columns:
             parts.append(columns.with_notes(entry=[number] * columns.events))
     if len(objects):
         parts.append(objects.columns(texts))
-    _share_out(array_of(parts), decoded.entries, window)
-    for entry in decoded.entries:
+    events = _share_out(array_of(parts), entries, window)
+    for entry in entries:
         if entry.raw.ids is not None and entry.is_readable:
             _read_ids(entry, entry.raw.ids, ids)
-    return decoded
+    return Decoded(entries, newer, events)
 
 
 def _read_ids(entry: DecodedEntry, field: bytes, ids: ExternalIds) -> None:
@@ -151,8 +156,11 @@ def _read_body(entry: DecodedEntry, number: int, body: bytes, objects: Objects) 
     return columns
 
 
-def _share_out(events: Events, entries: Sequence[DecodedEntry], window: Window) -> None:
-    """Give each entry its events; refuse those that are not accepted although each of their values is valid."""
+def _share_out(events: Events, entries: Sequence[DecodedEntry], window: Window) -> Events:
+    """Give each entry its events; refuse those that are not accepted although each of their values is valid.
+
+    Returns the accepted ones.
+    """
     _complete(events)
     bad = _bad(events, window)
     good = events[~bad] if bad.any() else events
@@ -163,6 +171,7 @@ def _share_out(events: Events, entries: Sequence[DecodedEntry], window: Window) 
     for entry in entries:
         if not len(entry.events) and not entry.dead_letters:
             _unreadable(entry, "events: the entry holds no event")
+    return good
 
 
 def _complete(events: Events) -> None:

@@ -142,6 +142,9 @@ def _spelled_out(event: np.void, texts: TextTable) -> dict[str, str | int | bool
     if event["is_untimed"]:
         # A replay then takes the first time of its key, too.
         del values["occurred_at"]
+    if event["is_priced"]:
+        # A replay is priced like any other event.
+        del values["cost_usd"]
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -55,6 +55,8 @@ EVENT = np.dtype(
         ("is_anonymous", "?"),
         # It has a key of the application's and no time: the first time of the key decides.
         ("is_untimed", "?"),
+        # The cost is not the caller's, but of the price list.
+        ("is_priced", "?"),
     ]
 )
 """Times are in microseconds since 1970, decimals in units of their last place, texts numbers of a `TextTable`."""

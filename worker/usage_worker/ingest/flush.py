@@ -12,6 +12,7 @@ from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch_size import BatchSize
 from usage_worker.ingest.clock import database_clock
 from usage_worker.ingest.namespace import Namespace
+from usage_worker.ingest.prices import Prices
 from usage_worker.ingest.reading import ShardReader
 from usage_worker.ingest.turn import Turn
 from usage_worker.logs import get_logger
@@ -58,7 +59,8 @@ class Flusher:
         self._claim = FlushClaim(stream.connection, consumer)
         self._records = FlushRecords(stream.connection)
         self._store = store
-        self._applier = Applier(store, settings.unknown)
+        self._prices = Prices(settings.prices)
+        self._applier = Applier(store, settings.unknown, self._prices)
         self._namespace = Namespace(store, settings.id_namespace)
         self._settings = settings
         self._size = BatchSize(settings.batch_events)
@@ -113,7 +115,7 @@ class Flusher:
         clock = database_clock(self._store)
         if self._settings.ids == "uuid5":
             self._namespace.keep()
-        reader = ShardReader(self._stream, shard, self._holding, clock, self._size, self._settings)
+        reader = ShardReader(self._stream, shard, self._holding, clock, self._size, self._prices, self._settings)
         with self._holding.during(shard):
             for batch in reader.batches(turn):
                 intake += self._count(shard, batch)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from usage_worker.ingest.batch_size import BatchSize
     from usage_worker.ingest.clock import DatabaseClock
     from usage_worker.ingest.entries import DecodedEntry
+    from usage_worker.ingest.prices import Prices
     from usage_worker.ingest.turn import Turn
     from usage_worker.queue.holding import Holding
     from usage_worker.queue.stream import EventStream, RawEntry
@@ -66,6 +67,7 @@ class ShardReader:
         holding: Holding,
         clock: DatabaseClock,
         size: BatchSize,
+        prices: Prices,
         settings: Settings,
     ) -> None:
         self._stream = stream
@@ -73,6 +75,7 @@ class ShardReader:
         self._holding = holding
         self._clock = clock
         self._size = size
+        self._prices = prices
         self._settings = settings
         self._count = _FIRST_READ
         # Entries that are not decoded yet, and whether the last read probably left some behind.
@@ -164,7 +167,10 @@ class ShardReader:
             return []
         window = Window.around(self._clock.now(), self._settings.accept_window)
         ids, takes_any_id = external_ids(self._settings.id_namespace), self._settings.ids == "uuid5"
-        entries, newer = decode(self._stream.key(self._shard), raw, window, texts, ids, takes_any_id=takes_any_id)
+        entries, newer, events = decode(
+            self._stream.key(self._shard), raw, window, texts, ids, takes_any_id=takes_any_id
+        )
+        self._prices.fill(events, texts)
         if DEATHS_BEFORE_ALONE <= raw[0].deaths < DEATHS_BEFORE_SET_ASIDE:
             self._holding.decoded(self._shard)
         if newer:

@@ -5,8 +5,8 @@ from usage_worker.queries import Queries
 from usage_worker.store.counters import COLUMNS
 
 _LEDGER = {
-    "ledger": columns.NAMES,
-    "ledger_types": [f"{column.name} {column.sql_type}" for column in columns.COLUMNS],
+    "ledger": [*columns.NAMES, "cost_source"],
+    "ledger_types": [*(f"{column.name} {column.sql_type}" for column in columns.COLUMNS), "cost_source text"],
 }
 
 query = Queries("usage_worker.store", {**COLUMNS, **_LEDGER})

@@ -122,7 +122,8 @@ class Oracle:
         Args:
             event: the fields of `Event`, as Python values or as read from JSON. `event_id`, `occurred_at`, `user_id`
                 and `agent_id` are required; the values must be ones that ingest accepts. For an event that was
-                published without a time, give that of its first delivery.
+                published without a time, give that of its first delivery; for one whose cost a price list fills in,
+                give that cost.
         """
         self.published += 1
         event_id = str(event["event_id"])
