@@ -35,11 +35,11 @@ def form_of(request: Request) -> Form:
     """
     kind, *parameters = (part.strip().lower() for part in request.headers.get("content-type", "").split(";"))
     charset = dict(part.partition("=")[::2] for part in parameters).get("charset", "utf-8").strip('"')
-    if kind not in _FORMS or charset not in ("utf-8", "utf8", "us-ascii"):
-        raise HTTPException(415, f"Content-Type: one of {', '.join(_FORMS)}, in UTF-8", {"Accept": ", ".join(_FORMS)})
+    if kind not in FORMS or charset not in ("utf-8", "utf8", "us-ascii"):
+        raise HTTPException(415, f"Content-Type: one of {', '.join(FORMS)}, in UTF-8", {"Accept": ", ".join(FORMS)})
     attributes = cloud_events.in_headers(request.headers) if kind == OURS else None
     if attributes is None:
-        return _FORMS[kind]
+        return FORMS[kind]
     return Form(lambda data: [{**attributes, "data": data}], cloud_events.fields_of)
 
 
@@ -61,7 +61,7 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-_FORMS = {
+FORMS = {
     OURS: Form(_one_or_more, _as_it_is),
     CLOUD_EVENT: Form(_one, cloud_events.fields_of),
     CLOUD_EVENTS: Form(_array, cloud_events.fields_of),
