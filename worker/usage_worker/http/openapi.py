@@ -39,7 +39,7 @@ def openapi(root: str) -> dict[str, Any]:
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "schemas": {
-                "Event": EVENT.json_schema(),
+                "Event": _event(),
                 "CloudEvent": _cloud_event(),
                 "Taken": _taken(),
                 "Usage": _usage(),
@@ -128,8 +128,21 @@ def _metrics() -> dict[str, Any]:
     }
 
 
+def _event() -> dict[str, Any]:
+    """Return the schema of `Event`; null is unknown for each field that may be left out."""
+    schema = EVENT.json_schema()
+    for name in schema["properties"].keys() - schema["required"]:
+        field = schema["properties"][name]
+        if "anyOf" not in field:
+            schema["properties"][name] = {"anyOf": [field, {"type": "null"}]}
+    schema["description"] += (
+        " Numbers, times and ids may also have other notations; docs/reference/events.md lists all."
+    )
+    return schema
+
+
 def _cloud_event() -> dict[str, Any]:
-    event = EVENT.json_schema()["properties"]
+    event = _event()["properties"]
     data = {name: schema for name, schema in event.items() if name not in ("event_id", "type")}
     attributes = {
         "specversion": {"const": "1.0"},
