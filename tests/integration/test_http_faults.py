@@ -16,10 +16,12 @@ import redis
 from tests.conftest import FAST_VALKEY
 from tests.helpers import eventually
 from tests.integration.commands import SECRET, Cli
+from tests.integration.scripted_redis import ANSWERS, scripted_redis
 from tests.integration.service import AGENT, EVENT, JSON, USERS, WRITER, Service, serving
 from tests.integration.test_redis_server import own_server
 from usage_worker.http.events import MAX_IN_FLIGHT
-from usage_worker.http.receiver import UNAVAILABLE
+from usage_worker.http.receiver import UNAVAILABLE, Receiver, Taken
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +90,15 @@ def test_answer_is_exact_where_one_shard_refuses(service: Service, client: redis
     assert retried(reply) == 1
     assert [(it["index"], it["field"]) for it in reply.json["refused"]] == [(0, None), (2, "user_id")]
     assert client.xlen("usage:events:{0}") == 1
+
+
+def test_lost_answer_is_neither_yes_nor_no() -> None:
+    with scripted_redis(XADD=b"?\r\n") as (url, answers), closing(Receiver(Settings(REDIS_URL=url))) as receiver:
+        assert receiver.take(lambda: [EVENT], lambda item: item) == Taken(None, [], UNAVAILABLE)
+        answers["XADD"] = b"-OOM command not allowed\r\n"
+        assert receiver.take(lambda: [EVENT], lambda item: item).accepted == 0
+        answers["XADD"] = ANSWERS["XADD"]
+        assert receiver.take(lambda: [EVENT, {}], lambda item: item).accepted == 1
 
 
 def test_requests_beyond_those_in_flight_are_told_to_wait(service: Service, client: redis.Redis) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -14,10 +16,10 @@ from tests.integration.service import Service, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.integration.conftest import IngestHarness
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "http.md"
 YESTERDAY = TODAY - timedelta(days=1)
 ZERO = {"cached_input_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0}
 
@@ -98,6 +100,11 @@ def test_totals_are_those_of_the_tables(service: Service, harness: IngestHarness
     assert asked(service, user_id=user, to=YESTERDAY - timedelta(days=1)) == []
     assert costs(asked(service, user_id=user, from_="0001-01-01", to="9999-12-31")) == [("2.1000000001",)]
     assert costs(asked(service, from_=YESTERDAY, to=YESTERDAY)) == [("2.0000000000",)]
+
+    documented = next(text for text in DOCUMENT.read_text("utf-8").split("\n\n") if text.startswith('    {"from"'))
+    reply = service.usage(f"user_id={user}&group_by=day")
+    (row, *_), (shown,) = reply.json["usage"], json.loads(documented)["usage"]
+    assert (list(reply.json), list(row)) == (list(json.loads(documented)), list(shown))
 
     # The usage of a pair that was deleted stays, in both tables.
     run(database, "DELETE FROM user_agents WHERE agent_id = %s", harness.agents[2])

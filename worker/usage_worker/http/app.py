@@ -38,6 +38,8 @@ EVENTS, USAGE, LIVE, READY, METRICS, DOCUMENT = (
     "/metrics",
     "/openapi.json",
 )
+WATCHED = (LIVE, READY, METRICS)
+"""The paths of probes and of Prometheus."""
 
 
 def create_app(

@@ -126,10 +126,10 @@ class Receiver:
         lanes = defaultdict(list)
         for index, event in events:
             shard = shard_of_number(event.row[_USER_ID], self._stream.shards)
-            lanes[shard, event.time_is_ours].append((index, event.row))
+            lanes[shard, event.time_is_ours].append((index, event))
         for (shard, times_are_ours), lane in lanes.items():
             rest = iter(lane)
             while part := list(islice(rest, PACK_EVENTS)):
-                values = [value for _, row in part for value in row]
+                values = [value for _, event in part for value in event.row]
                 pack = Pack(COLUMNAR, uuid7(), len(part), write_columns(values), times_are_ours)
                 yield shard, pack, [index for index, _ in part]

@@ -28,13 +28,13 @@ class RequestMetrics:
 
     def __init__(self, paths: Collection[str]) -> None:
         self._paths = paths
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         text, labels = "Requests answered.", ["path", "status"]
-        self._requests = Counter("usage_http_requests", text, labels, registry=self._registry)
+        self._requests = Counter("usage_http_requests", text, labels, registry=self.registry)
         text = "Time from a request's headers to the end of its answer."
-        self._seconds = Histogram("usage_http_request_seconds", text, ["path"], registry=self._registry)
+        self._seconds = Histogram("usage_http_request_seconds", text, ["path"], registry=self.registry)
         text = "Events that clients sent, by whether Redis has them (accepted, refused)."
-        self._events = Counter("usage_http_events", text, ["outcome"], registry=self._registry)
+        self._events = Counter("usage_http_events", text, ["outcome"], registry=self.registry)
 
     def count_request(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request that was answered."""
@@ -50,7 +50,7 @@ class RequestMetrics:
 
     def text(self) -> bytes:
         """Return the metrics in the text format of Prometheus."""
-        registry = self._registry
+        registry = self.registry
         if SHARED in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ from uvicorn.supervisors import Multiprocess
 
 from usage_worker.errors import SettingsError
 from usage_worker.http.access import is_loopback
-from usage_worker.http.app import create_app
+from usage_worker.http.app import WATCHED, create_app
 from usage_worker.http.keys import parse_keys
 from usage_worker.http.request_metrics import SHARED
 from usage_worker.logs import configure_logs, get_logger
@@ -78,8 +78,10 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def _log_request(scope: Scope, status: int, seconds: float) -> None:
     """Log a request: neither its query, which has ids of users, nor its headers, which have a key."""
+    # Whoever watches the service asks every few seconds.
+    write = log.debug if scope["path"].endswith(WATCHED) else log.info
     client, key = scope.get("client"), scope.get("state", {}).get("key")
-    log.info(
+    write(
         "request",
         method=scope["method"],
         path=scope["path"],
