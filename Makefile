@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 RANDOM_FAULTS := tests/faults/test_random_faults.py
 
-.PHONY: help demo check lint unit test test-more reference schema bench migrate-traffic fuzz soak clean
+.PHONY: help demo check lint unit test test-more reference schema bench bench-http migrate-traffic fuzz soak clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -67,6 +67,9 @@ schema: $(STAMP)  ## generate docs/schema.md from a database on an embedded serv
 
 bench: $(STAMP)  ## measure a bare COPY, one task for each event, COPY and roll-up, and usage-worker, side by side
 	$(BIN)/usage-worker bench
+
+bench-http: $(STAMP)  ## measure usage-worker serve with wrk: single events and batches of 500; needs Debian's wrk
+	$(BIN)/python -m tools.bench_http
 
 migrate-traffic: $(STAMP)  ## migrate 300,000 rows to 4.0.0, and repair them, under 200 transactions a second; prints the waits
 	USAGE_MIGRATE_USERS=1500 $(BIN)/pytest -q -n 0 -s tests/integration/test_migrate_traffic.py -k 'up_to_4 or repair'

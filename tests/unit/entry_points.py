@@ -16,6 +16,8 @@ from usage_worker.events.columns import NAMES
 from usage_worker.events.event import Window
 from usage_worker.events.values import read_json, write_json
 from usage_worker.events.wire import prepare, prepare_rating, prepare_values, write_columns
+from usage_worker.http.body import parsed
+from usage_worker.http.forms import CLOUD_EVENT, FORMS, OURS
 from usage_worker.ingest.decode import decode
 from usage_worker.ingest.event_array import TextTable
 from usage_worker.maintenance.dead_letters import RepairEdits
@@ -96,6 +98,19 @@ def cell(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else write_json(value)
 
 
+def from_http(text: str) -> SimpleNamespace:
+    (item,) = FORMS[OURS].items_of(parsed(text.encode()))
+    return published(prepare(FORMS[OURS].fields_of(item), WINDOW))
+
+
+def from_cloud_event(text: str) -> SimpleNamespace:
+    data = parsed(text.encode())
+    event = {"specversion": "1.0", "source": "/", "id": "1", "type": data.pop("type", "usage")}
+    event |= {"subject": data.pop("user_id"), "time": data.pop("occurred_at"), "data": data}
+    del data["event_id"]
+    return published(prepare(FORMS[CLOUD_EVENT].fields_of(event), WINDOW))
+
+
 def replayed(text: str) -> SimpleNamespace:
     letter = {"events": 1, "payload": text, "position": 0, "entry_key": None, "entry_id": ENTRY_ID}
     (event,) = RepairEdits().events(letter, WINDOW)
@@ -110,6 +125,8 @@ DOORS: dict[str, Callable[[str], SimpleNamespace]] = {
     "Celery": by_celery,
     "NDJSON": lambda text: from_file(text, is_csv=False),
     "CSV": from_csv,
+    "HTTP": from_http,
+    "CloudEvents": from_cloud_event,
     "replay": replayed,
 }
 
@@ -122,6 +139,8 @@ def outcomes(field: str, value: str, **fields: str) -> Iterator[tuple[str, Any]]
             continue  # every cell is text
         if name == "track" and field in ("type", "rating"):
             continue  # decided by the method
+        if name == "CloudEvents" and {field, *fields} & {"event_id", "occurred_at", "type", "user_id"}:
+            continue  # attributes, which may not be null, and have rules of their own
         if name == "columns" and {field, *fields} & {"occurred_at", "cost_usd", "rating"}:
             continue  # in units
         try:

@@ -211,7 +211,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("field", "kept"), WRONG, ids=lambda it: it[:30] if isinstance(it, bytes) else it)
 def test_wrong_originals_are_left_out_and_stop_no_event(field: bytes, kept: int) -> None:
-    ((decoded,), newer) = decode("s", [entry(field, *EVENTS)], WINDOW, TextTable())
+    (decoded,), newer, _ = decode("s", [entry(field, *EVENTS)], WINDOW, TextTable())
     assert (len(decoded.events), decoded.dead_letters, newer) == (len(EVENTS), [], {})
     assert len(decoded.made) == kept
     assert all(MADE[external.id] == external for external in decoded.made)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from tools.reference.markdown import code, table
+from usage_worker.http.request_metrics import RequestMetrics
 from usage_worker.maintenance import PERIODIC_TASKS, PartitionCoverage
 from usage_worker.monitoring.check import Check, State
 from usage_worker.monitoring.inspection import Figures
@@ -13,6 +15,11 @@ from usage_worker.monitoring.status import CHECKS, SystemStatus
 from usage_worker.queue.flush_record import FlushRecord
 from usage_worker.queue.stream import Backlog
 from usage_worker.store import Intake, TaskRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client import Metric
 
 _INTRODUCTION = """\
 # Metrics
@@ -40,8 +47,30 @@ STATUS = SystemStatus(
 )
 
 
+_SERVICE = """
+## The service
+
+What [`usage-worker serve`](../http.md) serves at `/metrics`: of all its processes since it started. A path is one of
+its own, or `other`.
+
+"""
+
+
 def page() -> str:
     """Return the page."""
+    checks = f"\nThe checks: {', '.join(map(code, CHECKS))}. [Operations](../operations.md#watch) describes them.\n"
+    return _INTRODUCTION + _table(families(STATUS)) + checks + _SERVICE + _table(_service())
+
+
+def _service() -> Iterable[Metric]:
+    """Return the metrics of a service that has answered a request."""
+    metrics = RequestMetrics([])
+    metrics.count_request({"path": "/"}, 200, 0)
+    metrics.count_events(1, 0)
+    return metrics.registry.collect()
+
+
+def _table(metrics: Iterable[Metric]) -> str:
     rows = [
         (
             code(family.samples[0].name),
@@ -49,7 +78,6 @@ def page() -> str:
             ", ".join(code(label) for label in family.samples[0].labels),
             family.documentation,
         )
-        for family in families(STATUS)
+        for family in metrics
     ]
-    checks = f"\nThe checks: {', '.join(map(code, CHECKS))}. [Operations](../operations.md#watch) describes them.\n"
-    return _INTRODUCTION + table(("metric", "type", "labels", "meaning"), rows) + checks
+    return table(("metric", "type", "labels", "meaning"), rows)

@@ -132,6 +132,10 @@ class Settings(PublisherSettings):
     timezone: str = "UTC"
     """Time zone of the crontabs and of the days that `usage-worker report` shows, as `Europe/Berlin`."""
 
+    # http/keys.py parses it. Hashes are no secret, but nothing need print them.
+    api_keys: str = Field("", repr=False)
+    """The keys that `usage-worker serve` takes, as `usage-worker new-key` prints them, separated by commas."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
     log_format: Literal["console", "json"] = "console"

@@ -17,6 +17,7 @@ from usage_worker.cli.demo import demo
 from usage_worker.cli.drain import drain
 from usage_worker.cli.metrics import metrics
 from usage_worker.cli.migrate import migrate_app
+from usage_worker.cli.new_key import new_key
 from usage_worker.cli.output import EXIT_PROBLEM, echo, prepare_output
 from usage_worker.cli.partitions import partitions
 from usage_worker.cli.publish import publish
@@ -25,6 +26,7 @@ from usage_worker.cli.reconcile import reconcile
 from usage_worker.cli.refresh import refresh
 from usage_worker.cli.report import report
 from usage_worker.cli.schedule import schedule
+from usage_worker.cli.serve import serve
 from usage_worker.cli.status import status
 from usage_worker.cli.up import up
 from usage_worker.errors import UsageError
@@ -54,7 +56,22 @@ def options(_version: Version = False) -> None:
     """Take the options that stand before a command."""
 
 
-for command in (demo, up, publish, status, metrics, drain, schedule, partitions, purge, reconcile, refresh, report):
+for command in (
+    demo,
+    up,
+    serve,
+    new_key,
+    publish,
+    status,
+    metrics,
+    drain,
+    schedule,
+    partitions,
+    purge,
+    reconcile,
+    refresh,
+    report,
+):
     cli.command()(command)
 bench_app.command()(soak)
 bench_app.command()(queries)

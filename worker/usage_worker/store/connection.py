@@ -60,12 +60,12 @@ class _Attempts:
 
 
 class Store:
-    """The database of one process: a pool of one connection, opened at first use (never before a fork).
+    """The database of one process: a pool of `connections`, opened at first use (never before a fork).
 
     `pooled` is true behind a pooler in transaction mode: no transaction then leaves anything in its session.
     """
 
-    def __init__(self, database_url: str, *, pooled: bool = False) -> None:
+    def __init__(self, database_url: str, *, pooled: bool = False, connections: int = 1) -> None:
         """Prepare the pool.
 
         Raises:
@@ -78,7 +78,7 @@ class Store:
             connection_class=self._attempts.connection_class(),
             kwargs=parameters(database_url, pooled=pooled, **_OPTIONS),
             min_size=0,
-            max_size=1,
+            max_size=connections,
             open=False,
             timeout=CONNECT_SECONDS,
             reconnect_timeout=CONNECT_SECONDS,

@@ -1,0 +1,190 @@
+"""The service where Redis is away, full or slow, where it has several processes, and where it is mounted."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from tests.conftest import FAST_VALKEY
+from tests.helpers import eventually
+from tests.integration.commands import SECRET, Cli
+from tests.integration.scripted_redis import ANSWERS, scripted_redis
+from tests.integration.service import AGENT, EVENT, JSON, USERS, WRITER, Service, serving
+from tests.integration.test_redis_server import own_server
+from usage_worker.http.events import MAX_IN_FLIGHT
+from usage_worker.http.receiver import UNAVAILABLE, Receiver, Taken
+from usage_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from usage_worker.local import EmbeddedValkey
+
+MOUNTED = """
+import sys
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from usage_worker.http import create_app
+app = Starlette(routes=[Mount("/usage", create_app())])
+uvicorn.run(app, port=int(sys.argv[1]), lifespan="off", log_level="error")
+"""
+
+
+@pytest.fixture(scope="module")
+def own_valkey(pytestconfig: pytest.Config, server_folder: Path) -> Iterator[EmbeddedValkey]:
+    """Start a server that the tests of this module stop and fill."""
+    with own_server(pytestconfig, server_folder / "service", **FAST_VALKEY) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def service(own_valkey: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(tmp_path_factory.mktemp("service"), own_valkey.url()) as service:
+        yield service
+
+
+@pytest.fixture
+def client(own_valkey: EmbeddedValkey) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(own_valkey.url()) as client:
+        client.flushdb()
+        yield client
+
+
+def retried(reply: Any) -> int:
+    """Return the events accepted by an answer that says to send again."""
+    assert (reply.status, reply.headers["Retry-After"], reply.json["error"]) == (503, "5", UNAVAILABLE)
+    return int(reply.json["accepted"] or 0)
+
+
+def test_redis_away_full_and_back(service: Service, own_valkey: EmbeddedValkey, client: redis.Redis) -> None:
+    assert service.post(EVENT).status == 202
+    client.config_set("maxmemory", client.info("memory")["used_memory"] + 1_000)
+    eventually(lambda: service.post(EVENT).status == 503)
+    assert (retried(service.post(EVENT)), service.send("GET", "/readyz").status) == (0, 503)
+    client.config_set("maxmemory", 0)
+    assert service.post(EVENT).status == 202
+    own_valkey.stop()
+    assert (retried(service.post(EVENT)), service.send("GET", "/readyz").status) == (0, 503)
+    assert service.post({}).status == 400
+    assert service.send("GET", "/livez").status == 200
+    own_valkey.start()
+    assert service.post(EVENT).status == 202
+    warnings = [line["event"] for line in service.lines() if line["level"] == "warning"]
+    assert all(line.startswith(("refusing events: Redis", "not ready: Redis")) for line in warnings)
+    assert len(warnings) < 6
+
+
+def test_answer_is_exact_where_one_shard_refuses(service: Service, client: redis.Redis) -> None:
+    client.set("usage:events:{1}", "of another program")
+    reply = service.post([{"user_id": USERS[1], "agent_id": AGENT}, EVENT, {}])
+    assert retried(reply) == 1
+    assert [(it["index"], it["field"]) for it in reply.json["refused"]] == [(0, None), (2, "user_id")]
+    assert client.xlen("usage:events:{0}") == 1
+
+
+def test_lost_answer_is_neither_yes_nor_no() -> None:
+    with scripted_redis(XADD=b"?\r\n") as (url, answers), closing(Receiver(Settings(REDIS_URL=url))) as receiver:
+        assert receiver.take(lambda: [EVENT], lambda item: item) == Taken(None, [], UNAVAILABLE)
+        answers["XADD"] = b"-OOM command not allowed\r\n"
+        assert receiver.take(lambda: [EVENT], lambda item: item).accepted == 0
+        answers["XADD"] = ANSWERS["XADD"]
+        assert receiver.take(lambda: [EVENT, {}], lambda item: item).accepted == 1
+
+
+def test_requests_beyond_those_in_flight_are_told_to_wait(service: Service, client: redis.Redis) -> None:
+    waiting = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(MAX_IN_FLIGHT)]
+    head = f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nContent-Length: 2\r\n"
+    for connection in waiting:
+        connection.sendall(f"{head}Authorization: Bearer {WRITER[0]}\r\n\r\n[".encode())
+    eventually(lambda: service.post(EVENT).status == 429)
+    reply = service.post(EVENT)
+    assert (reply.status, reply.headers["Retry-After"], reply.json["accepted"]) == (429, "1", 0)
+    for connection in waiting:
+        with closing(connection):
+            connection.sendall(b"]")
+            assert connection.recv(20).startswith(b"HTTP/1.1 202")
+    assert service.post(EVENT).status == 202
+
+
+def test_request_in_flight_is_answered_after_sigterm(own_valkey: EmbeddedValkey, tmp_path: Path) -> None:
+    with serving(tmp_path, own_valkey.url()) as service:
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            head = f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nContent-Length: 2\r\n"
+            connection.sendall(f"{head}Expect: 100-continue\r\nAuthorization: Bearer {WRITER[0]}\r\n\r\n".encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 100")  # it reads the body now
+            service.process.send_signal(signal.SIGTERM)
+            eventually(lambda: any("Shutting down" in line["event"] for line in service.lines()))
+            connection.sendall(b"[]")
+            assert connection.recv(100).startswith(b"HTTP/1.1 202")
+        assert service.process.wait(20) == 0
+
+
+def test_processes_share_port_and_metrics(own_valkey: EmbeddedValkey, tmp_path: Path, client: redis.Redis) -> None:
+    with serving(tmp_path, own_valkey.url(), "--workers", "2") as service:
+        sent = 0
+
+        def processes() -> set[int]:
+            nonlocal sent
+            with ThreadPoolExecutor(8) as pool:
+                assert set(pool.map(lambda _: service.post(EVENT).status, range(20))) == {202}
+            sent += 20
+            return {line["pid"] for line in service.lines() if line["event"] == "request"}
+
+        eventually(lambda: len(processes()) == 2, 30)
+        text = service.send("GET", "/metrics").text
+    assert f'usage_http_events_total{{outcome="accepted"}} {sent}.0' in text
+
+
+def test_mounted_application_takes_new_key_and_needs_no_lifespan(
+    own_valkey: EmbeddedValkey, client: redis.Redis, tmp_path: Path
+) -> None:
+    cli = Cli(tmp_path, REDIS_URL=own_valkey.url())
+    key, entry = (line.split("\t")[1] for line in cli.run("new-key", "shop").stdout.splitlines())
+    assert entry.startswith("shop:write:")
+    assert key not in entry
+    assert cli.run("new-key", "billing", "--read").stdout.splitlines()[1].startswith("entry\tbilling:read:")
+    assert "letters" in cli.error_line("new-key a:b")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", MOUNTED, str(port)]
+    with subprocess.Popen(command, env=cli.env | {"USAGE_API_KEYS": entry}, cwd=tmp_path) as process:
+        service = Service(port, process, tmp_path, "/usage")
+        try:
+            eventually(lambda: ready(service), 60)
+            assert (service.post(EVENT, key=key).status, service.post(EVENT).status) == (202, 401)
+            assert client.xlen("usage:events:{0}") == 1
+            assert service.send("GET", "/openapi.json").json["servers"] == [{"url": "/usage"}]
+            assert 'path="/api/v1/events",status="202"' in service.send("GET", "/metrics").text
+        finally:
+            process.terminate()
+
+
+def ready(service: Service) -> bool:
+    try:
+        return service.send("GET", "/readyz").status == 200
+    except OSError:
+        return False
+
+
+def test_without_keys_only_this_machine_may_send(own_valkey: EmbeddedValkey, tmp_path: Path) -> None:
+    cli = Cli(tmp_path, REDIS_URL=own_valkey.url())
+    assert "USAGE_API_KEYS is not set" in cli.error_line("serve --host 0.0.0.0 --port 0")
+    with serving(tmp_path, own_valkey.url(), USAGE_API_KEYS="") as service:
+        assert service.post(EVENT).status == 202
+        for named in ({"host": "evil.example"}, {"x_forwarded_for": "192.0.2.1"}):
+            reply = service.post(EVENT, **named)
+            assert (reply.status, reply.json["accepted"]) == (401, 0)
+        assert f"--port {service.port}" in cli.error_line(f"serve --port {service.port}")
+    for setting in (SECRET, f"a:write:{SECRET}", f"a:admin:{'0' * 64}", ",".join([f"a:read:{'0' * 64}"] * 2)):
+        cli.env["USAGE_API_KEYS"] = setting
+        assert "USAGE_API_KEYS" in cli.error_line("serve --port 0")

@@ -1,0 +1,70 @@
+"""The parameters of the totals over HTTP, and the cursor of a page."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import pytest
+
+from usage_worker.http.usage_query import ParameterError, UsageQuery, cursor_of, read_query
+from usage_worker.store.usage_totals import Place
+
+LEDGER_DAYS = 90
+TODAY = datetime.now(UTC).date()
+
+
+def read(query: str) -> UsageQuery:
+    return read_query(parse_qsl(query, keep_blank_values=True), LEDGER_DAYS)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("user_id=42", "user_id"),
+        ("agent_id=", "agent_id"),
+        ("from=2026-02-30", "from"),
+        ("from=20260101", "from"),
+        ("from=0000-01-01", "from"),
+        ("to=now", "to"),
+        ("to=2026-W01-1", "to"),
+        ("from=2026-01-02&to=2026-01-01", "from"),
+        ("group_by=hour", "group_by"),
+        ("group_by=day,day", "group_by"),
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("limit=%D9%A3", "limit"),
+        ("limit=9999999999999", "limit"),
+        ("cursor=x", "cursor"),
+        ("cursor=%ff", "cursor"),
+        ("cursor=W10", "cursor"),
+        (f"cursor={cursor_of(Place(TODAY, UUID(int=1), UUID(int=2), chr(0)))}", "cursor"),
+        (f"cursor={cursor_of(Place(TODAY, UUID(int=1), UUID(int=2), chr(0xD800)))}", "cursor"),
+        (f"cursor={cursor_of(Place(TODAY, UUID(int=1), UUID(int=2), 801 * 'x'))}", "cursor"),
+        ("page=1", "page"),
+        ("limit=1&limit=2", "limit"),
+        ("group_by=model&from=2020-01-01", "from"),
+    ],
+)
+def test_wrong_parameter_is_named(query: str, field: str) -> None:
+    with pytest.raises(ParameterError) as refused:
+        read(query)
+    assert refused.value.field == field
+
+
+def test_defaults_are_the_last_30_days() -> None:
+    wanted = read("")
+    assert (wanted.totals.first, wanted.totals.last) == (TODAY - timedelta(days=29), TODAY)
+    assert (wanted.totals.group_by, wanted.rows) == ((), 100)
+    assert read("to=0001-01-05").totals.first == date(1, 1, 1)
+    assert read_query([("group_by", "model")], 3).totals.first == TODAY - timedelta(days=2)
+
+
+def test_groups_have_one_order() -> None:
+    assert read("group_by=model,agent,day,user").totals.group_by == ("day", "user", "agent", "model")
+
+
+def test_cursor_is_the_place() -> None:
+    place = Place(TODAY, UUID(int=1), UUID(int=2), "größer" + 190 * "\U0001f600")
+    assert read(f"cursor={cursor_of(place)}").totals.after == place

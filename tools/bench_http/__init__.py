@@ -1,0 +1,1 @@
+"""Throughput of `usage-worker serve`, as `wrk` measures it."""

@@ -1,0 +1,57 @@
+"""Who may send a request."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+
+from usage_worker.http.keys import find_key
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from usage_worker.http.keys import ApiKey, Right
+
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+class Access:
+    """The check of a request's key. Without `require_keys`, clients of this machine need none."""
+
+    def __init__(self, keys: list[ApiKey], *, require_keys: bool) -> None:
+        self._keys = keys
+        self._require_keys = require_keys
+
+    def check(self, request: Request, right: Right) -> None:
+        """Let the request pass if its key has this right; keep the key's name for the log.
+
+        Raises:
+            HTTPException: 401 without a valid key, 403 with one that has another right.
+        """
+        if not self._require_keys:
+            if not _is_local(request):
+                raise HTTPException(401, "USAGE_API_KEYS is not set: only this machine may send requests", _CHALLENGE)
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        key = find_key(self._keys, given.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            raise HTTPException(401, "send a key of USAGE_API_KEYS as Authorization: Bearer KEY", _CHALLENGE)
+        request.state.key = key.name
+        if key.right != right:
+            raise HTTPException(403, f"this key may {key.right}, not {right}")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a name or an address is that of this machine alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_local(request: Request) -> bool:
+    """Whether client and host are this machine: a page of the web that resolves its own name to it has another host."""
+    host = request.url.hostname or ""
+    return request.client is not None and is_loopback(request.client.host) and is_loopback(host)

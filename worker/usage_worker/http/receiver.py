@@ -1,0 +1,135 @@
+"""What takes the events of a request: it checks each, and puts those that are right into the stream."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from uuid_utils.compat import uuid7
+
+from usage_worker.errors import EventRefusedError, StreamUnavailableError
+from usage_worker.events.columns import NAMES
+from usage_worker.events.event import Window
+from usage_worker.events.wire import prepare, write_columns
+from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT, RedisWatch, warn_of
+from usage_worker.publisher.shards_watch import ShardsWatch
+from usage_worker.queue.stream import COLUMNAR, PACK_EVENTS, EventStream, Pack, shard_of_number
+from usage_worker.queue.vitals import read_vitals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from usage_worker.events.wire import Prepared
+    from usage_worker.settings import Settings
+
+UNAVAILABLE = "Redis is not available, or nearly full; send the events again"
+_USER_ID = NAMES.index("user_id")
+log = logging.getLogger("usage_worker.http")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An event that was not taken: its place in the request, the field, and why."""
+
+    index: int
+    field: str | None
+    reason: str
+
+
+class Taken(NamedTuple):
+    """What became of a request's events.
+
+    `accepted` is None where Redis may or may not have them; `error` is why the request as a whole failed, or empty.
+    """
+
+    accepted: int | None
+    refused: list[Refused]
+    error: str = ""
+
+
+class Receiver:
+    """The way of a request's events into the stream; its methods wait for Redis, and any thread may call them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._accept_window = settings.accept_window
+        self._stream = EventStream(settings.redis_url, settings.stream_shards, warn_of)
+        self._watch, self._shards_watch = RedisWatch(self._stream.connection), ShardsWatch(self._stream)
+        self._checking = threading.Lock()
+
+    def take(self, read: Callable[[], Sequence[Any]], fields_of: Callable[[Any], Any]) -> Taken:
+        """Send the events that are right; refuse each of the others for itself.
+
+        Args:
+            read: returns what the request holds, an object for each event.
+            fields_of: returns the fields of such an object.
+        """
+        # One request at a time, as Python computes anyway: the objects of one alone take fifty times its bytes.
+        with self._checking:
+            events, refused = self._check(read(), fields_of)
+        if not events:
+            return Taken(0, refused)
+        return self._send(events, refused)
+
+    def is_ready(self) -> bool:
+        """Return whether Redis would take events now."""
+        try:
+            used = read_vitals(self._stream.connection).memory_used
+        except StreamUnavailableError as error:
+            log.warning("not ready: %s", error)
+            return False
+        return used is None or used <= REDIS_MEMORY_LIMIT
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _check(
+        self, items: Sequence[Any], fields_of: Callable[[Any], Any]
+    ) -> tuple[list[tuple[int, Prepared]], list[Refused]]:
+        window = Window.around(datetime.now(UTC), self._accept_window)
+        events, refused = [], []
+        for index, item in enumerate(items):
+            try:
+                events.append((index, prepare(fields_of(item), window)))
+            except EventRefusedError as error:
+                field, _, reason = error.detail.partition(": ")
+                refused.append(Refused(index, field, reason) if reason else Refused(index, None, field))
+        return events, refused
+
+    def _send(self, events: list[tuple[int, Prepared]], refused: list[Refused]) -> Taken:
+        packs = list(self._packs(events))
+        try:
+            self._watch.check(now=False)
+        except StreamUnavailableError as error:
+            log.warning("refusing events: %s", error)
+            return Taken(0, refused, UNAVAILABLE)
+        self._shards_watch.check()
+        try:
+            answers = self._stream.offer((shard, pack) for shard, pack, _ in packs)
+        except StreamUnavailableError as error:
+            log.warning("refusing events: %s", error)
+            return Taken(None, refused, UNAVAILABLE)
+        lost = [index for (_, _, places), answer in zip(packs, answers, strict=True) if answer for index in places]
+        if not lost:
+            return Taken(len(events), refused)
+        log.warning("refusing events: %s", next(filter(None, answers)))
+        held = [Refused(index, None, UNAVAILABLE) for index in lost]
+        return Taken(len(events) - len(lost), sorted(refused + held, key=attrgetter("index")), UNAVAILABLE)
+
+    def _packs(self, events: list[tuple[int, Prepared]]) -> Iterator[tuple[int, Pack, list[int]]]:
+        """Yield the packs with their shards and the places of their events."""
+        lanes = defaultdict(list)
+        for index, event in events:
+            shard = shard_of_number(event.row[_USER_ID], self._stream.shards)
+            lanes[shard, event.time_is_ours].append((index, event))
+        for (shard, times_are_ours), lane in lanes.items():
+            rest = iter(lane)
+            while part := list(islice(rest, PACK_EVENTS)):
+                values = [value for _, event in part for value in event.row]
+                pack = Pack(COLUMNAR, uuid7(), len(part), write_columns(values), times_are_ours)
+                yield shard, pack, [index for index, _ in part]

@@ -1,0 +1,92 @@
+"""The service as processes of its own: uvicorn, in front of the application."""
+
+from __future__ import annotations
+
+import os
+import socket
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from usage_worker.errors import SettingsError
+from usage_worker.http.access import is_loopback
+from usage_worker.http.app import WATCHED, create_app
+from usage_worker.http.keys import parse_keys
+from usage_worker.http.request_metrics import SHARED
+from usage_worker.logs import configure_logs, get_logger
+from usage_worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.types import Scope
+
+    from usage_worker.settings import Settings
+
+# How long requests in flight may take after a signal: Redis has 5 s for each answer.
+DRAIN_SECONDS = 30
+_BACKLOG = 2_048
+log = get_logger("http")
+
+
+def serve(settings: Settings, host: str, port: int, workers: int) -> None:
+    """Serve until SIGINT or SIGTERM; requests in flight are answered then.
+
+    Raises:
+        SettingsError: no key is set and others could connect, or nothing can listen there.
+    """
+    if not parse_keys(settings.api_keys) and not is_loopback(host):
+        raise SettingsError(
+            "USAGE_API_KEYS is not set, so only --host 127.0.0.1 is possible; make a key with usage-worker new-key"
+        )
+    config = uvicorn.Config(
+        f"{__name__}:application",
+        factory=True,
+        workers=workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    with _listening(host, port) as listener:
+        log.info("listening", host=host, port=listener.getsockname()[1], workers=workers)
+        if workers == 1:
+            uvicorn.Server(config).run(sockets=[listener])
+            return
+        with TemporaryDirectory(prefix="usage-worker-metrics-") as folder:
+            os.environ[SHARED] = folder
+            Multiprocess(config, sockets=[listener]).run()
+
+
+def application() -> Starlette:
+    """Return the application of one process; uvicorn calls it."""
+    settings = load_settings()
+    configure_logs(settings, service=True)
+    return create_app(settings, require_keys=bool(settings.api_keys), observer=_log_request)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SettingsError(f"--host {host} --port {port}: {error.strerror or error}") from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _log_request(scope: Scope, status: int, seconds: float) -> None:
+    """Log a request: neither its query, which has ids of users, nor its headers, which have a key."""
+    # Whoever watches the service asks every few seconds.
+    write = log.debug if scope["path"].endswith(WATCHED) else log.info
+    client, key = scope.get("client"), scope.get("state", {}).get("key")
+    write(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        milliseconds=round(1000 * seconds, 1),
+        client=client[0] if client else None,
+        key=key,
+    )

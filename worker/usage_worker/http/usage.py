@@ -1,0 +1,92 @@
+"""`GET /api/v1/usage`: totals of UTC days."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from anyio import CapacityLimiter, to_thread
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from usage_worker.errors import StatementCancelledError, UsageError
+from usage_worker.http.keys import Right
+from usage_worker.http.usage_query import ParameterError, cursor_of, read_query
+from usage_worker.printable import printable
+from usage_worker.store import Store
+from usage_worker.store.usage_totals import usage_totals
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from usage_worker.http.access import Access
+    from usage_worker.http.usage_query import UsageQuery
+    from usage_worker.settings import Settings
+
+# Connections to PostgreSQL; a statement ends within 5 s, and what waits longer for a connection is refused.
+MAX_READERS = 4
+RETRY_SECONDS = 5
+log = logging.getLogger("usage_worker.http")
+
+
+class UsageEndpoint:
+    """The endpoint, which needs DATABASE_URL."""
+
+    def __init__(self, settings: Settings, access: Access) -> None:
+        self._access = access
+        self._ledger_days = settings.retention_days
+        self._store = (
+            Store(settings.database_url, pooled=settings.pooled, connections=MAX_READERS)
+            if settings.database_url
+            else None
+        )
+        self._threads = CapacityLimiter(MAX_READERS)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer the request."""
+        self._access.check(request, Right.READ)
+        try:
+            wanted = read_query(request.query_params.multi_items(), self._ledger_days)
+        except ParameterError as error:
+            content = {"error": error.reason, "field": printable(error.field)}
+            return JSONResponse(content, HTTPStatus.BAD_REQUEST)
+        if self._store is None:
+            raise HTTPException(501, "DATABASE_URL is not set: this service takes events only")
+        return JSONResponse(await to_thread.run_sync(self._page, self._store, wanted, limiter=self._threads))
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._store is not None:
+            self._store.close()
+
+    def _page(self, store: Store, wanted: UsageQuery) -> dict[str, Any]:
+        totals = wanted.totals
+        try:
+            page = usage_totals(store, totals, wanted.rows)
+        except UsageError as error:
+            log.warning("no totals: %s", error)
+            reason = "the totals took more than 5 s; ask for fewer days, or for one user"
+            if not isinstance(error, StatementCancelledError):
+                reason = "PostgreSQL is not available, or refuses; the log of the service says why"
+            raise HTTPException(503, reason, {"Retry-After": str(RETRY_SECONDS)}) from None
+        return {
+            "from": totals.first.isoformat(),
+            "to": totals.last.isoformat(),
+            "usage": [_shown(row) for row in page.rows],
+            "cursor": cursor_of(page.next) if page.next else None,
+        }
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as JSON has it: money as text, since a reader's numbers are binary; what is unknown is null."""
+    total, samples = row.pop("response_time_total_ms"), row.pop("response_time_samples")
+    cost = row.pop("total_cost_usd")
+    keys = {name: row.pop(name) for name in ("day", "user_id", "agent_id", "model") if name in row}
+    return {
+        **{name: str(value) if value else None for name, value in keys.items()},
+        **{name: int(value) for name, value in row.items()},
+        "total_cost_usd": None if cost is None else f"{cost:f}",
+        "avg_response_time_ms": round(total / samples) if samples else None,
+    }

@@ -1,0 +1,133 @@
+"""The parameters of `GET /api/v1/usage`."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+from usage_worker.events.columns import MAX_MODEL
+from usage_worker.store.usage_totals import GROUPS, Place, TotalsQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from usage_worker.store.usage_totals import Group
+
+DEFAULT_DAYS = 30
+DEFAULT_ROWS, MAX_ROWS = 100, 1_000
+NAMES = ("user_id", "agent_id", "from", "to", "group_by", "limit", "cursor")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+class ParameterError(Exception):
+    """A parameter is wrong."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field, self.reason = field, reason
+        super().__init__(f"{field}: {reason}")
+
+
+class UsageQuery(NamedTuple):
+    """What is asked for, and the greatest number of rows."""
+
+    totals: TotalsQuery
+    rows: int
+
+
+def read_query(parameters: Sequence[tuple[str, str]], ledger_days: int) -> UsageQuery:
+    """Read the parameters of a request.
+
+    Args:
+        parameters: names and values.
+        ledger_days: how many days up to today the ledger keeps.
+
+    Raises:
+        ParameterError: one is unknown, twice there or wrong.
+    """
+    given = dict(parameters)
+    for name in given:
+        if name not in NAMES:
+            raise ParameterError(name, f"unknown; there are {', '.join(NAMES)}")
+    if len(given) < len(parameters):
+        raise ParameterError(next(name for name, _ in parameters if _count(parameters, name) > 1), "given twice")
+    group_by = _groups(given)
+    first, last = _days(given, ledger_days if "model" in group_by else None)
+    rows = _rows(given)
+    totals = TotalsQuery(first, last, group_by, _uuid(given, "user_id"), _uuid(given, "agent_id"))
+    return UsageQuery(replace(totals, after=_place(given)), rows)
+
+
+def cursor_of(place: Place) -> str:
+    """Return the cursor of the page behind a place."""
+    texts = [place.day.isoformat(), str(place.user_id), str(place.agent_id), place.model]
+    return urlsafe_b64encode(json.dumps(texts).encode()).decode().rstrip("=")
+
+
+def _count(parameters: Sequence[tuple[str, str]], name: str) -> int:
+    return sum(other == name for other, _ in parameters)
+
+
+def _groups(given: Mapping[str, str]) -> tuple[Group, ...]:
+    names = [name for name in given.get("group_by", "").split(",") if name]
+    if len(set(names)) < len(names) or not set(names) <= GROUPS.keys():
+        raise ParameterError("group_by", f"any of {', '.join(GROUPS)}, each once, with commas between them")
+    return tuple(group for group in GROUPS if group in names)
+
+
+def _days(given: Mapping[str, str], ledger_days: int | None) -> tuple[date, date]:
+    """Return the first and the last day; `ledger_days` where both must be days of the ledger."""
+    today = datetime.now(UTC).date().toordinal()
+    oldest = 1 if ledger_days is None else today - ledger_days + 1
+    last = _date(given, "to") or date.fromordinal(today)
+    first = _date(given, "from") or date.fromordinal(max(last.toordinal() - DEFAULT_DAYS + 1, oldest))
+    if first.toordinal() < oldest:
+        kept = date.fromordinal(oldest)
+        raise ParameterError("from", f"models are known from {kept} on, as long as the ledger keeps its days")
+    if first > last:
+        raise ParameterError("from", "later than the last day")
+    return first, last
+
+
+def _date(given: Mapping[str, str], name: str) -> date | None:
+    text = given.get(name)
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text if _DATE.fullmatch(text) else "")
+    except ValueError:
+        raise ParameterError(name, "must be a UTC day like 2026-01-31") from None
+
+
+def _uuid(given: Mapping[str, str], name: str) -> UUID | None:
+    if name not in given:
+        return None
+    try:
+        return UUID(given[name])
+    except ValueError:
+        raise ParameterError(name, "must be a UUID") from None
+
+
+def _rows(given: Mapping[str, str]) -> int:
+    text = given.get("limit", str(DEFAULT_ROWS))
+    rows = int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
+    if not 1 <= rows <= MAX_ROWS:
+        raise ParameterError("limit", f"must be an integer from 1 to {MAX_ROWS}")
+    return rows
+
+
+def _place(given: Mapping[str, str]) -> Place | None:
+    text = given.get("cursor")
+    if text is None:
+        return None
+    try:
+        day, user_id, agent_id, model = json.loads(urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)))
+        if len(model.encode()) > 4 * MAX_MODEL or "\x00" in model:
+            raise ValueError
+        return Place(date.fromisoformat(day), UUID(user_id), UUID(agent_id), model)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise ParameterError("cursor", "is not one of a page of this query") from None
