@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid_utils.compat import uuid7
 
 from usage_worker.errors import EventRefusedError, StreamUnavailableError
-from usage_worker.events.columns import NAMES
+from usage_worker.events.columns import NAMES, PACK_EVENTS
 from usage_worker.events.event import Window
+from usage_worker.events.external_ids import external_ids, write_ids
 from usage_worker.events.wire import prepare, write_columns
 from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT, RedisWatch, warn_of
-from usage_worker.publisher.shards_watch import ShardsWatch
-from usage_worker.queue.stream import COLUMNAR, PACK_EVENTS, EventStream, Pack, shard_of_number
+from usage_worker.publisher.workers_watch import WorkersWatch
+from usage_worker.queue.stream import COLUMNAR, EventStream, Pack, shard_of_number
 from usage_worker.queue.vitals import read_vitals
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class Receiver:
     def __init__(self, settings: Settings) -> None:
         self._accept_window = settings.accept_window
         self._stream = EventStream(settings.redis_url, settings.stream_shards, warn_of)
-        self._watch, self._shards_watch = RedisWatch(self._stream.connection), ShardsWatch(self._stream)
+        self._ids = external_ids(settings.id_namespace) if settings.ids == "uuid5" else None
+        self._watch = RedisWatch(self._stream.connection)
+        self._workers_watch = WorkersWatch(self._stream, settings.id_namespace if self._ids else None)
         self._checking = threading.Lock()
 
     def take(self, read: Callable[[], Sequence[Any]], fields_of: Callable[[Any], Any]) -> Taken:
@@ -95,7 +98,7 @@ class Receiver:
         events, refused = [], []
         for index, item in enumerate(items):
             try:
-                events.append((index, prepare(fields_of(item), window)))
+                events.append((index, prepare(fields_of(item), window, self._ids)))
             except EventRefusedError as error:
                 field, _, reason = error.detail.partition(": ")
                 refused.append(Refused(index, field, reason) if reason else Refused(index, None, field))
@@ -108,7 +111,7 @@ class Receiver:
         except StreamUnavailableError as error:
             log.warning("refusing events: %s", error)
             return Taken(0, refused, UNAVAILABLE)
-        self._shards_watch.check()
+        self._workers_watch.check()
         try:
             answers = self._stream.offer((shard, pack) for shard, pack, _ in packs)
         except StreamUnavailableError as error:
@@ -131,5 +134,6 @@ class Receiver:
             rest = iter(lane)
             while part := list(islice(rest, PACK_EVENTS)):
                 values = [value for _, event in part for value in event.row]
-                pack = Pack(COLUMNAR, uuid7(), len(part), write_columns(values), times_are_ours)
+                ids = write_ids(made for _, event in part for made in event.made)
+                pack = Pack(COLUMNAR, uuid7(), len(part), write_columns(values), times_are_ours, ids)
                 yield shard, pack, [index for index, _ in part]
