@@ -35,10 +35,10 @@ def main() -> None:
 
 
 def _load() -> Callable[[], None]:
-    from usage_worker.errors import ExtraMissingError, server_extra  # noqa: PLC0415 - see `main`
+    from usage_worker.errors import ExtraMissingError, needs_extra  # noqa: PLC0415 - see `main`
 
     try:
-        with server_extra():
+        with needs_extra("server"):
             from usage_worker.cli import main as run  # noqa: PLC0415 - its packages may be missing
     except ExtraMissingError as error:
         sys.stderr.write(f"usage-worker: {error}\n")

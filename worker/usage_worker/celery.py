@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.errors import server_extra
+from usage_worker.errors import needs_extra
 from usage_worker.settings import load_settings
 
-with server_extra():
+with needs_extra("server"):
     from usage_worker.service import schedule
     from usage_worker.service.app import create_app, install
 

@@ -33,8 +33,8 @@ class SettingsError(UsageError):
 class ExtraMissingError(UsageError, ImportError):
     """a package is missing."""
 
-    def __init__(self, package: str) -> None:
-        super().__init__(f"{package}; run pip install 'usage-worker[server]'")
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package}; run pip install 'usage-worker[{extra}]'")
 
 
 class EventRefusedError(UsageError):
@@ -136,8 +136,8 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
-def server_extra() -> Iterator[None]:
-    """Import, in the block, what needs the extra `server`; the publisher alone installs without it.
+def needs_extra(extra: str) -> Iterator[None]:
+    """Import, in the block, what needs an extra; the publisher alone installs without any.
 
     Raises:
         ExtraMissingError: the extra is not installed.
@@ -147,4 +147,4 @@ def server_extra() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("usage_worker"):
             raise
-        raise ExtraMissingError(str(error.name)) from None
+        raise ExtraMissingError(str(error.name), extra) from None
