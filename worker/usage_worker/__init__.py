@@ -9,9 +9,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from usage_worker.errors import UsageError
     from usage_worker.events.event import Event
-    from usage_worker.publisher import PublisherStats, UsagePublisher
+    from usage_worker.publisher import PublisherStats, UsagePublisher, context, current_context
 
-__all__ = ["Event", "PublisherStats", "UsageError", "UsagePublisher"]
+__all__ = ["Event", "PublisherStats", "UsageError", "UsagePublisher", "context", "current_context"]
 
 # Loaded on first access: the command sets up what Ctrl-C does before anything that takes long to load.
 _HOMES = {
@@ -19,6 +19,8 @@ _HOMES = {
     "PublisherStats": "usage_worker.publisher",
     "UsageError": "usage_worker.errors",
     "UsagePublisher": "usage_worker.publisher",
+    "context": "usage_worker.publisher",
+    "current_context": "usage_worker.publisher",
 }
 
 

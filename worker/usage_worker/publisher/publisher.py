@@ -11,6 +11,7 @@ from usage_worker.errors import EventRefusedError
 from usage_worker.events.event import Window
 from usage_worker.events.wire import exact_row, prepare, prepare_rating, prepare_values
 from usage_worker.publisher.account import Account
+from usage_worker.publisher.measuring import Measuring
 from usage_worker.publisher.sender_key import Limits, SenderKey
 from usage_worker.publisher.senders import senders
 from usage_worker.queue.stream import PACK_EVENTS
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class UsagePublisher:
+class UsagePublisher(Measuring):
     """Publisher of usage events in an application; safe to share between threads, and started anew after a fork.
 
     Example:

@@ -1,0 +1,170 @@
+"""What providers' responses say, by recorded ones: a file in `tests/responses` is a case."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NoReturn
+from unittest.mock import AsyncMock, MagicMock, Mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usage_worker.events.columns import MAX_TOKENS
+from usage_worker.responses import TOKEN_FIELDS, Tally, fields_of
+
+RECORDED = sorted(Path(__file__).parents[1].joinpath("responses").glob("*.json"))
+
+
+def recorded(name: str) -> dict[str, Any]:
+    case: dict[str, Any] = json.loads(Path(RECORDED[0].parent, f"{name}.json").read_text("utf-8"))
+    return case
+
+
+@pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
+def test_recorded_response(file: Path) -> None:
+    case = recorded(file.stem)
+    tally = Tally()
+    for chunk in case.get("chunks", [case.get("response")]):
+        tally.add(chunk)
+    assert tally.fields() == case["expected"]
+
+
+class Attributes:
+    """A dictionary as an object of an SDK whose classes nobody knows."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        vars(self).update({name: as_attributes(value) for name, value in values.items()})
+
+
+def as_attributes(value: Any) -> Any:
+    if isinstance(value, list):
+        return [as_attributes(item) for item in value]
+    return Attributes(value) if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
+def test_objects_are_read_like_dictionaries(file: Path) -> None:
+    case = recorded(file.stem)
+    tally = Tally()
+    for chunk in case.get("chunks", [case.get("response")]):
+        tally.add(as_attributes(chunk))
+    assert tally.fields() == case["expected"]
+
+
+class Level(IntEnum):
+    HIGH = 7
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (12, 12),
+        (12.0, 12),
+        (0, 0),
+        (Level.HIGH, 7),
+        (MAX_TOKENS, MAX_TOKENS),
+        *((odd, None) for odd in (-1, 1.5, None, True, "12", float("nan"), float("inf"), MAX_TOKENS + 1, 10**400)),
+        *((odd, None) for odd in (Decimal(12), (), MagicMock(), b"12", 12j)),
+    ],
+)
+def test_count_that_cannot_be_read_is_left_out(value: object, number: int | None) -> None:
+    fields = fields_of({"model": "m", "usage": {"prompt_tokens": value, "completion_tokens": 5}})
+    assert fields == {"model": "m", "output_tokens": 5} | ({} if number is None else {"input_tokens": number})
+
+
+@pytest.mark.parametrize("model", ["", "m" * 201, "a\x00b", "\ud800", 5, None, MagicMock(), b"m"])
+def test_model_that_no_event_can_hold_is_left_out(model: object) -> None:
+    assert fields_of({"model": model, "usage": {"prompt_tokens": 1}}) == {"input_tokens": 1}
+
+
+class Raising:
+    """An object whose every attribute, and comparison, raises."""
+
+    def __getattribute__(self, name: str) -> NoReturn:
+        raise RuntimeError(name)
+
+    def __bool__(self) -> NoReturn:
+        raise RuntimeError
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise RuntimeError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class RaisingNumber(int):
+    def __le__(self, other: object) -> NoReturn:
+        raise RuntimeError
+
+    def __int__(self) -> NoReturn:
+        raise RuntimeError
+
+
+class RaisingDict(dict[str, Any]):
+    def get(self, *_: object) -> NoReturn:
+        raise RuntimeError
+
+
+class RaisingMethod:
+    def usage(self) -> NoReturn:
+        raise RuntimeError
+
+
+class Endless:
+    """An object every attribute of which is itself."""
+
+    def __getattr__(self, name: str) -> Endless:
+        return self
+
+
+ODD = [
+    *(Raising(), RaisingDict(usage={}), RaisingMethod(), Endless(), MagicMock(), Mock(), AsyncMock()),
+    *({"usage": Raising()}, {"usage": {"prompt_tokens": RaisingNumber(5)}}, {"generations": Raising()}),
+    *({"generations": [[Raising()], [], None, 5]}, {"model": Raising(), "usage": RaisingDict()}),
+    *(None, "text", b"bytes", 5, [], object(), type, iter([]), {"usage": "none"}, {"usage": []}, {1: 2}),
+]
+
+
+@pytest.mark.parametrize("number", range(len(ODD)))  # pytest would look at the objects themselves
+def test_odd_object_says_nothing(number: int) -> None:
+    assert fields_of(ODD[number]) == {}
+
+
+NAMES = sorted(
+    {
+        *("usage", "usage_metadata", "usageMetadata", "response", "message", "generations", "type", "object", "status"),
+        *("model", "_hidden_params", "response_cost", "llm_output", "token_usage", "total_tokens"),
+        *("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "cache_read_input_tokens"),
+        *("prompt_tokens_details", "cached_tokens", "input_token_details", "cache_read", "thoughts_token_count"),
+        *("prompt_token_count", "cache_read_tokens", "reasoning_tokens", "completion_tokens_details"),
+    }
+)
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just("message"))
+OBJECTS = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6)
+)
+
+
+@given(st.lists(OBJECTS, max_size=4))
+def test_whatever_is_read_has_the_bounds_of_an_event(chunks: list[Any]) -> None:
+    tally = Tally()
+    for chunk in chunks:
+        tally.add(chunk)
+    for name, value in tally.fields().items():
+        if name in TOKEN_FIELDS:
+            assert type(value) is int
+            assert 0 <= value <= MAX_TOKENS
+
+
+def test_method_of_usage_is_called() -> None:
+    """In pydantic-ai 1, `result.usage()`."""
+
+    class Result:
+        def usage(self) -> dict[str, int]:
+            return {"input_tokens": 3, "output_tokens": 2, "cache_read_tokens": 1}
+
+    assert fields_of(Result()) == {"input_tokens": 3, "output_tokens": 2, "cached_input_tokens": 1}

@@ -1,0 +1,206 @@
+"""A provider's stream that is counted when it ends, however that happens."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from usage_worker.publisher.call import milliseconds_since
+from usage_worker.responses import TOKEN_FIELDS, Tally, fields_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+T = TypeVar("T")
+# What the SDKs' own streams have read, also where the application reads their text instead of their events.
+_SNAPSHOTS = ("current_message_snapshot", "current_completion_snapshot")
+
+
+class _Counted(Generic[T]):
+    """A stream with what its chunks said.
+
+    Args:
+        chunks: an iterable, or a context manager that gives one.
+        publish: takes what was read and measured, and the last chunk of a stream that came to its end.
+    """
+
+    def __init__(self, chunks: Any, publish: Callable[[dict[str, Any], object], object]) -> None:
+        self._chunks = self._manager = chunks
+        self._publish: Callable[[dict[str, Any], object], object] | None = publish
+        self._iterator: Any = None
+        self._tally = Tally()
+        self._last: object = None
+        self._started = time.perf_counter()
+        self._response_time_ms: int | None = None
+        self._pid = os.getpid()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what only the provider's stream has, as `response` or `get_final_message`."""
+        if name.startswith("__") or "_chunks" not in vars(self):
+            raise AttributeError(name)
+        return getattr(self._chunks, name)
+
+    def __del__(self) -> None:
+        # Nothing closed it. In a forked child it is the parent's, which counts it.
+        with suppress(Exception):
+            if self._pid == os.getpid():
+                self._finish()
+
+    def _see(self, chunk: T) -> T:
+        self._response_time_ms = milliseconds_since(self._started)
+        self._last = chunk
+        with suppress(Exception):
+            self._tally.add(chunk)
+        return chunk
+
+    def _end(self, error: BaseException) -> None:
+        """Count a stream that has ended by itself; what is no Exception, as a cancellation, ends it from outside."""
+        is_complete = isinstance(error, StopIteration | StopAsyncIteration)
+        if is_complete or isinstance(error, Exception):
+            self._response_time_ms = milliseconds_since(self._started)
+        self._finish(success=is_complete or not isinstance(error, Exception), is_complete=is_complete)
+
+    def _leave(self, kind: type[BaseException] | None = None) -> None:
+        """Count a stream that was closed, whose chunks the application may have read in another way."""
+        if self._response_time_ms is None:
+            self._response_time_ms = milliseconds_since(self._started)
+        self._finish(success=kind is None or not issubclass(kind, Exception))
+
+    def _finish(self, *, success: bool = True, is_complete: bool = False) -> None:
+        """Count the stream, once."""
+        publish, self._publish = self._publish, None
+        if publish is None:
+            return
+        said = self._tally.fields()
+        if TOKEN_FIELDS.isdisjoint(said):
+            said |= self._snapshot()
+        measured = {"success": success, "response_time_ms": self._response_time_ms}
+        publish({**measured, **said}, self._last if is_complete else None)
+
+    def _snapshot(self) -> dict[str, Any]:
+        for name in _SNAPSHOTS:
+            with suppress(Exception):
+                return fields_of(getattr(self._chunks, name))
+        return {}
+
+    def _method(self, owner: object, *names: str) -> Any:
+        """Return the first method of these names, or None."""
+        return next((method for name in names if callable(method := getattr(owner, name, None))), None)
+
+
+class CountedStream(_Counted[T]):
+    """The chunks of a stream, unchanged; counted when it ends, is closed, left or forgotten."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._chunks)
+            chunk: T = next(self._iterator)
+        except BaseException as error:
+            self._end(error)
+            raise
+        return self._see(chunk)
+
+    def close(self) -> None:
+        """Close the provider's stream, and count it."""
+        try:
+            if close := self._method(self._chunks, "close"):
+                close()
+        finally:
+            self._leave()
+
+    def __enter__(self) -> Self:
+        if enter := self._method(self._manager, "__enter__"):
+            try:
+                self._chunks = enter()
+            except BaseException as error:
+                self._end(error)
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if leave := self._method(self._manager, "__exit__"):
+                return leave(kind, error, trace)  # type: ignore[no-any-return]
+            if close := self._method(self._chunks, "close"):
+                close()
+        finally:
+            self._leave(kind)
+        return None
+
+
+class AsyncCountedStream(_Counted[T]):
+    """The chunks of an asynchronous stream, unchanged; counted when it ends, is closed, left or forgotten."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            if self._iterator is None:
+                self._iterator = aiter(self._chunks)
+            chunk: T = await anext(self._iterator)
+        except BaseException as error:
+            self._end(error)
+            raise
+        return self._see(chunk)
+
+    async def aclose(self) -> None:
+        """Close the provider's stream, and count it."""
+        try:
+            await self._close_chunks()
+        finally:
+            self._leave()
+
+    async def close(self) -> None:
+        """Close the provider's stream, and count it: OpenAI's and Anthropic's have this name."""
+        await self.aclose()
+
+    async def __aenter__(self) -> Self:
+        if enter := self._method(self._manager, "__aenter__"):
+            try:
+                self._chunks = await enter()
+            except BaseException as error:
+                self._end(error)
+                raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if leave := self._method(self._manager, "__aexit__"):
+                return await leave(kind, error, trace)  # type: ignore[no-any-return]
+            await self._close_chunks()
+        finally:
+            self._leave(kind)
+        return None
+
+    async def _close_chunks(self) -> None:
+        if close := self._method(self._chunks, "aclose", "close"):
+            closing = close()
+            if isawaitable(closing):
+                await closing
+
+
+class BothCountedStream(CountedStream[T], AsyncCountedStream[T]):  # type: ignore[misc]
+    """A stream that can be read in both ways, as LiteLLM's; `close` is the synchronous one."""
+
+
+def counted(chunks: object, publish: Callable[[dict[str, Any], object], object]) -> Any:
+    """Return the stream to iterate over, in the ways in which `chunks` can be."""
+    kind = type(chunks)
+    is_async = hasattr(kind, "__aiter__") or hasattr(kind, "__aenter__")
+    is_sync = hasattr(kind, "__iter__") or hasattr(kind, "__enter__") or not is_async
+    if is_sync and is_async:
+        return BothCountedStream(chunks, publish)
+    return AsyncCountedStream(chunks, publish) if is_async else CountedStream(chunks, publish)

@@ -1,0 +1,54 @@
+"""LangChain's messages and the LLMResult of its callbacks.
+
+Input includes the cache and output includes reasoning. The chunks of a stream are increments, as `add_usage` of
+langchain-core adds them.
+"""
+
+from __future__ import annotations
+
+from usage_worker.responses.reading import Counts, Family, has_count, member, with_reasoning
+
+
+def _has_tokens(_: object, usage: object) -> bool:
+    return has_count(usage, "input_tokens", "output_tokens")
+
+
+def _meaning(counts: Counts) -> Counts:
+    # langchain-anthropic splits what was written by how long it is kept, and `cache_creation` is 0 then.
+    parts = [counts.pop(name) for name in ("cache_write_tokens", "kept_5m", "kept_1h") if name in counts]
+    if parts:
+        counts["cache_write_tokens"] = sum(parts)
+    return with_reasoning(counts)
+
+
+def _with_tiers(path: str, name: str) -> tuple[str, ...]:
+    """Return the paths of a detail, which langchain-openai names after a service tier, too."""
+    return tuple(f"{path}.{tier}{name}" for tier in ("", "priority_", "flex_"))
+
+
+MESSAGES = Family(
+    fits=_has_tokens,
+    names={
+        "input_tokens": ("input_tokens",),
+        "output_tokens": ("output_tokens",),
+        "cached_input_tokens": _with_tiers("input_token_details", "cache_read"),
+        "cache_write_tokens": _with_tiers("input_token_details", "cache_creation"),
+        "kept_5m": ("input_token_details.ephemeral_5m_input_tokens",),
+        "kept_1h": ("input_token_details.ephemeral_1h_input_tokens",),
+        "reasoning_tokens": _with_tiers("output_token_details", "reasoning"),
+        "total": ("total_tokens",),
+    },
+    meaning=_meaning,
+    model=("response_metadata.model_name", "response_metadata.model", "llm_output.model_name", "llm_output.model"),
+    provider=("response_metadata.model_provider",),
+    additive=True,
+)
+
+
+def messages_of(result: object) -> list[object]:
+    """Return the first message for each prompt of an LLMResult; the others repeat its counts."""
+    generations = member(result, "generations")
+    if type(generations) is not list:
+        return []
+    firsts = (prompt[0] if type(prompt) is list and prompt else prompt for prompt in generations)
+    return [message for first in firsts if (message := member(first, "message")) is not None]
