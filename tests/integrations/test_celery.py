@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import redis
 
-from usage_worker.publisher.context import context
+from usage_worker import context
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,6 @@ import os
 from celery import Celery
 import usage_worker
 import usage_worker.integrations.celery
-from usage_worker.publisher.context import current_context
 from usage_worker.service.broker import broker_settings
 
 usage_worker.integrations.celery.install()
@@ -37,7 +36,7 @@ app.conf.update(broker_settings(os.environ["OTHER_REDIS"]), task_ignore_result=T
 
 @app.task
 def ask(tokens):
-    usage.add({**current_context(), "input_tokens": tokens})
+    usage.add({**usage_worker.current_context(), "input_tokens": tokens})
     if tokens == 1:
         ask.delay(2)
 """

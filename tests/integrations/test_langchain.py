@@ -15,9 +15,9 @@ from langchain_openai import ChatOpenAI
 from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.integrations.provider import FAILING
+from usage_worker import context
 from usage_worker.integrations.langchain import UsageCallbackHandler
 from usage_worker.integrations.open_calls import LIMIT
-from usage_worker.publisher.context import context
 
 if TYPE_CHECKING:
     from collections.abc import Callable

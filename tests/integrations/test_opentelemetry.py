@@ -18,9 +18,9 @@ from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.models.test import TestModel
 
+from usage_worker import context
 from usage_worker.integrations.open_calls import LIMIT
 from usage_worker.integrations.opentelemetry import UsageSpanProcessor
-from usage_worker.publisher.context import context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -79,18 +79,18 @@ class UsageLogger(CustomLogger):
     def _publish(self, kwargs: Mapping[str, Any], response: object, *, success: bool) -> None:
         with self._calls.contained():
             call = kwargs.get("standard_logging_object") or {}
-            if _is_model_call(call):
+            if _is_model_call(kwargs, call):
                 fields = _fields(kwargs, call, response, success=success)
                 # Kept, as LiteLLM logs some calls twice.
                 context = self._contexts.get(fields["event_id"]) or current_context()
                 self._calls.publish(fields, *_owners(kwargs, call), context)
 
 
-def _is_model_call(call: Mapping[str, Any]) -> bool:
-    kind = call.get("call_type", "completion")
-    return not _MODEL_CALLS.isdisjoint((kind, kind.removeprefix("a"))) or bool(
-        call.get("total_tokens") or call.get("response_cost")
-    )
+def _is_model_call(kwargs: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
+    kind = kwargs.get("call_type") or ""
+    if _MODEL_CALLS.isdisjoint((kind, kind.removeprefix("a"))):
+        return bool(call.get("total_tokens") or call.get("response_cost"))
+    return True
 
 
 def _fields(kwargs: Mapping[str, Any], call: Mapping[str, Any], response: object, *, success: bool) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _fields(kwargs: Mapping[str, Any], call: Mapping[str, Any], response: object
         "occurred_at": start,  # the hook's own times have no time zone
         "response_time_ms": None if start is None or end is None else max(end - start, 0) * 1000,
         "cost_usd": _cost(kwargs, call, success=success),
-        "success": success,
+        "success": success and said.get("success", True),
     }
 
 
