@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -12,22 +12,23 @@ LIMIT = 10_000
 
 
 class OpenCalls(Generic[K, V]):
-    """The open calls by their id; beyond `LIMIT`, the oldest are forgotten."""
+    """The open calls by their id; beyond `LIMIT`, the oldest are forgotten.
+
+    Safe to share between threads, without a lock, which another thread might hold when the process forks.
+    """
 
     def __init__(self) -> None:
         self._calls: dict[K, V] = {}
-        self._lock = threading.Lock()
 
     def begin(self, call_id: K, call: V) -> None:
-        with self._lock:
-            self._calls[call_id] = call
-            if len(self._calls) > LIMIT:
-                del self._calls[next(iter(self._calls))]
+        self._calls[call_id] = call
+        while len(self._calls) > LIMIT:
+            with suppress(RuntimeError, StopIteration):  # another thread has changed it meanwhile
+                self._calls.pop(next(iter(self._calls)), None)
 
     def get(self, call_id: K) -> V | None:
         return self._calls.get(call_id)
 
     def end(self, call_id: K) -> V | None:
         """Forget a call and return what was known of it; None for one that is not open."""
-        with self._lock:
-            return self._calls.pop(call_id, None)
+        return self._calls.pop(call_id, None)
