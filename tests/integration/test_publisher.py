@@ -20,7 +20,7 @@ import redis
 from tests.helpers import eventually
 from usage_worker.events.event import KEY_NAMESPACE, microseconds
 from usage_worker.local import EmbeddedValkey
-from usage_worker.publisher import UsagePublisher
+from usage_worker.publisher import UsagePublisher, context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +68,21 @@ def test_user_stays_on_one_shard(redis_url: str, redis_client: redis.Redis) -> N
             publisher.track(USER, uuid4())
     lengths = [redis_client.xlen(f"usage:events:{{{shard}}}") for shard in range(2)]
     assert sorted(bool(length) for length in lengths) == [False, True]
+
+
+def test_calls_are_sent_with_what_their_responses_say(redis_url: str, redis_client: redis.Redis) -> None:
+    response = {"model": "gpt-5", "usage": {"prompt_tokens": 10, "completion_tokens": 5}}
+    with UsagePublisher(redis_url, linger=3600) as publisher, context(user_id=USER, agent_id=AGENT):
+        assert publisher.track_response(response=response, conversation_id=USER)
+        with publisher.measure() as call:
+            call.response = response
+        assert list(publisher.stream(chunks=[response])) == [response]
+    (entry,) = entries(redis_client)
+    columns = json.loads(entry[b"events"])
+    assert (columns["user_id"], columns["agent_id"]) == ([USER.hex] * 3, [AGENT.hex] * 3)
+    assert (columns["input_tokens"], columns["output_tokens"], columns["model"]) == ([10] * 3, [5] * 3, ["gpt-5"] * 3)
+    assert columns["response_time_ms"][0] is None
+    assert all(type(time) is int for time in columns["response_time_ms"][1:])
 
 
 def test_rate_sends_rating_event(redis_url: str, redis_client: redis.Redis) -> None:

@@ -115,6 +115,20 @@ def test_application_says_whether_it_succeeded(usage: Kept) -> None:
     assert [event["success"] for event in usage.events] == [False, False]
 
 
+def test_none_is_a_field_that_was_not_given(usage: Kept) -> None:
+    with usage.measure(USER, AGENT) as call:
+        call.response = CHAT["response"]
+        call.model = call.success = None
+    assert usage.only() == {**PAIR, **CHAT["expected"], "success": True}
+
+
+def test_block_without_a_response_needs_none(usage: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    with usage.measure(USER, AGENT):
+        pass
+    assert usage.only() == {**PAIR, "success": True}
+    assert caplog.records == []
+
+
 def test_unknown_field_is_refused_by_name(usage: Kept) -> None:
     with usage.measure(USER, AGENT) as call:
         call.costs = 5  # type: ignore[attr-defined]
@@ -146,11 +160,9 @@ def test_response_without_usage_is_counted_and_named_once(usage: Kept, caplog: p
         usage.track_response(USER, AGENT, response)
     with usage.measure(USER, AGENT) as call:
         call.response = Answer()
-    with usage.measure(USER, AGENT):
-        pass
     with usage.measure(USER, AGENT, input_tokens=5) as call:
         call.response = b""
-    assert len(usage.events) == 7
+    assert len(usage.events) == 6
     kinds = [record.getMessage().split(" in ")[1].split(" (")[0].rsplit(".", 1)[-1] for record in caplog.records]
     assert kinds == ["Answer", "dict", "NoneType"]
 

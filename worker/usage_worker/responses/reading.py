@@ -107,3 +107,12 @@ def with_reasoning(counts: Counts) -> Counts:
     if reasoning and total == read + written + reasoning:
         counts["output_tokens"] = written + reasoning
     return counts
+
+
+def with_parts(counts: Counts) -> Counts:
+    """Return counts whose input and output are no less than their parts: a proxy that says less has left these out."""
+    cached = counts.get("cached_input_tokens", 0) + counts.get("cache_write_tokens", 0)
+    for whole, part in (("input_tokens", cached), ("output_tokens", counts.get("reasoning_tokens", 0))):
+        if whole in counts and counts[whole] < part:
+            counts[whole] += part
+    return counts
