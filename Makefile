@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# The frameworks of `usage_worker.integrations` pin packages that ours must not depend on.
+INTEGRATIONS := .venv-integrations
 
 # Debian's programs: its oldest PostgreSQL (the embedded one is the newest) and its Redis.
 SYSTEM_POSTGRES := $(patsubst %/postgres,%,$(firstword $(sort $(wildcard /usr/lib/postgresql/*/bin/postgres))))
@@ -18,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 RANDOM_FAULTS := tests/faults/test_random_faults.py
 
-.PHONY: help demo check lint unit test test-more reference schema bench bench-http migrate-traffic fuzz soak clean
+.PHONY: help demo check lint unit test test-more test-integrations reference schema bench bench-http migrate-traffic fuzz soak clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,6 +30,11 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(STAMP)
+
+$(INTEGRATIONS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(INTEGRATIONS)
+	$(INTEGRATIONS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[integrations-test]'
+	touch $@
 
 demo: $(STAMP)  ## run everything on embedded servers, kill a worker, and compare every counter with an oracle
 	$(BIN)/usage-worker demo
@@ -58,6 +65,10 @@ test-more: $(STAMP)  ## run what needs Debian's postgresql, redis-server and pgb
 	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM) \
 		tests/system tests/pooler
 	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -s $(RANDOM_FAULTS)
+	$(MAKE) --no-print-directory test-integrations
+
+test-integrations: $(INTEGRATIONS)/.installed  ## run what needs LiteLLM, LangChain, OpenTelemetry and pydantic-ai
+	$(INTEGRATIONS)/bin/pytest tests/integrations
 
 reference: $(STAMP)  ## generate docs/reference from the code
 	$(BIN)/python -m tools.reference
@@ -82,4 +93,4 @@ soak: $(STAMP)  ## cause random faults for SECONDS (600), with a printed seed
 	USAGE_FAULT_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -q --timeout=0 -s $(RANDOM_FAULTS)
 
 clean:  ## remove the virtual environment and every cache
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(INTEGRATIONS) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

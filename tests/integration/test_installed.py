@@ -111,16 +111,26 @@ def test_command_without_server_extra_names_it(publisher_only: Installed) -> Non
     assert "pip install 'usage-worker[server]'" in done.stderr
 
 
-def test_celery_module_without_server_extra_names_it(publisher_only: Installed) -> None:
-    program = """
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("celery", "server"),
+        ("integrations.celery", "server"),
+        ("integrations.langchain", "langchain"),
+        ("integrations.litellm", "litellm"),
+        ("integrations.opentelemetry", "opentelemetry"),
+    ],
+)
+def test_module_without_its_extra_names_it(publisher_only: Installed, module: str, extra: str) -> None:
+    program = f"""
 try:
-    import usage_worker.celery
+    import usage_worker.{module}
 except ImportError as error:
     print(error)
 """
     line = publisher_only.run("python", "-c", program)
     assert line.count("\n") == 1
-    assert "pip install 'usage-worker[server]'" in line
+    assert f"pip install 'usage-worker[{extra}]'" in line
 
 
 def test_application_is_typed(publisher_only: Installed, tmp_path: Path) -> None:

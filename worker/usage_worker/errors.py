@@ -141,7 +141,7 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Import, in the block, what needs an extra, as `server`; the publisher alone installs without.
+    """Import, in the block, what needs an extra; the publisher alone installs without any.
 
     Raises:
         ExtraMissingError: the extra is not installed.

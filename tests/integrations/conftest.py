@@ -1,0 +1,64 @@
+"""A publisher on a real Valkey, and what it has sent there; a provider that answers from this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.helpers import eventually
+from tests.integrations.provider import provider
+from usage_worker import UsagePublisher
+from usage_worker.events.spelled_out import spelled_out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import redis
+
+# LiteLLM would fetch its prices otherwise.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+
+class Published(NamedTuple):
+    """A publisher and its Valkey."""
+
+    usage: UsagePublisher
+    redis: redis.Redis
+
+    def events(self, number: int) -> list[dict[str, Any]]:
+        """Return the events once so many are accepted, by time; frameworks call their hooks in other threads."""
+        eventually(lambda: self.usage.stats().accepted >= number)
+        assert self.usage.flush()
+        return self.arrived(number)
+
+    def arrived(self, number: int) -> list[dict[str, Any]]:
+        """Return the events once so many have arrived, also from other processes."""
+        eventually(lambda: len(self._events()) >= number, 60)
+        events = self._events()
+        assert len(events) == number
+        return sorted(events, key=lambda event: str(event["occurred_at"]))
+
+    def _events(self) -> list[dict[str, Any]]:
+        shards: Any = [self.redis.xrange(f"usage:events:{{{shard}}}") for shard in range(2)]
+        entries = [entry for shard in shards for _, entry in shard]
+        return [event for entry in entries for event in spelled_out(json.loads(entry[b"events"]))]
+
+
+@pytest.fixture
+def published(redis_url: str, redis_client: redis.Redis) -> Iterator[Published]:
+    with UsagePublisher(redis_url, linger=0) as usage:
+        yield Published(usage, redis_client)
+
+
+@pytest.fixture
+def usage(published: Published) -> UsagePublisher:
+    return published.usage
+
+
+@pytest.fixture(scope="session")
+def provider_url() -> Iterator[str]:
+    with provider() as url:
+        yield url

@@ -1,0 +1,52 @@
+"""A server that answers like a provider's, with what such a provider has answered."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RESPONSES = Path(__file__).parent / "responses"
+# A request for this model fails.
+FAILING = "gpt-unavailable"
+_FAILURE = json.dumps({"error": {"message": "The server had an error", "type": "server_error"}}).encode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._answer(request)
+
+    def do_GET(self) -> None:
+        self._answer({})
+
+    def _answer(self, request: dict[str, object]) -> None:
+        name = next(name for name in ("embeddings", "files", "messages", "chat") if f"/{name}" in self.path)
+        kind = "sse" if request.get("stream") else "json"
+        failing = request.get("model") == FAILING
+        body = _FAILURE if failing else (RESPONSES / f"{name}.{kind}").read_bytes()
+        self.send_response(500 if failing else 200)
+        self.send_header("Content-Type", "text/event-stream" if kind == "sse" else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Leave the output to the tests."""
+
+
+@contextmanager
+def provider() -> Iterator[str]:
+    """Run the server, and return its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
