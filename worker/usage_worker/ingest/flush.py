@@ -57,7 +57,7 @@ class Flusher:
         self._claim = FlushClaim(stream.connection, consumer)
         self._records = FlushRecords(stream.connection)
         self._store = store
-        self._applier = Applier(store, settings.unknown)
+        self._applier = Applier(store, settings.unknown, settings.accept_days)
         self._settings = settings
         self._size = BatchSize(settings.batch_events)
         self._holding = Holding(stream.connection, consumer, settings.reclaim_idle)

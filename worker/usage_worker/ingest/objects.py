@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usage_worker.events.columns import Row
-    from usage_worker.events.event import Window
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.ingest.event_array import Columns, TextTable
 
@@ -36,8 +35,7 @@ class _Taken(NamedTuple):
 class Objects:
     """Checked events of several entries."""
 
-    def __init__(self, window: Window) -> None:
-        self._window = window
+    def __init__(self) -> None:
         self._taken: list[_Taken] = []
 
     def __len__(self) -> int:
@@ -85,11 +83,13 @@ class Objects:
         An event without identity or time gets them from its entry, so that they are the same when it is read again.
         """
         values = values_of(EVENT.validate_python(item))
-        if reason := refusal(values, self._window):
+        if reason := refusal(values, entry.window):
             return reason
         event_id, occurred_at, *_ = values
+        if occurred_at is None and entry.raw.is_backfill:
+            return "occurred_at: an event of a backfill needs its own time"
         time = microseconds(entry.raw.added_at if occurred_at is None else occurred_at)
-        if occurred_at is None and (reason := self._window.refusal(time)):
+        if occurred_at is None and (reason := entry.window.refusal(time)):
             return f"{reason}, by the entry's id, since the event has no time of its own"
         identity = uuid5(entry.key, str(position)) if event_id is None else identity_of(event_id)
         has_time = occurred_at is not None and not entry.raw.times_are_the_publishers

@@ -161,8 +161,10 @@ class ShardReader:
         """Decode what was read, without what waits for a newer worker."""
         if not raw:
             return []
-        window = Window.around(self._clock.now(), self._settings.accept_window)
-        entries, newer = decode(self._stream.key(self._shard), raw, window, texts)
+        now = self._clock.now()
+        window = Window.around(now, self._settings.accept_window)
+        backfill = Window.of_backfill(now, self._settings.retention_days)
+        entries, newer = decode(self._stream.key(self._shard), raw, window, texts, backfill)
         if DEATHS_BEFORE_ALONE <= raw[0].deaths < DEATHS_BEFORE_SET_ASIDE:
             self._holding.decoded(self._shard)
         if newer:

@@ -36,7 +36,7 @@ class PackSender:
         self._mask = Mask([redis_url], [])
         self._stream, self._buffer, self._changed, self._log_limited = stream, buffer, changed, log
         self._sending = threading.Lock()
-        self._watch, self._shards_watch = RedisWatch(stream.connection), ShardsWatch(stream)
+        self._watch, self._shards_watch = RedisWatch(stream.connection, buffer.memory_limit), ShardsWatch(stream)
         self._retry = Retry()
         self.ripe = NEVER
 

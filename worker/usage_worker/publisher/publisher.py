@@ -44,6 +44,7 @@ class UsagePublisher:
         linger: seconds that an event waits for others before it is sent.
         pack_events: greatest number of events in one stream entry.
         settings: default: what the environment says.
+        backfill: workers accept the events that are sent with `send` as long as the ledger keeps their day.
 
     Raises:
         SettingsError: `REDIS_URL`, `USAGE_STREAM_SHARDS` or `USAGE_ACCEPT_DAYS` is wrong; no other setting is read.
@@ -57,13 +58,14 @@ class UsagePublisher:
         linger: float = 0.1,
         pack_events: int = PACK_EVENTS,
         settings: PublisherSettings | None = None,
+        backfill: bool = False,
     ) -> None:
         settings = settings or load_publisher_settings(redis_url)
         self._accept_window = settings.accept_window
         self._make_window()
         self._account = Account()
         limits = Limits(buffer_bytes, linger, pack_events)
-        key = SenderKey(redis_url or settings.redis_url, settings.stream_shards, limits)
+        key = SenderKey(redis_url or settings.redis_url, settings.stream_shards, limits, backfill)
         self._sender = senders().join(key, self._account)
         self._forget = weakref.finalize(self, self._sender.leave, self._account)
         self._forget.atexit = False  # the senders see to the end of the process

@@ -21,3 +21,5 @@ class SenderKey(NamedTuple):
     redis_url: str
     shards: int
     limits: Limits
+    is_backfill: bool = False
+    """See `Pack`."""
