@@ -1,18 +1,19 @@
 """Django in one file: a middleware says who asks, so that views need not.
 
-    pip install usage-worker django gunicorn openai
-    USAGE_REDIS_URL=redis://localhost:6379/0 gunicorn django_app:application
-    curl 'localhost:8000/ask?user=42&question=What+is+a+shard'
+pip install usage-worker django gunicorn openai
+USAGE_REDIS_URL=redis://localhost:6379/0 gunicorn django_app:application
+curl 'localhost:8000/ask?user=42&question=What+is+a+shard'
 """
 
 from collections.abc import Callable
 
-import usage_worker
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from openai import OpenAI
+
+import usage_worker
 
 settings.configure(
     ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="example", MIDDLEWARE=[f"{__name__}.count_for_user"]

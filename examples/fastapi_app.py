@@ -1,17 +1,18 @@
 """FastAPI: count each answer and each stream.
 
-    pip install usage-worker fastapi uvicorn openai
-    USAGE_REDIS_URL=redis://localhost:6379/0 uvicorn fastapi_app:app
-    curl 'localhost:8000/ask?user=42&question=What+is+a+shard'
+pip install usage-worker fastapi uvicorn openai
+USAGE_REDIS_URL=redis://localhost:6379/0 uvicorn fastapi_app:app
+curl 'localhost:8000/ask?user=42&question=What+is+a+shard'
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import usage_worker
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from openai import AsyncOpenAI
+
+import usage_worker
 
 usage = usage_worker.UsagePublisher(ids="uuid5")
 models = AsyncOpenAI()

@@ -1,13 +1,14 @@
 """Flask behind gunicorn, also with --preload: each worker process sends its own events.
 
-    pip install usage-worker flask gunicorn openai
-    USAGE_REDIS_URL=redis://localhost:6379/0 gunicorn --preload --workers 2 flask_app:app
-    curl 'localhost:8000/ask?user=42&question=What+is+a+shard'
+pip install usage-worker flask gunicorn openai
+USAGE_REDIS_URL=redis://localhost:6379/0 gunicorn --preload --workers 2 flask_app:app
+curl 'localhost:8000/ask?user=42&question=What+is+a+shard'
 """
 
-import usage_worker
 from flask import Flask, request
 from openai import OpenAI
+
+import usage_worker
 
 usage = usage_worker.UsagePublisher(ids="uuid5")
 models = OpenAI()

@@ -1,13 +1,14 @@
 """A script: what is buffered is sent when it ends, also after an exception.
 
-    pip install usage-worker openai
-    USAGE_REDIS_URL=redis://localhost:6379/0 python script.py 42 'What is a shard?'
+pip install usage-worker openai
+USAGE_REDIS_URL=redis://localhost:6379/0 python script.py 42 'What is a shard?'
 """
 
 import sys
 
-import usage_worker
 from openai import OpenAI
+
+import usage_worker
 
 user, question = sys.argv[1:]
 usage = usage_worker.UsagePublisher(ids="uuid5")

@@ -1,12 +1,13 @@
 """A function of AWS Lambda or the like: the platform freezes the process once it has answered, so flush before.
 
-    pip install usage-worker openai
+pip install usage-worker openai
 """
 
 from typing import Any
 
-import usage_worker
 from openai import OpenAI
+
+import usage_worker
 
 usage = usage_worker.UsagePublisher(ids="uuid5", linger=0)
 models = OpenAI()

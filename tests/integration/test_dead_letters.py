@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
     from usage_worker.errors import EventRefusedError
 
-WINDOW = timedelta(days=35)
+RETENTION_DAYS = 90
 
 
 def test_pages_and_numbers(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_replay_marks_sent_events_and_names_others(harness: IngestHarness, monke
 
     edits = RepairEdits({"user_id": str(harness.users[0])})
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
-        assert replay(store, publisher, rows, edits, WINDOW, on_problem) == ReplayReport(sent=4, bad=1)
+        assert replay(store, publisher, rows, edits, RETENTION_DAYS, on_problem) == ReplayReport(sent=4, bad=1)
     assert problems == [rows[2]["id"]]
     assert [row["id"] for row in dead_letters.all_dead_letters(store)] == problems
     assert len(list(dead_letters.all_dead_letters(store, replayed=True))) == 5
@@ -66,7 +66,7 @@ def test_dead_letters_stay_if_redis_is_unreachable(harness: IngestHarness, monke
     publisher = UsagePublisher(refusing_url())
     rows = list(dead_letters.all_dead_letters(store))
     with pytest.raises(StreamUnavailableError, match="replay again"):
-        replay(store, publisher, rows, RepairEdits(), WINDOW, lambda *_: None)
+        replay(store, publisher, rows, RepairEdits(), RETENTION_DAYS, lambda *_: None)
     assert list(dead_letters.all_dead_letters(store)) == rows
     publisher.close(timeout=0)
 
@@ -84,7 +84,8 @@ def test_events_that_share_dead_letter_are_replayed(harness: IngestHarness) -> N
     edits = RepairEdits(dropped=frozenset({"colour"}))
     for counted in (300, 0):
         with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
-            assert replay(store, publisher, rows, edits, WINDOW, lambda *_: None) == ReplayReport(sent=300, bad=0)
+            report = replay(store, publisher, rows, edits, RETENTION_DAYS, lambda *_: None)
+            assert report == ReplayReport(sent=300, bad=0)
         assert harness.flush() == Intake(300, counted, 300 - counted, 0)
     assert run(harness.resources.settings.database_url, "SELECT usage_count FROM user_agents") == [(302,)]
 

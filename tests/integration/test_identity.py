@@ -243,7 +243,7 @@ def replayed(harness: IngestHarness, edits: RepairEdits) -> None:
     store = harness.resources.store
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
         found = list(dead_letters.all_dead_letters(store))
-        assert replay(store, publisher, found, edits, WINDOW, unexpected) == ReplayReport(sent=len(found), bad=0)
+        assert replay(store, publisher, found, edits, 90, unexpected) == ReplayReport(sent=len(found), bad=0)
 
 
 def unexpected(number: int, error: Exception) -> None:

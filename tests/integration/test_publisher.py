@@ -175,6 +175,33 @@ def test_publisher_holds_events_before_redis_is_full(server_folder: Path) -> Non
         assert publisher.stats().sent == 1
 
 
+def test_backfill_leaves_memory_to_live_events(server_folder: Path) -> None:
+    with (
+        EmbeddedValkey(server_folder / "half", {"maxmemory-policy": "noeviction"}) as server,
+        redis.Redis.from_url(server.url()) as client,
+        UsagePublisher(server.url(), linger=0) as publisher,
+        UsagePublisher(server.url(), linger=0, backfill=True) as backfill,
+    ):
+        used: Any = client.info("memory")
+        client.config_set("maxmemory", int(used["used_memory"] / 0.6))
+        backfill.track(USER, AGENT)
+        assert "and we stop at 50%" in eventually(lambda: backfill.stats().holding)
+        publisher.track(USER, AGENT)
+        assert publisher.flush(30)
+        client.config_set("maxmemory", 0)
+        assert backfill.flush(30)
+
+
+def test_key_without_time_is_never_backfill(redis_url: str, redis_client: redis.Redis) -> None:
+    """The first time of a key is kept for the acceptance window only."""
+    with UsagePublisher(redis_url, linger=0, backfill=True) as publisher:
+        publisher.track(USER, AGENT, event_id="order-7")
+        publisher.track(USER, AGENT)
+        assert publisher.flush()
+    marks = {(fields.get(b"times"), fields.get(b"backfill")) for fields in entries(redis_client)}
+    assert marks == {(None, b"1"), (b"publisher", None)}
+
+
 def test_forked_child_sends_only_its_own_events(redis_url: str, redis_client: redis.Redis) -> None:
     publisher = UsagePublisher(redis_url, linger=60)
     publisher.track(USER, AGENT)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
 
-from usage_worker.events.event import microseconds
+from usage_worker.events.event import Window, microseconds
 from usage_worker.ingest.batch import batch_of, events_of
 from usage_worker.ingest.entries import DecodedEntry
 from usage_worker.ingest.event_array import EVENT, TextTable
@@ -17,7 +17,8 @@ from usage_worker.queue.stream import RawEntry
 if TYPE_CHECKING:
     from usage_worker.ingest.event_array import Events
 
-TIME = microseconds(datetime(2026, 3, 1, 12, tzinfo=UTC))
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TIME, WINDOW = microseconds(NOW), Window.around(NOW, timedelta(days=35))
 FIRST, SECOND = UUID(int=100), UUID(int=200)
 TEXTS = TextTable()
 
@@ -28,7 +29,7 @@ def entry(key: UUID, *numbers: int, anonymous: bool = False) -> DecodedEntry:
     events["event_id"] = np.array([(0, number) for number in numbers], np.uint64).reshape(-1, 2)
     events["occurred_at"], events["is_anonymous"] = TIME, anonymous
     events["position"] = np.arange(len(numbers))
-    return DecodedEntry("stream", key, RawEntry("1-0", {}), key, TEXTS, events)
+    return DecodedEntry("stream", key, RawEntry("1-0", {}), key, TEXTS, WINDOW, events)
 
 
 def ids(events: Events) -> list[int]:

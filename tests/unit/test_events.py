@@ -132,3 +132,16 @@ def test_missing_fields_are_named() -> None:
 @pytest.mark.parametrize("text", ["0E-999999999", "-0", "0E+999999999"])
 def test_zero_is_zero_whatever_its_exponent(text: str) -> None:
     assert row(cost_usd=Decimal(text))["cost_usd"] == 0
+
+
+@pytest.mark.parametrize(
+    "now", [datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 1, 23, 59, 59, 999_999, tzinfo=UTC)]
+)
+def test_window_of_backfill_begins_with_second_day_of_ledger(now: datetime) -> None:
+    """A ledger that is kept for two days still has 27 February on 1 March, and drops it after midnight."""
+    first = microseconds(datetime(2026, 2, 28, tzinfo=UTC))
+    window = Window.of_backfill(now, 2)
+    assert window.refusal(first) is None
+    assert window.refusal(first - 1) == "occurred_at: older than the ledger keeps events (2 days)"
+    assert Window.of_backfill(now, 10**9).refusal(0) is None
+    assert Window.of_backfill(now, 10**9).refusal(-1)

@@ -238,11 +238,11 @@ def objects(text: str) -> RawEntry:
 
 def test_objects_have_any_id_where_the_worker_takes_it() -> None:
     text = json.dumps(GIVEN | dict(zip(("user_id", "agent_id", "conversation_id"), VALUES, strict=True)))
-    (decoded,) = decode("s", [objects(text)], WINDOW, TextTable(), IDS, takes_any_id=True).entries
+    (decoded,) = decode("s", [objects(text)], WINDOW, TextTable(), None, IDS, takes_any_id=True).entries
     for kind, value in zip(KINDS, VALUES, strict=True):
         assert uuid_texts(decoded.events[f"{kind}_id"]) == [uuid_of(kind, value).hex]
         assert ExternalId(kind, uuid_of(kind, value), str(value)) in decoded.made
-    (refused,) = decode("s", [objects(text)], WINDOW, TextTable(), IDS).entries
+    (refused,) = decode("s", [objects(text)], WINDOW, TextTable(), None, IDS).entries
     assert refused.made == []
     assert "user_id: UUID input should be" in refused.dead_letters[0].reason
 
@@ -250,7 +250,7 @@ def test_objects_have_any_id_where_the_worker_takes_it() -> None:
 def test_columns_with_a_broken_uuid_are_refused_everywhere() -> None:
     raw = entry(None, *EVENTS)
     broken = RawEntry(ENTRY_ID, {**raw.fields, b"events": raw.fields[b"events"].replace(USER.encode(), b"42")})
-    (decoded,) = decode("s", [broken], WINDOW, TextTable(), IDS, takes_any_id=True).entries
+    (decoded,) = decode("s", [broken], WINDOW, TextTable(), None, IDS, takes_any_id=True).entries
     assert (len(decoded.events), len(decoded.dead_letters), decoded.made) == (1, 2, [])
 
 

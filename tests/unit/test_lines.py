@@ -180,7 +180,7 @@ def test_csv_file_without_mapped_column_is_refused(text: str) -> None:
 def test_json_line_without_mapped_field_is_bad() -> None:
     lines = lines_of('{"t": 1}\n{}\n', FieldMapping({"tokens": "t"}, {}))
     assert lines[0].fields == {"tokens": 1}
-    assert problems(lines) == {2: "has no field t, which --map names"}
+    assert problems(lines) == {2: "has no field t, which --map or --from names"}
 
 
 def test_times_need_zone_or_assume_utc() -> None:

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from tests.event_arrays import MIDNIGHT, PlainEvent, array_from
 from usage_worker.events.columns import MAX_DOLLARS, MAX_TOKENS, UNIT
+from usage_worker.events.event import Window
 from usage_worker.ingest.entries import DecodedEntry
 from usage_worker.ingest.event_array import UNKNOWN, TextTable
 from usage_worker.ingest.prices import Prices
@@ -246,6 +247,6 @@ def test_dead_letter_has_no_cost_of_the_list() -> None:
     texts = TextTable()
     array = array_from([USE, USE._replace(cost_usd=7)], texts)
     Prices("genai-prices").fill(array, texts)
-    entry = DecodedEntry.of("s", RawEntry("1-0", {b"v": b"1", b"events": b"[]"}), texts)
+    entry = DecodedEntry.of("s", RawEntry("1-0", {b"v": b"1", b"events": b"[]"}), texts, Window(0, 2**62, 35))
     payloads = [json.loads(entry.bad_event(event, "").payload) for event in array]
     assert [payload.get("cost_usd") for payload in payloads] == [None, "0.0000000007"]

@@ -49,7 +49,7 @@ class PublisherSettings(BaseModel):
     stream_shards: int = Field(2, ge=1, le=MAX_SHARDS)
     """Number of streams; must be the same for publishers and workers."""
     accept_days: int = Field(35, ge=1, le=36_500)
-    """Length of the acceptance window: older events are quarantined."""
+    """Length of the acceptance window: older events are quarantined, except those of a backfill."""
     ids: Literal["uuid", "uuid5"] = "uuid"
     """`uuid`: ids of users, agents, conversations are UUIDs; `uuid5`: numbers and texts, too, which become UUIDs."""
     id_namespace: UUID = DEFAULT_ID_NAMESPACE
@@ -99,7 +99,7 @@ class Settings(PublisherSettings):
     """Seconds after which an entry that a worker has read but not acknowledged is reclaimed by another worker."""
 
     retention_days: int = Field(90, ge=2)
-    """Days for which the ledger is kept; must be greater than `USAGE_ACCEPT_DAYS`."""
+    """Days for which the ledger is kept, and backfills are accepted; must be greater than `USAGE_ACCEPT_DAYS`."""
     history_retention_days: int = Field(730, ge=1)
     """Days for which the audit trail `user_agent_history` is kept; whole months are dropped."""
     dead_letter_days: int = Field(90, ge=1, le=36_500)

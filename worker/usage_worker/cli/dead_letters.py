@@ -91,10 +91,11 @@ def replay(
     edits = dead_letters.RepairEdits(
         assignments("--set", constants), frozenset(unset or ()), _read(body) if body else None
     )
-    with open_publisher(settings) as publisher, _store() as store:
+    # What waited for its repair may be older than the acceptance window by now.
+    with open_publisher(settings, backfill=True) as publisher, _store() as store:
         # All are read before the first is sent: an event that is quarantined again makes a new dead letter.
         found = dead_letters.dead_letters_by_id(store, ids) if ids else list(dead_letters.all_dead_letters(store))
-        report = dead_letters.replay(store, publisher, found, edits, settings.accept_window, _on_problem)
+        report = dead_letters.replay(store, publisher, found, edits, settings.retention_days, _on_problem)
     finish(report.sent, report.bad, "bad dead letter", as_json=as_json)
 
 

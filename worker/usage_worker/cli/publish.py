@@ -6,7 +6,7 @@ import io
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -15,9 +15,10 @@ from rich.progress import Progress
 from usage_worker.cli.output import echo
 from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import EventRefusedError, SettingsError
+from usage_worker.publisher import spend_logs
 from usage_worker.publisher.event_files import open_text
 from usage_worker.publisher.field_mapping import FieldMapping
-from usage_worker.publisher.file_import import publish_file
+from usage_worker.publisher.file_import import BACKFILL_FLUSH_SECONDS, FLUSH_SECONDS, publish_file
 from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -45,6 +46,22 @@ DrawPairs = Annotated[
         help="Draw user and agent from this number of pairs (Zipf, repeatable); for recordings without users.",
     ),
 ]
+Backfill = Annotated[
+    bool,
+    typer.Option(
+        "--backfill",
+        help="Take events older than USAGE_ACCEPT_DAYS, while the ledger keeps their day (USAGE_RETENTION_DAYS); each"
+        " needs its own time.",
+    ),
+]
+From = Annotated[
+    Literal["litellm-spend-logs"] | None,
+    typer.Option(
+        "--from",
+        help="Read an export of this table: of LiteLLM_SpendLogs the request_id is the event_id, startTime (UTC) the"
+        " time, spend the cost, user the user, metadata.agent_id the agent; --map and --set override.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
 
@@ -56,25 +73,38 @@ def publish(
     assume_utc: AssumeUtc = False,
     start_at: StartAt = None,
     draw_pairs: DrawPairs = 0,
+    backfill: Backfill = False,
+    source: From = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish a file of events; report each bad line with its number, publish the others, and exit with 1 then.
 
     A line with a time but without event_id gets its identity from its place and text: published again, the same file
-    counts nothing twice.
+    counts nothing twice. With --backfill the events that are too old are counted, not listed.
     """
     settings = load_settings()
     mapping = FieldMapping(
-        assignments("--map", columns),
+        (spend_logs.COLUMNS if source else {}) | assignments("--map", columns),
         assignments("--set", constants),
-        assume_utc,
+        assume_utc or source is not None,
         start_at.replace(tzinfo=UTC) if start_at else None,
         draw_pairs,
+        spend_logs.read_row if source else None,
     )
     is_csv = csv or Path(file).suffix.lower() in (".csv", ".tsv")
-    with open_publisher(settings) as publisher, _opened(file) as source:
-        report = publish_file(publisher, source, mapping, settings.accept_window, _on_problem, is_csv=is_csv)
-    finish(report.sent, report.bad, "bad line", as_json=as_json)
+    backfill_days = settings.retention_days if backfill else None
+    with open_publisher(settings, backfill=backfill) as publisher, _opened(file) as text:
+        report = publish_file(
+            publisher,
+            text,
+            mapping,
+            settings.accept_window,
+            _on_problem,
+            is_csv=is_csv,
+            backfill_days=backfill_days,
+            timeout=BACKFILL_FLUSH_SECONDS if backfill else FLUSH_SECONDS,
+        )
+    finish(report.sent, report.bad, "bad line", as_json=as_json, too_old=report.too_old, keeps_days=backfill_days)
 
 
 def _on_problem(number: int, error: EventRefusedError) -> None:

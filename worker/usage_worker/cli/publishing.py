@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_publisher(settings: Settings) -> Iterator[UsagePublisher]:
-    """Open a publisher.
+def open_publisher(settings: Settings, *, backfill: bool = False) -> Iterator[UsagePublisher]:
+    """Open a publisher; with `backfill` one of events that may be older than the acceptance window.
 
     Raises:
         StreamUnavailableError: Redis is not available; a publisher would wait for it.
     """
     with closing(RedisConnection(settings.redis_url)) as connection:
         read_vitals(connection)
-    with UsagePublisher(settings=settings, disabled=False) as publisher:
+    with UsagePublisher(settings=settings, disabled=False, backfill=backfill) as publisher:
         yield publisher
 
 
@@ -42,13 +42,22 @@ def assignments(option: str, texts: Sequence[str] | None) -> dict[str, str]:
     return dict(_assignment(option, text) for text in texts or ())
 
 
-def finish(sent: int, bad: int, problem: str, *, as_json: bool) -> None:
-    """Print how many events were sent and how often there was the problem; exit with 1 if there was any."""
+def finish(
+    sent: int, bad: int, problem: str, *, as_json: bool, too_old: int = 0, keeps_days: int | None = None
+) -> None:
+    """Print how many events were sent and how often there was the problem; exit with 1 if there was any.
+
+    Of a backfill, for which the ledger `keeps_days` days, also how many events were `too_old`.
+    """
+    figures, words = {"sent": sent, "bad": bad}, f"{counted(sent, 'event')} sent, {counted(bad, problem)}"
+    if keeps_days is not None:
+        figures["too_old"] = too_old
+        words += f", {counted(too_old, 'event')} older than the ledger keeps ({keeps_days} days)"
     if as_json:
-        print_json({"sent": sent, "bad": bad})
+        print_json(figures)
     else:
-        echo(f"{counted(sent, 'event')} sent, {counted(bad, problem)}")
-    if bad:
+        echo(words)
+    if bad or too_old:
         raise typer.Exit(EXIT_PROBLEM)
 
 

@@ -49,6 +49,7 @@ MAX_CLOCK_DIFFERENCE = timedelta(minutes=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_DAY = timedelta(days=1) // _MICROSECOND
 
 Kind = Literal["usage", "rating"]
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
@@ -79,7 +80,8 @@ class Event(TypedDict, total=False):
     event_id: EventKey | None
     """Identity of the event: a UUID, or an idempotency key of the application's own."""
     occurred_at: Annotated[Time, Reading(read_time)] | None
-    """When it happened; by default the time at which it is published. Must lie within the acceptance window."""
+    """When it happened; by default the time at which it is published. Must lie within the acceptance window,
+    or, in a backfill, on a day that the ledger keeps."""
     type: Annotated[Kind, Reading(default="usage")]
     """`usage` counts a use of the agent, `rating` records the user's rating of it."""
     user_id: Required[Annotated[UUID, AnyId("user")]]
@@ -143,16 +145,29 @@ class Window(NamedTuple):
     oldest: int
     newest: int
     days: int
+    limit: str = "the acceptance window"
+    """What `days` is the length of."""
 
     @classmethod
     def around(cls, now: datetime, accept: timedelta) -> Window:
         """Return the window from `accept` before now to `MAX_AHEAD` after it."""
         return cls(microseconds(now - accept), microseconds(now + MAX_AHEAD), accept.days)
 
+    @classmethod
+    def of_backfill(cls, now: datetime, retention_days: int) -> Window:
+        """Return the window of a backfill: the UTC days that the ledger keeps for at least 24 hours more.
+
+        The partition of a day is dropped when the day is more than `retention_days` ago. What is counted must be in the
+        ledger for as long as it may be sent again.
+        """
+        oldest = (microseconds(now) // _DAY - retention_days + 1) * _DAY
+        # Earlier days are not worth a partition, and no such time is written by columns.
+        return cls(max(oldest, 0), microseconds(now + MAX_AHEAD), retention_days, "the ledger keeps events")
+
     def refusal(self, occurred_at: int) -> str | None:
         """Return why a time is not accepted, or None."""
         if occurred_at < self.oldest:
-            return f"occurred_at: older than the acceptance window ({self.days} days)"
+            return f"occurred_at: older than {self.limit} ({self.days} days)"
         if occurred_at > self.newest:
             return f"occurred_at: more than {MAX_AHEAD.seconds // 60} minutes in the future"
         return None

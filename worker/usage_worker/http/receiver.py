@@ -61,7 +61,7 @@ class Receiver:
         self._accept_window = settings.accept_window
         self._stream = EventStream(settings.redis_url, settings.stream_shards, warn_of)
         self._ids = external_ids(settings.id_namespace) if settings.ids == "uuid5" else None
-        self._watch = RedisWatch(self._stream.connection)
+        self._watch = RedisWatch(self._stream.connection, REDIS_MEMORY_LIMIT)
         self._workers_watch = WorkersWatch(self._stream, settings.id_namespace if self._ids else None)
         self._checking = threading.Lock()
 
@@ -135,5 +135,5 @@ class Receiver:
             while part := list(islice(rest, PACK_EVENTS)):
                 values = [value for _, event in part for value in event.row]
                 ids = write_ids(made for _, event in part for made in event.made)
-                pack = Pack(COLUMNAR, uuid7(), len(part), write_columns(values), times_are_ours, ids)
+                pack = Pack(COLUMNAR, uuid7(), len(part), write_columns(values), times_are_ours, ids=ids)
                 yield shard, pack, [index for index, _ in part]

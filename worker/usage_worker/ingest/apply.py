@@ -29,6 +29,7 @@ from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
 from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
+from usage_worker.ingest.past_days import PastDays
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
 from usage_worker.logs import get_logger
@@ -58,8 +59,9 @@ _LEDGER_EVENTS = 5_000
 class Applier:
     """Counts batches, one transaction each."""
 
-    def __init__(self, store: Store, unknown: Unknown, prices: Prices) -> None:
+    def __init__(self, store: Store, unknown: Unknown, prices: Prices, accept_days: int) -> None:
         self._store = store
+        self._past = PastDays(store, accept_days)
         self._unknown = unknown
         self._prices = prices
         self._duplicates = PessimisticMode()
@@ -125,6 +127,7 @@ class Applier:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             self._last_attempt = attempt == MAX_ATTEMPTS
             try:
+                batch = self._past.admit(batch)
                 with batch_transaction(self._store) as transaction:
                     intake = self._count(transaction, batch)
             except LockHeldError as error:
@@ -150,7 +153,7 @@ class Applier:
         self._is_alone, self._texts = len(batch.entries) == 1, batch.texts
         for entry in batch.entries:
             entry.waiting = []  # of an attempt that was rolled back
-        stream = batch.entries[0].stream
+        stream, has_backfill = batch.entries[0].stream, any(entry.raw.is_backfill for entry in batch.entries)
         deliveries = register(transaction, batch.entries)
         self._keep_ids(transaction, deliveries.entries)
         batch = self._without_known(transaction, batch, deliveries)
@@ -167,7 +170,7 @@ class Applier:
         applied = len(batch.events) - len(refused) - len(self.held.events) + counted_others
         duplicate = len(batch.duplicates) - counted_others
         intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
-        transaction.add_intake(stream, intake)
+        transaction.add_intake(stream, intake, has_backfill=has_backfill)
         return intake
 
     def _keep_ids(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> None:
@@ -267,7 +270,7 @@ class Applier:
             # Another batch inserts conversations of the same pairs, so that the known ones must be read after its
             # commit; or a purge deletes pairs.
             transaction.lock_pairs(set(pairs_of(events)))
-        transaction.stage(totals.days, totals_rows(totals))
+        transaction.stage((day for day in totals.days if day not in self._past.opened), totals_rows(totals))
         if self._missing and (missing := transaction.missing_pairs()):
             self._missing.trip()
             resolve(transaction, missing, self._unknown)

@@ -61,6 +61,7 @@ def decode(
     raws: Sequence[RawEntry],
     window: Window,
     texts: TextTable,
+    backfill: Window | None = None,
     ids: ExternalIds = _DEFAULT_IDS,
     *,
     takes_any_id: bool = False,
@@ -72,6 +73,7 @@ def decode(
         raws: as they were read.
         window: the span of time in which events are accepted.
         texts: numbers for the texts of the batch.
+        backfill: that of backfills; by default the same.
         ids: what numbers and texts become UUIDs with.
         takes_any_id: whether they are ids in objects, too.
 
@@ -80,10 +82,11 @@ def decode(
     """
     entries: list[DecodedEntry] = []
     newer: dict[str, str] = {}
-    objects = Objects(window, ids if takes_any_id else None)
+    objects = Objects(ids if takes_any_id else None)
     parts: list[Columns] = []
     for raw in raws:
-        entry, number = DecodedEntry.of(stream, raw, texts), len(entries)
+        its_window = backfill if backfill and raw.is_backfill else window
+        entry, number = DecodedEntry.of(stream, raw, texts, its_window), len(entries)
         try:
             columns = _read(entry, number, objects)
         except _NewerError as error:
@@ -94,7 +97,7 @@ def decode(
             parts.append(columns.with_notes(entry=[number] * columns.events))
     if len(objects):
         parts.append(objects.columns(texts))
-    events = _share_out(array_of(parts), entries, window)
+    events = _share_out(array_of(parts), entries)
     for entry in entries:
         if entry.raw.ids is not None and entry.is_readable:
             _read_ids(entry, entry.raw.ids, ids)
@@ -156,18 +159,18 @@ def _read_body(entry: DecodedEntry, number: int, body: bytes, objects: Objects) 
     return columns
 
 
-def _share_out(events: Events, entries: Sequence[DecodedEntry], window: Window) -> Events:
+def _share_out(events: Events, entries: Sequence[DecodedEntry]) -> Events:
     """Give each entry its events; refuse those that are not accepted although each of their values is valid.
 
     Returns the accepted ones.
     """
     _complete(events)
-    bad = _bad(events, window)
+    bad = _bad(events, entries)
     good = events[~bad] if bad.any() else events
     places = np.searchsorted(good["entry"], np.arange(len(entries) + 1))
     for entry, start, end in zip(entries, places, places[1:], strict=False):
         entry.events = good[start:end]
-    _refuse(entries, events[bad], window)
+    _refuse(entries, events[bad])
     for entry in entries:
         if not len(entry.events) and not entry.dead_letters:
             _unreadable(entry, "events: the entry holds no event")
@@ -180,26 +183,28 @@ def _complete(events: Events) -> None:
     events["tokens"] = np.where(tokens == UNKNOWN, events["input_tokens"] + events["output_tokens"], tokens)
 
 
-def _bad(events: Events, window: Window) -> Flags:
+def _bad(events: Events, entries: Sequence[DecodedEntry]) -> Flags:
     """Return which events are not accepted although each of their values is valid, as `reason_against` says."""
-    times = events["occurred_at"]
+    times, numbers = events["occurred_at"], events["entry"]
+    oldest, newest = np.array([entry.window[:2] for entry in entries], np.int64).reshape(-1, 2).T
     is_misplaced = (events["type"] == RATING) != (events["rating"] != UNKNOWN)
-    bad: Flags = (times < window.oldest) | (times > window.newest) | is_misplaced | (events["tokens"] > MAX_TOKENS)
+    is_outside = (times < oldest[numbers]) | (times > newest[numbers])
+    bad: Flags = is_outside | is_misplaced | (events["tokens"] > MAX_TOKENS)
     return bad
 
 
-def _refuse(entries: Sequence[DecodedEntry], events: Events, window: Window) -> None:
+def _refuse(entries: Sequence[DecodedEntry], events: Events) -> None:
     """Add the dead letters of events, which are in the order of their entries."""
     bad: dict[int, list[BadEvent]] = {}
     for event in events:
+        number = int(event["entry"])
         reason = reason_against(
             int(event["occurred_at"]),
             int(event["tokens"]),
-            window,
+            entries[number].window,
             is_rating=event["type"] == RATING,
             has_rating=event["rating"] != UNKNOWN,
         )
-        number = int(event["entry"])
         bad.setdefault(number, []).append(entries[number].bad_event(event, reason or ""))
     for number, found in bad.items():
         entry = entries[number]

@@ -13,16 +13,17 @@ from usage_worker.errors import UsageError
 from usage_worker.events.columns import COLUMNS, KINDS, Form
 from usage_worker.events.event import explain, time_text
 from usage_worker.events.values import decimal_text
-from usage_worker.ingest.event_array import EVENT, UNKNOWN, TextTable, uuid_of
+from usage_worker.ingest.event_array import EVENT, UNKNOWN, TextTable, days_of, uuid_of
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.queue.kept import is_cut, kept
 from usage_worker.queue.stream import RawEntry, key_of
 from usage_worker.store import DeadLetter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
+    from usage_worker.events.event import Window
     from usage_worker.events.external_ids import ExternalId
     from usage_worker.ingest.event_array import Events
 
@@ -51,6 +52,8 @@ class DecodedEntry:
     contents: UUID
     """A hash of its events."""
     texts: TextTable
+    window: Window
+    """When its events may have happened."""
     events: Events = field(default_factory=lambda: np.zeros(0, EVENT))
     dead_letters: list[DeadLetter] = field(default_factory=list)
     made: list[ExternalId] = field(default_factory=list)
@@ -65,9 +68,9 @@ class DecodedEntry:
     """Whether everything in it is committed, so that it may leave the stream."""
 
     @classmethod
-    def of(cls, stream: str, raw: RawEntry, texts: TextTable) -> Self:
+    def of(cls, stream: str, raw: RawEntry, texts: TextTable, window: Window) -> Self:
         """Return an entry that is not decoded yet."""
-        return cls(stream, key_of(stream, raw), raw, raw.contents, texts)
+        return cls(stream, key_of(stream, raw), raw, raw.contents, texts, window)
 
     @property
     def entry_id(self) -> str:
@@ -102,6 +105,15 @@ class DecodedEntry:
     def bad_event(self, event: np.void, reason: str) -> BadEvent:
         """Return one of the entry's events as JSON, which can be repaired and replayed."""
         return BadEvent(int(event["position"]), reason, json.dumps(_spelled_out(event, self.texts)))
+
+    def refuse_days(self, reasons: Mapping[str, str]) -> None:
+        """Turn the events of these UTC days, as `2026-01-31`, into dead letters with the reasons."""
+        days = days_of(self.events)
+        is_bad = np.isin(days, np.array(list(reasons), days.dtype))
+        found = zip(self.events[is_bad], days[is_bad], strict=True)
+        bad = [self.bad_event(event, reasons[str(day)]) for event, day in found]
+        self.events = self.events[~is_bad]
+        self.refuse_events(bad, are_all=not len(self.events) and not self.dead_letters)
 
     def refuse_all(self, reason: str) -> None:
         """Turn every event into a dead letter of its own, or into one that they share."""

@@ -163,6 +163,11 @@ def are_in(pairs: Sequence[Pair], wanted: Collection[Pair]) -> Flags:
     return np.fromiter((pair in wanted for pair in pairs), bool, len(pairs))
 
 
+def days_of(events: Events) -> npt.NDArray[np.datetime64]:
+    """Return the UTC day of each event; as text it is `2026-01-31`."""
+    return events["occurred_at"].astype("M8[us]").astype("M8[D]")
+
+
 def time_texts(times: Numbers) -> list[str]:
     """Return times as PostgreSQL reads them, whatever the session's time zone."""
     return [f"{text}Z" for text in np.datetime_as_string(times.astype("M8[us]"))]

@@ -60,7 +60,7 @@ class Flusher:
         self._records = FlushRecords(stream.connection)
         self._store = store
         self._prices = Prices(settings.prices)
-        self._applier = Applier(store, settings.unknown, self._prices)
+        self._applier = Applier(store, settings.unknown, self._prices, settings.accept_days)
         self._namespace = Namespace(store, settings.id_namespace)
         self._settings = settings
         self._size = BatchSize(settings.batch_events)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usage_worker.events.columns import Row
-    from usage_worker.events.event import Window
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.ingest.event_array import Columns, TextTable
@@ -39,8 +38,7 @@ class _Taken(NamedTuple):
 class Objects:
     """Checked events of several entries; with `ids` theirs may be numbers and texts."""
 
-    def __init__(self, window: Window, ids: ExternalIds | None) -> None:
-        self._window = window
+    def __init__(self, ids: ExternalIds | None) -> None:
         self._ids = ids
         self._taken: list[_Taken] = []
 
@@ -91,11 +89,13 @@ class Objects:
         # Only our publisher writes columns, and it makes the UUIDs itself.
         reader = IdReader(self._ids) if self._ids and entry.raw.version == OBJECTS else None
         values = values_of(EVENT.validate_python(item, context=reader))
-        if reason := refusal(values, self._window):
+        if reason := refusal(values, entry.window):
             return reason
         event_id, occurred_at, *_ = values
+        if occurred_at is None and entry.raw.is_backfill:
+            return "occurred_at: an event of a backfill needs its own time"
         time = microseconds(entry.raw.added_at if occurred_at is None else occurred_at)
-        if occurred_at is None and (reason := self._window.refusal(time)):
+        if occurred_at is None and (reason := entry.window.refusal(time)):
             return f"{reason}, by the entry's id, since the event has no time of its own"
         identity = uuid5(entry.key, str(position)) if event_id is None else identity_of(event_id)
         has_time = occurred_at is not None and not entry.raw.times_are_the_publishers

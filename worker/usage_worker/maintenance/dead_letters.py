@@ -21,7 +21,7 @@ from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.store import Store
@@ -150,17 +150,18 @@ def replay(
     sender: EventSender,
     dead_letters: Sequence[DeadLetterRow],
     edits: RepairEdits,
-    accept_window: timedelta,
+    retention_days: int,
     on_problem: Callable[[int, EventRefusedError], None],
 ) -> ReplayReport:
     """Send the events of dead letters again and mark the dead letters; replayed twice, an event counts once.
 
+    They are accepted as long as the ledger keeps their day, for `retention_days`: the sender is that of a backfill.
     `on_problem` gets the number of each dead letter that still cannot be counted, and the reason.
 
     Raises:
         StreamUnavailableError: Redis did not take all events; the page of dead letters in hand is not marked.
     """
-    window = Window.around(store.now(), accept_window)
+    window = Window.of_backfill(store.now(), retention_days)
     sent = bad = 0
     for start in range(0, len(dead_letters), PAGE):
         page = list(_repaired(dead_letters[start : start + PAGE], edits, window, sender.ids, on_problem))

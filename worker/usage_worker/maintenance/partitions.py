@@ -165,7 +165,7 @@ class _PartitionsRun:
     def delete_old_entries(self) -> None:
         """Delete the keys of stream entries whose events the ledger has dropped.
 
-        If such an entry was delivered again, nothing would be counted: its events are older than the acceptance window.
+        If such an entry was delivered again, nothing would be counted: its events are older than the ledger, too.
         """
         before = self._today - timedelta(days=self._settings.retention_days)
         for deleted in self._delete(delete_old_entries, before):

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import SettingsError
@@ -201,15 +201,16 @@ class _ReconcileRun:
         """Compare the intake totals with the ledger and with their own parts.
 
         An event may be recorded up to `accept_days` days after it happened, so only days are compared whose events
-        all lie within the ledger.
+        all lie within the ledger. The ledger may have dropped some of a backfill by now.
         """
-        if not days or days[0] + timedelta(days=accept_days) >= days[-1]:
+        if not days or (first := _unbroken_from(days) + timedelta(days=accept_days + 1)) > days[-1]:
             return
         recorded: Counter[date] = Counter()
         for day in days:
             recorded.update(recorded_by_day(self._store, day))
-        for intake in intake_by_day(self._store, days[0] + timedelta(days=accept_days + 1), days[-1]):
-            pairs = ("applied", recorded[intake.day], intake.applied), ("accepted", intake.parts, intake.accepted)
+        for intake in intake_by_day(self._store, first, days[-1]):
+            applied = max(recorded[intake.day], intake.applied if intake.has_backfill else 0)
+            pairs = ("applied", applied, intake.applied), ("accepted", intake.parts, intake.accepted)
             self._add(
                 Difference(None, None, intake.day.isoformat(), column, int(expected), int(found))
                 for column, expected, found in pairs
@@ -254,6 +255,12 @@ class _ReconcileRun:
         for difference in differences:
             self._report.differences.append(difference)
             self._report.left += 1
+
+
+def _unbroken_from(days: Sequence[date]) -> date:
+    """Return the first of the ledger's days after which none is missing; a backfill may have opened one long before."""
+    backwards = days[::-1]
+    return next((day for day, earlier in pairwise(backwards) if (day - earlier).days > 1), days[0])
 
 
 def _sweep(step: Callable[[PairKey | None], RepairStep]) -> Iterator[PairDifference]:

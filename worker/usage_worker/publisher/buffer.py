@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from usage_worker.events.columns import NAMES
 from usage_worker.events.external_ids import write_ids
 from usage_worker.events.wire import write_columns
+from usage_worker.publisher.redis_watch import BACKFILL_MEMORY_LIMIT, REDIS_MEMORY_LIMIT
 from usage_worker.queue.stream import COLUMNAR, Pack, shard_of_number
 
 if TYPE_CHECKING:
@@ -74,19 +75,21 @@ class Sealed:
 
     def make_pack(self, values: Sequence[Any]) -> Pack:
         """Make the pack from the values of its rows; this takes half a millisecond, and needs no lock."""
-        events, ids = self.portions.total(), write_ids(self.made)
-        return Pack(COLUMNAR, self.key, events, write_columns(values), self.lane.times_are_ours, ids)
+        events, ids, lane = self.portions.total(), write_ids(self.made), self.lane
+        body = write_columns(values)
+        return Pack(COLUMNAR, self.key, events, body, lane.times_are_ours, lane.is_backfill, ids)
 
 
 class Lane:
     """The events of one shard: sealed packs, then those that still wait for others.
 
-    `times_are_ours`: see `Pack`.
+    `times_are_ours`, `is_backfill`: see `Pack`.
     """
 
-    def __init__(self, shard: int, room: int, *, times_are_ours: bool) -> None:
+    def __init__(self, shard: int, room: int, *, times_are_ours: bool, is_backfill: bool) -> None:
         self.shard = shard
         self.times_are_ours = times_are_ours
+        self.is_backfill = is_backfill
         self.room = room
         self.bytes = self.sealed_bytes = 0
         # Of one row after the other: the garbage collector would traverse a tuple for each event.
@@ -109,8 +112,13 @@ class Buffer:
     A shard whose entries Redis refuses may fill its share of them only, so that the other shards keep theirs.
     """
 
-    def __init__(self, shards: int, limit: int) -> None:
-        self.lanes = [Lane(shard, limit, times_are_ours=ours) for ours in (False, True) for shard in range(shards)]
+    def __init__(self, shards: int, limit: int, *, is_backfill: bool = False) -> None:
+        self.lanes = [
+            Lane(shard, limit, times_are_ours=ours, is_backfill=is_backfill and not ours)
+            for ours in (False, True)
+            for shard in range(shards)
+        ]
+        self.memory_limit = BACKFILL_MEMORY_LIMIT if is_backfill else REDIS_MEMORY_LIMIT
         self._shards = shards
         # In the order in which they were sealed.
         self._unwritten: dict[Sealed, list[Any]] = {}

@@ -119,7 +119,7 @@ def _check_header(header: Row, wanted: Collection[str]) -> None:
     if twice := [name for name in names if name and names.count(name) > 1]:
         raise SettingsError(f"the header line has the column {printable(twice[0])!r} twice; rename one of them")
     if absent := [name for name in wanted if name not in names]:
-        raise SettingsError(f"--map: no column {absent[0]}; there are {printable(', '.join(names))}")
+        raise SettingsError(f"--map or --from: no column {absent[0]}; there are {printable(', '.join(names))}")
 
 
 def _json_lines(lines: Iterator[str]) -> Iterator[Line]:

@@ -16,7 +16,7 @@ from usage_worker.events.values import datetime_of
 from usage_worker.publisher.event_files import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class FieldMapping:
         assume_utc: reads times without a time zone as UTC.
         start_at: time of the first event; all times are moved alike.
         draw_pairs: number of pairs to draw user and agent from; 0 draws none.
+        read_row: returns further event fields of a line that holds something else than an event; of its own fields then
+            only those in `columns` are taken.
     """
 
     columns: dict[str, str]
@@ -38,6 +40,7 @@ class FieldMapping:
     assume_utc: bool = False
     start_at: datetime | None = None
     draw_pairs: int = 0
+    read_row: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def events(self, lines: Iterator[Line]) -> Iterator[Line]:
         """Yield the lines with the fields of events, or with their problem."""
@@ -70,9 +73,13 @@ class FieldMapping:
         if not self.columns:
             return known
         if absent := [column for column in self.columns.values() if column not in line.fields]:
-            raise ValueError(f"has no field {absent[0]}, which --map names")
+            raise ValueError(f"has no field {absent[0]}, which --map or --from names")
         taken = set(self.columns.values())
-        kept = {name: cell for name, cell in known.items() if name in NAMES and name not in taken}
+        if self.read_row:
+            known = {name: cell for name, cell in known.items() if cell != ""}
+            kept = {name: value for name, value in self.read_row(known).items() if value is not None}
+        else:
+            kept = {name: cell for name, cell in known.items() if name in NAMES and name not in taken}
         return kept | {name: known[column] for name, column in self.columns.items() if column in known}
 
     def _time(self, fields: dict[str, Any]) -> datetime | None:

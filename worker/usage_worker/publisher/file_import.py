@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.errors import EventRefusedError, StreamUnavailableError
-from usage_worker.events.event import Window
+from usage_worker.events.event import Window, microseconds
 from usage_worker.events.wire import prepare
 from usage_worker.publisher.event_files import read_lines
 
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 # Waiting for Redis this often keeps the publisher's buffer far from its bound, where it would drop events.
 FLUSH_EVERY = 10_000
 FLUSH_SECONDS = 60.0
+# A backfill may have to wait until workers have counted what fills its share of Redis.
+BACKFILL_FLUSH_SECONDS = 600.0
 
 
 class ImportReport(NamedTuple):
-    """Numbers of events that were sent, and of lines that were not."""
+    """Numbers of events that were sent, of lines that are no events, and of events that the ledger no longer keeps."""
 
     sent: int
     bad: int
+    too_old: int = 0
 
 
 def publish_file(
@@ -41,6 +44,7 @@ def publish_file(
     on_problem: Callable[[int, EventRefusedError], None],
     *,
     is_csv: bool = False,
+    backfill_days: int | None = None,
     timeout: float = FLUSH_SECONDS,
 ) -> ImportReport:
     """Publish the events of an NDJSON or CSV file, and wait until Redis has them.
@@ -48,12 +52,21 @@ def publish_file(
     The file was opened by `event_files.open_text`. `on_problem` gets the number of each bad line, from 1,
     and the reason. Redis may take `timeout` seconds for the buffered events.
 
+    `backfill_days` is the retention of the ledger, for a publisher of a backfill: each event then needs its time, and
+    one that is older is only counted.
+
     Raises:
         SettingsError: the CSV file has no header line, or lacks a column that `mapping` names.
         StreamUnavailableError: Redis did not take the events in time.
     """
     lines = mapping.events(read_lines(file, is_csv=is_csv, wanted=mapping.columns.values()))
-    report = _publish(publisher, lines, accept_window, on_problem, timeout)
+
+    # A window for each line, since a pipe may stay open for days.
+    def window() -> Window:
+        now = datetime.now(UTC)
+        return Window.of_backfill(now, backfill_days) if backfill_days else Window.around(now, accept_window)
+
+    report = _publish(publisher, lines, window, on_problem, timeout, is_backfill=backfill_days is not None)
     _await_sent(publisher, timeout)
     return report
 
@@ -61,14 +74,19 @@ def publish_file(
 def _publish(
     publisher: UsagePublisher,
     lines: Iterator[Line],
-    accept_window: timedelta,
+    window: Callable[[], Window],
     on_problem: Callable[[int, EventRefusedError], None],
     timeout: float,
+    *,
+    is_backfill: bool,
 ) -> ImportReport:
-    sent = bad = 0
+    sent = bad = too_old = 0
     for line in lines:
         try:
-            event = _event(line, accept_window, publisher.ids)
+            if is_backfill and _is_too_old(line, window()):
+                too_old += 1
+                continue
+            event = _event(line, window(), publisher.ids)
         except EventRefusedError as error:
             on_problem(line.number, error)
             bad += 1
@@ -78,14 +96,27 @@ def _publish(
         sent += 1
         if sent % FLUSH_EVERY == 0:
             _await_sent(publisher, timeout)
-    return ImportReport(sent, bad)
+    return ImportReport(sent, bad, too_old)
 
 
-def _event(line: Line, accept_window: timedelta, ids: ExternalIds | None) -> Prepared:
+def _is_too_old(line: Line, window: Window) -> bool:
+    """Return whether the ledger no longer keeps a line's day.
+
+    Raises:
+        EventRefusedError: it has no time. The time of the import would be wrong, and another one the next time.
+    """
+    if line.problem:
+        return False
+    when = line.fields.get("occurred_at")
+    if when is None:
+        raise EventRefusedError("occurred_at: an event of a backfill needs its own time")
+    return microseconds(when) < window.oldest
+
+
+def _event(line: Line, window: Window, ids: ExternalIds | None) -> Prepared:
     if line.problem:
         raise EventRefusedError(line.problem)
-    # A window for each line, since a pipe may stay open for days.
-    return prepare(line.fields, Window.around(datetime.now(UTC), accept_window), ids)
+    return prepare(line.fields, window, ids)
 
 
 def _await_sent(publisher: UsagePublisher, timeout: float) -> None:

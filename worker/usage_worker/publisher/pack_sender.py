@@ -42,7 +42,7 @@ class PackSender:
         self._mask = Mask([redis_url], [])
         self._stream, self._buffer, self._changed, self._log_limited = stream, buffer, changed, log
         self._sending = threading.Lock()
-        self._watch, self._workers_watch = RedisWatch(stream.connection), workers_watch
+        self._watch, self._workers_watch = RedisWatch(stream.connection, buffer.memory_limit), workers_watch
         self._retry = Retry()
         self.ripe = NEVER
 

@@ -60,6 +60,7 @@ class UsagePublisher(Measuring):
         pack_events: greatest number of events in one stream entry.
         ids: "uuid", or "uuid5" for ids that are numbers or texts (`usage_worker.uuid_of`); default `USAGE_IDS`.
         settings: default: what the environment says.
+        backfill: workers accept the events that are sent with `send` as long as the ledger keeps their day.
 
     Raises:
         SettingsError: `ids`, or a setting that a publisher reads, is wrong; docs/reference/settings.md lists them.
@@ -80,6 +81,7 @@ class UsagePublisher(Measuring):
         pack_events: int = PACK_EVENTS,
         ids: Literal["uuid", "uuid5"] | None = None,
         settings: PublisherSettings | None = None,
+        backfill: bool = False,
     ) -> None:
         settings = settings or load_publisher_settings(redis_url, disabled=disabled)
         switched_off = settings.disabled if disabled is None else disabled
@@ -103,7 +105,7 @@ class UsagePublisher(Measuring):
 
             limits = Limits(buffer_bytes, linger, pack_events)
             namespace = self.ids.namespace if self.ids else None
-            key = SenderKey(redis_url, settings.stream_shards, limits, namespace)
+            key = SenderKey(redis_url, settings.stream_shards, limits, namespace, backfill)
             self._sender = senders().join(key, self._account)
         self._forget = weakref.finalize(self, self._sender.leave, self._account)
         self._forget.atexit = False  # the senders see to the end of the process

@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 # Celery shares Redis with the stream and cannot even acknowledge when Redis is full, so we stop well before.
 REDIS_MEMORY_LIMIT = 0.8
+# A backfill is sent faster than it is counted, and leaves the rest to live events.
+BACKFILL_MEMORY_LIMIT = 0.5
 SECONDS_BETWEEN_CHECKS = 1.0
 
 
 class RedisWatch:
     """The checks of one connection, once a second at most."""
 
-    def __init__(self, connection: RedisConnection) -> None:
+    def __init__(self, connection: RedisConnection, memory_limit: float) -> None:
         self._connection = connection
+        self._memory_limit = memory_limit
         self._checked = float("-inf")
         self._may_ask = True
         self._clock_differs = False
@@ -43,8 +46,8 @@ class RedisWatch:
         if used is None:
             self._may_ask = False
             say(logging.WARNING, "this user may not ask Redis for INFO: events are sent without a look at its memory")
-        elif used > REDIS_MEMORY_LIMIT:
-            raise StreamUnavailableError(f"its memory is {used:.0%} full, and we stop at {REDIS_MEMORY_LIMIT:.0%}")
+        elif used > self._memory_limit:
+            raise StreamUnavailableError(f"its memory is {used:.0%} full, and we stop at {self._memory_limit:.0%}")
         self._checked = time.monotonic()
 
     def _compare(self, clock: float) -> None:

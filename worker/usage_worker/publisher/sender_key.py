@@ -25,3 +25,5 @@ class SenderKey(NamedTuple):
     shards: int
     limits: Limits
     namespace: UUID | None = None
+    is_backfill: bool = False
+    """See `Pack`."""

@@ -73,6 +73,14 @@ class RawEntry(NamedTuple):
         return self.fields.get(b"times") == b"publisher"
 
     @property
+    def is_backfill(self) -> bool:
+        """Whether its events are accepted as long as the ledger keeps their days, however old they are.
+
+        Not where the publisher gave them their times: the first time of a key is kept for the acceptance window only.
+        """
+        return self.fields.get(b"backfill") == b"1" and not self.times_are_the_publishers
+
+    @property
     def body(self) -> bytes | None:
         """The events as JSON, None where the entry has none."""
         return self.fields.get(b"events")
@@ -109,8 +117,9 @@ class RawEntry(NamedTuple):
 class Pack(NamedTuple):
     """What a stream entry is made of. `key` distinguishes a pack that was sent twice from two packs.
 
-    `times_are_ours` for events that have a key of the application's and a time of the publisher's. `ids` are the
-    originals of their ids, empty where there are none.
+    `times_are_ours` for events that have a key of the application's and a time of the publisher's, `is_backfill` for
+    those that may be older than the acceptance window. `ids` are the originals of their ids, empty where there are
+    none.
     """
 
     version: bytes
@@ -118,6 +127,7 @@ class Pack(NamedTuple):
     events: int
     body: bytes
     times_are_ours: bool = False
+    is_backfill: bool = False
     ids: bytes = b""
 
     @classmethod
@@ -128,7 +138,9 @@ class Pack(NamedTuple):
     def fields(self) -> dict[str, bytes | int | str]:
         times = {"times": "publisher"} if self.times_are_ours else {}
         ids = {"ids": self.ids} if self.ids else {}
-        return {"v": self.version, "n": self.events, "id": str(self.key), **times, **ids, "events": self.body}
+        backfill = {"backfill": 1} if self.is_backfill else {}
+        optional: dict[str, bytes | int | str] = {**times, **backfill, **ids}
+        return {"v": self.version, "n": self.events, "id": str(self.key), **optional, "events": self.body}
 
 
 class Backlog(NamedTuple):

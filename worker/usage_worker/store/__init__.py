@@ -24,6 +24,7 @@ from usage_worker.store.partitions import (
     partitions,
     today,
 )
+from usage_worker.store.past_days import open_past_days
 from usage_worker.store.purge import (
     delete_expired_shares,
     delete_retired_days,
@@ -81,6 +82,7 @@ __all__ = [
     "last_runs",
     "make_partition",
     "next_pairs",
+    "open_past_days",
     "partitions",
     "prune_dead_letters",
     "purge_blocks",

@@ -168,7 +168,7 @@ class BatchTransaction:
         self._connection.execute(query("limit_lock_waits"), {"milliseconds": str(milliseconds)})
 
     def stage(self, days: Iterable[str], rows: bytes) -> None:
-        """Stage totals, given as rows of COPY, and prepare the ledger for the days of the events."""
+        """Stage totals, given as rows of COPY, and create the partitions of these days where they are missing."""
         for day in days:
             self._connection.execute(query("ensure_day"), {"day": day})
         if self._staged:
@@ -252,9 +252,10 @@ class BatchTransaction:
                 raise
             return self._keep(dead_letters[:middle], again=True) + self._keep(dead_letters[middle:], again=True)
 
-    def add_intake(self, stream: str, intake: Intake) -> None:
-        """Add the batch to the intake totals of its stream."""
-        self._connection.execute(query("add_intake"), {"stream": stream, **intake._asdict()})
+    def add_intake(self, stream: str, intake: Intake, *, has_backfill: bool = False) -> None:
+        """Add the batch to the intake totals of its stream, with a backfill to those that `reconcile` knows by it."""
+        name = f"{stream} backfill" if has_backfill else stream
+        self._connection.execute(query("add_intake"), {"stream": name, **intake._asdict()})
 
     def _copy(self, name: str, chunks: Iterable[bytes]) -> None:
         with self._connection.cursor() as cursor, cursor.copy(query(name)) as copy:

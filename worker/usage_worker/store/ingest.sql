@@ -178,6 +178,22 @@ SELECT set_config('lock_timeout', %(milliseconds)s, true)
 -- Create the ledger's partition of a day; only reads the catalogue when it exists.
 SELECT public.usage_events_ensure_recent_day(%(day)s::date)
 
+-- name: past_days
+-- The given days before the acceptance window, which a backfill may name: whether the ledger has a partition, has dropped
+-- it, or never had one. A day whose events were counted has totals; its events are duplicates that no primary key tells
+-- from new ones any more.
+SELECT day::text, CASE
+           WHEN EXISTS (SELECT FROM pg_catalog.pg_inherits
+                         WHERE inhrelid = partition AND inhparent = 'public.usage_events'::regclass AND NOT inhdetachpending)
+               THEN 'kept'
+           WHEN partition IS NULL AND NOT EXISTS (SELECT FROM public.usage_daily d WHERE d.day = past.day) THEN 'missing'
+           ELSE 'dropped'
+       END AS state
+  FROM (SELECT day, to_regclass('public.usage_events_' || to_char(day, 'YYYYMMDD')) AS partition
+          FROM unnest(%(days)s::date[]) AS day) AS past
+ WHERE day < (now() AT TIME ZONE 'UTC')::date - %(accept_days)s::integer
+ ORDER BY day
+
 -- name: copy_totals
 -- Columns in the order of batch_totals.
 COPY batch_totals FROM STDIN (FORMAT binary)

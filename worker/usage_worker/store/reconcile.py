@@ -66,6 +66,7 @@ class DailyIntake(NamedTuple):
     accepted: int
     applied: int
     parts: int
+    has_backfill: bool
 
 
 def retained_days(store: Store) -> list[date]:

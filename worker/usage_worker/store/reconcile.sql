@@ -473,8 +473,10 @@ SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS events
  GROUP BY 1
 
 -- name: intake_by_day
--- The intake totals of past days, without a day that ended so recently that a transaction of it may still run.
-SELECT day, sum(accepted) AS accepted, sum(applied) AS applied, sum(applied + duplicate + quarantined) AS parts
+-- The intake totals of past days, without a day that ended so recently that a transaction of it may still run, and
+-- whether a backfill is among them.
+SELECT day, sum(accepted) AS accepted, sum(applied) AS applied, sum(applied + duplicate + quarantined) AS parts,
+       bool_or(stream LIKE '%% backfill') AS has_backfill
   FROM public.usage_intake
  WHERE day < ((now() - interval '1 hour') AT TIME ZONE 'UTC')::date AND day BETWEEN %(first)s AND %(last)s
  GROUP BY day ORDER BY day

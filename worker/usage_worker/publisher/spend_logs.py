@@ -1,0 +1,88 @@
+"""Rows of LiteLLM's table `LiteLLM_SpendLogs`, as CSV or JSON, as the fields of events.
+
+The table: https://github.com/BerriAI/litellm/blob/main/schema.prisma. Its columns of time are `timestamp(3)` without a
+zone, in UTC. Prompt tokens include cached ones, completion tokens those of reasoning, whatever the provider says.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import PydanticCustomError
+
+from usage_worker.events.values import datetime_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COLUMNS = {
+    "event_id": "request_id",
+    "occurred_at": "startTime",
+    "user_id": "user",
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+    "tokens": "total_tokens",
+    "cost_usd": "spend",
+    "model": "model",
+}
+"""Columns that every version of the table has, by event field."""
+_MILLISECOND = timedelta(milliseconds=1)
+_SUCCESS = {"success": True, "failure": False}
+
+
+def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the event fields that follow from several columns, or from one that older versions lack.
+
+    Raises:
+        ValueError: a column cannot be read; the message names it.
+    """
+    metadata = _object(row.get("metadata"))
+    usage = _object(metadata.get("usage_object")) or _object(metadata.get("additional_usage_values"))
+    prompt, completion = (_object(usage.get(f"{side}_tokens_details")) for side in ("prompt", "completion"))
+    return {
+        "success": _success(row.get("status") or metadata.get("status")),
+        "response_time_ms": _response_time(row),
+        "provider": row.get("custom_llm_provider"),
+        "agent_id": row.get("agent_id")
+        or metadata.get("agent_id")
+        or _object(metadata.get("spend_logs_metadata")).get("agent_id"),
+        "cached_input_tokens": _first(prompt.get("cached_tokens"), usage.get("cache_read_input_tokens")),
+        "cache_write_tokens": _first(prompt.get("cache_creation_tokens"), usage.get("cache_creation_input_tokens")),
+        "reasoning_tokens": completion.get("reasoning_tokens"),
+    }
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Return a JSON object, which CSV has as text; an empty one where there is none."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("metadata: is not JSON") from None
+    return value if isinstance(value, dict) else {}
+
+
+def _success(status: Any) -> bool | None:
+    """Return whether a call succeeded; None where the row is older than the column."""
+    if status is None:
+        return None
+    if str(status) not in _SUCCESS:
+        raise ValueError("status: is neither success nor failure")
+    return _SUCCESS[str(status)]
+
+
+def _response_time(row: Mapping[str, Any]) -> float | None:
+    start, end = row.get("startTime"), row.get("endTime")
+    if start is None or end is None:
+        return None
+    try:
+        milliseconds = (datetime_of(end) - datetime_of(start)) / _MILLISECOND
+    except (PydanticCustomError, TypeError):
+        raise ValueError("startTime, endTime: are not two times in the same notation") from None
+    return milliseconds if milliseconds >= 0 else None
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

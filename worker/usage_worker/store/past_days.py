@@ -1,0 +1,38 @@
+"""The days before the acceptance window, whose partitions a backfill may need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usage_worker.errors import DataRefusedError
+from usage_worker.store.holders import begin
+from usage_worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usage_worker.store.connection import Store
+
+_DROPPED = "occurred_at: the ledger has dropped {}: an event of this day may have been counted before"
+
+
+def open_past_days(store: Store, days: Sequence[str], accept_days: int) -> dict[str, str | None]:
+    """Create the partitions of those days that lie before the acceptance window, each in a transaction of its own.
+
+    Returns for each of them why its events cannot be counted, None where they can. Raises like `Store.connection`.
+    """
+    states = store.rows(query("past_days"), days=list(days), accept_days=accept_days)
+    return {row["day"]: _opened(store, row["day"], row["state"]) for row in states}
+
+
+def _opened(store: Store, day: str, state: str) -> str | None:
+    if state == "dropped":
+        return _DROPPED.format(day)
+    if state == "missing":
+        try:
+            with store.connection() as connection:
+                begin(connection)
+                connection.execute(query("ensure_day"), {"day": day})
+        except DataRefusedError as error:
+            return str(error)  # our role may not create partitions of that age
+    return None
