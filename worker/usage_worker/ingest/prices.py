@@ -121,10 +121,11 @@ def _model_of(provider: str | None, name: str) -> ModelInfo | None:
     """Return a model of the list; None if it has none of that name, or fails."""
     try:
         # At the first event without a cost: 0.1 s, and 6 MB.
-        from genai_prices.data_snapshot import DataSnapshot, get_snapshot  # noqa: PLC0415 - of the extra `prices`
+        from genai_prices.data import providers  # noqa: PLC0415 - of the extra `prices`
+        from genai_prices.data_snapshot import DataSnapshot  # noqa: PLC0415
 
-        # Another object for each look-up: it remembers all names, for ever.
-        snapshot = DataSnapshot(get_snapshot().providers, from_auto_update=False)
+        # Not the library's own, which remembers all names for ever, and which an application may replace.
+        snapshot = DataSnapshot(providers, from_auto_update=False)
         return snapshot.find_provider_model(name, None, provider, None)[1]
     except LookupError:
         return None
