@@ -143,3 +143,37 @@ def check_balanced(database: str) -> None:
         assert store.rows(testing_query("unbalanced")) == []
     finally:
         store.close()
+
+
+def test_users_read_own_ids_of_what_they_may_see(connection: Connection) -> None:
+    """Their own, those of their conversations, and those of agents that they see; and so does `usage_uuid_of`."""
+    connection.execute("INSERT INTO public.agents (id, name, is_active) VALUES (%s, 'hidden', false)", [OTHER_AGENT])
+    talk = "SELECT conversation_id FROM public.user_agent_conversations"
+    connection.execute(
+        f"""
+        INSERT INTO public.usage_external_ids (kind, id, external_id) VALUES
+            ('user', %(stranger)s, 'stranger'), ('user', ({talk}), 'no user'),
+            ('agent', %(agent)s, 'seen'), ('agent', %(other)s, 'hidden'), ('agent', %(owner)s, 'no agent'),
+            ('conversation', ({talk}), 'talk'), ('conversation', %(owner)s, 'no talk')
+        """.encode(),
+        {"owner": OWNER, "stranger": STRANGER, "agent": AGENT, "other": OTHER_AGENT},
+    )
+    readable = {"owner": {"owner 42", "talk", "seen"}, "stranger": {"stranger", "seen"}, "recipient": {"seen"}}
+    readable["ingest"] = readable["service role"] = {
+        *("owner 42", "stranger", "no agent", "no talk", "seen", "hidden", "talk", "no user"),
+    }
+    for role, expected in readable.items():
+        with connection.transaction(force_rollback=True):
+            act_as(connection, ROLES["shared_with" if role == "recipient" else role])
+            found = connection.execute("SELECT kind, id, external_id FROM public.usage_external_ids").fetchall()
+            assert {external_id for _, _, external_id in found} == expected, role
+            for kind, uuid, external_id in found:
+                row = connection.execute("SELECT public.usage_uuid_of(%s, %s)", [kind, external_id]).fetchone()
+                assert row == (uuid,)
+            others = connection.execute(
+                "SELECT public.usage_uuid_of('user', 'nobody'), public.usage_uuid_of('agent', 'owner 42')"
+            ).fetchone()
+            assert others == (None, None)
+    act_as(connection, ROLES["owner"])
+    hidden = "SELECT public.usage_uuid_of('agent', 'hidden'), public.usage_uuid_of('user', 'stranger')"
+    assert connection.execute(hidden).fetchone() == (None, None)

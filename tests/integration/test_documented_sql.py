@@ -52,17 +52,18 @@ def test_sql_examples_run_in_their_order(caller: psycopg.Connection) -> None:
         for statement in split_statements(block)
         if statement.strip()
     ]
-    of_user, added, _, deleted, restored, score, *of_views = answers
+    of_user, added, _, deleted, restored, score, of_agent, *of_views = answers
     assert of_user == []
     assert [(folder, status) for _, folder, status in added] == [("work", "active")]
     assert (deleted, restored) == ([(True,)], [(True,)])
     assert [str(row[0]) for row in score] == ["4.33"]
+    assert of_agent == [(None,)]
     assert [len(rows) for rows in of_views] == [0, 1, 1]
 
 
 def test_gateway_finds_each_function_by_the_keys_of_the_body(caller: psycopg.Connection) -> None:
     requests = [block.split("\n", 1) for block in blocks(API, "http") if block.startswith("POST")]
-    assert len(requests) == 5
+    assert len(requests) == 6
     for line, body in requests:
         name, arguments = line.removeprefix("POST /rpc/"), json.loads(body)
         caller.execute(call(name, arguments), [str(value) for value in arguments.values()])

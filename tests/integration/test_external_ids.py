@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid4, uuid5
 
 import pytest
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from usage_worker.errors import DataRefusedError
-from usage_worker.events.external_ids import ExternalId
+from usage_worker.errors import DataRefusedError, SettingsError
 from usage_worker.maintenance.pruning import prune
 from usage_worker.store import (
+    MadeId,
     Store,
     batch_transaction,
     external_ids,
@@ -25,6 +26,7 @@ from usage_worker.store import (
 )
 
 if TYPE_CHECKING:
+    from tests.integration.commands import Cli
     from tests.integration.conftest import IngestHarness
     from tests.integration.users import Users
 
@@ -35,17 +37,25 @@ DEAD_LETTER = """
 """
 
 
-def named(kind: str, text: str, namespace: UUID = OURS) -> ExternalId:
-    return ExternalId(kind, uuid5(namespace, f"{kind}:{text}"), text)
+class Id(NamedTuple):
+    """A row of the table."""
+
+    kind: str
+    id: UUID
+    external_id: str
 
 
-def keep(store: Store, *rows: ExternalId) -> list[ExternalId]:
+def named(kind: str, text: str, namespace: UUID = OURS) -> Id:
+    return Id(kind, uuid5(namespace, f"{kind}:{text}"), text)
+
+
+def keep(store: Store, *rows: Id) -> list[MadeId]:
     with batch_transaction(store) as transaction:
         return transaction.keep_external_ids(rows)
 
 
-def kept(database: str) -> set[ExternalId]:
-    return {ExternalId(*row) for row in run(database, "SELECT kind, id, external_id FROM public.usage_external_ids")}
+def kept(database: str) -> set[Id]:
+    return {Id(*row) for row in run(database, "SELECT kind, id, external_id FROM public.usage_external_ids")}
 
 
 def test_ids_lead_both_ways(harness: IngestHarness, database: str) -> None:
@@ -59,7 +69,10 @@ def test_ids_lead_both_ways(harness: IngestHarness, database: str) -> None:
         rows[3].id: rows[3].external_id,
     }
     assert [id_of(store, it.kind, it.external_id) for it in rows] == [it.id for it in rows]
-    assert id_of(store, "user", "43") is None
+    assert id_of(store, "user", str(rows[0].id)) == id_of(store, "user", f"{{{rows[0].id}}}".upper()) == rows[0].id
+    for unknown in ("43", "4\x002", "\udc42"):
+        with pytest.raises(SettingsError, match="no event has named the user"):
+            id_of(store, "user", unknown)
     assert keep(store) == []
 
 
@@ -133,14 +146,20 @@ def test_ids_that_nothing_needs_are_deleted(store: Store, database: str, users: 
         conversation,
     )
     living = {
-        ExternalId("user", users.ann, "ann"),
-        ExternalId("agent", users.agent, "helper"),
-        ExternalId("conversation", conversation, "talk"),
+        Id("user", users.ann, "ann"),
+        Id("agent", users.agent, "helper"),
+        Id("conversation", conversation, "talk"),
     }
     # An agent with the id of a user is another agent.
-    gone = {named(kind, "gone") for kind in ("user", "agent", "conversation")} | {ExternalId("agent", users.ann, "ann")}
+    gone = {named(kind, "gone") for kind in ("user", "agent", "conversation")} | {Id("agent", users.ann, "ann")}
     needed = {named("user", "refused"), named("conversation", "refused")}
-    payloads = [f'{{"user_id": "{named("user", "refused").id}"}}', named("conversation", "refused").id.hex.upper()]
+    payloads = [
+        json.dumps({"user_id": str(named("user", "refused").id)}),
+        # The fields of a whole entry: JSON in JSON.
+        json.dumps(
+            {"v": "1", "events": json.dumps([{"conversation_id": named("conversation", "refused").id.hex.upper()}])}
+        ),
+    ]
     for payload in payloads:
         run(database, DEAD_LETTER, payload)
     keep(store, *living, *gone, *needed)
@@ -151,4 +170,23 @@ def test_ids_that_nothing_needs_are_deleted(store: Store, database: str, users: 
     assert kept(database) == living
     run(database, "DELETE FROM auth.users WHERE id = %s", users.ann)
     assert prune(store, timedelta(days=90)).deleted_ids == 2
-    assert kept(database) == {ExternalId("agent", users.agent, "helper")}
+    assert kept(database) == {Id("agent", users.agent, "helper")}
+
+
+def test_commands_take_and_show_own_ids(harness: IngestHarness, database: str, cli: Cli) -> None:
+    user, agent = harness.users[0], harness.agents[0]
+    event = {"user_id": user, "agent_id": agent, "event_id": uuid4(), "occurred_at": datetime.now(UTC)}
+    harness.publish(event, event | {"event_id": uuid4(), "user_id": harness.users[1]})
+    harness.flush()
+    keep(harness.worker.store, Id("user", user, "Zoë 42"), Id("agent", agent, "helper"), Id("agent", user, "other"))
+    days = [json.loads(cli.run("report", "--days", "2", "--json", "--user", it).stdout) for it in ("Zoë 42", user.hex)]
+    assert [sum(day["usage_count"] for day in it) for it in days] == [1, 1]
+    assert cli.error_lines("report --user 43") == ["usage-worker: a setting is wrong: no event has named the user '43'"]
+    run(database, DEAD_LETTER, json.dumps({"user_id": str(user), "agent_id": agent.hex, "model": "m"}))
+    shown = cli.run("dead-letters", "show", "1").stdout.splitlines()
+    assert shown[-3:] == [f"agent {agent}\thelper", f"agent {user}\tother", f"user {user}\tZoë 42"]
+    document = json.loads(cli.run("dead-letters", "show", "1", "--json").stdout)
+    assert document["external_ids"] == {
+        "agent": {str(agent): "helper", str(user): "other"},
+        "user": {str(user): "Zoë 42"},
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,10 @@ from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import EventRefusedError, SettingsError
 from usage_worker.maintenance import dead_letters
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
+from usage_worker.store import Store, external_ids_in
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 COLUMNS = ("id", "created_at", "events", "reason", "replayed_at")
 
@@ -47,13 +50,15 @@ def list_letters(replayed: Replayed = False, limit: Limit = 100, as_json: AsJson
 
 @dead_letters_app.command()
 def show(letter_id: Id, as_json: AsJson = False) -> None:
-    """Show one dead letter with its payload."""
+    """Show one dead letter with its payload, and your own ids of the UUIDs in it."""
     with _store() as store:
         (dead_letter,) = dead_letters.dead_letters_by_id(store, [letter_id])
+        named = external_ids_in(store, dead_letter["payload"])
     if as_json:
-        print_json(dead_letter)
-    else:
-        print_lines((name, _text(value)) for name, value in dead_letter.items())
+        print_json(dead_letter | {"external_ids": {kind: _by_text(ids) for kind, ids in named.items()}})
+        return
+    print_lines((name, _text(value)) for name, value in dead_letter.items())
+    print_lines((f"{kind} {uuid}", external_id) for kind, ids in named.items() for uuid, external_id in ids.items())
 
 
 @dead_letters_app.command()
@@ -109,6 +114,10 @@ def _read(path: Path) -> str:
         raise SettingsError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not UTF-8") from None
+
+
+def _by_text(ids: dict[UUID, str]) -> dict[str, str]:
+    return {str(uuid): external_id for uuid, external_id in ids.items()}
 
 
 def _text(value: object) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
 from usage_worker.cli.output import print_json, print_rows
 from usage_worker.monitoring.daily_usage import daily_usage
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
+from usage_worker.store import Store, id_of
 
 Days = Annotated[int, typer.Option(min=1, help="How many days up to today; at most those that the ledger keeps.")]
-User = Annotated[UUID | None, typer.Option(help="Count this user's events only.")]
+User = Annotated[
+    str | None, typer.Option(metavar="ID", help="Count this user's events only: a UUID, or your own id of the user.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print an array of days as JSON; cost is a string.")]
 
 
@@ -22,7 +23,7 @@ def report(days: Days = 7, user: User = None, as_json: AsJson = False) -> None:
     """Show uses, messages, tokens, cost, success rate and latency of each of the last days, in USAGE_TIMEZONE."""
     settings = load_settings()
     with Store(settings.require_database(), pooled=settings.pooled) as store:
-        rows = daily_usage(store, settings, days, user)
+        rows = daily_usage(store, settings, days, None if user is None else id_of(store, "user", user))
     if as_json:
         print_json(rows)
         return

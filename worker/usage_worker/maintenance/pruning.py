@@ -62,6 +62,6 @@ def prune(store: Store, older_than: timedelta, report: PruneReport | None = None
 
 
 def run_prune(store: Store, settings: Settings) -> dict[str, Any]:
-    """Delete dead letters older than `USAGE_DEAD_LETTER_DAYS`."""
+    """Delete dead letters older than `USAGE_DEAD_LETTER_DAYS`, and ids of an application's own that nothing needs."""
     report = PruneReport()
     return run_task(store, PRUNE, partial(prune, store, settings.dead_letter_age, report), partial_report=report)

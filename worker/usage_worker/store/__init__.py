@@ -6,8 +6,10 @@ from usage_worker.store.batch import BatchTransaction, DeadLetter, Missing, batc
 from usage_worker.store.connection import Store
 from usage_worker.store.dead_letters import prune_dead_letters
 from usage_worker.store.external_ids import (
+    MadeId,
     delete_ownerless_ids,
     external_ids,
+    external_ids_in,
     id_of,
     keep_external_ids,
     keep_namespace,
@@ -54,6 +56,7 @@ __all__ = [
     "DeadLetter",
     "DeletedRows",
     "Intake",
+    "MadeId",
     "Missing",
     "PairDifference",
     "PairKey",
@@ -71,6 +74,7 @@ __all__ = [
     "delete_retired_days",
     "drop_partition",
     "external_ids",
+    "external_ids_in",
     "id_of",
     "intake_by_day",
     "keep_external_ids",

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
-    from usage_worker.events.external_ids import ExternalId
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
+    from usage_worker.store.external_ids import MadeId
     from usage_worker.store.intake import Intake
 
 Pair = tuple[str, str]
@@ -225,7 +225,7 @@ class BatchTransaction:
         self._copy("copy_events", chunks)
         self._connection.execute(query("insert_ledger"))
 
-    def keep_external_ids(self, rows: Sequence[ExternalId]) -> list[ExternalId]:
+    def keep_external_ids(self, rows: Sequence[MadeId]) -> list[MadeId]:
         """Keep the application's own ids; return those that conflict with kept ones and are left out."""
         return keep_external_ids(self._connection, rows)
 

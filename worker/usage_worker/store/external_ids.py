@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
-from usage_worker.events.external_ids import ExternalId
+from usage_worker.errors import DataRefusedError, SettingsError
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from uuid import UUID
 
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
+MadeId = tuple[str, UUID, str]
+"""The kind of an id (user, agent or conversation), the UUID that was made, and the application's own id."""
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 
-def keep_external_ids(connection: Connection, rows: Sequence[ExternalId]) -> list[ExternalId]:
+
+def keep_external_ids(connection: Connection, rows: Sequence[MadeId]) -> list[MadeId]:
     """Keep ids in the open transaction; those that are kept already are looked up and not written.
 
     Returns:
@@ -37,12 +42,32 @@ def external_ids(store: Store, kind: str, ids: Iterable[UUID]) -> dict[UUID, str
     return {row["id"]: row["external_id"] for row in rows}
 
 
-def id_of(store: Store, kind: str, external_id: str) -> UUID | None:
-    """Return the UUID of an application's own id; None where no event has named it."""
-    for row in store.rows(query("id_of_external_id"), kind=kind, external_id=external_id):
+def external_ids_in(store: Store, text: str) -> dict[str, dict[UUID, str]]:
+    """Return the application's own ids of the UUIDs that stand in a text, by kind."""
+    found: dict[str, dict[UUID, str]] = {}
+    for row in store.rows(query("external_ids_of_any_kind"), ids=sorted(map(UUID, set(_UUID.findall(text))))):
+        found.setdefault(row["kind"], {})[row["id"]] = row["external_id"]
+    return found
+
+
+def id_of(store: Store, kind: str, text: str) -> UUID:
+    """Return the UUID of an id in any notation: a UUID, or an application's own id.
+
+    Raises:
+        SettingsError: no event has named it.
+    """
+    try:
+        return UUID(text)
+    except ValueError:
+        pass
+    try:
+        rows = store.rows(query("id_of_external_id"), kind=kind, external_id=text)
+    except (UnicodeEncodeError, DataRefusedError):  # half a surrogate pair, U+0000: no event may have it
+        rows = []
+    for row in rows:
         found: UUID = row["id"]
         return found
-    return None
+    raise SettingsError(f"no event has named the {kind} {text!r}")
 
 
 def kept_namespace(store: Store) -> UUID | None:
@@ -69,11 +94,12 @@ def delete_ownerless_ids(store: Store, task: str) -> int:
         return connection.execute(query("delete_ownerless_external_ids")).rowcount
 
 
-def _unknown(connection: Connection, rows: Sequence[ExternalId]) -> list[ExternalId]:
+def _unknown(connection: Connection, rows: Sequence[MadeId]) -> list[MadeId]:
     """Return the ids that are not kept as they are given."""
-    return [ExternalId(*row) for row in connection.execute(query("unknown_external_ids"), _columns(rows))]
+    found = connection.execute(query("unknown_external_ids"), _columns(rows))
+    return [(kind, uuid, external_id) for kind, uuid, external_id in found]
 
 
-def _columns(rows: Sequence[ExternalId]) -> dict[str, list[object]]:
+def _columns(rows: Sequence[MadeId]) -> dict[str, list[object]]:
     kinds, ids, texts = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
     return {"kinds": kinds, "ids": ids, "external_ids": texts}

@@ -21,6 +21,12 @@ ON CONFLICT DO NOTHING
 -- The application's own ids of UUIDs, as far as these were made from them.
 SELECT id, external_id FROM public.usage_external_ids WHERE kind = %(kind)s AND id = ANY (%(ids)s::uuid[])
 
+-- name: external_ids_of_any_kind
+-- The application's own ids of UUIDs that may be of any kind. With the kinds, by which the primary key begins.
+SELECT kind, id, external_id FROM public.usage_external_ids
+ WHERE kind IN ('user', 'agent', 'conversation') AND id = ANY (%(ids)s::uuid[])
+ ORDER BY kind, external_id
+
 -- name: id_of_external_id
 -- The UUID of an application's own id.
 SELECT id FROM public.usage_external_ids WHERE kind = %(kind)s AND external_id = %(external_id)s
@@ -48,10 +54,12 @@ WITH ownerless AS MATERIALIZED (
      WHERE kind = 'conversation'
        AND NOT EXISTS (SELECT FROM public.user_agent_conversations c WHERE c.conversation_id = e.id)
 ), needed AS MATERIALIZED (
-    SELECT DISTINCT found[1]::uuid AS id
-      FROM public.usage_dead_letters d,
-           regexp_matches(d.payload, '([0-9A-Fa-f]{8}(?:-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12})', 'g') AS found
-     WHERE (SELECT true FROM ownerless LIMIT 1)
+    -- The strings of the JSON, also of JSON within a string, that may be a UUID. A regular expression takes six times as
+    -- long: 0.5 s for 1 MB.
+    SELECT DISTINCT replace(lower(btrim(piece, '\{}')), '-', '') AS digits
+      FROM public.usage_dead_letters d, string_to_table(d.payload, '"') AS piece
+     WHERE (SELECT true FROM ownerless LIMIT 1) AND length(piece) BETWEEN 32 AND 40
 )
 DELETE FROM public.usage_external_ids e USING ownerless o
- WHERE e.kind = o.kind AND e.id = o.id AND NOT EXISTS (SELECT FROM needed n WHERE n.id = e.id)
+ WHERE e.kind = o.kind AND e.id = o.id
+   AND NOT EXISTS (SELECT FROM needed n WHERE n.digits = replace(e.id::text, '-', ''))
