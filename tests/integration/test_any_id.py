@@ -203,6 +203,22 @@ def test_originals_that_others_have_stop_no_event(harness: IngestHarness, creato
     ]
 
 
+def test_originals_that_the_database_refuses_stop_no_event(
+    harness: IngestHarness, creator: Resources, database: str
+) -> None:
+    run(database, "ALTER TABLE public.usage_external_ids ADD CHECK (external_id ~ '^[ -~]*$')")
+    for conversation in ("one", "Zoë", "two", "🐘"):
+        track(harness, 42, "bot", conversation_id=conversation)
+    assert flush(creator) == Intake(4, 4, 0, 0)
+    assert run(database, "SELECT external_id FROM public.usage_external_ids ORDER BY 1") == [
+        ("42",),
+        ("bot",),
+        ("one",),
+        ("two",),
+    ]
+    assert run(database, "SELECT conversation_count FROM public.user_agents") == [(4,)]
+
+
 def test_worker_of_another_namespace_counts_nothing(
     harness: IngestHarness, creator: Resources, database: str, make_resources: Callable[..., Resources]
 ) -> None:
