@@ -228,6 +228,9 @@ def test_worker_of_another_namespace_counts_nothing(
     track(harness, 42, "bot")
     with pytest.raises(NamespaceError, match=f"set USAGE_ID_NAMESPACE={DEFAULT_ID_NAMESPACE} for"):
         flush(other)
+    problems = {check.name: check.reason for check in collect_status(other.settings).problems}
+    assert f"the database has ids of {DEFAULT_ID_NAMESPACE}" in problems["kept_namespace"]
+    assert "kept_namespace" not in {check.name for check in collect_status(creator.settings).problems}
     # One that makes no ids counts the UUIDs; what these were made of it leaves out.
     harness.publish({"user_id": harness.users[0], "agent_id": harness.agents[0]}, counted=False)
     silent = make_resources(id_namespace=OTHER)
