@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def _namespace(inspection: Inspection) -> Iterator[Check]:
     if inspection.figures.schema != latest_version():
         return  # an older one has no table of it, and the check of the schema says so
-    kept, own = kept_namespace(inspection.store), inspection.settings.id_namespace
+    own = inspection.settings.id_namespace
+    with inspection.store.connection() as connection:
+        kept = kept_namespace(connection)
     if kept not in (None, own):
         reason = (
             f"USAGE_ID_NAMESPACE is {own} here, and the database has ids of {kept}; no worker starts with another one"
