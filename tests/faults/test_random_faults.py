@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -16,7 +17,12 @@ from tests.faults.flusher import POINTS
 from tests.faults.harness import Harness, process_state
 from tests.faults.proxy import Proxy
 from tests.helpers import eventually
-from usage_worker.queue.stream import GROUP
+from tests.integration.database import run
+from usage_worker.events.event import Window
+from usage_worker.events.external_ids import external_ids, uuid_of, write_ids
+from usage_worker.events.wire import prepare, write_columns
+from usage_worker.queue.stream import COLUMNAR, GROUP, Pack
+from usage_worker.settings import DEFAULT_ID_NAMESPACE
 
 if TYPE_CHECKING:
     import subprocess
@@ -42,6 +48,7 @@ class FaultInjector:
         self.harness, self.proxy, self.postgres, self.valkey, self.random = harness, proxy, postgres, valkey, random
         self.workers: list[subprocess.Popen[bytes]] = []
         self.log: list[str] = []
+        self.names: set[str] = set()
 
     @property
     def faults(self) -> list[Callable[[], object]]:
@@ -54,6 +61,8 @@ class FaultInjector:
             self.destroy_groups,
             self.poison,
             self.poison,
+            self.name_conversation,
+            self.name_conversation,
         ]
 
     def inject(self) -> None:
@@ -103,6 +112,20 @@ class FaultInjector:
         eventually(lambda: self.added(entry), 30)
         self.harness.sent += 1
 
+    def name_conversation(self) -> None:
+        """Add an event of a conversation that the application calls by a name of its own, perhaps by one of earlier."""
+        name = f"talk {self.random.randrange(20)}"
+        user, agent = (
+            self.random.choice(ids) for ids in (self.harness.population.users, self.harness.population.agents)
+        )
+        when = datetime.now(UTC)
+        event = {"event_id": uuid4(), "occurred_at": when, "user_id": user, "agent_id": agent, "conversation_id": name}
+        prepared = prepare(event, Window.around(when, timedelta(days=1)), external_ids(DEFAULT_ID_NAMESPACE))
+        pack = Pack(COLUMNAR, uuid4(), 1, write_columns(prepared.row), ids=write_ids(prepared.made))
+        eventually(lambda: self.added(pack.fields()), 30)
+        self.harness.record([event | {"conversation_id": uuid_of("conversation", name)}])
+        self.names.add(name)
+
     def added(self, entry: dict[Any, Any]) -> bool:
         with suppress(redis.RedisError):
             return bool(self.harness.redis.xadd(f"usage:events:{{{self.random.randrange(2)}}}", entry))
@@ -142,3 +165,5 @@ def test_random_faults(
             eventually(harness.settled, 60)
         assert injector.log, "no fault was injected"
         harness.check()
+        kept = run(durable_database, "SELECT id, external_id FROM public.usage_external_ids")
+        assert dict(kept) == {uuid_of("conversation", name): name for name in injector.names}

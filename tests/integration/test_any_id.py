@@ -203,6 +203,22 @@ def test_originals_that_others_have_stop_no_event(harness: IngestHarness, creato
     ]
 
 
+def test_originals_that_the_database_refuses_stop_no_event(
+    harness: IngestHarness, creator: Resources, database: str
+) -> None:
+    run(database, "ALTER TABLE public.usage_external_ids ADD CHECK (external_id ~ '^[ -~]*$')")
+    for conversation in ("one", "Zoë", "two", "🐘"):
+        track(harness, 42, "bot", conversation_id=conversation)
+    assert flush(creator) == Intake(4, 4, 0, 0)
+    assert run(database, "SELECT external_id FROM public.usage_external_ids ORDER BY 1") == [
+        ("42",),
+        ("bot",),
+        ("one",),
+        ("two",),
+    ]
+    assert run(database, "SELECT conversation_count FROM public.user_agents") == [(4,)]
+
+
 def test_worker_of_another_namespace_counts_nothing(
     harness: IngestHarness, creator: Resources, database: str, make_resources: Callable[..., Resources]
 ) -> None:
@@ -212,6 +228,9 @@ def test_worker_of_another_namespace_counts_nothing(
     track(harness, 42, "bot")
     with pytest.raises(NamespaceError, match=f"set USAGE_ID_NAMESPACE={DEFAULT_ID_NAMESPACE} for"):
         flush(other)
+    problems = {check.name: check.reason for check in collect_status(other.settings).problems}
+    assert f"the database has ids of {DEFAULT_ID_NAMESPACE}" in problems["kept_namespace"]
+    assert "kept_namespace" not in {check.name for check in collect_status(creator.settings).problems}
     # One that makes no ids counts the UUIDs; what these were made of it leaves out.
     harness.publish({"user_id": harness.users[0], "agent_id": harness.agents[0]}, counted=False)
     silent = make_resources(id_namespace=OTHER)

@@ -20,6 +20,7 @@ from tests.unit.sockets import refusing_url, silent_server, url_of
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.columns import NAMES
 from usage_worker.events.event import Window
+from usage_worker.events.external_ids import ExternalIds
 from usage_worker.events.wire import prepare
 from usage_worker.publisher.account import Account, PublisherStats
 from usage_worker.publisher.hooks import Hooks
@@ -101,9 +102,9 @@ def fresh_event(number: int, *, every_value: bool) -> dict[str, Any]:
     return {**ids, "conversation_id": uuid4(), **EVERY_VALUE, **changed, **texts}
 
 
-@pytest.mark.parametrize("every_value", [False, True])
+@pytest.mark.parametrize(("every_value", "text"), [(False, ""), (True, ""), (False, "x"), (False, "\u4e00" * 200)])
 @pytest.mark.parametrize("pack_events", [1, 20, 500, 10**6])
-def test_buffer_is_no_larger_in_memory_than_counted(pack_events: int, *, every_value: bool) -> None:
+def test_buffer_is_no_larger_in_memory_than_counted(pack_events: int, *, every_value: bool, text: str) -> None:
     limit = 2**20
     with opened(refusing_url(), buffer_bytes=limit, linger=NEVER, pack_events=pack_events) as sender:
         # What the first attempt to connect imports, and the thread, are not of the buffer.
@@ -113,8 +114,12 @@ def test_buffer_is_no_larger_in_memory_than_counted(pack_events: int, *, every_v
         tracemalloc.start()
         try:
             for number in itertools.count():
-                row = prepare(fresh_event(number, every_value=every_value), WINDOW).row
-                if sender.sender._buffer.bytes > 0.9 * limit or not sender.sender.put(sender.account, row):
+                fields = fresh_event(number, every_value=every_value)
+                if text:
+                    fields |= dict.fromkeys(("user_id", "agent_id", "conversation_id"), f"{text}{number}")
+                event = prepare(fields, WINDOW, ExternalIds(uuid4()) if text else None)  # not those that are known
+                is_full = sender.sender._buffer.bytes > 0.9 * limit
+                if is_full or not sender.sender.put(sender.account, event.row, event.made):
                     break
             eventually(lambda: not sender.sender._buffer.unwritten(1))
             gc.collect()

@@ -53,7 +53,13 @@ _RULES = [
         "null: see Identity",
         "times without a time zone (files: `--assume-utc`), milliseconds since 1970",
     ),
-    ("`user_id`, `agent_id`, `conversation_id`", "UUIDs, texts of them", "", "null: `conversation_id` only", "numbers"),
+    (
+        "`user_id`, `agent_id`, `conversation_id`",
+        "UUIDs, texts of them; with `USAGE_IDS=uuid5` also whole numbers and any text of 1 to 255 characters",
+        "",
+        "null: `conversation_id` only",
+        "numbers and other texts without `USAGE_IDS=uuid5`; booleans, `42.0`, U+0000",
+    ),
     ("`type`", "`usage`, `rating`", "", "null: `usage`", "any other text"),
     ("`event_id`, `model`, `provider`", "texts, for `event_id` also UUIDs", "", "null", "numbers, U+0000"),
 ]

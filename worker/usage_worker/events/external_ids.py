@@ -11,10 +11,11 @@ from decimal import Decimal
 from functools import cache, lru_cache
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError, core_schema, to_json
+from uuid_utils.compat import uuid5
 
 from usage_worker.errors import SettingsError
 from usage_worker.events.columns import NAMES

@@ -28,6 +28,7 @@ from usage_worker.ingest.event_array import TextTable, are_in, pairs_of, time_te
 from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
+from usage_worker.ingest.made_ids import keep_ids
 from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
 from usage_worker.ingest.past_days import PastDays
 from usage_worker.ingest.pessimism import PessimisticMode
@@ -176,8 +177,8 @@ class Applier:
     def _keep_ids(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> None:
         """Keep the originals of ids, also of refused events; an agent that is created gets its own as its name."""
         made = {external.id.int: external for entry in entries for external in entry.made}
-        if left_out := transaction.keep_external_ids([*made.values()]) if made else []:
-            log.warning("originals of ids are not kept: others have their UUIDs", ids=len(left_out))
+        if left_out := keep_ids(transaction, [*made.values()]):
+            log.warning("originals of ids are not kept: the database has others, or refuses them", ids=left_out)
 
     def _without_known(self, transaction: BatchTransaction, batch: Batch, deliveries: Deliveries) -> Batch:
         """Return the batch without what was counted before, as far as the database is asked for it."""

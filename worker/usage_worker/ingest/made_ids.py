@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from usage_worker.events.external_ids import KINDS
+from usage_worker.store import OUTAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from usage_worker.events.external_ids import ExternalId, ExternalIds, Kind
+    from usage_worker.store import BatchTransaction
 
 # Of the entry, and of three ids of an event whose every character JSON escapes. For 500 events our publisher writes
 # 30 to 60 kB.
@@ -42,6 +46,23 @@ def read_made_ids(field: bytes, ids: ExternalIds, most: int) -> tuple[list[Exter
     read = [_read(ids, kind, digits, text) for kind in KINDS for digits, text in kinds.get(kind, {}).items()]
     made = [external for external in read if external]
     return made, "" if len(made) == len(read) else _OTHER_UUID
+
+
+def keep_ids(transaction: BatchTransaction, made: Sequence[ExternalId]) -> int:
+    """Keep the originals of ids; return how many are left out: others have their UUIDs, or PostgreSQL refuses them.
+
+    Those that it refuses, as where the encoding of the database lacks a character, are found by halving.
+    """
+    if not made:
+        return 0
+    try:
+        with transaction.savepoint():
+            return len(transaction.keep_external_ids(made))
+    except OUTAGES:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, the events are exact without it
+        middle = len(made) // 2
+        return keep_ids(transaction, made[:middle]) + keep_ids(transaction, made[middle:]) if middle else 1
 
 
 def _read(ids: ExternalIds, kind: Kind, digits: str, text: str) -> ExternalId | None:

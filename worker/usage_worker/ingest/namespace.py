@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.errors import NamespaceError
 from usage_worker.store import keep_namespace, kept_namespace
+from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -33,12 +34,16 @@ class Namespace:
 
 
 def require_namespace(store: Store, namespace: UUID) -> None:
-    """Check that the database keeps no other namespace.
+    """Check that the database keeps no other namespace; give up soon where it does not answer.
 
     Raises:
         NamespaceError: it does.
+        UsageError: it cannot be asked.
     """
-    _require(namespace, kept_namespace(store))
+    # Outside the pool, which would try again for five seconds.
+    with store.session() as connection, connection.transaction():
+        connection.execute(query("give_up_soon"))
+        _require(namespace, kept_namespace(connection))
 
 
 def _require(namespace: UUID, kept: UUID | None) -> None:

@@ -69,22 +69,20 @@ def id_of(store: Store, kind: str, text: str) -> UUID:
     raise SettingsError(f"no event has named the {kind} {text!r}")
 
 
-def kept_namespace(store: Store) -> UUID | None:
+def kept_namespace(connection: Connection) -> UUID | None:
     """Return the namespace of this installation, None where none is kept yet."""
-    for row in store.rows(query("id_namespace")):
-        namespace: UUID = row["namespace"]
-        return namespace
-    return None
+    row = connection.execute(query("id_namespace")).fetchone()
+    return row[0] if row else None
 
 
 def keep_namespace(store: Store, namespace: UUID) -> UUID:
     """Keep the namespace of this installation if none is kept yet; return the one that is kept."""
     with store.connection() as connection:
-        kept = connection.execute(query("id_namespace")).fetchone()
+        kept = kept_namespace(connection)
         if not kept:
             connection.execute(query("keep_id_namespace"), {"namespace": namespace})
-            kept = connection.execute(query("id_namespace")).fetchone()
-    return kept[0] if kept else namespace
+            kept = kept_namespace(connection)
+    return kept or namespace
 
 
 def delete_ownerless_ids(store: Store, task: str) -> int:

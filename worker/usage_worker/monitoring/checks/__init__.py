@@ -3,6 +3,7 @@
 from usage_worker.monitoring.checks.beat import BEAT
 from usage_worker.monitoring.checks.clocks import CLOCKS
 from usage_worker.monitoring.checks.locks import LOCKS
+from usage_worker.monitoring.checks.namespace import NAMESPACE
 from usage_worker.monitoring.checks.postgresql import POSTGRESQL_SECTION, SCHEMA
 from usage_worker.monitoring.checks.processes import PROCESSES
 from usage_worker.monitoring.checks.quarantine import INTAKE, QUARANTINED
@@ -23,6 +24,7 @@ SECTIONS = (
     UNREAD,
     POSTGRESQL_SECTION,
     SCHEMA,
+    NAMESPACE,
     LOCKS,
     INTAKE,
     QUARANTINED,
