@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -153,6 +155,22 @@ def test_each_publisher_of_a_sender_is_told_of_its_own_events() -> None:
     second.close(0)
     first.close(0)
     assert losses == {1: [0, 2], 2: [0, 1]}
+
+
+def test_forgotten_publisher_is_collected_although_its_hook_refers_to_it() -> None:
+    class Application:
+        def __init__(self) -> None:
+            self.usage = UsagePublisher(refusing_url(), on_error=self.on_error, before_send=self.before_send)
+
+        def on_error(self, _: EventLoss) -> None:
+            self.usage.track(USER, AGENT)
+
+        def before_send(self, event: dict[str, Any]) -> dict[str, Any]:
+            return event
+
+    application = weakref.ref(Application())
+    gc.collect()
+    assert application() is None
 
 
 def test_raising_on_error_is_logged_at_a_limited_rate(caplog: pytest.LogCaptureFixture) -> None:

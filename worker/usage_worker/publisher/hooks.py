@@ -6,7 +6,7 @@ import logging
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from usage_worker.errors import EventRefusedError, named
 from usage_worker.publisher.rate_limited_log import RateLimitedLog
@@ -17,14 +17,8 @@ if TYPE_CHECKING:
     BeforeSend = Callable[[dict[str, Any]], dict[str, Any] | None]
     OnError = Callable[["EventLoss"], object]
     Kind = Literal["refused", "dropped"]
-
-
-class Report(Protocol):
-    """Tells about `count` lost events; `fields` returns those of a single one."""
-
-    def __call__(
-        self, kind: Kind, reason: str, count: int = 1, fields: Callable[[], dict[str, Any]] | None = None
-    ) -> None: ...
+    Fields = Callable[[], dict[str, Any]]
+    Report = Callable[[Kind, str, int, Fields | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +65,8 @@ class Hooks:
         except Exception as error:
             raise EventRefusedError(f"before_send raised {named(error)}") from error
 
-    def report(
-        self, kind: Kind, reason: str, count: int = 1, fields: Callable[[], dict[str, Any]] | None = None
-    ) -> None:
-        """Tell `on_error` about events that are lost; see `Report`."""
+    def report(self, kind: Kind, reason: str, count: int, fields: Fields | None) -> None:
+        """Tell `on_error` about `count` events that are lost; `fields` returns those of a single one."""
         if self._on_error is None or self.running:
             return
         try:
