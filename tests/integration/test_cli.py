@@ -68,6 +68,15 @@ def test_file_published_again_adds_only_duplicates(cli: Cli, database: str) -> N
     assert rows(database, "SELECT count(*), sum(usage_count)::int FROM user_agents") == [(3, 1_200)]
 
 
+def test_command_uses_own_url_and_publishes_where_applications_are_switched_off(
+    cli: Cli, redis_client: redis.Redis
+) -> None:
+    cli.env |= {"USAGE_REDIS_URL": cli.env["REDIS_URL"], "REDIS_URL": "redis://127.0.0.1:1/0", "USAGE_DISABLED": "1"}
+    done = cli.run("publish", "-", stdin=events(2).encode())
+    assert (done.returncode, done.stdout) == (0, "2 events sent, 0 bad lines\n")
+    assert redis_client.xlen("usage:events:{0}") + redis_client.xlen("usage:events:{1}") > 0
+
+
 def test_publish_csv_with_every_option(cli: Cli, database: str) -> None:
     """A file as spreadsheets write it: byte order mark, CRLF, an empty cell, other column names, times without zone."""
     text = "\ufeffTIMESTAMP,In,Cost,Other\r\n2023-11-16 18:00:00.1234567,5,0.25,x\r\n2023-11-16 18:00:05,7,,y\r\n"

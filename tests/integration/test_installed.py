@@ -34,7 +34,21 @@ APPLICATION = f"""
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from usage_worker import Event, PublisherStats, UsageError, UsagePublisher
+from usage_worker import Event, EventLoss, PublisherStats, UsageError, UsagePublisher
+from usage_worker.testing import capture
+
+def before_send(event: dict[str, object]) -> dict[str, object] | None:
+    return event if event["model"] else None
+
+def on_error(loss: EventLoss) -> None:
+    print(loss.kind, loss.reason, loss.count, loss.event)
+
+async def publish_async() -> int:
+    async with UsagePublisher(before_send=before_send, on_error=on_error, disabled=False) as usage:
+        with capture() as events:
+            usage.track("{USER}", "{AGENT}", model="x")
+        assert await usage.aflush()
+        return len(events) + usage.stats().filtered
 
 def publish(url: str) -> PublisherStats:
     with UsagePublisher(url) as usage:
@@ -89,7 +103,7 @@ def test_publisher_installs_few_packages(publisher_only: Installed) -> None:
     program = "from importlib.metadata import distributions; print(*(d.metadata['Name'] for d in distributions()))"
     packages = set(publisher_only.run("python", "-c", program).split())
     assert len(packages) <= 13, packages
-    assert not packages & {"celery", "flower", "psycopg", "typer", "rich", "numpy", "structlog"}
+    assert not packages & {"celery", "flower", "psycopg", "typer", "rich", "numpy", "structlog", "pydantic-settings"}
 
 
 def test_publisher_alone_publishes(publisher_only: Installed, valkey: Valkey) -> None:
@@ -99,8 +113,12 @@ with UsagePublisher({valkey.url(7)!r}) as usage:
     usage.track("{USER}", "{AGENT}")
     assert usage.flush()
     print(usage.stats().sent)
+from usage_worker.testing import capture
+with capture() as events, UsagePublisher() as usage:
+    usage.track("{USER}", "{AGENT}")
+    print(len(events))
 """
-    assert publisher_only.run("python", "-c", program) == "1\n"
+    assert publisher_only.run("python", "-c", program, USAGE_REDIS_URL="") == "1\n1\n"
 
 
 def test_command_without_server_extra_names_it(publisher_only: Installed) -> None:

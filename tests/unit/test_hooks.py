@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -155,6 +157,22 @@ def test_each_publisher_of_a_sender_is_told_of_its_own_events() -> None:
     assert losses == {1: [0, 2], 2: [0, 1]}
 
 
+def test_forgotten_publisher_is_collected_although_its_hook_refers_to_it() -> None:
+    class Application:
+        def __init__(self) -> None:
+            self.usage = UsagePublisher(refusing_url(), on_error=self.on_error, before_send=self.before_send)
+
+        def on_error(self, _: EventLoss) -> None:
+            self.usage.track(USER, AGENT)
+
+        def before_send(self, event: dict[str, Any]) -> dict[str, Any]:
+            return event
+
+    application = weakref.ref(Application())
+    gc.collect()
+    assert application() is None
+
+
 def test_raising_on_error_is_logged_at_a_limited_rate(caplog: pytest.LogCaptureFixture) -> None:
     def fail(_: EventLoss) -> None:
         raise RuntimeError("of the application")
@@ -166,13 +184,13 @@ def test_raising_on_error_is_logged_at_a_limited_rate(caplog: pytest.LogCaptureF
     assert caplog.text.count("on_error raised RuntimeError: of the application") == 1
 
 
-def test_hooks_that_publish_do_not_call_themselves() -> None:
+def test_hooks_that_publish_are_not_called_for_their_own_events() -> None:
     calls = {"on_error": 0, "before_send": 0}
 
     def on_error(_: EventLoss) -> None:
         calls["on_error"] += 1
         assert usage.track("wrong", AGENT) is None  # refused: counted, and not told again
-        assert usage.track(USER, AGENT)
+        usage.track(USER, AGENT)
 
     def before_send(event: dict[str, Any]) -> dict[str, Any]:
         calls["before_send"] += 1
@@ -183,11 +201,12 @@ def test_hooks_that_publish_do_not_call_themselves() -> None:
 
     with publisher(on_error=on_error, before_send=before_send) as usage:
         usage.track("wrong", AGENT)
-        assert (usage.stats().refused, usage.stats().accepted, calls) == (2, 1, {"on_error": 1, "before_send": 0})
+        # Each event that is not its own goes through the filter, also one of `on_error`.
+        assert (usage.stats().refused, usage.stats().accepted, calls) == (2, 2, {"on_error": 1, "before_send": 1})
         usage.track(USER, AGENT)
-        assert (usage.stats().accepted, calls) == (3, {"on_error": 1, "before_send": 1})
+        assert (usage.stats().accepted, calls) == (4, {"on_error": 1, "before_send": 2})
     # On the loss at the end it publishes to a publisher that is closed.
-    assert (calls["on_error"], usage.stats().dropped) == (2, 4)
+    assert (calls, usage.stats().dropped) == ({"on_error": 2, "before_send": 3}, 6)
 
 
 def test_hooks_of_several_threads_do_not_wait_for_each_other() -> None:

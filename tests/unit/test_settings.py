@@ -178,6 +178,12 @@ def test_wrong_switch_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> Non
     assert SECRET not in str(refused.value)
 
 
+def test_wrong_argument_is_named_like_the_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", FIRST)
+    with pytest.raises(SettingsError, match="wrong: redis_url: must begin with"):
+        load_publisher_settings("http://elsewhere")
+
+
 @pytest.mark.parametrize("given", [{"redis_url": "http://elsewhere"}, {}])
 def test_url_of_a_disabled_publisher_is_not_checked(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> None:
     monkeypatch.setenv("REDIS_URL", "sentinel://elsewhere")

@@ -238,6 +238,8 @@ def _read(form: type[T], *sources: Mapping[str, str | None], **given: Any) -> T:
             # An empty URL, as compose files write where a variable is missing, counts as not set.
             if name not in values and text is not None and (text or name not in _VARIABLES):
                 values[name], variables[name] = text, variable
+    # The message about an argument names the argument.
+    variables |= {name: name for name in given}
     try:
         return form(**values | given)
     except ValidationError as error:

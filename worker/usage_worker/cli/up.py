@@ -44,8 +44,9 @@ FlowerPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of Flower 
 def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: FlowerPort = 5555) -> None:
     """Run everything until Ctrl-C: servers, schema, worker, beat and Flower.
 
-    DATABASE_URL and REDIS_URL name the servers to use; where one is not set, an embedded server starts and keeps its
-    data. In an embedded PostgreSQL unknown users and agents are created, unless USAGE_UNKNOWN is set.
+    DATABASE_URL and USAGE_REDIS_URL, or REDIS_URL, name the servers to use; where one is not set, an embedded server
+    starts and keeps its data. In an embedded PostgreSQL unknown users and agents are created, unless USAGE_UNKNOWN is
+    set.
     """
     settings = load_settings()
     configure_logs(settings, service=True)

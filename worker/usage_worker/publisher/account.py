@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakMethod
 
 if TYPE_CHECKING:
-    from usage_worker.publisher.hooks import Report
+    from usage_worker.publisher.hooks import Fields, Kind, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,11 @@ class PublisherStats:
 class Account:
     """The counters of one publisher, which outlive it until its events are sent.
 
-    `report` is called without the lock, with events that are lost.
+    `report`, a method, is not kept alive: what the application does in it often refers to the publisher.
     """
 
     def __init__(self, report: Report) -> None:
-        self.report = report
+        self._report = WeakMethod(report)
         self.start_over()
 
     def start_over(self) -> None:
@@ -42,6 +43,11 @@ class Account:
         self.sent = self.dropped = self.lost = self.refused = self.filtered = 0
         self.portion = Portion(self)
         self._earlier: list[Portion] = []
+
+    def report(self, kind: Kind, reason: str, count: int = 1, fields: Fields | None = None) -> None:
+        """Tell the publisher, if there is one, about events that are lost; needs no lock, and must not have it."""
+        if report := self._report():
+            report(kind, reason, count, fields)
 
     @property
     def unsent(self) -> int:

@@ -6,7 +6,7 @@ import logging
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from usage_worker.errors import EventRefusedError, named
 from usage_worker.publisher.rate_limited_log import RateLimitedLog
@@ -17,14 +17,8 @@ if TYPE_CHECKING:
     BeforeSend = Callable[[dict[str, Any]], dict[str, Any] | None]
     OnError = Callable[["EventLoss"], object]
     Kind = Literal["refused", "dropped"]
-
-
-class Report(Protocol):
-    """Tells about `count` lost events; `fields` returns those of a single one."""
-
-    def __call__(
-        self, kind: Kind, reason: str, count: int = 1, fields: Callable[[], dict[str, Any]] | None = None
-    ) -> None: ...
+    Fields = Callable[[], dict[str, Any]]
+    Report = Callable[[Kind, str, int, Fields | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +35,9 @@ class EventLoss:
 
 
 class Hooks:
-    """Calls the application's functions; what they raise goes no further, and none is called while it runs.
+    """Calls the application's functions; what they raise goes no further.
 
-    So a function that publishes events itself, on the same thread, neither filters them nor is told about their loss.
+    A function that publishes events itself is not called again for these, on the same thread, or it would never end.
     """
 
     def __init__(self, before_send: BeforeSend | None, on_error: OnError | None) -> None:
@@ -51,42 +45,38 @@ class Hooks:
         self._thread = threading.local()
         self._log_limited = RateLimitedLog()
 
-    @property
-    def running(self) -> bool:
-        """Whether this thread is in one of the functions."""
-        return getattr(self._thread, "running", False)
-
     def filtered(self, fields: dict[str, Any]) -> dict[str, Any] | None:
         """Return what `before_send` makes of an event: `fields` itself where it changes nothing, None to drop it.
 
         Raises:
             EventRefusedError: it raised an exception. What it would have removed must not leave the process.
         """
-        if self.before_send is None or self.running:
+        if self.before_send is None or self._runs("before_send"):
             return fields
         try:
-            with self._run():
+            with self._run("before_send"):
                 answer = self.before_send(fields.copy())
                 return fields if answer == fields else answer
         except Exception as error:
             raise EventRefusedError(f"before_send raised {named(error)}") from error
 
-    def report(
-        self, kind: Kind, reason: str, count: int = 1, fields: Callable[[], dict[str, Any]] | None = None
-    ) -> None:
-        """Tell `on_error` about events that are lost; see `Report`."""
-        if self._on_error is None or self.running:
+    def report(self, kind: Kind, reason: str, count: int, fields: Fields | None) -> None:
+        """Tell `on_error` about `count` events that are lost; `fields` returns those of a single one."""
+        if self._on_error is None or self._runs("on_error"):
             return
         try:
-            with self._run():
+            with self._run("on_error"):
                 self._on_error(EventLoss(kind, reason, count, fields() if fields else None))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the request
             self._log_limited(logging.ERROR, "on_error raised %s", named(error))
 
+    def _runs(self, name: str) -> bool:
+        return getattr(self._thread, name, False)
+
     @contextmanager
-    def _run(self) -> Iterator[None]:
-        self._thread.running = True
+    def _run(self, name: str) -> Iterator[None]:
+        setattr(self._thread, name, True)
         try:
             yield
         finally:
-            self._thread.running = False
+            setattr(self._thread, name, False)

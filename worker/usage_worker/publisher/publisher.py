@@ -235,7 +235,7 @@ class UsagePublisher(Measuring):
                     event = self._window.prepare(prepare, filtered, self.ids)
         except EventRefusedError as error:
             self._sender.refuse(self._account, error)
-            self._hooks.report("refused", error.detail, fields=lambda: _given(values))
+            self._account.report("refused", error.detail, fields=lambda: _given(values))
             return None
         return event.event_id if self.send(event) else None
 
