@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from tests.conftest import FAST_VALKEY
-from tests.helpers import eventually
+from tests.helpers import await_end, descendants, eventually
 from tests.integration.commands import SECRET, Cli
 from tests.integration.scripted_redis import ANSWERS, scripted_redis
 from tests.integration.service import AGENT, EVENT, JSON, USERS, WRITER, Service, serving
@@ -142,6 +142,10 @@ def test_processes_share_port_and_metrics(own_valkey: EmbeddedValkey, tmp_path: 
 
         eventually(lambda: len(processes()) == 2, 30)
         text = service.send("GET", "/metrics").text
+        children = descendants(service.process.pid)
+        service.process.kill()
+        service.process.wait()
+        await_end(children, 30)
     assert f'usage_http_events_total{{outcome="accepted"}} {sent}.0' in text
 
 

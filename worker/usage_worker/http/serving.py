@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
+from multiprocessing import parent_process
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,8 @@ from usage_worker.logs import configure_logs, get_logger
 from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from starlette.applications import Starlette
     from starlette.types import Scope
 
@@ -63,7 +68,15 @@ def application() -> Starlette:
     """Return the application of one process; uvicorn calls it."""
     settings = load_settings()
     configure_logs(settings, service=True)
+    if parent := parent_process():
+        threading.Thread(target=_follow, args=[parent], name="usage-parent", daemon=True).start()
     return create_app(settings, require_keys=bool(settings.api_keys), observer=_log_request)
+
+
+def _follow(parent: BaseProcess) -> None:
+    """End this process after its parent: one that was killed could not end it, and the port would stay taken."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _listening(host: str, port: int) -> socket.socket:
