@@ -21,6 +21,7 @@ from tests.integration.service import AGENT, EVENT, JSON, USERS, WRITER, Service
 from tests.integration.test_redis_server import own_server
 from usage_worker.http.events import MAX_IN_FLIGHT
 from usage_worker.http.receiver import UNAVAILABLE, Receiver, Taken
+from usage_worker.http.serving import listening
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -90,6 +91,14 @@ def test_answer_is_exact_where_one_shard_refuses(service: Service, client: redis
     assert retried(reply) == 1
     assert [(it["index"], it["field"]) for it in reply.json["refused"]] == [(0, None), (2, "user_id")]
     assert client.xlen("usage:events:{0}") == 1
+
+
+def test_answers_need_not_wait_for_an_acknowledgement() -> None:
+    """asyncio sets TCP_NODELAY for a socket of this protocol alone."""
+    with listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.proto == socket.IPPROTO_TCP
 
 
 def test_lost_answer_is_neither_yes_nor_no() -> None:
