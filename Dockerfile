@@ -1,4 +1,4 @@
-# One image for every process: migrate, worker, beat, Flower and the command line.
+# One image for every process: migrate, worker, beat, Flower, the HTTP service and the command line.
 FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/usage-worker
@@ -6,7 +6,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY worker worker
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist . \
- && /opt/usage-worker/bin/pip install --no-cache-dir /dist/*.whl
+ && /opt/usage-worker/bin/pip install --no-cache-dir "$(echo /dist/*.whl)[http]"
 
 FROM python:3.11-slim
 ENV PATH=/opt/usage-worker/bin:$PATH \

@@ -84,8 +84,9 @@ def serving(folder: Path, redis_url: str, *options: str, **settings: str) -> Ite
             service = Service(eventually(lambda: _port(log), 60), process, log)
             eventually(lambda: _answers(service), 60)
             yield service
-            process.terminate()
-            assert process.wait(40) == 0, log.read_text()
+            if process.poll() is None:
+                process.terminate()
+                assert process.wait(40) == 0, log.read_text()
         finally:
             process.kill()
 

@@ -14,13 +14,14 @@ import pytest
 import redis
 
 from tests.conftest import FAST_VALKEY
-from tests.helpers import eventually
+from tests.helpers import await_end, descendants, eventually
 from tests.integration.commands import SECRET, Cli
 from tests.integration.scripted_redis import ANSWERS, scripted_redis
 from tests.integration.service import AGENT, EVENT, JSON, USERS, WRITER, Service, serving
 from tests.integration.test_redis_server import own_server
 from usage_worker.http.events import MAX_IN_FLIGHT
 from usage_worker.http.receiver import UNAVAILABLE, Receiver, Taken
+from usage_worker.http.serving import listening
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,6 +93,14 @@ def test_answer_is_exact_where_one_shard_refuses(service: Service, client: redis
     assert client.xlen("usage:events:{0}") == 1
 
 
+def test_answers_need_not_wait_for_an_acknowledgement() -> None:
+    """asyncio sets TCP_NODELAY for a socket of this protocol alone."""
+    with listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.proto == socket.IPPROTO_TCP
+
+
 def test_lost_answer_is_neither_yes_nor_no() -> None:
     with scripted_redis(XADD=b"?\r\n") as (url, answers), closing(Receiver(Settings(REDIS_URL=url))) as receiver:
         assert receiver.take(lambda: [EVENT], lambda item: item) == Taken(None, [], UNAVAILABLE)
@@ -142,6 +151,10 @@ def test_processes_share_port_and_metrics(own_valkey: EmbeddedValkey, tmp_path: 
 
         eventually(lambda: len(processes()) == 2, 30)
         text = service.send("GET", "/metrics").text
+        children = descendants(service.process.pid)
+        service.process.kill()
+        service.process.wait()
+        await_end(children, 30)
     assert f'usage_http_events_total{{outcome="accepted"}} {sent}.0' in text
 
 

@@ -129,6 +129,13 @@ def test_command_without_server_extra_names_it(publisher_only: Installed) -> Non
     assert "pip install 'usage-worker[server]'" in done.stderr
 
 
+def test_service_without_its_extra_names_it(installed: Installed) -> None:
+    command = [str(installed.bin / "usage-worker"), "serve"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "pip install 'usage-worker[http]'" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("module", "extra"),
     [

@@ -1,6 +1,6 @@
 """Measure the service with `wrk`, single events and batches of 500: `python -m tools.bench_http`, or `make bench-http`.
 
-Redis is an embedded one that keeps its data; client, service and Redis share the machine.
+Redis is an embedded one that keeps its data; client, service and Redis share the machine. Each request is logged.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def main() -> None:
     with temporary_folder() as folder, EmbeddedValkey(folder / "valkey") as valkey, TemporaryDirectory() as bodies:
         for processes in PROCESSES:
             port = _free_port()
-            env = {**os.environ, "REDIS_URL": valkey.url(), "USAGE_API_KEYS": str(entry), "USAGE_LOG_LEVEL": "warning"}
+            env = {**os.environ, "REDIS_URL": valkey.url(), "USAGE_API_KEYS": str(entry)}
             program = str(Path(sys.executable).with_name("usage-worker"))
             command = [program, "serve", "--port", str(port), "--workers", str(processes)]
-            with subprocess.Popen(command, env=env, cwd=bodies) as service:
+            with subprocess.Popen(command, env=env, cwd=bodies, stderr=subprocess.DEVNULL) as service:
                 try:
                     _await(port)
                     for size in SIZES:
