@@ -14,9 +14,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Status, StatusCode, set_span_in_context
 from pydantic_ai import Agent
 from pydantic_ai.capabilities import Instrumentation
+from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.models.test import TestModel
+from pydantic_ai.usage import RequestUsage
 
 from usage_worker import context
 from usage_worker.integrations.open_calls import LIMIT
@@ -94,18 +96,21 @@ def test_span_is_an_event(published: Published, tracer: Tracer) -> None:
     }
 
 
-def test_older_names_are_read(published: Published, tracer: Tracer) -> None:
+def test_other_names_are_read(published: Published, tracer: Tracer) -> None:
     attributes = {
         "gen_ai.operation.name": "text_completion",
         "gen_ai.system": "openai",
         "gen_ai.usage.prompt_tokens": 812,
         "gen_ai.usage.completion_tokens": 160,
+        "gen_ai.usage.cache_read_input_tokens": 512,
+        "gen_ai.usage.cache_creation_input_tokens": 50,
         "enduser.id": USER,
         "gen_ai.agent.name": AGENT,
     }
     tracer.start_span("call", attributes=attributes).end()
     (event,) = published.events(1)
     assert (event["input_tokens"], event["output_tokens"], event["provider"]) == (812, 160, "openai")
+    assert (event["cached_input_tokens"], event["cache_write_tokens"]) == (512, 50)
     assert (event["user_id"], event["agent_id"]) == (UUID(USER).hex, UUID(AGENT).hex)
 
 
@@ -222,6 +227,18 @@ def test_agent_of_pydantic_ai_is_counted_by_calls(published: Published, agent: A
     used = result.usage
     assert asking["input_tokens"] + answering["input_tokens"] == used.input_tokens
     assert asking["output_tokens"] + answering["output_tokens"] == used.output_tokens
+
+
+def test_parts_of_the_tokens_of_pydantic_ai_are_counted(published: Published, agent: Agent) -> None:
+    def answer(*_: object) -> ModelResponse:
+        parts = {"cache_read_tokens": 512, "cache_write_tokens": 50, "details": {"reasoning_tokens": 96}}
+        return ModelResponse([TextPart("Yes.")], usage=RequestUsage(input_tokens=812, output_tokens=160, **parts))
+
+    with context(user_id=USER):
+        agent.run_sync("Is it counted?", model=FunctionModel(answer))
+    (event,) = published.events(1)
+    assert (event["input_tokens"], event["cached_input_tokens"], event["cache_write_tokens"]) == (812, 512, 50)
+    assert (event["output_tokens"], event["reasoning_tokens"]) == (160, 96)
 
 
 def test_stream_of_pydantic_ai_is_counted(published: Published, agent: Agent) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _OPERATION = "gen_ai.operation.name"
 # Spans of agents and workflows repeat the sums of the calls in them.
 _MODEL_CALLS = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
-# The newer name first.
+# The names of the conventions first, then their older ones and those of OpenLLMetry and pydantic-ai.
 _IDS = {
     "user_id": ("user.id", "enduser.id"),
     "agent_id": ("gen_ai.agent.id", "gen_ai.agent.name"),
@@ -41,9 +41,9 @@ _IDS = {
 _FIELDS = {
     "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
     "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
-    "cached_input_tokens": ("gen_ai.usage.cache_read.input_tokens",),
-    "cache_write_tokens": ("gen_ai.usage.cache_creation.input_tokens",),
-    "reasoning_tokens": ("gen_ai.usage.reasoning.output_tokens",),
+    "cached_input_tokens": ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens"),
+    "cache_write_tokens": ("gen_ai.usage.cache_creation.input_tokens", "gen_ai.usage.cache_creation_input_tokens"),
+    "reasoning_tokens": ("gen_ai.usage.reasoning.output_tokens", "gen_ai.usage.details.reasoning_tokens"),
     "model": ("gen_ai.response.model", "gen_ai.request.model"),
     "provider": ("gen_ai.provider.name", "gen_ai.system"),
 }
