@@ -126,7 +126,7 @@ def test_track_never_blocks(state: str, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_events_dropped_by_full_buffer_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    publisher = UsagePublisher(refusing_url(), buffer_bytes=2_000)
+    publisher = UsagePublisher(refusing_url(), buffer_bytes=2_000, linger=60)
     with caplog.at_level(logging.ERROR):
         results = [publisher.track(USER, AGENT) for _ in range(100)]
     stats = publisher.stats()
