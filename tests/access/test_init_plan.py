@@ -112,3 +112,23 @@ def test_policy_that_evaluates_user_per_row_is_detected(connection: Connection, 
             connection.execute(f'ALTER POLICY "{policy.name}" ON {policy.table} {clauses}'.encode())
             runs, others = evaluations(connection, policy, policy.commands[0])
             assert others or not runs, policy
+
+
+def test_policy_of_external_ids_reads_by_index(connection: Connection) -> None:
+    """Neither all ids nor all agents are read for one user's, although the policy asks for three kinds."""
+    connection.execute(
+        """
+        INSERT INTO public.agents (name) SELECT 'other' FROM generate_series(1, 2000);
+        INSERT INTO public.usage_external_ids (kind, id, external_id)
+            SELECT kind, gen_random_uuid(), place::text
+              FROM unnest(ARRAY['user', 'conversation']) AS kind, generate_series(1, 5000) AS place;
+        INSERT INTO public.usage_external_ids (kind, id, external_id)
+            SELECT 'agent', id, id::text FROM public.agents LIMIT 9;
+        ANALYZE public.usage_external_ids, public.agents;
+        """
+    )
+    act_as(connection, ROLES["owner"])
+    plan = "\n".join(row[0] for row in connection.execute("EXPLAIN SELECT * FROM public.usage_external_ids"))
+    assert "Index Scan using agents_pkey on agents" in plan
+    assert "Seq Scan" not in plan
+    assert "hashed" not in plan
