@@ -57,9 +57,9 @@ def test_task_has_the_context_of_its_publisher(
     first, second, agent = uuid4(), uuid4(), str(uuid4())
     with context(user_id=first, agent_id=agent):
         counted_tasks.ask.delay(1)
+    counted_tasks.ask.delay(4)  # refused there: nobody's
     with context(user_id=second, agent_id=agent):
         counted_tasks.ask.delay(3)
-    counted_tasks.ask.delay(4)  # refused there: nobody's
     options = ["worker", "--concurrency", "1", "--without-gossip", "--without-mingle"]
     command = [sys.executable, "-m", "celery", "-A", "counted_tasks", *options]
     with subprocess.Popen(command, env=os.environ, cwd=tmp_path) as worker:

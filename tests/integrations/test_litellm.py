@@ -165,6 +165,20 @@ def test_answer_from_the_cache_costs_nothing(published: Published, call: Call, m
     assert paid["input_tokens"] == cached["input_tokens"] == 812
 
 
+def test_each_attempt_of_a_router_is_an_event(published: Published, call: Call) -> None:
+    def deployment(name: str, model: str) -> dict[str, Any]:
+        given = {"model": f"openai/{model}", "api_base": call["api_base"], "api_key": "none", "max_retries": 0}
+        return {"model_name": name, "litellm_params": given}
+
+    deployments = [deployment("first", FAILING), deployment("second", "gpt-4o")]
+    router = litellm.Router(deployments, fallbacks=[{"first": ["second"]}], num_retries=0)
+    router.completion("first", MESSAGES, metadata=dict(OWNER))
+    failed, answered = published.events(2)
+    assert (failed["success"], failed["model"], failed["user_id"]) == (False, FAILING, UUID(USER).hex)
+    assert (answered.get("success", True), answered["input_tokens"]) == (True, 812)
+    assert failed["event_id"] != answered["event_id"]
+
+
 def test_unknown_price_is_not_zero(published: Published, call: Call) -> None:
     litellm.completion(**call | {"model": "openai/our-own-model"}, mock_response="Yes.")
     (event,) = published.events(1)

@@ -97,6 +97,8 @@ def _fields(kwargs: Mapping[str, Any], call: Mapping[str, Any], response: object
     start, end = call.get("startTime"), call.get("endTime")
     said = {"model": call.get("model"), **({} if response is None else fields_of(response))}
     provider = call.get("custom_llm_provider") or said.get("provider")
+    # Else LiteLLM says 0, as of an answer from its cache, which costs nothing.
+    has_cost = success and not call.get("response_cost_failure_debug_info")
     return {
         "input_tokens": call.get("prompt_tokens"),
         "output_tokens": call.get("completion_tokens"),
@@ -106,17 +108,9 @@ def _fields(kwargs: Mapping[str, Any], call: Mapping[str, Any], response: object
         "event_id": kwargs.get("litellm_call_id"),
         "occurred_at": start,  # the hook's own times have no time zone
         "response_time_ms": None if start is None or end is None else max(end - start, 0) * 1000,
-        "cost_usd": _cost(kwargs, call, success=success),
+        "cost_usd": call.get("response_cost") if has_cost else None,
         "success": success and said.get("success", True),
     }
-
-
-def _cost(kwargs: Mapping[str, Any], call: Mapping[str, Any], *, success: bool) -> float | None:
-    """Return the cost in US dollars; LiteLLM also says 0 where it does not know one."""
-    if kwargs.get("cache_hit"):
-        return 0.0
-    known_cost = success and not call.get("response_cost_failure_debug_info")
-    return call.get("response_cost") if known_cost else None
 
 
 def _owners(kwargs: Mapping[str, Any], call: Mapping[str, Any]) -> list[Mapping[str, Any]]:
