@@ -94,7 +94,7 @@ def test_answer_is_exact_where_one_shard_refuses(service: Service, client: redis
 
 
 def test_answers_need_not_wait_for_an_acknowledgement() -> None:
-    """Streams of asyncio set TCP_NODELAY for a socket of this protocol alone."""
+    """TCP_NODELAY is set by asyncio for a socket of this protocol alone."""
     with listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         connection, _ = listener.accept()
         with connection:
