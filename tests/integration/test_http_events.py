@@ -148,7 +148,8 @@ def test_long_source_is_an_identity(service: Service, harness: IngestHarness) ->
         (b"{}", {"kind": "application/json; charset=latin-1"}, 415),
         (b"{}", {"content_encoding": "br"}, 415),
     ],
-    ids=lambda value: str(value)[:30],
+    # Neither keys nor what is packed are the same in two processes.
+    ids=lambda value: "".join(value) if isinstance(value, dict) else "" if isinstance(value, bytes) else str(value),
 )
 def test_request_that_cannot_be_read_has_its_status(
     service: Service, body: bytes, headers: dict[str, str], status: int
