@@ -6,7 +6,8 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4, uuid5
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.database import run
 from usage_worker.errors import DataRefusedError
-from usage_worker.events.external_ids import ExternalId
+from usage_worker.events.external_ids import ExternalId, uuid_of
 from usage_worker.maintenance.pruning import prune
 from usage_worker.store import (
     Store,
@@ -182,8 +183,17 @@ def test_commands_take_and_show_own_ids(harness: IngestHarness, database: str, c
     lines = [f"{kind} {uuid}\t{own[kind][uuid]}" for kind in own for uuid in own[kind]]
     assert cli.run("reconcile").stdout.splitlines()[1:-1] == lines
     assert json.loads(cli.run("reconcile", "--json").stdout)["external_ids"] == own
-    run(database, DEAD_LETTER, json.dumps({"user_id": str(user), "agent_id": agent.hex, "model": "m"}))
+    run(
+        database,
+        DEAD_LETTER,
+        json.dumps({"user_id": str(user), "agent_id": agent.hex, "occurred_at": f"{datetime.now(UTC)}"}),
+    )
     shown = cli.run("dead-letters", "show", "1").stdout.splitlines()
     assert shown[-3:] == lines
     document = json.loads(cli.run("dead-letters", "show", "1", "--json").stdout)
     assert document["external_ids"] == own
+    cli.env["USAGE_IDS"] = "uuid5"
+    assert cli.run("dead-letters", "replay", "1", "--set", "user_id=Bob 7", "--json").returncode == 0
+    entries: list[Any] = [harness.redis.xrange(f"usage:events:{{{shard}}}") for shard in range(2)]
+    ((_, fields),) = chain(*entries)
+    assert json.loads(fields[b"ids"]) == {"user": {uuid_of("user", "Bob 7").hex: "Bob 7"}}
