@@ -21,7 +21,8 @@ from tests.integration.database import run
 from usage_worker.events.event import Window
 from usage_worker.events.external_ids import external_ids, uuid_of, write_ids
 from usage_worker.events.wire import prepare, write_columns
-from usage_worker.queue.stream import COLUMNAR, GROUP, Pack
+from usage_worker.queue.entry import COLUMNAR, Pack
+from usage_worker.queue.stream import GROUP
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
 
 if TYPE_CHECKING:

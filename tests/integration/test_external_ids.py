@@ -6,15 +6,16 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4, uuid5
 
 import pytest
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from usage_worker.errors import DataRefusedError, SettingsError
-from usage_worker.events.external_ids import ExternalId
+from usage_worker.errors import DataRefusedError
+from usage_worker.events.external_ids import ExternalId, uuid_of
 from usage_worker.maintenance.pruning import prune
 from usage_worker.store import (
     Store,
@@ -62,9 +63,7 @@ def test_ids_lead_both_ways(harness: IngestHarness, database: str) -> None:
     }
     assert [id_of(store, it.kind, it.external_id) for it in rows] == [it.id for it in rows]
     assert id_of(store, "user", str(rows[0].id)) == id_of(store, "user", f"{{{rows[0].id}}}".upper()) == rows[0].id
-    for unknown in ("43", "4\x002", "\udc42"):
-        with pytest.raises(SettingsError, match="no event has named the user"):
-            id_of(store, "user", unknown)
+    assert [id_of(store, "user", unknown) for unknown in ("43", "4\x002", "\udc42")] == [None] * 3
     assert keep(store) == []
 
 
@@ -179,11 +178,22 @@ def test_commands_take_and_show_own_ids(harness: IngestHarness, database: str, c
     days = [json.loads(cli.run("report", "--days", "2", "--json", "--user", it).stdout) for it in ("Zoë 42", user.hex)]
     assert [sum(day["usage_count"] for day in it) for it in days] == [1, 1]
     assert cli.error_lines("report --user 43") == ["usage-worker: a setting is wrong: no event has named the user '43'"]
-    run(database, DEAD_LETTER, json.dumps({"user_id": str(user), "agent_id": agent.hex, "model": "m"}))
+    run(database, "UPDATE public.user_agents SET usage_count = 0 WHERE user_id = %s", user)
+    own = {"agent": {str(agent): "helper", str(user): "other"}, "user": {str(user): "Zoë 42"}}
+    lines = [f"{kind} {uuid}\t{own[kind][uuid]}" for kind in own for uuid in own[kind]]
+    assert cli.run("reconcile").stdout.splitlines()[1:-1] == lines
+    assert json.loads(cli.run("reconcile", "--json").stdout)["external_ids"] == own
+    run(
+        database,
+        DEAD_LETTER,
+        json.dumps({"user_id": str(user), "agent_id": agent.hex, "occurred_at": f"{datetime.now(UTC)}"}),
+    )
     shown = cli.run("dead-letters", "show", "1").stdout.splitlines()
-    assert shown[-3:] == [f"agent {agent}\thelper", f"agent {user}\tother", f"user {user}\tZoë 42"]
+    assert shown[-3:] == lines
     document = json.loads(cli.run("dead-letters", "show", "1", "--json").stdout)
-    assert document["external_ids"] == {
-        "agent": {str(agent): "helper", str(user): "other"},
-        "user": {str(user): "Zoë 42"},
-    }
+    assert document["external_ids"] == own
+    cli.env["USAGE_IDS"] = "uuid5"
+    assert cli.run("dead-letters", "replay", "1", "--set", "user_id=Bob 7", "--json").returncode == 0
+    entries: list[Any] = [harness.redis.xrange(f"usage:events:{{{shard}}}") for shard in range(2)]
+    ((_, fields),) = chain(*entries)
+    assert json.loads(fields[b"ids"]) == {"user": {uuid_of("user", "Bob 7").hex: "Bob 7"}}

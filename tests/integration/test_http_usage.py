@@ -118,4 +118,5 @@ def test_totals_are_those_of_the_tables(service: Service, harness: IngestHarness
     assert any("usage_daily" in line["event"] for line in service.lines())
 
     reply = service.usage("user_id=42")
-    assert (reply.status, reply.json) == (400, {"error": "must be a UUID", "field": "user_id"})
+    reason = "must be a UUID, or an id of your own that events have named"
+    assert (reply.status, reply.json) == (400, {"error": reason, "field": "user_id"})

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.integration.conftest import IngestHarness
-    from usage_worker.queue.stream import RawEntry
+    from usage_worker.queue.entry import RawEntry
     from usage_worker.service.resources import Resources
 
 NOW = datetime.now(UTC)

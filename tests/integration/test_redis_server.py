@@ -24,9 +24,10 @@ from usage_worker.errors import StreamUnavailableError, UnusableServerError
 from usage_worker.local import EmbeddedValkey
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.connection import RedisConnection
+from usage_worker.queue.entry import Pack
 from usage_worker.queue.last_id import LAST_ID
 from usage_worker.queue.server import server_facts
-from usage_worker.queue.stream import EventStream, Pack
+from usage_worker.queue.stream import EventStream
 from usage_worker.service.app import make_app
 from usage_worker.settings import Settings
 

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from usage_worker.queue.stream import GROUP, EventStream, Pack
+from usage_worker.queue.entry import Pack
+from usage_worker.queue.stream import GROUP, EventStream
 from usage_worker.service.app import make_app
 from usage_worker.settings import Settings
 

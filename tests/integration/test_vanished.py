@@ -11,7 +11,8 @@ import redis
 
 from tests.helpers import eventually
 from usage_worker.queue.accounting import counted_key
-from usage_worker.queue.stream import GROUP, EventStream, Pack
+from usage_worker.queue.entry import Pack
+from usage_worker.queue.stream import GROUP, EventStream
 from usage_worker.service.app import make_app
 from usage_worker.settings import Settings
 

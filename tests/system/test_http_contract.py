@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 PROGRAM = str(Path(sys.executable).with_name("schemathesis"))
 
 
-@pytest.fixture
-def service(database: str, redis_url: str, tmp_path: Path) -> Iterator[Service]:
-    with serving(tmp_path, redis_url, DATABASE_URL=database) as service:
+@pytest.fixture(params=["uuid", "uuid5"])
+def service(request: pytest.FixtureRequest, database: str, redis_url: str, tmp_path: Path) -> Iterator[Service]:
+    with serving(tmp_path, redis_url, DATABASE_URL=database, USAGE_IDS=request.param) as service:
         yield service
 
 

@@ -23,7 +23,7 @@ from usage_worker.ingest.event_array import TextTable
 from usage_worker.maintenance.dead_letters import RepairEdits
 from usage_worker.publisher.event_files import read_lines
 from usage_worker.publisher.field_mapping import FieldMapping
-from usage_worker.queue.stream import RawEntry
+from usage_worker.queue.entry import RawEntry
 from usage_worker.service import entry_point
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from usage_worker.events.event import Window, microseconds
 from usage_worker.ingest.batch import batch_of, events_of
 from usage_worker.ingest.entries import DecodedEntry
 from usage_worker.ingest.event_array import EVENT, TextTable
-from usage_worker.queue.stream import RawEntry
+from usage_worker.queue.entry import RawEntry
 
 if TYPE_CHECKING:
     from usage_worker.ingest.event_array import Events

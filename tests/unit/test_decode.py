@@ -14,7 +14,7 @@ from usage_worker.events.event import Window, microseconds
 from usage_worker.ingest.decode import decode
 from usage_worker.ingest.entries import MAX_LETTERS, DecodedEntry
 from usage_worker.ingest.event_array import TextTable
-from usage_worker.queue.stream import MAX_DECLARED_DIGITS, RawEntry
+from usage_worker.queue.entry import MAX_DECLARED_DIGITS, RawEntry
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WINDOW = Window.around(NOW, timedelta(days=35))

@@ -30,7 +30,7 @@ from usage_worker.maintenance.dead_letters import RepairEdits
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.event_files import read_lines
 from usage_worker.publisher.field_mapping import FieldMapping
-from usage_worker.queue.stream import RawEntry
+from usage_worker.queue.entry import RawEntry
 from usage_worker.settings import DEFAULT_ID_NAMESPACE, load_publisher_settings
 
 if TYPE_CHECKING:

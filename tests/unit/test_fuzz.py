@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from usage_worker.errors import SettingsError
 from usage_worker.publisher.event_files import Line, open_text, read_lines
 from usage_worker.publisher.field_mapping import FieldMapping
-from usage_worker.queue.stream import RawEntry
+from usage_worker.queue.entry import RawEntry
 from usage_worker.queue.url import parse_redis_url
 from usage_worker.settings import Settings, load_settings
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usage_worker.queue import kept as module
+from usage_worker.queue.entry import RawEntry, key_of
 from usage_worker.queue.kept import fields_of, is_cut, kept, restored
-from usage_worker.queue.stream import RawEntry, key_of
 
 STREAM, ENTRY_ID = "usage:events:{0}", "1-0"
 KEY = UUID(int=7)

@@ -32,7 +32,7 @@ from usage_worker.events.event import Window
 from usage_worker.ingest.entries import DecodedEntry
 from usage_worker.ingest.event_array import UNKNOWN, TextTable
 from usage_worker.ingest.prices import Prices
-from usage_worker.queue.stream import RawEntry
+from usage_worker.queue.entry import RawEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usage_worker.publisher.sender import Sender
-    from usage_worker.queue.stream import Pack
+    from usage_worker.queue.entry import Pack
 
 # Longer than a test may take, so that this time never causes an event to be sent.
 NEVER = 3600.0

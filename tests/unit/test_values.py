@@ -18,7 +18,7 @@ from usage_worker.events.values import decimal_of, read_json, write_json
 from usage_worker.events.wire import prepare, write_columns
 from usage_worker.ingest.decode import decode
 from usage_worker.ingest.event_array import TextTable
-from usage_worker.queue.stream import RawEntry
+from usage_worker.queue.entry import RawEntry
 
 COUNT = "valid integer"
 NUMBER = "finite number"

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from usage_worker.cli.output import echo, print_json, print_lines, print_rows
+from usage_worker.cli.own_ids import own_ids_as_json, print_own_ids
 from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import EventRefusedError, SettingsError
 from usage_worker.maintenance import dead_letters
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, external_ids_in
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 COLUMNS = ("id", "created_at", "events", "reason", "replayed_at")
 
@@ -55,10 +53,10 @@ def show(letter_id: Id, as_json: AsJson = False) -> None:
         (dead_letter,) = dead_letters.dead_letters_by_id(store, [letter_id])
         named = external_ids_in(store, dead_letter["payload"])
     if as_json:
-        print_json(dead_letter | {"external_ids": {kind: _by_text(ids) for kind, ids in named.items()}})
+        print_json(dead_letter | {"external_ids": own_ids_as_json(named)})
         return
     print_lines((name, _text(value)) for name, value in dead_letter.items())
-    print_lines((f"{kind} {uuid}", external_id) for kind, ids in named.items() for uuid, external_id in ids.items())
+    print_own_ids(named)
 
 
 @dead_letters_app.command()
@@ -115,10 +113,6 @@ def _read(path: Path) -> str:
         raise SettingsError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not UTF-8") from None
-
-
-def _by_text(ids: dict[UUID, str]) -> dict[str, str]:
-    return {str(uuid): external_id for uuid, external_id in ids.items()}
 
 
 def _text(value: object) -> str:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, counted, echo, print_json
+from usage_worker.cli.own_ids import own_ids_as_json, print_own_ids
 from usage_worker.cli.progress import shown
 from usage_worker.errors import BusyError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, run_task
 from usage_worker.maintenance import reconcile as do_reconcile
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
+from usage_worker.store import Store, external_ids_in
 
 if TYPE_CHECKING:
     from usage_worker.maintenance import Difference
@@ -69,21 +70,23 @@ def reconcile(
         )
         if "busy" in run_task(store, RECONCILE, work, report):
             raise BusyError(RECONCILE)
+        named = external_ids_in(store, " ".join(f"{it.user_id} {it.agent_id}" for it in report.differences))
     if as_json:
         differences = [difference._asdict() for difference in report.differences]
-        figures = report.as_dict() | {"differences": differences}
+        figures = report.as_dict() | {"differences": differences, "external_ids": own_ids_as_json(named)}
         print_json(figures | ({"interrupted": True} if stop.is_set else {}))
     else:
-        _show(report, accepted=accept_unexplained)
+        for difference in report.differences:
+            echo(_line(difference, accepted=accept_unexplained))
+        print_own_ids(named)
+        _show_totals(report)
     if stop.is_set:
         raise typer.Exit(EXIT_INTERRUPTED)
     if report.left:
         raise typer.Exit(EXIT_PROBLEM)
 
 
-def _show(report: ReconcileReport, *, accepted: bool) -> None:
-    for difference in report.differences:
-        echo(_line(difference, accepted=accepted))
+def _show_totals(report: ReconcileReport) -> None:
     unexplained = f", {report.unexplained:,} of them unexplained" if report.unexplained else ""
     echo(
         f"{counted(report.checked, 'pair')} and {counted(report.days, 'day')} compared:"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from usage_worker.cli.output import print_json, print_rows
+from usage_worker.errors import SettingsError
 from usage_worker.monitoring.daily_usage import daily_usage
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, id_of
@@ -23,7 +24,10 @@ def report(days: Days = 7, user: User = None, as_json: AsJson = False) -> None:
     """Show uses, messages, tokens, cost, success rate and latency of each of the last days, in USAGE_TIMEZONE."""
     settings = load_settings()
     with Store(settings.require_database(), pooled=settings.pooled) as store:
-        rows = daily_usage(store, settings, days, None if user is None else id_of(store, "user", user))
+        user_id = None if user is None else id_of(store, "user", user)
+        if user is not None and user_id is None:
+            raise SettingsError(f"no event has named the user {user!r}")
+        rows = daily_usage(store, settings, days, user_id)
     if as_json:
         print_json(rows)
         return

@@ -71,7 +71,7 @@ class ExternalIds:
     def _of_text(self, kind: Kind, text: str) -> ExternalId:
         if not 0 < len(text) <= MAX_EXTERNAL_ID or "\x00" in text or not _is_unicode(text):
             raise ValueError(_NO_ID)
-        if len(text) >= _UUID_DIGITS and (uuid := _parsed(text)):
+        if uuid := parse_uuid(text):
             return ExternalId(kind, uuid, "")
         return ExternalId(kind, uuid5(self.namespace, f"{kind}:{text}"), text)
 
@@ -139,6 +139,16 @@ def uuid_of(kind: Kind, value: UUID | str | int, namespace: UUID | None = None) 
         raise ValueError(f"{kind}: {_NO_ID}") from None
 
 
+def parse_uuid(text: str) -> UUID | None:
+    """Return the UUID that a text is in one of its notations, None for an application's own id."""
+    if len(text) < _UUID_DIGITS:
+        return None
+    try:
+        return _UUID.validate_python(text)
+    except ValidationError:
+        return None
+
+
 def write_ids(made: Iterable[ExternalId]) -> bytes:
     """Return the field `ids` of an entry, which holds the originals; empty where there are none."""
     kinds: dict[str, dict[str, str]] = {}
@@ -180,17 +190,10 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _parsed(text: str) -> UUID | None:
-    try:
-        return _UUID.validate_python(text)
-    except ValidationError:
-        return None
-
-
 def _configured() -> UUID:
     """Read the one setting that `uuid_of` needs: reading all takes longer, and another may be wrong."""
     text = os.environ.get("USAGE_ID_NAMESPACE")
-    uuid = DEFAULT_ID_NAMESPACE if text is None else _parsed(text)
+    uuid = DEFAULT_ID_NAMESPACE if text is None else parse_uuid(text)
     if uuid is None:
         raise SettingsError("USAGE_ID_NAMESPACE: is not a UUID")
     return uuid

@@ -70,6 +70,9 @@ def create_app(
         receiver.close()
         usage.close()
 
+    async def document(request: Request) -> Response:
+        return JSONResponse(openapi(request.scope.get("root_path", ""), any_id=settings.ids == "uuid5"))
+
     health = _Health(receiver, metrics)
     routes = [
         Route(EVENTS, EventsEndpoint(receiver, access, metrics).answer, methods=["POST"]),
@@ -77,7 +80,7 @@ def create_app(
         Route(LIVE, health.live),
         Route(READY, health.ready),
         Route(METRICS, health.metrics),
-        Route(DOCUMENT, _document),
+        Route(DOCUMENT, document),
     ]
     observers = [metrics.count_request, *([observer] if observer else [])]
     return Starlette(
@@ -106,10 +109,6 @@ class _Health:
 
     async def metrics(self, _request: Request) -> Response:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _document(request: Request) -> Response:
-    return JSONResponse(openapi(request.scope.get("root_path", "")))
 
 
 async def _failed(_request: Request, error: HTTPException) -> Response:

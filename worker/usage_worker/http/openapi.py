@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from usage_worker.events.event import EVENT
+from usage_worker.events.external_ids import MAX_EXTERNAL_ID
 from usage_worker.http.events import MAX_EVENTS
 from usage_worker.http.forms import CLOUD_EVENT, CLOUD_EVENTS, OURS
 from usage_worker.http.usage_query import DEFAULT_DAYS, DEFAULT_ROWS, MAX_ROWS
@@ -13,14 +14,21 @@ from usage_worker.store.counters import COLUMNS
 from usage_worker.store.usage_totals import GROUPS
 
 _TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
+_UUID, _ANY_TEXT = {"type": "string", "format": "uuid"}, {**_TEXT, "maxLength": MAX_EXTERNAL_ID}
 _ERROR = {"type": "string", "description": "Why the request failed, in one line."}
 # What `_shown` makes another field of.
 _NOT_SHOWN = {"total_cost_usd", "response_time_total_ms", "response_time_samples"}
 _RETRY = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds.", "required": True}}
 
 
-def openapi(root: str) -> dict[str, Any]:
-    """Return the document of a service that is mounted at `root`, as `/usage`; empty for one of its own."""
+def openapi(root: str, *, any_id: bool) -> dict[str, Any]:
+    """Return the document of a service.
+
+    Args:
+        root: where it is mounted, as `/usage`; empty for one of its own.
+        any_id: whether ids may be any number or text.
+    """
+    event = _event(any_id=any_id)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -31,7 +39,7 @@ def openapi(root: str) -> dict[str, Any]:
         "servers": [{"url": root or "/"}],
         "paths": {
             "/api/v1/events": {"post": _post_events()},
-            "/api/v1/usage": {"get": _get_usage()},
+            "/api/v1/usage": {"get": _get_usage(_ANY_TEXT if any_id else _UUID)},
             "/livez": {"get": _health("Whether the process answers.")},
             "/readyz": {"get": _health("Whether Redis takes events.", {"503": _json("It does not.", "Error")})},
             "/metrics": {"get": _metrics()},
@@ -39,8 +47,8 @@ def openapi(root: str) -> dict[str, Any]:
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "schemas": {
-                "Event": _event(),
-                "CloudEvent": _cloud_event(),
+                "Event": event,
+                "CloudEvent": _cloud_event(event["properties"]),
                 "Taken": _taken(),
                 "Usage": _usage(),
                 "Error": _object({"error": _ERROR, "field": {"type": "string"}}, ["error"]),
@@ -83,13 +91,13 @@ def _post_events() -> dict[str, Any]:
     }
 
 
-def _get_usage() -> dict[str, Any]:
-    day, uuid = {"type": "string", "format": "date"}, {"type": "string", "format": "uuid"}
+def _get_usage(one_id: dict[str, Any]) -> dict[str, Any]:
+    day = {"type": "string", "format": "date"}
     groups = {"type": "array", "items": {"enum": list(GROUPS)}, "uniqueItems": True}
     rows = {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS}
     parameters = [
-        _parameter("user_id", uuid, "Only this user's usage."),
-        _parameter("agent_id", uuid, "Only this agent's usage."),
+        _parameter("user_id", one_id, "Only this user's usage."),
+        _parameter("agent_id", one_id, "Only this agent's usage."),
         _parameter("from", day, f"First UTC day; by default {DEFAULT_DAYS} days up to the last."),
         _parameter("to", day, "Last UTC day; by default today."),
         _parameter("group_by", groups, "A row for each; models are known while the ledger keeps the day.")
@@ -128,9 +136,13 @@ def _metrics() -> dict[str, Any]:
     }
 
 
-def _event() -> dict[str, Any]:
+def _event(*, any_id: bool) -> dict[str, Any]:
     """Return the schema of `Event`; null is unknown for each field that may be left out."""
     schema = EVENT.json_schema()
+    for name in ("user_id", "agent_id", "conversation_id") if any_id else ():
+        field = schema["properties"][name]
+        null = [it for it in field.pop("anyOf", []) if it["type"] == "null"]
+        schema["properties"][name] = {"title": field["title"], "anyOf": [_ANY_TEXT, {"type": "integer"}, *null]}
     for name in schema["properties"].keys() - schema["required"]:
         field = schema["properties"][name]
         if "anyOf" not in field:
@@ -141,8 +153,7 @@ def _event() -> dict[str, Any]:
     return schema
 
 
-def _cloud_event() -> dict[str, Any]:
-    event = _event()["properties"]
+def _cloud_event(event: dict[str, Any]) -> dict[str, Any]:
     data = {name: schema for name, schema in event.items() if name not in ("event_id", "type")}
     attributes = {
         "specversion": {"const": "1.0"},

@@ -20,7 +20,8 @@ from usage_worker.events.external_ids import external_ids, write_ids
 from usage_worker.events.wire import prepare, write_columns
 from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT, RedisWatch, warn_of
 from usage_worker.publisher.workers_watch import WorkersWatch
-from usage_worker.queue.stream import COLUMNAR, EventStream, Pack, shard_of_number
+from usage_worker.queue.entry import COLUMNAR, Pack
+from usage_worker.queue.stream import EventStream, shard_of_number
 from usage_worker.queue.vitals import read_vitals
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +12,20 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from usage_worker.errors import StatementCancelledError, UsageError
+from usage_worker.events.external_ids import MAX_EXTERNAL_ID, uuid_of
 from usage_worker.http.keys import Right
 from usage_worker.http.usage_query import ParameterError, cursor_of, read_query
 from usage_worker.printable import printable
-from usage_worker.store import Store
+from usage_worker.store import Store, external_ids, id_of
 from usage_worker.store.usage_totals import usage_totals
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from usage_worker.events.external_ids import Kind
     from usage_worker.http.access import Access
     from usage_worker.http.usage_query import UsageQuery
     from usage_worker.settings import Settings
@@ -37,6 +42,7 @@ class UsageEndpoint:
     def __init__(self, settings: Settings, access: Access) -> None:
         self._access = access
         self._ledger_days = settings.retention_days
+        self._namespace = settings.id_namespace if settings.ids == "uuid5" else None
         self._store = (
             Store(settings.database_url, pooled=settings.pooled, connections=MAX_READERS)
             if settings.database_url
@@ -49,12 +55,12 @@ class UsageEndpoint:
         self._access.check(request, Right.READ)
         try:
             wanted = read_query(request.query_params.multi_items(), self._ledger_days)
+            if self._store is None:
+                raise HTTPException(501, "DATABASE_URL is not set: this service takes events only")
+            return JSONResponse(await to_thread.run_sync(self._page, self._store, wanted, limiter=self._threads))
         except ParameterError as error:
             content = {"error": error.reason, "field": printable(error.field)}
             return JSONResponse(content, HTTPStatus.BAD_REQUEST)
-        if self._store is None:
-            raise HTTPException(501, "DATABASE_URL is not set: this service takes events only")
-        return JSONResponse(await to_thread.run_sync(self._page, self._store, wanted, limiter=self._threads))
 
     def close(self) -> None:
         """Close the connections."""
@@ -64,7 +70,9 @@ class UsageEndpoint:
     def _page(self, store: Store, wanted: UsageQuery) -> dict[str, Any]:
         totals = wanted.totals
         try:
-            page = usage_totals(store, totals, wanted.rows)
+            users, agents = self._uuid(store, "user", wanted.user), self._uuid(store, "agent", wanted.agent)
+            page = usage_totals(store, replace(totals, user_id=users, agent_id=agents), wanted.rows)
+            _put_originals(store, page.rows)
         except UsageError as error:
             log.warning("no totals: %s", error)
             reason = "the totals took more than 5 s; ask for fewer days, or for one user"
@@ -77,6 +85,30 @@ class UsageEndpoint:
             "usage": [_shown(row) for row in page.rows],
             "cursor": cursor_of(page.next) if page.next else None,
         }
+
+    def _uuid(self, store: Store, kind: Kind, text: str | None) -> UUID | None:
+        """Return the UUID of an id in any notation; with `USAGE_IDS=uuid5` also of one that no event has named yet."""
+        if text is None:
+            return None
+        if found := id_of(store, kind, text):
+            return found
+        if self._namespace is None:
+            raise ParameterError(f"{kind}_id", "must be a UUID, or an id of your own that events have named")
+        try:
+            return uuid_of(kind, text, self._namespace)
+        except ValueError:
+            reason = f"must have 1 to {MAX_EXTERNAL_ID} characters, and no U+0000"
+            raise ParameterError(f"{kind}_id", reason) from None
+
+
+def _put_originals(store: Store, rows: list[dict[str, Any]]) -> None:
+    """Put the application's own ids in the place of the UUIDs that were made from them."""
+    for kind in ("user", "agent"):
+        column = f"{kind}_id"
+        if rows and column in rows[0]:
+            originals = external_ids(store, kind, {row[column] for row in rows})
+            for row in rows:
+                row[column] = originals.get(row[column], row[column])
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

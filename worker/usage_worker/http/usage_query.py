@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
@@ -33,10 +32,12 @@ class ParameterError(Exception):
 
 
 class UsageQuery(NamedTuple):
-    """What is asked for, and the greatest number of rows."""
+    """What is asked for, the greatest number of rows, and whose usage: ids in any notation, None for all."""
 
     totals: TotalsQuery
     rows: int
+    user: str | None
+    agent: str | None
 
 
 def read_query(parameters: Sequence[tuple[str, str]], ledger_days: int) -> UsageQuery:
@@ -58,8 +59,8 @@ def read_query(parameters: Sequence[tuple[str, str]], ledger_days: int) -> Usage
     group_by = _groups(given)
     first, last = _days(given, ledger_days if "model" in group_by else None)
     rows = _rows(given)
-    totals = TotalsQuery(first, last, group_by, _uuid(given, "user_id"), _uuid(given, "agent_id"))
-    return UsageQuery(replace(totals, after=_place(given)), rows)
+    totals = TotalsQuery(first, last, group_by, after=_place(given))
+    return UsageQuery(totals, rows, given.get("user_id"), given.get("agent_id"))
 
 
 def cursor_of(place: Place) -> str:
@@ -101,15 +102,6 @@ def _date(given: Mapping[str, str], name: str) -> date | None:
         return date.fromisoformat(text if _DATE.fullmatch(text) else "")
     except ValueError:
         raise ParameterError(name, "must be a UTC day like 2026-01-31") from None
-
-
-def _uuid(given: Mapping[str, str], name: str) -> UUID | None:
-    if name not in given:
-        return None
-    try:
-        return UUID(given[name])
-    except ValueError:
-        raise ParameterError(name, "must be a UUID") from None
 
 
 def _rows(given: Mapping[str, str]) -> int:

@@ -19,8 +19,8 @@ from usage_worker.ingest.event_array import RATING, UNKNOWN, array_of
 from usage_worker.ingest.made_ids import read_made_ids
 from usage_worker.ingest.objects import Objects
 from usage_worker.ingest.packs import NotByColumnsError, read_pack
+from usage_worker.queue.entry import OBJECTS, VERSIONS, newer_version
 from usage_worker.queue.holding import DEATHS_BEFORE_SET_ASIDE
-from usage_worker.queue.stream import OBJECTS, VERSIONS, newer_version
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from usage_worker.events.event import Window
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.ingest.event_array import Columns, Events, Flags, TextTable
-    from usage_worker.queue.stream import RawEntry
+    from usage_worker.queue.entry import RawEntry
 
 # What an entry may hold; our publisher fills 500 events and some 100 kB. One that holds more is not decoded, since a
 # decoded value takes up to 40 times its bytes.

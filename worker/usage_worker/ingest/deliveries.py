@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from usage_worker.queue.stream import former_key, reused_key
+from usage_worker.queue.entry import former_key, reused_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

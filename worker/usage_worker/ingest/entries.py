@@ -15,8 +15,8 @@ from usage_worker.events.event import explain, time_text
 from usage_worker.events.values import decimal_text
 from usage_worker.ingest.event_array import EVENT, UNKNOWN, TextTable, days_of, uuid_of
 from usage_worker.printable import REASON_LENGTH, printable
+from usage_worker.queue.entry import RawEntry, key_of
 from usage_worker.queue.kept import is_cut, kept
-from usage_worker.queue.stream import RawEntry, key_of
 from usage_worker.store import DeadLetter
 
 if TYPE_CHECKING:

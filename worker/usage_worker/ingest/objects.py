@@ -11,7 +11,7 @@ from usage_worker.events.external_ids import IdReader
 from usage_worker.events.values import write_json
 from usage_worker.ingest.entries import MAX_LETTERS, BadEvent, describe
 from usage_worker.ingest.packs import columns_of
-from usage_worker.queue.stream import OBJECTS
+from usage_worker.queue.entry import OBJECTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

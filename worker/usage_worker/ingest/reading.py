@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.ingest.prices import Prices
     from usage_worker.ingest.turn import Turn
+    from usage_worker.queue.entry import RawEntry
     from usage_worker.queue.holding import Holding
-    from usage_worker.queue.stream import EventStream, RawEntry
+    from usage_worker.queue.stream import EventStream
     from usage_worker.settings import Settings
 
 log = get_logger("ingest")

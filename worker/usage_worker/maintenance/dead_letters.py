@@ -15,8 +15,8 @@ from usage_worker.events.external_ids import made_of
 from usage_worker.events.spelled_out import spelled_out
 from usage_worker.events.values import read_json
 from usage_worker.events.wire import Prepared, prepare
+from usage_worker.queue.entry import COLUMNAR, RawEntry, key_of, reused_key
 from usage_worker.queue.kept import is_cut, restored
-from usage_worker.queue.stream import COLUMNAR, RawEntry, key_of, reused_key
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:

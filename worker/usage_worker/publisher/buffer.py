@@ -13,7 +13,8 @@ from usage_worker.events.columns import NAMES
 from usage_worker.events.external_ids import write_ids
 from usage_worker.events.wire import write_columns
 from usage_worker.publisher.redis_watch import BACKFILL_MEMORY_LIMIT, REDIS_MEMORY_LIMIT
-from usage_worker.queue.stream import COLUMNAR, Pack, shard_of_number
+from usage_worker.queue.entry import COLUMNAR, Pack
+from usage_worker.queue.stream import shard_of_number
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

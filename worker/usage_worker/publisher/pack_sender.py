@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from usage_worker.publisher.buffer import Buffer, Sealed
     from usage_worker.publisher.rate_limited_log import RateLimitedLog
     from usage_worker.publisher.workers_watch import WorkersWatch
-    from usage_worker.queue.stream import EventStream, Pack
+    from usage_worker.queue.entry import Pack
+    from usage_worker.queue.stream import EventStream
 
 NEVER = float("inf")
 

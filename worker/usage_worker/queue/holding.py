@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from usage_worker.queue.connection import RedisConnection
-    from usage_worker.queue.stream import RawEntry
+    from usage_worker.queue.entry import RawEntry
 
 # After so many deaths an entry is tried alone; if to decode it ends its consumer, too, it is set aside undecoded. A
 # death after that, while it is counted, is rather a coincidence, and weighs no more than the first ones.

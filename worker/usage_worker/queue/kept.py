@@ -12,7 +12,7 @@ import zlib
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING
 
-from usage_worker.queue.stream import OBJECTS, RawEntry, key_of
+from usage_worker.queue.entry import OBJECTS, RawEntry, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

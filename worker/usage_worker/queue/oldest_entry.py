@@ -10,7 +10,8 @@ from redis.exceptions import ResponseError
 
 from usage_worker.events.columns import NAMES
 from usage_worker.printable import printable
-from usage_worker.queue.stream import GROUP, VERSIONS, WAITING, RawEntry, newer_version
+from usage_worker.queue.entry import VERSIONS, RawEntry, newer_version
+from usage_worker.queue.stream import GROUP, WAITING
 
 if TYPE_CHECKING:
     from usage_worker.queue.stream import EventStream

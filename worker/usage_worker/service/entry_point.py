@@ -19,7 +19,7 @@ from pydantic_core import to_json
 from usage_worker.errors import StreamUnavailableError
 from usage_worker.events.columns import PACK_EVENTS
 from usage_worker.logs import get_logger
-from usage_worker.queue.stream import Pack
+from usage_worker.queue.entry import Pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -2,7 +2,7 @@
 
 from usage_worker.postgres import OUTAGES
 from usage_worker.store.analytics import refresh_analytics
-from usage_worker.store.batch import BatchTransaction, DeadLetter, Missing, batch_transaction
+from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
 from usage_worker.store.connection import Store
 from usage_worker.store.dead_letters import prune_dead_letters
 from usage_worker.store.external_ids import (
@@ -32,6 +32,7 @@ from usage_worker.store.purge import (
     purge_chunk,
     purge_due,
 )
+from usage_worker.store.quarantine import DeadLetter
 from usage_worker.store.reconcile import (
     FIRST_PAIR,
     PairDifference,

@@ -5,16 +5,15 @@ Rows are copied in PostgreSQL's binary format. Ids in parameters and results are
 
 from __future__ import annotations
 
-import json
-import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.errors import ConcurrencyError, SettingsError, StatementCancelledError
-from usage_worker.postgres import OUTAGES, translated
+from usage_worker.postgres import translated
 from usage_worker.store.copy_binary import HEADER, TRAILER
 from usage_worker.store.external_ids import keep_external_ids
 from usage_worker.store.holders import begin, holders
+from usage_worker.store.quarantine import quarantine
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
     from usage_worker.store.intake import Intake
+    from usage_worker.store.quarantine import DeadLetter
 
 Pair = tuple[str, str]
 """A user and an agent."""
@@ -33,26 +33,11 @@ Pair = tuple[str, str]
 _SHORT_WAIT_MS = 100
 # Bytes sent at once: PostgreSQL then works on some while Python writes the next.
 _CHUNK_BYTES = 2**18
-# Payloads of dead letters that are inserted at once, in characters.
-_CHUNK_CHARACTERS = 2**24
-_NOT_ASCII = re.compile(r"[^\x01-\x7f]")
 
 
 def array(values: Iterable[str]) -> str:
     """Return an array of values, none of which needs quotes."""
     return "{" + ",".join(values) + "}"
-
-
-class DeadLetter(NamedTuple):
-    """An event, or a whole unreadable entry, that cannot be counted, and why."""
-
-    entry_key: UUID
-    position: int
-    stream: str
-    entry_id: str
-    events: int
-    reason: str
-    payload: str
 
 
 class Missing(NamedTuple):
@@ -230,27 +215,8 @@ class BatchTransaction:
         return keep_external_ids(self._connection, rows)
 
     def quarantine(self, dead_letters: Sequence[DeadLetter]) -> int:
-        """Insert dead letters. Returns the number of events in those that were not in the quarantine before.
-
-        What PostgreSQL refuses, whatever it contains, is kept in ASCII.
-        """
-        return sum(self._keep(chunk) for chunk in _chunks(dead_letters))
-
-    def _keep(self, dead_letters: Sequence[DeadLetter], *, again: bool = False) -> int:
-        try:
-            with self.savepoint():
-                columns = dict(zip(DeadLetter._fields, map(list, zip(*dead_letters, strict=True)), strict=True))
-                row = self._connection.execute(query("insert_dead_letters"), columns).fetchone()
-                return int(row[0]) if row else 0
-        except OUTAGES:
-            raise
-        except Exception:
-            if not again:
-                return self._keep(list(map(_in_ascii, dead_letters)), again=True)
-            middle = len(dead_letters) // 2
-            if not middle:
-                raise
-            return self._keep(dead_letters[:middle], again=True) + self._keep(dead_letters[middle:], again=True)
+        """Insert dead letters. Returns the number of events in those that were not in the quarantine before."""
+        return quarantine(self._connection, dead_letters)
 
     def add_intake(self, stream: str, intake: Intake, *, has_backfill: bool = False) -> None:
         """Add the batch to the intake totals of its stream, with a backfill to those that `reconcile` knows by it."""
@@ -283,25 +249,3 @@ def batch_transaction(store: Store) -> Iterator[BatchTransaction]:
             if transaction.time_limits:
                 raise StatementCancelledError(f"{error.detail}; {transaction.time_limits}") from error
             raise ConcurrencyError(error.detail) from error
-
-
-def _chunks(dead_letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
-    """Yield dead letters in chunks of a bounded size: PostgreSQL takes no statement of 1 GB."""
-    chunk: list[DeadLetter] = []
-    size = 0
-    for dead_letter in dead_letters:
-        if chunk and size + len(dead_letter.payload) > _CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(dead_letter)
-        size += len(dead_letter.payload)
-    if chunk:
-        yield chunk
-
-
-def _in_ascii(dead_letter: DeadLetter) -> DeadLetter:
-    """Escape everything outside ASCII as JSON does, so that a JSON payload keeps its meaning."""
-    reason, payload = (
-        _NOT_ASCII.sub(lambda it: json.dumps(it[0])[1:-1], it) for it in (dead_letter.reason, dead_letter.payload)
-    )
-    return dead_letter._replace(reason=reason, payload=payload)

@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from usage_worker.errors import DataRefusedError, SettingsError
-from usage_worker.events.external_ids import ExternalId
+from usage_worker.errors import DataRefusedError
+from usage_worker.events.external_ids import ExternalId, parse_uuid
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -49,24 +49,15 @@ def external_ids_in(store: Store, text: str) -> dict[str, dict[UUID, str]]:
     return found
 
 
-def id_of(store: Store, kind: str, text: str) -> UUID:
-    """Return the UUID of an id in any notation: a UUID, or an application's own id.
-
-    Raises:
-        SettingsError: no event has named it.
-    """
-    try:
-        return UUID(text)
-    except ValueError:
-        pass
+def id_of(store: Store, kind: str, text: str) -> UUID | None:
+    """Return the UUID of a UUID in any notation, or of an application's own id; None where no event has named it."""
+    if uuid := parse_uuid(text):
+        return uuid
     try:
         rows = store.rows(query("id_of_external_id"), kind=kind, external_id=text)
     except (UnicodeEncodeError, DataRefusedError):  # half a surrogate pair, U+0000: no event may have it
         rows = []
-    for row in rows:
-        found: UUID = row["id"]
-        return found
-    raise SettingsError(f"no event has named the {kind} {text!r}")
+    return rows[0]["id"] if rows else None
 
 
 def kept_namespace(connection: Connection) -> UUID | None:

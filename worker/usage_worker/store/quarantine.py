@@ -1,0 +1,81 @@
+"""What cannot be counted, and how a batch keeps it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from usage_worker.postgres import OUTAGES, translated
+from usage_worker.store.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from uuid import UUID
+
+    from usage_worker.postgres import Connection
+
+# Payloads of dead letters that are inserted at once, in characters.
+_CHUNK_CHARACTERS = 2**24
+_NOT_ASCII = re.compile(r"[^\x01-\x7f]")
+
+
+class DeadLetter(NamedTuple):
+    """An event, or a whole unreadable entry, that cannot be counted, and why."""
+
+    entry_key: UUID
+    position: int
+    stream: str
+    entry_id: str
+    events: int
+    reason: str
+    payload: str
+
+
+def quarantine(connection: Connection, dead_letters: Sequence[DeadLetter]) -> int:
+    """Insert dead letters in the open transaction; what PostgreSQL refuses, whatever it contains, is kept in ASCII.
+
+    Returns:
+        The number of events in those that were not in the quarantine before.
+    """
+    return sum(_keep(connection, chunk) for chunk in _chunks(dead_letters))
+
+
+def _keep(connection: Connection, dead_letters: Sequence[DeadLetter], *, again: bool = False) -> int:
+    try:
+        with translated(), connection.transaction():
+            columns = dict(zip(DeadLetter._fields, map(list, zip(*dead_letters, strict=True)), strict=True))
+            row = connection.execute(query("insert_dead_letters"), columns).fetchone()
+            return int(row[0]) if row else 0
+    except OUTAGES:
+        raise
+    except Exception:
+        if not again:
+            return _keep(connection, list(map(_in_ascii, dead_letters)), again=True)
+        middle = len(dead_letters) // 2
+        if not middle:
+            raise
+        halves = dead_letters[:middle], dead_letters[middle:]
+        return sum(_keep(connection, half, again=True) for half in halves)
+
+
+def _chunks(dead_letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    """Yield dead letters in chunks of a bounded size: PostgreSQL takes no statement of 1 GB."""
+    chunk: list[DeadLetter] = []
+    size = 0
+    for dead_letter in dead_letters:
+        if chunk and size + len(dead_letter.payload) > _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(dead_letter)
+        size += len(dead_letter.payload)
+    if chunk:
+        yield chunk
+
+
+def _in_ascii(dead_letter: DeadLetter) -> DeadLetter:
+    """Escape everything outside ASCII as JSON does, so that a JSON payload keeps its meaning."""
+    reason, payload = (
+        _NOT_ASCII.sub(lambda it: json.dumps(it[0])[1:-1], it) for it in (dead_letter.reason, dead_letter.payload)
+    )
+    return dead_letter._replace(reason=reason, payload=payload)
