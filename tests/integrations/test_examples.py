@@ -73,12 +73,6 @@ def running(env: dict[str, str], command: list[str]) -> Iterator[subprocess.Pope
             process.kill()
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server as its supervisor does."""
-    process.terminate()
-    process.wait(30)
-
-
 def get(port: int, path: str, question: str = "What is a shard?") -> str:
     """Return the answer of an application."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
@@ -118,9 +112,14 @@ def test_server_stopped_after_the_last_request(
     command = [*documented(name, program), *(option.format(port) for option in options)]
     with running(env, command) as server:
         eventually(lambda: listens(port), 60)
+        # Redis takes nothing until the server has been told to end.
+        redis_client.client_pause(60_000, all=False)
         with ThreadPoolExecutor(4) as clients:
             answers = list(clients.map(lambda _: get(port, "/ask"), range(REQUESTS)))
-        stop(server)
+        assert events(redis_client) == []
+        server.terminate()
+        redis_client.client_unpause()
+        server.wait(30)
     assert {answer.strip('"') for answer in answers} == {"Yes."}
     assert events(redis_client) == [COUNTED] * REQUESTS
 
@@ -137,7 +136,8 @@ def test_fastapi_counts_streams(env: dict[str, str], redis_client: redis.Redis) 
         assert reader.getresponse().read(2) == b"Ye"
         reader.close()
         left = eventually(lambda: [event for event in events(redis_client) if event["user_id"] == "7"])
-        stop(server)
+        server.terminate()
+        server.wait(30)
     assert left == [{**OWNER, "user_id": "7", "model": COUNTED["model"]}]
     assert len(events(redis_client)) == 2
 
@@ -155,7 +155,8 @@ def test_celery_stopped_after_the_last_task(env: dict[str, str], valkey: Valkey,
         with running(env, command) as worker:
             # A task is acknowledged once it has run.
             eventually(lambda: not tasks.exists("celery", "unacked"), 60)
-            stop(worker)
+            worker.terminate()
+            worker.wait(30)
     assert events(redis_client) == [COUNTED] * 3
 
 
