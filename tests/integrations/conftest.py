@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import redis
 
+    from tests.conftest import Valkey
+
 # LiteLLM would fetch its prices otherwise.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
@@ -40,6 +42,11 @@ class Published(NamedTuple):
         events = events_in(self.redis)
         assert len(events) == number
         return sorted(events, key=lambda event: str(event["occurred_at"]))
+
+
+def broker_url(valkey: Valkey) -> str:
+    """Return the URL of another database of the same Valkey, as Celery writes it."""
+    return valkey.url(1).replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
 
 
 def events_in(client: redis.Redis) -> list[dict[str, Any]]:

@@ -21,7 +21,8 @@ import redis
 
 from tests.helpers import environment_without, eventually, free_port, listens
 from tests.integration.service import WRITER, serving
-from tests.integrations.conftest import events_in
+from tests.integrations.conftest import broker_url, events_in
+from tests.integrations.pages import keys
 from tests.integrations.provider import UNENDING
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ def env(redis_url: str, provider_url: str) -> dict[str, str]:
     """Return the environment of a reader who has activated the virtual environment."""
     env = environment_without("USAGE_", "REDIS", "DATABASE", "OPENAI")
     path = f"{Path(sys.executable).parent}:{env['PATH']}"
-    openai = {"OPENAI_BASE_URL": f"{provider_url}/v1", "OPENAI_API_KEY": "none"}
-    return {**env, **openai, "PATH": path, "USAGE_REDIS_URL": redis_url}
+    return {**env, **keys(provider_url), "PATH": path, "USAGE_REDIS_URL": redis_url}
 
 
 def documented(name: str, program: str) -> list[str]:
@@ -144,11 +144,10 @@ def test_fastapi_counts_streams(env: dict[str, str], redis_client: redis.Redis) 
 
 def test_celery_stopped_after_the_last_task(env: dict[str, str], valkey: Valkey, redis_client: redis.Redis) -> None:
     """Each task runs in a process of its own."""
-    broker = valkey.url(1)
-    env["CELERY_BROKER_URL"] = broker.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+    env["CELERY_BROKER_URL"] = broker_url(valkey)
     *python, code = documented("celery_app.py", "python")
     command = [*documented("celery_app.py", "celery"), "--max-tasks-per-child=1", "--concurrency=2"]
-    with redis.Redis.from_url(broker) as tasks:
+    with redis.Redis.from_url(valkey.url(1)) as tasks:
         tasks.flushdb()
         run(env, *python, "; ".join([code] * 3))
         assert tasks.llen("celery") == 3

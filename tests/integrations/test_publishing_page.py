@@ -9,7 +9,6 @@ import subprocess
 import sys
 from decimal import Decimal
 from inspect import CO_COROUTINE
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -20,36 +19,24 @@ from prometheus_client import CollectorRegistry, Counter
 import usage_worker
 from tests.acceptance.test_up import folder, running
 from tests.helpers import environment_without, eventually
+from tests.integrations.pages import blocks, keys
 from usage_worker import uuid_of
 from usage_worker.testing import capture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-PAGE = (Path(__file__).parents[2] / "docs" / "publishing.md").read_text("utf-8")
+PAGE = "publishing.md"
 OPENAI = {"input_tokens": 812, "output_tokens": 160, "reasoning_tokens": 96, "model": "gpt-4o-2024-08-06"}
 RESPONSES = {"input_tokens": 81, "output_tokens": 1035, "reasoning_tokens": 832, "model": "gpt-5.2-2025-12-11"}
 
 __all__ = ["folder"]  # a fixture
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-
-
-def keys(url: str) -> dict[str, str]:
-    """Return the variables of the SDKs."""
-    return {
-        "OPENAI_BASE_URL": f"{url}/v1",
-        "OPENAI_API_KEY": "none",
-        "ANTHROPIC_BASE_URL": url,
-        "ANTHROPIC_API_KEY": "none",
-    }
-
-
 def test_first_block_ends_in_the_printed_row(folder: Path, provider_url: str) -> None:
     """In the way of the README: everything is run by `usage-worker up`, whose exports are pasted."""
-    publish, (select,), (printed,) = blocks("python")[0], blocks("sql"), blocks("text")
+    publish, (select,), (printed,) = blocks(PAGE, "python")[0], blocks(PAGE, "sql"), blocks(PAGE, "text")
     names, _, row = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
     with running(folder) as up:
         exports = dict(re.findall(r"^export (\w+)='?([^'\n]*)'?$", up.printed, re.MULTILINE))
@@ -78,7 +65,7 @@ def reader(provider_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 @pytest.fixture
 def answers(reader: dict[str, Any]) -> Iterator[list[list[dict[str, Any]]]]:
     """Execute the blocks of Python; return the events of each."""
-    yield [events_of(block, reader) for block in blocks("python") if "disabled" not in block]
+    yield [events_of(block, reader) for block in blocks(PAGE, "python") if "disabled" not in block]
     for name in ("models", "claude"):
         reader[name].close()
 
@@ -120,11 +107,11 @@ def test_blocks_publish_what_the_page_says(
 
 
 def test_uuid_is_the_printed_one() -> None:
-    assert f'uuid_of("user", 42)  # {uuid_of("user", 42)!r}' in PAGE
+    assert f'uuid_of("user", 42)  # {uuid_of("user", 42)!r}' in blocks(PAGE, "python")[2]
 
 
 def test_disabled_publisher_counts_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    (block,) = (block for block in blocks("python") if "disabled" in block)
+    (block,) = (block for block in blocks(PAGE, "python") if "disabled" in block)
     with caplog.at_level("INFO", "usage_worker"):
         exec(block, {"usage_worker": usage_worker})  # noqa: S102
     assert len(caplog.records) == 1
@@ -142,6 +129,6 @@ def test_hooks_do_what_the_page_says(answers: object, reader: dict[str, Any]) ->
 
 def test_test_sees_the_events(answers: object, reader: dict[str, Any]) -> None:
     """`answer` is the first block."""
-    reader["answer"] = lambda _: exec(blocks("python")[0], reader)  # noqa: S102
+    reader["answer"] = lambda _: exec(blocks(PAGE, "python")[0], reader)  # noqa: S102
     with capture() as events:
         reader["test_answer_is_counted"](events)
