@@ -10,6 +10,7 @@ INTEGRATIONS := .venv-integrations
 SYSTEM_POSTGRES := $(patsubst %/postgres,%,$(firstword $(sort $(wildcard /usr/lib/postgresql/*/bin/postgres))))
 SYSTEM_REDIS    := $(wildcard /usr/bin/redis-server)
 SYSTEM_POOLER   := $(wildcard /usr/sbin/pgbouncer)
+NODE            := $(shell command -v node)
 # The tests that depend most on the versions of the servers: schema, dumps, access, ingest and publisher.
 ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_dump_restore.py \
 	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py \
@@ -67,7 +68,9 @@ test-more: $(STAMP)  ## run what needs Debian's postgresql, redis-server and pgb
 	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -s $(RANDOM_FAULTS)
 	$(MAKE) --no-print-directory test-integrations
 
-test-integrations: $(INTEGRATIONS)/.installed  ## run what needs LiteLLM, LangChain, OpenTelemetry and pydantic-ai
+test-integrations: $(INTEGRATIONS)/.installed  ## run the integrations with their frameworks, and the examples; needs Debian's nodejs
+	$(if $(NODE),,$(error apt-get install nodejs: there is no node))
+	$(INTEGRATIONS)/bin/mypy --strict examples/*.py
 	$(INTEGRATIONS)/bin/pytest tests/integrations
 
 reference: $(STAMP)  ## generate docs/reference from the code

@@ -1,18 +1,17 @@
 """Celery: a task counts like any other code; a worker process sends what is left when it ends.
 
 pip install usage-worker 'celery[redis]' openai
-USAGE_REDIS_URL=redis://localhost:6379/0 celery -A celery_app worker
+export USAGE_REDIS_URL=redis://localhost:6379/0 CELERY_BROKER_URL=redis://localhost:6379/1
+celery -A celery_app worker
 python -c 'import celery_app; celery_app.ask.delay("42", "What is a shard?")'
 """
-
-import os
 
 from celery import Celery
 from openai import OpenAI
 
 import usage_worker
 
-app = Celery("example", broker=os.environ.get("USAGE_REDIS_URL", "redis://localhost:6379/0"))
+app = Celery("example")
 usage = usage_worker.UsagePublisher(ids="uuid5")
 models = OpenAI()
 

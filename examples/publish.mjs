@@ -1,8 +1,9 @@
 // Node and any other language with an HTTP client: `usage-worker serve` takes CloudEvents and our own JSON.
 //
+//     USAGE_IDS=uuid5 usage-worker serve     # workers, too, take ids that are not UUIDs
 //     USAGE_URL=http://localhost:8889 USAGE_API_KEY=… node publish.mjs 42
 //
-// The id makes a request that is sent again harmless.
+// Where no answer arrives, send the same body again: by its id and time it is counted once.
 
 const [user] = process.argv.slice(2);
 const { USAGE_URL: url, USAGE_API_KEY: key } = process.env;

@@ -1,8 +1,9 @@
-"""Helpers that pytest lacks: waiting for conditions and for the end of processes, a clean environment."""
+"""Helpers that pytest lacks: waiting for conditions and for the end of processes, a clean environment, ports."""
 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -29,6 +30,22 @@ def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T:
 def environment_without(*prefixes: str) -> dict[str, str]:
     """Return the environment of the test run without the variables that begin with one of the prefixes."""
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def listens(port: int) -> bool:
+    """Return whether a server takes connections on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 class Process(NamedTuple):

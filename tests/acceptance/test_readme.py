@@ -59,7 +59,7 @@ def test_the_first_minute_ends_in_the_printed_row(folder: Path) -> None:
     publish, select = (block for block in blocks("python") if "import" in block)
     (printed,) = blocks("text")
     (add,) = blocks("sh")
-    assert len(publish.strip().splitlines()) - publish.count("\n\n") == 5
+    assert len(publish.strip().splitlines()) - publish.count("\n\n") == 4
     with running(folder) as up:
         reader = Reader(up)
         assert reader.python(publish) == ""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import redis
 
+    from tests.conftest import Valkey
+
 # LiteLLM would fetch its prices otherwise.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
@@ -36,15 +38,29 @@ class Published(NamedTuple):
 
     def arrived(self, number: int) -> list[dict[str, Any]]:
         """Return the events once so many have arrived, also from other processes."""
-        eventually(lambda: len(self._events()) >= number, 60)
-        events = self._events()
+        eventually(lambda: len(events_in(self.redis)) >= number, 60)
+        events = events_in(self.redis)
         assert len(events) == number
         return sorted(events, key=lambda event: str(event["occurred_at"]))
 
-    def _events(self) -> list[dict[str, Any]]:
-        shards: Any = [self.redis.xrange(f"usage:events:{{{shard}}}") for shard in range(2)]
-        entries = [entry for shard in shards for _, entry in shard]
-        return [event for entry in entries for event in spelled_out(json.loads(entry[b"events"]))]
+
+def broker_url(valkey: Valkey) -> str:
+    """Return the URL of another database of the same Valkey, as Celery writes it."""
+    return valkey.url(1).replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+
+
+def events_in(client: redis.Redis) -> list[dict[str, Any]]:
+    """Return the events of all shards, with the originals of ids where an entry has them."""
+    shards: Any = [client.xrange(f"usage:events:{{{shard}}}") for shard in range(2)]
+    return [event for shard in shards for _, entry in shard for event in _events_of(entry)]
+
+
+def _events_of(entry: dict[bytes, bytes]) -> list[dict[str, Any]]:
+    body, ids = json.loads(entry[b"events"]), json.loads(entry.get(b"ids", b"{}"))
+    events = body if entry[b"v"] == b"1" else spelled_out(body)
+    for event in events:
+        event |= {f"{kind}_id": its[made] for kind, its in ids.items() if (made := event.get(f"{kind}_id")) in its}
+    return events
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from select import select
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 RESPONSES = Path(__file__).parent / "responses"
 # A request for this model fails.
 FAILING = "gpt-unavailable"
+# The stream of an answer to this question ends when its reader leaves.
+UNENDING = "What is there?"
 _FAILURE = json.dumps({"error": {"message": "The server had an error", "type": "server_error"}}).encode()
 
 
@@ -27,15 +30,26 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def _answer(self, request: dict[str, object]) -> None:
-        name = next(name for name in ("embeddings", "files", "messages", "chat") if f"/{name}" in self.path)
+        name = next(file.stem for file in RESPONSES.glob("*.json") if f"/{file.stem}" in self.path)
         kind = "sse" if request.get("stream") else "json"
         failing = request.get("model") == FAILING
         body = _FAILURE if failing else (RESPONSES / f"{name}.{kind}").read_bytes()
         self.send_response(500 if failing else 200)
         self.send_header("Content-Type", "text/event-stream" if kind == "sse" else "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        if UNENDING in json.dumps(request):
+            self.end_headers()
+            self._repeat(body)
+        else:
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def _repeat(self, body: bytes) -> None:
+        """Send the first chunks again and again until the connection is closed."""
+        chunks = b"\n\n".join(body.split(b"\n\n")[:2]) + b"\n\n"
+        with suppress(OSError):
+            while not select([self.connection], [], [], 0.02)[0]:
+                self.wfile.write(chunks)
 
     def log_message(self, *_: object) -> None:
         """Leave the output to the tests."""

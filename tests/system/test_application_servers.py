@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers import environment_without, eventually
+from tests.helpers import environment_without, eventually, free_port, listens
 from tests.integration.test_publisher import events_in
 
 if TYPE_CHECKING:
@@ -67,12 +66,6 @@ WORKERS = 2
 REQUESTS = 60
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
 def get(port: int, path: str = "/") -> str:
     """Return the process number that answered."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
@@ -94,18 +87,10 @@ def serving(folder: Path, redis_url: str, module: str, *options: str) -> Iterato
     env = environment_without("REDIS_URL", "USAGE_") | {"USAGE_REDIS_URL": redis_url}
     with subprocess.Popen(command, cwd=folder, env=env) as server:
         try:
-            eventually(lambda: _listens(port), 60)
+            eventually(lambda: listens(port), 60)
             yield server, port
         finally:
             server.kill()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 def request_all(port: int, path: str = "/") -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +97,21 @@ def test_links_point_to_files(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text("utf-8"))
     files = [target for target in targets if not re.match(r"\w+:", target)]
     assert [target for target in files if not (document.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_point_to_headings(document: Path) -> None:
+    targets = re.findall(r"\]\(((?!\w+:)[^)#\s]*)#([^)\s]+)\)", document.read_text("utf-8"))
+    pages = [(document.parent / file if file else document, anchor) for file, anchor in targets]
+    assert [(page.name, anchor) for page, anchor in pages if anchor not in _anchors(page)] == []
+
+
+@cache
+def _anchors(page: Path) -> set[str]:
+    """Return what GitHub calls the headings of a page."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_documents_name_existing_make_targets() -> None:
