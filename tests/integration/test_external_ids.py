@@ -57,13 +57,13 @@ def test_ids_lead_both_ways(harness: IngestHarness, database: str) -> None:
     rows = [named("user", "42"), named("agent", "42"), named("conversation", "42"), named("user", "Zoë\t'\"\\ 🐘" * 20)]
     assert keep(store, *rows) == []
     assert kept(database) == set(rows)
-    assert external_ids(store, "user", [rows[0].id, rows[1].id, rows[3].id, uuid4()]) == {
-        rows[0].id: "42",
-        rows[3].id: rows[3].external_id,
-    }
-    assert [id_of(store, it.kind, it.external_id) for it in rows] == [it.id for it in rows]
-    assert id_of(store, "user", str(rows[0].id)) == id_of(store, "user", f"{{{rows[0].id}}}".upper()) == rows[0].id
-    assert [id_of(store, "user", unknown) for unknown in ("43", "4\x002", "\udc42")] == [None] * 3
+    known = {rows[0].id: "42", rows[3].id: rows[3].external_id}
+    with store.connection() as connection:
+        assert external_ids(connection, "user", [rows[0].id, rows[1].id, rows[3].id, uuid4()]) == known
+        assert [id_of(connection, "user", unknown) for unknown in ("43", "4\x002", "\udc42")] == [None] * 3
+        assert [id_of(connection, it.kind, it.external_id) for it in rows] == [it.id for it in rows]
+        for notation in (str(rows[0].id), f"{{{rows[0].id}}}".upper()):
+            assert id_of(connection, "user", notation) == rows[0].id
     assert keep(store) == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from tests.helpers import eventually
@@ -81,6 +82,9 @@ def test_client_gets_back_the_ids_that_it_sent(service: Service, harness: Ingest
     for wrong in ("", "4%00", "x" * 256):
         reply = service.usage(f"agent_id={wrong}")
         assert (reply.status, reply.json["field"]) == (400, "agent_id"), wrong
+    with psycopg.connect(database) as connection:
+        connection.execute("LOCK TABLE public.usage_external_ids")
+        assert service.usage("user_id=42").status == 503
 
 
 def test_service_without_the_setting_reads_ids_that_are_kept(

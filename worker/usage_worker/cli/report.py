@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from usage_worker.errors import SettingsError
 from usage_worker.monitoring.daily_usage import daily_usage
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, id_of
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 Days = Annotated[int, typer.Option(min=1, help="How many days up to today; at most those that the ledger keeps.")]
 User = Annotated[
@@ -24,15 +27,20 @@ def report(days: Days = 7, user: User = None, as_json: AsJson = False) -> None:
     """Show uses, messages, tokens, cost, success rate and latency of each of the last days, in USAGE_TIMEZONE."""
     settings = load_settings()
     with Store(settings.require_database(), pooled=settings.pooled) as store:
-        user_id = None if user is None else id_of(store, "user", user)
-        if user is not None and user_id is None:
-            raise SettingsError(f"no event has named the user {user!r}")
-        rows = daily_usage(store, settings, days, user_id)
+        rows = daily_usage(store, settings, days, None if user is None else _id_of(store, user))
     if as_json:
         print_json(rows)
         return
     cells = [[_text(value) for value in row.values()] for row in rows]
     print_rows(list(rows[0]), cells, title=f"days in {settings.timezone}", headings_in_lines=True)
+
+
+def _id_of(store: Store, user: str) -> UUID:
+    with store.connection() as connection:
+        found = id_of(connection, "user", user)
+    if found is None:
+        raise SettingsError(f"no event has named the user {user!r}")
+    return found
 
 
 def _text(value: object) -> str:

@@ -17,7 +17,7 @@ from usage_worker.http.keys import Right
 from usage_worker.http.usage_query import ParameterError, cursor_of, read_query
 from usage_worker.printable import printable
 from usage_worker.store import Store, external_ids, id_of
-from usage_worker.store.usage_totals import usage_totals
+from usage_worker.store.usage_totals import short_transaction, usage_totals
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from usage_worker.events.external_ids import Kind
     from usage_worker.http.access import Access
     from usage_worker.http.usage_query import UsageQuery
+    from usage_worker.postgres import Connection
     from usage_worker.settings import Settings
 
 # Connections to PostgreSQL; a statement ends within 5 s, and what waits longer for a connection is refused.
@@ -70,9 +71,11 @@ class UsageEndpoint:
     def _page(self, store: Store, wanted: UsageQuery) -> dict[str, Any]:
         totals = wanted.totals
         try:
-            users, agents = self._uuid(store, "user", wanted.user), self._uuid(store, "agent", wanted.agent)
-            page = usage_totals(store, replace(totals, user_id=users, agent_id=agents), wanted.rows)
-            _put_originals(store, page.rows)
+            with short_transaction(store) as connection:
+                user = self._uuid(connection, "user", wanted.user)
+                agent = self._uuid(connection, "agent", wanted.agent)
+                page = usage_totals(connection, replace(totals, user_id=user, agent_id=agent), wanted.rows)
+                _put_originals(connection, page.rows)
         except UsageError as error:
             log.warning("no totals: %s", error)
             reason = "the totals took more than 5 s; ask for fewer days, or for one user"
@@ -86,11 +89,11 @@ class UsageEndpoint:
             "cursor": cursor_of(page.next) if page.next else None,
         }
 
-    def _uuid(self, store: Store, kind: Kind, text: str | None) -> UUID | None:
+    def _uuid(self, connection: Connection, kind: Kind, text: str | None) -> UUID | None:
         """Return the UUID of an id in any notation; with `USAGE_IDS=uuid5` also of one that no event has named yet."""
         if text is None:
             return None
-        if found := id_of(store, kind, text):
+        if found := id_of(connection, kind, text):
             return found
         if self._namespace is None:
             raise ParameterError(f"{kind}_id", "must be a UUID, or an id of your own that events have named")
@@ -101,12 +104,12 @@ class UsageEndpoint:
             raise ParameterError(f"{kind}_id", reason) from None
 
 
-def _put_originals(store: Store, rows: list[dict[str, Any]]) -> None:
+def _put_originals(connection: Connection, rows: list[dict[str, Any]]) -> None:
     """Put the application's own ids in the place of the UUIDs that were made from them."""
     for kind in ("user", "agent"):
         column = f"{kind}_id"
         if rows and column in rows[0]:
-            originals = external_ids(store, kind, {row[column] for row in rows})
+            originals = external_ids(connection, kind, {row[column] for row in rows})
             for row in rows:
                 row[column] = originals.get(row[column], row[column])
 

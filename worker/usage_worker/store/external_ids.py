@@ -8,6 +8,7 @@ from uuid import UUID
 
 from usage_worker.errors import DataRefusedError
 from usage_worker.events.external_ids import ExternalId, parse_uuid
+from usage_worker.postgres import translated
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -35,10 +36,9 @@ def keep_external_ids(connection: Connection, rows: Sequence[ExternalId]) -> lis
     return [] if kept == len(set(unknown)) else _unknown(connection, unknown)
 
 
-def external_ids(store: Store, kind: str, ids: Iterable[UUID]) -> dict[UUID, str]:
+def external_ids(connection: Connection, kind: str, ids: Iterable[UUID]) -> dict[UUID, str]:
     """Return the application's own ids of those UUIDs of a kind that were made from one."""
-    rows = store.rows(query("external_ids"), kind=kind, ids=list(ids))
-    return {row["id"]: row["external_id"] for row in rows}
+    return dict(connection.execute(query("external_ids"), {"kind": kind, "ids": list(ids)}).fetchall())
 
 
 def external_ids_in(store: Store, text: str) -> dict[str, dict[UUID, str]]:
@@ -49,15 +49,16 @@ def external_ids_in(store: Store, text: str) -> dict[str, dict[UUID, str]]:
     return found
 
 
-def id_of(store: Store, kind: str, text: str) -> UUID | None:
+def id_of(connection: Connection, kind: str, text: str) -> UUID | None:
     """Return the UUID of a UUID in any notation, or of an application's own id; None where no event has named it."""
     if uuid := parse_uuid(text):
         return uuid
     try:
-        rows = store.rows(query("id_of_external_id"), kind=kind, external_id=text)
+        with translated():
+            row = connection.execute(query("id_of_external_id"), {"kind": kind, "external_id": text}).fetchone()
     except (UnicodeEncodeError, DataRefusedError):  # half a surrogate pair, U+0000: no event may have it
-        rows = []
-    return rows[0]["id"] if rows else None
+        return None
+    return row[0] if row else None
 
 
 def kept_namespace(connection: Connection) -> UUID | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -10,9 +11,11 @@ from psycopg.rows import dict_row
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import date
     from uuid import UUID
 
+    from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
 Group = Literal["day", "user", "agent", "model"]
@@ -48,13 +51,21 @@ class TotalsPage(NamedTuple):
     next: Place | None
 
 
-def usage_totals(store: Store, wanted: TotalsQuery, most: int) -> TotalsPage:
-    """Return up to `most` rows within 5 s; the model comes from the ledger, everything else from the roll-up.
+@contextmanager
+def short_transaction(store: Store) -> Iterator[Connection]:
+    """Begin a transaction whose statements take 5 s at most, and wait 1 s for a lock.
 
     Raises:
-        StatementCancelledError: it took longer.
+        StatementCancelledError: one took longer.
         UsageError: like `Store.connection`.
     """
+    with store.connection() as connection:
+        connection.execute(query("give_up_soon"))
+        yield connection
+
+
+def usage_totals(connection: Connection, wanted: TotalsQuery, most: int) -> TotalsPage:
+    """Return up to `most` rows; the model comes from the ledger, everything else from the roll-up."""
     after = wanted.after or Place(None, None, None, None)  # type: ignore[arg-type]
     parameters = {
         "first": wanted.first,
@@ -66,8 +77,7 @@ def usage_totals(store: Store, wanted: TotalsQuery, most: int) -> TotalsPage:
         "rows": most + 1,
     }
     statement = query("usage_totals_by_model" if "model" in wanted.group_by else "usage_totals")
-    with store.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(query("give_up_soon"))
+    with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(statement, parameters).fetchall()
     last = rows[most - 1] if len(rows) > most else None
     place = Place(last["day"], last["user_id"], last["agent_id"], last["model"]) if last else None
