@@ -57,14 +57,16 @@ class _Before:
         self._senders, self._earlier = senders, earlier
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self._earlier:
+        # The kernel keeps an unhandled signal from process 1 of a container, which goes on until SIGKILL.
+        if not self._earlier and os.getpid() != 1:
             self._end(number)
             return
         try:
             with suppress(Exception):
                 self._senders.hurry(WAIT_SECONDS)
         finally:  # also after Ctrl-C in the meantime
-            self._earlier(number, frame)
+            if self._earlier:
+                self._earlier(number, frame)
 
     def _end(self, number: int) -> None:
         if self._senders.busy() and _raise_later(number):
