@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.client import HTTPConnection
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,6 +52,20 @@ async def asgi(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
 """
+# Nothing closes its publisher. By default its events would wait as long as uvicorn takes to end after the last request.
+UNCLOSED = """
+import asyncio, os, uuid
+from usage_worker import UsagePublisher
+
+USER, AGENT = uuid.uuid4(), uuid.uuid4()
+usage = UsagePublisher(linger=60)
+
+async def asgi(scope, receive, send):
+    assert scope["type"] == "http"
+    assert usage.track(USER, AGENT) if scope["path"] == "/" else await asyncio.to_thread(usage.track, USER, AGENT)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+"""
 # Answers a line on standard output for each on standard input; what the runtime does between them is up to it.
 FUNCTION = """
 import sys, uuid
@@ -79,9 +93,11 @@ def get(port: int, path: str = "/") -> str:
 
 
 @contextmanager
-def serving(folder: Path, redis_url: str, module: str, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def serving(
+    folder: Path, redis_url: str, module: str, *options: str, application: str = APPLICATION
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run an application server until the block ends, ready for requests on a port."""
-    (folder / "application.py").write_text(APPLICATION)
+    (folder / "application.py").write_text(application)
     port = free_port()
     command = [sys.executable, "-m", module, *(option.format(port=port) for option in options)]
     env = environment_without("REDIS_URL", "USAGE_") | {"USAGE_REDIS_URL": redis_url}
@@ -138,6 +154,43 @@ def test_uvicorn_workers_stopped_after_the_last_request(
         server.send_signal(signal.SIGTERM)
         server.wait(30)
     assert 1 <= events_in(redis_client) - REQUESTS - 1 <= WORKERS
+
+
+@pytest.mark.parametrize("path", ["/", "/thread"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_uvicorn_stopped_with_a_publisher_that_nobody_closes(
+    tmp_path: Path, redis_url: str, redis_client: redis.Redis, workers: int, path: str
+) -> None:
+    arguments = ["application:asgi", "--port", "{port}", "--workers", str(workers)]
+    with serving(tmp_path, redis_url, "uvicorn", *arguments, application=UNCLOSED) as (server, port):
+        request_all(port, path)
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+    assert events_in(redis_client) == REQUESTS
+
+
+def test_uvicorn_stopped_under_load_with_a_publisher_that_nobody_closes(
+    tmp_path: Path, redis_url: str, redis_client: redis.Redis
+) -> None:
+    """A client that got no answer does not know whether its last request was counted."""
+    arguments = ["application:asgi", "--port", "{port}"]
+    with serving(tmp_path, redis_url, "uvicorn", *arguments, application=UNCLOSED) as (server, port):
+        with ThreadPoolExecutor(8) as clients:
+            counts = [clients.submit(_request_until_refused, port) for _ in range(8)]
+            eventually(lambda: events_in(redis_client) > 0)
+            server.send_signal(signal.SIGTERM)
+        server.wait(30)
+    answered = sum(count.result() for count in counts)
+    assert answered <= events_in(redis_client) <= answered + len(counts)
+
+
+def _request_until_refused(port: int) -> int:
+    """Send one request after the other; return the number that was answered."""
+    answered = 0
+    with suppress(OSError, HTTPException):
+        while get(port):
+            answered += 1
+    return answered
 
 
 @contextmanager

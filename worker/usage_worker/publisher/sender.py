@@ -69,7 +69,7 @@ class Sender:
         self._packs = PackSender(
             self.key.redis_url, self._stream, self._buffer, self._changed, self._log_limited, watch
         )
-        self._pack_events, self._announced = limits.pack_events, (1, limits.pack_events)
+        self._linger, self._pack_events, self._announced = limits.linger, limits.pack_events, (1, limits.pack_events)
         for account in self._accounts:
             account.start_over()
         return bool(self._accounts)
@@ -160,6 +160,18 @@ class Sender:
         with self._lock:
             self._hasten()
 
+    def hurry(self) -> None:
+        """Send what waits for other events, and from now on each event, without waiting for others."""
+        with self._lock:
+            self._linger = 0.0
+            self._hasten()
+
+    def await_buffered(self, timeout: float) -> None:
+        """Wait until Redis has the events of all publishers up to now, for at most `timeout` seconds."""
+        with self._lock:
+            portions = [portion for account in self._accounts | self._buffer.owners() for portion in account.cut()]
+        self._await(lambda: not any(portion.unsent for portion in portions), timeout)
+
     @property
     def _holding(self) -> str:
         return self._no_thread or self._packs.holding
@@ -177,7 +189,7 @@ class Sender:
         if waiting == self._pack_events:
             self._buffer.seal(lane)
         elif self._packs.ripe == NEVER:
-            self._packs.ripe = time.monotonic() + self.key.limits.linger
+            self._packs.ripe = time.monotonic() + self._linger
         if self._thread or self._start():
             self._changed.notify_all()
 

@@ -1,15 +1,15 @@
 """The senders of one process, and what makes them finish at its end.
 
 A process ends in more than one way: an ordinary interpreter runs `atexit`; a child of `multiprocessing` runs only its
-`Finalize` callbacks, or is ended by SIGTERM (`Pool.terminate`, which the `with` block of a pool calls); a prefork child
-of Celery sends the signal `worker_process_shutdown`. None of them is imported here: where it matters, it is loaded.
+`Finalize` callbacks; a prefork child of Celery sends the signal `worker_process_shutdown`. None of them is imported
+here: where it matters, it is loaded. SIGTERM may end any of them, such as a child of a pool of `multiprocessing` whose
+`with` block ends: see `termination`.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import signal
 import sys
 import threading
 import time
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from usage_worker.publisher.sender import Sender
+from usage_worker.publisher.termination import send_before_end
 
 if TYPE_CHECKING:
     from usage_worker.publisher.account import Account
@@ -58,7 +59,22 @@ class Senders:
             sender.join(account)
             self._senders[key] = sender  # only now: until it is used, the garbage collector may end it
             self._known.add(sender)
+            send_before_end(self)
             return sender
+
+    def busy(self) -> bool:
+        """Return whether a signal has interrupted this thread while it has the lock: waiting would give it away."""
+        return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001 - as Condition does
+
+    def hurry(self, timeout: float) -> None:
+        """Send what every publisher has within `timeout` seconds, and from now on each event at once."""
+        deadline = time.monotonic() + timeout
+        running = list(self._senders.values())
+        for sender in running:
+            sender.hurry()
+        if not self.busy():
+            for sender in running:
+                sender.await_buffered(deadline - time.monotonic())
 
     def finish(self, *_: object, **__: object) -> None:
         """Send what every publisher has, for a few seconds; drop and log the rest."""
@@ -85,25 +101,15 @@ class Senders:
         It is repeated with the events: `multiprocessing` forgets what a child arranges before it has begun, such as
         while it imports the main module, and a module may be half loaded.
         """
+        send_before_end(self)
         with suppress(AttributeError, ImportError):
             if not self._celery and (signals := sys.modules.get("celery.signals")):
                 signals.worker_process_shutdown.connect(self.finish, weak=False)
                 self._celery = True
             if not self._finalizer and _parent_process():
-                self._hook_child()
+                from multiprocessing.util import Finalize  # noqa: PLC0415 - loaded already
 
-    def _hook_child(self) -> None:
-        from multiprocessing.util import Finalize  # noqa: PLC0415 - loaded already
-
-        self._finalizer = Finalize(None, self.finish, exitpriority=0)
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._finish_and_die)
-
-    def _finish_and_die(self, number: int, _: object) -> None:
-        self.finish()
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
+                self._finalizer = Finalize(None, self.finish, exitpriority=0)
 
 
 def _parent_process() -> object:
