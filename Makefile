@@ -59,7 +59,7 @@ test: check  ## run every check that needs only what pip installs: at most 15 mi
 	# By its own order pytest-xdist begins the long files, which have one test each, last: one core is idle at the end.
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/acceptance tests/faults
 
-test-more: $(STAMP)  ## run what needs Debian's postgresql, redis-server and pgbouncer: at most 20 minutes
+test-more: $(STAMP)  ## run what needs Debian's postgresql, redis-server, pgbouncer and nodejs: at most 20 minutes
 	$(if $(SYSTEM_POSTGRES),,$(error apt-get install postgresql: there is none in /usr/lib/postgresql))
 	$(if $(SYSTEM_REDIS),,$(error apt-get install redis-server: there is no /usr/bin/redis-server))
 	$(if $(SYSTEM_POOLER),,$(error apt-get install pgbouncer: there is no /usr/sbin/pgbouncer))
@@ -68,10 +68,10 @@ test-more: $(STAMP)  ## run what needs Debian's postgresql, redis-server and pgb
 	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -s $(RANDOM_FAULTS)
 	$(MAKE) --no-print-directory test-integrations
 
-test-integrations: $(INTEGRATIONS)/.installed  ## run the integrations with their frameworks, and the examples; needs Debian's nodejs
+test-integrations: $(INTEGRATIONS)/.installed  ## run the integrations with their frameworks, the examples and the pages about them: at most 3 minutes; needs nodejs
 	$(if $(NODE),,$(error apt-get install nodejs: there is no node))
 	$(INTEGRATIONS)/bin/mypy --strict examples/*.py
-	$(INTEGRATIONS)/bin/pytest tests/integrations
+	$(INTEGRATIONS)/bin/pytest -n 2 --dist loadfile tests/integrations
 
 reference: $(STAMP)  ## generate docs/reference from the code
 	$(BIN)/python -m tools.reference

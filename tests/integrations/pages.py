@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.acceptance.test_up import Up
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -21,3 +25,8 @@ def keys(provider_url: str) -> dict[str, str]:
         "ANTHROPIC_BASE_URL": provider_url,
         "ANTHROPIC_API_KEY": "none",
     }
+
+
+def exports(up: Up) -> dict[str, str]:
+    """Return the variables that `usage-worker up` prints for other terminals."""
+    return dict(re.findall(r"^export (\w+)='?([^'\n]*)'?$", up.printed, re.MULTILINE))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -19,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter
 import usage_worker
 from tests.acceptance.test_up import folder, running
 from tests.helpers import environment_without, eventually
-from tests.integrations.pages import blocks, keys
+from tests.integrations.pages import blocks, exports, keys
 from usage_worker import uuid_of
 from usage_worker.testing import capture
 
@@ -39,10 +38,10 @@ def test_first_block_ends_in_the_printed_row(folder: Path, provider_url: str) ->
     publish, (select,), (printed,) = blocks(PAGE, "python")[0], blocks(PAGE, "sql"), blocks(PAGE, "text")
     names, _, row = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
     with running(folder) as up:
-        exports = dict(re.findall(r"^export (\w+)='?([^'\n]*)'?$", up.printed, re.MULTILINE))
-        env = environment_without("USAGE_", "OPENAI") | keys(provider_url) | exports
+        variables = exports(up)
+        env = environment_without("USAGE_", "OPENAI") | keys(provider_url) | variables
         subprocess.run([sys.executable, "-c", publish], env=env, check=True, timeout=60)
-        with psycopg.connect(exports["DATABASE_URL"], autocommit=True) as connection:
+        with psycopg.connect(variables["DATABASE_URL"], autocommit=True) as connection:
             (found,) = eventually(lambda: connection.execute(select.encode()).fetchall())
     fields = dict(zip(names, found, strict=True))
     assert fields.pop("response_time_ms") > 0

@@ -112,7 +112,7 @@ def url() -> Iterator[str]:
 
 
 CHAT: dict[str, Any] = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "Hi"}]}
-MESSAGE: dict[str, Any] = {**CHAT, "model": "claude-sonnet-4-5", "max_tokens": 10}
+MESSAGE: dict[str, Any] = {**CHAT, "model": "claude-sonnet-5-5", "max_tokens": 10}
 USAGE: dict[str, Any] = {"stream_options": {"include_usage": True}}
 
 
