@@ -40,7 +40,10 @@ def wsgi(environ, start_response):
 
 async def asgi(scope, receive, send):
     if scope["type"] == "lifespan":
-        raise NotImplementedError
+        while (await receive())["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        await usage.aclose()  # uvicorn ends itself by SIGTERM afterwards
+        return await send({"type": "lifespan.shutdown.complete"})
     assert usage.track(USER, AGENT)
     if scope["path"] == "/flushed":
         assert await usage.aflush()
@@ -124,7 +127,7 @@ def test_gunicorn_stopped_after_the_last_request(
 def test_uvicorn_workers_stopped_after_the_last_request(
     tmp_path: Path, redis_url: str, redis_client: redis.Redis
 ) -> None:
-    arguments = ["application:asgi", "--port", "{port}", "--workers", str(WORKERS), "--lifespan", "off"]
+    arguments = ["application:asgi", "--port", "{port}", "--workers", str(WORKERS)]
     with serving(tmp_path, redis_url, "uvicorn", *arguments) as (server, port):
         request_all(port)
         assert get(port, "/flushed")
