@@ -1,4 +1,4 @@
-"""What takes the events of a request: it checks each, and puts those that are right into the stream."""
+"""Checks the events of a request, and appends the valid ones to the stream."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Refused:
 
 
 class Taken(NamedTuple):
-    """What became of a request's events.
+    """The outcome of a request.
 
     `accepted` is None where Redis may or may not have them; `error` is why the request as a whole failed, or empty.
     """
@@ -56,7 +56,7 @@ class Taken(NamedTuple):
 
 
 class Receiver:
-    """The way of a request's events into the stream; its methods wait for Redis, and any thread may call them."""
+    """Appends the events of requests to the stream; its methods wait for Redis, and any thread may call them."""
 
     def __init__(self, settings: Settings) -> None:
         self._accept_window = settings.accept_window
@@ -67,7 +67,7 @@ class Receiver:
         self._checking = threading.Lock()
 
     def take(self, read: Callable[[], Sequence[Any]], fields_of: Callable[[Any], Any]) -> Taken:
-        """Send the events that are right; refuse each of the others for itself.
+        """Send the valid events; refuse each of the others by itself.
 
         Args:
             read: returns what the request holds, an object for each event.
