@@ -16,11 +16,11 @@ from uuid_utils.compat import uuid7
 from usage_worker.errors import EventRefusedError, StreamUnavailableError
 from usage_worker.events.columns import NAMES, PACK_EVENTS
 from usage_worker.events.event import Window
-from usage_worker.events.external_ids import external_ids, write_ids
-from usage_worker.events.wire import prepare, write_columns
+from usage_worker.events.external_ids import external_ids
+from usage_worker.events.wire import prepare
 from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT, RedisWatch, warn_of
 from usage_worker.publisher.workers_watch import WorkersWatch
-from usage_worker.queue.entry import COLUMNAR, Pack
+from usage_worker.queue.entry import Pack
 from usage_worker.queue.stream import EventStream, shard_of_number
 from usage_worker.queue.vitals import read_vitals
 
@@ -135,6 +135,6 @@ class Receiver:
             rest = iter(lane)
             while part := list(islice(rest, PACK_EVENTS)):
                 values = [value for _, event in part for value in event.row]
-                ids = write_ids(made for _, event in part for made in event.made)
-                pack = Pack(COLUMNAR, uuid7(), len(part), write_columns(values), times_are_ours, ids=ids)
+                made = (external for _, event in part for external in event.made)
+                pack = Pack.of_rows(uuid7(), values, made, times_are_ours=times_are_ours)
                 yield shard, pack, [index for index, _ in part]
