@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from usage_worker.local.account import Account
 
+# Hypothesis' default deadline of 0.2 s for an example failed on a busy machine, where nothing was wrong.
+settings.register_profile("tests", settings(), deadline=None)
+settings.load_profile("tests")
 # `make fuzz`: a million examples of each property instead of a hundred.
 settings.register_profile("fuzz", max_examples=1_000_000, deadline=None)
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"

@@ -19,9 +19,9 @@ from tests.faults.proxy import Proxy
 from tests.helpers import eventually
 from tests.integration.database import run
 from usage_worker.events.event import Window
-from usage_worker.events.external_ids import external_ids, uuid_of, write_ids
-from usage_worker.events.wire import prepare, write_columns
-from usage_worker.queue.entry import COLUMNAR, Pack
+from usage_worker.events.external_ids import external_ids, uuid_of
+from usage_worker.events.wire import prepare
+from usage_worker.queue.entry import Pack
 from usage_worker.queue.stream import GROUP
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
 
@@ -122,7 +122,7 @@ class FaultInjector:
         when = datetime.now(UTC)
         event = {"event_id": uuid4(), "occurred_at": when, "user_id": user, "agent_id": agent, "conversation_id": name}
         prepared = prepare(event, Window.around(when, timedelta(days=1)), external_ids(DEFAULT_ID_NAMESPACE))
-        pack = Pack(COLUMNAR, uuid4(), 1, write_columns(prepared.row), ids=write_ids(prepared.made))
+        pack = Pack.of_rows(uuid4(), prepared.row, prepared.made)
         eventually(lambda: self.added(pack.fields()), 30)
         self.harness.record([event | {"conversation_id": uuid_of("conversation", name)}])
         self.names.add(name)

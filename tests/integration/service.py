@@ -66,8 +66,8 @@ class Service:
         return self.send("GET", f"/api/v1/usage?{query}", authorization=f"Bearer {key}")
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the lines of the log."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """Return the complete lines of the log."""
+        return complete_lines(self.log)
 
 
 @contextmanager
@@ -91,10 +91,14 @@ def serving(folder: Path, redis_url: str, *options: str, **settings: str) -> Ite
             process.kill()
 
 
+def complete_lines(log: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log but the one that is being written."""
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
 def _port(log: Path) -> int:
     """Return the port of the log's line about it, 0 until it is there."""
-    found = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return next((int(line["port"]) for line in found if line["event"] == "listening"), 0)
+    return next((int(line["port"]) for line in complete_lines(log) if line["event"] == "listening"), 0)
 
 
 def _answers(service: Service) -> bool:

@@ -198,7 +198,6 @@ def expected(harness: IngestHarness) -> Expected:
 
 @settings(
     max_examples=12,
-    deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -78,7 +78,6 @@ def test_ledger_rows_read_back_unchanged(database: str) -> None:
     with connected(database) as connection:
 
         @given(lists_of_events(), st.integers(0, 30))
-        @settings(deadline=None)
         def check(events: list[PlainEvent], middle: int) -> None:
             texts = TextTable()
             array = array_from(events, texts)
@@ -105,7 +104,6 @@ def test_totals_rows_read_back_unchanged(database: str) -> None:
     with connected(database) as connection:
 
         @given(lists_of_events())
-        @settings(deadline=None)
         def check(events: list[PlainEvent]) -> None:
             with connection.transaction(force_rollback=True):
                 copy(connection, query("copy_totals"), totals_rows(fold(array_from(events))))
@@ -124,7 +122,7 @@ def test_totals_are_applied_once_for_each_pair_and_day(database: str) -> None:
     with connected(database) as connection:
 
         @given(lists_of_events(60), st.integers(1, 60))
-        @settings(deadline=None, max_examples=30)
+        @settings(max_examples=30)
         def check(events: list[PlainEvent], size: int) -> None:
             with connection.transaction(force_rollback=True):
                 users, agents = {event.user_id for event in events}, {event.agent_id for event in events}

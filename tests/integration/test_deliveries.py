@@ -181,7 +181,6 @@ deliveries = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, m
 
 @settings(
     max_examples=12,
-    deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

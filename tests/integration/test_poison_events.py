@@ -151,7 +151,6 @@ poison_fields = entry_fields.filter(lambda fields: fields and not newer_version(
 
 @settings(
     max_examples=25,
-    deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tests.helpers import environment_without
 from tests.hostile import HOSTILE, LONG, check_shown
 from usage_worker.logs.repeats import RepeatFilter
+from usage_worker.publisher.rate_limited_log import RateLimitedLog, say
 from usage_worker.publisher.rate_limited_log import log as publisher_log
-from usage_worker.publisher.rate_limited_log import say
 
 if TYPE_CHECKING:
     import pytest
@@ -182,3 +182,11 @@ def test_publisher_logs_nothing_raw(caplog: pytest.LogCaptureFixture) -> None:
 
 def record(message: object, level: int = logging.WARNING) -> logging.LogRecord:
     return logging.LogRecord("library", level, "", 0, message, None, None)
+
+
+def test_outage_hides_no_dropped_events(caplog: pytest.LogCaptureFixture) -> None:
+    log_limited = RateLimitedLog()
+    for number in range(3):
+        log_limited(logging.WARNING, "holding events back: %s", number)
+        log_limited(logging.ERROR, "event dropped: %s", number)
+    assert caplog.messages == ["holding events back: 0", "event dropped: 0"]

@@ -23,7 +23,7 @@ from genai_prices.types import (
     TieredPrices,
     TimeOfDateConstraint,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.event_arrays import MIDNIGHT, PlainEvent, array_from
@@ -151,7 +151,6 @@ def around(constraint: StartDateConstraint | TimeOfDateConstraint | None) -> Ite
         max_size=6,
     )
 )
-@settings(deadline=None)
 def test_any_tokens_cost_what_the_library_says(events: list[PlainEvent]) -> None:
     assert costs(*events) == list(map(expected, events))
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from usage_worker.cli.external_ids import external_ids_as_json, print_external_ids
 from usage_worker.cli.output import echo, print_json, print_lines, print_rows
-from usage_worker.cli.own_ids import own_ids_as_json, print_own_ids
 from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import EventRefusedError, SettingsError
 from usage_worker.maintenance import dead_letters
@@ -53,10 +53,10 @@ def show(letter_id: Id, as_json: AsJson = False) -> None:
         (dead_letter,) = dead_letters.dead_letters_by_id(store, [letter_id])
         named = external_ids_in(store, dead_letter["payload"])
     if as_json:
-        print_json(dead_letter | {"external_ids": own_ids_as_json(named)})
+        print_json(dead_letter | {"external_ids": external_ids_as_json(named)})
         return
     print_lines((name, _text(value)) for name, value in dead_letter.items())
-    print_own_ids(named)
+    print_external_ids(named)
 
 
 @dead_letters_app.command()

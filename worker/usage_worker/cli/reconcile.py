@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from usage_worker.cli.external_ids import external_ids_as_json, print_external_ids
 from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, counted, echo, print_json
-from usage_worker.cli.own_ids import own_ids_as_json, print_own_ids
 from usage_worker.cli.progress import shown
 from usage_worker.errors import BusyError
 from usage_worker.local.stopping import leave_on_signal
@@ -73,12 +73,12 @@ def reconcile(
         named = external_ids_in(store, " ".join(f"{it.user_id} {it.agent_id}" for it in report.differences))
     if as_json:
         differences = [difference._asdict() for difference in report.differences]
-        figures = report.as_dict() | {"differences": differences, "external_ids": own_ids_as_json(named)}
+        figures = report.as_dict() | {"differences": differences, "external_ids": external_ids_as_json(named)}
         print_json(figures | ({"interrupted": True} if stop.is_set else {}))
     else:
         for difference in report.differences:
             echo(_line(difference, accepted=accept_unexplained))
-        print_own_ids(named)
+        print_external_ids(named)
         _show_totals(report)
     if stop.is_set:
         raise typer.Exit(EXIT_INTERRUPTED)

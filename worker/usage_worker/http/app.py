@@ -13,12 +13,13 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from usage_worker.http import paths
 from usage_worker.http.access import Access
 from usage_worker.http.events import EventsEndpoint
 from usage_worker.http.keys import parse_keys
 from usage_worker.http.openapi import openapi
 from usage_worker.http.receiver import Receiver
-from usage_worker.http.request_metrics import Observed, RequestMetrics
+from usage_worker.http.request_metrics import ObserverMiddleware, RequestMetrics
 from usage_worker.http.usage import UsageEndpoint
 from usage_worker.settings import load_settings
 
@@ -29,17 +30,6 @@ if TYPE_CHECKING:
 
     from usage_worker.http.request_metrics import Observer
     from usage_worker.settings import Settings
-
-EVENTS, USAGE, LIVE, READY, METRICS, DOCUMENT = (
-    "/api/v1/events",
-    "/api/v1/usage",
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/openapi.json",
-)
-WATCHED = (LIVE, READY, METRICS)
-"""The paths of probes and of Prometheus."""
 
 
 def create_app(
@@ -61,7 +51,7 @@ def create_app(
     """
     settings = settings or load_settings()
     access = Access(parse_keys(settings.api_keys), require_keys=require_keys)
-    metrics = RequestMetrics({EVENTS, USAGE, LIVE, READY, METRICS, DOCUMENT})
+    metrics = RequestMetrics(paths.ALL)
     receiver, usage = Receiver(settings), UsageEndpoint(settings, access)
 
     @asynccontextmanager
@@ -75,17 +65,17 @@ def create_app(
 
     health = _Health(receiver, metrics)
     routes = [
-        Route(EVENTS, EventsEndpoint(receiver, access, metrics).answer, methods=["POST"]),
-        Route(USAGE, usage.answer, methods=["GET"]),
-        Route(LIVE, health.live),
-        Route(READY, health.ready),
-        Route(METRICS, health.metrics),
-        Route(DOCUMENT, document),
+        Route(paths.EVENTS, EventsEndpoint(receiver, access, metrics).answer, methods=["POST"]),
+        Route(paths.USAGE, usage.answer, methods=["GET"]),
+        Route(paths.LIVE, health.live),
+        Route(paths.READY, health.ready),
+        Route(paths.METRICS, health.metrics),
+        Route(paths.DOCUMENT, document),
     ]
     observers = [metrics.count_request, *([observer] if observer else [])]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Observed, observers)],
+        middleware=[Middleware(ObserverMiddleware, observers)],
         exception_handlers={HTTPException: _failed, Exception: _broken},  # type: ignore[dict-item]
         lifespan=closing,
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from usage_worker.http.request_metrics import RequestMetrics
 
 MAX_EVENTS = 5_000
-"""Of one request, so that its refusals have a bound, too."""
+"""Of one request, which also bounds the refusals in its answer."""
 # Of a process. Each has a thread, so that none waits for another's answer from Redis, which may take seconds.
 MAX_IN_FLIGHT = 64
 RETRY_SECONDS = {HTTPStatus.TOO_MANY_REQUESTS: 1, HTTPStatus.SERVICE_UNAVAILABLE: 5}

@@ -31,7 +31,7 @@ def form_of(request: Request) -> Form:
     """Return the form of a request's body.
 
     Raises:
-        HTTPException: 415, the type or the charset is another one.
+        HTTPException: 415, the type or the charset is not supported.
     """
     kind, *parameters = (part.strip().lower() for part in request.headers.get("content-type", "").split(";"))
     charset = dict(part.partition("=")[::2] for part in parameters).get("charset", "utf-8").strip('"')

@@ -7,6 +7,7 @@ from typing import Any
 
 from usage_worker.events.event import EVENT
 from usage_worker.events.external_ids import MAX_EXTERNAL_ID
+from usage_worker.http import paths
 from usage_worker.http.events import MAX_EVENTS
 from usage_worker.http.forms import CLOUD_EVENT, CLOUD_EVENTS, OURS
 from usage_worker.http.usage_query import DEFAULT_DAYS, DEFAULT_ROWS, MAX_ROWS
@@ -16,7 +17,7 @@ from usage_worker.store.usage_totals import GROUPS
 _TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 _UUID, _ANY_TEXT = {"type": "string", "format": "uuid"}, {**_TEXT, "maxLength": MAX_EXTERNAL_ID}
 _ERROR = {"type": "string", "description": "Why the request failed, in one line."}
-# What `_shown` makes another field of.
+# Columns that `UsageEndpoint` shows in another form, or not at all.
 _NOT_SHOWN = {"total_cost_usd", "response_time_total_ms", "response_time_samples"}
 _RETRY = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds.", "required": True}}
 
@@ -38,11 +39,11 @@ def openapi(root: str, *, any_id: bool) -> dict[str, Any]:
         },
         "servers": [{"url": root or "/"}],
         "paths": {
-            "/api/v1/events": {"post": _post_events()},
-            "/api/v1/usage": {"get": _get_usage(_ANY_TEXT if any_id else _UUID)},
-            "/livez": {"get": _health("Whether the process answers.")},
-            "/readyz": {"get": _health("Whether Redis takes events.", {"503": _json("It does not.", "Error")})},
-            "/metrics": {"get": _metrics()},
+            paths.EVENTS: {"post": _post_events()},
+            paths.USAGE: {"get": _get_usage(_ANY_TEXT if any_id else _UUID)},
+            paths.LIVE: {"get": _health("Whether the process answers.")},
+            paths.READY: {"get": _health("Whether Redis takes events.", {"503": _json("It does not.", "Error")})},
+            paths.METRICS: {"get": _metrics()},
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},

@@ -1,4 +1,4 @@
-"""What takes the events of a request: it checks each, and puts those that are right into the stream."""
+"""Checks the events of a request, and appends the valid ones to the stream."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from uuid_utils.compat import uuid7
 from usage_worker.errors import EventRefusedError, StreamUnavailableError
 from usage_worker.events.columns import NAMES, PACK_EVENTS
 from usage_worker.events.event import Window
-from usage_worker.events.external_ids import external_ids, write_ids
-from usage_worker.events.wire import prepare, write_columns
+from usage_worker.events.external_ids import external_ids
+from usage_worker.events.wire import prepare
 from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT, RedisWatch, warn_of
 from usage_worker.publisher.workers_watch import WorkersWatch
-from usage_worker.queue.entry import COLUMNAR, Pack
+from usage_worker.queue.entry import Pack
 from usage_worker.queue.stream import EventStream, shard_of_number
 from usage_worker.queue.vitals import read_vitals
 
@@ -45,7 +45,7 @@ class Refused:
 
 
 class Taken(NamedTuple):
-    """What became of a request's events.
+    """The outcome of a request.
 
     `accepted` is None where Redis may or may not have them; `error` is why the request as a whole failed, or empty.
     """
@@ -56,7 +56,7 @@ class Taken(NamedTuple):
 
 
 class Receiver:
-    """The way of a request's events into the stream; its methods wait for Redis, and any thread may call them."""
+    """Appends the events of requests to the stream; its methods wait for Redis, and any thread may call them."""
 
     def __init__(self, settings: Settings) -> None:
         self._accept_window = settings.accept_window
@@ -67,7 +67,7 @@ class Receiver:
         self._checking = threading.Lock()
 
     def take(self, read: Callable[[], Sequence[Any]], fields_of: Callable[[Any], Any]) -> Taken:
-        """Send the events that are right; refuse each of the others for itself.
+        """Send the valid events; refuse each of the others by itself.
 
         Args:
             read: returns what the request holds, an object for each event.
@@ -135,6 +135,6 @@ class Receiver:
             rest = iter(lane)
             while part := list(islice(rest, PACK_EVENTS)):
                 values = [value for _, event in part for value in event.row]
-                ids = write_ids(made for _, event in part for made in event.made)
-                pack = Pack(COLUMNAR, uuid7(), len(part), write_columns(values), times_are_ours, ids=ids)
+                made = (external for _, event in part for external in event.made)
+                pack = Pack.of_rows(uuid7(), values, made, times_are_ours=times_are_ours)
                 yield shard, pack, [index for index, _ in part]

@@ -57,8 +57,8 @@ class RequestMetrics:
         return generate_latest(registry)
 
 
-class Observed:
-    """Middleware that tells observers of each request: its scope, its status and its duration in seconds."""
+class ObserverMiddleware:
+    """Middleware that calls observers at the end of each request with its scope, status and duration in seconds."""
 
     def __init__(self, app: ASGIApp, observers: list[Observer]) -> None:
         self._app, self._observers = app, observers

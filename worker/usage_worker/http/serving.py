@@ -15,8 +15,9 @@ from uvicorn.supervisors import Multiprocess
 
 from usage_worker.errors import SettingsError
 from usage_worker.http.access import is_loopback
-from usage_worker.http.app import WATCHED, create_app
+from usage_worker.http.app import create_app
 from usage_worker.http.keys import parse_keys
+from usage_worker.http.paths import WATCHED
 from usage_worker.http.request_metrics import SHARED
 from usage_worker.logs import configure_logs, get_logger
 from usage_worker.settings import load_settings

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 
 from usage_worker.errors import StatementCancelledError, UsageError
 from usage_worker.events.external_ids import MAX_EXTERNAL_ID, uuid_of
+from usage_worker.http.events import RETRY_SECONDS
 from usage_worker.http.keys import Right
 from usage_worker.http.usage_query import ParameterError, cursor_of, read_query
 from usage_worker.printable import printable
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 # Connections to PostgreSQL; a statement ends within 5 s, and what waits longer for a connection is refused.
 MAX_READERS = 4
-RETRY_SECONDS = 5
 log = logging.getLogger("usage_worker.http")
 
 
@@ -81,7 +81,9 @@ class UsageEndpoint:
             reason = "the totals took more than 5 s; ask for fewer days, or for one user"
             if not isinstance(error, StatementCancelledError):
                 reason = "PostgreSQL is not available, or refuses; the log of the service says why"
-            raise HTTPException(503, reason, {"Retry-After": str(RETRY_SECONDS)}) from None
+            raise HTTPException(
+                503, reason, {"Retry-After": str(RETRY_SECONDS[HTTPStatus.SERVICE_UNAVAILABLE])}
+            ) from None
         return {
             "from": totals.first.isoformat(),
             "to": totals.last.isoformat(),

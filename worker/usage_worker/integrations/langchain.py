@@ -77,7 +77,7 @@ class UsageCallbackHandler(BaseCallbackHandler):
 
     def _begin(self, run_id: UUID, metadata: dict[str, Any] | None) -> None:
         with self._calls.contained():
-            opened = _Opened(metadata or {}, dict(current_context()), datetime.now(UTC), time.monotonic())
+            opened = _Opened(metadata or {}, current_context(), datetime.now(UTC), time.monotonic())
             self._open.begin(run_id, opened)
 
     def _end(self, run_id: UUID, response: LLMResult | None, *, success: bool) -> None:

@@ -127,5 +127,8 @@ def _key(context: SpanContext) -> tuple[int, int]:
 
 def _read(attributes: Mapping[str, Any], names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """Return each field's first attribute that is there."""
-    found = {field: next((attributes[it] for it in its if it in attributes), None) for field, its in names.items()}
+    found = {
+        field: next((attributes[name] for name in spellings if name in attributes), None)
+        for field, spellings in names.items()
+    }
     return {field: value for field, value in found.items() if value is not None}

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 from uuid_utils.compat import uuid7
 
 from usage_worker.events.columns import NAMES
-from usage_worker.events.external_ids import write_ids
-from usage_worker.events.wire import write_columns
 from usage_worker.publisher.redis_watch import BACKFILL_MEMORY_LIMIT, REDIS_MEMORY_LIMIT
-from usage_worker.queue.entry import COLUMNAR, Pack
+from usage_worker.queue.entry import Pack
 from usage_worker.queue.stream import shard_of_number
 
 if TYPE_CHECKING:
@@ -75,10 +73,11 @@ class Sealed:
         self.retry = Retry()
 
     def make_pack(self, values: Sequence[Any]) -> Pack:
-        """Make the pack from the values of its rows; this takes half a millisecond, and needs no lock."""
-        events, ids, lane = self.portions.total(), write_ids(self.made), self.lane
-        body = write_columns(values)
-        return Pack(COLUMNAR, self.key, events, body, lane.times_are_ours, lane.is_backfill, ids)
+        """Make the pack from the values of its rows, which takes a while and needs no lock."""
+        lane = self.lane
+        return Pack.of_rows(
+            self.key, values, self.made, times_are_ours=lane.times_are_ours, is_backfill=lane.is_backfill
+        )
 
 
 class Lane:

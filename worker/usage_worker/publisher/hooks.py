@@ -42,7 +42,7 @@ class Hooks:
 
     def __init__(self, before_send: BeforeSend | None, on_error: OnError | None) -> None:
         self.before_send, self._on_error = before_send, on_error
-        self._thread = threading.local()
+        self._running = threading.local()
         self._log_limited = RateLimitedLog()
 
     def filtered(self, fields: dict[str, Any]) -> dict[str, Any] | None:
@@ -71,12 +71,12 @@ class Hooks:
             self._log_limited(logging.ERROR, "on_error raised %s", named(error))
 
     def _runs(self, name: str) -> bool:
-        return getattr(self._thread, name, False)
+        return getattr(self._running, name, False)
 
     @contextmanager
     def _run(self, name: str) -> Iterator[None]:
-        setattr(self._thread, name, True)
+        setattr(self._running, name, True)
         try:
             yield
         finally:
-            setattr(self._thread, name, False)
+            setattr(self._running, name, False)

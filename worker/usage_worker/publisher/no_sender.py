@@ -31,7 +31,7 @@ class NoSender:
         account.refused += 1
         self._log_limited(logging.WARNING, "%s", reason)
 
-    def leave_out(self, account: Account) -> None:
+    def count_filtered(self, account: Account) -> None:
         account.filtered += 1
 
     def begin_flush(self, _: Account) -> Sequence[Portion]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# Seconds between two looks: the first is repeated soon, since Redis answers in less than a millisecond.
+# Seconds between two checks: the first is repeated soon, since Redis answers in less than a millisecond.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
 
 

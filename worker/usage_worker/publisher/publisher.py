@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from usage_worker.publisher.sender import Sender
     from usage_worker.settings import PublisherSettings
 
-# Seconds for which a look from an event loop may wait for the sender.
-GLANCE_SECONDS = 0.0001
+# Seconds for which a check from an event loop may wait for the sender.
+CHECK_SECONDS = 0.0001
 
 T = TypeVar("T")
 
@@ -188,7 +188,7 @@ class UsagePublisher(Measuring):
         """Do the same as `flush`, in asyncio or trio, without blocking the event loop."""
         portions = self._sender.begin_flush(self._account)
         # Not 0: where the sender has no thread, it starts one, or sends in this one.
-        sent = partial(self._sender.await_sent, self._account, portions, GLANCE_SECONDS)
+        sent = partial(self._sender.await_sent, self._account, portions, CHECK_SECONDS)
         return await poll(sent, timeout) and not self._account.lost
 
     def stats(self) -> PublisherStats:
@@ -229,7 +229,7 @@ class UsagePublisher(Measuring):
                 fields = event.fields
                 filtered = self._hooks.filtered(fields)
                 if filtered is None:
-                    self._sender.leave_out(self._account)
+                    self._sender.count_filtered(self._account)
                     return None
                 if filtered is not fields:
                     event = self._window.prepare(prepare, filtered, self.ids)

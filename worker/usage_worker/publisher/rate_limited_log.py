@@ -20,12 +20,14 @@ def say(level: int, message: str, *values: object) -> None:
 
 
 class RateLimitedLog:
-    """Log one message per second, at most."""
+    """Log each message once per second, at most; an outage that is logged must not hide that events are dropped."""
 
     def __init__(self) -> None:
-        self._logged_at = float("-inf")
+        # By the message, without its values.
+        self._logged_at: dict[str, float] = {}
 
     def __call__(self, level: int, message: str, *values: object) -> None:
-        if time.monotonic() - self._logged_at >= 1:
-            self._logged_at = time.monotonic()
+        now = time.monotonic()
+        if now - self._logged_at.get(message, float("-inf")) >= 1:
+            self._logged_at[message] = now
             say(level, message, *values)

@@ -117,7 +117,7 @@ class Sender:
             account.refused += 1
         self._log_limited(logging.WARNING, "%s", reason)
 
-    def leave_out(self, account: Account) -> None:
+    def count_filtered(self, account: Account) -> None:
         """Count an event that the application's `before_send` dropped."""
         with self._lock:
             account.filtered += 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import PydanticCustomError
 
 from usage_worker.events.values import datetime_of
+from usage_worker.responses.openai import CHAT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,7 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """
     metadata = _object(row.get("metadata"))
     usage = _object(metadata.get("usage_object")) or _object(metadata.get("additional_usage_values"))
-    prompt, completion = (_object(usage.get(f"{side}_tokens_details")) for side in ("prompt", "completion"))
+    parts = CHAT.counts(usage)
     return {
         "success": _success(row.get("status") or metadata.get("status")),
         "response_time_ms": _response_time(row),
@@ -48,9 +49,7 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "agent_id": row.get("agent_id")
         or metadata.get("agent_id")
         or _object(metadata.get("spend_logs_metadata")).get("agent_id"),
-        "cached_input_tokens": _first(prompt.get("cached_tokens"), usage.get("cache_read_input_tokens")),
-        "cache_write_tokens": _first(prompt.get("cache_creation_tokens"), usage.get("cache_creation_input_tokens")),
-        "reasoning_tokens": completion.get("reasoning_tokens"),
+        **{name: parts.get(name) for name in ("cached_input_tokens", "cache_write_tokens", "reasoning_tokens")},
     }
 
 
@@ -82,7 +81,3 @@ def _response_time(row: Mapping[str, Any]) -> float | None:
     except (PydanticCustomError, TypeError):
         raise ValueError("startTime, endTime: are not two times in the same notation") from None
     return milliseconds if milliseconds >= 0 else None
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
-    OwnIds = Mapping[str, Mapping[UUID, str]]
+    ExternalIdsByKind = Mapping[str, Mapping[UUID, str]]
     """The ids by kind and UUID."""
 
 
-def print_own_ids(named: OwnIds) -> None:
+def print_external_ids(named: ExternalIdsByKind) -> None:
     """Print a line for each UUID that was made from an id."""
     print_lines((f"{kind} {uuid}", external_id) for kind, ids in named.items() for uuid, external_id in ids.items())
 
 
-def own_ids_as_json(named: OwnIds) -> dict[str, dict[str, str]]:
+def external_ids_as_json(named: ExternalIdsByKind) -> dict[str, dict[str, str]]:
     """Return the ids with texts as keys."""
     return {kind: {str(uuid): external_id for uuid, external_id in ids.items()} for kind, ids in named.items()}
