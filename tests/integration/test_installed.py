@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Valkey
     from tests.integration.installed import Wheel
 
 USER, AGENT = "6f2c8a52-3c1f-4c39-9d5e-0b6d4f1f8a01", "b7e0c9d4-58aa-4f0e-8a7b-3f1d2c4e5a02"
@@ -106,10 +105,10 @@ def test_publisher_installs_few_packages(publisher_only: Installed) -> None:
     assert not packages & {"celery", "flower", "psycopg", "typer", "rich", "numpy", "structlog", "pydantic-settings"}
 
 
-def test_publisher_alone_publishes(publisher_only: Installed, valkey: Valkey) -> None:
+def test_publisher_alone_publishes(publisher_only: Installed, redis_url: str) -> None:
     program = f"""
 from usage_worker import UsagePublisher
-with UsagePublisher({valkey.url(7)!r}) as usage:
+with UsagePublisher({redis_url!r}) as usage:
     usage.track("{USER}", "{AGENT}")
     assert usage.flush()
     print(usage.stats().sent)
