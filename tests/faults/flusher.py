@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +94,9 @@ def _after(owner: type, name: str, inject: Callable[[], None], *, only_with_resu
 
 
 def main(point: str = "", signal_name: str = "KILL") -> None:
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # Not an Event: a handler that sets one waits for ever if it interrupts `wait` while that holds the event's lock.
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     injected = threading.Event()
 
     def inject() -> None:
@@ -106,7 +108,8 @@ def main(point: str = "", signal_name: str = "KILL") -> None:
         install_fault(point, inject)
     settings = load_settings()
     with Resources(settings) as resources:
-        while not stop.wait(settings.flush_interval / 4):
+        while not signals:
+            time.sleep(settings.flush_interval / 4)
             for shard in range(settings.stream_shards):
                 try:
                     resources.flusher.flush(shard)

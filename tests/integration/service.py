@@ -15,7 +15,7 @@ from tests.integration.commands import PROGRAM
 from usage_worker.http.keys import Right, make_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from http.client import HTTPMessage
     from pathlib import Path
 
@@ -51,15 +51,23 @@ class Service:
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, self.root + path, body, named)
-            answer = connection.getresponse()
-            text = answer.read().decode()
-        is_json = answer.headers.get_content_type() == JSON
-        return Reply(answer.status, answer.headers, json.loads(text) if is_json else None, text)
+            return _reply(connection)
 
     def post(self, events: Any, kind: str = JSON, key: str = WRITER[0], **headers: str) -> Reply:
         """Send events, as bytes or as what is to be JSON."""
         body = events if isinstance(events, bytes) else json.dumps(events).encode()
         return self.send("POST", "/api/v1/events", body, content_type=kind, authorization=f"Bearer {key}", **headers)
+
+    def post_raw(self, data: Any, headers: Iterable[tuple[str, str | bytes]]) -> Reply:
+        """Send JSON with headers of any bytes, some perhaps twice."""
+        body = json.dumps(data).encode()
+        named = [*headers, ("content-type", JSON), ("authorization", f"Bearer {WRITER[0]}")]
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.putrequest("POST", self.root + "/api/v1/events")
+            for name, value in (*named, ("content-length", str(len(body)))):
+                connection.putheader(name.replace("_", "-"), value)
+            connection.endheaders(body)
+            return _reply(connection)
 
     def usage(self, query: str = "", key: str = READER[0]) -> Reply:
         """Ask for totals."""
@@ -68,6 +76,13 @@ class Service:
     def lines(self) -> list[dict[str, Any]]:
         """Return the complete lines of the log."""
         return complete_lines(self.log)
+
+
+def _reply(connection: HTTPConnection) -> Reply:
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    is_json = answer.headers.get_content_type() == JSON
+    return Reply(answer.status, answer.headers, json.loads(text) if is_json else None, text)
 
 
 @contextmanager

@@ -118,6 +118,39 @@ def test_data_may_have_what_no_attribute_gives(service: Service, redis_url: str)
     assert service.post([], BATCH).json == {"accepted": 0, "refused": []}
 
 
+BINARY = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "/chat", "ce_type": "usage"}
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "raw", "reason"),
+    [
+        ("ce-subject", "user_id", [b"Zo\xeb"], "UTF-8"),
+        ("ce-subject", "user_id", [b"%E2%82"], "UTF-8"),
+        ("ce-subject", "user_id", [b"%ED%A0%80"], "UTF-8"),
+        ("ce-subject", "user_id", [USERS[0].encode(), USERS[1].encode()], "twice"),
+        ("ce-id", "id", [b"1"], "twice"),
+        ("ce-specversion", "specversion", [b"0.3"], "twice"),
+    ],
+)
+def test_attribute_in_headers_that_cannot_be_read_is_named(
+    service: Service, name: str, field: str, raw: list[bytes], reason: str
+) -> None:
+    reply = service.post_raw({"agent_id": AGENT}, [*BINARY.items(), *((name, it) for it in raw)])
+    (refused,) = reply.json["refused"]
+    assert (reply.status, refused["field"]) == (400, field)
+    assert reason in refused["reason"]
+
+
+def test_attribute_in_headers_may_be_quoted_and_encoded(service: Service, harness: IngestHarness) -> None:
+    data = {"agent_id": str(harness.agents[0]), "occurred_at": datetime.now(UTC).isoformat()}
+    user = str(harness.users[0])
+    for identifier in (b"a%20%22b%22", rb'"a \"b\""', rb'"a%20\"b\""', "ë".encode(), b"%C3%AB"):
+        headers = [*(BINARY | {"ce_id": identifier}).items(), ("ce-subject", f'"{user}"')]
+        assert service.post_raw(data, headers).json == GOOD
+    intake = harness.flush()
+    assert (intake.applied, intake.duplicate) == (2, 3)
+
+
 def test_long_source_is_an_identity(service: Service, harness: IngestHarness) -> None:
     pair = {"subject": str(harness.users[0]), "data": {"agent_id": str(harness.agents[0])}}
     for source in ("/a" + "x" * 300, "/b" + "x" * 300, "/a" + "x" * 300):
@@ -243,3 +276,5 @@ def test_paths_and_methods_that_do_not_exist(service: Service) -> None:
     reply = service.send("GET", "/api/v1/events")
     assert (reply.status, reply.headers["Allow"]) == (405, "POST")
     assert service.send("GET", "/readyz").json == {"status": "ok"}
+    # A redirect would name whatever host the request names.
+    assert service.send("POST", "/api/v1/events/", b"[]", host="evil.example").status == 404

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
     from usage_worker.local import EmbeddedValkey
 
+FOREIGN = (
+    "", "evil.example:", "evil.example:99999", "[evil.example", "evil.example/@localhost", "localhost@evil.example",
+    "localhost:80:80", "localhost:x", "[::1", "::1", "localhost evil.example", "localhost.evil.example",
+)  # fmt: skip
 MOUNTED = """
 import sys
 import uvicorn
@@ -139,7 +143,9 @@ def test_request_in_flight_is_answered_after_sigterm(own_valkey: EmbeddedValkey,
 
 
 def test_processes_share_port_and_metrics(own_valkey: EmbeddedValkey, tmp_path: Path, client: redis.Redis) -> None:
-    with serving(tmp_path, own_valkey.url(), "--workers", "2") as service:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with serving(tmp_path, own_valkey.url(), "--workers", "2", TMPDIR=str(folder)) as service:
         sent = 0
 
         def processes() -> set[int]:
@@ -155,6 +161,7 @@ def test_processes_share_port_and_metrics(own_valkey: EmbeddedValkey, tmp_path: 
         service.process.kill()
         service.process.wait()
         await_end(children, 30)
+    assert list(folder.iterdir()) == []
     assert f'usage_http_events_total{{outcome="accepted"}} {sent}.0' in text
 
 
@@ -197,6 +204,14 @@ def test_without_keys_only_this_machine_may_send(own_valkey: EmbeddedValkey, tmp
         for named in ({"host": "evil.example"}, {"x_forwarded_for": "192.0.2.1"}):
             reply = service.post(EVENT, **named)
             assert (reply.status, reply.json["accepted"]) == (401, 0)
+        for host in ("localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:80"):
+            assert service.send("GET", "/api/v1/usage", host=host).status == 501, host
+        for host in FOREIGN:
+            assert service.send("GET", "/api/v1/usage", host=host).status == 401, host
+        for hosts in ("", "Host: localhost\r\nHost: evil.example\r\n", "Host: localhost\r\nHost: localhost\r\n"):
+            with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+                connection.sendall(f"GET /api/v1/usage HTTP/1.0\r\n{hosts}\r\n".encode())
+                assert connection.recv(20).startswith(b"HTTP/1.1 401"), hosts
         assert f"--port {service.port}" in cli.error_line(f"serve --port {service.port}")
     for setting in (SECRET, f"a:write:{SECRET}", f"a:admin:{'0' * 64}", ",".join([f"a:read:{'0' * 64}"] * 2)):
         cli.env["USAGE_API_KEYS"] = setting

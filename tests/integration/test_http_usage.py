@@ -101,7 +101,7 @@ def test_totals_are_those_of_the_tables(service: Service, harness: IngestHarness
     assert costs(asked(service, user_id=user, from_="0001-01-01", to="9999-12-31")) == [("2.1000000001",)]
     assert costs(asked(service, from_=YESTERDAY, to=YESTERDAY)) == [("2.0000000000",)]
 
-    documented = next(text for text in DOCUMENT.read_text("utf-8").split("\n\n") if text.startswith('    {"from"'))
+    documented = next(text for text in DOCUMENT.read_text("utf-8").split("\n\n") if '{"from"' in text).strip("`json\n")
     reply = service.usage(f"user_id={user}&group_by=day")
     (row, *_), (shown,) = reply.json["usage"], json.loads(documented)["usage"]
     assert (list(reply.json), list(row)) == (list(json.loads(documented)), list(shown))
@@ -116,6 +116,11 @@ def test_totals_are_those_of_the_tables(service: Service, harness: IngestHarness
     assert (reply.status, reply.headers["Retry-After"]) == (503, "5")
     assert "usage_daily" not in reply.text
     assert any("usage_daily" in line["event"] for line in service.lines())
+
+    for name in ("user_id", "agent_id"):
+        for text in ("%FF", "%E2%82"):
+            reply = service.usage(f"{name}={text}")
+            assert (reply.status, reply.json) == (400, {"error": "is not UTF-8", "field": name})
 
     reply = service.usage("user_id=42")
     reason = "must be a UUID, or an id of your own that events have named"

@@ -97,8 +97,46 @@ def test_options_override_columns() -> None:
 
 
 @pytest.mark.parametrize(
+    ("provider", "model", "stored"),
+    [
+        ("azure", "azure/gpt-4o", "gpt-4o"),
+        ("openai", "openai/gpt-5-mini", "gpt-5-mini"),
+        ("gemini", "gemini/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("openrouter", "openai/gpt-5-mini", "openai/gpt-5-mini"),
+        (None, "azure/gpt-4o", "azure/gpt-4o"),
+    ],
+)
+def test_model_is_that_of_its_provider(provider: str | None, model: str, stored: str) -> None:
+    assert event_of({"custom_llm_provider": provider, "model": model})["model"] == stored
+
+
+def test_null_of_copy_is_unknown() -> None:
+    """As `COPY` writes it in its text form."""
+    (line,) = lines_of(f"{','.join(ROW)}\n{','.join(rf'{chr(92)}N' for _ in ROW)}\n", is_csv=True)
+    assert (line.problem, line.fields) == ("", {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"endTime": "2026-11-01T09:00:00"},
+        {"endTime": "2026-11-02T10:00:01"},
+        {"endTime": "soon"},
+        {"endTime": "2026-11-01T10:00:02Z"},
+        {"endTime": [1]},
+    ],
+)
+def test_end_that_cannot_be_meant_loses_response_time_alone(changes: dict[str, Any]) -> None:
+    assert plain(event_of(changes)) == {name: it for name, it in EVENT.items() if name != "response_time_ms"}
+
+
+@pytest.mark.parametrize(
     ("changes", "agent"),
     [
+        ({"metadata": json.dumps(json.dumps({"agent_id": "d"}))}, "d"),
+        ({"metadata": json.dumps("text")}, None),
+        ({"metadata": {"spend_logs_metadata": "text"}}, None),
+        ({"metadata": {"spend_logs_metadata": '{"agent_id": "e"}', "usage_object": "text"}}, "e"),
         ({"agent_id": "a", "metadata": {"agent_id": "b"}}, "a"),
         ({"metadata": {"spend_logs_metadata": {"agent_id": "c"}}}, "c"),
         ({"metadata": {}}, None),
@@ -130,7 +168,6 @@ def test_unknown_values_are_left_out() -> None:
     (line,) = lines_of(json.dumps(older | {"user": "", "metadata": "{}"}))
     known = {"event_id", "occurred_at", "input_tokens", "output_tokens", "tokens", "cost_usd", "model"}
     assert line.fields.keys() == known
-    assert "response_time_ms" not in event_of({"endTime": "2026-11-01T09:00:00"})
     usage = {"cache_read_input_tokens": 7, "prompt_tokens_details": None}
     assert event_of({"metadata": {"additional_usage_values": usage}})["cached_input_tokens"] == 7
 
@@ -141,17 +178,24 @@ def test_unknown_values_are_left_out() -> None:
         ({"status": "pending"}, "status: is neither success nor failure"),
         ({"status": [1]}, "status: is neither success nor failure"),
         ({"metadata": "{"}, "metadata: is not JSON"),
-        ({"endTime": "soon"}, "startTime, endTime: are not two times in the same notation"),
-        ({"endTime": "2026-11-01T10:00:02Z"}, "startTime, endTime: are not two times in the same notation"),
+        ({"metadata": "[" * 100_000}, "metadata: is nested too deeply"),
+        ({"metadata": "9" * 5_000}, "metadata: has a number"),
         ({"startTime": "soon", "endTime": None}, "occurred_at: is not a time"),
+        ({"startTime": "soon"}, "occurred_at: is not a time"),
     ],
 )
 def test_unreadable_rows_are_bad_lines(changes: dict[str, Any], reason: str) -> None:
     assert problem_of(changes).startswith(reason)
 
 
+def test_column_of_a_wrong_time_is_named() -> None:
+    assert problem_of({"startTime": "soon"}).endswith(" (column startTime)")
+
+
 def test_other_tables_are_refused() -> None:
     with pytest.raises(SettingsError, match="no column request_id"):
         lines_of("id,spend\n1,2\n", is_csv=True)
+    with pytest.raises(SettingsError, match="no column model"):
+        lines_of(f"{','.join(name for name in ROW if name != 'model')}\n", is_csv=True)
     (line,) = lines_of('{"id": 1}')
     assert line.problem == "has no field request_id, which --map or --from names"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from usage_worker.http.keys import ApiKey, Right
 
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
@@ -53,5 +55,8 @@ def is_loopback(host: str) -> bool:
 
 def _is_local(request: Request) -> bool:
     """Whether client and host are this machine: a page of the web that resolves its own name to it has another host."""
-    host = request.url.hostname or ""
-    return request.client is not None and is_loopback(request.client.host) and is_loopback(host)
+    # Not `request.url`, which has the server's own address where it cannot read this header.
+    hosts = request.headers.getlist("host")
+    host = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+    is_ours = host is not None and is_loopback((host[1] or host[2]).lower())
+    return is_ours and request.client is not None and is_loopback(request.client.host)

@@ -73,12 +73,15 @@ def create_app(
         Route(paths.DOCUMENT, document),
     ]
     observers = [metrics.count_request, *([observer] if observer else [])]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(ObserverMiddleware, observers)],
         exception_handlers={HTTPException: _failed, Exception: _broken},  # type: ignore[dict-item]
         lifespan=closing,
     )
+    # To a path with another slash at its end: it would name the host of the request, which may be anybody's.
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Health:

@@ -7,16 +7,21 @@ attributes in headers (section 3.1).
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from usage_worker.errors import EventRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-_HEADER = "ce-"
+_HEADER = b"ce-"
+# A quoted-string of RFC 7230, and a character in it that a backslash escapes.
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _MAX_KEY = 255
 # The attributes that are fields of ours.
 _FIELDS = {"time": "occurred_at", "subject": "user_id"}
@@ -54,11 +59,33 @@ def identity(source: str, identifier: str) -> str:
     return key if len(key) <= _MAX_KEY else sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def in_headers(headers: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the attributes of a CloudEvent whose body is the data alone; None if the headers have none."""
-    if f"{_HEADER}specversion" not in headers:
-        return None
-    return {name.removeprefix(_HEADER): unquote(headers[name]) for name in headers if name.startswith(_HEADER)}
+def is_in_headers(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Return whether headers have the attributes of a CloudEvent, whose body is the data alone."""
+    return any(name == _HEADER + b"specversion" for name, _ in headers)
+
+
+def in_headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return the attributes of a CloudEvent in headers, whose names are in lower case.
+
+    Raises:
+        EventRefusedError: one is there twice, or is not UTF-8.
+    """
+    given = [(name.removeprefix(_HEADER).decode("latin-1"), raw) for name, raw in headers if name.startswith(_HEADER)]
+    attributes = {}
+    for name, count in Counter(name for name, _ in given).items():
+        if count > 1:
+            raise EventRefusedError(f"{_FIELDS.get(name, name)}: given twice, by two headers")
+    for name, raw in given:
+        try:
+            attributes[name] = unquote_to_bytes(_unquoted(raw)).decode()
+        except UnicodeDecodeError:
+            raise EventRefusedError(f"{_FIELDS.get(name, name)}: the header is not UTF-8") from None
+    return attributes
+
+
+def _unquoted(raw: bytes) -> bytes:
+    quoted = _QUOTED.fullmatch(raw)
+    return _ESCAPED.sub(rb"\1", quoted[1]) if quoted else raw
 
 
 def _check(given: Mapping[str, Any]) -> None:

@@ -37,10 +37,10 @@ def form_of(request: Request) -> Form:
     charset = dict(part.partition("=")[::2] for part in parameters).get("charset", "utf-8").strip('"')
     if kind not in FORMS or charset not in ("utf-8", "utf8", "us-ascii"):
         raise HTTPException(415, f"Content-Type: one of {', '.join(FORMS)}, in UTF-8", {"Accept": ", ".join(FORMS)})
-    attributes = cloud_events.in_headers(request.headers) if kind == OURS else None
-    if attributes is None:
-        return FORMS[kind]
-    return Form(lambda data: [{**attributes, "data": data}], cloud_events.fields_of)
+    headers = request.headers.raw
+    if kind == OURS and cloud_events.is_in_headers(headers):
+        return Form(_one, lambda data: cloud_events.fields_of({**cloud_events.in_headers(headers), "data": data}))
+    return FORMS[kind]
 
 
 def _one_or_more(value: Any) -> list[Any]:

@@ -104,7 +104,7 @@ def _get_usage(one_id: dict[str, Any]) -> dict[str, Any]:
         _parameter("group_by", groups, "A row for each; models are known while the ledger keeps the day.")
         | {"style": "form", "explode": False},
         _parameter("limit", rows, "Greatest number of rows."),
-        _parameter("cursor", {"type": "string"}, "`cursor` of the page before, with the same other parameters."),
+        _parameter("cursor", {"type": "string"}, "`cursor` of the page before, with the same ids, days and groups."),
     ]
     refusals = {
         "400": "A parameter is wrong: `field`.",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import threading
 from multiprocessing import parent_process
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 # How long requests in flight may take after a signal: Redis has 5 s for each answer.
 DRAIN_SECONDS = 30
 _BACKLOG = 2_048
+_METRICS = "usage-worker-metrics-"
 log = get_logger("http")
 
 
@@ -60,7 +63,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
         if workers == 1:
             uvicorn.Server(config).run(sockets=[listener])
             return
-        with TemporaryDirectory(prefix="usage-worker-metrics-") as folder:
+        with TemporaryDirectory(prefix=_METRICS) as folder:
             os.environ[SHARED] = folder
             Multiprocess(config, sockets=[listener]).run()
 
@@ -75,8 +78,14 @@ def application() -> Starlette:
 
 
 def _follow(parent: BaseProcess) -> None:
-    """End this process after its parent: one that was killed could not end it, and the port would stay taken."""
+    """End this process after its parent: one that was killed could not end it, and the port would stay taken.
+
+    Nor could it remove the folder of the metrics.
+    """
     parent.join()
+    folder = Path(os.environ.get(SHARED, ""))
+    if folder.name.startswith(_METRICS):
+        shutil.rmtree(folder, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -55,7 +55,7 @@ class UsageEndpoint:
         """Answer the request."""
         self._access.check(request, Right.READ)
         try:
-            wanted = read_query(request.query_params.multi_items(), self._ledger_days)
+            wanted = read_query(request.scope["query_string"], self._ledger_days)
             if self._store is None:
                 raise HTTPException(501, "DATABASE_URL is not set: this service takes events only")
             return JSONResponse(await to_thread.run_sync(self._page, self._store, wanted, limiter=self._threads))
@@ -88,7 +88,7 @@ class UsageEndpoint:
             "from": totals.first.isoformat(),
             "to": totals.last.isoformat(),
             "usage": [_shown(row) for row in page.rows],
-            "cursor": cursor_of(page.next) if page.next else None,
+            "cursor": cursor_of(page.next, wanted.digest) if page.next else None,
         }
 
     def _uuid(self, connection: Connection, kind: Kind, text: str | None) -> UUID | None:

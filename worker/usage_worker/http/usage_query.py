@@ -6,7 +6,9 @@ import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, date, datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 from usage_worker.events.columns import MAX_MODEL
@@ -32,41 +34,60 @@ class ParameterError(Exception):
 
 
 class UsageQuery(NamedTuple):
-    """What is asked for, the greatest number of rows, and whose usage: ids in any notation, None for all."""
+    """What is asked for.
+
+    Attributes:
+        totals: days and groups.
+        rows: the greatest number of rows.
+        user: whose usage, in any notation; None for all.
+        agent: likewise.
+        digest: the same for each page of the query.
+    """
 
     totals: TotalsQuery
     rows: int
     user: str | None
     agent: str | None
+    digest: str
 
 
-def read_query(parameters: Sequence[tuple[str, str]], ledger_days: int) -> UsageQuery:
+def read_query(query: bytes, ledger_days: int) -> UsageQuery:
     """Read the parameters of a request.
 
     Args:
-        parameters: names and values.
+        query: of the URL, which may have UTF-8 as it is or encoded.
         ledger_days: how many days up to today the ledger keeps.
 
     Raises:
         ParameterError: one is unknown, twice there or wrong.
     """
+    escaped = "surrogateescape"
+    parameters = parse_qsl(query.decode("utf-8", escaped), keep_blank_values=True, errors=escaped)
     given = dict(parameters)
-    for name in given:
+    for name, text in given.items():
         if name not in NAMES:
             raise ParameterError(name, f"unknown; there are {', '.join(NAMES)}")
+        if any("\udc80" <= character <= "\udcff" for character in text):
+            raise ParameterError(name, "is not UTF-8")
     if len(given) < len(parameters):
         raise ParameterError(next(name for name, _ in parameters if _count(parameters, name) > 1), "given twice")
     group_by = _groups(given)
     first, last = _days(given, ledger_days if "model" in group_by else None)
-    rows = _rows(given)
-    totals = TotalsQuery(first, last, group_by, after=_place(given))
-    return UsageQuery(totals, rows, given.get("user_id"), given.get("agent_id"))
+    rows, digest = _rows(given), _digest(given, group_by)
+    totals = TotalsQuery(first, last, group_by, after=_place(given, digest))
+    return UsageQuery(totals, rows, given.get("user_id"), given.get("agent_id"), digest)
 
 
-def cursor_of(place: Place) -> str:
-    """Return the cursor of the page behind a place."""
-    texts = [place.day.isoformat(), str(place.user_id), str(place.agent_id), place.model]
+def cursor_of(place: Place, digest: str) -> str:
+    """Return the cursor of the page behind a place, for a query of this digest."""
+    texts = [place.day.isoformat(), str(place.user_id), str(place.agent_id), place.model, digest]
     return urlsafe_b64encode(json.dumps(texts).encode()).decode().rstrip("=")
+
+
+def _digest(given: Mapping[str, str], group_by: Sequence[Group]) -> str:
+    # As given: the default of the days moves at midnight, perhaps between two pages.
+    texts = [given.get(name) for name in ("user_id", "agent_id", "from", "to")]
+    return sha256(json.dumps([*texts, *group_by]).encode()).hexdigest()[:8]
 
 
 def _count(parameters: Sequence[tuple[str, str]], name: str) -> int:
@@ -74,7 +95,7 @@ def _count(parameters: Sequence[tuple[str, str]], name: str) -> int:
 
 
 def _groups(given: Mapping[str, str]) -> tuple[Group, ...]:
-    names = [name for name in given.get("group_by", "").split(",") if name]
+    names = given["group_by"].split(",") if "group_by" in given else []
     if len(set(names)) < len(names) or not set(names) <= GROUPS.keys():
         raise ParameterError("group_by", f"any of {', '.join(GROUPS)}, each once, with commas between them")
     return tuple(group for group in GROUPS if group in names)
@@ -112,13 +133,14 @@ def _rows(given: Mapping[str, str]) -> int:
     return rows
 
 
-def _place(given: Mapping[str, str]) -> Place | None:
+def _place(given: Mapping[str, str], digest: str) -> Place | None:
     text = given.get("cursor")
     if text is None:
         return None
     try:
-        day, user_id, agent_id, model = json.loads(urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)))
-        if len(model.encode()) > 4 * MAX_MODEL or "\x00" in model:
+        texts = json.loads(urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)))
+        day, user_id, agent_id, model, of_query = texts
+        if of_query != digest or len(model.encode()) > 4 * MAX_MODEL or "\x00" in model:
             raise ValueError
         return Place(date.fromisoformat(day), UUID(user_id), UUID(agent_id), model)
     except (ValueError, TypeError, AttributeError, RecursionError):

@@ -18,6 +18,9 @@ from usage_worker.publisher.event_files import Line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# PostgreSQL's NULL in the text form of COPY.
+_NULL = r"\N"
+
 
 @dataclass(frozen=True, slots=True)
 class FieldMapping:
@@ -31,8 +34,8 @@ class FieldMapping:
         assume_utc: reads times without a time zone as UTC.
         start_at: time of the first event; all times are moved alike.
         draw_pairs: number of pairs to draw user and agent from; 0 draws none.
-        read_row: returns further event fields of a line that holds something else than an event; of its own fields then
-            only those in `columns` are taken.
+        read_row: returns further event fields of a line that holds something else than an event, also instead of its
+            own fields of the same names; of those then only the ones in `columns` are taken.
     """
 
     columns: dict[str, str]
@@ -76,8 +79,9 @@ class FieldMapping:
             raise ValueError(f"has no field {absent[0]}, which --map or --from names")
         taken = set(self.columns.values())
         if self.read_row:
-            known = {name: cell for name, cell in known.items() if cell != ""}
+            known = {name: cell for name, cell in known.items() if cell not in ("", _NULL)}
             kept = {name: value for name, value in self.read_row(known).items() if value is not None}
+            known |= kept
         else:
             kept = {name: cell for name, cell in known.items() if name in NAMES and name not in taken}
         return kept | {name: known[column] for name, column in self.columns.items() if column in known}
@@ -89,7 +93,9 @@ class FieldMapping:
         try:
             when = datetime_of(value)
         except PydanticCustomError as error:
-            raise ValueError(f"occurred_at: {error.message()}") from None
+            column = (self.columns | dict.fromkeys(self.constants)).get("occurred_at")
+            named = f" (column {column})" if column else ""
+            raise ValueError(f"occurred_at: {error.message()}{named}") from None
         if when.tzinfo is None:
             if not self.assume_utc:
                 raise ValueError("occurred_at: has no time zone; --assume-utc reads it as UTC")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
+from usage_worker.events.columns import MAX_MILLISECONDS
 from usage_worker.events.values import datetime_of
 from usage_worker.responses.openai import CHAT
 
@@ -39,13 +40,14 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a column cannot be read; the message names it.
     """
-    metadata = _object(row.get("metadata"))
+    metadata = _metadata(row.get("metadata"))
     usage = _object(metadata.get("usage_object")) or _object(metadata.get("additional_usage_values"))
     parts = CHAT.counts(usage)
     return {
         "success": _success(row.get("status") or metadata.get("status")),
         "response_time_ms": _response_time(row),
         "provider": row.get("custom_llm_provider"),
+        "model": _model(row),
         "agent_id": row.get("agent_id")
         or metadata.get("agent_id")
         or _object(metadata.get("spend_logs_metadata")).get("agent_id"),
@@ -53,14 +55,34 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _metadata(value: Any) -> dict[str, Any]:
+    """Return the column's object, which CSV has as text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            raise ValueError("metadata: is not JSON") from None
+        except RecursionError:
+            raise ValueError("metadata: is nested too deeply") from None
+        except ValueError:
+            raise ValueError("metadata: has a number with too many digits") from None
+    return _object(value)
+
+
 def _object(value: Any) -> dict[str, Any]:
-    """Return a JSON object, which CSV has as text; an empty one where there is none."""
+    """Return a JSON object, or that of a text, as of what was encoded twice; an empty one where there is none."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise ValueError("metadata: is not JSON") from None
+            return {}
     return value if isinstance(value, dict) else {}
+
+
+def _model(row: Mapping[str, Any]) -> Any:
+    """Return the model without its provider's prefix, as lists of prices name it."""
+    model = row.get("model")
+    return model.removeprefix(f"{row.get('custom_llm_provider')}/") if isinstance(model, str) else model
 
 
 def _success(status: Any) -> bool | None:
@@ -73,11 +95,13 @@ def _success(status: Any) -> bool | None:
 
 
 def _response_time(row: Mapping[str, Any]) -> float | None:
-    start, end = row.get("startTime"), row.get("endTime")
-    if start is None or end is None:
-        return None
+    """Return milliseconds; None where the columns cannot be meant so, which loses nothing else of the row."""
     try:
-        milliseconds = (datetime_of(end) - datetime_of(start)) / _MILLISECOND
-    except (PydanticCustomError, TypeError):
-        raise ValueError("startTime, endTime: are not two times in the same notation") from None
-    return milliseconds if milliseconds >= 0 else None
+        milliseconds = (datetime_of(row.get("endTime")) - datetime_of(row.get("startTime"))) / _MILLISECOND
+    except (PydanticCustomError, TypeError):  # not two times in the same notation
+        return None
+    return milliseconds if 0 <= milliseconds <= MAX_MILLISECONDS else None
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
