@@ -180,7 +180,10 @@ class UsagePublisher(Measuring):
         return self._sender.put(self._account, event.row, event.made, time_is_ours=event.time_is_ours)
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds."""
+        """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds.
+
+        A signal handler that has interrupted `track` itself is answered at once, since `track` cannot go on before.
+        """
         portions = self._sender.begin_flush(self._account)
         return self._sender.await_sent(self._account, portions, timeout) and not self._account.lost
 
@@ -196,7 +199,10 @@ class UsagePublisher(Measuring):
         return self._sender.stats(self._account)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Send the buffered events for at most `timeout` seconds, and stop; drop and log the rest."""
+        """Send the buffered events for at most `timeout` seconds, and stop; drop and log the rest.
+
+        A signal handler that has interrupted `track` itself is answered at once; the events are sent after it returns.
+        """
         self._forget.detach()
         self._sender.close(self._account, timeout)
 
