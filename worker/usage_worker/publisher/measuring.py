@@ -39,6 +39,11 @@ class Measuring(ABC):
     def add(self, fields: dict[str, Any]) -> str | None:
         """Publish an event from a dictionary of its fields."""
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether anybody gets the events; otherwise no response is read."""
+        return True
+
     def measure(
         self,
         user_id: UUID | str | int | None = None,
@@ -148,9 +153,12 @@ class Measuring(ABC):
             >>> for chunk in usage.stream(user_id, agent_id, client.responses.create(model="gpt-5", stream=True)):
             ...     show(chunk)
         """
-        return counted(chunks, partial(self._add_streamed, _given(user_id, agent_id, fields)))
+        given = _given(user_id, agent_id, fields)
+        return counted(chunks, partial(self._add_streamed, given) if self.is_counting else None)
 
     def _add_measured(self, given: dict[str, Any], measured: dict[str, Any]) -> str | None:
+        if not self.is_counting:
+            return None
         has_response = "response" in given
         response = given.pop("response", None)
         said = {**measured, **fields_of(response)}

@@ -63,7 +63,8 @@ class UsagePublisher(Measuring):
         backfill: workers accept the events that are sent with `send` as long as the ledger keeps their day.
 
     Raises:
-        SettingsError: `ids`, or a setting that a publisher reads, is wrong; docs/reference/settings.md lists them.
+        SettingsError: `ids`, a limit, or a setting that a publisher reads, is wrong; docs/reference/settings.md lists
+            the settings.
 
     Attributes:
         ids: what numbers and texts become UUIDs with; None where ids are UUIDs.
@@ -87,6 +88,7 @@ class UsagePublisher(Measuring):
         switched_off = settings.disabled if disabled is None else disabled
         redis_url = redis_url or settings.redis_url
         ids = ids or settings.ids
+        limits = Limits(buffer_bytes, linger, pack_events)
         if ids not in ("uuid", "uuid5"):
             raise SettingsError('ids: must be "uuid" or "uuid5"')
         self.ids = external_ids(settings.id_namespace) if ids == "uuid5" else None
@@ -103,7 +105,6 @@ class UsagePublisher(Measuring):
             # The Redis client takes a third of the time of importing all; a disabled publisher needs none.
             from usage_worker.publisher.senders import senders  # noqa: PLC0415
 
-            limits = Limits(buffer_bytes, linger, pack_events)
             namespace = self.ids.namespace if self.ids else None
             key = SenderKey(redis_url, settings.stream_shards, limits, namespace, backfill)
             self._sender = senders().join(key, self._account)
@@ -226,8 +227,13 @@ class UsagePublisher(Measuring):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether the publisher is enabled, or a test captures its events."""
+        return not self._disabled or bool(RECORDERS)
+
     def _publish(self, way: Way[T], values: T) -> str | None:
-        if self._disabled and not RECORDERS:
+        if not self.is_counting:
             return None
         try:
             event = self._window.prepare(way, values, self.ids)

@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from usage_worker.publisher.counted_stream import count_open_streams
 from usage_worker.publisher.sender import Sender
 from usage_worker.publisher.sender_lock import SenderLock
 from usage_worker.publisher.termination import send_before_end
@@ -76,7 +77,8 @@ class Senders:
                 sender.await_buffered(deadline - time.monotonic())
 
     def finish(self, *_: object, **__: object) -> None:
-        """Send what every publisher has, for a few seconds; drop and log the rest."""
+        """Count the open streams, and send what every publisher has, for a few seconds; drop and log the rest."""
+        count_open_streams()
         deadline = time.monotonic() + EXIT_SECONDS
         running = list(self._senders.values())
         for sender in running:
