@@ -141,10 +141,10 @@ class Measuring(ABC):
     ) -> Any:
         """Return a provider's stream to iterate over, which is counted when it ends.
 
-        That is at its last chunk, an exception, `close` or `aclose`, the end of its `with` block, or when nothing
-        refers to it any more; tokens are those that were seen by then. It succeeded unless an exception ended it;
-        whoever stops reading, closes it or is cancelled has not made it fail. The response time is that from this call
-        to the last chunk. OpenAI's chat completions say what they used only with
+        That is at its last chunk, an exception, `close` or `aclose`, the end of its `with` block, when nothing refers
+        to it any more, or at the end of the process; tokens are those that were seen by then. It succeeded unless an
+        exception ended it; whoever stops reading, closes it or is cancelled has not made it fail. The response time is
+        that from this call to the last chunk. OpenAI's chat completions say what they used only with
         `stream_options={"include_usage": True}`, and only in their last chunk.
 
         Whatever else the provider's stream can do, the returned one can, too.
