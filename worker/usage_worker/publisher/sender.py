@@ -135,6 +135,8 @@ class Sender:
 
     def await_sent(self, account: Account, portions: Sequence[Portion], timeout: float) -> bool:
         """Wait until Redis has these events, or they are lost; return False when that takes longer than `timeout`."""
+        if self._is_held():  # whatever has interrupted this thread cannot wait for it
+            return not account.unsent
         return self._await(lambda: bool(account.lost) or not any(portion.unsent for portion in portions), timeout)
 
     def stats(self, account: Account) -> PublisherStats:
@@ -275,8 +277,6 @@ class Sender:
 
     def _await(self, done: Callable[[], bool], timeout: float) -> bool:
         """Wait until `done`, or the timeout; send in this thread as long as no other can start."""
-        if self._is_held():  # whatever has interrupted this thread cannot wait for it
-            return done() and not self._postponed
         deadline = time.monotonic() + timeout
         while True:
             with self._lock:
