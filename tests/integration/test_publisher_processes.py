@@ -111,6 +111,19 @@ def test_events_are_sent_at_exit_when_no_thread_can_start(
     assert "events wait: no thread can start" in done.stderr
 
 
+def test_streams_that_are_open_at_exit_are_counted(tmp_path: Path, redis_url: str, redis_client: redis.Redis) -> None:
+    program = """
+    chunks = usage.stream(USER, AGENT, iter([{}, {}]))
+    for chunk in chunks:
+        break
+    if not os.fork():  # where it is the parent's
+        sys.exit()
+    os.wait()
+    """
+    assert run(tmp_path, redis_url, program).stderr == ""
+    assert events_in(redis_client) == 1
+
+
 def test_celery_child_sends_its_events_at_its_end(
     tmp_path: Path, valkey: Valkey, redis_url: str, redis_client: redis.Redis
 ) -> None:

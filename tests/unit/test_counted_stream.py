@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.test_measuring import AGENT, PAIR, USER, Kept, usage
 from tests.unit.test_responses import RECORDED, recorded
+from usage_worker.publisher.counted_stream import count_open_streams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -263,3 +264,15 @@ def test_what_cannot_be_iterated_raises_as_it_does_without_us(usage: Kept) -> No
     with pytest.raises(TypeError, match="not iterable"):
         list(usage.stream(USER, AGENT, 5))  # type: ignore[call-overload]
     assert usage.events[0]["success"] is False
+
+
+def test_open_streams_are_counted_at_the_end_of_the_process_and_only_once(usage: Kept) -> None:
+    stream, unread = usage.stream(USER, AGENT, iter(CHAT["chunks"])), usage.stream(USER, AGENT, iter(()))
+    for _ in stream:
+        break
+    assert list(usage.stream(USER, AGENT, iter(()))) == []
+    count_open_streams()
+    assert len(usage.events) == 3
+    del stream, unread
+    count_open_streams()
+    assert len(usage.events) == 3

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 import pytest
 
 from tests.unit.sockets import silent_server, url_of
 from usage_worker import UsagePublisher
+from usage_worker.errors import SettingsError
 
 if TYPE_CHECKING:
     import socket
@@ -37,6 +38,28 @@ def never_called(*_: object) -> Any:
     raise AssertionError("a disabled publisher calls nothing")
 
 
+class Unread:
+    """A response, and a chunk, that must not be read; what reads it goes on after any exception."""
+
+    reads: ClassVar[list[str]] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            Unread.reads.append(name)
+        return super().__getattribute__(name)
+
+
+def measure(usage: UsagePublisher) -> None:
+    response = Unread()
+    assert usage.track_response(USER, AGENT, response) is None
+    with usage.measure(USER, AGENT) as call:
+        call.response = response
+    assert list(usage.stream(USER, AGENT, [response])) == [response]
+    with usage.stream(USER, AGENT, iter([response])) as chunks:
+        assert next(chunks) is response
+    assert Unread.reads == []
+
+
 def use(usage: UsagePublisher) -> None:
     """Call every method, also with fields that an enabled publisher refuses."""
     assert usage.track(USER, AGENT, input_tokens=1) is None
@@ -45,6 +68,7 @@ def use(usage: UsagePublisher) -> None:
     assert usage.add({}) is None
     assert usage.flush(0)
     assert asyncio.run(usage.aflush(0))
+    measure(usage)
     usage.close()
     asyncio.run(usage.aclose())
     usage.shutdown()
@@ -102,3 +126,18 @@ def test_missing_url_is_a_warning_and_the_switch_is_not(caplog: pytest.LogCaptur
     UsagePublisher()
     UsagePublisher(disabled=True)
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("linger", (-0.1, float("nan"), float("inf"), "1", None)),
+        ("pack_events", (0, -1, 2.5, "500", None)),
+        ("buffer_bytes", (0, -1, float("nan"), "64", None)),
+    ],
+)
+def test_limits_are_checked(name: str, values: tuple[Any, ...], *, disabled: bool) -> None:
+    for value in values:
+        with pytest.raises(SettingsError, match=rf"{name}: must be [^\n]+\Z"):
+            UsagePublisher("redis://localhost", disabled=disabled, **{name: value})

@@ -82,6 +82,25 @@ def test_full_buffer_drops_and_counts() -> None:
         assert sender.sender._buffer.bytes <= 4_000
 
 
+def test_events_of_what_interrupts_the_holder_of_the_lock_are_bounded_and_counted() -> None:
+    with opened(refusing_url(), buffer_bytes=4_000, linger=NEVER) as sender:
+        with sender.sender._lock:
+            put = [sender.put(number % 2, "model") for number in range(30)]
+            assert not sender.flush(NEVER)
+            postponed = sender.stats()
+            assert sender.sender._buffer.bytes == 0
+        assert put == sorted(put, reverse=True)
+        assert 2 < sum(put) < 10
+        assert not sender.flush(0)
+        assert sender.sender._buffer.bytes > 0
+        for stats in (postponed, sender.stats()):
+            assert (stats.accepted, stats.sent, stats.buffered, stats.dropped) == (sum(put), 0, sum(put), 30 - sum(put))
+        sender.close(0)
+        with sender.sender._lock:
+            assert not sender.put(0, "model")
+        assert (sender.stats().accepted, sender.stats().dropped) == (sum(put), 31)
+
+
 EVERY_VALUE = {
     **dict.fromkeys(("input_tokens", "output_tokens", "tokens"), 10**11),
     **dict.fromkeys(("cached_input_tokens", "cache_write_tokens", "reasoning_tokens"), 10**11),

@@ -149,3 +149,14 @@ def test_columns_hold_the_rows(events: list[dict[str, Any]]) -> None:
             expected = [value if value is None else UUID(int=value).hex for value in values]
         assert columns.get(column.name, [column.default] * len(rows)) == expected
         assert (column.name in columns) == any(value != column.default for value in values)
+
+
+@pytest.mark.parametrize("name", ["event_id", "user_id", "agent_id", "conversation_id"])
+@pytest.mark.parametrize("number", [-5, 2**128, 2**200])
+def test_uuid_with_a_number_out_of_range_is_refused(name: str, number: int) -> None:
+    broken = uuid4()
+    object.__setattr__(broken, "int", number)
+    fields = {"user_id": uuid4(), "agent_id": uuid4(), name: broken}
+    assert exact_row(values_of(fields)) is None
+    with pytest.raises(EventRefusedError):
+        prepare(fields, WINDOW)

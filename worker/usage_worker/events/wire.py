@@ -67,6 +67,7 @@ _COST = re.compile(COST_TEXT)
 _EXACT = Context(prec=60, Emin=-60, Emax=60, traps=[Inexact])
 _product, _integer = _EXACT.multiply, _EXACT.to_integral_exact
 _UUID_BYTES = 16
+_MAX_UUID = 2 ** (8 * _UUID_BYTES) - 1
 _READ = {
     Form.UUID: lambda value: UUID(value) if isinstance(value, str) else UUID(int=value),
     Form.TIME: time_at,
@@ -141,7 +142,7 @@ def prepare_rating(fields: Mapping[str, Any], window: Window, ids: ExternalIds |
 def exact_row(values: Sequence[Any]) -> Row | None:
     """Return the row of a use without key and time if every value has its column's exact type and bounds, else None.
 
-    A subclass is not exact: its methods are the application's. So may be the number of a UUID.
+    A subclass is not exact: its methods are the application's. So may be the number of a UUID, or out of its range.
     """
     # A subscript or a slice for each value would take longer than all checks.
     (
@@ -151,6 +152,8 @@ def exact_row(values: Sequence[Any]) -> Row | None:
     if not (
         type(user_id) is type(agent_id) is UUID
         and type(user := user_id.int) is type(agent := agent_id.int) is int
+        and 0 <= user <= _MAX_UUID
+        and 0 <= agent <= _MAX_UUID
         and event_id is occurred_at is rating is None
         and type(kind) is str
         and kind == "usage"
@@ -164,7 +167,7 @@ def exact_row(values: Sequence[Any]) -> Row | None:
         and (reasoning is None or _is_count(reasoning, MAX_TOKENS))
         and (milliseconds is None or _is_count(milliseconds, MAX_MILLISECONDS))
         and type(success) is bool
-        and (conversation_id is None or (type(conversation_id) is UUID and type(conversation_id.int) is int))
+        and (conversation_id is None or (type(conversation_id) is UUID and _is_count(conversation_id.int, _MAX_UUID)))
         and (model is None or _is_plain(model, MAX_MODEL))
         and (provider is None or _is_plain(provider, MAX_PROVIDER))
     ):

@@ -41,6 +41,8 @@ class Account:
         """Begin at zero, as a forked child does."""
         self.open = True
         self.sent = self.dropped = self.lost = self.refused = self.filtered = 0
+        # Accepted events that the buffer gets when the thread that was interrupted leaves the lock.
+        self.postponed = 0
         self.portion = Portion(self)
         self._earlier: list[Portion] = []
 
@@ -52,7 +54,7 @@ class Account:
     @property
     def unsent(self) -> int:
         """The number of accepted events that are not in Redis yet."""
-        return self.portion.unsent + sum(portion.unsent for portion in self._earlier)
+        return self.postponed + sum(portion.unsent for portion in self.portions())
 
     def lose(self) -> int:
         """Give up the unsent events; return their number."""
@@ -67,9 +69,13 @@ class Account:
         accepted = self.sent + unsent + self.lost
         return PublisherStats(accepted, self.sent, unsent, dropped, self.refused, self.filtered, holding)
 
+    def portions(self) -> list[Portion]:
+        """Return the portions of all events up to now, and of those that follow."""
+        return [*self._earlier, self.portion]
+
     def cut(self) -> list[Portion]:
         """Return the portions of all events up to now; those that follow get a portion of their own."""
-        self._earlier = [portion for portion in (*self._earlier, self.portion) if portion.unsent]
+        self._earlier = [portion for portion in self.portions() if portion.unsent]
         self.portion = Portion(self)
         return self._earlier
 

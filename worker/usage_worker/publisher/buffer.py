@@ -125,15 +125,24 @@ class Buffer:
         self.bytes = 0
         self._limit = limit
 
-    def add(self, account: Account, row: Row, made: Sequence[ExternalId], *, time_is_ours: bool) -> Lane | None:
-        """Add an event, with its ids that were made, to those of its shard; return None if there is no room for it."""
+    def has_room(self, events: int) -> bool:
+        """Return whether there is room for so many events of any shard, without their texts."""
+        return self.bytes + events * ROW_BYTES <= self._limit
+
+    def add(
+        self, account: Account, row: Row, made: Sequence[ExternalId], *, time_is_ours: bool, is_accepted: bool = False
+    ) -> Lane | None:
+        """Add an event, with its ids that were made, to those of its shard.
+
+        Returns None if there is no room for it; one that `is_accepted` is added all the same.
+        """
         lane = self.lanes[shard_of_number(row[_USER_ID], self._shards) + self._shards * time_is_ours]
         size = ROW_BYTES + CHARACTER_BYTES * (len(row[_MODEL] or "") + len(row[_PROVIDER] or ""))
         if not lane.portions:
             size += PACK_BYTES
         if made and (made := [external for external in made if external.id.int not in lane.made]):
             size += sum(MADE_BYTES + CHARACTER_BYTES * len(external.external_id) for external in made)
-        if self.bytes + size > self._limit or lane.bytes + size > lane.room:
+        if (self.bytes + size > self._limit or lane.bytes + size > lane.room) and not is_accepted:
             return None
         portion = account.portion
         portion.unsent += 1

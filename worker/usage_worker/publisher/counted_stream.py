@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from weakref import WeakValueDictionary
 
 from usage_worker.publisher.call import milliseconds_since
 from usage_worker.responses import TOKEN_FIELDS, Tally, fields_of
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    Publish = Callable[[dict[str, Any], object], object]
+
 T = TypeVar("T")
+# The streams that are not counted yet, by their `id`: a WeakSet cannot be read while another thread changes it.
+_OPEN: WeakValueDictionary[int, _Counted[Any]] = WeakValueDictionary()
 # What the SDKs' own streams have read, also where the application reads their text instead of their events.
 _SNAPSHOTS = ("current_message_snapshot", "current_completion_snapshot")
 
@@ -25,18 +30,21 @@ class _Counted(Generic[T]):
 
     Args:
         chunks: an iterable, or a context manager that gives one.
-        publish: takes what was read and measured, and the last chunk of a stream that came to its end.
+        publish: takes what was read and measured, and the last chunk of a stream that came to its end; None where the
+            stream is not to be counted, whose chunks are not read then.
     """
 
-    def __init__(self, chunks: Any, publish: Callable[[dict[str, Any], object], object]) -> None:
+    def __init__(self, chunks: Any, publish: Publish | None) -> None:
         self._chunks = self._manager = chunks
-        self._publish: Callable[[dict[str, Any], object], object] | None = publish
+        self._publish = publish
         self._iterator: Any = None
         self._tally = Tally()
         self._last: object = None
         self._started = time.perf_counter()
         self._response_time_ms: int | None = None
         self._pid = os.getpid()
+        if publish:
+            _OPEN[id(self)] = self
 
     def __getattr__(self, name: str) -> Any:
         """Return what only the provider's stream has, as `response` or `get_final_message`."""
@@ -45,12 +53,17 @@ class _Counted(Generic[T]):
         return getattr(self._chunks, name)
 
     def __del__(self) -> None:
-        # Nothing closed it. In a forked child it is the parent's, which counts it.
+        self.forget()
+
+    def forget(self) -> None:
+        """Count a stream that nothing closed; in a forked child it is the parent's, which counts it."""
         with suppress(Exception):
             if self._pid == os.getpid():
                 self._finish()
 
     def _see(self, chunk: T) -> T:
+        if self._publish is None:
+            return chunk
         self._response_time_ms = milliseconds_since(self._started)
         self._last = chunk
         with suppress(Exception):
@@ -75,6 +88,7 @@ class _Counted(Generic[T]):
         publish, self._publish = self._publish, None
         if publish is None:
             return
+        _OPEN.pop(id(self), None)
         said = self._tally.fields()
         if TOKEN_FIELDS.isdisjoint(said):
             said |= self._snapshot()
@@ -196,7 +210,14 @@ class BothCountedStream(CountedStream[T], AsyncCountedStream[T]):  # type: ignor
     """A stream that can be read in both ways, as LiteLLM's; `close` is the synchronous one."""
 
 
-def counted(chunks: object, publish: Callable[[dict[str, Any], object], object]) -> Any:
+def count_open_streams() -> None:
+    """Count the streams that are still open, at the end of the process: `__del__` would run too late."""
+    for reference in _OPEN.valuerefs():
+        if stream := reference():
+            stream.forget()
+
+
+def counted(chunks: object, publish: Publish | None) -> Any:
     """Return the stream to iterate over, in the ways in which `chunks` can be."""
     kind = type(chunks)
     is_async = hasattr(kind, "__aiter__") or hasattr(kind, "__aenter__")

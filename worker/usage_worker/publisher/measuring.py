@@ -39,6 +39,11 @@ class Measuring(ABC):
     def add(self, fields: dict[str, Any]) -> str | None:
         """Publish an event from a dictionary of its fields."""
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether anybody gets the events; otherwise no response is read."""
+        return True
+
     def measure(
         self,
         user_id: UUID | str | int | None = None,
@@ -136,10 +141,10 @@ class Measuring(ABC):
     ) -> Any:
         """Return a provider's stream to iterate over, which is counted when it ends.
 
-        That is at its last chunk, an exception, `close` or `aclose`, the end of its `with` block, or when nothing
-        refers to it any more; tokens are those that were seen by then. It succeeded unless an exception ended it;
-        whoever stops reading, closes it or is cancelled has not made it fail. The response time is that from this call
-        to the last chunk. OpenAI's chat completions say what they used only with
+        That is at its last chunk, an exception, `close` or `aclose`, the end of its `with` block, when nothing refers
+        to it any more, or at the end of the process; tokens are those that were seen by then. It succeeded unless an
+        exception ended it; whoever stops reading, closes it or is cancelled has not made it fail. The response time is
+        that from this call to the last chunk. OpenAI's chat completions say what they used only with
         `stream_options={"include_usage": True}`, and only in their last chunk.
 
         Whatever else the provider's stream can do, the returned one can, too.
@@ -148,9 +153,12 @@ class Measuring(ABC):
             >>> for chunk in usage.stream(user_id, agent_id, client.responses.create(model="gpt-5", stream=True)):
             ...     show(chunk)
         """
-        return counted(chunks, partial(self._add_streamed, _given(user_id, agent_id, fields)))
+        given = _given(user_id, agent_id, fields)
+        return counted(chunks, partial(self._add_streamed, given) if self.is_counting else None)
 
     def _add_measured(self, given: dict[str, Any], measured: dict[str, Any]) -> str | None:
+        if not self.is_counting:
+            return None
         has_response = "response" in given
         response = given.pop("response", None)
         said = {**measured, **fields_of(response)}

@@ -63,7 +63,8 @@ class UsagePublisher(Measuring):
         backfill: workers accept the events that are sent with `send` as long as the ledger keeps their day.
 
     Raises:
-        SettingsError: `ids`, or a setting that a publisher reads, is wrong; docs/reference/settings.md lists them.
+        SettingsError: `ids`, a limit, or a setting that a publisher reads, is wrong; docs/reference/settings.md lists
+            the settings.
 
     Attributes:
         ids: what numbers and texts become UUIDs with; None where ids are UUIDs.
@@ -87,6 +88,7 @@ class UsagePublisher(Measuring):
         switched_off = settings.disabled if disabled is None else disabled
         redis_url = redis_url or settings.redis_url
         ids = ids or settings.ids
+        limits = Limits(buffer_bytes, linger, pack_events)
         if ids not in ("uuid", "uuid5"):
             raise SettingsError('ids: must be "uuid" or "uuid5"')
         self.ids = external_ids(settings.id_namespace) if ids == "uuid5" else None
@@ -103,7 +105,6 @@ class UsagePublisher(Measuring):
             # The Redis client takes a third of the time of importing all; a disabled publisher needs none.
             from usage_worker.publisher.senders import senders  # noqa: PLC0415
 
-            limits = Limits(buffer_bytes, linger, pack_events)
             namespace = self.ids.namespace if self.ids else None
             key = SenderKey(redis_url, settings.stream_shards, limits, namespace, backfill)
             self._sender = senders().join(key, self._account)
@@ -180,7 +181,10 @@ class UsagePublisher(Measuring):
         return self._sender.put(self._account, event.row, event.made, time_is_ours=event.time_is_ours)
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds."""
+        """Wait until every accepted event is in Redis; return False when that takes more than `timeout` seconds.
+
+        A signal handler that has interrupted `track` itself is answered at once, since `track` cannot go on before.
+        """
         portions = self._sender.begin_flush(self._account)
         return self._sender.await_sent(self._account, portions, timeout) and not self._account.lost
 
@@ -196,7 +200,10 @@ class UsagePublisher(Measuring):
         return self._sender.stats(self._account)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Send the buffered events for at most `timeout` seconds, and stop; drop and log the rest."""
+        """Send the buffered events for at most `timeout` seconds, and stop; drop and log the rest.
+
+        A signal handler that has interrupted `track` itself is answered at once; the events are sent after it returns.
+        """
         self._forget.detach()
         self._sender.close(self._account, timeout)
 
@@ -220,8 +227,13 @@ class UsagePublisher(Measuring):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether the publisher is enabled, or a test captures its events."""
+        return not self._disabled or bool(RECORDERS)
+
     def _publish(self, way: Way[T], values: T) -> str | None:
-        if self._disabled and not RECORDERS:
+        if not self.is_counting:
             return None
         try:
             event = self._window.prepare(way, values, self.ids)

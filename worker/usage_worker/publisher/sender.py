@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from usage_worker.events.wire import fields_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from usage_worker.publisher.account import Account, Portion, PublisherStats
     from usage_worker.publisher.buffer import Lane
     from usage_worker.publisher.sender_key import SenderKey
+    from usage_worker.publisher.sender_lock import SenderLock
 
 # A wait is repeated after this time: what the garbage collector calls in the waiting thread cannot wake it.
 RECHECK_SECONDS = 5.0
@@ -42,7 +44,7 @@ class Sender:
     def __init__(
         self,
         key: SenderKey,
-        lock: threading.RLock,
+        shared: SenderLock,
         on_event: Callable[[], None],
         on_end: Callable[[Sender], None],
     ) -> None:
@@ -50,16 +52,17 @@ class Sender:
         self._on_event = on_event
         self._on_end = on_end
         self._accounts: set[Account] = set()
-        self.start_over(lock)
+        self.start_over(shared)
 
-    def start_over(self, lock: threading.RLock) -> bool:
+    def start_over(self, shared: SenderLock) -> bool:
         """Begin with an empty buffer, as a forked child does, whose parent sends the events that it has.
 
         Returns whether any publisher uses this sender.
         """
         _, shards, limits, namespace, is_backfill = self.key
+        self._shared, self._is_held, self._postponed = shared, shared.is_held, shared.postponed
         # Entered directly: a Condition does it in Python, which costs 0.15 µs for each event.
-        self._lock, self._changed = lock, threading.Condition(lock)
+        self._lock, self._changed = shared.lock, threading.Condition(shared.lock)
         self._thread: threading.Thread | None = None
         self._no_thread = ""
         self._stream = EventStream(self.key.redis_url, shards, warn_of)
@@ -80,14 +83,13 @@ class Sender:
 
     def leave(self, account: Account) -> None:
         """Take no more events of a publisher, since nobody refers to it; what it has accepted is still sent."""
-        with self._lock:
-            account.open = False
-            self._accounts.discard(account)
-            self._hasten()
-            self._end_if_unused()
+        self._postponed.append(partial(self._leave, account))
+        self._shared.leave()
 
     def put(self, account: Account, row: Row, made: Sequence[ExternalId] = (), *, time_is_ours: bool = False) -> bool:
         """Buffer an event, and its ids that were made; return False without room, or where the publisher is closed."""
+        if self._is_held():
+            return self._postpone(account, row, made, time_is_ours=time_is_ours)
         dropped = ""
         with self._lock:
             lane = self._buffer.add(account, row, made, time_is_ours=time_is_ours) if account.open else None
@@ -95,18 +97,17 @@ class Sender:
                 waiting = len(lane.portions)
                 if waiting in self._announced or self._thread is None:
                     self._announce(lane, waiting)
-                if not self._no_thread:
-                    return True
             elif not (account.open and self._buffer.can_shrink()):
                 account.dropped += 1
                 dropped = self._drop_reason(account)
-        if dropped:
-            self._log_limited(logging.ERROR, "event dropped: %s", dropped)
-            account.report("dropped", dropped, fields=lambda: fields_of(row))
-            return False
+        if self._postponed:
+            self._shared.leave()
         if lane:
-            self._log_limited(logging.WARNING, "events wait: %s", self._no_thread)
+            if self._no_thread:
+                self._log_limited(logging.WARNING, "events wait: %s", self._no_thread)
             return True
+        if dropped:
+            return self._report_dropped(account, row, dropped)
         # The thread may wait for Redis, for seconds. The columns of one pack leave room for 380 events.
         self._packs.write(1)
         return self.put(account, row, made, time_is_ours=time_is_ours)
@@ -124,12 +125,18 @@ class Sender:
 
     def begin_flush(self, account: Account) -> Sequence[Portion]:
         """Send what waits for other events; return the portions of all events up to now, for `await_sent`."""
+        if self._is_held():  # the interrupted `put` may have taken the portion in which it will count its event
+            self._hasten()
+            return account.portions()
+        self._shared.leave()
         with self._lock:
             self._hasten()
             return account.cut()
 
     def await_sent(self, account: Account, portions: Sequence[Portion], timeout: float) -> bool:
         """Wait until Redis has these events, or they are lost; return False when that takes longer than `timeout`."""
+        if self._is_held():  # whatever has interrupted this thread cannot wait for it
+            return not account.unsent
         return self._await(lambda: bool(account.lost) or not any(portion.unsent for portion in portions), timeout)
 
     def stats(self, account: Account) -> PublisherStats:
@@ -143,12 +150,19 @@ class Sender:
             account.open = False
 
     def close(self, account: Account, timeout: float) -> None:
-        """Send the events of a publisher for at most `timeout` seconds; drop and log the rest."""
+        """Send the events of a publisher for at most `timeout` seconds; drop and log the rest.
+
+        Where it has interrupted this thread in `put`, it waits for nothing, and all events are sent afterwards.
+        """
         self.shut(account)
+        if self._is_held():
+            self.leave(account)
+            return
         self._release({account}, lambda: not account.unsent, timeout)
 
     def finish(self, timeout: float) -> None:
         """Close all publishers, as `close` does, at the end of the process."""
+        self._shared.leave()
         with self._lock:
             accounts = self._accounts | self._buffer.owners()
             for account in accounts:
@@ -157,6 +171,7 @@ class Sender:
 
     def hasten(self) -> None:
         """Send what waits for other events without waiting for them."""
+        self._shared.leave()
         with self._lock:
             self._hasten()
 
@@ -168,6 +183,7 @@ class Sender:
 
     def await_buffered(self, timeout: float) -> None:
         """Wait until Redis has the events of all publishers up to now, for at most `timeout` seconds."""
+        self._shared.leave()
         with self._lock:
             portions = [portion for account in self._accounts | self._buffer.owners() for portion in account.cut()]
         self._await(lambda: not any(portion.unsent for portion in portions), timeout)
@@ -182,6 +198,32 @@ class Sender:
         if self._thread is None:
             self._start()
         return f"the buffer is full ({self._holding or 'sending lags'})"
+
+    def _report_dropped(self, account: Account, row: Row, reason: str) -> bool:
+        self._log_limited(logging.ERROR, "event dropped: %s", reason)
+        account.report("dropped", reason, fields=lambda: fields_of(row))
+        return False
+
+    def _postpone(self, account: Account, row: Row, made: Sequence[ExternalId], *, time_is_ours: bool) -> bool:
+        """Accept an event of what has interrupted this thread while it changes the buffer, which gets it later."""
+        if account.open and self._buffer.has_room(len(self._postponed) + 1):
+            account.postponed += 1
+            self._postponed.append(partial(self._admit, account, row, made, time_is_ours=time_is_ours))
+            return True
+        account.dropped += 1
+        return self._report_dropped(account, row, "the buffer is full" if account.open else "the publisher is closed")
+
+    def _admit(self, account: Account, row: Row, made: Sequence[ExternalId], *, time_is_ours: bool) -> None:
+        lane = self._buffer.add(account, row, made, time_is_ours=time_is_ours, is_accepted=True)
+        account.postponed -= 1
+        if lane:
+            self._announce(lane, len(lane.portions))
+
+    def _leave(self, account: Account) -> None:
+        account.open = False
+        self._accounts.discard(account)
+        self._hasten()
+        self._end_if_unused()
 
     def _announce(self, lane: Lane, waiting: int) -> None:
         """Wake the thread for a first event or a full pack; start it where there is none, also after one has died."""
@@ -219,16 +261,19 @@ class Sender:
                 self._thread = None
                 self._end_if_unused()
                 self._changed.notify_all()
+            self._shared.leave()
 
     def _due(self) -> bool:
         """Wait until packs are due; return False when no publisher is left and all events are sent."""
         with self._lock:
-            while self._accounts or self._buffer.bytes:
+            while True:
+                self._shared.run_postponed()
+                if not (self._accounts or self._buffer.bytes):
+                    return False
                 seconds = self._packs.seconds_until_due()
                 if seconds <= 0:
                     return True
                 self._changed.wait(min(seconds, RECHECK_SECONDS))
-            return False
 
     def _await(self, done: Callable[[], bool], timeout: float) -> bool:
         """Wait until `done`, or the timeout; send in this thread as long as no other can start."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
+
+from usage_worker.errors import SettingsError
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -11,11 +14,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes that may wait, seconds that an event waits for others, and events in an entry."""
+    """Bytes that may wait, seconds that an event waits for others, and events in an entry.
+
+    Raises:
+        SettingsError: one of them is not a number of this kind.
+    """
 
     buffer_bytes: int
     linger: float
     pack_events: int
+
+    def __post_init__(self) -> None:
+        for name in ("buffer_bytes", "pack_events"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise SettingsError(f"{name}: must be an integer of at least 1")
+        if not isinstance(self.linger, int | float) or not isfinite(self.linger) or self.linger < 0:
+            raise SettingsError("linger: must be a number of seconds, 0 or more")
 
 
 class SenderKey(NamedTuple):

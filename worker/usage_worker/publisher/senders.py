@@ -11,14 +11,15 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 import time
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from usage_worker.publisher.counted_stream import count_open_streams
 from usage_worker.publisher.sender import Sender
+from usage_worker.publisher.sender_lock import SenderLock
 from usage_worker.publisher.termination import send_before_end
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ class Senders:
         self._senders: dict[SenderKey, Sender] = {}
         # Also those whose publishers are all closed, which may still be asked in a forked child.
         self._known: WeakSet[Sender] = WeakSet()
-        # Of the senders, too: publishers come and go while their thread ends.
-        self._lock = threading.RLock()
+        self._shared = SenderLock()
         self._finalizer: object = None
         self._celery = False
         atexit.register(self.finish)
@@ -54,8 +54,8 @@ class Senders:
 
     def join(self, key: SenderKey, account: Account) -> Sender:
         """Return the sender of a new publisher."""
-        with self._lock:
-            sender = self._senders.get(key) or Sender(key, self._lock, self._hook, self._remove)
+        with self._shared.lock:
+            sender = self._senders.get(key) or Sender(key, self._shared, self._hook, self._remove)
             sender.join(account)
             self._senders[key] = sender  # only now: until it is used, the garbage collector may end it
             self._known.add(sender)
@@ -64,7 +64,7 @@ class Senders:
 
     def busy(self) -> bool:
         """Return whether a signal has interrupted this thread while it has the lock: waiting would give it away."""
-        return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001 - as Condition does
+        return self._shared.is_held()
 
     def hurry(self, timeout: float) -> None:
         """Send what every publisher has within `timeout` seconds, and from now on each event at once."""
@@ -77,7 +77,8 @@ class Senders:
                 sender.await_buffered(deadline - time.monotonic())
 
     def finish(self, *_: object, **__: object) -> None:
-        """Send what every publisher has, for a few seconds; drop and log the rest."""
+        """Count the open streams, and send what every publisher has, for a few seconds; drop and log the rest."""
+        count_open_streams()
         deadline = time.monotonic() + EXIT_SECONDS
         running = list(self._senders.values())
         for sender in running:
@@ -91,9 +92,9 @@ class Senders:
 
     def _start_over(self) -> None:
         """Begin in a forked child; another thread of the parent may have held the lock."""
-        self._lock = threading.RLock()
+        self._shared = SenderLock()
         self._finalizer = None
-        self._senders = {sender.key: sender for sender in list(self._known) if sender.start_over(self._lock)}
+        self._senders = {sender.key: sender for sender in list(self._known) if sender.start_over(self._shared)}
 
     def _hook(self) -> None:
         """Arrange for `finish` with what this process has loaded, where that has not been done.
