@@ -28,6 +28,7 @@ from usage_worker.publisher.file_import import ImportReport
 from usage_worker.publisher.spend_logs import COLUMNS, read_row
 from usage_worker.settings import Settings
 from usage_worker.store import Intake
+from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -180,6 +181,17 @@ def test_day_dropped_during_batch(harness: IngestHarness, database: str) -> None
         holder.rollback()
         assert flush.result() == Intake(2, 0, 0, 2)
     add_up(harness)
+
+
+def test_partition_that_another_worker_creates_meanwhile_is_not_dropped(database: str) -> None:
+    """The look at the ledger has one snapshot for everything: `to_regclass` would see what was created since."""
+    day = ago(60).date()
+    with psycopg.connect(database) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SELECT FROM pg_class LIMIT 1")
+        create_days(database, -60)
+        seen = connection.execute(query("past_days"), {"days": [day], "accept_days": 35}).fetchall()
+    assert seen == [(str(day), "missing")]
 
 
 def test_worker_without_right_to_partition_refuses_only_its_events(
