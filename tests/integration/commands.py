@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -18,6 +19,9 @@ import psycopg
 from tests.helpers import environment_without
 from tests.integration.preloaded import preloaded
 from usage_worker.publisher import UsagePublisher
+from usage_worker.publisher.field_mapping import FieldMapping
+from usage_worker.publisher.file_import import ImportReport, publish_file
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 PROGRAM = str(Path(sys.executable).with_name("usage-worker"))
 SECRET = "s3cretword"
 NOW = datetime.now(UTC)
+UNMAPPED = FieldMapping({}, {})
 
 
 class Cli:
@@ -108,6 +113,31 @@ def send(redis_url: str, count: int) -> None:
         for line in events(count).splitlines():
             assert publisher.add(json.loads(line))
         assert publisher.flush()
+
+
+def send_file(
+    publisher: UsagePublisher,
+    text: str,
+    mapping: FieldMapping = UNMAPPED,
+    *,
+    is_csv: bool = False,
+    days: int | None = None,
+) -> tuple[ImportReport, list[str]]:
+    """Publish a file from this process, which is faster than a command; with `days`, as a backfill.
+
+    Returns the report, and a line for each bad line.
+    """
+    bad: list[str] = []
+    report = publish_file(
+        publisher,
+        io.StringIO(text, newline=""),
+        mapping,
+        Settings().accept_window,
+        lambda number, error: bad.append(f"line {number}: {error}"),
+        is_csv=is_csv,
+        backfill_days=days,
+    )
+    return report, bad
 
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:

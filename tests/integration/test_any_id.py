@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.helpers import environment_without, eventually
+from tests.integration.commands import send_file
 from tests.integration.database import run
 from tests.integration.test_poison_celery import running_worker
 from usage_worker.errors import NamespaceError
@@ -21,6 +22,7 @@ from usage_worker.events.external_ids import KINDS, uuid_of
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, oldest_dead_letters, replay
 from usage_worker.monitoring.status import collect_status
 from usage_worker.publisher import UsagePublisher
+from usage_worker.publisher.file_import import ImportReport
 from usage_worker.queue.processes import Process, Processes
 from usage_worker.settings import DEFAULT_ID_NAMESPACE, Settings
 from usage_worker.store import Intake
@@ -128,15 +130,17 @@ def test_objects_of_other_languages_and_of_celery(harness: IngestHarness, databa
 
 
 def test_files_with_any_id(harness: IngestHarness, creator: Resources, database: str, cli: Cli) -> None:
-    lines = b'{"user_id": 42, "agent_id": "bot"}\n{"user_id": "42", "agent_id": ""}\n'
-    assert cli.run("publish", "-", stdin=lines).stdout == "0 events sent, 2 bad lines\n"
+    lines = '{"user_id": 42, "agent_id": "bot"}\n{"user_id": "42", "agent_id": ""}\n'
     cli.env["USAGE_IDS"] = "uuid5"
-    published = cli.run("publish", "-", stdin=lines)
-    assert published.stdout == "1 event sent, 1 bad line\n"
-    assert "line 2: event refused: agent_id: must be a UUID, a whole number" in published.stderr
-    (cli.folder / "usage.csv").write_text("user_id,agent_id\n42,bot\n")
-    assert cli.run("publish", "usage.csv").returncode == 0
-    assert flush(creator) == Intake(2, 2, 0, 0)
+    assert cli.run("publish", "-", stdin=lines.encode()).stdout == "1 event sent, 1 bad line\n"
+    with publisher(harness) as usage:
+        report, (problem,) = send_file(usage, lines)
+        assert report == ImportReport(sent=1, bad=1)
+        assert problem.startswith("line 2: event refused: agent_id: must be a UUID, a whole number")
+        assert send_file(usage, "user_id,agent_id\n42,bot\n", is_csv=True) == (ImportReport(sent=1, bad=0), [])
+    with UsagePublisher(harness.resources.settings.redis_url, linger=0) as usage:
+        assert send_file(usage, lines)[0] == ImportReport(sent=0, bad=2)
+    assert flush(creator) == Intake(3, 3, 0, 0)
     assert run(database, KEPT) == expected(user="42", agent="bot")
 
 

@@ -13,21 +13,27 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.commands import Cli, figures
+from tests.integration.commands import send_file
 from tests.integration.database import run
 from tests.integration.ledger import attached_partitions, create_days, days
 from tests.integration.test_ingest import event, traffic
+from usage_worker.errors import SettingsError
 from usage_worker.events.event import Window
 from usage_worker.events.wire import prepare
 from usage_worker.maintenance import manage_partitions, reconcile
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, all_dead_letters, replay
 from usage_worker.publisher import UsagePublisher
+from usage_worker.publisher.field_mapping import FieldMapping
+from usage_worker.publisher.file_import import ImportReport
+from usage_worker.publisher.spend_logs import COLUMNS, read_row
 from usage_worker.settings import Settings
 from usage_worker.store import Intake
+from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from tests.integration.commands import Cli
     from tests.integration.conftest import IngestHarness
     from usage_worker.ingest import Flusher
     from usage_worker.service.resources import Resources
@@ -177,6 +183,17 @@ def test_day_dropped_during_batch(harness: IngestHarness, database: str) -> None
     add_up(harness)
 
 
+def test_partition_that_another_worker_creates_meanwhile_is_not_dropped(database: str) -> None:
+    """The look at the ledger has one snapshot for everything: `to_regclass` would see what was created since."""
+    day = ago(60).date()
+    with psycopg.connect(database) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SELECT FROM pg_class LIMIT 1")
+        create_days(database, -60)
+        seen = connection.execute(query("past_days"), {"days": [day], "accept_days": 35}).fetchall()
+    assert seen == [(str(day), "missing")]
+
+
 def test_worker_without_right_to_partition_refuses_only_its_events(
     harness: IngestHarness, make_resources: Callable[..., Resources]
 ) -> None:
@@ -219,13 +236,12 @@ def test_intake_of_backfill_may_exceed_ledger(harness: IngestHarness, database: 
     assert (difference.column, difference.expected) == ("applied", 2)
 
 
-def test_command_says_what_was_not_taken(cli: Cli, database: str) -> None:
-    cli.env["USAGE_UNKNOWN"] = "create"
-    pair = {"user_id": str(uuid4()), "agent_id": str(uuid4())}
+def test_command_says_what_was_not_taken(harness: IngestHarness, cli: Cli, database: str) -> None:
+    pair = {"user_id": str(harness.users[0]), "agent_id": str(harness.agents[0])}
     old = [pair | {"occurred_at": ago(age).isoformat()} for age in (1, 40, 80, 90, 1_000)]
     lines = [*old, pair, {"user_id": 7, "occurred_at": ago(40).isoformat()}, pair | {"occurred_at": "soon"}]
-    cli.folder.joinpath("history.ndjson").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = cli.run("publish", "--backfill", "history.ndjson")
+    history = "".join(json.dumps(line) + "\n" for line in lines)
+    done = cli.run("publish", "--backfill", "-", stdin=history.encode())
     assert (done.returncode, done.stdout) == (
         1,
         "3 events sent, 3 bad lines, 2 events older than the ledger keeps (90 days)\n",
@@ -233,18 +249,19 @@ def test_command_says_what_was_not_taken(cli: Cli, database: str) -> None:
     bad = done.stderr.splitlines()
     assert [line.partition(":")[0] for line in bad] == ["line 6", "line 7", "line 8"]
     assert bad[0] == "line 6: event refused: occurred_at: an event of a backfill needs its own time"
-    assert cli.drained() == figures(applied=3)
-    done = cli.run("publish", "--backfill", "history.ndjson", "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (1, {"sent": 3, "bad": 3, "too_old": 2})
-    assert cli.drained() == figures(duplicate=3)
+    assert harness.flush() == Intake(3, 3, 0, 0)
+    with UsagePublisher(harness.resources.settings.redis_url, linger=0, backfill=True) as publisher:
+        report, again = send_file(publisher, history, days=RETENTION_DAYS)
+    assert report == ImportReport(sent=3, bad=3, too_old=2)
+    assert again == bad
+    assert harness.flush() == Intake(3, 0, 3, 0)
     assert run(database, "SELECT usage_count, first_used_at FROM user_agents") == [(3, ago(80))]
-    assert cli.run("reconcile").returncode == 0
+    assert reconcile(harness.resources.store, harness.resources.settings).differences == []
 
 
-def test_spend_logs_of_litellm_are_imported(cli: Cli, database: str) -> None:
+def test_spend_logs_of_litellm_are_imported(harness: IngestHarness, cli: Cli, database: str) -> None:
     """A table with the types of LiteLLM's, exported by PostgreSQL as CSV and as JSON: the same events."""
-    cli.env["USAGE_UNKNOWN"] = "create"
-    user, agent = str(uuid4()), str(uuid4())
+    user, agent = str(harness.users[0]), str(harness.agents[0])
     with psycopg.connect(database) as connection:
         connection.execute(SPEND_LOGS)
         insert = "INSERT INTO spend_logs VALUES (%s, 1.5e-05, 15, 12, 3, %s, %s, 'gpt-5', 'openai', %s, 'failure', %s)"
@@ -252,24 +269,27 @@ def test_spend_logs_of_litellm_are_imported(cli: Cli, database: str) -> None:
         metadata = {"note": 'a "quoted", long\ntext', "agent_id": agent}
         connection.execute(insert, ["chatcmpl-1", *times, user, json.dumps(metadata)])
         with connection.cursor().copy("COPY spend_logs TO STDOUT CSV HEADER") as copy:
-            cli.folder.joinpath("spend.csv").write_bytes(b"".join(map(bytes, copy)))
+            table = b"".join(map(bytes, copy))
         (array,) = connection.execute("SELECT json_agg(s)::text FROM spend_logs s").fetchone() or ()
-        cli.folder.joinpath("spend.json").write_text(array)
-    source = ("--from", "litellm-spend-logs")
-    done = cli.run("publish", "spend.csv", *source)
-    assert (done.returncode, done.stdout) == (1, "0 events sent, 1 bad line\n")
-    for file, expected in (("spend.csv", figures(applied=1)), ("spend.json", figures(duplicate=1))):
-        done = cli.run("publish", "--backfill", file, *source)
-        assert (done.returncode, done.stdout.partition(",")[0]) == (0, "1 event sent"), done
-        assert cli.drained() == expected
+    done = cli.run("publish", "--backfill", "--csv", "-", "--from", "litellm-spend-logs", stdin=table)
+    assert (done.returncode, done.stdout.partition(",")[0]) == (0, "1 event sent"), done
+    assert harness.flush() == Intake(1, 1, 0, 0)
+    url = harness.resources.settings.redis_url
+    mapping = FieldMapping(COLUMNS, {}, assume_utc=True, read_row=read_row)
+    with UsagePublisher(url, linger=0, backfill=True) as publisher:
+        assert send_file(publisher, array, mapping, days=RETENTION_DAYS) == (ImportReport(sent=1, bad=0), [])
+        other = FieldMapping(COLUMNS | {"user_id": "end_user"}, {}, assume_utc=True, read_row=read_row)
+        with pytest.raises(SettingsError, match="--map or --from: no column end_user; there are request_id, spend, "):
+            send_file(publisher, table.decode(), other, is_csv=True)
+    assert harness.flush() == Intake(1, 0, 1, 0)
+    with UsagePublisher(url, linger=0) as publisher:
+        assert send_file(publisher, table.decode(), mapping, is_csv=True)[0] == ImportReport(sent=0, bad=1)
     assert run(
         database,
         "SELECT abs(extract(epoch FROM occurred_at - %s)) < 0.001, user_id::text, agent_id::text, input_tokens,"
         " output_tokens, cost_usd::text, model, provider, response_time_ms, success FROM usage_events",
         ago(50),
     ) == [(True, user, agent, 12, 3, "0.0000150000", "gpt-5", "openai", 2_000, False)]
-    line = cli.error_line("publish spend.csv --from litellm-spend-logs --map user_id=end_user")
-    assert "--map or --from: no column end_user; there are request_id, spend, " in line
 
 
 def unexpected(number: int, error: Exception) -> None:

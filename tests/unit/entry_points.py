@@ -14,6 +14,7 @@ from kombu.utils.json import dumps, loads
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.columns import NAMES
 from usage_worker.events.event import Window
+from usage_worker.events.external_ids import external_ids
 from usage_worker.events.values import read_json, write_json
 from usage_worker.events.wire import prepare, prepare_rating, prepare_values, write_columns
 from usage_worker.http.body import parsed
@@ -25,15 +26,19 @@ from usage_worker.publisher.event_files import read_lines
 from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.queue.entry import RawEntry
 from usage_worker.service import entry_point
+from usage_worker.settings import DEFAULT_ID_NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from usage_worker.events.external_ids import ExternalIds
     from usage_worker.events.wire import Prepared
+    from usage_worker.ingest.decode import Decoded
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())
 WINDOW = Window.around(NOW, timedelta(days=35))
+IDS = external_ids(DEFAULT_ID_NAMESPACE)
 ENTRY_ID = f"{SECONDS}000-0"
 PAIR = {"user_id": "11111111-1111-4111-8111-111111111111", "agent_id": "22222222-2222-4222-8222-222222222222"}
 GIVEN = {"event_id": "33333333-3333-4333-8333-333333333333", "occurred_at": "2026-03-01T12:00:00Z", **PAIR}
@@ -47,9 +52,21 @@ def decoded(item: str) -> SimpleNamespace:
     return counted(f"[{item}]".encode(), b"1")
 
 
+def decode_entries(
+    raws: Sequence[RawEntry],
+    window: Window = WINDOW,
+    texts: TextTable | None = None,
+    ids: ExternalIds = IDS,
+    *,
+    takes_any_id: bool = False,
+) -> Decoded:
+    """Decode entries of a stream, with the same window for those of backfills."""
+    return decode("s", raws, window, texts or TextTable(), backfill=window, ids=ids, takes_any_id=takes_any_id)
+
+
 def counted(body: bytes, version: bytes) -> SimpleNamespace:
     raw = RawEntry(ENTRY_ID, {b"v": version, b"events": body})
-    (entry,) = decode("s", [raw], WINDOW, TextTable()).entries
+    (entry,) = decode_entries([raw]).entries
     if entry.dead_letters:
         raise EventRefusedError(entry.dead_letters[0].reason)
     (event,) = entry.events

@@ -10,8 +10,8 @@ from uuid import UUID
 
 import pytest
 
+from tests.unit.entry_points import decode_entries
 from usage_worker.events.event import Window, microseconds
-from usage_worker.ingest.decode import decode
 from usage_worker.ingest.entries import MAX_LETTERS, DecodedEntry
 from usage_worker.ingest.event_array import TextTable
 from usage_worker.queue.entry import MAX_DECLARED_DIGITS, RawEntry
@@ -30,7 +30,7 @@ def raw(body: bytes | None, entry_id: str = ENTRY_ID, **fields: bytes) -> RawEnt
 
 
 def decode_one(entry: RawEntry) -> DecodedEntry:
-    (decoded,) = decode("stream", [entry], WINDOW, TextTable()).entries
+    (decoded,) = decode_entries([entry], WINDOW).entries
     return decoded
 
 
@@ -233,7 +233,7 @@ def test_dead_letter_of_pack_has_dollars_and_not_units() -> None:
 def test_unknown_column_makes_entry_wait(unknown: str) -> None:
     body = json.dumps(columns() | {unknown: [1]}).encode()
     known = raw(json.dumps(columns()).encode(), "1-0", v=b"2")
-    entries, newer, _ = decode("stream", [raw(body, v=b"2"), known, raw(b"", "2-0", v=b"3")], WINDOW, TextTable())
+    entries, newer, _ = decode_entries([raw(body, v=b"2"), known, raw(b"", "2-0", v=b"3")], WINDOW)
     assert newer == {ENTRY_ID: f"column {unknown}", "2-0": "version 3"}
     assert [(entry.entry_id, len(entry.events)) for entry in entries] == [("1-0", 1)]
 
@@ -246,7 +246,7 @@ def test_entries_decoded_together_are_as_if_alone() -> None:
         raw(json.dumps([{**PAIR, "model": "c"}, 5, {**PAIR, "model": "a"}]).encode()),
         raw(json.dumps(columns(2, occurred_at=[TIME, 1])).encode(), v=b"2"),
     ]
-    entries = decode("stream", raws, WINDOW, texts).entries
+    entries = decode_entries(raws, WINDOW, texts).entries
     for entry, alone in zip(entries, map(decode_one, raws), strict=True):
         assert [texts.text(it) for it in entry.events["model"]] == list(map(alone.texts.text, alone.events["model"]))
         assert entry.dead_letters == alone.dead_letters

@@ -17,15 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import usage_worker
-from tests.unit.entry_points import ENTRY_ID, GIVEN, WINDOW
+from tests.unit.entry_points import ENTRY_ID, GIVEN, WINDOW, decode_entries
 from usage_worker.errors import EventRefusedError, SettingsError
 from usage_worker.events.columns import NAMES
 from usage_worker.events.event import Window, values_of
 from usage_worker.events.external_ids import KINDS, ExternalId, external_ids, uuid_of, write_ids
 from usage_worker.events.values import read_json
 from usage_worker.events.wire import prepare, prepare_rating, prepare_values, write_columns
-from usage_worker.ingest.decode import decode
-from usage_worker.ingest.event_array import TextTable, uuid_texts
+from usage_worker.ingest.event_array import uuid_texts
 from usage_worker.maintenance.dead_letters import RepairEdits
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.event_files import read_lines
@@ -178,7 +177,7 @@ def test_entry_carries_each_original_once() -> None:
         "user": {uuid_of("user", 42).hex: "42", uuid_of("user", "ann").hex: "ann"},
         "agent": {uuid_of("agent", "bot").hex: "bot"},
     }
-    (decoded,) = decode("s", [entry(WRITTEN, *EVENTS)], WINDOW, TextTable()).entries
+    (decoded,) = decode_entries([entry(WRITTEN, *EVENTS)], WINDOW).entries
     assert {external.id: external for external in decoded.made} == MADE
     assert decoded.ids_problem == ""
     assert write_ids([]) == b""
@@ -211,7 +210,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("field", "kept"), WRONG, ids=lambda it: it[:30] if isinstance(it, bytes) else it)
 def test_wrong_originals_are_left_out_and_stop_no_event(field: bytes, kept: int) -> None:
-    (decoded,), newer, _ = decode("s", [entry(field, *EVENTS)], WINDOW, TextTable())
+    (decoded,), newer, _ = decode_entries([entry(field, *EVENTS)], WINDOW)
     assert (len(decoded.events), decoded.dead_letters, newer) == (len(EVENTS), [], {})
     assert len(decoded.made) == kept
     assert all(MADE[external.id] == external for external in decoded.made)
@@ -219,13 +218,13 @@ def test_wrong_originals_are_left_out_and_stop_no_event(field: bytes, kept: int)
 
 
 def test_kinds_of_a_newer_publisher_do_no_harm() -> None:
-    (decoded,) = decode("s", [entry(changed(team={"x": "y"}), *EVENTS)], WINDOW, TextTable()).entries
+    (decoded,) = decode_entries([entry(changed(team={"x": "y"}), *EVENTS)], WINDOW).entries
     assert {external.id for external in decoded.made} == MADE.keys()
 
 
 def test_originals_of_an_unreadable_entry_are_not_read() -> None:
     raw = RawEntry(ENTRY_ID, {b"v": b"2", b"events": b"{", b"ids": WRITTEN})
-    (decoded,) = decode("s", [raw], WINDOW, TextTable()).entries
+    (decoded,) = decode_entries([raw], WINDOW).entries
     assert (decoded.made, decoded.ids_problem, len(decoded.dead_letters)) == ([], "", 1)
 
 
@@ -238,11 +237,11 @@ def objects(text: str) -> RawEntry:
 
 def test_objects_have_any_id_where_the_worker_takes_it() -> None:
     text = json.dumps(GIVEN | dict(zip(("user_id", "agent_id", "conversation_id"), VALUES, strict=True)))
-    (decoded,) = decode("s", [objects(text)], WINDOW, TextTable(), None, IDS, takes_any_id=True).entries
+    (decoded,) = decode_entries([objects(text)], WINDOW, ids=IDS, takes_any_id=True).entries
     for kind, value in zip(KINDS, VALUES, strict=True):
         assert uuid_texts(decoded.events[f"{kind}_id"]) == [uuid_of(kind, value).hex]
         assert ExternalId(kind, uuid_of(kind, value), str(value)) in decoded.made
-    (refused,) = decode("s", [objects(text)], WINDOW, TextTable(), None, IDS).entries
+    (refused,) = decode_entries([objects(text)], WINDOW, ids=IDS).entries
     assert refused.made == []
     assert "user_id: UUID input should be" in refused.dead_letters[0].reason
 
@@ -250,7 +249,7 @@ def test_objects_have_any_id_where_the_worker_takes_it() -> None:
 def test_columns_with_a_broken_uuid_are_refused_everywhere() -> None:
     raw = entry(None, *EVENTS)
     broken = RawEntry(ENTRY_ID, {**raw.fields, b"events": raw.fields[b"events"].replace(USER.encode(), b"42")})
-    (decoded,) = decode("s", [broken], WINDOW, TextTable(), None, IDS, takes_any_id=True).entries
+    (decoded,) = decode_entries([broken], WINDOW, ids=IDS, takes_any_id=True).entries
     assert (len(decoded.events), len(decoded.dead_letters), decoded.made) == (1, 2, [])
 
 

@@ -12,12 +12,21 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.unit.entry_points import ENTRY_ID, GIVEN, NOW, PAIR, SECONDS, WINDOW, outcomes, published, tracked
+from tests.unit.entry_points import (
+    ENTRY_ID,
+    GIVEN,
+    NOW,
+    PAIR,
+    SECONDS,
+    WINDOW,
+    decode_entries,
+    outcomes,
+    published,
+    tracked,
+)
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.values import decimal_of, read_json, write_json
 from usage_worker.events.wire import prepare, write_columns
-from usage_worker.ingest.decode import decode
-from usage_worker.ingest.event_array import TextTable
 from usage_worker.queue.entry import RawEntry
 
 COUNT = "valid integer"
@@ -310,7 +319,7 @@ def test_refused_event_keeps_its_numbers() -> None:
 def test_nested_values_are_refused_without_their_neighbours() -> None:
     deep = 900 * "[" + 900 * "]"
     body = f'[{{"user_id": {deep}}}, {json.dumps(PAIR)}]'.encode()
-    (entry,) = decode("s", [RawEntry(ENTRY_ID, {b"v": b"1", b"events": body})], WINDOW, TextTable()).entries
+    (entry,) = decode_entries([RawEntry(ENTRY_ID, {b"v": b"1", b"events": body})], WINDOW).entries
     assert (entry.events["position"].tolist(), [letter.position for letter in entry.dead_letters]) == ([1], [0])
 
 

@@ -99,19 +99,19 @@ class Prepared(NamedTuple):
         return fields_of(self.row) | originals | ({"occurred_at": None} if self.time_is_ours else {})
 
 
-class Way(Protocol[Given_contra]):
+class Preparation(Protocol[Given_contra]):
     """How an event is prepared; with `ids` its ids may be numbers and texts."""
 
     def __call__(self, values: Given_contra, window: Window, ids: ExternalIds | None = None, /) -> Prepared: ...
 
 
-def _refusing(way: Way[Given_contra]) -> Way[Given_contra]:
+def _refusing(preparation: Preparation[Given_contra]) -> Preparation[Given_contra]:
     """Refuse the event whatever exception its values raise: their methods are the application's."""
 
-    @wraps(way)
+    @wraps(preparation)
     def guarded(values: Given_contra, window: Window, ids: ExternalIds | None = None) -> Prepared:
         try:
-            return way(values, window, ids)
+            return preparation(values, window, ids)
         except EventRefusedError:
             raise
         except Exception as error:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid_utils.compat import uuid7
 
 from usage_worker.errors import EventRefusedError, StreamUnavailableError
-from usage_worker.events.columns import NAMES, PACK_EVENTS
+from usage_worker.events.columns import PACK_EVENTS
 from usage_worker.events.event import Window
 from usage_worker.events.external_ids import external_ids
 from usage_worker.events.wire import prepare
 from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT, RedisWatch, warn_of
 from usage_worker.publisher.workers_watch import WorkersWatch
 from usage_worker.queue.entry import Pack
-from usage_worker.queue.stream import EventStream, shard_of_number
-from usage_worker.queue.vitals import read_vitals
+from usage_worker.queue.stream import EventStream, shard_of_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from usage_worker.settings import Settings
 
 UNAVAILABLE = "Redis is not available, or nearly full; send the events again"
-_USER_ID = NAMES.index("user_id")
 log = logging.getLogger("usage_worker.http")
 
 
@@ -83,11 +81,10 @@ class Receiver:
     def is_ready(self) -> bool:
         """Return whether Redis would take events now."""
         try:
-            used = read_vitals(self._stream.connection).memory_used
+            return self._watch.has_room()
         except StreamUnavailableError as error:
             log.warning("not ready: %s", error)
             return False
-        return used is None or used <= REDIS_MEMORY_LIMIT
 
     def close(self) -> None:
         self._stream.close()
@@ -129,7 +126,7 @@ class Receiver:
         """Yield the packs with their shards and the places of their events."""
         lanes = defaultdict(list)
         for index, event in events:
-            shard = shard_of_number(event.row[_USER_ID], self._stream.shards)
+            shard = shard_of_row(event.row, self._stream.shards)
             lanes[shard, event.time_is_ours].append((index, event))
         for (shard, times_are_ours), lane in lanes.items():
             rest = iter(lane)

@@ -11,7 +11,6 @@ import numpy as np
 
 from usage_worker.events.columns import MAX_TOKENS, NAMES
 from usage_worker.events.event import reason_against
-from usage_worker.events.external_ids import external_ids
 from usage_worker.events.spelled_out import spelled_out
 from usage_worker.events.values import read_json
 from usage_worker.ingest.entries import BadEvent, DecodedEntry, describe
@@ -21,7 +20,6 @@ from usage_worker.ingest.objects import Objects
 from usage_worker.ingest.packs import NotByColumnsError, read_pack
 from usage_worker.queue.entry import OBJECTS, VERSIONS, newer_version
 from usage_worker.queue.holding import DEATHS_BEFORE_SET_ASIDE
-from usage_worker.settings import DEFAULT_ID_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +34,6 @@ if TYPE_CHECKING:
 MAX_ENTRY_BYTES = 2**24
 # In all of its events together, counted by commas.
 MAX_ENTRY_VALUES = 2_000_000
-
-
-_DEFAULT_IDS = external_ids(DEFAULT_ID_NAMESPACE)
 
 
 class Decoded(NamedTuple):
@@ -61,10 +56,10 @@ def decode(
     raws: Sequence[RawEntry],
     window: Window,
     texts: TextTable,
-    backfill: Window | None = None,
-    ids: ExternalIds = _DEFAULT_IDS,
     *,
-    takes_any_id: bool = False,
+    backfill: Window,
+    ids: ExternalIds,
+    takes_any_id: bool,
 ) -> Decoded:
     """Decode and check entries; whatever is wrong with one becomes a dead letter.
 
@@ -73,7 +68,7 @@ def decode(
         raws: as they were read.
         window: the span of time in which events are accepted.
         texts: numbers for the texts of the batch.
-        backfill: that of backfills; by default the same.
+        backfill: that of backfills.
         ids: what numbers and texts become UUIDs with.
         takes_any_id: whether they are ids in objects, too.
 
@@ -85,7 +80,7 @@ def decode(
     objects = Objects(ids if takes_any_id else None)
     parts: list[Columns] = []
     for raw in raws:
-        its_window = backfill if backfill and raw.is_backfill else window
+        its_window = backfill if raw.is_backfill else window
         entry, number = DecodedEntry.of(stream, raw, texts, its_window), len(entries)
         try:
             columns = _read(entry, number, objects)

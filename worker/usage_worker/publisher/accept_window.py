@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from usage_worker.events.external_ids import ExternalIds
-    from usage_worker.events.wire import Prepared, Way
+    from usage_worker.events.wire import Preparation, Prepared
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class AcceptWindow:
         self._length = length
         self._make()
 
-    def prepare(self, way: Way[T], values: T, ids: ExternalIds | None) -> Prepared:
+    def prepare(self, preparation: Preparation[T], values: T, ids: ExternalIds | None) -> Prepared:
         """Prepare an event.
 
         Raises:
@@ -34,13 +34,13 @@ class AcceptWindow:
         if time.monotonic() - self._made > 1:
             self._make()
         try:
-            return way(values, self._window, ids)
+            return preparation(values, self._window, ids)
         except EventRefusedError:
             if abs(_clock_offset() - self._offset) <= 1:
                 raise
         # The wall clock has jumped since the window was made.
         self._make()
-        return way(values, self._window, ids)
+        return preparation(values, self._window, ids)
 
     def _make(self) -> None:
         self._window = Window.around(datetime.now(UTC), self._length)

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from usage_worker.events.columns import NAMES
 from usage_worker.publisher.redis_watch import BACKFILL_MEMORY_LIMIT, REDIS_MEMORY_LIMIT
 from usage_worker.queue.entry import Pack
-from usage_worker.queue.stream import shard_of_number
+from usage_worker.queue.stream import shard_of_row
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -32,7 +32,7 @@ PACK_BYTES = 900
 MADE_BYTES = 320
 # At most, so that no text need be measured for each event.
 CHARACTER_BYTES = 4
-_USER_ID, _MODEL, _PROVIDER = map(NAMES.index, ("user_id", "model", "provider"))
+_MODEL, _PROVIDER = map(NAMES.index, ("model", "provider"))
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 
 
@@ -136,7 +136,7 @@ class Buffer:
 
         Returns None if there is no room for it; one that `is_accepted` is added all the same.
         """
-        lane = self.lanes[shard_of_number(row[_USER_ID], self._shards) + self._shards * time_is_ours]
+        lane = self.lanes[shard_of_row(row, self._shards) + self._shards * time_is_ours]
         size = ROW_BYTES + CHARACTER_BYTES * (len(row[_MODEL] or "") + len(row[_PROVIDER] or ""))
         if not lane.portions:
             size += PACK_BYTES

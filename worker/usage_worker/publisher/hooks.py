@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any, Literal
 from usage_worker.errors import EventRefusedError, named
 from usage_worker.publisher.rate_limited_log import RateLimitedLog
 
+Kind = Literal["refused", "dropped"]
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     BeforeSend = Callable[[dict[str, Any]], dict[str, Any] | None]
     OnError = Callable[["EventLoss"], object]
-    Kind = Literal["refused", "dropped"]
     Fields = Callable[[], dict[str, Any]]
     Report = Callable[[Kind, str, int, Fields | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class EventLoss:
-    """Events that will never be sent."""
+    """Events that the publisher gives up; the last pack of an outage may have arrived nevertheless."""
 
-    kind: Literal["refused", "dropped"]
+    kind: Kind
     """`refused`: a field is wrong. `dropped`: the buffer is full, or the publisher is closed."""
     reason: str
     count: int

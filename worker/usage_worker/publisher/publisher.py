@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from uuid import UUID
 
-    from usage_worker.events.wire import Prepared, Way
+    from usage_worker.events.wire import Preparation, Prepared
     from usage_worker.publisher.account import PublisherStats
     from usage_worker.publisher.hooks import BeforeSend, OnError
     from usage_worker.publisher.sender import Sender
@@ -232,11 +232,11 @@ class UsagePublisher(Measuring):
         """Whether the publisher is enabled, or a test captures its events."""
         return not self._disabled or bool(RECORDERS)
 
-    def _publish(self, way: Way[T], values: T) -> str | None:
+    def _publish(self, preparation: Preparation[T], values: T) -> str | None:
         if not self.is_counting:
             return None
         try:
-            event = self._window.prepare(way, values, self.ids)
+            event = self._window.prepare(preparation, values, self.ids)
             if self._hooks.before_send:
                 fields = event.fields
                 filtered = self._hooks.filtered(fields)

@@ -40,15 +40,23 @@ class RedisWatch:
         """
         if not self._may_ask or (not now and time.monotonic() - self._checked < SECONDS_BETWEEN_CHECKS):
             return
+        if not self.has_room():
+            raise StreamUnavailableError(f"its memory is more than {self._memory_limit:.0%} full")
+        self._checked = time.monotonic()
+
+    def has_room(self) -> bool:
+        """Ask Redis whether its memory has room for events; it has where this user may not ask.
+
+        Raises:
+            StreamUnavailableError: it does not answer.
+        """
         used, clock = read_vitals(self._connection)
         if clock is not None:
             self._compare(clock)
-        if used is None:
+        if used is None and self._may_ask:
             self._may_ask = False
             say(logging.WARNING, "this user may not ask Redis for INFO: events are sent without a look at its memory")
-        elif used > self._memory_limit:
-            raise StreamUnavailableError(f"its memory is {used:.0%} full, and we stop at {self._memory_limit:.0%}")
-        self._checked = time.monotonic()
+        return used is None or used <= self._memory_limit
 
     def _compare(self, clock: float) -> None:
         """Log once that the clock of this process is not that of Redis."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from usage_worker.events.columns import COLUMNS
+from usage_worker.events.columns import COLUMNS, NAMES
 from usage_worker.queue.accounting import Accounting
 from usage_worker.queue.connection import RedisConnection, unavailable
 from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import redis
 
     from usage_worker.errors import StreamUnavailableError
+    from usage_worker.events.columns import Row
     from usage_worker.queue.accounting import Vanished
     from usage_worker.queue.entry import Pack
     from usage_worker.queue.last_id import LastId
@@ -38,6 +39,7 @@ GROUP = "usage"
 WAITING = f"newer than version {COLUMNAR.decode()} with {len(COLUMNS)} columns"
 # A prime, so that every bit of a UUID influences its shard, whatever its version.
 _SPREAD = 65_521
+_USER_ID = NAMES.index("user_id")
 
 
 class Backlog(NamedTuple):
@@ -189,3 +191,8 @@ class EventStream:
 def shard_of_number(user: int, shards: int) -> int:
     """Return the shard of the user with this number: see `EventStream.shard_of`."""
     return user % _SPREAD % shards
+
+
+def shard_of_row(row: Row, shards: int) -> int:
+    """Return the shard of an event: that of its user."""
+    return shard_of_number(row[_USER_ID], shards)

@@ -19,14 +19,14 @@ def _is_content(_: object, usage: object) -> bool:
     return has_count(usage, *_PROMPT, *_ANSWER)
 
 
-def _meaning(counts: Counts) -> Counts:
+def _normalize(counts: Counts) -> Counts:
     counts["input_tokens"] = counts.get("input_tokens", 0) + counts.pop("tool_prompt", 0)
     counts["output_tokens"] = counts.get("output_tokens", 0) + counts.get("reasoning_tokens", 0)
     return counts
 
 
 CONTENT = Family(
-    fits=_is_content,
+    matches=_is_content,
     names={
         "input_tokens": _PROMPT,
         "output_tokens": _ANSWER,
@@ -34,7 +34,7 @@ CONTENT = Family(
         "reasoning_tokens": ("thoughts_token_count", "thoughtsTokenCount", "total_thought_tokens"),
         "tool_prompt": ("tool_use_prompt_token_count", "toolUsePromptTokenCount", "total_tool_use_tokens"),
     },
-    meaning=_meaning,
+    normalize=_normalize,
     model=("model_version", "modelVersion"),
-    ran_by=lambda _: "google",
+    provider_of=lambda _: "google",
 )

@@ -13,7 +13,7 @@ def _has_tokens(_: object, usage: object) -> bool:
     return has_count(usage, "input_tokens", "output_tokens")
 
 
-def _meaning(counts: Counts) -> Counts:
+def _normalize(counts: Counts) -> Counts:
     # langchain-anthropic splits what was written by how long it is kept, and `cache_creation` is 0 then.
     parts = [counts.pop(name) for name in ("cache_write_tokens", "kept_5m", "kept_1h") if name in counts]
     if parts:
@@ -27,7 +27,7 @@ def _with_tiers(path: str, name: str) -> tuple[str, ...]:
 
 
 MESSAGES = Family(
-    fits=_has_tokens,
+    matches=_has_tokens,
     names={
         "input_tokens": ("input_tokens",),
         "output_tokens": ("output_tokens",),
@@ -38,7 +38,7 @@ MESSAGES = Family(
         "reasoning_tokens": _with_tiers("output_token_details", "reasoning"),
         "total": ("total_tokens",),
     },
-    meaning=_meaning,
+    normalize=_normalize,
     model=("response_metadata.model_name", "response_metadata.model", "llm_output.model_name", "llm_output.model"),
     provider=("response_metadata.model_provider",),
     additive=True,

@@ -14,7 +14,7 @@ def _is_reported(_: object, usage: object) -> bool:
     return bool(first_count(usage, ("total_tokens",)))
 
 
-COMPLETION = CHAT._replace(fits=_is_reported, provider=("_hidden_params.custom_llm_provider",))
+COMPLETION = CHAT._replace(matches=_is_reported, provider=("_hidden_params.custom_llm_provider",))
 
 
 def cost_of(response: object) -> float | None:

@@ -18,7 +18,7 @@ def _has_tokens(_: object, usage: object) -> bool:
 
 
 CHAT = Family(
-    fits=_is_chat,
+    matches=_is_chat,
     names={
         "input_tokens": ("prompt_tokens",),
         "output_tokens": ("completion_tokens",),
@@ -36,13 +36,13 @@ CHAT = Family(
         "reasoning_tokens": ("completion_tokens_details.reasoning_tokens",),
         "total": ("total_tokens",),
     },
-    meaning=with_reasoning,
+    normalize=with_reasoning,
     model=("model",),
     provider=("provider",),  # OpenRouter's
 )
 # Also images, transcriptions, and the sums of openai-agents.
 RESPONSES = Family(
-    fits=_has_tokens,
+    matches=_has_tokens,
     names={
         "input_tokens": ("input_tokens",),
         "output_tokens": ("output_tokens",),
@@ -51,7 +51,7 @@ RESPONSES = Family(
         "reasoning_tokens": ("output_tokens_details.reasoning_tokens",),
         "total": ("total_tokens",),
     },
-    meaning=with_reasoning,
+    normalize=with_reasoning,
 )
 
 

@@ -10,7 +10,7 @@ def _has_cache(_: object, usage: object) -> bool:
 
 
 RUN = Family(
-    fits=_has_cache,
+    matches=_has_cache,
     names={
         "input_tokens": ("input_tokens",),
         "output_tokens": ("output_tokens",),
@@ -18,7 +18,7 @@ RUN = Family(
         "cache_write_tokens": ("cache_write_tokens",),
         "reasoning_tokens": ("output_reasoning_tokens", "details.reasoning_tokens"),
     },
-    meaning=dict,
+    normalize=dict,
     model=("model_name", "response.model_name"),
     provider=("provider_name", "response.provider_name"),
 )

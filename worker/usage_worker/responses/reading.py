@@ -19,22 +19,22 @@ class Family(NamedTuple):
     """How the objects of one family of APIs say what a call used.
 
     Attributes:
-        fits: whether an object (first argument) with these counts (second) belongs to the family.
+        matches: whether an object (first argument) with these counts (second) belongs to the family.
         names: where each count stands within the counts, as paths; the first that can be read is taken. Names that are
-            not fields of an event are only used by `meaning`.
-        meaning: returns the counts as the fields of an event, where input tokens include those of the cache, and
+            not fields of an event are only used by `normalize`.
+        normalize: returns the counts as the fields of an event, where input tokens include those of the cache, and
             output tokens include those of reasoning.
         model, provider: paths from the response to the names of the model and of who ran it.
-        ran_by: who ran the model, where no path says it but the object can only come from one provider.
+        provider_of: who ran the model, where no path says it but the object can only come from one provider.
         additive: whether the chunks of a stream carry increments; otherwise each has the totals so far.
     """
 
-    fits: Callable[[object, object], bool]
+    matches: Callable[[object, object], bool]
     names: Mapping[str, tuple[str, ...]]
-    meaning: Callable[[Counts], Counts]
+    normalize: Callable[[Counts], Counts]
     model: tuple[str, ...] = ()
     provider: tuple[str, ...] = ()
-    ran_by: Callable[[object], str | None] = lambda _: None
+    provider_of: Callable[[object], str | None] = lambda _: None
     additive: bool = False
 
     def counts(self, usage: object) -> Counts:

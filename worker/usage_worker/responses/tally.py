@@ -77,7 +77,7 @@ class Tally:
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of an event; see `fields_of`."""
-        counts = with_parts(self._family.meaning(dict(self._counts))) if self._family else {}
+        counts = with_parts(self._family.normalize(dict(self._counts))) if self._family else {}
         return {**self._said, **{name: number for name, number in counts.items() if count(number) is not None}}
 
     def _read(self, response: object) -> bool:
@@ -91,8 +91,8 @@ class Tally:
         elif family is self._family:
             counts = {**self._counts, **counts}
         self._family, self._counts = family, counts
-        if ran_by := family.ran_by(response):
-            self._said.setdefault("provider", ran_by)
+        if provider := family.provider_of(response):
+            self._said.setdefault("provider", provider)
         return True
 
     def _read_names(self, response: object) -> None:
@@ -137,7 +137,7 @@ def _find(response: object, expected: Family | None) -> tuple[Family | None, Cou
         if usage is None:
             continue
         for family in families:
-            if (family is expected or family.fits(response, usage)) and (counts := family.counts(usage)):
+            if (family is expected or family.matches(response, usage)) and (counts := family.counts(usage)):
                 return family, counts
     return None, {}
 

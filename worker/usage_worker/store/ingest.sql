@@ -181,7 +181,8 @@ SELECT public.usage_events_ensure_recent_day(%(day)s::date)
 -- name: past_days
 -- The given days before the acceptance window, which a backfill may name: whether the ledger has a partition, has dropped
 -- it, or never had one. A day whose events were counted has totals; its events are duplicates that no primary key tells
--- from new ones any more.
+-- from new ones any more. Not by to_regclass: it sees a partition that another worker has created since, pg_inherits does
+-- not, and the day would count as dropped.
 SELECT day::text, CASE
            WHEN EXISTS (SELECT FROM pg_catalog.pg_inherits
                          WHERE inhrelid = partition AND inhparent = 'public.usage_events'::regclass AND NOT inhdetachpending)
@@ -189,8 +190,9 @@ SELECT day::text, CASE
            WHEN partition IS NULL AND NOT EXISTS (SELECT FROM public.usage_daily d WHERE d.day = past.day) THEN 'missing'
            ELSE 'dropped'
        END AS state
-  FROM (SELECT day, to_regclass('public.usage_events_' || to_char(day, 'YYYYMMDD')) AS partition
-          FROM unnest(%(days)s::date[]) AS day) AS past
+  FROM (SELECT day, oid AS partition
+          FROM unnest(%(days)s::date[]) AS day LEFT JOIN pg_catalog.pg_class
+            ON relnamespace = 'public'::regnamespace AND relname = 'usage_events_' || to_char(day, 'YYYYMMDD')) AS past
  WHERE day < (now() AT TIME ZONE 'UTC')::date - %(accept_days)s::integer
  ORDER BY day
 
