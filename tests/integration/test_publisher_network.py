@@ -87,4 +87,5 @@ def test_what_is_lost_is_counted_and_told(mode: Mode, redis_url: str, redis_clie
     assert {loss.kind for loss in losses} == {"dropped"}
     arrived = identities(redis_client)
     assert set(arrived) <= set(accepted)
-    assert (len(arrived) > 1) == (mode == "deaf")
+    if mode != "reset":  # then the first of two packs may be in the half that arrives
+        assert (len(arrived) > 1) == (mode == "deaf")
