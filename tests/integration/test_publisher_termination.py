@@ -155,7 +155,7 @@ def test_signal_handler_of_asyncio_works(tmp_path: Path, redis_url: str, redis_c
 
 def test_sigterm_is_left_alone_where_nothing_could_be_sent(tmp_path: Path, redis_url: str) -> None:
     program = """
-    import ctypes, signal, threading
+    import ctypes, signal, sys, threading
     from usage_worker import testing
 
     def publish():
@@ -180,6 +180,10 @@ def test_sigterm_is_left_alone_where_nothing_could_be_sent(tmp_path: Path, redis
     ctypes.CDLL(None).signal(signal.SIGTERM, in_c)
     publish()
     assert handler() is signal.SIG_DFL
+    opened = []
+    sys.addaudithook(lambda event, given: opened.append(given[0]) if event == "open" else None)
+    publish()
+    assert [path for path in opened if "status" in str(path)] == []  # no file is read for each event
     os._exit(0)
     """
     run(tmp_path, redis_url, program)

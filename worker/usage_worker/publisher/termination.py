@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 1.0
 # Seconds until the signal is raised again where it interrupted what may have buffered half of an event; that takes µs.
 RETRY_SECONDS = 0.01
+# Not empty once C code was found to have a handler: `track` is the caller, and must not read a file for each event.
+_LEFT_TO_C: list[int] = []
 
 
 class Senders(Protocol):
@@ -46,8 +48,11 @@ def send_before_end(senders: Senders) -> None:
     if callable(earlier):
         if not isinstance(earlier, _Before):
             _install(_Before(senders, earlier))
-    elif earlier is signal.SIG_DFL and not _handled_in_c():
-        _install(_Before(senders, None))
+    elif earlier is signal.SIG_DFL and not _LEFT_TO_C:
+        if _handled_in_c():
+            _LEFT_TO_C.append(signal.SIGTERM)
+        else:
+            _install(_Before(senders, None))
 
 
 class _Before:
