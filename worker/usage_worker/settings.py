@@ -70,6 +70,11 @@ class PublisherSettings(BaseModel):
         return _checked_scheme(url, REDIS_SCHEMES)
 
     @property
+    def takes_any_id(self) -> bool:
+        """Whether ids may be numbers and texts."""
+        return self.ids == "uuid5"
+
+    @property
     def accept_window(self) -> timedelta:
         """How old an event may be when it is counted."""
         return timedelta(days=self.accept_days)

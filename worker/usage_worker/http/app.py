@@ -61,7 +61,7 @@ def create_app(
         usage.close()
 
     async def document(request: Request) -> Response:
-        return JSONResponse(openapi(request.scope.get("root_path", ""), any_id=settings.ids == "uuid5"))
+        return JSONResponse(openapi(request.scope.get("root_path", ""), any_id=settings.takes_any_id))
 
     health = _Health(receiver, metrics)
     routes = [

@@ -17,8 +17,8 @@ from usage_worker.http.events import RETRY_SECONDS
 from usage_worker.http.keys import Right
 from usage_worker.http.usage_query import ParameterError, cursor_of, read_query
 from usage_worker.printable import printable
-from usage_worker.store import Store, external_ids, id_of
-from usage_worker.store.usage_totals import short_transaction, usage_totals
+from usage_worker.store import ImpatientStore, external_ids, id_of
+from usage_worker.store.usage_totals import usage_totals
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -43,9 +43,9 @@ class UsageEndpoint:
     def __init__(self, settings: Settings, access: Access) -> None:
         self._access = access
         self._ledger_days = settings.retention_days
-        self._namespace = settings.id_namespace if settings.ids == "uuid5" else None
+        self._namespace = settings.id_namespace if settings.takes_any_id else None
         self._store = (
-            Store(settings.database_url, pooled=settings.pooled, connections=MAX_READERS)
+            ImpatientStore(settings.database_url, pooled=settings.pooled, connections=MAX_READERS)
             if settings.database_url
             else None
         )
@@ -68,10 +68,10 @@ class UsageEndpoint:
         if self._store is not None:
             self._store.close()
 
-    def _page(self, store: Store, wanted: UsageQuery) -> dict[str, Any]:
+    def _page(self, store: ImpatientStore, wanted: UsageQuery) -> dict[str, Any]:
         totals = wanted.totals
         try:
-            with short_transaction(store) as connection:
+            with store.connection() as connection:
                 user = self._uuid(connection, "user", wanted.user)
                 agent = self._uuid(connection, "agent", wanted.agent)
                 page = usage_totals(connection, replace(totals, user_id=user, agent_id=agent), wanted.rows)

@@ -113,7 +113,7 @@ class Flusher:
         batches, intake = 0, Intake()
         # Before anything is read: without the database, an entry that was read would only wait to be reclaimed.
         clock = database_clock(self._store)
-        if self._settings.ids == "uuid5":
+        if self._settings.takes_any_id:
             self._namespace.keep()
         reader = ShardReader(self._stream, shard, self._holding, clock, self._size, self._prices, self._settings)
         with self._holding.during(shard):

@@ -169,9 +169,14 @@ class ShardReader:
         now = self._clock.now()
         window = Window.around(now, self._settings.accept_window)
         backfill = Window.of_backfill(now, self._settings.retention_days)
-        ids, takes_any_id = external_ids(self._settings.id_namespace), self._settings.ids == "uuid5"
         entries, newer, events = decode(
-            self._stream.key(self._shard), raw, window, texts, backfill=backfill, ids=ids, takes_any_id=takes_any_id
+            self._stream.key(self._shard),
+            raw,
+            window,
+            texts,
+            backfill=backfill,
+            ids=external_ids(self._settings.id_namespace),
+            takes_any_id=self._settings.takes_any_id,
         )
         self._prices.fill(events, texts)
         if DEATHS_BEFORE_ALONE <= raw[0].deaths < DEATHS_BEFORE_SET_ASIDE:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from usage_worker.queue.stream import EventStream
-from usage_worker.store import Store
-from usage_worker.store.queries import query
+from usage_worker.store import ImpatientStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from usage_worker.maintenance import PartitionCoverage
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.quarantine import Quarantine
-    from usage_worker.postgres import Connection
     from usage_worker.queue.flush_record import FlushRecord
     from usage_worker.queue.processes import ProcessRecord
     from usage_worker.queue.stream import Backlog
@@ -86,8 +83,8 @@ class Inspection:
         return EventStream(self.settings.redis_url, self.settings.stream_shards)
 
     @cached_property
-    def store(self) -> Store:
-        return _ImpatientStore(self.settings.require_database(), pooled=self.settings.pooled)
+    def store(self) -> ImpatientStore:
+        return ImpatientStore(self.settings.require_database(), pooled=self.settings.pooled)
 
     def __enter__(self) -> Self:
         return self
@@ -108,13 +105,3 @@ class Section(NamedTuple):
     checks: tuple[str, ...]
     ask: Callable[[Inspection], Iterator[Check]]
     needs: tuple[str, ...] = ()
-
-
-class _ImpatientStore(Store):
-    """A store whose transactions give up soon: whoever holds a lock on a table must not stop the status."""
-
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        with super().connection() as connection:
-            connection.execute(query("give_up_soon"))
-            yield connection

@@ -3,7 +3,7 @@
 from usage_worker.postgres import OUTAGES
 from usage_worker.store.analytics import refresh_analytics
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
-from usage_worker.store.connection import Store
+from usage_worker.store.connection import ImpatientStore, Store
 from usage_worker.store.dead_letters import prune_dead_letters
 from usage_worker.store.external_ids import (
     delete_ownerless_ids,
@@ -56,6 +56,7 @@ __all__ = [
     "BatchTransaction",
     "DeadLetter",
     "DeletedRows",
+    "ImpatientStore",
     "Intake",
     "Missing",
     "PairDifference",

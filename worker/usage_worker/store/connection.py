@@ -177,3 +177,17 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class ImpatientStore(Store):
+    """A store whose transactions give up soon: whoever holds a lock on a table must not stop status or a service.
+
+    A statement takes 5 s at most, and waits 1 s for a lock.
+    """
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Borrow a connection for one transaction. Raises like that of `Store`, and StatementCancelledError."""
+        with super().connection() as connection:
+            connection.execute(query("give_up_soon"))
+            yield connection

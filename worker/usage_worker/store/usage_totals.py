@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -11,12 +10,10 @@ from psycopg.rows import dict_row
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import date
     from uuid import UUID
 
     from usage_worker.postgres import Connection
-    from usage_worker.store.connection import Store
 
 Group = Literal["day", "user", "agent", "model"]
 # The column of each group, in the order of the rows.
@@ -49,19 +46,6 @@ class TotalsPage(NamedTuple):
 
     rows: list[dict[str, Any]]
     next: Place | None
-
-
-@contextmanager
-def short_transaction(store: Store) -> Iterator[Connection]:
-    """Begin a transaction whose statements take 5 s at most, and wait 1 s for a lock.
-
-    Raises:
-        StatementCancelledError: one took longer.
-        UsageError: like `Store.connection`.
-    """
-    with store.connection() as connection:
-        connection.execute(query("give_up_soon"))
-        yield connection
 
 
 def usage_totals(connection: Connection, wanted: TotalsQuery, most: int) -> TotalsPage:
