@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 import pytest
 
@@ -78,3 +80,11 @@ def usage(published: Published) -> UsagePublisher:
 def provider_url() -> Iterator[str]:
     with provider() as url:
         yield url
+
+
+def without_measurements(event: dict[str, Any], since: datetime) -> dict[str, Any]:
+    """Return an event without identity, time and duration, which are checked: it happened from `since` until now."""
+    assert since < datetime.fromisoformat(event.pop("occurred_at")) < datetime.now(UTC)
+    assert 0 <= event.pop("response_time_ms") < 60_000
+    assert UUID(event.pop("event_id"))
+    return event

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 RESPONSES = Path(__file__).parent / "responses"
 # A request for this model fails.
@@ -55,10 +56,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Leave the output to the tests."""
 
 
-@contextmanager
-def provider() -> Iterator[str]:
+def provider() -> AbstractContextManager[str]:
     """Run the server, and return its URL."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+    return serving(_Handler)
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Run a server on this machine, and yield its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"

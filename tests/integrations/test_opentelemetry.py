@@ -20,6 +20,7 @@ from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.usage import RequestUsage
 
+from tests.integrations.conftest import without_measurements
 from usage_worker import context
 from usage_worker.integrations.open_calls import LIMIT
 from usage_worker.integrations.opentelemetry import UsageSpanProcessor
@@ -79,10 +80,7 @@ def test_span_is_an_event(published: Published, tracer: Tracer) -> None:
             }
         )
     (event,) = published.events(1)
-    assert before < datetime.fromisoformat(event.pop("occurred_at")) < datetime.now(UTC)
-    assert 0 <= event.pop("response_time_ms") < 60_000
-    assert UUID(event.pop("event_id"))
-    assert event == {
+    assert without_measurements(event, before) == {
         "user_id": UUID(USER).hex,
         "agent_id": UUID(AGENT).hex,
         "conversation_id": UUID(CONVERSATION).hex,
