@@ -23,8 +23,8 @@ FILL = """
     INSERT INTO usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens,
                               tokens, cost_usd, response_time_ms, success, model)
     SELECT gen_random_uuid(), %(day)s::timestamptz + n * interval '71 minutes', 'usage',
-           lpad((n % 3)::text, 32, '0')::uuid, lpad((n % 2)::text, 32, '0')::uuid, 1, 5, 7, 12, nullif(n, 4) * 0.25, nullif(n, 5) * 100, n <> 6,
-           nullif('model', repeat('model', n % 2))
+           lpad((n % 3)::text, 32, '0')::uuid, lpad((n % 2)::text, 32, '0')::uuid, 1, 5, 7, 12, nullif(n, 4) * 0.25,
+           nullif(n, 5) * 100, n <> 6, nullif('model', repeat('model', n % 2))
       FROM generate_series(1, 20) AS n
 """
 MARK = "INSERT INTO agent_usage_hour_marks SELECT date_trunc('hour', occurred_at, 'UTC') FROM usage_events"
