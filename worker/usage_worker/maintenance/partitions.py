@@ -22,11 +22,11 @@ from usage_worker.store import (
     delete_old_entries,
     delete_old_keys,
     drop_partition,
-    roll_up_day,
     make_partition,
     partitions,
     refresh_hours,
     require_owner,
+    roll_up_day,
     today,
 )
 

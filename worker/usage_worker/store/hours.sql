@@ -29,7 +29,7 @@ SELECT public.agent_usage_hourly_ensure_month(%(day)s::date)
 DELETE FROM public.agent_usage_hourly WHERE hour = ANY (%(hours)s::timestamptz[])
 
 -- name: delete_day
--- Rows of a day whose fold was interrupted before its partition was dropped.
+-- Rows of a day whose roll-up was interrupted before its partition was dropped.
 DELETE FROM public.agent_usage_daily WHERE day = %(day)s::date
 
 -- name: roll_up
