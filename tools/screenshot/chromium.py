@@ -69,7 +69,8 @@ class Tab:
         return result
 
     def open(self, url: str) -> None:
-        """Load a page, up to its event `load` and the second frame after it."""
+        """Load a page; `events` is then what has happened since."""
+        self.events.clear()
         self.send("Page.navigate", url=url)
         deadline = time.monotonic() + SECONDS
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
