@@ -48,12 +48,12 @@ SHAPES = """JSON.parse(document.getElementById('charts').textContent).map(({ nam
     return [it.getAttribute('fill'), it.getAttribute('stroke')].includes(colour) && box.width + box.height > 0;
   }).length;
 })"""
-# Where a bar is, if the axis takes what the bars leave, and its uses as the table has them.
+# Where a bar is, and its uses as the table has them.
 BAR = """(() => {{
-  const box = document.querySelector('#{0} .chart').getBoundingClientRect();
-  const rows = document.querySelectorAll('#{0} tbody tr');
-  return [box.x + box.width / 2, box.y + 12 + (box.height - 44) / rows.length * ({1} + 0.5),
-    rows[{1}].cells[1].textContent];
+  const box = document.querySelector('#{0} .chart');
+  const {{ x, y, width }} = box.getBoundingClientRect();
+  const across = echarts.getInstanceByDom(box).convertToPixel({{ yAxisIndex: 0 }}, {1});
+  return [x + width / 2, y + across, document.querySelectorAll('#{0} tbody tr')[{1}].cells[1].textContent];
 }})()"""
 TEXTS = "[...document.querySelectorAll('#{} svg text')].map(it => it.textContent)"
 
