@@ -157,8 +157,7 @@ def _chart_by_day(
     days = [day.day.isoformat() for day in report.days]
     rows = [[day, *(cell(it.totals) for cell in cells.values())] for day, it in zip(days, report.days, strict=True)]
     option = _option(title, series, [day.totals for day in report.days]) | {
-        # The first and the last label stay within the chart.
-        "xAxis": {"type": "category", "axisLabel": {"alignMinLabel": "left", "alignMaxLabel": "right"}},
+        "xAxis": {"type": "category"},
         "yAxis": _value_axis(unit),
     }
     total = ["All days", *(cell(report.total) for cell in cells.values())]
@@ -186,7 +185,8 @@ def _option(title: str, series: Sequence[_Series], totals: Sequence[Totals]) -> 
     return {
         "animation": False,
         "aria": {"enabled": True, "label": {"description": f"{title}. The table below has the same figures."}},
-        "grid": {"left": 4, "right": 16, "top": 36 if many else 12, "bottom": 4},
+        # Right of it is half a date, which would be cut off otherwise.
+        "grid": {"left": 4, "right": 36, "top": 36 if many else 12, "bottom": 4},
         # Rich text, since the other mode takes names for HTML.
         "tooltip": {"trigger": "axis", "renderMode": "richText", "confine": True, "axisPointer": {"type": "shadow"}},
         "series": [it.style | {"name": it.name, "data": _data(it, totals)} for it in series],
