@@ -157,7 +157,8 @@ def _chart_by_day(
     days = [day.day.isoformat() for day in report.days]
     rows = [[day, *(cell(it.totals) for cell in cells.values())] for day, it in zip(days, report.days, strict=True)]
     option = _option(title, series, [day.totals for day in report.days]) | {
-        "xAxis": {"type": "category"},
+        # Below the 0 of the other axis.
+        "xAxis": {"type": "category", "axisLabel": {"margin": 14}},
         "yAxis": _value_axis(unit),
     }
     total = ["All days", *(cell(report.total) for cell in cells.values())]
