@@ -5,7 +5,8 @@
 -- that the platform may own get no trigger, and ingest has no work with it.
 --
 -- Exact counts are the service role's alone. What users may read is made of counts rounded down to a multiple of 5, weights
--- and ranks too: of an exact cosine and an exact lift the exact count of common users follows.
+-- too: of an exact cosine and an exact lift the exact count of common users follows. No rank is stored: a gap in it would
+-- tell of an agent that the caller does not see.
 
 -- The agents of each user as the pair counts have them. No foreign keys: a row that a cascade deleted could no longer be
 -- subtracted from the counts.
@@ -32,8 +33,6 @@ CREATE TABLE public.agent_relationships (
     weight real NOT NULL CHECK (weight > 0 AND weight <= 1),
     users bigint CHECK (users >= 5 AND users % 5 = 0),
     evidence jsonb NOT NULL DEFAULT '{}',
-    -- squawk-ignore prefer-bigint-over-int -- 1 to 50
-    rank integer NOT NULL,
     computed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (source_id, kind, target_id),
     CHECK (source_id <> target_id),
@@ -151,10 +150,7 @@ REVOKE ALL ON FUNCTION public.related_agents(uuid, integer), public.agent_neighb
     public.agents_for_me(integer) FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.agent_graph_members, public.agent_pair_counts, public.agent_graph_state, public.agent_relationships,
     public.agent_popularity TO service_role;
-GRANT SELECT ON public.agent_popularity TO authenticated;
--- Not the rank: a gap in it would tell of an agent that the caller does not see.
-GRANT SELECT (source_id, target_id, kind, weight, users, evidence, computed_at) ON public.agent_relationships
-    TO authenticated;
+GRANT SELECT ON public.agent_relationships, public.agent_popularity TO authenticated;
 GRANT EXECUTE ON FUNCTION public.related_agents(uuid, integer), public.agent_neighbourhood(uuid, integer, integer),
     public.agents_for_me(integer) TO authenticated, service_role;
 
@@ -189,14 +185,13 @@ BEGIN
     COMMENT ON COLUMN public.agent_graph_state.computed_at IS 'When they were computed.';
     COMMENT ON COLUMN public.agent_graph_state.min_users IS 'USAGE_GRAPH_MIN_USERS at that time.';
     COMMENT ON INDEX public.agent_graph_state_pkey IS 'Keeps the table at one row.';
-    COMMENT ON TABLE public.agent_relationships IS 'Relations from one agent to another; computed once a day by the task analytics.graph.';
+    COMMENT ON TABLE public.agent_relationships IS 'Relations from one agent to another, at most 50 of a kind from each; computed once a day by the task analytics.graph.';
     COMMENT ON COLUMN public.agent_relationships.source_id IS 'The agent that has the relation.';
     COMMENT ON COLUMN public.agent_relationships.target_id IS 'The agent to which it leads.';
     COMMENT ON COLUMN public.agent_relationships.kind IS 'copy_of: the source was made from the target; used_with: the same users use both, in a row for each direction.';
     COMMENT ON COLUMN public.agent_relationships.weight IS 'used_with: cosine of the sets of users, from rounded counts, above 0 to 1; copy_of: 1.';
     COMMENT ON COLUMN public.agent_relationships.users IS 'used_with: number of common users, rounded down to a multiple of 5; NULL: copy_of.';
     COMMENT ON COLUMN public.agent_relationships.evidence IS 'used_with: lift, from rounded counts, and window_days; copy_of: empty.';
-    COMMENT ON COLUMN public.agent_relationships.rank IS 'Place among the relations of this kind of the source, from 1 to 50; users may not read it.';
     COMMENT ON COLUMN public.agent_relationships.computed_at IS 'When it was computed.';
     COMMENT ON INDEX public.agent_relationships_pkey IS 'Finds a relation.';
     COMMENT ON INDEX public.idx_agent_relationships_weight IS 'Finds the relations of an agent, the strongest first.';

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
@@ -14,7 +13,8 @@ from tests.integration.database import run
 from tests.integration.users import session_as
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    import random
+    from collections.abc import Iterable, Mapping
 
 
 # Each user by number, with the numbers of the agents.
@@ -33,31 +33,22 @@ def user_id(number: int) -> UUID:
 def zipf_with_topics(chance: random.Random, users: int, agents: int) -> Sets:
     """Popularity by Zipf's law; four of five choices of a user are of the user's two topics."""
     weights = [1 / (rank + 1) for rank in range(agents)]
-    return [
-        _chosen(chance, weights, lambda agent, topics=_topics(chance): agent % TOPICS in topics, 0.8)  # type: ignore[misc]
-        for _ in range(users)
-    ]
+    return [_chosen(chance, weights, set(chance.sample(range(TOPICS), 2)), 0.8) for _ in range(users)]
 
 
 def planted_communities(chance: random.Random, users: int, agents: int) -> Sets:
     """Flat popularity; nine of ten choices of a user are of the user's community."""
-    return [
-        _chosen(chance, [1.0] * agents, lambda agent, own=chance.randrange(TOPICS): agent % TOPICS == own, 0.9)  # type: ignore[misc]
-        for _ in range(users)
-    ]
+    return [_chosen(chance, [1.0] * agents, {chance.randrange(TOPICS)}, 0.9) for _ in range(users)]
 
 
 def uniform(chance: random.Random, users: int, agents: int) -> Sets:
     """Nothing to learn: each agent is as likely as any other."""
-    return [set(chance.sample(range(agents), chance.randint(3, 8))) for _ in range(users)]
+    return [_chosen(chance, [1.0] * agents, set(range(TOPICS)), 1.0) for _ in range(users)]
 
 
-def _topics(chance: random.Random) -> set[int]:
-    return set(chance.sample(range(TOPICS), 2))
-
-
-def _chosen(chance: random.Random, weights: list[float], is_own: Callable[[int], bool], share: float) -> set[int]:
-    own = [weight if is_own(agent) else 0.0 for agent, weight in enumerate(weights)]
+def _chosen(chance: random.Random, weights: list[float], topics: set[int], share: float) -> set[int]:
+    """Choose three to eight agents by their weights, a share of them only among those of the topics."""
+    own = [weight if agent % TOPICS in topics else 0.0 for agent, weight in enumerate(weights)]
     wanted, chosen = chance.randint(3, 8), set[int]()
     while len(chosen) < wanted:
         chosen.add(chance.choices(range(len(weights)), own if chance.random() < share else weights)[0])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 USERS, AGENTS = 150, 130
-BATCHES, CHANGES = 20, 500
+BATCHES, CHANGES = 10, 1_000
 A, B, C = (agent_id(number) for number in range(3))
 
 
@@ -34,8 +34,8 @@ def published(url: str) -> list[tuple[Any, ...]]:
     """Return all that users may read, without the time."""
     return run(
         url,
-        "SELECT source_id, target_id, kind, weight, users, evidence::text, rank FROM public.agent_relationships"
-        " UNION ALL SELECT agent_id, NULL, NULL, NULL, users, NULL, NULL FROM public.agent_popularity ORDER BY 1, 2, 3",
+        "SELECT source_id, target_id, kind, weight, users, evidence::text FROM public.agent_relationships"
+        " UNION ALL SELECT agent_id, NULL, NULL, NULL, users, NULL FROM public.agent_popularity ORDER BY 1, 2, 3",
     )
 
 
@@ -103,10 +103,8 @@ class Changes:
         self._on_rows(connection, "UPDATE public.user_agents SET last_used_at = now() - interval '91 days'")
 
     def _on_rows(self, connection: psycopg.Connection, statement: str) -> None:
-        connection.execute(
-            f"{statement} WHERE id IN (SELECT id FROM public.user_agents ORDER BY md5(id::text || %s) LIMIT 10)".encode(),
-            [str(self._chance.random())],
-        )
+        chosen = "SELECT id FROM public.user_agents ORDER BY md5(concat(user_id, agent_id, %s::text)) LIMIT 10"
+        connection.execute(f"{statement} WHERE id IN ({chosen})".encode(), [str(self._chance.random())])
 
     def _user(self) -> UUID:
         return user_id(self._chance.randrange(USERS))
@@ -291,7 +289,7 @@ def test_weight_is_the_cosine(database: str, store: Store) -> None:
     update_graph(store, 10)
     rows = run(
         database,
-        "SELECT weight, users, rank, evidence FROM public.agent_relationships WHERE source_id = %s",
+        "SELECT weight, users, evidence FROM public.agent_relationships WHERE source_id = %s",
         A,
     )
-    assert rows == [(0.5, 10, 1, {"lift": 2.5, "window_days": 90})]
+    assert rows == [(0.5, 10, {"lift": 2.5, "window_days": 90})]

@@ -80,7 +80,7 @@ WITH relationships AS (DELETE FROM public.agent_relationships)
 DELETE FROM public.agent_popularity
 
 -- name: graph_add_used_with
--- Gate and minimum by the exact counts, weight, lift and rank by those rounded down to a multiple of 5. Ranked by cosine:
+-- Gate and minimum by the exact counts, weight, lift and order by those rounded down to a multiple of 5. Ranked by cosine:
 -- by lift or PMI, rare pairs push out what people use.
 WITH known AS (
     SELECT p.agent_a AS id, p.users, p.users - p.users %% 5 AS rounded
@@ -100,17 +100,17 @@ WITH known AS (
 ), ranked AS (
     SELECT directed.*, row_number() OVER (PARTITION BY source_id ORDER BY weight DESC, target_id) AS rank FROM directed
 )
-INSERT INTO public.agent_relationships (source_id, target_id, kind, weight, users, evidence, rank)
+INSERT INTO public.agent_relationships (source_id, target_id, kind, weight, users, evidence)
 SELECT source_id, target_id, 'used_with', weight, users,
-       jsonb_build_object('lift', round(lift, 2), 'window_days', 90), rank
+       jsonb_build_object('lift', round(lift, 2), 'window_days', 90)
   FROM ranked WHERE rank <= 50
 
 -- name: graph_add_copies
 -- What an agent is a copy of, its creator says in the row of the creator; any user may write anything there, so nobody
 -- else's row counts. Of an agent without a known creator, all rows must say the same. created_by as text from JSON: a
 -- platform's agents may lack the column.
-INSERT INTO public.agent_relationships (source_id, target_id, kind, weight, rank)
-SELECT DISTINCT ua.agent_id, ua.original_agent_id, 'copy_of', 1, 1
+INSERT INTO public.agent_relationships (source_id, target_id, kind, weight)
+SELECT DISTINCT ua.agent_id, ua.original_agent_id, 'copy_of', 1
   FROM public.user_agents ua
   JOIN public.agents a ON a.id = ua.agent_id
   JOIN public.agents original ON original.id = ua.original_agent_id
