@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,6 +16,7 @@ from tests.integration.database import run
 from tests.integration.graphs import agent_id, load, user_id
 from tests.integration.users import session_as
 from usage_worker.maintenance import update_graph
+from usage_worker.migrate.files import split_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +92,7 @@ def test_neighbourhood_has_each_agent_once(graph: str) -> None:
 
 def test_recommendations_come_from_own_agents_and_then_from_popularity(graph: str) -> None:
     with reading(graph) as connection:
-        assert [row[1:3] for row in ask(connection, "agents_for_me()")][0] == (E, "popular")
+        assert ask(connection, "agents_for_me(1)") == [(1, E, "popular", None, 60)]
         with psycopg.connect(graph) as owner:
             owner.execute("INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)", [user_id(READER), C])
         rows = ask(connection, "agents_for_me()")
@@ -156,6 +159,19 @@ def test_copies_are_what_creators_say(database: str, store: Store) -> None:
     with session_as(database, "authenticated") as connection:
         assert ask(connection, "agent_neighbourhood(%s, 4)", A) == [(B, 1)]
         assert ask(connection, "agents_for_me()") == []
+
+
+def test_documented_sql_runs_as_the_user(graph: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "related-agents.md").read_text("utf-8")
+    (block,) = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    documented = "b7e0c9d4-58aa-4f0e-8a7b-3f1d2c4e5a02"
+    with reading(graph) as connection:
+        answers = [
+            connection.execute(statement.replace(documented, str(A)).encode()).fetchall()
+            for statement in split_statements(block)
+            if statement.strip()
+        ]
+    assert [len(rows) for rows in answers] == [2, 3, 5]
 
 
 def test_command_shows_related_agents(cli: Cli, graph: str) -> None:

@@ -42,14 +42,13 @@ SELECT u.id, a.id, 1, now()
 ON CONFLICT DO NOTHING
 """
 
-# A graph in which each agent leads to fifty others anywhere, so that three steps reach all: the most that a walk can meet.
+# Each agent leads to fifty others anywhere, so that three steps reach all: the most that a walk can meet.
 DENSE = """
-WITH cleared AS (DELETE FROM public.agent_relationships)
+DELETE FROM public.agent_relationships;
 INSERT INTO public.agent_relationships (source_id, target_id, kind, weight, users)
-SELECT DISTINCT md5('a' || a)::uuid, md5('a' || (a + 1 + (a * 7919 + e * 104729) % 999) % 1000)::uuid, 'used_with',
+SELECT md5('a' || a)::uuid, md5('a' || (a + 1 + (a * 7919 + e * 104729) % 999) % 1000)::uuid, 'used_with',
        0.01 + 0.9 * random(), 10
   FROM generate_series(0, 999) a, generate_series(1, 50) e
-ON CONFLICT DO NOTHING
 """
 
 
