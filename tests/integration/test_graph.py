@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from pydantic import ValidationError
 
 from tests.helpers import eventually
 from tests.integration.database import run
@@ -16,6 +17,7 @@ from tests.integration.graphs import agent_id, expected_counts, kept_counts, loa
 from usage_worker.errors import BusyError, StoreUnavailableError
 from usage_worker.maintenance import GRAPH, update_graph
 from usage_worker.maintenance.purge import PURGE
+from usage_worker.settings import Settings
 from usage_worker.store import Store, purge_blocks, purge_chunk, recount_pairs, sole_transaction, update_pair_counts
 
 if TYPE_CHECKING:
@@ -57,13 +59,15 @@ class Changes:
             for kind in self._chance.choices(
                 [self._use, self._use_late, self._delete, self._restore, self._remove, self._expire],
                 [12, 3, 3, 2, 1, 1],
-                k=CHANGES // 10,
+                k=CHANGES // 20,
             ):
                 kind(connection)
             self._cross_the_limit(connection, exceed=number % 2 == 1)
             connection.execute("DELETE FROM auth.users WHERE id = %s", [user_id(self._chance.randrange(1, USERS))])
             if self._chance.random() < 0.3:
-                connection.execute("DELETE FROM public.agents WHERE id = %s", [self._agent()])
+                connection.execute(
+                    "DELETE FROM public.agents WHERE id = %s", [agent_id(self._chance.randrange(AGENTS))]
+                )
 
     def _cross_the_limit(self, connection: psycopg.Connection, *, exceed: bool) -> None:
         if exceed:
@@ -76,8 +80,8 @@ class Changes:
         )
 
     def _use(self, connection: psycopg.Connection, days_ago: int = 0) -> None:
-        """Ten uses, half of them by the same user."""
-        users = [self._user()] * 5 + [self._user() for _ in range(5)]
+        """Twenty uses, half of them by the same user."""
+        users = [self._user()] * 10 + [self._user() for _ in range(10)]
         pairs = {(user, self._agent()) for user in users}
         present = connection.execute(
             "SELECT u.id, a.id FROM unnest(%s::uuid[], %s::uuid[]) AS p (user_id, agent_id)"
@@ -103,14 +107,15 @@ class Changes:
         self._on_rows(connection, "UPDATE public.user_agents SET last_used_at = now() - interval '91 days'")
 
     def _on_rows(self, connection: psycopg.Connection, statement: str) -> None:
-        chosen = "SELECT id FROM public.user_agents ORDER BY md5(concat(user_id, agent_id, %s::text)) LIMIT 10"
-        connection.execute(f"{statement} WHERE id IN ({chosen})".encode(), [str(self._chance.random())])
+        """Change what three users have of some agents: about twenty rows."""
+        users, agents = [self._user() for _ in range(4)], [self._agent() for _ in range(12)]
+        connection.execute(f"{statement} WHERE user_id = ANY (%s) AND agent_id = ANY (%s)".encode(), [users, agents])
 
     def _user(self) -> UUID:
         return user_id(self._chance.randrange(USERS))
 
     def _agent(self) -> UUID:
-        return agent_id(self._chance.randrange(AGENTS))
+        return agent_id(self._chance.randrange(30))
 
 
 def test_increments_equal_recount_after_random_changes(database: str, store: Store) -> None:
@@ -134,14 +139,14 @@ def test_pairs_that_one_user_starts_in_the_same_batch_count(database: str, store
     update_pair_counts(store, GRAPH)
     with psycopg.connect(database) as connection:
         use(connection, [(user_id(0), B), (user_id(0), C)])
-    assert update_pair_counts(store, GRAPH) == (1, 5)
+    assert update_pair_counts(store, GRAPH) == (1, 5, 0)
     assert kept_counts(database) == {(A, A): 1, (A, B): 1, (A, C): 1, (B, B): 1, (B, C): 1, (C, C): 1}
 
 
 def test_user_of_more_than_a_hundred_agents_is_left_out_until_one_goes(database: str, store: Store) -> None:
     load(database, [set(range(101)), {0, 1}], 101)
     report = update_graph(store, 10)
-    assert (report.counted_users, report.left_out_users) == (1, 1)
+    assert (report.users, report.left_out_users) == (1, 1)
     assert kept_counts(database) == {(A, A): 1, (A, B): 1, (B, B): 1}
     run(database, "UPDATE public.user_agents SET deleted_at = now() WHERE agent_id = %s", agent_id(100))
     update_pair_counts(store, GRAPH)
@@ -177,7 +182,7 @@ def test_purged_pair_leaves_the_counts_once(database: str, store: Store) -> None
     assert kept_counts(database) == {(A, A): 1, (A, B): 1, (B, B): 2}
     for places in purge_blocks(store, timedelta(days=30), 500):
         assert purge_chunk(store, PURGE, places, timedelta(days=30)) == 1
-    assert update_pair_counts(store, GRAPH) == (0, 0)
+    assert update_pair_counts(store, GRAPH) == (0, 0, 0)
 
 
 def test_recount_repairs_what_was_damaged(database: str, store: Store) -> None:
@@ -293,3 +298,8 @@ def test_weight_is_the_cosine(database: str, store: Store) -> None:
         A,
     )
     assert rows == [(0.5, 10, {"lift": 2.5, "window_days": 90})]
+
+
+def test_minimum_is_at_least_five() -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 5"):
+        Settings(graph_min_users=4)

@@ -28,16 +28,18 @@ class GraphReport:
     """Number of users whose agents had changed since the last run."""
     changed_pairs: int = 0
     """Number of pairs of agents whose count changed."""
+    left_out_users: int = 0
+    """Number of users who are left out since they have more than 100 agents."""
     different: int = 0
     """Number of counts that a recount found wrong, and repaired."""
     published: bool = False
     """Whether relations were published; they are once a UTC day, and when the minimum of users has changed."""
-    counted_users: int = 0
-    """Number of users in the counts, where relations were published."""
-    left_out_users: int = 0
-    """Number of users who are left out since they have more than 100 agents, where relations were published."""
+    users: int = 0
+    """Number of users of whom relations were published."""
     used_with: int = 0
+    """Number of relations published between agents that the same users use."""
     copies: int = 0
+    """Number of relations published of a copy to its original."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,13 +61,14 @@ def update_graph(store: Store, min_users: int, report: GraphReport | None = None
     """
     report = report or GraphReport()
     require_owner(store)
-    report.changed_users, report.changed_pairs = retry(partial(update_pair_counts, store, GRAPH))
+    update = retry(partial(update_pair_counts, store, GRAPH))
+    report.changed_users, report.changed_pairs, report.left_out_users = update
     report.different = retry(partial(recount_pairs, store, GRAPH))
     if report.different:
         log.error("counts of pairs were wrong and are repaired", different=report.different)
     if published := retry(partial(publish_relationships, store, GRAPH, min_users)):
         report.published = True
-        report.counted_users, report.left_out_users, report.used_with, report.copies = published
+        report.users, report.used_with, report.copies = published
     return report
 
 

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class MembersUpdate(NamedTuple):
-    """How many users the counts took anew, and how many counts of pairs changed."""
+    """How many users the counts took anew, how many counts of pairs changed, and how many users are left out now."""
 
     users: int
     pairs: int
+    left_out: int
 
 
 class Published(NamedTuple):
-    """What was published, and of how many users; `left_out` have too many agents."""
+    """What was published, and of how many users."""
 
-    counted: int
-    left_out: int
+    users: int
     used_with: int
     copies: int
 
@@ -65,7 +65,7 @@ def update_pair_counts(store: Store, task: str) -> MembersUpdate:
         connection.execute(query("graph_changes"))
         pairs = connection.execute(query("graph_apply_changes")).rowcount
         connection.execute(query("graph_keep_members"))
-        return MembersUpdate(users, pairs)
+        return MembersUpdate(users, pairs, _graph_users(connection)["left_out"])
 
 
 def recount_pairs(store: Store, task: str) -> int:
@@ -92,14 +92,13 @@ def publish_relationships(store: Store, task: str, min_users: int) -> Published 
             cursor.execute(query("analytics_lock_timeout"))
             if not _row(cursor.execute(query("graph_is_due"), {"min_users": min_users}).fetchone())["is_due"]:
                 return None
-            users = _row(cursor.execute(query("graph_users")).fetchone())
-            bounds = {"min_users": min_users, "users": users["counted"]}
+            bounds = {"min_users": min_users, "users": _graph_users(connection)["counted"]}
             cursor.execute(query("graph_clear"))
             used_with = cursor.execute(query("graph_add_used_with"), bounds).rowcount
             copies = cursor.execute(query("graph_add_copies")).rowcount
             cursor.execute(query("graph_add_popularity"), bounds)
             cursor.execute(query("graph_note"), bounds)
-            return Published(users["counted"], users["left_out"], used_with, copies)
+            return Published(bounds["users"], used_with, copies)
     except ReferenceMissingError as error:
         raise ConcurrencyError("an agent was deleted") from error
 
@@ -131,6 +130,12 @@ def related_agents(connection: Connection, agent: UUID, k: int) -> list[RelatedA
     """Return the strongest relations of an agent to agents that the role sees."""
     with connection.cursor(row_factory=class_row(RelatedAgent)) as cursor:
         return cursor.execute(query("related_agents"), {"agent_id": agent, "k": k}).fetchall()
+
+
+def _graph_users(connection: Connection) -> dict[str, int]:
+    """Return how many users are `counted`, and how many `left_out` since they have too many agents."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return _row(cursor.execute(query("graph_users")).fetchone())
 
 
 def _row(row: dict[str, Any] | None) -> dict[str, Any]:
