@@ -249,6 +249,18 @@ def test_deleted_agent_goes_at_once(database: str, store: Store) -> None:
     assert kept_counts(database) == expected_counts(database)
 
 
+def test_agent_that_is_deleted_while_relations_are_published_is_left_out(database: str, store: Store) -> None:
+    share(database, 10)
+    update_pair_counts(store, GRAPH)
+    with psycopg.connect(database) as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute("DELETE FROM public.agents WHERE id = %s", [B])
+        running = pool.submit(update_graph, store, 10)
+        eventually(lambda: run(database, "SELECT pid FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"))
+        holder.commit()
+        assert running.result().published
+    assert edges(database) == set()
+
+
 def test_pairs_no_more_than_chance_are_not_related(database: str, store: Store) -> None:
     """Everybody uses A: that somebody uses B says nothing about it."""
     load(database, [{0, 1}] * 20 + [{0}] * 20, 3)
