@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg.rows import class_row, dict_row
 
-from usage_worker.errors import ConcurrencyError, ReferenceMissingError
 from usage_worker.store.external_ids import id_of
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
@@ -85,22 +84,19 @@ def publish_relationships(store: Store, task: str, min_users: int) -> Published 
 
     Raises:
         BusyError: another process is at work on the graph.
-        ConcurrencyError: an agent was deleted meanwhile; try it again.
+        ReferenceMissingError: an agent was deleted meanwhile; try it again.
     """
-    try:
-        with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(query("analytics_lock_timeout"))
-            if not _row(cursor.execute(query("graph_is_due"), {"min_users": min_users}).fetchone())["is_due"]:
-                return None
-            bounds = {"min_users": min_users, "users": _graph_users(connection)["counted"]}
-            cursor.execute(query("graph_clear"))
-            used_with = cursor.execute(query("graph_add_used_with"), bounds).rowcount
-            copies = cursor.execute(query("graph_add_copies")).rowcount
-            cursor.execute(query("graph_add_popularity"), bounds)
-            cursor.execute(query("graph_note"), bounds)
-            return Published(bounds["users"], used_with, copies)
-    except ReferenceMissingError as error:
-        raise ConcurrencyError("an agent was deleted") from error
+    with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(query("analytics_lock_timeout"))
+        if not _row(cursor.execute(query("graph_is_due"), {"min_users": min_users}).fetchone())["is_due"]:
+            return None
+        bounds = {"min_users": min_users, "users": _graph_users(connection)["counted"]}
+        cursor.execute(query("graph_clear"))
+        used_with = cursor.execute(query("graph_add_used_with"), bounds).rowcount
+        copies = cursor.execute(query("graph_add_copies")).rowcount
+        cursor.execute(query("graph_add_popularity"), bounds)
+        cursor.execute(query("graph_note"), bounds)
+        return Published(bounds["users"], used_with, copies)
 
 
 def graph_state(store: Store) -> GraphState | None:
