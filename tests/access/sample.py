@@ -12,7 +12,7 @@ import psycopg
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 OWNER, RECIPIENT, TEAM_MEMBER, STRANGER = (UUID(int=number) for number in range(1, 5))
-AGENT, TEAM, ROW = (UUID(int=number) for number in range(5, 8))
+AGENT, TEAM, ROW, OTHER_AGENT = (UUID(int=number) for number in range(5, 9))
 
 HERE = Path(__file__).parent
 
@@ -56,7 +56,8 @@ def populate(connection: Connection) -> None:
     """Create the users, their rows and the roles in the open transaction of the connection."""
     users = {"owner": OWNER, "recipient": RECIPIENT, "member": TEAM_MEMBER, "stranger": STRANGER}
     with psycopg.ClientCursor(connection) as cursor:
-        cursor.execute((HERE / "sample.sql").read_bytes(), {**users, "agent": AGENT, "team": TEAM, "row": ROW})
+        others = {"agent": AGENT, "other_agent": OTHER_AGENT, "team": TEAM, "row": ROW}
+        cursor.execute((HERE / "sample.sql").read_bytes(), users | others)
     for script in ("objects", "probe"):
         connection.execute((HERE / f"{script}.sql").read_bytes())
 

@@ -54,6 +54,13 @@ INSERT INTO public.usage_id_namespace (namespace) VALUES (gen_random_uuid());
 INSERT INTO public.usage_intake (day, stream) VALUES ('2026-01-31', 'usage:events:{0}');
 INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, reason, payload)
 VALUES (gen_random_uuid(), 0, 'usage:events:{0}', '1-0', 'test', '{}');
+INSERT INTO public.agents (id, name, created_by) VALUES (%(other_agent)s, 'second', %(owner)s);
+INSERT INTO public.agent_graph_members (user_id, agent_ids) VALUES (%(owner)s, ARRAY[%(agent)s]::uuid[]);
+INSERT INTO public.agent_pair_counts (agent_a, agent_b, users) VALUES (%(agent)s, %(agent)s, 1);
+INSERT INTO public.agent_graph_state (min_users) VALUES (10);
+INSERT INTO public.agent_relationships (source_id, target_id, kind, weight, users)
+VALUES (%(agent)s, %(other_agent)s, 'used_with', 0.5, 10);
+INSERT INTO public.agent_popularity (agent_id, users) VALUES (%(agent)s, 10);
 REFRESH MATERIALIZED VIEW public.user_agent_analytics;
 
 CREATE ROLE access_test_other;

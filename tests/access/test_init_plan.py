@@ -132,3 +132,24 @@ def test_policy_of_external_ids_reads_by_index(connection: Connection) -> None:
     assert "Index Scan using agents_pkey on agents" in plan
     assert "Seq Scan" not in plan
     assert "hashed" not in plan
+
+
+def test_policy_of_relations_reads_agents_by_index(connection: Connection) -> None:
+    """Two look-ups for each relation of an agent: all agents are read for none."""
+    connection.execute(
+        """
+        INSERT INTO public.agents (name) SELECT 'other' FROM generate_series(1, 2000);
+        INSERT INTO public.agent_relationships (source_id, target_id, kind, weight, users)
+            SELECT s.id, t.id, 'used_with', 0.5, 10
+              FROM (SELECT id FROM public.agents ORDER BY id LIMIT 50) s, (SELECT id FROM public.agents LIMIT 50) t
+             WHERE s.id <> t.id
+            ON CONFLICT DO NOTHING;
+        ANALYZE public.agent_relationships, public.agents;
+        """
+    )
+    act_as(connection, ROLES["owner"])
+    statement = "EXPLAIN SELECT * FROM public.agent_relationships WHERE source_id = %s ORDER BY weight DESC LIMIT 10"
+    plan = "\n".join(row[0] for row in connection.execute(statement, [OWNER]))
+    assert plan.count("Index Scan using agents_pkey on agents") == 2
+    assert "Seq Scan" not in plan
+    assert "hashed" not in plan

@@ -122,6 +122,8 @@ class Settings(PublisherSettings):
     """Seconds that a scheduled reconciliation may take."""
     unknown: Literal["quarantine", "create"] = "quarantine"
     """What to do with an event whose user or agent does not exist: quarantine it, or create the user and the agent."""
+    graph_min_users: int = Field(10, ge=5)
+    """Least number of common users with which two agents are related."""
     prices: Literal["genai-prices", "off"] = "genai-prices"
     """The list from which a cost is filled in that nobody gave, where the extra `prices` is installed; or `off`."""
 
@@ -134,6 +136,8 @@ class Settings(PublisherSettings):
     """When to refresh the analytics: a crontab, a number of seconds, or `off`."""
     schedule_hours: str = "300"
     """When to compute the hours that events have touched: a crontab, a number of seconds, or `off`."""
+    schedule_graph: str = "40 3 * * *"
+    """When to count which agents the same users use: a crontab, a number of seconds, or `off`."""
     schedule_reconcile: str = "30 3 * * *"
     """When to compare counters, roll-up and ledger: a crontab, a number of seconds, or `off`."""
     schedule_dead_letters: str = "50 3 * * *"

@@ -24,6 +24,7 @@ from usage_worker.cli.publish import publish
 from usage_worker.cli.purge import purge
 from usage_worker.cli.reconcile import reconcile
 from usage_worker.cli.refresh import refresh
+from usage_worker.cli.related import related
 from usage_worker.cli.report import report
 from usage_worker.cli.schedule import schedule
 from usage_worker.cli.serve import serve
@@ -71,6 +72,7 @@ for command in (
     reconcile,
     refresh,
     report,
+    related,
 ):
     cli.command()(command)
 bench_app.command()(soak)

@@ -3,6 +3,7 @@
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
 from usage_worker.maintenance.differences import Difference, ReconcileReport
 from usage_worker.maintenance.hours import HoursReport, compute_hours
+from usage_worker.maintenance.graph import GRAPH, GraphReport, update_graph
 from usage_worker.maintenance.partitions import (
     MANAGE_PARTITIONS,
     PartitionCoverage,
@@ -19,6 +20,7 @@ from usage_worker.store import HOURS
 
 __all__ = [
     "HOURS",
+    "GRAPH",
     "MANAGE_PARTITIONS",
     "PERIODIC_TASKS",
     "PRUNE",
@@ -27,6 +29,7 @@ __all__ = [
     "REFRESH",
     "Difference",
     "HoursReport",
+    "GraphReport",
     "OnProgress",
     "PartitionCoverage",
     "PartitionsReport",
@@ -42,4 +45,5 @@ __all__ = [
     "reconcile",
     "refresh",
     "run_task",
+    "update_graph",
 ]

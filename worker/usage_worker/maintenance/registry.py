@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.maintenance.analytics import REFRESH, run_refresh
 from usage_worker.maintenance.hours import run_hours
+from usage_worker.maintenance.graph import GRAPH, run_graph
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
 from usage_worker.maintenance.pruning import PRUNE, run_prune
 from usage_worker.maintenance.purge import PURGE, run_purge
@@ -42,6 +43,7 @@ PERIODIC_TASKS = (
     PeriodicTask(MANAGE_PARTITIONS, "partitions", run_manage_partitions),
     PeriodicTask(REFRESH, "analytics", run_refresh),
     PeriodicTask(HOURS, "hours", run_hours),
+    PeriodicTask(GRAPH, "graph", run_graph),
     PeriodicTask(RECONCILE, "reconcile", run_reconcile),
     PeriodicTask(PRUNE, "dead_letters", run_prune),
 )
