@@ -107,6 +107,8 @@ class Settings(PublisherSettings):
     """Days for which the ledger is kept, and backfills are accepted; must be greater than `USAGE_ACCEPT_DAYS`."""
     history_retention_days: int = Field(730, ge=1)
     """Days for which the audit trail `user_agent_history` is kept; whole months are dropped."""
+    hourly_retention_days: int = Field(90, ge=63)
+    """Days for which uses are kept by the hour, and anomalies of these hours."""
     dead_letter_days: int = Field(90, ge=1, le=36_500)
     """Days for which dead letters are kept, replayed or not."""
     # At least two, since a day may end before the next run.
@@ -118,6 +120,8 @@ class Settings(PublisherSettings):
     """Seconds that a scheduled purge may take."""
     reconcile_budget: float = Field(600.0, gt=0)
     """Seconds that a scheduled reconciliation may take."""
+    anomaly_min_usd: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """US dollars by which the cost of an hour must exceed the expected one to be an anomaly."""
     unknown: Literal["quarantine", "create"] = "quarantine"
     """What to do with an event whose user or agent does not exist: quarantine it, or create the user and the agent."""
     prices: Literal["genai-prices", "off"] = "genai-prices"
@@ -130,6 +134,9 @@ class Settings(PublisherSettings):
     """When to create and drop partitions: a crontab, a number of seconds, or `off`."""
     schedule_analytics: str = "300"
     """When to refresh the analytics: a crontab, a number of seconds, or `off`."""
+    # After the usual minute in which late events of the last hour come.
+    schedule_anomalies: str = "15 * * * *"
+    """When to compare the last hours with those of the weeks before: a crontab, a number of seconds, or `off`."""
     schedule_reconcile: str = "30 3 * * *"
     """When to compare counters, roll-up and ledger: a crontab, a number of seconds, or `off`."""
     schedule_dead_letters: str = "50 3 * * *"

@@ -1,6 +1,7 @@
 """The periodic tasks, one per file, and what they share; no Celery."""
 
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
+from usage_worker.maintenance.anomalies import ANOMALIES, HISTORY, find_anomalies
 from usage_worker.maintenance.differences import Difference, ReconcileReport
 from usage_worker.maintenance.partitions import (
     MANAGE_PARTITIONS,
@@ -16,6 +17,8 @@ from usage_worker.maintenance.registry import PERIODIC_TASKS, PeriodicTask
 from usage_worker.maintenance.task_run import OnProgress, run_task
 
 __all__ = [
+    "ANOMALIES",
+    "HISTORY",
     "MANAGE_PARTITIONS",
     "PERIODIC_TASKS",
     "PRUNE",
@@ -31,6 +34,7 @@ __all__ = [
     "ReconcileReport",
     "RefreshReport",
     "Scope",
+    "find_anomalies",
     "manage_partitions",
     "partition_coverage",
     "purge",

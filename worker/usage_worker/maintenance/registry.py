@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.maintenance.analytics import REFRESH, run_refresh
+from usage_worker.maintenance.anomalies import ANOMALIES, run_find_anomalies
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
 from usage_worker.maintenance.pruning import PRUNE, run_prune
 from usage_worker.maintenance.purge import PURGE, run_purge
@@ -39,6 +40,7 @@ PERIODIC_TASKS = (
     PeriodicTask(PURGE, "purge", run_purge),
     PeriodicTask(MANAGE_PARTITIONS, "partitions", run_manage_partitions),
     PeriodicTask(REFRESH, "analytics", run_refresh),
+    PeriodicTask(ANOMALIES, "anomalies", run_find_anomalies),
     PeriodicTask(RECONCILE, "reconcile", run_reconcile),
     PeriodicTask(PRUNE, "dead_letters", run_prune),
 )

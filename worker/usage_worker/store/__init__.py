@@ -2,6 +2,7 @@
 
 from usage_worker.postgres import OUTAGES
 from usage_worker.store.analytics import refresh_analytics
+from usage_worker.store.anomalies import Anomaly, JudgedAgent, UnusualHour, anomalies, judging, open_alerts
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
 from usage_worker.store.connection import ImpatientStore, Store
 from usage_worker.store.dead_letters import prune_dead_letters
@@ -53,17 +54,21 @@ from usage_worker.store.task_runs import TaskRun, last_runs, record_run, require
 __all__ = [
     "FIRST_PAIR",
     "OUTAGES",
+    "Anomaly",
     "BatchTransaction",
     "DeadLetter",
     "DeletedRows",
     "ImpatientStore",
     "Intake",
+    "JudgedAgent",
     "Missing",
     "PairDifference",
     "PairKey",
     "RepairStep",
     "Store",
     "TaskRun",
+    "UnusualHour",
+    "anomalies",
     "batch_transaction",
     "count_pairs",
     "counter_differences",
@@ -78,12 +83,14 @@ __all__ = [
     "external_ids_in",
     "id_of",
     "intake_by_day",
+    "judging",
     "keep_external_ids",
     "keep_namespace",
     "kept_namespace",
     "last_runs",
     "make_partition",
     "next_pairs",
+    "open_alerts",
     "open_past_days",
     "partitions",
     "prune_dead_letters",
