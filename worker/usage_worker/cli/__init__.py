@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from usage_worker.cli.anomalies import anomalies
 from usage_worker.cli.bench import bench_app
 from usage_worker.cli.bench_purge import purge as bench_purge
 from usage_worker.cli.bench_queries import queries
@@ -71,6 +72,7 @@ for command in (
     reconcile,
     refresh,
     report,
+    anomalies,
 ):
     cli.command()(command)
 bench_app.command()(soak)

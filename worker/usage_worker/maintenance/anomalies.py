@@ -2,49 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.maintenance.anomaly_words import meaning, subject, utc
 from usage_worker.maintenance.episodes import episodes
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import judging, require_owner
+from usage_worker.store import judging, open_alerts, require_owner
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Iterator
 
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store import JudgedAgent, Judging, Store, UnusualHour
 
 ANOMALIES = "analytics.anomalies"
 # No hour is judged before so much of its agent's history is known.
 HISTORY = timedelta(weeks=4)
-# Rows are kept of every agent; even with one false alarm in 18 agent-weeks, those of 1,000 agents would be 8 alerts a day.
+# Rows are kept of every agent; with a false alarm in 20 agent-weeks, those of 1,000 agents would be 7 alerts a day.
 ALERTING_AGENTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class AnomaliesReport:
-    """What a run found: hours are judged until `judged_until`, and those of the total from `judged_from` on."""
+    """What a run found."""
 
-    judged_until: datetime
-    judged_from: datetime | None
-    """None: there are no hours yet."""
+    judged_from: str | None
+    """Time, ISO 8601, from which on hours of the total are judged; None: no hour is known yet."""
+    judged_until: str
+    """Time until which hours are judged."""
     agents: int
-    """Number of the agents that were judged."""
+    """Number of agents that were judged."""
     new_agents: int
-    """Number of the agents with less than four weeks of history, which are not."""
+    """Number of agents with less than four weeks of history, which were not."""
     open: int
-    """Number of the anomalies that have not ended."""
+    """Number of anomalies that have not ended."""
+    alerts: list[dict[str, str]]
+    """Kind and text of each of them that alerts."""
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "judged_until": self.judged_until.isoformat(),
-            "judged_from": self.judged_from and self.judged_from.isoformat(),
-            "agents": self.agents,
-            "new_agents": self.new_agents,
-            "open": self.open,
-        }
+        return asdict(self)
 
 
 def find_anomalies(store: Store, settings: Settings) -> AnomaliesReport:
@@ -56,21 +54,41 @@ def find_anomalies(store: Store, settings: Settings) -> AnomaliesReport:
     """
     require_owner(store)
     with judging(store, ANOMALIES) as judge:
-        stop = judge.span.stop
         agents = judge.agents(ALERTING_AGENTS)
-        begins = {it.agent_id: it.first_hour + HISTORY for it in agents}
-        first = min(begins.values(), default=None)
-        judged = [agent for agent, begin in begins.items() if begin < stop]
-        hours = list(judge.continued())
-        if judged:
-            unusual = judge.unusual_hours(judged, settings.anomaly_min_usd)
-            hours += (it for it in unusual if it.hour >= (begins[it.agent_id] if it.agent_id else first))
-        found = list(episodes(hours, stop, {None, *(it.agent_id for it in agents if it.is_alert)}))
+        alerting = {None, *(it.agent_id for it in agents if it.is_alert)}
+        hours = [*judge.continued(), *_unusual(judge, agents, settings.anomaly_min_usd)]
+        found = list(episodes(hours, judge.span.stop, alerting))
         judge.keep(found, settings.hourly_retention_days)
-    opened = sum(it.ended_at is None for it in found)
-    return AnomaliesReport(stop, first, len(judged), len(agents) - len(judged), opened)
+    first = min((it.first_hour for it in agents), default=None)
+    judged = sum(_can_judge(it, judge.span.stop) for it in agents)
+    return AnomaliesReport(
+        judged_from=first and (first + HISTORY).isoformat(),
+        judged_until=judge.span.stop.isoformat(),
+        agents=judged,
+        new_agents=len(agents) - judged,
+        open=sum(it.ended_at is None for it in found),
+        alerts=[
+            {"kind": it.kind, "text": f"{it.kind} of {subject(it)} since {utc(it.started_at)}: {meaning(it)}"}
+            for it in open_alerts(store)
+        ],
+    )
 
 
 def run_find_anomalies(store: Store, settings: Settings) -> dict[str, Any]:
     """Compare the hours that are over with the same hours of the weeks before."""
     return run_task(store, ANOMALIES, lambda: find_anomalies(store, settings))
+
+
+def _unusual(judge: Judging, agents: list[JudgedAgent], min_usd: float) -> Iterator[UnusualHour]:
+    """Yield the unusual hours of the total and of each agent whose history is long enough."""
+    begins = {it.agent_id: it.first_hour + HISTORY for it in agents if _can_judge(it, judge.span.stop)}
+    if not begins:
+        return
+    first = min(begins.values())
+    for hour in judge.unusual_hours(list(begins), min_usd):
+        if hour.hour >= (first if hour.agent_id is None else begins[hour.agent_id]):
+            yield hour
+
+
+def _can_judge(agent: JudgedAgent, stop: datetime) -> bool:
+    return agent.first_hour + HISTORY < stop

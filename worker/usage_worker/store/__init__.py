@@ -2,7 +2,7 @@
 
 from usage_worker.postgres import OUTAGES
 from usage_worker.store.analytics import refresh_analytics
-from usage_worker.store.anomalies import Anomaly, JudgedAgent, UnusualHour, anomalies, judging, open_alerts
+from usage_worker.store.anomalies import Anomaly, JudgedAgent, Judging, UnusualHour, anomalies, judging, open_alerts
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
 from usage_worker.store.connection import ImpatientStore, Store
 from usage_worker.store.dead_letters import prune_dead_letters
@@ -61,6 +61,7 @@ __all__ = [
     "ImpatientStore",
     "Intake",
     "JudgedAgent",
+    "Judging",
     "Missing",
     "PairDifference",
     "PairKey",

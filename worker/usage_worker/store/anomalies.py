@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # The key of the total of all agents in the queries that judge.
 TOTAL = UUID(int=0)
 # Agents that one statement judges: their hours take some megabytes.
-CHUNK_AGENTS = 50
+CHUNK_AGENTS = 20
 
 
 class Span(NamedTuple):
@@ -80,6 +80,9 @@ class Anomaly:
     agent: str | None = None
     """Name of the agent."""
 
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
 
 class Judging:
     """One transaction in which the hours of a span are judged."""
@@ -111,7 +114,7 @@ class Judging:
 
     def keep(self, anomalies: Sequence[Anomaly], days: int) -> None:
         """Make these the anomalies of the span, and delete those that ended more than `days` days ago."""
-        document = json.dumps([asdict(it) for it in anomalies], default=str)
+        document = json.dumps([it.as_dict() for it in anomalies], default=str)
         for name in ("withdraw_anomalies", "keep_anomalies", "delete_old_anomalies"):
             self._connection.execute(query(name), {"anomalies": document, "days": days, **self.span._asdict()})
 

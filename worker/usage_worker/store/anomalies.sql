@@ -2,7 +2,7 @@
 -- `agents` NULL judges the total of all agents, under the nil UUID. Intervals are in hours: days depend on the time zone.
 
 -- name: anomaly_span
--- The hours to judge, from `start` to before `stop`: those since the last run, but at least 48, since late events may have
+-- The hours to judge, from `start` to before `stop`: those since the last run, but at least 24, since late events may have
 -- changed them, and at most a week. An hour is judged when it is over and has no mark. Marks of hours that were judged
 -- before, and summarised, do not matter: where late events never cease, nothing would be judged. Eight weeks before
 -- `start`, `begin` has all hours that a judgement needs: 3 weeks of residuals, each with 4 weeks before it.
@@ -20,7 +20,7 @@ WITH last AS (
            )) AS stop
       FROM last
 ), judged AS (
-    SELECT greatest(least(stop - interval '48 hours', last), stop - interval '168 hours') AS start, stop FROM span
+    SELECT greatest(least(stop - interval '24 hours', last), stop - interval '168 hours') AS start, stop FROM span
 )
 SELECT date_trunc('day', start, 'UTC') - interval '1176 hours' AS begin, start, stop FROM judged
 
@@ -179,28 +179,25 @@ SELECT agent_id, 'errors' AS kind, hour, hour AS since, observed, expected, scal
 -- Hours with 20 response times or more whose 95th percentile is twice that of the same hours of the week, and their
 -- neighbours, of four weeks. Histograms are merged: percentiles cannot be averaged. How many responses are slower than the
 -- usual percentile says whether this can be chance: 5 percent usually, and surely more than 10.
-WITH buckets AS MATERIALIZED (
+WITH hours AS (
+    SELECT hour FROM generate_series(%(start)s::timestamptz, %(stop)s::timestamptz - interval '1 hour', interval '1 hour') AS hour
+), compared AS MATERIALIZED (
+    SELECT hour, hour - week * interval '168 hours' + beside * interval '1 hour' AS earlier
+      FROM hours, generate_series(1, 4) AS week, generate_series(-1, 1) AS beside
+), buckets AS MATERIALIZED (
     SELECT CASE WHEN %(agents)s::uuid[] IS NULL THEN '00000000-0000-0000-0000-000000000000' ELSE agent_id END AS agent_id,
            hour, bucket, sum(number)::float8 AS number
       FROM public.agent_usage_hourly
      CROSS JOIN unnest(latency_buckets, latency_counts) AS histogram (bucket, number)
      WHERE (%(agents)s::uuid[] IS NULL OR agent_id = ANY (%(agents)s::uuid[]))
-       AND hour = ANY (ARRAY(
-               SELECT DISTINCT hour - week * interval '168 hours' + beside * interval '1 hour'
-                 FROM generate_series(%(start)s::timestamptz, %(stop)s::timestamptz - interval '1 hour', interval '1 hour') AS hour,
-                      generate_series(0, 4) AS week, generate_series(-1, 1) AS beside
-           ))
+       AND hour = ANY (ARRAY(SELECT hour FROM hours UNION SELECT earlier FROM compared))
      GROUP BY 1, 2, 3
-), usual AS (
-    SELECT hours.agent_id, hours.hour, bucket, sum(number) AS number
-      FROM (
-          SELECT agent_id, hour FROM buckets WHERE hour >= %(start)s AND hour < %(stop)s
-           GROUP BY agent_id, hour HAVING sum(number) >= 20
-      ) AS hours
-     CROSS JOIN generate_series(1, 4) AS week
-     CROSS JOIN generate_series(-1, 1) AS beside
-      JOIN buckets ON buckets.agent_id = hours.agent_id
-       AND buckets.hour = hours.hour - week * interval '168 hours' + beside * interval '1 hour'
+), judged AS MATERIALIZED (
+    SELECT agent_id, hour FROM buckets WHERE hour >= %(start)s GROUP BY agent_id, hour HAVING sum(number) >= 20
+), usual AS MATERIALIZED (
+    SELECT agent_id, judged.hour, bucket, sum(number) AS number
+      FROM judged JOIN compared USING (hour) JOIN buckets USING (agent_id)
+     WHERE buckets.hour = earlier
      GROUP BY 1, 2, 3
 ), merged AS (
     SELECT agent_id, hour, false AS is_own, bucket, number FROM usual
@@ -210,12 +207,12 @@ WITH buckets AS MATERIALIZED (
     SELECT *, sum(number) OVER (PARTITION BY agent_id, hour, is_own ORDER BY bucket) AS upto,
            sum(number) OVER (PARTITION BY agent_id, hour, is_own) AS total
       FROM merged
-     WHERE (agent_id, hour) IN (SELECT agent_id, hour FROM usual)
+     WHERE (agent_id, hour) IN (SELECT agent_id, hour FROM judged)
 ), percentiles AS (
     SELECT agent_id, hour, is_own, total, min(bucket) AS bucket
       FROM ranked WHERE upto >= ceil(0.95 * total)
      GROUP BY agent_id, hour, is_own, total
-), compared AS (
+), slower AS (
     SELECT own.agent_id, own.hour, own.total AS uses, usual.total AS usual_uses, own.bucket AS own_bucket,
            usual.bucket AS usual_bucket
       FROM percentiles AS own JOIN percentiles AS usual USING (agent_id, hour)
@@ -223,8 +220,8 @@ WITH buckets AS MATERIALIZED (
      WHERE own.is_own AND NOT usual.is_own AND usual.total >= 100
        AND public.usage_latency_value(own.bucket) >= 2 * public.usage_latency_value(usual.bucket)
 ), shares AS (
-    SELECT compared.*, sum(number) / uses AS slow
-      FROM compared JOIN buckets USING (agent_id, hour)
+    SELECT slower.*, sum(number) / uses AS slow
+      FROM slower JOIN buckets USING (agent_id, hour)
      WHERE bucket > usual_bucket
      GROUP BY agent_id, hour, uses, usual_uses, own_bucket, usual_bucket
 ), bounded AS (

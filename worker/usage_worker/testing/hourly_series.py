@@ -1,4 +1,4 @@
-"""Generated hours of agents with a season, growth and chance, and spikes planted in them: what a detector is judged by.
+"""Generated hours of agents, with a season, growth, chance and planted spikes, by which a detector is judged.
 
 Each agent has its own level, hours of the day, weekend, growth and cost of a use. Uses are Poisson distributed.
 """
@@ -55,6 +55,8 @@ class Agent:
     peak_hour: float
     weekend: float
     growth: float
+    noise: float
+    """Standard deviation of the logarithm of an hour's mean: uses come in bursts, which Poisson numbers lack."""
     usd_per_use: float
 
     @classmethod
@@ -67,6 +69,7 @@ class Agent:
             peak_hour=chance.uniform(0, 24),
             weekend=chance.uniform(0.3, 1),
             growth=chance.uniform(-0.03, 0.08),
+            noise=chance.uniform(0, 0.3),
             usd_per_use=0.02 * math.exp(chance.gauss(0, 1)),
         )
 
@@ -78,7 +81,7 @@ class Agent:
 
     def hour(self, begin: datetime, hour: datetime, chance: random.Random, factor: int = 1) -> AgentHour | None:
         """Generate an hour, None where it has no use. The cost of a use differs by half of its mean."""
-        uses = _poisson(factor * self.mean(begin, hour), chance)
+        uses = _poisson(factor * self.mean(begin, hour) * math.exp(chance.gauss(0, self.noise)), chance)
         if not uses:
             return None
         spread = max(chance.gauss(1, 0.5 / math.sqrt(uses)), 0.05)
