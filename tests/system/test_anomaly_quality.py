@@ -40,9 +40,7 @@ def hits(spike: Spike, found: Iterable[Anomaly]) -> bool:
 
 
 @pytest.mark.parametrize("number", [pytest.param(100, id="100 agents")])
-def test_spikes_are_found_and_few_are_invented(
-    database: str, number: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_spikes_are_found_and_few_are_invented(database: str, number: int, capsys: pytest.CaptureFixture[str]) -> None:
     """The first of the judged weeks has no spike; each of the others has one of each agent, of one size."""
     chance = random.Random(19)
     agents = [Agent.generated(chance) for _ in range(number)]
@@ -67,7 +65,9 @@ def test_spikes_are_found_and_few_are_invented(
     recall: Counter[int] = Counter()
     for spike in planted:
         recall[spike.factor] += hits(spike, (it for it in found if it.kind == "cost" and it.agent_id == spike.agent_id))
-    kinds = Counter(it.kind for it in found if not any(hits(spike, [it]) for spike in by_agent[it.agent_id or agents[0].id]))
+    kinds = Counter(
+        it.kind for it in found if not any(hits(spike, [it]) for spike in by_agent[it.agent_id or agents[0].id])
+    )
     rates = {factor: recall[factor] / number for factor in FACTORS}
     alarms = {kind: count / (number * JUDGED_WEEKS) for kind, count in kinds.items()}
     with capsys.disabled():

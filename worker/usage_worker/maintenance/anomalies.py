@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usage_worker.settings import Settings
-    from usage_worker.store import JudgedAgent, Judging, Store, UnusualHour
+    from usage_worker.store import Anomaly, JudgedAgent, Judging, Store, UnusualHour
 
 ANOMALIES = "analytics.anomalies"
 # No hour is judged before so much of its agent's history is known.
@@ -54,15 +54,11 @@ def find_anomalies(store: Store, settings: Settings) -> AnomaliesReport:
     """
     require_owner(store)
     with judging(store, ANOMALIES) as judge:
-        agents = judge.agents(ALERTING_AGENTS)
-        alerting = {None, *(it.agent_id for it in agents if it.is_alert)}
-        hours = [*judge.continued(), *_unusual(judge, agents, settings.anomaly_min_usd)]
-        found = list(episodes(hours, judge.span.stop, alerting))
-        judge.keep(found, settings.hourly_retention_days)
+        agents, found = judge_span(judge, settings)
     first = min((it.first_hour for it in agents), default=None)
     judged = sum(_can_judge(it, judge.span.stop) for it in agents)
     return AnomaliesReport(
-        judged_from=first and (first + HISTORY).isoformat(),
+        judged_from=None if first is None else (first + HISTORY).isoformat(),
         judged_until=judge.span.stop.isoformat(),
         agents=judged,
         new_agents=len(agents) - judged,
@@ -72,6 +68,16 @@ def find_anomalies(store: Store, settings: Settings) -> AnomaliesReport:
             for it in open_alerts(store)
         ],
     )
+
+
+def judge_span(judge: Judging, settings: Settings) -> tuple[list[JudgedAgent], list[Anomaly]]:
+    """Judge the hours of a span and keep what was found. Returns the agents, and the anomalies of the span."""
+    agents = judge.agents(ALERTING_AGENTS)
+    alerting = {None, *(it.agent_id for it in agents if it.is_alert)}
+    hours = [*judge.continued(), *_unusual(judge, agents, settings.anomaly_min_usd)]
+    found = list(episodes(hours, judge.span.stop, alerting))
+    judge.keep(found, settings.hourly_retention_days)
+    return agents, found
 
 
 def run_find_anomalies(store: Store, settings: Settings) -> dict[str, Any]:

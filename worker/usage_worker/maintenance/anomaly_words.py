@@ -26,20 +26,17 @@ def meaning(anomaly: Anomaly) -> str:
     if anomaly.kind == "cost":
         # Where next to nothing was expected, a multiple says nothing.
         usual = f", {observed / expected:,.1f} times the expected" if expected >= observed / 1_000 else ""
-        return f"{_usd(observed)} USD in the hour from {hour}{usual}"
+        return f"{_usd(observed)} in the hour from {hour}{usual}"
     if anomaly.kind == "errors":
-        return f"{observed:.1%} of {anomaly.samples:,} uses failed in the hour from {hour}, usually {expected:.1%}"
-    return f"95% of responses took up to {_time(observed)} in the hour from {hour}, usually {_time(expected)}"
+        return (
+            f"{_share(observed)} of {anomaly.samples:,} uses failed in the hour from {hour}, usually {_share(expected)}"
+        )
+    return f"95 % of responses took up to {_time(observed)} in the hour from {hour}, usually {_time(expected)}"
 
 
 def figures(anomaly: Anomaly) -> tuple[str, str]:
     """Return what was observed and what was expected, each with its unit."""
-    form = {
-        "cost": lambda usd: f"{_usd(usd)} USD",
-        "errors": lambda share: f"{share:.1%}",
-        "latency": _time,
-        "silence": lambda uses: f"{uses:,.0f} uses",
-    }[anomaly.kind]
+    form = _FORMS[anomaly.kind]
     return form(anomaly.observed), form(anomaly.expected)
 
 
@@ -49,8 +46,19 @@ def utc(time: datetime) -> str:
 
 
 def _usd(amount: float) -> str:
-    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.4f}"
+    return f"{amount:,.2f} USD" if amount >= 1 else f"{amount:.4f} USD"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _uses(number: float) -> str:
+    return f"{number:,.0f} uses"
 
 
 def _time(milliseconds: float) -> str:
     return f"{milliseconds / SECOND_MS:.1f} s" if milliseconds >= SECOND_MS else f"{milliseconds:.0f} ms"
+
+
+_FORMS = {"cost": _usd, "errors": _share, "latency": _time, "silence": _uses}

@@ -66,19 +66,27 @@ WITH hours AS (
      WHERE first <= %(stop)s::timestamptz - interval '672 hours'
      GROUP BY agent_id, first
 ), residuals AS MATERIALIZED (
-    -- Against the median of the same hour of the week, and its neighbours, of four weeks; two of them suffice for a residual.
-    SELECT agent_id, first, first + (i - 1) * interval '1 hour' AS hour, costs[i] AS cost, uses[i] AS uses, usual.*,
-           costs[i] - usual_cost AS cost_residual, uses[i] - usual_uses AS uses_residual
+    -- Against the same hour of four weeks and, as four are few, its neighbours. What happens in one hour of a week, such as a
+    -- scheduled job, is usual in that hour alone: for a cost, the higher median counts, and for a silence the lower one.
+    SELECT agent_id, first, first + (i - 1) * interval '1 hour' AS hour, costs[i] AS cost, uses[i] AS uses,
+           usual_cost, usual_uses, samples, costs[i] - usual_cost AS cost_residual, uses[i] - usual_uses AS uses_residual
       FROM series
+     -- Two weeks suffice for a residual.
      CROSS JOIN generate_series(
                greatest(337, (extract(epoch FROM %(begin)s - first) / 3600)::int + 673), cardinality(costs)
            ) AS i
      CROSS JOIN LATERAL (
-               SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY c) AS usual_cost,
-                      percentile_cont(0.5) WITHIN GROUP (ORDER BY u) AS usual_uses, count(*)::int AS samples
+               SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY c) AS near_cost,
+                      percentile_cont(0.5) WITHIN GROUP (ORDER BY u) AS near_uses, count(*)::int AS samples
                  FROM unnest(costs[i-169:i-167] || costs[i-337:i-335] || costs[i-505:i-503] || costs[i-673:i-671],
                              uses[i-169:i-167] || uses[i-337:i-335] || uses[i-505:i-503] || uses[i-673:i-671]) AS v (c, u)
-           ) AS usual
+           ) AS near
+     CROSS JOIN LATERAL (
+               SELECT greatest(near_cost, percentile_cont(0.5) WITHIN GROUP (ORDER BY c)) AS usual_cost,
+                      least(near_uses, percentile_cont(0.5) WITHIN GROUP (ORDER BY u)) AS usual_uses
+                 FROM unnest(ARRAY[costs[i-168], costs[i-336], costs[i-504], costs[i-672]],
+                             ARRAY[uses[i-168], uses[i-336], uses[i-504], uses[i-672]]) AS v (c, u)
+           ) AS same
 ), days AS (
     SELECT day FROM generate_series(date_trunc('day', %(start)s::timestamptz, 'UTC'),
                                     %(stop)s::timestamptz - interval '1 hour', interval '24 hours') AS day
@@ -125,16 +133,16 @@ WITH hours AS (
 SELECT agent_id, 'cost' AS kind, hour, hour AS since, cost ^ 2 / 4 AS observed, expected_cost AS expected,
        cost_scale AS scale, (cost - usual_cost - cost_drift) / sqrt(cost_per_use) / cost_scale AS z, samples,
        jsonb_build_object(
-           'uses', uses ^ 2 / 4, 'expected_uses', round(expected_uses::numeric, 2),
-           'usual_cost_usd', round((usual_cost ^ 2 / 4)::numeric, 6), 'cost_per_use_usd', round(cost_per_use::numeric, 6),
-           'median_hour_usd', round(median_cost::numeric, 6), 'drift', round((cost_drift / sqrt(cost_per_use))::numeric, 3)
+           'uses', round(uses ^ 2 / 4), 'usual_usd', round((usual_cost ^ 2 / 4)::numeric, 6),
+           'drift', round((cost_drift / sqrt(cost_per_use))::numeric, 3), 'median_usd', round(median_cost::numeric, 6),
+           'usd_per_use', round(cost_per_use::numeric, 6)
        ) AS baseline
   FROM expected
  WHERE hour >= %(start)s AND cost - usual_cost - cost_drift > 6 * cost_scale * sqrt(cost_per_use)
    AND cost ^ 2 / 4 - expected_cost >= greatest(median_cost, %(min_usd)s::float8)
 UNION ALL
 SELECT agent_id, 'silence', hour, since, 0, sum_uses, uses_scale, 2 * sqrt(sum_uses) / uses_scale, samples,
-       jsonb_build_object('expected_uses', round(expected_uses::numeric, 2), 'drift', round(uses_drift::numeric, 3))
+       jsonb_build_object('uses_an_hour', round(expected_uses::numeric, 2), 'drift', round(uses_drift::numeric, 3))
   FROM silences
  WHERE hour >= greatest(since, %(start)s) AND 2 * sqrt(sum_uses) > 7 * uses_scale
 

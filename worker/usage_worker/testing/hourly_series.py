@@ -6,17 +6,18 @@ Each agent has its own level, hours of the day, weekend, growth and cost of a us
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
 HOURS_A_WEEK = 168
+SATURDAY = 5
 # Above it, the normal distribution is as good and needs no loop.
 _LARGE_MEAN = 50.0
 
@@ -77,7 +78,8 @@ class Agent:
         """Return the mean number of uses of an hour; growth begins at `begin`."""
         weeks = (hour - begin) / timedelta(weeks=1)
         season = 1 + self.day_season * math.cos(math.tau * (hour.hour - self.peak_hour) / 24)
-        return self.level * season * (self.weekend if hour.weekday() >= 5 else 1) * (1 + self.growth) ** weeks
+        weekend = self.weekend if hour.weekday() >= SATURDAY else 1.0
+        return self.level * season * weekend * math.pow(1 + self.growth, weeks)
 
     def hour(self, begin: datetime, hour: datetime, chance: random.Random, factor: int = 1) -> AgentHour | None:
         """Generate an hour, None where it has no use. The cost of a use differs by half of its mean."""
