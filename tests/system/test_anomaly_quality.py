@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -71,6 +72,6 @@ def test_spikes_are_found_and_few_are_invented(database: str, number: int, capsy
     rates = {factor: recall[factor] / number for factor in FACTORS}
     alarms = {kind: count / (number * JUDGED_WEEKS) for kind, count in kinds.items()}
     with capsys.disabled():
-        print(f"\nrecall by size of spike: {rates}; false alarms an agent-week: {alarms}")
+        sys.stdout.write(f"\nrecall by size of spike: {rates}; false alarms an agent-week: {alarms}\n")
     assert rates[10] >= 0.85
     assert sum(alarms.values()) <= 0.1

@@ -107,8 +107,6 @@ class Settings(PublisherSettings):
     """Days for which the ledger is kept, and backfills are accepted; must be greater than `USAGE_ACCEPT_DAYS`."""
     history_retention_days: int = Field(730, ge=1)
     """Days for which the audit trail `user_agent_history` is kept; whole months are dropped."""
-    hourly_retention_days: int = Field(90, ge=63)
-    """Days for which uses are kept by the hour, and anomalies of these hours."""
     dead_letter_days: int = Field(90, ge=1, le=36_500)
     """Days for which dead letters are kept, replayed or not."""
     # At least two, since a day may end before the next run.
