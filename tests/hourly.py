@@ -20,8 +20,8 @@ WEEK = timedelta(weeks=1)
 GAMMA = 1.02 / 0.98
 COLUMNS = (
     "hour, agent_id, model, provider, usage_count, message_count, success_count, error_count, input_tokens,"
-    " output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd, cost_samples,"
-    " response_time_total_ms, response_time_samples, latency_buckets, latency_counts, users"
+    " output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd,"
+    " cost_samples, response_time_total_ms, response_time_samples, latency_buckets, latency_counts, users"
 )
 
 

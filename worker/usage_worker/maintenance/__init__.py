@@ -3,6 +3,7 @@
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
 from usage_worker.maintenance.anomalies import ANOMALIES, HISTORY, find_anomalies
 from usage_worker.maintenance.differences import Difference, ReconcileReport
+from usage_worker.maintenance.hours import HoursReport, compute_hours
 from usage_worker.maintenance.partitions import (
     MANAGE_PARTITIONS,
     PartitionCoverage,
@@ -15,10 +16,12 @@ from usage_worker.maintenance.purge import PURGE, PurgeReport, purge
 from usage_worker.maintenance.reconcile import RECONCILE, Scope, reconcile
 from usage_worker.maintenance.registry import PERIODIC_TASKS, PeriodicTask
 from usage_worker.maintenance.task_run import OnProgress, run_task
+from usage_worker.store import HOURS
 
 __all__ = [
     "ANOMALIES",
     "HISTORY",
+    "HOURS",
     "MANAGE_PARTITIONS",
     "PERIODIC_TASKS",
     "PRUNE",
@@ -26,6 +29,7 @@ __all__ = [
     "RECONCILE",
     "REFRESH",
     "Difference",
+    "HoursReport",
     "OnProgress",
     "PartitionCoverage",
     "PartitionsReport",
@@ -34,6 +38,7 @@ __all__ = [
     "ReconcileReport",
     "RefreshReport",
     "Scope",
+    "compute_hours",
     "find_anomalies",
     "manage_partitions",
     "partition_coverage",

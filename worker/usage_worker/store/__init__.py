@@ -15,6 +15,7 @@ from usage_worker.store.external_ids import (
     keep_namespace,
     kept_namespace,
 )
+from usage_worker.store.hours import HOURS, fold_day, mark_different_hours, marked_days, refresh_hours
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import (
     DeletedRows,
@@ -53,6 +54,7 @@ from usage_worker.store.task_runs import TaskRun, last_runs, record_run, require
 
 __all__ = [
     "FIRST_PAIR",
+    "HOURS",
     "OUTAGES",
     "Anomaly",
     "BatchTransaction",
@@ -82,6 +84,7 @@ __all__ = [
     "drop_partition",
     "external_ids",
     "external_ids_in",
+    "fold_day",
     "id_of",
     "intake_by_day",
     "judging",
@@ -90,6 +93,8 @@ __all__ = [
     "kept_namespace",
     "last_runs",
     "make_partition",
+    "mark_different_hours",
+    "marked_days",
     "next_pairs",
     "open_alerts",
     "open_past_days",
@@ -101,6 +106,7 @@ __all__ = [
     "record_run",
     "recorded_by_day",
     "refresh_analytics",
+    "refresh_hours",
     "repair_counters",
     "repair_day",
     "require_owner",

@@ -26,6 +26,7 @@ MAKE = "run `usage-worker partitions`"
 COMMANDS = {
     "anomalies": f"celery -A usage_worker call {ANOMALIES}",
     "analytics": "usage-worker refresh",
+    "hours": "usage-worker refresh",
     "dead_letters": f"celery -A usage_worker call {PRUNE}",
 }
 
