@@ -3,21 +3,22 @@
 
 -- name: anomaly_span
 -- The hours to judge, from `start` to before `stop`: those since the last run, but at least 24, since late events may have
--- changed them, and at most a week. An hour is judged when it is over and has no mark. Marks of hours that were judged
--- before, and summarised, do not matter: where late events never cease, nothing would be judged. Eight weeks before
--- `start`, `begin` has all hours that a judgement needs: 3 weeks of residuals, each with 4 weeks before it.
+-- changed them, and at most a week. A new hour is judged when it is over and neither it nor one of those that it is
+-- compared with waits to be summarised. Marks of hours that were judged before, and summarised, do not matter: where late
+-- events never cease, nothing would be judged. From `begin` on are all hours that a judgement needs: 3 weeks of residuals,
+-- each with 4 weeks before it.
 WITH last AS (
     SELECT (SELECT (report ->> 'judged_until')::timestamptz FROM public.usage_task_runs WHERE task = %(task)s) AS stop,
            date_trunc('hour', now(), 'UTC') AS present
 ), marks AS (
     SELECT DISTINCT hour FROM public.agent_usage_hour_marks
 ), span AS (
-    SELECT last.stop AS last, least(present, (
+    SELECT last.stop AS last, greatest(last.stop, least(present, (
                SELECT min(hour) FROM marks
                 WHERE hour >= present - interval '1536 hours'
                   AND (hour >= coalesce(last.stop, present - interval '2 hours')
                        OR NOT EXISTS (SELECT FROM public.agent_usage_hourly AS known WHERE known.hour = marks.hour))
-           )) AS stop
+           ))) AS stop
       FROM last
 ), judged AS (
     SELECT greatest(least(stop - interval '24 hours', last), stop - interval '168 hours') AS start, stop FROM span
@@ -25,8 +26,9 @@ WITH last AS (
 SELECT date_trunc('day', start, 'UTC') - interval '1176 hours' AS begin, start, stop FROM judged
 
 -- name: anomaly_settings
--- Compiling the statements takes longer than executing them.
-SET LOCAL jit = off
+-- Compiling the statements takes longer than executing them; a plan for any span and any agents takes them for few.
+SET LOCAL jit = off;
+SET LOCAL plan_cache_mode = force_custom_plan
 
 -- name: anomaly_agents
 -- The agents with uses since `begin`, and whether they are among the first `alerts` by cost of the last four weeks.
@@ -256,7 +258,7 @@ SELECT agent_id, kind, started_at AS since, %(start)s::timestamptz - interval '1
 -- name: withdraw_anomalies
 -- What the hours to judge had, and no longer have, since late events came. Before the others: only one may be open.
 DELETE FROM public.agent_anomalies AS a
- WHERE started_at >= %(start)s
+ WHERE started_at >= %(start)s AND started_at < %(stop)s
    AND NOT EXISTS (
            SELECT FROM jsonb_to_recordset(%(anomalies)s::jsonb) AS f (agent_id uuid, kind text, started_at timestamptz)
             WHERE f.agent_id IS NOT DISTINCT FROM a.agent_id AND f.kind = a.kind AND f.started_at = a.started_at
