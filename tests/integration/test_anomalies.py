@@ -80,6 +80,7 @@ AGENTS: dict[str, tuple[set[str], Callable[[Hour], Hour | None]]] = {
         set(),
         lambda hour: replace(hour, cost_usd=hour.uses * (0.01 if planted(hour) else 0.001)),
     ),
+    "free of charge": (set(), lambda hour: replace(hour, cost_usd=0.0)),
     "cost unknown": (set(), lambda hour: replace(hour, cost_usd=None, uses=hour.uses * (9 if planted(hour) else 1))),
     "failing": ({"errors"}, lambda hour: replace(hour, errors=hour.uses // 2) if planted(hour) else hour),
     "always failing": (set(), lambda hour: replace(hour, errors=hour.uses // 5)),

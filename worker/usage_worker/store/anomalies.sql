@@ -107,7 +107,8 @@ WITH hours AS (
       FROM residuals JOIN centres USING (agent_id) WHERE hour >= day - interval '504 hours' AND hour < day
      GROUP BY agent_id, day, cost_drift, uses_drift
 ), levels AS (
-    SELECT agent_id, day, sum(cost) / nullif(sum(priced), 0) AS cost_per_use,
+    -- NULL, so that nothing is judged, where no cost is known or all is free of charge.
+    SELECT agent_id, day, nullif(sum(cost), 0) / nullif(sum(priced), 0) AS cost_per_use,
            -- Of all 672 hours, those without a use at 0.
            coalesce((array_agg(cost ORDER BY cost DESC NULLS LAST))[336], 0) AS median_cost
       FROM hours JOIN days ON hour >= day - interval '672 hours' AND hour < day

@@ -29,4 +29,4 @@ def _anomalies(inspection: Inspection) -> Iterator[Check]:
         yield warn("anomalies", alert["text"], "see `usage-worker anomalies --open`")
 
 
-ANOMALIES_SECTION = Section(("anomalies",), _anomalies, needs=(POSTGRESQL, "periodic_tasks"))
+ANOMALIES_SECTION = Section(("anomalies",), _anomalies, needs=(POSTGRESQL,))
