@@ -46,6 +46,8 @@ SELECT d.* FROM public.agent_usage_hourly AS h,
        jsonb_populate_record(NULL::public.agent_usage_daily, to_jsonb(h) || jsonb_build_object('day', h.hour::date)) AS d
  LIMIT 1;
 INSERT INTO public.agent_usage_hour_marks (hour) VALUES (now());
+INSERT INTO public.agent_anomalies (agent_id, kind, started_at, observed, expected, scale, z, samples, baseline, is_alert)
+VALUES (%(agent)s, 'cost', now(), 2, 1, 1, 7, 12, '{}', false);
 INSERT INTO public.usage_task_runs (task, finished_at, seconds, report) VALUES ('test', now(), 1, '{}');
 INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
 INSERT INTO public.usage_event_keys (key, occurred_at) VALUES (gen_random_uuid(), now());

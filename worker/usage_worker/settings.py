@@ -120,6 +120,8 @@ class Settings(PublisherSettings):
     """Seconds that a scheduled purge may take."""
     reconcile_budget: float = Field(600.0, gt=0)
     """Seconds that a scheduled reconciliation may take."""
+    anomaly_min_usd: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """US dollars by which the cost of an hour must exceed the expected one to be an anomaly."""
     unknown: Literal["quarantine", "create"] = "quarantine"
     """What to do with an event whose user or agent does not exist: quarantine it, or create the user and the agent."""
     graph_min_users: int = Field(10, ge=5)
@@ -134,6 +136,9 @@ class Settings(PublisherSettings):
     """When to create and drop partitions: a crontab, a number of seconds, or `off`."""
     schedule_analytics: str = "300"
     """When to refresh the analytics: a crontab, a number of seconds, or `off`."""
+    # After the usual minute in which late events of the last hour come.
+    schedule_anomalies: str = "15 * * * *"
+    """When to compare the last hours with those of the weeks before: a crontab, a number of seconds, or `off`."""
     schedule_hours: str = "300"
     """When to compute the hours that events have touched: a crontab, a number of seconds, or `off`."""
     schedule_graph: str = "40 3 * * *"

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from usage_worker.cli.anomalies import anomalies
 from usage_worker.cli.bench import bench_app
 from usage_worker.cli.bench_purge import purge as bench_purge
 from usage_worker.cli.bench_queries import queries
@@ -73,6 +74,7 @@ for command in (
     refresh,
     report,
     related,
+    anomalies,
 ):
     cli.command()(command)
 bench_app.command()(soak)

@@ -1,6 +1,7 @@
 """The periodic tasks, one per file, and what they share; no Celery."""
 
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
+from usage_worker.maintenance.anomalies import ANOMALIES, HISTORY, find_anomalies
 from usage_worker.maintenance.differences import Difference, ReconcileReport
 from usage_worker.maintenance.hours import HoursReport, compute_hours
 from usage_worker.maintenance.graph import GRAPH, GraphReport, update_graph
@@ -19,6 +20,8 @@ from usage_worker.maintenance.task_run import OnProgress, run_task
 from usage_worker.store import HOURS
 
 __all__ = [
+    "ANOMALIES",
+    "HISTORY",
     "HOURS",
     "GRAPH",
     "MANAGE_PARTITIONS",
@@ -39,6 +42,7 @@ __all__ = [
     "RefreshReport",
     "Scope",
     "compute_hours",
+    "find_anomalies",
     "manage_partitions",
     "partition_coverage",
     "purge",

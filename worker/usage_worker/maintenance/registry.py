@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.maintenance.analytics import REFRESH, run_refresh
+from usage_worker.maintenance.anomalies import ANOMALIES, run_find_anomalies
 from usage_worker.maintenance.hours import run_hours
 from usage_worker.maintenance.graph import GRAPH, run_graph
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
@@ -44,6 +45,7 @@ PERIODIC_TASKS = (
     PeriodicTask(REFRESH, "analytics", run_refresh),
     PeriodicTask(HOURS, "hours", run_hours),
     PeriodicTask(GRAPH, "graph", run_graph),
+    PeriodicTask(ANOMALIES, "anomalies", run_find_anomalies),
     PeriodicTask(RECONCILE, "reconcile", run_reconcile),
     PeriodicTask(PRUNE, "dead_letters", run_prune),
 )

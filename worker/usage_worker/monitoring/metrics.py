@@ -5,6 +5,7 @@ Source: https://prometheus.io/docs/instrumenting/exposition_formats/
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -13,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.monitoring.check import State
+from usage_worker.monitoring.checks.anomalies import alerts
 from usage_worker.monitoring.checks.upkeep import partitions_failed
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS
 from usage_worker.monitoring.status import collect_status
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from usage_worker.monitoring.status import SystemStatus
     from usage_worker.settings import Settings
     from usage_worker.store import TaskRun
+
+KINDS = ("cost", "errors", "latency", "silence")
 
 
 class StatusCollector(Collector):
@@ -97,6 +101,10 @@ def _database(figures: Figures) -> Iterator[Metric]:
         text, failed = "Partitions that the last run could not create or drop.", len(partitions_failed(figures))
         yield GaugeMetricFamily("usage_partitions_failed", text, value=failed)
         yield from _tasks(figures.last_runs)
+    if (found := alerts(figures)) is not None:
+        text = "Anomalies that go on, of all agents together and of the 20 that cost most."
+        by_kind = Counter(alert["kind"] for alert in found)
+        yield _gauge("usage_anomalies_open", text, "kind", ((kind, by_kind[kind]) for kind in KINDS))
 
 
 def _tasks(runs: dict[str, TaskRun]) -> Iterator[Metric]:

@@ -2,6 +2,7 @@
 
 from usage_worker.postgres import OUTAGES
 from usage_worker.store.analytics import refresh_analytics
+from usage_worker.store.anomalies import Anomaly, JudgedAgent, Judging, UnusualHour, anomalies, judging, open_alerts
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
 from usage_worker.store.connection import ImpatientStore, Store
 from usage_worker.store.dead_letters import prune_dead_letters
@@ -66,12 +67,15 @@ __all__ = [
     "FIRST_PAIR",
     "HOURS",
     "OUTAGES",
+    "Anomaly",
     "BatchTransaction",
     "DeadLetter",
     "DeletedRows",
     "GraphState",
     "ImpatientStore",
     "Intake",
+    "JudgedAgent",
+    "Judging",
     "Missing",
     "PairDifference",
     "PairKey",
@@ -81,6 +85,8 @@ __all__ = [
     "TaskRun",
     "act_as_user",
     "agents_called",
+    "UnusualHour",
+    "anomalies",
     "batch_transaction",
     "count_pairs",
     "counter_differences",
@@ -96,6 +102,7 @@ __all__ = [
     "graph_state",
     "id_of",
     "intake_by_day",
+    "judging",
     "keep_external_ids",
     "keep_namespace",
     "kept_namespace",
@@ -104,6 +111,7 @@ __all__ = [
     "mark_different_hours",
     "marked_days",
     "next_pairs",
+    "open_alerts",
     "open_past_days",
     "partitions",
     "prune_dead_letters",

@@ -1,5 +1,6 @@
 """The sections of the status: each asks one thing, and stands alone."""
 
+from usage_worker.monitoring.checks.anomalies import ANOMALIES_SECTION
 from usage_worker.monitoring.checks.beat import BEAT
 from usage_worker.monitoring.checks.clocks import CLOCKS
 from usage_worker.monitoring.checks.locks import LOCKS
@@ -30,6 +31,7 @@ SECTIONS = (
     QUARANTINED,
     PARTITIONS,
     PERIODIC,
+    ANOMALIES_SECTION,
     CLOCKS,
 )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from usage_worker.maintenance import GRAPH, MANAGE_PARTITIONS, PERIODIC_TASKS, PRUNE, partition_coverage
+from usage_worker.maintenance import ANOMALIES, MANAGE_PARTITIONS, PERIODIC_TASKS, PRUNE, partition_coverage
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.service.schedule import next_of, schedule_entries
@@ -24,6 +25,7 @@ GRACE = timedelta(seconds=60)
 MAKE = "run `usage-worker partitions`"
 # The commands that do the same, where it is not `usage-worker` with the name of the task's entry in the schedule.
 COMMANDS = {
+    "anomalies": f"celery -A usage_worker call {ANOMALIES}",
     "analytics": "usage-worker refresh",
     "hours": "usage-worker refresh",
     "graph": f"celery -A usage_worker call {GRAPH}",

@@ -1,0 +1,80 @@
+"""`usage-worker anomalies`: hours that differ from the same hours of the weeks before, and what that means."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from usage_worker.cli.output import echo, print_json, print_rows
+from usage_worker.errors import SettingsError
+from usage_worker.maintenance import ANOMALIES
+from usage_worker.maintenance.anomaly_words import figures, meaning, subject, utc
+from usage_worker.settings import load_settings
+from usage_worker.store import Store, id_of, last_runs
+from usage_worker.store import anomalies as find
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from usage_worker.store import Anomaly, TaskRun
+
+HEADINGS = ("agent", "kind", "since", "until", "observed", "expected", "z", "meaning")
+Days = Annotated[int, typer.Option(min=1, max=36_500, help="Show those that are open or ended within so many days.")]
+Agent = Annotated[
+    str | None, typer.Option(metavar="ID", help="Show this agent's only: a UUID, or your own id of the agent.")
+]
+Open = Annotated[bool, typer.Option("--open", help="Show only those that have not ended.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the anomalies and the last judgement as JSON.")]
+
+
+def anomalies(days: Days = 7, agent: Agent = None, only_open: Open = False, as_json: AsJson = False) -> None:
+    """Show when cost, errors, latency or silence were far from the same hours of the weeks before, newest first."""
+    settings = load_settings()
+    with Store(settings.require_database(), pooled=settings.pooled) as store:
+        found = find(store, days, None if agent is None else _id_of(store, agent), only_open=only_open)
+        run = last_runs(store).get(ANOMALIES)
+    if as_json:
+        print_json({"anomalies": [_as_dict(it) for it in found], "judgement": run and run.report})
+    elif found:
+        print_rows(HEADINGS, map(_cells, found), title="anomalies", headings_in_lines=True)
+    else:
+        echo(f"no anomaly {'is open' if only_open else f'within {days} days'}; {judgement(run)}")
+
+
+def judgement(run: TaskRun | None) -> str:
+    """Say until when hours are judged, or when the first can be; `run` is the last run of the task."""
+    if run is None:
+        return f"nothing is judged yet: {ANOMALIES} has not run"
+    if (begin := run.report["judged_from"]) is None:
+        return "nothing is judged yet: no hour with uses is known"
+    first, until = datetime.fromisoformat(begin), datetime.fromisoformat(run.report["judged_until"])
+    if first >= until:
+        return f"nothing is judged before {utc(first)}, four weeks after the first use"
+    new = run.report["new_agents"]
+    others = f"; {new:,} agents have less than four weeks of history and are not judged" if new else ""
+    return f"hours of {run.report['agents']:,} agents are judged until {utc(until)}{others}"
+
+
+def _id_of(store: Store, agent: str) -> UUID:
+    with store.connection() as connection:
+        found = id_of(connection, "agent", agent)
+    if found is None:
+        raise SettingsError(f"no event has named the agent {agent!r}")
+    return found
+
+
+def _cells(anomaly: Anomaly) -> list[str]:
+    until = "" if anomaly.ended_at is None else _minute(anomaly.ended_at)
+    since = _minute(anomaly.started_at)
+    return [subject(anomaly), anomaly.kind, since, until, *figures(anomaly), f"{anomaly.z:.1f}", meaning(anomaly)]
+
+
+def _minute(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def _as_dict(anomaly: Anomaly) -> dict[str, Any]:
+    """Return the fields of an anomaly, with its meaning; `agent` is null for the total and where it was deleted."""
+    return anomaly.as_dict() | {"meaning": meaning(anomaly)}
