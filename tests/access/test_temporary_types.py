@@ -78,6 +78,7 @@ CALLS = [
     ("owner", "SELECT public.usage_uuid_of('user', 'owner 42'), public.usage_own_conversation_ids()"),
     ("owner", "SELECT * FROM public.usage_external_ids"),
     ("service role", "SELECT public.track_agent_usage(%(owner)s, %(agent)s)"),
+    ("service role", "SELECT public.usage_summary(now() - interval '1 day', now(), p_group_by => '{agent, model}')"),
     ("service role", "UPDATE public.agents SET description = 'x'"),
     ("ingest", "SELECT public.usage_events_ensure_recent_day(current_date)"),
     ("ingest", "SELECT public.usage_find_parents(ARRAY[%(owner)s], ARRAY[%(agent)s])"),
