@@ -1,0 +1,1 @@
+"""Pictures of our pages for the documents."""

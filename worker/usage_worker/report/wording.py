@@ -1,0 +1,93 @@
+"""How numbers and names are written: exactly in tables, rounded to three digits in headlines."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from usage_worker.printable import printable
+
+UNKNOWN = "unknown"
+# Longest name; a column for names takes 255 characters.
+NAME_LENGTH = 255
+# Numbers of at most four digits are not rounded.
+_ROUNDED_FROM = 10_000
+_LEAST_PERCENT = 0.01
+_SECOND = 1000
+_LARGE = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
+# They are not printable, but join the parts of emoji and of Persian words.
+_JOINERS = re.compile("([\u200c\u200d])")
+
+
+def exact(number: int | None) -> str:
+    """Return the whole number, with commas."""
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def exact_dollars(cost: Decimal | None) -> str:
+    """Return the cost with all its decimals, at least two, and never with an exponent."""
+    if cost is None:
+        return UNKNOWN
+    whole, _, decimals = f"{cost:,f}".partition(".")
+    return f"${whole}.{decimals.rstrip('0'):0<2}"
+
+
+def exact_milliseconds(duration: float | None) -> str:
+    """Return milliseconds without a unit, with one decimal where there is one."""
+    return UNKNOWN if duration is None else f"{duration:,.1f}".removesuffix(".0")
+
+
+def percentage(part: int, whole: int) -> str:
+    """Return the percentage with two decimals; a part that is not 0 is not shown as 0."""
+    if whole == 0:
+        return UNKNOWN
+    percent = 100 * part / whole
+    return f"< {_LEAST_PERCENT} %" if 0 < percent < _LEAST_PERCENT else f"{percent:.2f} %"
+
+
+def short(number: int | None) -> str:
+    """Return the number for a headline, such as 9,999 or 1.23 M."""
+    if number is None:
+        return UNKNOWN
+    return f"{number:,}" if number < _ROUNDED_FROM else _short(number)
+
+
+def short_dollars(cost: Decimal | None) -> str:
+    """Return the cost for a headline, such as $0.0012, $12.34 or $1.23 M."""
+    if cost is None:
+        return UNKNOWN
+    if cost >= _ROUNDED_FROM:
+        return f"${_short(cost)}"
+    if cost >= 1 or not cost:
+        return f"${cost:,.2f}"
+    return exact_dollars(Decimal(f"{cost:.3g}"))
+
+
+def short_milliseconds(duration: float | None) -> str:
+    """Return the duration for a headline, in milliseconds or seconds."""
+    if duration is None:
+        return UNKNOWN
+    if round(duration) < _SECOND:
+        return f"{_short(duration)} ms"
+    return f"{_short(duration / _SECOND)} s"
+
+
+def shown_name(name: str | None) -> str:
+    """Return a name as it may be shown: printable and cut, unknown where there is none."""
+    if name is None:
+        return UNKNOWN
+    cut = name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 3] + "..."
+    pieces = _JOINERS.split(cut)
+    if not any(piece.strip() for piece in pieces[::2]):
+        return "(no name)"
+    pieces[::2] = [printable(piece, NAME_LENGTH) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def _short(number: float | Decimal) -> str:
+    # Rounded before the unit is chosen: 999,999 is 1 M, and not 1,000 k.
+    rounded = float(f"{number:.3g}")
+    for size, unit in _LARGE:
+        if rounded >= size:
+            return f"{rounded / size:,.10g} {unit}"
+    return f"{rounded:g}"
