@@ -111,7 +111,7 @@ def test_missed_runs_lose_no_event_and_raise_alarm(harness: IngestHarness, datab
     store, settings = harness.resources.store, harness.resources.settings
     for partition in attached_partitions(database):
         run(database, f"DROP TABLE {partition}")
-    ledger, _ = partition_coverage(store, settings)
+    ledger, *_ = partition_coverage(store, settings)
     assert (ledger.ahead_days, ledger.is_short) == (-1, True)
     times = [datetime.now(UTC) - timedelta(days=number) for number in range(8)]
     harness.publish(*(event(harness, 0, occurred_at=time) for time in times))

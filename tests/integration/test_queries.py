@@ -49,6 +49,8 @@ PLANNED = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
 # Statements that have no plan and can be executed: settings of the transaction, and temporary tables.
 EXECUTED = {"SET", "CREATE"}
 NEITHER = {"COPY", "COMMENT", "ALTER", "DROP", "REFRESH"}
+# Names of tables and columns, which only the code fills in.
+NAMES = {"{rollup}": "agent_usage_hourly", "{period}": "hour", "{partition}": "usage_events", "{{}}": "{}"}
 # A fragment, which needs the statement that follows it.
 COMPLETED_BY = {"differing_insert": "day_differences"}
 _PARAMETER = re.compile(r"%\((\w+)\)s")
@@ -85,6 +87,8 @@ def accept(connection: psycopg.Connection, text: str) -> None:
     """Plan a statement, with NULL for every parameter; execute it where it has no plan."""
     verb = _COMMENT.sub("", text).split(maxsplit=1)[0]
     if verb in PLANNED:
+        for placeholder, name in NAMES.items():
+            text = text.replace(placeholder, name)
         connection.execute(b"EXPLAIN " + text.encode(), dict.fromkeys(_PARAMETER.findall(text)))
     elif verb in EXECUTED:
         connection.execute(text.encode())

@@ -14,7 +14,7 @@ from celery import Celery
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli, send
 from tests.integration.database import run
-from usage_worker.maintenance import REFRESH
+from usage_worker.maintenance import HOURS, REFRESH
 from usage_worker.service.broker import broker_url
 from usage_worker.store import Store, last_runs, sole_transaction
 
@@ -37,11 +37,13 @@ def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url
     send(redis_url, 3)
     cli.drained()
     done = cli.run("refresh", "--json")
-    figures = json.loads(done.stdout)
-    assert (done.returncode, figures["refreshed"]) == (0, True)
+    figures, hours = (json.loads(done.stdout)[name] for name in ("analytics", "hours"))
+    assert (done.returncode, figures["refreshed"], hours["hours"] > 0) == (0, True, True)
+    assert run(database, "SELECT sum(usage_count)::int FROM agent_usage_hourly") == [(3,)]
     assert run(database, USES) == [(3,)]
     with Store(database) as store:
         assert last_runs(store)[REFRESH].report == {key: figures[key] for key in ("refreshed", "refreshed_at")}
+        assert last_runs(store)[HOURS].report == {key: hours[key] for key in ("days", "hours")}
         # Statistics may show the writes of drain late.
         eventually(lambda: cli.run("refresh").stdout.startswith("nothing has changed since"), 30)
         assert not last_runs(store)[REFRESH].report["refreshed"]
@@ -49,7 +51,9 @@ def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url
         assert cli.run("refresh").stdout.startswith("analytics refreshed in ")
         with sole_transaction(store, REFRESH):
             busy = cli.run("refresh")
-    assert (busy.returncode, busy.stdout) == (0, "another process is refreshing the analytics\n")
+    lines = "another process is refreshing the analytics", "0 hours computed in "
+    assert busy.returncode == 0
+    assert all(map(str.startswith, busy.stdout.splitlines(), lines))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -107,6 +107,8 @@ class Settings(PublisherSettings):
     """Days for which the ledger is kept, and backfills are accepted; must be greater than `USAGE_ACCEPT_DAYS`."""
     history_retention_days: int = Field(730, ge=1)
     """Days for which the audit trail `user_agent_history` is kept; whole months are dropped."""
+    hourly_retention_days: int = Field(90, ge=1)
+    """Days for which `agent_usage_hourly` is kept, at least as long as the ledger; whole months are dropped."""
     dead_letter_days: int = Field(90, ge=1, le=36_500)
     """Days for which dead letters are kept, replayed or not."""
     # At least two, since a day may end before the next run.
@@ -130,6 +132,8 @@ class Settings(PublisherSettings):
     """When to create and drop partitions: a crontab, a number of seconds, or `off`."""
     schedule_analytics: str = "300"
     """When to refresh the analytics: a crontab, a number of seconds, or `off`."""
+    schedule_hours: str = "300"
+    """When to compute the hours that events have touched: a crontab, a number of seconds, or `off`."""
     schedule_reconcile: str = "30 3 * * *"
     """When to compare counters, roll-up and ledger: a crontab, a number of seconds, or `off`."""
     schedule_dead_letters: str = "50 3 * * *"

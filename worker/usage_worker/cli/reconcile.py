@@ -92,6 +92,8 @@ def _show_totals(report: ReconcileReport) -> None:
         f"{counted(report.checked, 'pair')} and {counted(report.days, 'day')} compared:"
         f" {counted(len(report.differences), 'difference')}, {report.left:,} left{unexplained}"
     )
+    if report.hours:
+        echo(f"{counted(report.hours, 'hour')} of agents differed; the next usage-worker refresh computes them again")
 
 
 def _line(it: Difference, *, accepted: bool) -> str:

@@ -1,4 +1,4 @@
-"""`usage-worker refresh`: refresh the analytics now, without Celery."""
+"""`usage-worker refresh`: refresh the analytics and the hours now, without Celery."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, echo, print_json
+from usage_worker.cli.output import EXIT_INTERRUPTED, counted, echo, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.maintenance import REFRESH, run_task
+from usage_worker.maintenance import HOURS, REFRESH, HoursReport, compute_hours, run_task
 from usage_worker.maintenance import refresh as refresh_analytics
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
@@ -18,25 +18,42 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.
 
 
 def refresh(as_json: AsJson = False) -> None:
-    """Refresh the analytics if anything was counted since the last refresh or a UTC day has begun.
+    """Refresh the analytics if anything was counted or a UTC day has begun, and the hours that events have touched.
 
-    Readers do not wait. Ctrl-C cancels it in the database, and the figures stay as they were.
+    Readers do not wait. Ctrl-C cancels it in the database: the analytics stay as they were, and so do the hours of the
+    day at which it was.
     """
     settings = load_settings()
-    figures: dict[str, Any] | None = None
-    with leave_on_signal(), Resources(settings) as resources, shown("refreshing the analytics"):
-        figures = run_task(resources.store, REFRESH, lambda: refresh_analytics(resources.store))
-    if figures is None:
-        raise typer.Exit(EXIT_INTERRUPTED)
+    figures: dict[str, dict[str, Any]] = {}
+    hours = HoursReport()
+    with leave_on_signal(), Resources(settings) as resources:
+        store = resources.store
+        with shown("refreshing the analytics"):
+            figures["analytics"] = run_task(store, REFRESH, lambda: refresh_analytics(store))
+        with shown("computing hours") as on_progress:
+            figures["hours"] = run_task(store, HOURS, lambda: compute_hours(store, on_progress, hours), hours)
+    is_interrupted = figures.keys() != _LINES.keys()
     if as_json:
-        print_json(figures)
+        print_json(figures | ({"interrupted": True} if is_interrupted else {}))
     else:
-        echo(_line(figures))
+        for name, done in figures.items():
+            echo(_LINES[name](done))
+    if is_interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _line(figures: dict[str, Any]) -> str:
+def _analytics_line(figures: dict[str, Any]) -> str:
     if "busy" in figures:
         return "another process is refreshing the analytics"
     if figures["refreshed"]:
         return f"analytics refreshed in {figures['seconds']:.1f} s"
     return f"nothing has changed since the analytics of {figures['refreshed_at']}"
+
+
+def _hours_line(figures: dict[str, Any]) -> str:
+    if "busy" in figures:
+        return "another process is computing the hours"
+    return f"{counted(figures['hours'], 'hour')} computed in {figures['seconds']:.1f} s"
+
+
+_LINES = {"analytics": _analytics_line, "hours": _hours_line}

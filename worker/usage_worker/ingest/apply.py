@@ -24,7 +24,7 @@ from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
 from usage_worker.ingest.deliveries import register
 from usage_worker.ingest.entries import describe
-from usage_worker.ingest.event_array import TextTable, are_in, pairs_of, time_texts, uuid_texts
+from usage_worker.ingest.event_array import TextTable, are_in, hours_of, pairs_of, time_texts, uuid_texts
 from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
@@ -280,6 +280,7 @@ class Applier:
             raise RefusedPairsError(
                 {(it.user_id, it.agent_id): f"{it.counter}: this pair's would exceed {it.most}" for it in full}
             )
+        transaction.mark_hours(time_texts(hours_of(events)))
         # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.
         chunks = (events[start : start + _LEDGER_EVENTS] for start in range(0, len(events), _LEDGER_EVENTS))
         transaction.write_ledger(ledger_rows(chunk, self._texts, self._prices.source) for chunk in chunks)

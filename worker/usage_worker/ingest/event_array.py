@@ -33,6 +33,7 @@ RATING = KINDS.index("rating")
 # most (`USAGE_BATCH_EVENTS`), and the events of one more portion of 8 MiB, or of one entry (`ShardReader`).
 assert MAX_TOKENS * 9_000_000 < 2**63  # noqa: S101
 
+_HOUR = 3_600_000_000
 # A UUID is two words, the most significant first: they compare like the UUID. All fields have the machine's own order
 # of bytes: numpy turns others into it in some operations and not in others.
 _FIELDS: dict[Form, tuple[Any, ...]] = {
@@ -166,6 +167,12 @@ def are_in(pairs: Sequence[Pair], wanted: Collection[Pair]) -> Flags:
 def days_of(events: Events) -> npt.NDArray[np.datetime64]:
     """Return the UTC day of each event; as text it is `2026-01-31`."""
     return events["occurred_at"].astype("M8[us]").astype("M8[D]")
+
+
+def hours_of(events: Events) -> Numbers:
+    """Return the begins of the distinct UTC hours of events, ascending."""
+    hours: Numbers = np.unique(events["occurred_at"] // _HOUR) * _HOUR
+    return hours
 
 
 def time_texts(times: Numbers) -> list[str]:

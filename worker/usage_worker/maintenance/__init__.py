@@ -2,6 +2,7 @@
 
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
 from usage_worker.maintenance.differences import Difference, ReconcileReport
+from usage_worker.maintenance.hours import HoursReport, compute_hours
 from usage_worker.maintenance.partitions import (
     MANAGE_PARTITIONS,
     PartitionCoverage,
@@ -14,8 +15,10 @@ from usage_worker.maintenance.purge import PURGE, PurgeReport, purge
 from usage_worker.maintenance.reconcile import RECONCILE, Scope, reconcile
 from usage_worker.maintenance.registry import PERIODIC_TASKS, PeriodicTask
 from usage_worker.maintenance.task_run import OnProgress, run_task
+from usage_worker.store import HOURS
 
 __all__ = [
+    "HOURS",
     "MANAGE_PARTITIONS",
     "PERIODIC_TASKS",
     "PRUNE",
@@ -23,6 +26,7 @@ __all__ = [
     "RECONCILE",
     "REFRESH",
     "Difference",
+    "HoursReport",
     "OnProgress",
     "PartitionCoverage",
     "PartitionsReport",
@@ -31,6 +35,7 @@ __all__ = [
     "ReconcileReport",
     "RefreshReport",
     "Scope",
+    "compute_hours",
     "manage_partitions",
     "partition_coverage",
     "purge",

@@ -37,6 +37,8 @@ class ReconcileReport:
     """Number of pairs whose counters were compared."""
     days: int = 0
     """Number of days of the ledger that were compared."""
+    hours: int = 0
+    """Number of hours whose roll-up differed, which the task `analytics.hours` computes again."""
     differences: list[Difference] = field(default_factory=list)
     left: int = 0
     """Number of differences that remain."""
@@ -50,6 +52,7 @@ class ReconcileReport:
         return {
             "checked": self.checked,
             "days": self.days,
+            "hours": self.hours,
             "different": len(self.differences),
             "left": self.left,
             "unexplained": self.unexplained,

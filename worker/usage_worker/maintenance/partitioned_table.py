@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from usage_worker.settings import Settings
 
+LEDGER, HOURLY = "usage_events", "agent_usage_hourly"
 _FORMATS = {"day": "%Y%m%d", "month": "%Y%m"}
 
 
@@ -70,6 +71,13 @@ class Partitioned:
 def partitioned_tables(settings: Settings) -> tuple[Partitioned, ...]:
     """Return every partitioned table."""
     return (
-        Partitioned("usage_events", "day", settings.retention_days, "ensure_day"),
+        Partitioned(LEDGER, "day", settings.retention_days, "ensure_day"),
         Partitioned("user_agent_history", "month", settings.history_retention_days, "ensure_month"),
+        # At least as long as the ledger: the hours of a day that it has may be computed again.
+        Partitioned(
+            HOURLY,
+            "month",
+            max(settings.hourly_retention_days, settings.retention_days),
+            "ensure_hours_month",
+        ),
     )

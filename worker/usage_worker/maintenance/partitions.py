@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import BusyError, StoreUnavailableError, UsageError
 from usage_worker.logs import get_logger
-from usage_worker.maintenance.partitioned_table import partitioned_tables
+from usage_worker.maintenance.partitioned_table import HOURLY, LEDGER, partitioned_tables
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import (
     delete_old_entries,
     delete_old_keys,
     drop_partition,
+    fold_day,
     make_partition,
     partitions,
+    refresh_hours,
     require_owner,
     today,
 )
@@ -96,7 +99,9 @@ def manage_partitions(
     run = _PartitionsRun(store, settings, on_progress, report)
     for table in partitioned_tables(settings):
         run.make(table)
-        run.drop(table)
+        # Last, and not while the ledger keeps days that are past their retention: their hours may be computed again.
+        if table.table != HOURLY or not report.failed:
+            run.drop(table)
     run.delete_old_entries()
     run.delete_old_keys()
     for coverage in partition_coverage(store, settings):
@@ -157,10 +162,19 @@ class _PartitionsRun:
         found = partitions(self._store, table.table)
         # A table can have only one partition that is half detached: finish it first.
         expired = sorted((found[name] != "pending", name) for name in found if table.is_expired(name, self._today))
-        steps = {
-            name: partial(drop_partition, self._store, MANAGE_PARTITIONS, table.table, name) for _, name in expired
-        }
-        self._execute(steps, self._report.dropped)
+        self._execute({name: partial(self._drop, table, name) for _, name in expired}, self._report.dropped)
+
+    def _drop(self, table: Partitioned, name: str) -> bool:
+        """Drop a partition; of the ledger, after its hours and its totals of agents are computed."""
+        drop = partial(drop_partition, self._store, MANAGE_PARTITIONS, table.table, name)
+        day = table.begin(name)
+        if table.table != LEDGER or day is None:
+            return drop()
+        # So that no reader misses the marked hours while the partition is detached. What another process is computing,
+        # or a batch adds, is found in the detached partition.
+        with suppress(BusyError):
+            refresh_hours(self._store, day)
+        return drop(before_drop=partial(fold_day, day=day, partition=name))
 
     def delete_old_entries(self) -> None:
         """Delete the keys of stream entries whose events the ledger has dropped.

@@ -32,6 +32,7 @@ from usage_worker.store import (
     counter_differences,
     day_differences,
     intake_by_day,
+    mark_different_hours,
     next_pairs,
     recorded_by_day,
     repair_counters,
@@ -87,6 +88,8 @@ def reconcile(
     report: ReconcileReport | None = None,
 ) -> ReconcileReport:
     """Compare the days with the ledger, the counters with the days, and the intake totals with the ledger.
+
+    Hours that differ from the ledger are marked, so that the task `analytics.hours` computes them again.
 
     Args:
         store: the database.
@@ -178,6 +181,7 @@ class _ReconcileRun:
             partial(repair_day, self._store, RECONCILE, day, REPAIR_PAIRS, accept=False), day, final=False
         ):
             self._open_days.append(day)
+        self._report.hours += mark_different_hours(self._store, day)
         self._report.days += 1
 
     def _close_days(self) -> Iterator[Callable[[], None]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.maintenance.analytics import REFRESH, run_refresh
+from usage_worker.maintenance.hours import run_hours
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
 from usage_worker.maintenance.pruning import PRUNE, run_prune
 from usage_worker.maintenance.purge import PURGE, run_purge
 from usage_worker.maintenance.reconcile import RECONCILE, run_reconcile
+from usage_worker.store import HOURS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +41,7 @@ PERIODIC_TASKS = (
     PeriodicTask(PURGE, "purge", run_purge),
     PeriodicTask(MANAGE_PARTITIONS, "partitions", run_manage_partitions),
     PeriodicTask(REFRESH, "analytics", run_refresh),
+    PeriodicTask(HOURS, "hours", run_hours),
     PeriodicTask(RECONCILE, "reconcile", run_reconcile),
     PeriodicTask(PRUNE, "dead_letters", run_prune),
 )

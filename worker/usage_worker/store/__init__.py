@@ -14,6 +14,7 @@ from usage_worker.store.external_ids import (
     keep_namespace,
     kept_namespace,
 )
+from usage_worker.store.hours import HOURS, fold_day, mark_different_hours, marked_days, refresh_hours
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import (
     DeletedRows,
@@ -52,6 +53,7 @@ from usage_worker.store.task_runs import TaskRun, last_runs, record_run, require
 
 __all__ = [
     "FIRST_PAIR",
+    "HOURS",
     "OUTAGES",
     "BatchTransaction",
     "DeadLetter",
@@ -76,6 +78,7 @@ __all__ = [
     "drop_partition",
     "external_ids",
     "external_ids_in",
+    "fold_day",
     "id_of",
     "intake_by_day",
     "keep_external_ids",
@@ -83,6 +86,8 @@ __all__ = [
     "kept_namespace",
     "last_runs",
     "make_partition",
+    "mark_different_hours",
+    "marked_days",
     "next_pairs",
     "open_past_days",
     "partitions",
@@ -93,6 +98,7 @@ __all__ = [
     "record_run",
     "recorded_by_day",
     "refresh_analytics",
+    "refresh_hours",
     "repair_counters",
     "repair_day",
     "require_owner",

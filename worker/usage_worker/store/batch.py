@@ -195,6 +195,10 @@ class BatchTransaction:
         users, agents = zip(*pairs, strict=True)
         self._connection.execute(query("insert_pairs"), {"users": array(users), "agents": array(agents)})
 
+    def mark_hours(self, hours: Sequence[str]) -> None:
+        """Mark the hours of events, given by their begin, whose roll-up must be computed again."""
+        self._connection.execute(query("mark_hours"), {"hours": array(hours)})
+
     def write_ledger(self, chunks: Iterable[bytes]) -> None:
         """Append events, given as rows of COPY, to the ledger.
 

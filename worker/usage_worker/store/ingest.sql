@@ -10,7 +10,8 @@ WITH events AS (INSERT INTO public.usage_events (cost_source) SELECT NULL WHERE 
      intake AS (INSERT INTO public.usage_intake (stream) SELECT NULL WHERE false),
      counters AS (UPDATE public.user_agents SET updated_at = now() WHERE false),
      keys AS (INSERT INTO public.usage_event_keys (key) SELECT NULL WHERE false),
-     entries AS (INSERT INTO public.usage_entries (key) SELECT NULL WHERE false)
+     entries AS (INSERT INTO public.usage_entries (key) SELECT NULL WHERE false),
+     marks AS (INSERT INTO public.agent_usage_hour_marks (hour) SELECT NULL WHERE false)
 SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds
 
 -- name: clock
@@ -58,7 +59,7 @@ SELECT l.pid, coalesce(a.usename, p.owner)::text AS role, coalesce(a.state, 'pre
   LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
  WHERE l.locktype = 'relation' AND l.granted AND l.mode <> 'AccessShareLock'
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-   AND (n.nspname = 'public' AND c.relname ~ '^(agents$|user_agents$|user_agent_|usage_)'
+   AND (n.nspname = 'public' AND c.relname ~ '^(agents$|user_agents$|user_agent_|agent_usage_|usage_)'
         OR (n.nspname, c.relname) = ('auth', 'users'))
    AND l.pid IS DISTINCT FROM pg_backend_pid()
    AND coalesce(a.xact_start < clock_timestamp() - current_setting('lock_timeout')::interval, true)

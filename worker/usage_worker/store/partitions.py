@@ -17,7 +17,7 @@ from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import date, datetime
 
     from usage_worker.postgres import Connection
@@ -43,10 +43,15 @@ def today(store: Store) -> date:
     return day
 
 
-def partitions(store: Store, table: str) -> dict[str, PartitionState]:
+def partition_states(connection: Connection, table: str) -> dict[str, PartitionState]:
     """Return the state of a table's partitions by name; those that are not `attached` are being dropped."""
+    return dict(connection.execute(query("partitions"), {"table": table, "mark": MARK}).fetchall())
+
+
+def partitions(store: Store, table: str) -> dict[str, PartitionState]:
+    """Return the same in a transaction of its own."""
     with store.connection() as connection:
-        return _states(connection, table)
+        return partition_states(connection, table)
 
 
 def make_partition(store: Store, task: str, table: str, partition: str, *, ensure: str, day: date) -> bool:
@@ -56,17 +61,27 @@ def make_partition(store: Store, task: str, table: str, partition: str, *, ensur
         ObstacleError: another table has its name.
     """
     with sole_transaction(store, task) as connection:
-        if _states(connection, table).get(partition) == "attached":
+        if partition_states(connection, table).get(partition) == "attached":
             return False
         _set_lock_timeout(connection, in_transaction=True)
         connection.execute(query(ensure), {"day": day})
-        if _states(connection, table).get(partition) != "attached":
+        if partition_states(connection, table).get(partition) != "attached":
             raise ObstacleError(f"{partition} is a table, and no partition of {table}")
         return True
 
 
-def drop_partition(store: Store, task: str, table: str, partition: str) -> bool:
+def drop_partition(
+    store: Store,
+    task: str,
+    table: str,
+    partition: str,
+    *,
+    before_drop: Callable[[Connection], None] = lambda _connection: None,
+) -> bool:
     """Detach and drop a partition, continuing an interrupted attempt; return False when there is none.
+
+    Between both, when nothing writes to it any more, `before_drop` is called; if it fails, the next attempt begins
+    there.
 
     Raises:
         ObstacleError: something depends on it.
@@ -77,13 +92,14 @@ def drop_partition(store: Store, task: str, table: str, partition: str) -> bool:
             names = {"table": sql.Identifier(table), "partition": sql.Identifier(partition), "mark": sql.Literal(MARK)}
             session.execute(sql.SQL(query(name)).format(**names))
 
-        state = _states(session, table).get(partition)
+        state = partition_states(session, table).get(partition)
         if state == "attached":
             alter("mark_partition")
             alter("detach_partition_at_once" if store.pooled else "detach_partition")
         elif state == "pending":
             alter("finish_detaching")
         if state is not None:
+            before_drop(session)
             alter("drop_partition")
         return state is not None
 
@@ -120,10 +136,6 @@ def _delete_chunk(store: Store, task: str, name: str, before: date, since: datet
     with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(query(name), parameters).fetchone()
     return DeletedRows(**row) if row else DeletedRows(0, None)
-
-
-def _states(connection: Connection, table: str) -> dict[str, PartitionState]:
-    return dict(connection.execute(query("partitions"), {"table": table, "mark": MARK}).fetchall())
 
 
 def _set_lock_timeout(connection: Connection, *, in_transaction: bool) -> None:

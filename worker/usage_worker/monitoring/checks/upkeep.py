@@ -25,6 +25,7 @@ MAKE = "run `usage-worker partitions`"
 # The commands that do the same, where it is not `usage-worker` with the name of the task's entry in the schedule.
 COMMANDS = {
     "analytics": "usage-worker refresh",
+    "hours": "usage-worker refresh",
     "dead_letters": f"celery -A usage_worker call {PRUNE}",
 }
 

@@ -1,0 +1,102 @@
+"""The hourly roll-up: marked hours are computed from the ledger again, and days before the ledger drops them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from psycopg import sql
+
+from usage_worker.errors import LockHeldError
+from usage_worker.store.partitions import partition_states
+from usage_worker.store.queries import query
+from usage_worker.store.task_runs import sole_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date, datetime
+
+    from usage_worker.postgres import Connection
+    from usage_worker.store.connection import Store
+
+HOURS = "analytics.hours"
+"""The name of the task, and of its lock."""
+
+
+class _Rollup(NamedTuple):
+    """A table of the roll-up, the column of its periods, and their length."""
+
+    table: str
+    period: str
+    width: str
+
+
+_HOURLY = _Rollup("agent_usage_hourly", "hour", "1 hour")
+_DAILY = _Rollup("agent_usage_daily", "day", "1 day")
+
+
+def marked_days(store: Store) -> list[date]:
+    """Return the UTC days that have marked hours, the newest first."""
+    return [row["day"] for row in store.rows(query("marked_days"))]
+
+
+def refresh_hours(store: Store, day: date) -> int:
+    """Compute the marked hours of a UTC day again, all in one transaction. Returns the number of hours.
+
+    Marks of a day that the ledger does not have are deleted: its hours stay as they are. Those of a day that is being
+    dropped are left to `fold_day`.
+
+    Raises:
+        BusyError: another process is at work.
+    """
+    with sole_transaction(store, HOURS) as connection:
+        connection.execute(query("hours_limits"))
+        partition = f"usage_events_{day:%Y%m%d}"
+        state = partition_states(connection, "usage_events").get(partition)
+        if state in {"pending", "detached"}:
+            return 0
+        hours = _take_marks(connection, day)
+        if state is None or not hours:
+            return 0
+        _roll_up_hours(connection, day, hours, partition)
+        return len(hours)
+
+
+def fold_day(connection: Connection, day: date, partition: str) -> None:
+    """Compute the marked hours of a UTC day, and the day itself, from its detached partition, before that is dropped.
+
+    Nothing writes to it any more, and what is written here is final.
+
+    Raises:
+        LockHeldError: another process is computing hours.
+    """
+    with connection.transaction():
+        row = connection.execute(query("try_task_lock"), {"task": HOURS}).fetchone()
+        if not (row and row[0]):
+            raise LockHeldError("another process computes the hours")
+        connection.execute(query("hours_limits"))
+        if hours := _take_marks(connection, day):
+            _roll_up_hours(connection, day, hours, partition)
+        connection.execute(query("delete_day"), {"day": day})
+        _roll_up(connection, _DAILY, partition, None)
+
+
+def mark_different_hours(store: Store, day: date) -> int:
+    """Mark the hours of a UTC day whose number of uses is not the ledger's; return how many."""
+    with store.connection() as connection:
+        return connection.execute(query("mark_different_hours"), {"day": day}).rowcount
+
+
+def _take_marks(connection: Connection, day: date) -> list[datetime]:
+    return sorted({row[0] for row in connection.execute(query("take_marks"), {"day": day})})
+
+
+def _roll_up_hours(connection: Connection, day: date, hours: Sequence[datetime], partition: str) -> None:
+    connection.execute(query("ensure_hours_month"), {"day": day})
+    connection.execute(query("delete_hours"), {"hours": hours})
+    _roll_up(connection, _HOURLY, partition, hours)
+
+
+def _roll_up(connection: Connection, rollup: _Rollup, partition: str, hours: Sequence[datetime] | None) -> None:
+    names = {"rollup": rollup.table, "period": rollup.period, "partition": partition}
+    statement = sql.SQL(query("roll_up")).format(**{name: sql.Identifier(value) for name, value in names.items()})
+    connection.execute(statement, {"width": rollup.width, "hours": hours})
