@@ -31,4 +31,4 @@ def write_file(name: str, text: str) -> None:
         finally:
             draft.unlink(missing_ok=True)
     except (OSError, ValueError) as error:  # ValueError: the name has a null byte
-        raise OutputError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
+        raise OutputError(f"{name!r}: {getattr(error, 'strerror', None) or error}") from None
