@@ -91,7 +91,7 @@ def report(
         return
     headings = [*_headings(by), *FIGURES]
     cells = [[_text(row[heading]) for heading in headings] for row in rows]
-    print_rows(headings, cells, title=f"days in {settings.timezone}", headings_in_lines=True)
+    print_rows(headings, cells, title=f"{wanted.first} to {wanted.last}, days in {wanted.zone}", headings_in_lines=True)
 
 
 def _days(store: Store, settings: Settings, count: int | None, first: datetime | None, last: datetime | None) -> Days:
