@@ -4,7 +4,8 @@
 -- Totals of any range of time, in any time zone, by any grouping: from the roll-ups where they are exact, from the ledger
 -- where they are not. One snapshot serves all, so a row is exact however late the refresh of the roll-ups is.
 
--- Plans are made for each call: with the range known, the planner leaves out partitions and uses the index of an agent.
+-- Plans are made for each call: with the range known, the planner leaves out partitions and uses the index of an agent. It
+-- expects few rows of a range of the ledger and would sort them all, on disk: 21 s for 1.5 million events, with hashing 9 s.
 CREATE OR REPLACE FUNCTION public.usage_summary(
     p_from timestamptz,
     p_to timestamptz,
@@ -36,7 +37,8 @@ CREATE OR REPLACE FUNCTION public.usage_summary(
     p95_ms double precision,
     p99_ms double precision,
     users bigint
-) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  SET plan_cache_mode = force_custom_plan SET enable_sort = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
     c_instant CONSTANT pg_catalog.interval := '1 microsecond';
