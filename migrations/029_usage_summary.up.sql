@@ -5,7 +5,8 @@
 -- where they are not. One snapshot serves all, so a row is exact however late the refresh of the roll-ups is.
 
 -- Plans are made for each call: with the range known, the planner leaves out partitions and uses the index of an agent. It
--- expects few rows of a range of the ledger and would sort them all, on disk: 21 s for 1.5 million events, with hashing 9 s.
+-- expects few rows of a range of the ledger and would sort them all, on disk: 21 s for 1.5 million events, with hashing 9 s. Before 18,
+-- PostgreSQL takes a plan with any sort for so expensive then that it compiles it, which lasts seconds.
 CREATE OR REPLACE FUNCTION public.usage_summary(
     p_from timestamptz,
     p_to timestamptz,
@@ -38,7 +39,7 @@ CREATE OR REPLACE FUNCTION public.usage_summary(
     p99_ms double precision,
     users bigint
 ) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-  SET plan_cache_mode = force_custom_plan SET enable_sort = off SET work_mem = '64MB' AS $$
+  SET plan_cache_mode = force_custom_plan SET enable_sort = off SET jit = off SET work_mem = '64MB' AS $$
 #variable_conflict use_column
 DECLARE
     c_instant CONSTANT pg_catalog.interval := '1 microsecond';
