@@ -23,8 +23,8 @@ FILL = """
     INSERT INTO usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens,
                               tokens, cost_usd, response_time_ms, success, model)
     SELECT gen_random_uuid(), %(day)s::timestamptz + n * interval '71 minutes', 'usage',
-           lpad((n % 3)::text, 32, '0')::uuid, lpad((n % 2)::text, 32, '0')::uuid, 1, 5, 7, 12, nullif(n, 4) * 0.25, nullif(n, 5) * 100, n <> 6,
-           nullif('model', repeat('model', n % 2))
+           lpad((n % 3)::text, 32, '0')::uuid, lpad((n % 2)::text, 32, '0')::uuid, 1, 5, 7, 12, nullif(n, 4) * 0.25,
+           nullif(n, 5) * 100, n <> 6, nullif('model', repeat('model', n % 2))
       FROM generate_series(1, 20) AS n
 """
 MARK = "INSERT INTO agent_usage_hour_marks SELECT date_trunc('hour', occurred_at, 'UTC') FROM usage_events"
@@ -45,7 +45,7 @@ def fill(database: str, ahead: int) -> date:
     return day
 
 
-def folded(database: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+def daily_rows(database: str) -> dict[tuple[Any, ...], dict[str, Any]]:
     return rolled_up(database, "agent_usage_daily", "day")
 
 
@@ -55,15 +55,15 @@ def test_day_with_marks_is_computed_before_it_is_dropped(database: str, store: S
     settings = Settings(hourly_retention_days=200)
     assert manage_partitions(store, settings).dropped == days(-92)
     assert run(database, "SELECT count(*) FROM usage_events") == [(0,)]
-    assert (rolled_up(database), folded(database)) == (hourly, daily)
+    assert (rolled_up(database), daily_rows(database)) == (hourly, daily)
     assert marks(database) == set()
     assert compute_hours(store).hours == 0
-    assert (rolled_up(database), folded(database)) == (hourly, daily)
+    assert (rolled_up(database), daily_rows(database)) == (hourly, daily)
     report = manage_partitions(store, Settings(hourly_retention_days=1))
     if (day + timedelta(days=31)).replace(day=1) <= TODAY - timedelta(days=90):
         assert f"agent_usage_hourly_{day:%Y%m}" in report.dropped
         assert rolled_up(database) == {}
-    assert folded(database) == daily
+    assert daily_rows(database) == daily
 
 
 def test_day_waits_for_refresh_and_is_dropped_by_next_run(database: str, store: Store, other: Store) -> None:
@@ -76,7 +76,7 @@ def test_day_waits_for_refresh_and_is_dropped_by_next_run(database: str, store: 
     assert day not in attached_partitions(database)
     assert day in partition_tables(database)
     assert manage_partitions(store, Settings()).dropped[0] == day
-    assert (folded(database), marks(database)) == (daily, set())
+    assert (daily_rows(database), marks(database)) == (daily, set())
 
 
 def test_late_batch_is_in_the_day(database: str, store: Store) -> None:
@@ -91,7 +91,7 @@ def test_late_batch_is_in_the_day(database: str, store: Store) -> None:
         f"COMMENT ON TABLE {day} IS 'dropped by usage-worker'; ALTER TABLE usage_events DETACH PARTITION {day}",
     )
     manage_partitions(store, Settings(hourly_retention_days=200))
-    assert (rolled_up(database), folded(database)) == (hourly, daily)
+    assert (rolled_up(database), daily_rows(database)) == (hourly, daily)
 
 
 def test_hours_stay_as_long_as_ledger(database: str, store: Store) -> None:
@@ -115,7 +115,7 @@ def test_rollback_keeps_rows_and_upgrade_marks_ledger(database: str, store: Stor
     fill(database, -92)
     manage_partitions(store, Settings(hourly_retention_days=200))
     fill(database, -3)
-    before = rolled_up(database), folded(database)
+    before = rolled_up(database), daily_rows(database)
     runner, at_latest = Runner(database), schema(database)
     assert runner.kept_by_down("4.3.0") == [
         Kept("agent_usage_daily", len(before[1]), only_columns=False),
@@ -129,7 +129,7 @@ def test_rollback_keeps_rows_and_upgrade_marks_ledger(database: str, store: Stor
         assert run(database, may, table, list(roles)) == [(False,)]
     runner.up()
     assert (schema(database), runner.verify()) == (at_latest, [])
-    assert (rolled_up(database), folded(database)) == before
+    assert (rolled_up(database), daily_rows(database)) == before
     wanted = {hour_of(event["occurred_at"]) for event in ledger(database)}
     assert wanted <= marks(database)
     compute_hours(store)

@@ -22,11 +22,11 @@ from usage_worker.store import (
     delete_old_entries,
     delete_old_keys,
     drop_partition,
-    fold_day,
     make_partition,
     partitions,
     refresh_hours,
     require_owner,
+    roll_up_day,
     today,
 )
 
@@ -174,7 +174,7 @@ class _PartitionsRun:
         # or a batch adds, is found in the detached partition.
         with suppress(BusyError):
             refresh_hours(self._store, day)
-        return drop(before_drop=partial(fold_day, day=day, partition=name))
+        return drop(before_drop=partial(roll_up_day, day=day, partition=name))
 
     def delete_old_entries(self) -> None:
         """Delete the keys of stream entries whose events the ledger has dropped.

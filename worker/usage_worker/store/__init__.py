@@ -14,7 +14,7 @@ from usage_worker.store.external_ids import (
     keep_namespace,
     kept_namespace,
 )
-from usage_worker.store.hours import HOURS, fold_day, mark_different_hours, marked_days, refresh_hours
+from usage_worker.store.hours import HOURS, mark_different_hours, marked_days, refresh_hours, roll_up_day
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import (
     DeletedRows,
@@ -78,7 +78,6 @@ __all__ = [
     "drop_partition",
     "external_ids",
     "external_ids_in",
-    "fold_day",
     "id_of",
     "intake_by_day",
     "keep_external_ids",
@@ -103,6 +102,7 @@ __all__ = [
     "repair_day",
     "require_owner",
     "retained_days",
+    "roll_up_day",
     "sole_transaction",
     "today",
 ]

@@ -43,7 +43,7 @@ def refresh_hours(store: Store, day: date) -> int:
     """Compute the marked hours of a UTC day again, all in one transaction. Returns the number of hours.
 
     Marks of a day that the ledger does not have are deleted: its hours stay as they are. Those of a day that is being
-    dropped are left to `fold_day`.
+    dropped are left to `roll_up_day`.
 
     Raises:
         BusyError: another process is at work.
@@ -61,7 +61,7 @@ def refresh_hours(store: Store, day: date) -> int:
         return len(hours)
 
 
-def fold_day(connection: Connection, day: date, partition: str) -> None:
+def roll_up_day(connection: Connection, day: date, partition: str) -> None:
     """Compute the marked hours of a UTC day, and the day itself, from its detached partition, before that is dropped.
 
     Nothing writes to it any more, and what is written here is final.
