@@ -11,6 +11,7 @@ SYSTEM_POSTGRES := $(patsubst %/postgres,%,$(firstword $(sort $(wildcard /usr/li
 SYSTEM_REDIS    := $(wildcard /usr/bin/redis-server)
 SYSTEM_POOLER   := $(wildcard /usr/sbin/pgbouncer)
 NODE            := $(shell command -v node)
+CHROMIUM        := $(shell command -v chromium)
 # The tests that depend most on the versions of the servers: schema, dumps, access, ingest and publisher.
 ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_dump_restore.py \
 	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py \
@@ -21,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 RANDOM_FAULTS := tests/faults/test_random_faults.py
 
-.PHONY: help demo check lint unit test test-more test-integrations reference schema bench bench-http migrate-traffic fuzz soak clean
+.PHONY: help demo check lint unit test test-more test-integrations reference schema screenshot bench bench-http migrate-traffic fuzz soak clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -59,10 +60,11 @@ test: check  ## run every check that needs only what pip installs: at most 15 mi
 	# By its own order pytest-xdist begins the long files, which have one test each, last: one core is idle at the end.
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/acceptance tests/faults
 
-test-more: $(STAMP)  ## run what needs Debian's postgresql, redis-server, pgbouncer and nodejs: at most 20 minutes
+test-more: $(STAMP)  ## run what needs Debian's postgresql, redis-server, pgbouncer, nodejs and chromium: at most 20 minutes
 	$(if $(SYSTEM_POSTGRES),,$(error apt-get install postgresql: there is none in /usr/lib/postgresql))
 	$(if $(SYSTEM_REDIS),,$(error apt-get install redis-server: there is no /usr/bin/redis-server))
 	$(if $(SYSTEM_POOLER),,$(error apt-get install pgbouncer: there is no /usr/sbin/pgbouncer))
+	$(if $(CHROMIUM),,$(error apt-get install chromium: there is no chromium))
 	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM) \
 		tests/system tests/pooler
 	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -s $(RANDOM_FAULTS)
@@ -78,6 +80,9 @@ reference: $(STAMP)  ## generate docs/reference from the code
 
 schema: $(STAMP)  ## generate docs/schema.md from a database on an embedded server
 	$(BIN)/python -m tools.schema
+
+screenshot: $(STAMP)  ## take the picture of docs/report.md from PAGE, which `usage-worker report --html` wrote; needs chromium
+	$(BIN)/python -m tools.screenshot $(or $(PAGE),$(error PAGE=report.html is missing))
 
 bench: $(STAMP)  ## measure a bare COPY, one task for each event, COPY and roll-up, and usage-worker, side by side
 	$(BIN)/usage-worker bench

@@ -30,7 +30,31 @@ NOTHING = Totals(
     p99_ms=None,
     users=0,
 )
+COUNTS = (
+    "usage_count",
+    "message_count",
+    "success_count",
+    "error_count",
+    "total_tokens_used",
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "uses_without_cost",
+)
 AGENTS = ("Inbox triage", "Release notes", "Invoice reader", "Übersetzer", "Meeting minutes", "SQL helper", "On-call")
+HOSTILE_NAMES = (
+    "</script><img src=x onerror=hacked=1>",
+    "<!--<script>hacked=1</script>",
+    "\u202egnirts desrever\u202c",
+    "x" * 255,
+    "\N{FAMILY}\N{ZERO WIDTH JOINER}\N{GRINNING FACE}",
+    "\"quoted\" & 'quoted'",
+    "{{b}}{a}{a|styled}",
+    "${hacked=1}\u2028\ud800",
+    "نشانه",
+    "",
+    None,
+)
 MODELS = ("large-2", "small-3", "vision-1", None)
 
 
@@ -61,10 +85,8 @@ def some_totals(uses: int, chance: random.Random) -> Totals:
 def summed(parts: Sequence[Totals], users: int) -> Totals:
     """Return the sums, with the first percentiles."""
     costs = [part.total_cost_usd for part in parts if part.total_cost_usd is not None]
-    counts = ("usage_count", "message_count", "success_count", "error_count", "total_tokens_used", "input_tokens")
-    counts = (*counts, "output_tokens", "cached_input_tokens", "uses_without_cost")
     return Totals(
-        **{name: sum(getattr(part, name) for part in parts) for name in counts},
+        **{name: sum(getattr(part, name) for part in parts) for name in COUNTS},
         total_cost_usd=sum(costs, Decimal()) if costs else None,
         avg_response_time_ms=parts[0].avg_response_time_ms if parts else None,
         p50_ms=parts[0].p50_ms if parts else None,

@@ -45,10 +45,14 @@ def services(compose: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_wheel_holds_every_sql_file(installed: Installed) -> None:
+def test_wheel_holds_every_file_that_is_read(installed: Installed) -> None:
     source = installed.wheel.source
     expected = {f"usage_worker/migrations/{path.name}" for path in (source / "migrations").glob("*.sql")}
     expected |= {str(path.relative_to(source / "worker")) for path in (source / "worker").rglob("*.sql")}
+    page = source / "worker" / "usage_worker" / "report"
+    assets = [path for path in page.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
+    assert {"page.css", "page.js", "echarts.common.min.js", "LICENSE", "NOTICE"} <= {path.name for path in assets}
+    expected |= {str(path.relative_to(source / "worker")) for path in assets}
     expected.add("usage_worker/py.typed")
     assert len(expected) > 30
     assert expected - set(zipfile.ZipFile(installed.wheel.path).namelist()) == set()

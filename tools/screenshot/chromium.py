@@ -69,7 +69,8 @@ class Tab:
         return result
 
     def open(self, url: str) -> None:
-        """Load a page, up to its event `load` and the second frame after it."""
+        """Load a page; `events` is then what has happened since."""
+        self.events.clear()
         self.send("Page.navigate", url=url)
         deadline = time.monotonic() + SECONDS
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
@@ -122,7 +123,8 @@ def chromium() -> Iterator[Tab]:
     program = shutil.which("chromium")
     if program is None:
         raise FileNotFoundError("apt-get install chromium: there is no chromium")
-    with TemporaryDirectory() as profile, _started(program, profile) as tab:
+    # Its processes may write into the profile until they have ended, too.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as profile, _started(program, profile) as tab:
         target = tab.send("Target.createTarget", url="about:blank")["targetId"]
         tab.session = tab.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
@@ -135,7 +137,7 @@ def _started(program: str, profile: str) -> Iterator[Tab]:
     """Start the browser, which reads commands from file descriptor 3 and writes answers to 4."""
     commands_out, commands_in = os.pipe()
     answers_out, answers_in = os.pipe()
-    # sh, since a duplicate of a descriptor to 3 may overwrite one that is 3 in this process.
+    # bash gives the pipes their numbers; Popen can only keep those that they have here.
     arguments = [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
     shell = ["bash", "-c", f'exec "$@" 3<&{commands_out} 4>&{answers_in}', "bash", *arguments]
     process = subprocess.Popen(

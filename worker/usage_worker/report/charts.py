@@ -38,7 +38,7 @@ class Chart:
         name: an id within the page.
         unit: of its axis of values: count, dollars or milliseconds.
         colours: names of the page's colours, one for each series.
-        option: what ECharts draws, without functions and without texts that it would take for a template.
+        option: what ECharts draws, except what the script takes from the table: days, names and the tooltip.
         height: in pixels.
     """
 
@@ -104,8 +104,7 @@ def _other_tokens(totals: Totals) -> int:
 
 
 def _line(style: str) -> dict[str, Any]:
-    # Every point has a symbol: a day between two unknown ones would not be seen otherwise.
-    return {"type": "line", "showAllSymbol": True, "symbolSize": 4, "lineStyle": {"type": style, "width": 2}}
+    return {"type": "line", "showAllSymbol": True, "symbolSize": 0, "lineStyle": {"type": style, "width": 2}}
 
 
 def _rounded(duration: float | None) -> float | None:
@@ -158,7 +157,8 @@ def _chart_by_day(
     days = [day.day.isoformat() for day in report.days]
     rows = [[day, *(cell(it.totals) for cell in cells.values())] for day, it in zip(days, report.days, strict=True)]
     option = _option(title, series, [day.totals for day in report.days]) | {
-        "xAxis": {"type": "category", "data": days},
+        # Below the 0 of the other axis.
+        "xAxis": {"type": "category", "axisLabel": {"margin": 14}},
         "yAxis": _value_axis(unit),
     }
     total = ["All days", *(cell(report.total) for cell in cells.values())]
@@ -173,7 +173,7 @@ def _chart_by_name(name: str, title: str, named: Sequence[NamedTotals]) -> Chart
     label = {"width": NAME_WIDTH, "overflow": "truncate"}
     option = _option(f"Uses of {name}", uses, [it.totals for it in named]) | {
         "xAxis": _value_axis("count"),
-        "yAxis": {"type": "category", "inverse": True, "data": names, "axisLabel": label},
+        "yAxis": {"type": "category", "inverse": True, "axisLabel": label},
     }
     table = Table([title.removesuffix("s"), *_NAMED], rows)
     return Chart(
@@ -186,11 +186,26 @@ def _option(title: str, series: Sequence[_Series], totals: Sequence[Totals]) -> 
     return {
         "animation": False,
         "aria": {"enabled": True, "label": {"description": f"{title}. The table below has the same figures."}},
-        "grid": {"left": 4, "right": 16, "top": 36 if many else 12, "bottom": 4},
+        # Right of it is half a date, which would be cut off otherwise.
+        "grid": {"left": 4, "right": 36, "top": 36 if many else 12, "bottom": 4},
         # Rich text, since the other mode takes names for HTML.
         "tooltip": {"trigger": "axis", "renderMode": "richText", "confine": True, "axisPointer": {"type": "shadow"}},
-        "series": [it.style | {"name": it.name, "data": [it.value(day) for day in totals]} for it in series],
+        "series": [it.style | {"name": it.name, "data": _data(it, totals)} for it in series],
     } | ({"legend": {"top": 0, "left": 0}} if many else {})
+
+
+def _data(series: _Series, totals: Sequence[Totals]) -> list[Any]:
+    values = [series.value(it) for it in totals]
+    return _points(values) if series.style["type"] == "line" else values
+
+
+def _points(values: Sequence[float | None]) -> list[Any]:
+    """Return the values, with a symbol for one between two unknown ones, of which a line would show nothing."""
+    around = [None, *values, None]
+    return [
+        {"value": value, "symbolSize": 6} if value is not None and before is None and after is None else value
+        for before, value, after in zip(around, values, around[2:], strict=False)
+    ]
 
 
 def _value_axis(unit: str) -> dict[str, Any]:

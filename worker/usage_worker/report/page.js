@@ -2,7 +2,7 @@
 "use strict";
 {
   const PRINT_WIDTH = 660; // of A4 and Letter between the margins
-  const NAME_LENGTH = 60; // of a name in a tooltip
+  const NAME_LENGTH = 60; // of a name in a chart, where no more fits
   const root = document.documentElement;
   const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
 
@@ -17,12 +17,15 @@
     milliseconds: (number) => (number < 1000 ? `${short(number)} ms` : `${short(number / 1000)} s`),
   };
 
+  const texts = (row) => [...row.cells].map((cell) => cell.textContent);
+  const cut = (name) => ([...name].length > NAME_LENGTH ? `${[...name].slice(0, NAME_LENGTH).join("")}…` : name);
+
   // The tooltip is the row of the table. A brace would begin a style of rich text; a word joiner after it prevents that.
   const tooltip = (table) => ([point]) => {
-    const [name, ...cells] = [...table.tBodies[0].rows[point.dataIndex].cells].map((cell) => cell.textContent);
-    const [, ...headings] = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
-    const head = [...name].length > NAME_LENGTH ? `${[...name].slice(0, NAME_LENGTH).join("")}…` : name;
-    return [head, ...cells.map((cell, place) => `${headings[place]}: ${cell}`)].join("\n").replaceAll("{", "{\u2060");
+    const [name, ...cells] = texts(table.tBodies[0].rows[point.dataIndex]);
+    const [, ...headings] = texts(table.tHead.rows[0]);
+    const lines = [cut(name), ...cells.map((cell, place) => `${headings[place]}: ${cell}`)];
+    return lines.join("\n").replaceAll("{", "{\u2060");
   };
 
   const theme = (colours) => {
@@ -43,7 +46,10 @@
     const table = document.querySelector(`#${name} table`);
     box.hidden = false;
     option.tooltip.formatter = tooltip(table);
-    [option.xAxis, option.yAxis].find((axis) => axis.type === "value").axisLabel = { formatter: labels[unit] };
+    for (const axis of [option.xAxis, option.yAxis]) {
+      if (axis.type === "value") axis.axisLabel = { formatter: labels[unit] };
+      else axis.data = [...table.tBodies[0].rows].map((row) => cut(row.cells[0].textContent));
+    }
     const chart = echarts.init(box, theme(colours), { renderer: "svg" });
     chart.setOption(option);
     new ResizeObserver(() => chart.resize()).observe(box);

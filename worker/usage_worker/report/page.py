@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from usage_worker.report.assets import asset, csp_hash
-from usage_worker.report.charts import Chart, charts_of
-from usage_worker.report.tables import table_html
+from usage_worker.report.charts import charts_of
+from usage_worker.report.figures import chart_html, charts_json
 from usage_worker.report.wording import percentage, short, short_dollars, short_milliseconds, shown_name
 
 if TYPE_CHECKING:
@@ -44,11 +43,11 @@ def render_page(report: UsageReport) -> str:
 <p>{escape(_origin(report))}</p></header>
 <main>
 {_headlines_html(report.total)}
-{"".join(map(_chart_html, charts))}
+{"".join(map(chart_html, charts))}
 </main>
 <footer><p>Unknown is what nobody reported, and is not 0. A percentile below 20 response times is unknown.
 Charts: Apache ECharts 6.1.0, Apache License 2.0.</p></footer>
-<script type="application/json" id="charts">{_json_html(charts)}</script>
+<script type="application/json" id="charts">{charts_json(charts)}</script>
 {"".join(f"<script>{script}</script>" for script in scripts)}
 </body>
 </html>
@@ -95,25 +94,3 @@ def _headlines_html(total: Totals) -> str:
         for name, figure, note in headlines
     )
     return f'<dl class="headlines">{"".join(cards)}</dl>'
-
-
-def _chart_html(chart: Chart) -> str:
-    """Return a section with the chart and its table, which is open until the script has drawn the chart."""
-    heading = f'<section id="{chart.name}"><h2>{escape(chart.title)}</h2>\n'
-    if not chart.table.rows:
-        return f"{heading}<p>There are none.</p></section>\n"
-    return (
-        f'{heading}<div class="chart" style="height:{chart.height}px" hidden></div>\n'
-        f"<details open><summary>Table: {escape(chart.title)}</summary>\n"
-        f"{table_html(chart.table, chart.title)}</details></section>\n"
-    )
-
-
-def _json_html(charts: Sequence[Chart]) -> str:
-    """Return what the script draws as JSON; it is ASCII, and no name in it ends the element."""
-    drawn = [
-        {"name": chart.name, "unit": chart.unit, "colours": chart.colours, "option": chart.option}
-        for chart in charts
-        if chart.table.rows
-    ]
-    return json.dumps(drawn, separators=(",", ":")).replace("<", "\\u003c")
