@@ -212,6 +212,8 @@ def _calls(obj: Any) -> Iterator[Cell]:
         "p_agents": f"ARRAY['{AGENT}']",
         "p_day": "'2026-01-31'",
         "p_recent_day": "current_date",
+        "p_from": "(now() - interval '1 day')",
+        "p_to": "now()",
     }
     arguments = []
     for part in obj.parts:

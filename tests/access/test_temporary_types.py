@@ -79,6 +79,7 @@ CALLS = [
     ("owner", "SELECT * FROM public.usage_external_ids"),
     ("owner", "SELECT public.related_agents(%(agent)s), public.agent_neighbourhood(%(agent)s), public.agents_for_me()"),
     ("service role", "SELECT public.track_agent_usage(%(owner)s, %(agent)s)"),
+    ("service role", "SELECT public.usage_summary(now() - interval '1 day', now(), p_group_by => '{agent, model}')"),
     ("service role", "UPDATE public.agents SET description = 'x'"),
     ("ingest", "SELECT public.usage_events_ensure_recent_day(current_date)"),
     ("ingest", "SELECT public.usage_find_parents(ARRAY[%(owner)s], ARRAY[%(agent)s])"),

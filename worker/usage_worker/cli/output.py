@@ -107,7 +107,11 @@ def make_table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, title
     """Return the table that `print_rows` prints on a terminal."""
     table = Table(title=title, box=HEAVY_HEAD if title else None, show_header=bool(headings))
     for heading in headings:
-        table.add_column(printable(heading), justify="right" if title else "left")
+        # Headings wrap between words and figures anywhere: a figure that is cut would look like another.
+        if title:
+            table.add_column(printable(heading).replace("_", " "), justify="right", overflow="fold")
+        else:
+            table.add_column(printable(heading))
     for row in rows:
         table.add_row(*map(_escaped_cell, row))
     return table
