@@ -3,8 +3,8 @@
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
 from usage_worker.maintenance.anomalies import ANOMALIES, HISTORY, find_anomalies
 from usage_worker.maintenance.differences import Difference, ReconcileReport
-from usage_worker.maintenance.hours import HoursReport, compute_hours
 from usage_worker.maintenance.graph import GRAPH, GraphReport, update_graph
+from usage_worker.maintenance.hours import HoursReport, compute_hours
 from usage_worker.maintenance.partitions import (
     MANAGE_PARTITIONS,
     PartitionCoverage,
@@ -21,9 +21,9 @@ from usage_worker.store import HOURS
 
 __all__ = [
     "ANOMALIES",
+    "GRAPH",
     "HISTORY",
     "HOURS",
-    "GRAPH",
     "MANAGE_PARTITIONS",
     "PERIODIC_TASKS",
     "PRUNE",
@@ -31,8 +31,8 @@ __all__ = [
     "RECONCILE",
     "REFRESH",
     "Difference",
-    "HoursReport",
     "GraphReport",
+    "HoursReport",
     "OnProgress",
     "PartitionCoverage",
     "PartitionsReport",

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.maintenance.analytics import REFRESH, run_refresh
 from usage_worker.maintenance.anomalies import ANOMALIES, run_find_anomalies
-from usage_worker.maintenance.hours import run_hours
 from usage_worker.maintenance.graph import GRAPH, run_graph
+from usage_worker.maintenance.hours import run_hours
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
 from usage_worker.maintenance.pruning import PRUNE, run_prune
 from usage_worker.maintenance.purge import PURGE, run_purge

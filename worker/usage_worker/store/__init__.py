@@ -15,7 +15,6 @@ from usage_worker.store.external_ids import (
     keep_namespace,
     kept_namespace,
 )
-from usage_worker.store.hours import HOURS, mark_different_hours, marked_days, refresh_hours, roll_up_day
 from usage_worker.store.graph import (
     GraphState,
     RelatedAgent,
@@ -27,6 +26,7 @@ from usage_worker.store.graph import (
     related_agents,
     update_pair_counts,
 )
+from usage_worker.store.hours import HOURS, mark_different_hours, marked_days, refresh_hours, roll_up_day
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import (
     DeletedRows,
@@ -83,9 +83,9 @@ __all__ = [
     "RepairStep",
     "Store",
     "TaskRun",
+    "UnusualHour",
     "act_as_user",
     "agents_called",
-    "UnusualHour",
     "anomalies",
     "batch_transaction",
     "count_pairs",

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from usage_worker.maintenance import GRAPH, MANAGE_PARTITIONS, PERIODIC_TASKS, PRUNE, partition_coverage
-from usage_worker.maintenance import ANOMALIES, MANAGE_PARTITIONS, PERIODIC_TASKS, PRUNE, partition_coverage
+from usage_worker.maintenance import ANOMALIES, GRAPH, MANAGE_PARTITIONS, PERIODIC_TASKS, PRUNE, partition_coverage
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.service.schedule import next_of, schedule_entries
