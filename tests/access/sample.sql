@@ -31,6 +31,21 @@ SELECT %(row)s, %(owner)s, %(agent)s, 'update', '{}',
        to_date(right(p.relname, 6), 'YYYYMM')::timestamp AT TIME ZONE 'UTC'
   FROM pg_inherits JOIN pg_class AS p ON p.oid = inhrelid
  WHERE inhparent = 'public.user_agent_history'::regclass AND p.relkind = 'r';
+INSERT INTO public.agent_usage_hourly (
+    hour, agent_id, model, provider, usage_count, message_count, success_count, error_count, input_tokens, output_tokens,
+    cached_input_tokens, cache_write_tokens, reasoning_tokens, total_tokens_used, cost_samples, response_time_total_ms,
+    response_time_samples, latency_buckets, latency_counts, users
+)
+SELECT to_date(right(p.relname, 6), 'YYYYMM')::timestamp AT TIME ZONE 'UTC', %(agent)s, 'model', 'provider', 1, 1, 1, 0, 0, 0,
+       0, 0, 0, 0, 0, 0, 0, '{}', '{}', 1
+  FROM pg_inherits JOIN pg_class AS p ON p.oid = inhrelid
+ WHERE inhparent = 'public.agent_usage_hourly'::regclass AND p.relkind = 'r';
+-- Its columns are those of the hour, with a day in its place.
+INSERT INTO public.agent_usage_daily
+SELECT d.* FROM public.agent_usage_hourly AS h,
+       jsonb_populate_record(NULL::public.agent_usage_daily, to_jsonb(h) || jsonb_build_object('day', h.hour::date)) AS d
+ LIMIT 1;
+INSERT INTO public.agent_usage_hour_marks (hour) VALUES (now());
 INSERT INTO public.usage_task_runs (task, finished_at, seconds, report) VALUES ('test', now(), 1, '{}');
 INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
 INSERT INTO public.usage_event_keys (key, occurred_at) VALUES (gen_random_uuid(), now());

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tests.access.sample import AGENT, HERE, OWNER, ROLES, ROW, STRANGER, TEAM, act_as, populate
+from tests.access.sample import AGENT, HERE, OWNER, ROLES, ROW, STRANGER, TEAM, Role, act_as, populate
 from usage_worker.migrate import discover
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ DECLARE
 BEGIN
     EXECUTE format('DROP TABLE public.usage_events_%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'));
     EXECUTE format('DROP TABLE public.user_agent_history_%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'));
+    EXECUTE format('DROP TABLE public.agent_usage_hourly_%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'));
     FOR v_function IN SELECT oid FROM objects WHERE kind IN ('function', 'predicate') LOOP
         EXECUTE format('ALTER FUNCTION %s COST 100', v_function);
     END LOOP;
@@ -81,9 +82,12 @@ CALLS = [
     ("ingest", "SELECT public.usage_events_ensure_recent_day(current_date)"),
     ("ingest", "SELECT public.usage_find_parents(ARRAY[%(owner)s], ARRAY[%(agent)s])"),
     ("granted", "SELECT public.usage_create_parents(ARRAY[%(owner)s], ARRAY[%(agent)s])"),
+    ("periodic task", "SELECT public.agent_usage_hourly_ensure_month(current_date)"),
     # The cascade runs as the owner of user_agents.
     ("service role", "DELETE FROM public.agents"),
 ]  # fmt: skip
+# A periodic task runs as the owner of the tables.
+CALLERS = {**ROLES, "periodic task": Role("none")}
 REFUSED = [errors.InsufficientPrivilege, errors.RestrictViolation]
 
 
@@ -120,7 +124,7 @@ def attack(connection: Connection, attacker: str) -> tuple[str, list[type[psycop
     for role, call in CALLS:
         try:
             with connection.transaction():
-                act_as(connection, ROLES[role])
+                act_as(connection, CALLERS[role])
                 connection.execute(call.encode(), values)
         except psycopg.Error as error:
             failures.append(type(error))

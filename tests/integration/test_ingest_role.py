@@ -135,7 +135,7 @@ def test_commands_of_worker_and_owner(worker_cli: Cli, harness: IngestHarness) -
         assert done.returncode == 0, done
     harness.check()
     status = worker_cli.run("status", "--json")
-    assert '"schema": "4.3.0"' in status.stdout
+    assert '"schema": "5.0.0"' in status.stdout
     lines = worker_cli.error_lines("purge", "partitions", "refresh", "reconcile", "migrate down --to 3.0.0 --yes")
     for line in lines[:4]:
         assert "which does not own the tables; periodic tasks need the owner's URL" in line

@@ -63,7 +63,7 @@ def documented() -> dict[tuple[str, str], Place]:
 def missing(url: str) -> set[tuple[str, str | None]]:
     """Return the columns of the database, and tables without such columns, that the document does not name."""
     places = documented()
-    tables = {table for table, _ in places}
+    tables = set(re.findall(r"^\| `([\w.]+)`", DOCUMENT.read_text(), re.MULTILINE))
     found = {(re.sub(r"_kept_\d_\d_\d$", "", table), column) for table, column in run(url, COLUMNS)}
     return {
         (table, column) for table, column in found if (table, column) not in places and (column or table not in tables)

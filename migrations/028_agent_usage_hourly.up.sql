@@ -1,0 +1,304 @@
+-- version: 5.0.0
+-- lock_timeout: 100ms
+-- squawk-ignore-file prefer-bigint-over-smallint -- there are 459 buckets
+-- squawk-ignore-file prefer-bigint-over-int -- an hour or a day of one agent has fewer than two billion uses
+--
+-- Uses by hour, agent, model and provider, computed from the ledger; and marks, which say which hours must be computed
+-- again. A percentile of any period is that of the summed histograms of its hours; percentiles cannot be averaged.
+
+-- A rollback from 5.0.0 kept the rows: of hours and days that the ledger has dropped they are all there is.
+-- squawk-ignore renaming-table -- nothing uses the kept table
+ALTER TABLE IF EXISTS public.agent_usage_hourly_kept_5_0_0 RENAME TO agent_usage_hourly;
+CREATE TABLE IF NOT EXISTS public.agent_usage_hourly (
+    hour timestamptz NOT NULL,
+    agent_id uuid NOT NULL,
+    model text NOT NULL,
+    provider text NOT NULL,
+    usage_count bigint NOT NULL,
+    message_count bigint NOT NULL,
+    success_count bigint NOT NULL,
+    error_count bigint NOT NULL,
+    input_tokens numeric NOT NULL,
+    output_tokens numeric NOT NULL,
+    cached_input_tokens numeric NOT NULL,
+    cache_write_tokens numeric NOT NULL,
+    reasoning_tokens numeric NOT NULL,
+    total_tokens_used numeric NOT NULL,
+    total_cost_usd numeric,
+    cost_samples bigint NOT NULL,
+    response_time_total_ms numeric NOT NULL,
+    response_time_samples bigint NOT NULL,
+    latency_buckets smallint[] NOT NULL,
+    latency_counts integer[] NOT NULL,
+    users bigint NOT NULL,
+    PRIMARY KEY (agent_id, hour, model, provider)
+) PARTITION BY RANGE (hour);
+CREATE INDEX IF NOT EXISTS idx_agent_usage_hourly_hour ON public.agent_usage_hourly (hour);
+-- squawk-ignore renaming-table -- as above
+ALTER TABLE IF EXISTS public.agent_usage_daily_kept_5_0_0 RENAME TO agent_usage_daily;
+CREATE TABLE IF NOT EXISTS public.agent_usage_daily (
+    day date NOT NULL,
+    agent_id uuid NOT NULL,
+    model text NOT NULL,
+    provider text NOT NULL,
+    usage_count bigint NOT NULL,
+    message_count bigint NOT NULL,
+    success_count bigint NOT NULL,
+    error_count bigint NOT NULL,
+    input_tokens numeric NOT NULL,
+    output_tokens numeric NOT NULL,
+    cached_input_tokens numeric NOT NULL,
+    cache_write_tokens numeric NOT NULL,
+    reasoning_tokens numeric NOT NULL,
+    total_tokens_used numeric NOT NULL,
+    total_cost_usd numeric,
+    cost_samples bigint NOT NULL,
+    response_time_total_ms numeric NOT NULL,
+    response_time_samples bigint NOT NULL,
+    latency_buckets smallint[] NOT NULL,
+    latency_counts integer[] NOT NULL,
+    users bigint NOT NULL,
+    PRIMARY KEY (agent_id, day, model, provider)
+);
+CREATE INDEX IF NOT EXISTS idx_agent_usage_daily_day ON public.agent_usage_daily (day);
+-- Neither a primary key nor another unique one: batches of the same hour would wait for one another's commit.
+CREATE TABLE IF NOT EXISTS public.agent_usage_hour_marks (hour timestamptz NOT NULL);
+ALTER TABLE public.agent_usage_hourly ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.agent_usage_daily ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.agent_usage_hour_marks ENABLE ROW LEVEL SECURITY;
+
+-- Creates the partition of a UTC month, as user_agent_history_ensure_month does.
+CREATE OR REPLACE FUNCTION public.agent_usage_hourly_ensure_month(p_day date) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_first pg_catalog.timestamp := date_trunc('month', p_day::timestamp);
+    v_name pg_catalog.text := 'agent_usage_hourly_' || to_char(v_first, 'YYYYMM');
+BEGIN
+    IF to_regclass(format('public.%I', v_name)) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    BEGIN
+        EXECUTE format('CREATE TABLE public.%I (LIKE public.agent_usage_hourly INCLUDING ALL)', v_name);
+        -- A partition inherits neither row-level security nor the absence of grants. It is read through its table.
+        EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', v_name);
+        EXECUTE format('REVOKE ALL ON public.%I FROM PUBLIC, anon, authenticated, service_role', v_name);
+        EXECUTE format('ALTER TABLE public.agent_usage_hourly ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
+                       v_name, v_first AT TIME ZONE 'UTC', (v_first + interval '1 month') AT TIME ZONE 'UTC');
+    EXCEPTION WHEN duplicate_table OR duplicate_object OR unique_violation THEN
+        -- Another session was first; this one waited for its commit, and the partition exists.
+        NULL;
+    END;
+END $$;
+
+-- Buckets grow by the factor 1.02 / 0.98, so that the middle of each is at most 2 % from any value in it. 86,400,000 ms, the
+-- greatest response time, is in bucket 458. A body that is bound at creation needs no search_path, which would keep the
+-- function from being inlined: called, it takes 2 microseconds an event.
+CREATE OR REPLACE FUNCTION public.usage_latency_bucket(p_ms integer) RETURNS smallint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (CASE WHEN p_ms = 0 THEN 0 ELSE 1 + ceil(ln(p_ms::double precision) / ln(1.02::double precision / 0.98)) END)::smallint;
+CREATE OR REPLACE FUNCTION public.usage_latency_value(p_bucket smallint) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN p_bucket = 0 THEN 0
+            ELSE 2 * power(1.02::double precision / 0.98, p_bucket - 1) / (1.02::double precision / 0.98 + 1) END;
+
+-- As in 4.3.0, with a mark.
+CREATE OR REPLACE FUNCTION public.track_agent_usage(
+    p_user_id uuid,
+    p_agent_id uuid,
+    p_success boolean DEFAULT true,
+    p_tokens_used bigint DEFAULT 0,
+    p_cost_usd numeric DEFAULT 0,
+    p_response_time_ms integer DEFAULT NULL
+) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    v_caller pg_catalog.name := coalesce(nullif(current_setting('role', true), 'none'), session_user);
+    v_day pg_catalog.date := (now() AT TIME ZONE 'UTC')::date;
+    v_successes integer := CASE WHEN coalesce(p_success, true) THEN 1 ELSE 0 END;
+    v_samples integer := CASE WHEN p_response_time_ms IS NULL THEN 0 ELSE 1 END;
+BEGIN
+    IF p_user_id IS DISTINCT FROM auth.uid() AND v_caller <> current_user
+       AND NOT pg_has_role(v_caller, 'service_role', 'MEMBER') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'track_agent_usage: this is not your user';
+    END IF;
+    -- The bounds of an event. They exclude negative values and NaN, which is greater than any number.
+    IF least(p_tokens_used, p_cost_usd, p_response_time_ms) < 0 OR p_tokens_used > 1000000000000 OR p_cost_usd > 1000000
+       OR p_response_time_ms > 86400000 THEN
+        RAISE numeric_value_out_of_range USING MESSAGE = 'track_agent_usage: tokens, cost or time out of bounds';
+    END IF;
+    PERFORM public.usage_events_ensure_day(v_day);
+    INSERT INTO public.usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens,
+                                     output_tokens, tokens, cost_usd, response_time_ms, success, cost_source)
+    VALUES (gen_random_uuid(), now(), 'usage', p_user_id, p_agent_id, 1, 0, 0, coalesce(p_tokens_used, 0), p_cost_usd,
+            p_response_time_ms, v_successes = 1, CASE WHEN p_cost_usd IS NULL THEN 'unknown' ELSE 'caller' END);
+    INSERT INTO public.agent_usage_hour_marks (hour) VALUES (date_trunc('hour', now(), 'UTC'));
+    INSERT INTO public.user_agents AS ua (
+        user_id, agent_id, usage_count, message_count, success_count, error_count, total_tokens_used, total_cost_usd,
+        response_time_total_ms, response_time_samples, avg_response_time_ms, first_used_at, last_used_at
+    )
+    VALUES (
+        p_user_id, p_agent_id, 1, 1, v_successes, 1 - v_successes, coalesce(p_tokens_used, 0), coalesce(p_cost_usd, 0),
+        coalesce(p_response_time_ms, 0), v_samples, p_response_time_ms, now(), now()
+    )
+    ON CONFLICT (user_id, agent_id) DO UPDATE SET
+        usage_count = coalesce(ua.usage_count, 0) + 1,
+        message_count = coalesce(ua.message_count, 0) + 1,
+        success_count = coalesce(ua.success_count, 0) + excluded.success_count,
+        error_count = coalesce(ua.error_count, 0) + excluded.error_count,
+        total_tokens_used = coalesce(ua.total_tokens_used, 0) + excluded.total_tokens_used,
+        total_cost_usd = coalesce(ua.total_cost_usd, 0) + excluded.total_cost_usd,
+        (response_time_total_ms, response_time_samples, avg_response_time_ms) = (
+            SELECT s.total, s.samples, round(s.total::numeric / nullif(s.samples, 0))
+              FROM (
+                SELECT coalesce(ua.response_time_total_ms, 0) + excluded.response_time_total_ms
+                       + coalesce(ua.avg_response_time_ms, 0) * o.samples AS total,
+                       coalesce(ua.response_time_samples, 0) + excluded.response_time_samples + o.samples AS samples
+                  FROM (
+                    -- A row from before 4.0.0 without its opening balance: the average stands for past latencies.
+                    SELECT CASE
+                        WHEN coalesce(ua.response_time_samples, 0) = 0 AND ua.avg_response_time_ms IS NOT NULL AND NOT EXISTS (
+                            SELECT FROM public.usage_daily d
+                             WHERE (d.user_id, d.agent_id) = (p_user_id, p_agent_id))
+                        THEN coalesce(ua.usage_count, 0)::bigint ELSE 0 END AS samples
+                  ) o
+              ) s
+        ),
+        first_used_at = least(ua.first_used_at, excluded.first_used_at),
+        last_used_at = greatest(ua.last_used_at, excluded.last_used_at)
+    -- IS NOT TRUE: NULL counts as 0.
+    WHERE (
+        ua.usage_count = 2147483647
+        OR greatest(ua.message_count, ua.success_count, ua.error_count, ua.response_time_samples) = 9223372036854775807
+        OR ua.total_tokens_used > 9223372036854775807 - excluded.total_tokens_used
+        OR ua.response_time_total_ms > 9223372036854775807 - excluded.response_time_total_ms
+        OR ua.total_cost_usd + excluded.total_cost_usd >= 10000000000
+    ) IS NOT TRUE;
+    IF NOT FOUND THEN
+        RAISE numeric_value_out_of_range USING
+            MESSAGE = 'track_agent_usage: usage_count or another counter of this pair would exceed its type';
+    END IF;
+    INSERT INTO public.usage_daily AS d (
+        user_id, agent_id, day, usage_count, message_count, success_count, error_count, total_tokens_used,
+        total_cost_usd, response_time_total_ms, response_time_samples
+    )
+    VALUES (
+        p_user_id, p_agent_id, v_day, 1, 1, v_successes, 1 - v_successes, coalesce(p_tokens_used, 0), coalesce(p_cost_usd, 0),
+        coalesce(p_response_time_ms, 0), v_samples
+    )
+    ON CONFLICT (user_id, agent_id, day) DO UPDATE SET
+        usage_count = d.usage_count + 1,
+        message_count = d.message_count + 1,
+        success_count = d.success_count + excluded.success_count,
+        error_count = d.error_count + excluded.error_count,
+        total_tokens_used = d.total_tokens_used + excluded.total_tokens_used,
+        total_cost_usd = d.total_cost_usd + excluded.total_cost_usd,
+        response_time_total_ms = d.response_time_total_ms + excluded.response_time_total_ms,
+        response_time_samples = d.response_time_samples + excluded.response_time_samples;
+END
+$body$;
+-- Where somebody dropped the function, this is a new one, and PostgreSQL lets everybody execute it.
+DO $execute$
+BEGIN
+    REVOKE ALL ON FUNCTION public.track_agent_usage(uuid, uuid, boolean, bigint, numeric, integer) FROM PUBLIC, anon;
+    GRANT EXECUTE ON FUNCTION public.track_agent_usage(uuid, uuid, boolean, bigint, numeric, integer)
+        TO authenticated, service_role;
+END
+$execute$;
+
+
+-- A platform's default privileges may have granted more.
+REVOKE ALL ON public.agent_usage_hourly, public.agent_usage_daily, public.agent_usage_hour_marks
+    FROM PUBLIC, anon, authenticated, service_role;
+REVOKE ALL ON FUNCTION public.agent_usage_hourly_ensure_month(date), public.usage_latency_bucket(integer),
+    public.usage_latency_value(smallint) FROM PUBLIC, anon, authenticated, service_role;
+-- Not for users: the figures of an agent that one person uses are that person's.
+GRANT SELECT ON public.agent_usage_hourly, public.agent_usage_daily, public.agent_usage_hour_marks TO service_role;
+GRANT EXECUTE ON FUNCTION public.usage_latency_bucket(integer), public.usage_latency_value(smallint) TO service_role;
+GRANT INSERT ON public.agent_usage_hour_marks TO usage_ingest;
+-- For a service_role that could not be given BYPASSRLS.
+CREATE POLICY agent_usage_hourly_service_role ON public.agent_usage_hourly FOR SELECT TO service_role USING (true);
+CREATE POLICY agent_usage_daily_service_role ON public.agent_usage_daily FOR SELECT TO service_role USING (true);
+CREATE POLICY agent_usage_hour_marks_service_role ON public.agent_usage_hour_marks FOR SELECT TO service_role USING (true);
+CREATE POLICY agent_usage_hour_marks_ingest ON public.agent_usage_hour_marks FOR INSERT TO usage_ingest WITH CHECK (true);
+
+DO $months$
+BEGIN
+    PERFORM public.agent_usage_hourly_ensure_month(((now() AT TIME ZONE 'UTC') + ahead * interval '1 month')::date)
+       FROM generate_series(0, 1) AS ahead;
+END
+$months$;
+
+-- Every hour that the ledger may have events of, by the names of its partitions: the ledger itself takes minutes to read.
+DO $marks$
+BEGIN
+    INSERT INTO public.agent_usage_hour_marks (hour)
+    SELECT (to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC') + n * interval '1 hour'
+      FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid, generate_series(0, 23) AS n
+     WHERE i.inhparent = 'public.usage_events'::regclass AND c.relname ~ '^usage_events_[0-9]{8}$';
+END
+$marks$;
+
+DO $comments$
+DECLARE
+    v_table text;
+BEGIN
+    COMMENT ON TABLE public.agent_usage_hourly IS 'Uses by UTC hour, agent, model and provider, computed from the ledger by the task analytics.hours; partitioned by UTC month, dropped after USAGE_HOURLY_RETENTION_DAYS.';
+    COMMENT ON COLUMN public.agent_usage_hourly.hour IS 'Begin of the UTC hour in which the uses happened.';
+    COMMENT ON INDEX public.agent_usage_hourly_pkey IS 'Finds the hours of an agent.';
+    COMMENT ON INDEX public.idx_agent_usage_hourly_hour IS 'Finds the rows of an hour.';
+    COMMENT ON TABLE public.agent_usage_daily IS 'Uses by UTC day, agent, model and provider, of days that the ledger has dropped; computed from it by the task maintenance.manage_partitions before that, and kept.';
+    COMMENT ON COLUMN public.agent_usage_daily.day IS 'The UTC day on which the uses happened.';
+    COMMENT ON INDEX public.agent_usage_daily_pkey IS 'Finds the days of an agent.';
+    COMMENT ON INDEX public.idx_agent_usage_daily_day IS 'Finds the rows of a day.';
+    FOREACH v_table IN ARRAY ARRAY['agent_usage_hourly', 'agent_usage_daily'] LOOP
+        EXECUTE format('COMMENT ON COLUMN public.%I.agent_id IS %L', v_table,
+                       'Agent that was used; it may be deleted.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.model IS %L', v_table,
+                       'Name of the model; empty: not reported.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.provider IS %L', v_table,
+                       'Name of the provider of the model; empty: not reported.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.usage_count IS %L', v_table,
+                       'Number of uses.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.message_count IS %L', v_table,
+                       'Number of messages.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.success_count IS %L', v_table,
+                       'Number of uses that succeeded.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.error_count IS %L', v_table,
+                       'Number of uses that failed.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.input_tokens IS %L', v_table,
+                       'Number of tokens sent to the model.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.output_tokens IS %L', v_table,
+                       'Number of tokens that the model answered.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.cached_input_tokens IS %L', v_table,
+                       'Number of the input tokens that the provider read from its cache, as far as reported.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.cache_write_tokens IS %L', v_table,
+                       'Number of the input tokens that the provider wrote to its cache, as far as reported.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.reasoning_tokens IS %L', v_table,
+                       'Number of the output tokens that the model spent on reasoning, as far as reported.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.total_tokens_used IS %L', v_table,
+                       'Number of tokens that is counted.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.total_cost_usd IS %L', v_table,
+                       'Cost of the uses with a known one, in US dollars; NULL: of no use is it known.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.cost_samples IS %L', v_table,
+                       'Number of uses with a known cost.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.response_time_total_ms IS %L', v_table,
+                       'Sum of the reported response times, in milliseconds.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.response_time_samples IS %L', v_table,
+                       'Number of uses with a reported response time.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.latency_buckets IS %L', v_table,
+                       'The buckets of usage_latency_bucket() that have response times, ascending.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.latency_counts IS %L', v_table,
+                       'Number of response times in each of the latency_buckets.');
+        EXECUTE format('COMMENT ON COLUMN public.%I.users IS %L', v_table,
+                       'Number of distinct users; not additive.');
+        EXECUTE format('COMMENT ON POLICY %I ON public.%I IS %L', v_table || '_service_role', v_table,
+                       'A service_role without BYPASSRLS reads every row.');
+    END LOOP;
+    COMMENT ON TABLE public.agent_usage_hour_marks IS 'Hours whose rows in agent_usage_hourly must be computed again, any number of times each; written with the events, deleted by the task analytics.hours.';
+    COMMENT ON COLUMN public.agent_usage_hour_marks.hour IS 'Begin of the UTC hour.';
+    COMMENT ON POLICY agent_usage_hour_marks_service_role ON public.agent_usage_hour_marks IS 'A service_role without BYPASSRLS reads every mark.';
+    COMMENT ON POLICY agent_usage_hour_marks_ingest ON public.agent_usage_hour_marks IS 'Workers that count mark any hour.';
+    COMMENT ON FUNCTION public.agent_usage_hourly_ensure_month IS 'Creates the partition of a UTC month of the hourly roll-up unless it exists.';
+    COMMENT ON FUNCTION public.usage_latency_bucket IS 'Returns the number of the histogram bucket of a response time in milliseconds, 0 to 458; NULL of NULL.';
+    COMMENT ON FUNCTION public.usage_latency_value IS 'Returns the response time in milliseconds that stands for a bucket, at most 2 % from each in it.';
+END
+$comments$;
