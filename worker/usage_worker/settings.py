@@ -123,6 +123,18 @@ class Settings(PublisherSettings):
     prices: Literal["genai-prices", "off"] = "genai-prices"
     """The list from which a cost is filled in that nobody gave, where the extra `prices` is installed; or `off`."""
 
+    embedder: str = ""
+    """What turns the texts of agents into vectors for `usage-worker search`: `minilm`, on this machine (extra
+    `semantic`), `openai`, a service with its interface, or one that a package adds; without it, words alone count."""
+    embedder_path: str = ""
+    """A file to use instead of the weights that the extra `semantic` brings: their `model.onnx`, for `minilm`."""
+    embedder_url: str = ""
+    """The address of the service, as `https://api.openai.com/v1`, for `openai`."""
+    embedder_model: str = ""
+    """The model that the service is asked for, as `text-embedding-3-small`, for `openai`."""
+    embedder_key: str = Field("", repr=False)
+    """The key that the service is sent, if it needs one, for `openai`."""
+
     # service/schedule.py parses the schedules.
     schedule_purge: str = "10 * * * *"
     """When to purge soft-deleted rows: a crontab, a number of seconds, or `off`."""
@@ -134,6 +146,8 @@ class Settings(PublisherSettings):
     """When to compare counters, roll-up and ledger: a crontab, a number of seconds, or `off`."""
     schedule_dead_letters: str = "50 3 * * *"
     """When to delete old dead letters: a crontab, a number of seconds, or `off`."""
+    schedule_embed: str = "60"
+    """When to embed new and changed agents, if there is an embedder: a crontab, a number of seconds, or `off`."""
     timezone: str = "UTC"
     """Time zone of the crontabs and of the days that `usage-worker report` shows, as `Europe/Berlin`."""
 
@@ -161,6 +175,21 @@ class Settings(PublisherSettings):
             raise ValueError(_MISPLACED_AT)
         return _checked_scheme(url, DATABASE_SCHEMES)
 
+    @field_validator("embedder_url")
+    @classmethod
+    def _embedder_scheme(cls, url: str) -> str:
+        # As strict as urllib's own reading is lax: its complaints quote a password.
+        if url and not re.fullmatch(r"https?://[^\s/?#@:]+(:\d{1,5})?(/[!-~]*)?", url, re.ASCII):
+            raise ValueError("write https://host/path; a key belongs in USAGE_EMBEDDER_KEY")
+        return url
+
+    @field_validator("embedder_key")
+    @classmethod
+    def _embedder_key(cls, key: str) -> str:
+        if not re.fullmatch(r"[!-~]*", key, re.ASCII):
+            raise ValueError("must be printable ASCII without spaces, as a header of HTTP requires")
+        return key
+
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -187,8 +216,8 @@ class Settings(PublisherSettings):
 
     @property
     def mask(self) -> Mask:
-        """The mask that removes the passwords of both servers from a text."""
-        return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", "")])
+        """The mask that removes the passwords of both servers, and the key of the embedder, from a text."""
+        return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", ""), self.embedder_key])
 
     def require_database(self) -> str:
         """Return the database URL.

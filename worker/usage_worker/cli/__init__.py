@@ -15,6 +15,7 @@ from usage_worker.cli.bench_soak import soak
 from usage_worker.cli.dead_letters import dead_letters_app
 from usage_worker.cli.demo import demo
 from usage_worker.cli.drain import drain
+from usage_worker.cli.embed import embed
 from usage_worker.cli.metrics import metrics
 from usage_worker.cli.migrate import migrate_app
 from usage_worker.cli.new_key import new_key
@@ -26,6 +27,7 @@ from usage_worker.cli.reconcile import reconcile
 from usage_worker.cli.refresh import refresh
 from usage_worker.cli.report import report
 from usage_worker.cli.schedule import schedule
+from usage_worker.cli.search import search
 from usage_worker.cli.serve import serve
 from usage_worker.cli.status import status
 from usage_worker.cli.up import up
@@ -71,6 +73,8 @@ for command in (
     reconcile,
     refresh,
     report,
+    search,
+    embed,
 ):
     cli.command()(command)
 bench_app.command()(soak)

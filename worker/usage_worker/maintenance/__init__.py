@@ -2,6 +2,7 @@
 
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
 from usage_worker.maintenance.differences import Difference, ReconcileReport
+from usage_worker.maintenance.embeddings import EMBED, EmbedReport, embed
 from usage_worker.maintenance.partitions import (
     MANAGE_PARTITIONS,
     PartitionCoverage,
@@ -16,6 +17,7 @@ from usage_worker.maintenance.registry import PERIODIC_TASKS, PeriodicTask
 from usage_worker.maintenance.task_run import OnProgress, run_task
 
 __all__ = [
+    "EMBED",
     "MANAGE_PARTITIONS",
     "PERIODIC_TASKS",
     "PRUNE",
@@ -23,6 +25,7 @@ __all__ = [
     "RECONCILE",
     "REFRESH",
     "Difference",
+    "EmbedReport",
     "OnProgress",
     "PartitionCoverage",
     "PartitionsReport",
@@ -31,6 +34,7 @@ __all__ = [
     "ReconcileReport",
     "RefreshReport",
     "Scope",
+    "embed",
     "manage_partitions",
     "partition_coverage",
     "purge",

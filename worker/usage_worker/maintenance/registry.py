@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.maintenance.analytics import REFRESH, run_refresh
+from usage_worker.maintenance.embeddings import EMBED, run_embed
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
 from usage_worker.maintenance.pruning import PRUNE, run_prune
 from usage_worker.maintenance.purge import PURGE, run_purge
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
 
 
 class PeriodicTask(NamedTuple):
-    """A task that beat sends: its name in Celery, the label of its setting `schedule_<label>`, and its function."""
+    """A task that beat sends: its name in Celery, the label of its setting `schedule_<label>`, and its function.
+
+    Where it `needs` a setting, it is sent only if that is set.
+    """
 
     name: str
     label: str
     run: Callable[[Store, Settings], dict[str, Any]]
+    needs: str = ""
 
     @property
     def variable(self) -> str:
@@ -31,6 +36,8 @@ class PeriodicTask(NamedTuple):
 
     def schedule(self, settings: Settings) -> str:
         """Return its schedule: seconds, a crontab or "off"."""
+        if self.needs and not getattr(settings, self.needs):
+            return "off"
         text: str = getattr(settings, f"schedule_{self.label}")
         return text
 
@@ -41,4 +48,5 @@ PERIODIC_TASKS = (
     PeriodicTask(REFRESH, "analytics", run_refresh),
     PeriodicTask(RECONCILE, "reconcile", run_reconcile),
     PeriodicTask(PRUNE, "dead_letters", run_prune),
+    PeriodicTask(EMBED, "embed", run_embed, needs="embedder"),
 )

@@ -97,6 +97,10 @@ def _database(figures: Figures) -> Iterator[Metric]:
         text, failed = "Partitions that the last run could not create or drop.", len(partitions_failed(figures))
         yield GaugeMetricFamily("usage_partitions_failed", text, value=failed)
         yield from _tasks(figures.last_runs)
+    if figures.embeddings is not None:
+        text, report = "Agents without a vector of their present text.", figures.embeddings
+        counts = ((state, report.get(state, 0)) for state in ("pending", "failed"))
+        yield _gauge("usage_agents_not_embedded", text, "reason", counts)
 
 
 def _tasks(runs: dict[str, TaskRun]) -> Iterator[Metric]:

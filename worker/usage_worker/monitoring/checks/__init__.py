@@ -2,6 +2,7 @@
 
 from usage_worker.monitoring.checks.beat import BEAT
 from usage_worker.monitoring.checks.clocks import CLOCKS
+from usage_worker.monitoring.checks.embeddings import EMBEDDINGS
 from usage_worker.monitoring.checks.locks import LOCKS
 from usage_worker.monitoring.checks.namespace import NAMESPACE
 from usage_worker.monitoring.checks.postgresql import POSTGRESQL_SECTION, SCHEMA
@@ -30,6 +31,7 @@ SECTIONS = (
     QUARANTINED,
     PARTITIONS,
     PERIODIC,
+    EMBEDDINGS,
     CLOCKS,
 )
 
