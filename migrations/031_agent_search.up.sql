@@ -114,11 +114,11 @@ BEGIN
     FOR v_key IN SELECT jsonb_object_keys(p_filters) LOOP
         v_filter := v_filter || CASE
             WHEN v_key = 'created_by' AND pg_catalog.jsonb_path_exists(p_filters, '$.created_by ? (@ like_regex "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")')
-                THEN format(' AND created_by = %L::uuid', p_filters ->> v_key)
+                THEN format(' AND a.created_by = %L::uuid', p_filters ->> v_key)
             WHEN v_key = 'is_active' AND jsonb_typeof(p_filters -> v_key) = 'boolean'
-                THEN format(' AND is_active = %L::boolean', p_filters ->> v_key)
+                THEN format(' AND a.is_active = %L::boolean', p_filters ->> v_key)
             WHEN v_key = 'status' AND jsonb_typeof(p_filters -> v_key) = 'string'
-                THEN format(' AND status = %L', p_filters ->> v_key)
+                THEN format(' AND a.status = %L', p_filters ->> v_key)
         END;
         IF v_filter IS NULL THEN
             RAISE invalid_parameter_value USING MESSAGE = 'search_agents: p_filters takes created_by (a UUID), is_active (true or false) and status (a text)';

@@ -46,6 +46,12 @@ SELECT d.* FROM public.agent_usage_hourly AS h,
        jsonb_populate_record(NULL::public.agent_usage_daily, to_jsonb(h) || jsonb_build_object('day', h.hour::date)) AS d
  LIMIT 1;
 INSERT INTO public.agent_usage_hour_marks (hour) VALUES (now());
+INSERT INTO public.agent_embedding_models (model, dimension, state, is_default) VALUES ('model', 1, 'ready', true);
+INSERT INTO public.agent_embeddings (agent_id, model, dimension, embedding, content_hash)
+VALUES (%(agent)s, 'model', 1, '{1}', sha256(''));
+INSERT INTO public.agent_embedding_failures (agent_id, model, content_hash, next_try_at, error)
+VALUES (%(agent)s, 'model', sha256(''), now(), 'test');
+INSERT INTO public.agent_search_quality (agent_id, difference) VALUES (%(agent)s, 0);
 INSERT INTO public.usage_task_runs (task, finished_at, seconds, report) VALUES ('test', now(), 1, '{}');
 INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
 INSERT INTO public.usage_event_keys (key, occurred_at) VALUES (gen_random_uuid(), now());
