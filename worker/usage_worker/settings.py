@@ -32,6 +32,8 @@ DEFAULT_ID_NAMESPACE = UUID("c2cce1b7-d584-5e34-8fb0-123f0b8de01f")
 # The first that is set counts. REDIS_URL may be the application's own, for a cache or as Celery's broker.
 REDIS_VARIABLES = ("USAGE_REDIS_URL", "REDIS_URL")
 _VARIABLES = {"redis_url": REDIS_VARIABLES, "database_url": ("DATABASE_URL",)}
+# Host, port and path, without a user and without parameters.
+_SERVICE = re.compile(r"https?://(?:[^\s/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:/[!\"$->@-~]*)?")
 # Neither message quotes the text, which may be part of a password.
 _NO_PORT = "the port is not a number; write / # ? @ in a password as %2F %23 %3F %40"
 _MISPLACED_AT = "an @ stands behind the host; write / # ? @ in a password as %2F %23 %3F %40"
@@ -179,7 +181,8 @@ class Settings(PublisherSettings):
     @classmethod
     def _embedder_scheme(cls, url: str) -> str:
         # As strict as urllib's own reading is lax: its complaints quote a password.
-        if url and not re.fullmatch(r"https?://[^\s/?#@:]+(:\d{1,5})?(/[!-~]*)?", url, re.ASCII):
+        match = re.fullmatch(_SERVICE, url)
+        if url and not (match and int(match["port"] or 0) < 2**16):
             raise ValueError("write https://host/path; a key belongs in USAGE_EMBEDDER_KEY")
         return url
 

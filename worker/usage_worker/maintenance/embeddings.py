@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
     from usage_worker.store import Store
-    from usage_worker.store.search import AgentText
+    from usage_worker.store.search import AgentText, EmbeddingStatus
 
 EMBED = "analytics.embed"
 # Half of the interval of beat, which leaves the worker to the other tasks for the rest.
@@ -108,7 +108,6 @@ def embed(
     report = report or EmbedReport()
     report.model = embedder.model
     add_model(store, embedder.model, embedder.dimension)
-    _count(store, report)
     run = _EmbedRun(store, embedder, None if budget is None else time.monotonic() + budget, report, on_progress)
     try:
         if run.embed_all():
@@ -118,7 +117,8 @@ def embed(
         for note in ensure_accelerator(store, EMBED).notes:
             log.warning("a search over many agents is slow", reason=note)
     finally:
-        _count(store, report)
+        status = _status(store, embedder.model)
+        report.pending, report.failed = status.pending, status.failed
     return report
 
 
@@ -145,9 +145,9 @@ def _run(store: Store, settings: Settings, report: EmbedReport) -> EmbedReport:
     return report
 
 
-def _count(store: Store, report: EmbedReport) -> None:
-    (status,) = (it for it in embedding_status(store) if it.model == report.model)
-    report.pending, report.failed = status.pending, status.failed
+def _status(store: Store, model: str) -> EmbeddingStatus:
+    (status,) = (it for it in embedding_status(store) if it.model == model)
+    return status
 
 
 class _EmbedRun:
@@ -161,18 +161,19 @@ class _EmbedRun:
         self._deadline = deadline
         self._report = report
         self._on_progress = on_progress
-        self._total = report.pending
 
     def embed_all(self) -> bool:
         """Embed page by page. Returns whether nothing is stale, except texts that are set aside."""
-        size = self._embedder.batch_size
+        size, total = self._embedder.batch_size, 0
         while page := stale_agents(self._store, self._embedder.model, PAGE_ROWS):
+            if not total:
+                total = len(page) if len(page) < PAGE_ROWS else _status(self._store, self._embedder.model).pending
             for start in range(0, len(page), size):
                 self._embed(page[start : start + size])
                 if self._is_over():
                     return False
                 done = self._report.embedded + self._report.refused
-                self._on_progress(done, max(done, self._total))
+                self._on_progress(done, max(done, total))
         return True
 
     def _embed(self, texts: Sequence[AgentText]) -> None:
