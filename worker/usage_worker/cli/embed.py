@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,14 +59,17 @@ def _embed(store: Store, settings: Settings, *, as_json: bool) -> None:
     embedder = embedder_of(settings)
     if embedder is None:
         raise SettingsError(NO_EMBEDDER)
-    report = EmbedReport()
+    report, figures = EmbedReport(), dict[str, Any]()
     with leave_on_signal() as stop, shown("embedding agents") as on_progress:
-        run_task(store, EMBED, partial(embed_agents, store, embedder, on_progress=on_progress, report=report), report)
+        work = partial(embed_agents, store, embedder, on_progress=on_progress, report=report)
+        figures |= run_task(store, EMBED, work, report)
     if as_json:
-        print_json(report.as_dict() | ({"interrupted": True} if stop.is_set else {}))
+        print_json(report.as_dict() | figures | ({"interrupted": True} if stop.is_set else {}))
     else:
         refused = f"; {counted(report.failed, 'text')} cannot be embedded" if report.failed else ""
-        echo(f"{counted(report.embedded, 'agent')} embedded by {report.model}, {report.pending:,} pending{refused}")
+        duration = f" in {figures['seconds']:.1f} s" if "seconds" in figures else ""
+        done = f"{counted(report.embedded, 'agent')} embedded by {report.model}{duration}"
+        echo(f"{done}, {report.pending:,} pending{refused}")
     if stop.is_set:
         raise typer.Exit(EXIT_INTERRUPTED)
     if report.failed:
