@@ -50,6 +50,7 @@ def test_search_by_words_and_names(cli: Cli, agents: dict[str, str]) -> None:
     }
     (only,) = found["agents"]
     assert (only["rank"], only["agent_id"], only["similarity"]) == (1, agents["FI-4711"], None)
+    assert cli.run("search", " ").stderr.endswith("the text is empty\nno agent matches\n")
     nothing = cli.run("search", "zebra")
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", f"{NO_EMBEDDER}no agent matches\n")
 

@@ -47,6 +47,8 @@ def find_agents(store: Store, settings: Settings, text: str, k: int, user_id: UU
         SettingsError: our role may not act as `authenticated`, or a setting of the embedder is wrong.
         StoreUnavailableError: PostgreSQL is not available.
     """
+    if not text.strip():
+        return SearchResult([], None, "the text is empty")
     model, vector, reason = _vector(store, settings, text)
     agents = search_agents(store, vector, text, k, model=model, user_id=user_id)
     return SearchResult(agents, model, reason)

@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from http import HTTPStatus
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
 from usage_worker.errors import EmbedderUnavailableError
 from usage_worker.printable import REASON_LENGTH, printable
@@ -62,7 +63,10 @@ class _NoRedirects(HTTPRedirectHandler):
         return None
 
 
-_opener = build_opener(_NoRedirects)
+@cache
+def _opener() -> OpenerDirector:
+    """Return what sends requests, through the proxies that the environment names."""
+    return build_opener(_NoRedirects)
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], answer_seconds: float) -> Answer:
@@ -95,7 +99,7 @@ def _post_once(request: Request, answer_seconds: float) -> Answer | str:
     """
     deadline = time.monotonic() + answer_seconds
     try:
-        with _opener.open(request, timeout=answer_seconds) as response:
+        with _opener().open(request, timeout=answer_seconds) as response:
             return Answer(response.status, _read(response, deadline))
     except HTTPError as error:
         with error:
