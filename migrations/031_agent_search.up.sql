@@ -160,6 +160,7 @@ BEGIN
                     HINT = 'Install the extension, use filters, or give p_query_text.';
             END IF;
             RAISE NOTICE 'search_agents: more than % agents need the extension vector (pgvector); searched by words only', c_without_pgvector;
+            v_count := NULL;
         ELSE
             -- A filter that leaves few agents: their vectors. Otherwise the policy of the vectors leaves the same agents.
             v_vectors := CASE WHEN v_filter = '' THEN 'public.agent_embeddings AS e WHERE'
@@ -214,9 +215,11 @@ BEGIN
          CROSS JOIN LATERAL (SELECT left(word, greatest(3, length(word) - 2)) AS start) AS s
          ORDER BY length(start) DESC, start LIMIT 8);
     v_words := ARRAY(SELECT regexp_replace(w, '[\u00c0-\u058f\u10a0-\u10ff\u1e00-\u1fff]', '_', 'g') FROM unnest(v_words) AS w);
-    v_worded := coalesce((
+    -- Beside a vector, the descriptions of many agents are not read: the vector stands for them, and 100,000 take four times
+    -- as long as their names.
+    v_worded := CASE WHEN v_count > c_exact AND cardinality(v_words) > 0 THEN 'a.name COLLATE "C" ILIKE ALL ($3)' ELSE coalesce((
         SELECT string_agg(format('(a.name COLLATE "C" ILIKE %1$L OR a.description COLLATE "C" ILIKE %1$L)', w), ' AND ' ORDER BY i)
-          FROM unnest(v_words) WITH ORDINALITY AS p (w, i)), 'false');
+          FROM unnest(v_words) WITH ORDINALITY AS p (w, i)), 'false') END;
     RETURN QUERY EXECUTE format(
         $statement$
         WITH near AS MATERIALIZED (%1$s
