@@ -81,10 +81,8 @@ DECLARE
     c_exact constant integer := 20000;
     -- Without pgvector a vector takes 0.14 ms.
     c_without_pgvector constant integer := 5000;
-    -- As many agents of each ranking are fused.
+    -- As many agents of each ranking are fused. Of the agents with all words, no more have their text parsed.
     c_depth constant integer := 100;
-    -- Of the agents with all words, as many have their text parsed, which takes 0.1 ms each.
-    c_parsed constant integer := 200;
     -- What names are compared without: ASCII's punctuation, spaces, and the accents that NFKD separates from letters.
     c_ignored constant text := '[\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00bf\u0300-\u036f\u2000-\u206f]';
     v_text text := nullif(btrim(p_query_text), '');
@@ -224,18 +222,18 @@ BEGIN
         $statement$
         WITH near AS MATERIALIZED (%1$s
         ), found AS MATERIALIZED (
-            SELECT a.id, a.name, %6$s AS has_words FROM (%2$s) AS a WHERE %5$s OR %6$s
+            SELECT a.id, a.name, %5$s AS has_words FROM (%2$s) AS a WHERE %4$s OR %5$s
         ), named AS (
             SELECT id, CASE WHEN normal = $2 THEN 2.0 WHEN starts_with(normal, $2) THEN 1.0 ELSE 0.5 END AS weight,
                    row_number() OVER (ORDER BY starts_with(normal, $2) DESC, length(normal), normal, id) AS place
               FROM (SELECT id, regexp_replace(lower(normalize(a.name, NFKD)), $4, '', 'g') AS normal
-                      FROM found AS a WHERE %5$s OFFSET 0) AS n
+                      FROM found AS a WHERE %4$s OFFSET 0) AS n
              WHERE starts_with(normal, $2) OR length($2) >= 3 AND strpos(normal, $2) > 0
              ORDER BY place LIMIT %3$s
         ), parsed AS MATERIALIZED (
             SELECT a.id, to_tsvector('simple', t.content) AS simple, to_tsvector('english', t.content) AS english
               FROM (SELECT id FROM found WHERE has_words
-                     ORDER BY name COLLATE "C" ILIKE ALL ($3) DESC, length(name), name, id LIMIT %4$s) AS f
+                     ORDER BY name COLLATE "C" ILIKE ALL ($3) DESC, length(name), name, id LIMIT %3$s) AS f
               JOIN (%2$s) AS a ON a.id = f.id
              CROSS JOIN LATERAL (SELECT concat_ws(' ', a.name, a.description) AS content) AS t
         ), worded AS (
@@ -258,7 +256,7 @@ BEGIN
                f.score, f.similarity, f.matched_by, f.similarity >= 0.2 IS TRUE OR f.matched_by <> '{vector}'
           FROM fused AS f JOIN public.agents AS a ON a.id = f.id
          ORDER BY 1 LIMIT $8
-        $statement$, v_vectors, v_agents, c_depth, c_parsed, v_named, v_worded)
+        $statement$, v_vectors, v_agents, c_depth, v_named, v_worded)
     USING v_query, v_name, v_words, c_ignored, plainto_tsquery('simple', coalesce(v_text, '')),
           plainto_tsquery('english', coalesce(v_text, '')), p_quality_weight, p_k;
 END
