@@ -81,7 +81,8 @@ DECLARE
     c_exact constant integer := 20000;
     -- Without pgvector a vector takes 0.14 ms.
     c_without_pgvector constant integer := 5000;
-    -- As many agents of each ranking are fused. Of the agents with all words, no more have their text parsed.
+    -- As many agents of each ranking are fused. Of the agents with all words, no more have their text parsed: 10,000
+    -- characters of it, since one text of a megabyte would fail the search.
     c_depth constant integer := 100;
     -- What names are compared without: ASCII's punctuation, spaces, and the accents that NFKD separates from letters.
     c_ignored constant text := '[\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00bf\u0300-\u036f\u2000-\u206f]';
@@ -226,7 +227,7 @@ BEGIN
         ), named AS (
             SELECT id, CASE WHEN normal = $2 THEN 2.0 WHEN starts_with(normal, $2) THEN 1.0 ELSE 0.5 END AS weight,
                    row_number() OVER (ORDER BY starts_with(normal, $2) DESC, length(normal), normal, id) AS place
-              FROM (SELECT id, regexp_replace(lower(normalize(a.name, NFKD)), $4, '', 'g') AS normal
+              FROM (SELECT id, regexp_replace(lower(normalize(left(a.name, 255), NFKD)), $4, '', 'g') AS normal
                       FROM found AS a WHERE %4$s OFFSET 0) AS n
              WHERE starts_with(normal, $2) OR length($2) >= 3 AND strpos(normal, $2) > 0
              ORDER BY place LIMIT %3$s
@@ -235,7 +236,7 @@ BEGIN
               FROM (SELECT id FROM found WHERE has_words
                      ORDER BY name COLLATE "C" ILIKE ALL ($3) DESC, length(name), name, id LIMIT %3$s) AS f
               JOIN (%2$s) AS a ON a.id = f.id
-             CROSS JOIN LATERAL (SELECT concat_ws(' ', a.name, a.description) AS content) AS t
+             CROSS JOIN LATERAL (SELECT left(concat_ws(' ', a.name, a.description), 10000) AS content) AS t
         ), worded AS (
             SELECT id, greatest(ts_rank(simple, $5), ts_rank(english, $6))::float8 AS closeness
               FROM parsed WHERE simple @@ $5 OR english @@ $6

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -30,6 +35,10 @@ from usage_worker.store.search import (
     unit,
 )
 
+if TYPE_CHECKING:
+    from tests.conftest import Postgres
+
+PAGE = Path(__file__).parents[2] / "docs" / "search.md"
 INDEXES = """
     SELECT relname::text, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid
      WHERE relname ~ '^agent_embeddings_hnsw_'
@@ -151,6 +160,29 @@ def test_index_is_built_once_and_dropped_with_its_model(database: str, store: St
     retire(store, "model")
     assert ensure_accelerator(store, "test", rows=10).dropped == report.built
     assert run(database, INDEXES) == []
+
+
+def test_dump_with_pgvector_is_restored_without(
+    database: str, empty_database: str, store: Store, postgres: Postgres, tmp_path: Path
+) -> None:
+    add_agents(database, *(f"agent {number}" for number in range(20)))
+    embed(store)
+    ensure_accelerator(store, "test", rows=10)
+    block = re.search(r"((?:    pg_\w+ .*\n)+)", PAGE.read_text())
+    assert block
+    dump = 'pg_dump --format=custom --file=backup.dump "$DATABASE_URL"'
+    environment = {
+        **os.environ,
+        "PATH": f"{postgres.bin_dir}:{os.environ['PATH']}",
+        "DATABASE_URL": database,
+        "RESTORED_URL": empty_database,
+    }
+    subprocess.run(["sh", "-e", "-c", f"{dump}\n{block[1]}"], cwd=tmp_path, env=environment, check=True, timeout=60)
+    assert run(empty_database, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == []
+    assert Runner(empty_database).verify() == []
+    assert search(empty_database, draw(1000)) == [
+        (*row[:4], pytest.approx(row[4]), *row[5:]) for row in search(database, draw(1000))
+    ]
 
 
 def test_killed_build_is_replaced(database: str, store: Store) -> None:

@@ -94,6 +94,15 @@ def test_names_and_words(database: str) -> None:
         assert (found[0] if found else None) == wanted, text
 
 
+def test_long_texts(database: str) -> None:
+    words = " ".join(f"word{number}" for number in range(200_000))
+    add_agents(database, "long description", description=words)
+    add_agents(database, "n" * 1_000_000)
+    assert names(search(database, None, "word7")) == ["long description"]
+    assert len(search(database, None, "n" * 300)) == 0
+    assert len(search(database, None, "nnn")) == 1
+
+
 def test_words_never_push_out_what_they_do_not_match(database: str, store: Store) -> None:
     add_agents(database, *(f"agent {number}" for number in range(50)))
     embed(store)
