@@ -81,10 +81,9 @@ DECLARE
     c_exact constant integer := 20000;
     -- Without pgvector a vector takes 0.14 ms.
     c_without_pgvector constant integer := 5000;
-    -- As many agents of each ranking are fused.
+    -- As many agents of each ranking are fused. Of the agents with all words, no more have their text parsed: 10,000
+    -- characters of it, since one text of a megabyte would fail the search.
     c_depth constant integer := 100;
-    -- Of the agents with all words, as many have their text parsed, which takes 0.1 ms each.
-    c_parsed constant integer := 200;
     -- What names are compared without: ASCII's punctuation, spaces, and the accents that NFKD separates from letters.
     c_ignored constant text := '[\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00bf\u0300-\u036f\u2000-\u206f]';
     v_text text := nullif(btrim(p_query_text), '');
@@ -160,6 +159,7 @@ BEGIN
                     HINT = 'Install the extension, use filters, or give p_query_text.';
             END IF;
             RAISE NOTICE 'search_agents: more than % agents need the extension vector (pgvector); searched by words only', c_without_pgvector;
+            v_count := NULL;
         ELSE
             -- A filter that leaves few agents: their vectors. Otherwise the policy of the vectors leaves the same agents.
             v_vectors := CASE WHEN v_filter = '' THEN 'public.agent_embeddings AS e WHERE'
@@ -214,27 +214,29 @@ BEGIN
          CROSS JOIN LATERAL (SELECT left(word, greatest(3, length(word) - 2)) AS start) AS s
          ORDER BY length(start) DESC, start LIMIT 8);
     v_words := ARRAY(SELECT regexp_replace(w, '[\u00c0-\u058f\u10a0-\u10ff\u1e00-\u1fff]', '_', 'g') FROM unnest(v_words) AS w);
-    v_worded := coalesce((
+    -- Beside a vector, the descriptions of many agents are not read: the vector stands for them, and 100,000 take four times
+    -- as long as their names.
+    v_worded := CASE WHEN v_count > c_exact AND cardinality(v_words) > 0 THEN 'a.name COLLATE "C" ILIKE ALL ($3)' ELSE coalesce((
         SELECT string_agg(format('(a.name COLLATE "C" ILIKE %1$L OR a.description COLLATE "C" ILIKE %1$L)', w), ' AND ' ORDER BY i)
-          FROM unnest(v_words) WITH ORDINALITY AS p (w, i)), 'false');
+          FROM unnest(v_words) WITH ORDINALITY AS p (w, i)), 'false') END;
     RETURN QUERY EXECUTE format(
         $statement$
         WITH near AS MATERIALIZED (%1$s
         ), found AS MATERIALIZED (
-            SELECT a.id, a.name, %6$s AS has_words FROM (%2$s) AS a WHERE %5$s OR %6$s
+            SELECT a.id, a.name, %5$s AS has_words FROM (%2$s) AS a WHERE %4$s OR %5$s
         ), named AS (
             SELECT id, CASE WHEN normal = $2 THEN 2.0 WHEN starts_with(normal, $2) THEN 1.0 ELSE 0.5 END AS weight,
                    row_number() OVER (ORDER BY starts_with(normal, $2) DESC, length(normal), normal, id) AS place
-              FROM (SELECT id, regexp_replace(lower(normalize(a.name, NFKD)), $4, '', 'g') AS normal
-                      FROM found AS a WHERE %5$s OFFSET 0) AS n
+              FROM (SELECT id, regexp_replace(lower(normalize(left(a.name, 255), NFKD)), $4, '', 'g') AS normal
+                      FROM found AS a WHERE %4$s OFFSET 0) AS n
              WHERE starts_with(normal, $2) OR length($2) >= 3 AND strpos(normal, $2) > 0
              ORDER BY place LIMIT %3$s
         ), parsed AS MATERIALIZED (
             SELECT a.id, to_tsvector('simple', t.content) AS simple, to_tsvector('english', t.content) AS english
               FROM (SELECT id FROM found WHERE has_words
-                     ORDER BY name COLLATE "C" ILIKE ALL ($3) DESC, length(name), name, id LIMIT %4$s) AS f
+                     ORDER BY name COLLATE "C" ILIKE ALL ($3) DESC, length(name), name, id LIMIT %3$s) AS f
               JOIN (%2$s) AS a ON a.id = f.id
-             CROSS JOIN LATERAL (SELECT concat_ws(' ', a.name, a.description) AS content) AS t
+             CROSS JOIN LATERAL (SELECT left(concat_ws(' ', a.name, a.description), 10000) AS content) AS t
         ), worded AS (
             SELECT id, greatest(ts_rank(simple, $5), ts_rank(english, $6))::float8 AS closeness
               FROM parsed WHERE simple @@ $5 OR english @@ $6
@@ -255,7 +257,7 @@ BEGIN
                f.score, f.similarity, f.matched_by, f.similarity >= 0.2 IS TRUE OR f.matched_by <> '{vector}'
           FROM fused AS f JOIN public.agents AS a ON a.id = f.id
          ORDER BY 1 LIMIT $8
-        $statement$, v_vectors, v_agents, c_depth, c_parsed, v_named, v_worded)
+        $statement$, v_vectors, v_agents, c_depth, v_named, v_worded)
     USING v_query, v_name, v_words, c_ignored, plainto_tsquery('simple', coalesce(v_text, '')),
           plainto_tsquery('english', coalesce(v_text, '')), p_quality_weight, p_k;
 END

@@ -11,6 +11,7 @@ import typer
 from usage_worker.cli.bench import bench_app
 from usage_worker.cli.bench_purge import purge as bench_purge
 from usage_worker.cli.bench_queries import queries
+from usage_worker.cli.bench_search import search as bench_search
 from usage_worker.cli.bench_soak import soak
 from usage_worker.cli.dead_letters import dead_letters_app
 from usage_worker.cli.demo import demo
@@ -79,6 +80,7 @@ for command in (
     cli.command()(command)
 bench_app.command()(soak)
 bench_app.command()(queries)
+bench_app.command("search")(bench_search)
 bench_app.command("purge")(bench_purge)
 cli.add_typer(bench_app, name="bench")
 cli.add_typer(migrate_app, name="migrate")

@@ -87,7 +87,7 @@ def _ensure_extension(session: Connection) -> str | None:
     try:
         _alter(session, "create_pgvector", schema=sql.Identifier(found["schema"]))
     except psycopg.errors.InsufficientPrivilege:
-        return "this role may not create the extension vector; a superuser runs CREATE EXTENSION vector"
+        return "the extension vector is available, and this role may not create it; a superuser runs CREATE EXTENSION"
     return None
 
 

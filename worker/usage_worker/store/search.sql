@@ -47,7 +47,7 @@ DELETE FROM public.agent_embeddings WHERE model = %(model)s
 -- name: stale_agents
 -- Agents without a vector of their present text. A scan of all agents instead of a trigger, since the table may be the
 -- platform's: 0.2 s for 100,000 agents. A text that failed waits until its next attempt. A platform's table may lack the
--- description: it is then the column of `missing`.
+-- description: it is then the column of `missing`. No embedder reads more than 20,000 characters.
 WITH texts AS (
     SELECT id, text, sha256(convert_to(concat_ws(E'\n', m.template, text), 'UTF8')) AS content_hash
       FROM (SELECT NULL::text AS description) AS missing
@@ -57,7 +57,7 @@ WITH texts AS (
       ) AS a
       JOIN public.agent_embedding_models AS m ON m.model = %(model)s
 )
-SELECT t.id AS agent_id, t.text, t.content_hash
+SELECT t.id AS agent_id, left(t.text, 20000) AS text, t.content_hash
   FROM texts AS t
   LEFT JOIN public.agent_embeddings AS e ON e.agent_id = t.id AND e.model = %(model)s
   LEFT JOIN public.agent_embedding_failures AS f
