@@ -22,6 +22,8 @@ SELECT pg_temp.probe(role, claims, denied_name, before, statement, found, nothin
        WITH ORDINALITY AS cell (role, claims, denied_name, before, statement, found, nothing, place)
  ORDER BY place
 """
+# Arguments without which a function returns no row.
+_OPTIONAL = {"search_agents()": ["p_query_text => 'helper'"]}
 _PROBED = ("denied_name", "before", "statement", "found", "nothing")
 
 
@@ -210,12 +212,13 @@ def _calls(obj: Any) -> Iterator[Cell]:
         "p_agent_id": f"'{AGENT}'",
         "p_users": f"ARRAY['{OWNER}']",
         "p_agents": f"ARRAY['{AGENT}']",
+        "p_embedding": "'{1}'",
         "p_day": "'2026-01-31'",
         "p_recent_day": "current_date",
         "p_from": "(now() - interval '1 day')",
         "p_to": "now()",
     }
-    arguments = []
+    arguments = list(_OPTIONAL.get(obj.name, ()))
     for part in obj.parts:
         name, _, kind = part.partition(" ")
         arguments.append(f"{given.get(name, 'NULL')}::{kind}")

@@ -48,6 +48,12 @@ SELECT d.* FROM public.agent_usage_hourly AS h,
 INSERT INTO public.agent_usage_hour_marks (hour) VALUES (now());
 INSERT INTO public.agent_anomalies (agent_id, kind, started_at, observed, expected, scale, z, samples, baseline, is_alert)
 VALUES (%(agent)s, 'cost', now(), 2, 1, 1, 7, 12, '{}', false);
+INSERT INTO public.agent_embedding_models (model, dimension, state, is_default) VALUES ('model', 1, 'ready', true);
+INSERT INTO public.agent_embeddings (agent_id, model, dimension, embedding, content_hash)
+VALUES (%(agent)s, 'model', 1, '{1}', sha256(''));
+INSERT INTO public.agent_embedding_failures (agent_id, model, content_hash, next_try_at, error)
+VALUES (%(agent)s, 'model', sha256(''), now(), 'test');
+INSERT INTO public.agent_search_quality (agent_id, difference) VALUES (%(agent)s, 0);
 INSERT INTO public.usage_task_runs (task, finished_at, seconds, report) VALUES ('test', now(), 1, '{}');
 INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
 INSERT INTO public.usage_event_keys (key, occurred_at) VALUES (gen_random_uuid(), now());

@@ -16,14 +16,14 @@ from usage_worker.migrate import EMPTY, Runner
 DOCUMENT = Path(__file__).parents[2] / "docs" / "personal-data.md"
 KINDS = {"id", "words", "derived", "none"}
 OUTCOMES = {"deleted", "set to null", "kept"}
-# Columns of the types that can hold an id or words. A partition is part of its table.
-COLUMNS = """
+# Columns of the types that can hold an id or words, as vectors of texts do. A partition is part of its table.
+COLUMNS = r"""
     SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname, a.attname::text
       FROM pg_class AS c
       JOIN pg_namespace AS n ON n.oid = c.relnamespace
       LEFT JOIN pg_attribute AS a
         ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-       AND format_type(a.atttypid, NULL) !~ '^(smallint|integer|bigint|numeric|double|real|boolean|date|time)'
+       AND format_type(a.atttypid, NULL) !~ '^(smallint|integer|bigint|numeric|double|real(?!\[)|boolean|date|time)'
      WHERE n.nspname IN ('public', 'auth') AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition
 """
 WORDS = "what the owner wrote"

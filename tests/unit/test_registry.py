@@ -10,6 +10,7 @@ import pytest
 
 from tools.reference import FOLDER, pages
 from tools.reference.metrics import STATUS
+from usage_worker.errors import SettingsError
 from usage_worker.maintenance import PERIODIC_TASKS, PeriodicTask
 from usage_worker.monitoring import metrics
 from usage_worker.monitoring.checks.upkeep import COMMANDS
@@ -56,6 +57,29 @@ def test_registry_line_adds_task_with_route_schedule_and_metrics() -> None:
         ("usage_task_finished_timestamp_seconds", 7.0),
         ("usage_task_seconds", 2.0),
     ]
+
+
+def test_task_that_needs_a_setting_is_sent_only_with_it() -> None:
+    assert "embed" not in app.make_app(Settings()).conf.beat_schedule
+    sent = app.make_app(Settings(embedder="minilm")).conf.beat_schedule["embed"]
+    assert (sent["task"], sent["schedule"]) == ("analytics.embed", 60.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"embedder": "word2vec"}, "USAGE_EMBEDDER: there is no embedder 'word2vec'; there are minilm, openai"),
+        ({"embedder": "openai"}, "USAGE_EMBEDDER_URL is not set; USAGE_EMBEDDER=openai needs it"),
+        (
+            {"embedder": "openai", "embedder_url": "https://host/v1"},
+            "USAGE_EMBEDDER_MODEL is not set; USAGE_EMBEDDER=openai needs it",
+        ),
+    ],
+)
+def test_worker_does_not_start_with_an_embedder_that_cannot_work(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        app.make_app(Settings(**given))
+    assert refused.value.detail == reason
 
 
 @pytest.mark.usefixtures("with_vacuum")

@@ -188,3 +188,35 @@ def test_wrong_argument_is_named_like_the_argument(monkeypatch: pytest.MonkeyPat
 def test_url_of_a_disabled_publisher_is_not_checked(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> None:
     monkeypatch.setenv("REDIS_URL", "sentinel://elsewhere")
     assert load_publisher_settings(**given, disabled=True).redis_url == ""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("USAGE_EMBEDDER_URL", "https://me:s3cretword@host/v1"),
+        ("USAGE_EMBEDDER_URL", "https://s3cretword@host/v1"),
+        ("USAGE_EMBEDDER_URL", "https://host:s3cretword/v1"),
+        ("USAGE_EMBEDDER_URL", "https://host/v1?key=s3cretword"),
+        ("USAGE_EMBEDDER_URL", "https://host/v1#s3cretword"),
+        ("USAGE_EMBEDDER_URL", "https://host/v 1/s3cretword"),
+        ("USAGE_EMBEDDER_URL", "https://host:65536/s3cretword"),
+        ("USAGE_EMBEDDER_URL", "file:///s3cretword"),
+        ("USAGE_EMBEDDER_URL", "s3cretword"),
+        ("USAGE_EMBEDDER_KEY", "s3cretword\n"),
+        ("USAGE_EMBEDDER_KEY", "s3cretword \u00e4"),
+    ],
+)
+def test_address_and_key_of_a_service_are_checked_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert str(refused.value).startswith(f"a setting is wrong: {variable}: ")
+    assert SECRET not in str(refused.value)
+
+
+def test_key_of_a_service_is_not_shown() -> None:
+    settings = Settings(embedder_url="https://[::1]:8080/v1", embedder_key=SECRET)
+    assert SECRET not in repr(settings)
+    assert settings.mask(f"Bearer {SECRET}") == "Bearer ***"

@@ -24,7 +24,7 @@ installation and the last run of each periodic task.
 def page() -> str:
     """Return the page."""
     # The defaults, whatever the environment of who generates the page says.
-    defaults = Settings.model_construct()
+    defaults = Settings.model_construct(embedder="minilm")  # with one, so that its task is sent
     celery = configuration(defaults)
     entries = {entry.task: entry for entry in schedule_entries(defaults)}
     app = make_app(defaults)

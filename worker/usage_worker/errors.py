@@ -121,6 +121,18 @@ class EmbeddedServerError(UsageError):
     """an embedded server cannot start."""
 
 
+class EmbedderError(UsageError):
+    """texts cannot be embedded."""
+
+
+class EmbedderUnavailableError(EmbedderError):
+    """the embedder is not available."""
+
+
+class TextRefusedError(EmbedderError):
+    """a text cannot be embedded."""
+
+
 class OutputError(UsageError):
     """the output cannot be written."""
 

@@ -32,6 +32,8 @@ DEFAULT_ID_NAMESPACE = UUID("c2cce1b7-d584-5e34-8fb0-123f0b8de01f")
 # The first that is set counts. REDIS_URL may be the application's own, for a cache or as Celery's broker.
 REDIS_VARIABLES = ("USAGE_REDIS_URL", "REDIS_URL")
 _VARIABLES = {"redis_url": REDIS_VARIABLES, "database_url": ("DATABASE_URL",)}
+# Host, port and path, without a user and without parameters.
+_SERVICE = re.compile(r"https?://(?:[^\s/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:/[!\"$->@-~]*)?")
 # Neither message quotes the text, which may be part of a password.
 _NO_PORT = "the port is not a number; write / # ? @ in a password as %2F %23 %3F %40"
 _MISPLACED_AT = "an @ stands behind the host; write / # ? @ in a password as %2F %23 %3F %40"
@@ -129,6 +131,18 @@ class Settings(PublisherSettings):
     prices: Literal["genai-prices", "off"] = "genai-prices"
     """The list from which a cost is filled in that nobody gave, where the extra `prices` is installed; or `off`."""
 
+    embedder: str = ""
+    """What turns the texts of agents into vectors for `usage-worker search`: `minilm`, on this machine (extra
+    `semantic`), `openai`, a service with its interface, or one that a package adds; without it, words alone count."""
+    embedder_path: str = ""
+    """A file to use instead of the weights that the extra `semantic` brings: their `model.onnx`, for `minilm`."""
+    embedder_url: str = ""
+    """The address of the service, as `https://api.openai.com/v1`, for `openai`."""
+    embedder_model: str = ""
+    """The model that the service is asked for, as `text-embedding-3-small`, for `openai`."""
+    embedder_key: str = Field("", repr=False)
+    """The key that the service is sent, if it needs one, for `openai`."""
+
     # service/schedule.py parses the schedules.
     schedule_purge: str = "10 * * * *"
     """When to purge soft-deleted rows: a crontab, a number of seconds, or `off`."""
@@ -147,6 +161,8 @@ class Settings(PublisherSettings):
     """When to compare counters, roll-up and ledger: a crontab, a number of seconds, or `off`."""
     schedule_dead_letters: str = "50 3 * * *"
     """When to delete old dead letters: a crontab, a number of seconds, or `off`."""
+    schedule_embed: str = "60"
+    """When to embed new and changed agents, if there is an embedder: a crontab, a number of seconds, or `off`."""
     timezone: str = "UTC"
     """Time zone of the crontabs and of the days that `usage-worker report` shows, as `Europe/Berlin`."""
 
@@ -174,6 +190,22 @@ class Settings(PublisherSettings):
             raise ValueError(_MISPLACED_AT)
         return _checked_scheme(url, DATABASE_SCHEMES)
 
+    @field_validator("embedder_url")
+    @classmethod
+    def _embedder_scheme(cls, url: str) -> str:
+        # As strict as urllib's own reading is lax: its complaints quote a password.
+        match = re.fullmatch(_SERVICE, url)
+        if url and not (match and int(match["port"] or 0) < 2**16):
+            raise ValueError("write https://host/path; a key belongs in USAGE_EMBEDDER_KEY")
+        return url
+
+    @field_validator("embedder_key")
+    @classmethod
+    def _embedder_key(cls, key: str) -> str:
+        if not re.fullmatch(r"[!-~]*", key, re.ASCII):
+            raise ValueError("must be printable ASCII without spaces, as a header of HTTP requires")
+        return key
+
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -200,8 +232,8 @@ class Settings(PublisherSettings):
 
     @property
     def mask(self) -> Mask:
-        """The mask that removes the passwords of both servers from a text."""
-        return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", "")])
+        """The mask that removes the passwords of both servers, and the key of the embedder, from a text."""
+        return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", ""), self.embedder_key])
 
     def require_database(self) -> str:
         """Return the database URL.

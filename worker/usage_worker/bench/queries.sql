@@ -89,11 +89,6 @@ SELECT pg_table_size('public.user_agents') / count(*) AS bytes_per_row,
        pg_indexes_size('public.user_agents') / count(*) AS index_bytes_per_row
   FROM public.user_agents
 
--- name: sign_in
--- Act as a user until the end of the transaction, with the settings that PostgREST makes before a request.
-SELECT set_config('request.jwt.claims', json_build_object('sub', %(user_id)s::uuid)::text, true),
-       set_config('role', 'authenticated', true)
-
 -- name: list_2
 -- 2.0.0: a user's agents, newest first.
 SELECT id, agent_id, usage_count, last_used_at, added_at

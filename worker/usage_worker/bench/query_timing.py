@@ -9,6 +9,7 @@ from statistics import fmean, quantiles
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.bench.sql import query as bench_query
+from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ def time_query(store: Store, name: str, users: Sequence[UUID], parameters: Mappi
 
 
 def _run(store: Store, name: str, user_id: UUID, parameters: Mapping[str, Any]) -> tuple[float, int]:
-    with _signed_in(store, user_id) as connection:
+    with signed_in(store, user_id) as connection:
         started = time.perf_counter()
         rows = connection.execute(bench_query(name), {**parameters, "user_id": user_id}, prepare=False).fetchall()
         return 1000 * (time.perf_counter() - started), len(rows)
@@ -61,7 +62,7 @@ def _run(store: Store, name: str, user_id: UUID, parameters: Mapping[str, Any]) 
 
 def _explain(store: Store, name: str, user_id: UUID, parameters: Mapping[str, Any]) -> str:
     """Return the scan of the table and the indexes that it uses, in one line."""
-    with _signed_in(store, user_id) as connection:
+    with signed_in(store, user_id) as connection:
         explain = "EXPLAIN (FORMAT JSON) " + bench_query(name)
         row = connection.execute(explain, {**parameters, "user_id": user_id}, prepare=False).fetchone()
     nodes = list(_nodes(row[0][0]["Plan"])) if row else []
@@ -79,7 +80,7 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _signed_in(store: Store, user_id: UUID) -> Iterator[Connection]:
+def signed_in(store: Store, user_id: UUID) -> Iterator[Connection]:
     with store.connection() as connection:
-        connection.execute(bench_query("sign_in"), {"user_id": user_id})
+        connection.execute(query("sign_in"), {"user_id": user_id})
         yield connection

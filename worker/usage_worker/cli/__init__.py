@@ -12,10 +12,12 @@ from usage_worker.cli.anomalies import anomalies
 from usage_worker.cli.bench import bench_app
 from usage_worker.cli.bench_purge import purge as bench_purge
 from usage_worker.cli.bench_queries import queries
+from usage_worker.cli.bench_search import search as bench_search
 from usage_worker.cli.bench_soak import soak
 from usage_worker.cli.dead_letters import dead_letters_app
 from usage_worker.cli.demo import demo
 from usage_worker.cli.drain import drain
+from usage_worker.cli.embed import embed
 from usage_worker.cli.metrics import metrics
 from usage_worker.cli.migrate import migrate_app
 from usage_worker.cli.new_key import new_key
@@ -28,6 +30,7 @@ from usage_worker.cli.refresh import refresh
 from usage_worker.cli.related import related
 from usage_worker.cli.report import report
 from usage_worker.cli.schedule import schedule
+from usage_worker.cli.search import search
 from usage_worker.cli.serve import serve
 from usage_worker.cli.status import status
 from usage_worker.cli.up import up
@@ -75,10 +78,13 @@ for command in (
     report,
     related,
     anomalies,
+    search,
+    embed,
 ):
     cli.command()(command)
 bench_app.command()(soak)
 bench_app.command()(queries)
+bench_app.command("search")(bench_search)
 bench_app.command("purge")(bench_purge)
 cli.add_typer(bench_app, name="bench")
 cli.add_typer(migrate_app, name="migrate")

@@ -33,7 +33,9 @@ PATHS = {
 }
 PROCESSES = {"publisher": "application", "worker": "worker", "valkey": "Valkey", "database": "PostgreSQL"}
 
-bench_app = typer.Typer(help="Measure throughput and latency, a long run, the queries of users, or a purge.")
+bench_app = typer.Typer(
+    help="Measure throughput and latency, a long run, the queries of users, searches over agents, or a purge."
+)
 
 
 @bench_app.callback(invoke_without_command=True)

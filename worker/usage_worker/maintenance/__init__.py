@@ -3,6 +3,7 @@
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
 from usage_worker.maintenance.anomalies import ANOMALIES, HISTORY, find_anomalies
 from usage_worker.maintenance.differences import Difference, ReconcileReport
+from usage_worker.maintenance.embeddings import EMBED, EmbedReport, embed
 from usage_worker.maintenance.graph import GRAPH, GraphReport, update_graph
 from usage_worker.maintenance.hours import HoursReport, compute_hours
 from usage_worker.maintenance.partitions import (
@@ -21,6 +22,7 @@ from usage_worker.store import HOURS
 
 __all__ = [
     "ANOMALIES",
+    "EMBED",
     "GRAPH",
     "HISTORY",
     "HOURS",
@@ -31,6 +33,7 @@ __all__ = [
     "RECONCILE",
     "REFRESH",
     "Difference",
+    "EmbedReport",
     "GraphReport",
     "HoursReport",
     "OnProgress",
@@ -42,6 +45,7 @@ __all__ = [
     "RefreshReport",
     "Scope",
     "compute_hours",
+    "embed",
     "find_anomalies",
     "manage_partitions",
     "partition_coverage",

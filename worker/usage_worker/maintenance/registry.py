@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usage_worker.maintenance.analytics import REFRESH, run_refresh
 from usage_worker.maintenance.anomalies import ANOMALIES, run_find_anomalies
+from usage_worker.maintenance.embeddings import EMBED, run_embed
 from usage_worker.maintenance.graph import GRAPH, run_graph
 from usage_worker.maintenance.hours import run_hours
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
 
 
 class PeriodicTask(NamedTuple):
-    """A task that beat sends: its name in Celery, the label of its setting `schedule_<label>`, and its function."""
+    """A task that beat sends: its name in Celery, the label of its setting `schedule_<label>`, and its function.
+
+    Where it `needs` a setting, it is sent only if that is set.
+    """
 
     name: str
     label: str
     run: Callable[[Store, Settings], dict[str, Any]]
+    needs: str = ""
 
     @property
     def variable(self) -> str:
@@ -35,6 +40,8 @@ class PeriodicTask(NamedTuple):
 
     def schedule(self, settings: Settings) -> str:
         """Return its schedule: seconds, a crontab or "off"."""
+        if self.needs and not getattr(settings, self.needs):
+            return "off"
         text: str = getattr(settings, f"schedule_{self.label}")
         return text
 
@@ -48,4 +55,5 @@ PERIODIC_TASKS = (
     PeriodicTask(ANOMALIES, "anomalies", run_find_anomalies),
     PeriodicTask(RECONCILE, "reconcile", run_reconcile),
     PeriodicTask(PRUNE, "dead_letters", run_prune),
+    PeriodicTask(EMBED, "embed", run_embed, needs="embedder"),
 )

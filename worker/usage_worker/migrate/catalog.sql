@@ -71,6 +71,8 @@ UNION ALL
 SELECT 'index', i.relname, r.name,
     CASE WHEN x.indisvalid THEN '' ELSE 'invalid ' END || pg_get_indexdef(i.oid)
 FROM relations AS r JOIN pg_index AS x ON x.indrelid = r.oid JOIN pg_class AS i ON i.oid = x.indexrelid
+-- Those of pgvector, which a periodic task makes where the extension is.
+WHERE i.relname !~ '^agent_embeddings_hnsw_'
 
 UNION ALL
 SELECT 'sequence', c.relname, r.name, format_type(s.seqtypid, NULL)

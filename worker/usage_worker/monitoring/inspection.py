@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from usage_worker.queue.stream import EventStream
 from usage_worker.store import ImpatientStore
@@ -53,6 +53,8 @@ class Figures:
     partitions: list[PartitionCoverage] | None = None
     last_runs: dict[str, TaskRun] | None = None
     """The last run of each periodic task, by its name."""
+    embeddings: dict[str, Any] | None = None
+    """The report of the last run of the embedder's task."""
     clocks: dict[str, float] = field(default_factory=dict)
 
     @property

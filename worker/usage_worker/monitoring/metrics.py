@@ -105,6 +105,10 @@ def _database(figures: Figures) -> Iterator[Metric]:
         text = "Anomalies that go on, of all agents together and of the 20 that cost most."
         by_kind = Counter(alert["kind"] for alert in found)
         yield _gauge("usage_anomalies_open", text, "kind", ((kind, by_kind[kind]) for kind in KINDS))
+    if figures.embeddings is not None:
+        text, report = "Agents without a vector of their present text.", figures.embeddings
+        counts = ((state, report.get(state, 0)) for state in ("pending", "failed"))
+        yield _gauge("usage_agents_not_embedded", text, "reason", counts)
 
 
 def _tasks(runs: dict[str, TaskRun]) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ from celery import Celery
 from celery.signals import worker_process_shutdown, worker_ready
 from kombu.entity import Exchange, Queue
 
+from usage_worker.embedders import embedder_of
 from usage_worker.errors import SettingsError
 from usage_worker.logs import configure_from_environment, report_failure
 from usage_worker.maintenance import PERIODIC_TASKS
@@ -65,6 +66,7 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
         SettingsError: a setting is wrong.
     """
     resources = Resources(settings or load_settings())
+    embedder_of(resources.settings)
     app.usage_resources = resources
     app.usage_pool = WorkerPool(app)
     register(app)

@@ -3,6 +3,7 @@
 from usage_worker.monitoring.checks.anomalies import ANOMALIES_SECTION
 from usage_worker.monitoring.checks.beat import BEAT
 from usage_worker.monitoring.checks.clocks import CLOCKS
+from usage_worker.monitoring.checks.embeddings import EMBEDDINGS
 from usage_worker.monitoring.checks.locks import LOCKS
 from usage_worker.monitoring.checks.namespace import NAMESPACE
 from usage_worker.monitoring.checks.postgresql import POSTGRESQL_SECTION, SCHEMA
@@ -32,6 +33,7 @@ SECTIONS = (
     PARTITIONS,
     PERIODIC,
     ANOMALIES_SECTION,
+    EMBEDDINGS,
     CLOCKS,
 )
 

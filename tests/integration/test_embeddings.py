@@ -1,0 +1,250 @@
+"""The vectors of agents: what is stale, what failed, which model is searched, and pgvector's indexes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.integration.agents import DIMENSION, OWNER, add_agents, draw, embed, has_pgvector, names, search
+from tests.integration.database import run
+from usage_worker.errors import DataRefusedError, ObstacleError
+from usage_worker.migrate import Runner
+from usage_worker.store import Store
+from usage_worker.store.accelerator import ensure_accelerator
+from usage_worker.store.search import (
+    Embedding,
+    EmbeddingStatus,
+    add_model,
+    embedding_models,
+    embedding_status,
+    refresh_quality,
+    retire,
+    set_aside,
+    set_default,
+    set_ready,
+    stale_agents,
+    store_embeddings,
+    unit,
+)
+
+if TYPE_CHECKING:
+    from tests.conftest import Postgres
+
+PAGE = Path(__file__).parents[2] / "docs" / "search.md"
+INDEXES = """
+    SELECT relname::text, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid
+     WHERE relname ~ '^agent_embeddings_hnsw_'
+"""
+
+
+def counts(store: Store) -> list[tuple[str, int, int, int, int]]:
+    return [(s.model, s.agents, s.embedded, s.failed, s.pending) for s in embedding_status(store)]
+
+
+def test_new_and_changed_texts_are_stale(database: str, store: Store) -> None:
+    first, second = add_agents(database, "first", "second", description="described")
+    embed(store)
+    assert stale_agents(store, "model", 10) == []
+    run(database, "UPDATE public.agents SET description = 'otherwise' WHERE id = %s", second)
+    run(database, "UPDATE public.agents SET is_active = false WHERE id = %s", first)
+    (stale,) = stale_agents(store, "model", 10)
+    assert (stale.agent_id, stale.text) == (second, "second. otherwise")
+    assert counts(store) == [("model", 2, 1, 0, 1)]
+    run(database, "UPDATE public.agent_embedding_models SET template = 2")
+    assert len(stale_agents(store, "model", 10)) == 2
+    assert len(stale_agents(store, "model", 1)) == 1
+
+
+def test_failures_wait_longer_each_time_and_another_text_is_tried_at_once(database: str, store: Store) -> None:
+    (agent,) = add_agents(database, "poison")
+    add_model(store, "model", DIMENSION)
+    (text,) = stale_agents(store, "model", 10)
+    waits = []
+    for _ in range(14):
+        set_aside(store, "model", text, "400 Bad\nRequest")
+        row = run(
+            database,
+            "SELECT attempts, extract(epoch FROM next_try_at - now()) / 60, error FROM public.agent_embedding_failures",
+        )
+        waits.append(float(row[0][1]))
+    assert row[0][0] == 14
+    assert "\n" not in row[0][2]
+    assert all(shorter < longer for shorter, longer in pairwise(waits[:10]))
+    assert max(waits) < 1.1 * 24 * 60
+    assert stale_agents(store, "model", 10) == []
+    assert counts(store) == [("model", 1, 0, 1, 0)]
+    run(database, "UPDATE public.agents SET name = 'harmless'")
+    (text,) = stale_agents(store, "model", 10)
+    store_embeddings(store, "model", [Embedding(agent, text.content_hash, draw(1))])
+    assert counts(store) == [("model", 1, 1, 0, 0)]
+    assert run(database, "SELECT FROM public.agent_embedding_failures") == []
+
+
+def test_agent_deleted_meanwhile(database: str, store: Store) -> None:
+    kept, gone = add_agents(database, "kept", "gone")
+    add_model(store, "model", DIMENSION)
+    texts = stale_agents(store, "model", 10)
+    run(database, "DELETE FROM public.agents WHERE id = %s", gone)
+    assert store_embeddings(store, "model", [Embedding(t.agent_id, t.content_hash, draw(1)) for t in texts]) == 1
+    set_aside(store, "model", next(t for t in texts if t.agent_id == gone), "no")
+    assert run(database, "SELECT agent_id FROM public.agent_embeddings") == [(kept,)]
+    run(database, "DELETE FROM public.agents")
+    assert counts(store) == [("model", 0, 0, 0, 0)]
+
+
+@pytest.mark.parametrize("vector", [[1.0], [1.0] * DIMENSION, [float("nan")] * DIMENSION, [0.0] * DIMENSION])
+def test_wrong_vector_is_refused_whole(database: str, store: Store, vector: list[float]) -> None:
+    add_agents(database, "first", "second")
+    add_model(store, "model", DIMENSION)
+    good, bad = stale_agents(store, "model", 10)
+    with pytest.raises(DataRefusedError):
+        store_embeddings(
+            store,
+            "model",
+            [Embedding(good.agent_id, good.content_hash, draw(1)), Embedding(bad.agent_id, bad.content_hash, vector)],
+        )
+    assert counts(store) == [("model", 2, 0, 0, 2)]
+
+
+def test_unit_length() -> None:
+    assert unit([3.0, 4.0]) == [0.6, 0.8]
+    assert unit([1e-200, 0.0]) == [1.0, 0.0]
+    for vector in ([0.0], [float("nan")], [float("inf")], []):
+        with pytest.raises(ValueError, match="zero or not finite"):
+            unit(vector)
+
+
+def test_two_models_and_the_default(database: str, store: Store) -> None:
+    add_agents(database, "agent")
+    embed(store, "old")
+    add_model(store, "new", DIMENSION)
+    assert not set_default(store, "new")
+    assert [m.model for m in embedding_models(store) if m.is_default] == ["old"]
+    assert search(database, draw(0), model="new") == []
+    embed(store, "new")
+    assert set_default(store, "new")
+    assert [m.model for m in embedding_models(store) if m.is_default] == ["new"]
+    assert names(search(database, draw(0), model="old")) == names(search(database, draw(0))) == ["agent"]
+    assert retire(store, "old") == 1
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="retired"):
+        search(database, draw(0), model="old")
+    assert embedding_status(store)[1] == EmbeddingStatus("old", DIMENSION, 1, "", "retired", False, 0, 0, 0, 0)
+
+
+def test_model_keeps_its_dimension(store: Store) -> None:
+    add_model(store, "model", DIMENSION)
+    with pytest.raises(ObstacleError, match="another name"):
+        add_model(store, "model", DIMENSION + 1)
+
+
+def test_index_is_built_once_and_dropped_with_its_model(database: str, store: Store) -> None:
+    add_agents(database, *(f"agent {number}" for number in range(20)))
+    embed(store)
+    assert ensure_accelerator(store, "test").built == []
+    report = ensure_accelerator(store, "test", rows=10)
+    if not has_pgvector(database):
+        assert report.notes == ["the server has no extension vector (pgvector)"]
+        assert run(database, INDEXES) == []
+        return
+    assert run(database, INDEXES) == [(report.built[0], True)]
+    assert ensure_accelerator(store, "test", rows=10).built == []
+    assert Runner(database).verify() == []
+    retire(store, "model")
+    assert ensure_accelerator(store, "test", rows=10).dropped == report.built
+    assert run(database, INDEXES) == []
+
+
+def test_dump_with_pgvector_is_restored_without(
+    database: str, empty_database: str, store: Store, postgres: Postgres, tmp_path: Path
+) -> None:
+    add_agents(database, *(f"agent {number}" for number in range(20)))
+    embed(store)
+    ensure_accelerator(store, "test", rows=10)
+    block = re.search(r"((?:    pg_\w+ .*\n)+)", PAGE.read_text())
+    assert block
+    dump = 'pg_dump --format=custom --file=backup.dump "$DATABASE_URL"'
+    environment = {
+        **os.environ,
+        "PATH": f"{postgres.bin_dir}:{os.environ['PATH']}",
+        "DATABASE_URL": database,
+        "RESTORED_URL": empty_database,
+    }
+    subprocess.run(["sh", "-e", "-c", f"{dump}\n{block[1]}"], cwd=tmp_path, env=environment, check=True, timeout=60)
+    assert run(empty_database, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == []
+    assert Runner(empty_database).verify() == []
+    assert search(empty_database, draw(1000)) == [
+        (*row[:4], pytest.approx(row[4]), *row[5:]) for row in search(database, draw(1000))
+    ]
+
+
+def test_killed_build_is_replaced(database: str, store: Store) -> None:
+    add_agents(database, *(f"agent {number}" for number in range(20)))
+    embed(store)
+    name = "agent_embeddings_hnsw_20f35e630daf"  # the beginning of the MD5 of "model"
+    # A build that is cancelled while it waits for a writer leaves an invalid index, as one of a killed server does.
+    with closing(psycopg.connect(database)) as writer, psycopg.connect(database, autocommit=True) as builder:
+        writer.execute("UPDATE public.agent_embeddings SET embedded_at = now()")
+        builder.execute("SET statement_timeout = '300ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            builder.execute(f"CREATE INDEX CONCURRENTLY {name} ON public.agent_embeddings (embedded_at)".encode())
+    assert run(database, INDEXES) == [(name, False)]
+    report = ensure_accelerator(store, "test", rows=10)
+    assert report.dropped == [name]
+    assert run(database, INDEXES) == ([(name, True)] if has_pgvector(database) else [])
+
+
+def test_role_that_may_not_create_the_extension(
+    database: str, store: Store, ingest_url: str, ingest_login: str
+) -> None:
+    add_agents(database, *(f"agent {number}" for number in range(20)))
+    embed(store)
+    run(database, f"ALTER TABLE public.agent_embeddings OWNER TO {ingest_login}")
+    run(database, f"GRANT SELECT ON public.agent_embedding_models TO {ingest_login}")
+    run(database, f"CREATE POLICY everything ON public.agent_embedding_models TO {ingest_login} USING (true)")
+    with Store(ingest_url) as limited:
+        report = ensure_accelerator(limited, "test", rows=10)
+    missing = "this role may not create it" if has_pgvector(database) else "the server has no extension vector"
+    assert report.built == []
+    assert missing in report.notes[0]
+
+
+def test_quality_of_five_users_breaks_ties(database: str, store: Store) -> None:
+    good, bad, new, few = add_agents(database, "a good", "a bad", "a new", "a few")
+    embed(store)
+    run(database, "INSERT INTO auth.users (id) SELECT md5(i::text)::uuid FROM generate_series(1, 20) AS i")
+    insert = """
+        INSERT INTO public.user_agents (user_id, agent_id, usage_count, success_count, error_count, user_rating)
+        SELECT md5(i::text)::uuid, %s, 10, %s, 10 - %s, %s FROM generate_series(1, %s) AS i
+    """
+    run(database, insert, good, 10, 10, 5, 20)
+    run(database, insert, bad, 1, 1, 1, 20)
+    run(database, insert, few, 10, 10, 5, 4)
+    assert refresh_quality(store, "test") == 2
+    found = dict(run(database, "SELECT agent_id, difference FROM public.agent_search_quality"))
+    assert found[good] == -found[bad] > 0
+    assert round(found[good] / 0.02, 4) == round(found[good] / 0.02)
+    run(
+        database,
+        "UPDATE public.agent_embeddings SET embedding = (SELECT embedding FROM public.agent_embeddings LIMIT 1)",
+    )
+    found_agents = [row[1] for row in search(database, draw(0), user=OWNER)]
+    assert (found_agents[0], found_agents[-1]) == (good, bad)
+    assert [row[1] for row in search(database, draw(0), user=OWNER, quality_weight=0)] == sorted([good, bad, new, few])
+    run(database, "DELETE FROM public.user_agents WHERE agent_id = %s", bad)
+    assert refresh_quality(store, "test") == 1
+    assert run(database, "SELECT agent_id, difference FROM public.agent_search_quality") == [(good, 0)]
+
+
+def test_ready_model_becomes_the_default_if_there_is_none(store: Store) -> None:
+    for name in ("first", "second"):
+        add_model(store, name, DIMENSION)
+        set_ready(store, name)
+    assert [(m.model, m.is_default) for m in embedding_models(store)] == [("first", True), ("second", False)]

@@ -1,0 +1,90 @@
+"""More agents than are compared one by one: the index of pgvector, or a clear error where there is none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.integration.agents import DIMENSION, OWNER, add_agents, draw, has_pgvector, names, search, signed_in
+from tests.integration.database import run
+from usage_worker.store import Store
+from usage_worker.store.accelerator import EXACT_ROWS, ensure_accelerator
+from usage_worker.store.search import add_model, set_ready
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AGENTS = EXACT_ROWS + 1_000
+K = 10
+# Each agent's vector by pseudo-random numbers of its id.
+FILL = f"""
+    WITH agents AS (
+        INSERT INTO public.agents (id, name, created_by, status)
+        SELECT md5(i::text)::uuid, 'agent ' || i, %s, i %% 100 FROM generate_series(1, {AGENTS}) AS i RETURNING id
+    )
+    INSERT INTO public.agent_embeddings (agent_id, model, dimension, embedding, content_hash)
+    SELECT id, 'model', {DIMENSION}, ARRAY(SELECT (x / sqrt(sum(x ^ 2) OVER ()))::real FROM unnest(raw) AS x),
+           sha256('')
+      FROM (
+        SELECT id, ARRAY(SELECT hashtextextended(id::text, n) / 2 ^ 63 FROM generate_series(1, {DIMENSION}) AS n) AS raw
+          FROM agents
+      ) AS drawn
+"""
+NEAREST = """
+    SELECT e.agent_id FROM public.agent_embeddings AS e JOIN public.agents AS a ON a.id = e.agent_id AND a.is_active
+     WHERE status = coalesce(%(status)s, status)
+     ORDER BY (SELECT sum(x::float8 * y) FROM unnest(e.embedding, %(query)s::real[]) AS p (x, y)) DESC LIMIT 10
+"""
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    with Store(database) as store:
+        yield store
+
+
+@pytest.fixture
+def many(database: str, store: Store) -> str:
+    add_model(store, "model", DIMENSION)
+    set_ready(store, "model")
+    add_agents(database)
+    run(database, FILL, OWNER)
+    run(database, "VACUUM ANALYZE")
+    return database
+
+
+def nearest(url: str, query: list[float], status: str | None = None) -> list[object]:
+    with psycopg.connect(url) as connection:
+        return [row[0] for row in connection.execute(NEAREST, {"query": query, "status": status})]
+
+
+def test_many_agents(many: str, store: Store) -> None:
+    if not has_pgvector(many):
+        with pytest.raises(
+            psycopg.errors.ProgramLimitExceeded, match="more than 5000 agents need the extension vector"
+        ):
+            search(many, draw(0))
+        assert names(search(many, draw(0), "agent 77"))[0] == "agent 77"
+        assert [row[1] for row in search(many, draw(0), filters='{"status": "7"}')] == nearest(many, draw(0), "7")
+        return
+    assert len(ensure_accelerator(store, "test").built) == 1
+    run(many, "UPDATE public.agents SET is_active = false WHERE status = '9'")
+    queries = [draw(number) for number in range(50)]
+    found = [[row[1] for row in search(many, query)] for query in queries]
+    exact = [nearest(many, query) for query in queries]
+    hits = sum(len(set(row) & set(wanted)) for row, wanted in zip(found, exact, strict=True))
+    assert hits >= 0.99 * K * len(queries)
+    # Where the index misses none, the order is that of the exact comparison.
+    complete = [(row, wanted) for row, wanted in zip(found, exact, strict=True) if set(row) == set(wanted)]
+    assert all(row == wanted for row, wanted in complete)
+    for query in queries[:10]:
+        assert [row[1] for row in search(many, query, filters='{"status": "7"}')] == nearest(many, query, "7")
+    with signed_in(many) as connection:
+        plan = connection.execute(
+            "EXPLAIN SELECT agent_id FROM public.agent_embeddings WHERE model = 'model'"
+            " ORDER BY embedding::halfvec(8) <=> %s::real[]::halfvec(8) LIMIT 100",
+            [queries[0]],
+        ).fetchall()
+    assert any("agent_embeddings_hnsw_" in line for (line,) in plan)

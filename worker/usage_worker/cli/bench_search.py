@@ -1,0 +1,46 @@
+"""`usage-worker bench search`: the time of searches over agents, and which of the nearest they find."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from usage_worker.bench.search import WANTED_RECALL, measure_search
+from usage_worker.cli.outcome import finish
+from usage_worker.local.stopping import leave_on_signal
+
+if TYPE_CHECKING:
+    from usage_worker.bench.search import SearchResult
+
+AGENTS = 10_000
+
+Agents = Annotated[
+    list[int] | None,
+    typer.Option(min=100, help="Number of agents; repeat the option for several sizes.", show_default=str(AGENTS)),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+
+
+def search(agents: Agents = None, as_json: AsJson = False) -> None:
+    """Time searches over agents with vectors of 384 dimensions under row-level security, and count what they miss."""
+    result = None
+    console = Console(stderr=True, highlight=False)
+    with leave_on_signal():
+        result = measure_search(agents or [AGENTS], console.print)
+    finish(result, _show, as_json=as_json)
+
+
+def _show(result: SearchResult) -> None:
+    table = Table("agents", "search", "p50 ms", "p95 ms", "recall@10", box=None)
+    for column in (table.columns[0], *table.columns[2:]):
+        column.justify = "right"
+    for agents, timings in result.sizes.items():
+        for name, timing in timings.items():
+            recall = "" if timing.recall is None else f"{timing.recall:.3f}"
+            table.add_row(f"{agents:,}", name, f"{timing.p50_ms:.1f}", f"{timing.p95_ms:.1f}", recall)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"recall of searches by vector: {'at least' if result.exact else 'NOT at least'} {WANTED_RECALL}")

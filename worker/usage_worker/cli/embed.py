@@ -1,0 +1,105 @@
+"""`usage-worker embed`: give vectors to agents now, without Celery, and say what each model has."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, counted, echo, print_json, print_rows
+from usage_worker.cli.progress import shown
+from usage_worker.embedders import embedder_of
+from usage_worker.errors import SettingsError
+from usage_worker.local.stopping import leave_on_signal
+from usage_worker.maintenance import EMBED, EmbedReport, run_task
+from usage_worker.maintenance import embed as embed_agents
+from usage_worker.settings import load_settings
+from usage_worker.store import Store
+from usage_worker.store.search import embedding_status
+from usage_worker.store.search import retire as retire_model
+
+if TYPE_CHECKING:
+    from usage_worker.settings import Settings
+    from usage_worker.store.search import EmbeddingStatus
+
+NO_EMBEDDER = (
+    "USAGE_EMBEDDER is not set; run pip install 'usage-worker[semantic]' and set USAGE_EMBEDDER=minilm,"
+    " or USAGE_EMBEDDER=openai for a service"
+)
+HEADINGS = ("model", "dimension", "state", "default", "embedded", "pending", "failed")
+
+Name = Annotated[
+    str | None, typer.Option("--embedder", metavar="NAME", help="Use this embedder instead of USAGE_EMBEDDER.")
+]
+Status = Annotated[bool, typer.Option("--status", help="Show what each model has and lacks; embed nothing.")]
+Retire = Annotated[str | None, typer.Option(metavar="MODEL", help="Delete the vectors of a model that is not used.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
+
+
+def embed(name: Name = None, status: Status = False, retire: Retire = None, as_json: AsJson = False) -> None:
+    """Embed the agents whose name or description is new or has changed, and show the progress.
+
+    A worker does the same once a minute. Ctrl-C stops it without harm. It exits with 1 while some texts cannot be
+    embedded.
+    """
+    settings = load_settings()
+    if name is not None:
+        settings = settings.model_copy(update={"embedder": name})
+    with Store(settings.require_database(), pooled=settings.pooled) as store:
+        if retire is not None:
+            _retire(store, retire, as_json=as_json)
+        elif status:
+            _show_models(store, as_json=as_json)
+        else:
+            _embed(store, settings, as_json=as_json)
+
+
+def _embed(store: Store, settings: Settings, *, as_json: bool) -> None:
+    embedder = embedder_of(settings)
+    if embedder is None:
+        raise SettingsError(NO_EMBEDDER)
+    report, figures = EmbedReport(), dict[str, Any]()
+    with leave_on_signal() as stop, shown("embedding agents") as on_progress:
+        work = partial(embed_agents, store, embedder, on_progress=on_progress, report=report)
+        figures |= run_task(store, EMBED, work, report)
+    if as_json:
+        print_json(report.as_dict() | figures | ({"interrupted": True} if stop.is_set else {}))
+    else:
+        refused = f"; {counted(report.failed, 'text')} cannot be embedded" if report.failed else ""
+        duration = f" in {figures['seconds']:.1f} s" if "seconds" in figures else ""
+        done = f"{counted(report.embedded, 'agent')} embedded by {report.model}{duration}"
+        echo(f"{done}, {report.pending:,} pending{refused}")
+    if stop.is_set:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if report.failed:
+        raise typer.Exit(EXIT_PROBLEM)
+
+
+def _show_models(store: Store, *, as_json: bool) -> None:
+    models = embedding_status(store)
+    if as_json:
+        names = (*HEADINGS[:3], "is_default", *HEADINGS[4:])
+        print_json([{name: getattr(it, name) for name in names} for it in models])
+    elif not models:
+        echo("no model yet: nothing has been embedded")
+    else:
+        print_rows(HEADINGS, map(_cells, models), headings_in_lines=True)
+
+
+def _cells(it: EmbeddingStatus) -> tuple[str, ...]:
+    counts = (str(number) for number in (it.embedded, it.pending, it.failed))
+    return it.model, str(it.dimension), it.state, "yes" if it.is_default else "", *counts
+
+
+def _retire(store: Store, model: str, *, as_json: bool) -> None:
+    known = {it.model: it for it in embedding_status(store)}
+    if model not in known:
+        raise SettingsError(f"--retire: there is no model {model!r}; there are {', '.join(known) or 'none'}")
+    if known[model].is_default:
+        raise SettingsError(f"--retire: searches use {model}; it can be retired when another model is the default")
+    deleted = retire_model(store, model)
+    if as_json:
+        print_json({"model": model, "deleted": deleted})
+    else:
+        echo(f"{counted(deleted, 'vector')} of {model} deleted")

@@ -1,0 +1,218 @@
+"""The task `analytics.embed`: give a vector to each agent whose text is new or has changed.
+
+What lacks a vector is found by comparing hashes, so nothing is lost when a run is killed: the next one goes on. Texts
+are embedded outside of any transaction. Two runs at once do some work twice and harm nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from usage_worker.embedders import embedder_of, unit_vectors
+from usage_worker.errors import (
+    EmbedderError,
+    ExtraMissingError,
+    SettingsError,
+    TextRefusedError,
+    UsageError,
+    first_line,
+)
+from usage_worker.logs import get_logger
+from usage_worker.maintenance.retry import retry
+from usage_worker.maintenance.task_run import run_task
+from usage_worker.store import last_runs, require_owner
+from usage_worker.store.accelerator import ensure_accelerator
+from usage_worker.store.search import (
+    Embedding,
+    add_model,
+    embedding_status,
+    refresh_quality,
+    set_aside,
+    set_default,
+    set_ready,
+    stale_agents,
+    store_embeddings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usage_worker.embedders import Embedder
+    from usage_worker.maintenance.task_run import OnProgress
+    from usage_worker.settings import Settings
+    from usage_worker.store import Store
+    from usage_worker.store.search import AgentText, EmbeddingStatus
+
+EMBED = "analytics.embed"
+QUALITY_INTERVAL = timedelta(days=1)
+# Half of the interval of beat, which leaves the worker to the other tasks for the rest.
+BUDGET_SECONDS = 30.0
+# Finding them reads all agents, 0.2 s for 100,000; embedding so many takes about 5 s.
+PAGE_ROWS = 512
+# More than any model reads, of which 256 to 8,192 pieces of words are usual; a service refuses longer texts.
+LONGEST_TEXT = 8_000
+
+log = get_logger("maintenance")
+
+
+@dataclass(slots=True)
+class EmbedReport:
+    """What a run did and what it left; filled as it goes on, so that it can be read after an interruption."""
+
+    model: str = ""
+    embedded: int = 0
+    refused: int = 0
+    """Number of texts that could not be embedded in this run; each is tried again later."""
+    pending: int = 0
+    """Number of agents without a vector of their present text."""
+    failed: int = 0
+    """Number of agents whose text could not be embedded so far."""
+    pending_since: str | None = None
+    """End of the first run that left some pending, if all since then have."""
+    quality_refreshed_at: str | None = None
+    """When the quality of agents was computed, which a search weighs a little: once a day."""
+    problem: str = ""
+    """Why the embedder could not be used."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def embed(
+    store: Store,
+    embedder: Embedder,
+    budget: float | None = None,
+    *,
+    becomes_default: bool = False,
+    on_progress: OnProgress = lambda _done, _total: None,
+    report: EmbedReport | None = None,
+) -> EmbedReport:
+    """Embed what is stale. When nothing is, the model is ready: searches may use it.
+
+    Args:
+        store: the database.
+        embedder: makes the vectors; the model is added to the database if it is not there.
+        budget: seconds after which the run ends; by default it ends when nothing is stale.
+        becomes_default: whether searches that name no model use this one as soon as it is ready. The first model
+            becomes the default in any case.
+        on_progress: called after each batch.
+        report: the report to fill.
+
+    Raises:
+        BusyError: another process is indexing vectors.
+        EmbedderError: the embedder does not work; nothing is wrong with the texts.
+        SettingsError: our role does not own the tables.
+        StoreUnavailableError: the rest is left to the next run.
+    """
+    require_owner(store)
+    report = report or EmbedReport()
+    report.model = embedder.model
+    add_model(store, embedder.model, embedder.dimension)
+    run = _EmbedRun(store, embedder, None if budget is None else time.monotonic() + budget, report, on_progress)
+    try:
+        if run.embed_all():
+            set_ready(store, embedder.model)
+            if becomes_default:
+                set_default(store, embedder.model)
+        for note in ensure_accelerator(store, EMBED).notes:
+            log.warning("a search over many agents is slow", reason=note)
+    finally:
+        status = _status(store, embedder.model)
+        report.pending, report.failed = status.pending, status.failed
+    return report
+
+
+def run_embed(store: Store, settings: Settings) -> dict[str, Any]:
+    """Embed agents that are new or have changed, if there is an embedder."""
+    report = EmbedReport()
+    return run_task(store, EMBED, partial(_run, store, settings, report), partial_report=report)
+
+
+def _run(store: Store, settings: Settings, report: EmbedReport) -> EmbedReport:
+    """Embed within the budget; what is wrong with the embedder is for the status to say, not an error of the task."""
+    run = last_runs(store).get(EMBED)
+    before = run.report if run else {}
+    now = datetime.now(UTC)
+    report.quality_refreshed_at = _refresh_quality(store, before.get("quality_refreshed_at"), now)
+    try:
+        embedder = embedder_of(settings)
+        if embedder is None:
+            raise SettingsError("USAGE_EMBEDDER is not set")
+        embed(store, embedder, BUDGET_SECONDS, becomes_default=True, report=report)
+    except (EmbedderError, ExtraMissingError) as error:
+        report.problem = str(error)
+        log.warning("agents cannot be embedded", reason=report.problem)
+    if report.pending or report.problem:
+        report.pending_since = before.get("pending_since") or now.isoformat(timespec="seconds")
+    return report
+
+
+def _refresh_quality(store: Store, last: str | None, now: datetime) -> str:
+    """Compute the quality of agents if that was last done a day ago. Returns when it was done."""
+    if last and now - datetime.fromisoformat(last) < QUALITY_INTERVAL:
+        return last
+    refresh_quality(store, EMBED)
+    return now.isoformat(timespec="seconds")
+
+
+def _status(store: Store, model: str) -> EmbeddingStatus:
+    (status,) = (it for it in embedding_status(store) if it.model == model)
+    return status
+
+
+class _EmbedRun:
+    """One run and its limits."""
+
+    def __init__(
+        self, store: Store, embedder: Embedder, deadline: float | None, report: EmbedReport, on_progress: OnProgress
+    ) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._deadline = deadline
+        self._report = report
+        self._on_progress = on_progress
+
+    def embed_all(self) -> bool:
+        """Embed page by page. Returns whether nothing is stale, except texts that are set aside."""
+        size, total = self._embedder.batch_size, 0
+        while page := stale_agents(self._store, self._embedder.model, PAGE_ROWS):
+            if not total:
+                total = len(page) if len(page) < PAGE_ROWS else _status(self._store, self._embedder.model).pending
+            for start in range(0, len(page), size):
+                self._embed(page[start : start + size])
+                if self._is_over():
+                    return False
+                done = self._report.embedded + self._report.refused
+                self._on_progress(done, max(done, total))
+        return True
+
+    def _embed(self, texts: Sequence[AgentText]) -> None:
+        """Embed some texts; where one cannot be embedded, find it by halving."""
+        try:
+            vectors = unit_vectors(self._embedder, [it.text[:LONGEST_TEXT] or "-" for it in texts])
+        except Exception as error:
+            if isinstance(error, UsageError) and not isinstance(error, TextRefusedError):
+                raise
+            if len(texts) == 1:
+                self._set_aside(texts[0], error)
+            elif not self._is_over():
+                middle = len(texts) // 2
+                self._embed(texts[:middle])
+                self._embed(texts[middle:])
+            return
+        rows = zip(texts, vectors.tolist(), strict=True)
+        embeddings = [Embedding(text.agent_id, text.content_hash, vector) for text, vector in rows]
+        self._report.embedded += retry(partial(store_embeddings, self._store, self._embedder.model, embeddings))
+
+    def _set_aside(self, text: AgentText, error: Exception) -> None:
+        # The message of an exception that is not ours may quote the text.
+        reason = first_line(error) if isinstance(error, UsageError) else type(error).__name__
+        retry(partial(set_aside, self._store, self._embedder.model, text, reason))
+        self._report.refused += 1
+
+    def _is_over(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline

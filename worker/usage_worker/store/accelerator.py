@@ -1,0 +1,100 @@
+"""pgvector's indexes on the vectors of agents, which make a search over many agents fast; search works without them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from usage_worker.store.queries import query
+from usage_worker.store.task_runs import sole_transaction
+
+if TYPE_CHECKING:
+    from usage_worker.postgres import Connection
+    from usage_worker.store.connection import Store
+
+EXACT_ROWS = 20_000
+"""Up to as many agents `search_agents` compares all vectors."""
+
+GREATEST_DIMENSION = 4_000
+"""The greatest dimension of halves that pgvector can index."""
+
+
+@dataclass(slots=True)
+class AcceleratorReport:
+    """The indexes that were built and dropped, and why there is no other, where that is so."""
+
+    built: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def ensure_accelerator(store: Store, task: str, rows: int = EXACT_ROWS) -> AcceleratorReport:
+    """Index the vectors of each model with more than `rows` agents, and drop what is invalid or of a retired model.
+
+    Building takes minutes, in which agents and vectors can be written. The lock of the task is held meanwhile by a
+    transaction without a snapshot, which a concurrent build does not wait for.
+
+    Raises:
+        BusyError: another process does it.
+    """
+    report = AcceleratorReport()
+    with sole_transaction(store, task), store.session() as session:
+        found = _accelerators(session, rows)
+        for index in found:
+            if index["valid"] is False or (index["valid"] and index["retired"]):
+                _alter(session, "drop_accelerator", index=sql.Identifier(index["name"]))
+                report.dropped.append(index["name"])
+                index["valid"] = None
+        wanted = [index for index in found if index["wanted"] and index["valid"] is None]
+        if wanted and (note := _ensure_extension(session)):
+            report.notes.append(note)
+        elif wanted:
+            schema = _accelerators(session, rows)[0]["schema"]
+            for index in wanted:
+                _build(session, {**index, "schema": schema}, report)
+    return report
+
+
+def _build(session: Connection, index: dict[str, Any], report: AcceleratorReport) -> None:
+    if index["dimension"] > GREATEST_DIMENSION:
+        report.notes.append(
+            f"{index['model']} has more than {GREATEST_DIMENSION:,} dimensions, which no index can hold"
+        )
+        return
+    _alter(
+        session,
+        "create_accelerator",
+        index=sql.Identifier(index["name"]),
+        schema=sql.Identifier(index["schema"]),
+        dimension=sql.Literal(index["dimension"]),
+        model=sql.Literal(index["model"]),
+    )
+    report.built.append(index["name"])
+
+
+def _ensure_extension(session: Connection) -> str | None:
+    """Create the extension where it can be created; return why it is not there."""
+    with session.cursor(row_factory=dict_row) as cursor:
+        found = cursor.execute(query("pgvector")).fetchone() or {}
+    if found["installed"]:
+        return None
+    if not found["available"]:
+        return "the server has no extension vector (pgvector)"
+    try:
+        _alter(session, "create_pgvector", schema=sql.Identifier(found["schema"]))
+    except psycopg.errors.InsufficientPrivilege:
+        return "the extension vector is available, and this role may not create it; a superuser runs CREATE EXTENSION"
+    return None
+
+
+def _accelerators(session: Connection, rows: int) -> list[dict[str, Any]]:
+    with session.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query("accelerators"), {"rows": rows}).fetchall()
+
+
+def _alter(session: Connection, name: str, **names: sql.Composable) -> None:
+    session.execute(sql.SQL(query(name)).format(**names))

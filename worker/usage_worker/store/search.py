@@ -1,0 +1,226 @@
+"""Search over agents: the models, the vectors of agents, and what is missing of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from psycopg.rows import class_row
+
+from usage_worker.errors import ObstacleError
+from usage_worker.printable import REASON_LENGTH, printable
+from usage_worker.store.queries import query
+from usage_worker.store.task_runs import sole_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from usage_worker.store.connection import Store
+
+ModelState = Literal["filling", "ready", "retired"]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingModel:
+    """A model whose vectors are kept.
+
+    Attributes:
+        model: its name.
+        dimension: the number of elements of its vectors.
+        template: the version of the text that is made from an agent.
+        query_prefix: what the model wants before the text of a query.
+        state: `filling` until every agent has a vector; `retired` is not searched.
+        is_default: whether a search that names no model uses it.
+    """
+
+    model: str
+    dimension: int
+    template: int
+    query_prefix: str
+    state: ModelState
+    is_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingStatus(EmbeddingModel):
+    """A model and the number of agents with a vector of their present text, and without one.
+
+    Attributes:
+        agents: all agents; 0 for a retired model.
+        embedded: those with a vector of their present text.
+        failed: those whose text could not be embedded; each is tried again.
+        pending: the others.
+    """
+
+    agents: int
+    embedded: int
+    failed: int
+    pending: int
+
+
+class AgentText(NamedTuple):
+    """The text of an agent that has no vector yet, and the hash that its vector will have."""
+
+    agent_id: UUID
+    text: str
+    content_hash: bytes
+
+
+class Embedding(NamedTuple):
+    """A vector of length 1 (see `unit`), of the text with this hash."""
+
+    agent_id: UUID
+    content_hash: bytes
+    vector: Sequence[float]
+
+
+class FoundAgent(NamedTuple):
+    """An agent that a search found.
+
+    `similarity` is the cosine, None where only words or the name match; `matched_by` holds `vector`, `text` and `name`.
+    Where no agent `is_close`, the store has nothing like what was asked for.
+    """
+
+    rank: int
+    agent_id: UUID
+    name: str
+    score: float
+    similarity: float | None
+    matched_by: list[str]
+    is_close: bool
+
+
+def unit(vector: Sequence[float]) -> list[float]:
+    """Return the vector with length 1.
+
+    Raises:
+        ValueError: it is zero, or an element is not finite.
+    """
+    length = math.hypot(*vector)
+    if not 0 < length < math.inf:
+        raise ValueError("the vector is zero or not finite")
+    return [element / length for element in vector]
+
+
+def embedding_models(store: Store) -> list[EmbeddingModel]:
+    """Return all models by name."""
+    return [EmbeddingModel(**row) for row in store.rows(query("embedding_models"))]
+
+
+def add_model(store: Store, model: str, dimension: int, *, template: int = 1, query_prefix: str = "") -> EmbeddingModel:
+    """Add a model, as `filling`, unless it is there; return it.
+
+    Raises:
+        ObstacleError: it is there with another dimension, template or prefix: its vectors would not be comparable.
+    """
+    wanted = {"model": model, "dimension": dimension, "template": template, "query_prefix": query_prefix}
+    with store.connection() as connection:
+        connection.execute(query("add_embedding_model"), wanted)
+    (kept,) = (kept for kept in embedding_models(store) if kept.model == model)
+    if (kept.dimension, kept.template, kept.query_prefix) != (dimension, template, query_prefix):
+        raise ObstacleError(
+            f"the model {model} is kept with another dimension, template or prefix; give it another name"
+        )
+    return kept
+
+
+def set_ready(store: Store, model: str) -> None:
+    """Let searches use a model; it becomes the default if there is none."""
+    with store.connection() as connection:
+        connection.execute(query("set_model_ready"), {"model": model})
+
+
+def set_default(store: Store, model: str) -> bool:
+    """Make a ready model the default; return False, and change nothing, where it is not ready."""
+    with store.connection() as connection, connection.transaction() as transaction:
+        connection.execute(query("clear_default_model"), {"model": model})
+        changed = connection.execute(query("set_default_model"), {"model": model}).rowcount == 1
+        transaction.force_rollback = not changed
+        return changed
+
+
+def retire(store: Store, model: str) -> int:
+    """Retire a model and delete its vectors. Returns the number deleted."""
+    with store.connection() as connection:
+        connection.execute(query("retire_model"), {"model": model})
+        return connection.execute(query("delete_embeddings"), {"model": model}).rowcount
+
+
+def stale_agents(store: Store, model: str, limit: int) -> list[AgentText]:
+    """Return up to `limit` agents without a vector of their present text, except failures that wait."""
+    rows = store.rows(query("stale_agents"), model=model, limit=limit)
+    return [AgentText(**row) for row in rows]
+
+
+def store_embeddings(store: Store, model: str, embeddings: Sequence[Embedding]) -> int:
+    """Write vectors, and forget the failures of their agents. Returns the number written: not those of deleted agents.
+
+    Raises:
+        DataRefusedError: a vector has another dimension than the model, a length other than 1, or is not finite.
+    """
+    parameters = {
+        "model": model,
+        "agents": [embedding.agent_id for embedding in embeddings],
+        "hashes": [embedding.content_hash for embedding in embeddings],
+        "embeddings": [f"{{{','.join(map(repr, embedding.vector))}}}" for embedding in embeddings],
+    }
+    with store.connection() as connection:
+        return connection.execute(query("store_embeddings"), parameters).rowcount
+
+
+def set_aside(store: Store, model: str, text: AgentText, error: str) -> None:
+    """Keep a text that could not be embedded from being tried again at once; `error` must not quote it."""
+    parameters = {
+        "model": model,
+        "agent_id": text.agent_id,
+        "content_hash": text.content_hash,
+        "error": printable(error, REASON_LENGTH),
+    }
+    with store.connection() as connection:
+        connection.execute(query("set_aside"), parameters)
+
+
+def embedding_status(store: Store) -> list[EmbeddingStatus]:
+    """Return what each model has and lacks, by name."""
+    return [EmbeddingStatus(**row) for row in store.rows(query("embedding_status"))]
+
+
+def refresh_quality(store: Store, task: str) -> int:
+    """Compute the quality of agents with enough users. Returns their number.
+
+    Raises:
+        BusyError: another process does it.
+    """
+    with sole_transaction(store, task) as connection:
+        return connection.execute(query("refresh_agent_quality")).rowcount
+
+
+def search_agents(
+    store: Store,
+    vector: Sequence[float] | None,
+    text: str | None,
+    k: int,
+    *,
+    filters: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    user_id: UUID | None = None,
+) -> list[FoundAgent]:
+    """Search as a user, or as this role, by a vector, a text or both; return at most `k` agents, best first.
+
+    Raises:
+        DataRefusedError: an argument is out of its range; the message names it.
+    """
+    parameters = {
+        "vector": None if vector is None else list(vector),
+        "text": text,
+        "k": k,
+        "filters": json.dumps(filters or {}),
+        "model": model,
+    }
+    with store.connection() as connection, connection.cursor(row_factory=class_row(FoundAgent)) as cursor:
+        if user_id:
+            cursor.execute(query("sign_in"), {"user_id": user_id})
+        return cursor.execute(query("search_agents"), parameters).fetchall()
