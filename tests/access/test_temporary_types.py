@@ -77,6 +77,8 @@ CALLS = [
     ("owner", "DELETE FROM public.user_agents"),
     ("owner", "SELECT public.usage_uuid_of('user', 'owner 42'), public.usage_own_conversation_ids()"),
     ("owner", "SELECT * FROM public.usage_external_ids"),
+    ("owner", "SELECT public.search_agents('{1}', 'helper')"),
+    ("granted", "SELECT public.agent_embedding_is_unit('{1}')"),
     ("service role", "SELECT public.track_agent_usage(%(owner)s, %(agent)s)"),
     ("service role", "UPDATE public.agents SET description = 'x'"),
     ("ingest", "SELECT public.usage_events_ensure_recent_day(current_date)"),
