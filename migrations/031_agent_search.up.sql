@@ -85,23 +85,23 @@ DECLARE
     -- characters of it, since one text of a megabyte would fail the search.
     c_depth constant integer := 100;
     -- What names are compared without: ASCII's punctuation, spaces, and the accents that NFKD separates from letters.
-    c_ignored constant text := '[\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00bf\u0300-\u036f\u2000-\u206f]';
-    v_text text := nullif(btrim(p_query_text), '');
+    c_ignored constant pg_catalog.text := '[\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00bf\u0300-\u036f\u2000-\u206f]';
+    v_text pg_catalog.text := nullif(btrim(p_query_text), '');
     v_model record;
     v_norm double precision;
     v_query real[];
-    v_filter text := '';
-    v_key text;
-    v_agents text;
-    v_vectors text := 'SELECT NULL::uuid AS id, NULL::float8 AS similarity WHERE false';
-    v_pgvector text := (
+    v_filter pg_catalog.text := '';
+    v_key pg_catalog.text;
+    v_agents pg_catalog.text;
+    v_vectors pg_catalog.text := 'SELECT NULL::uuid AS id, NULL::float8 AS similarity WHERE false';
+    v_pgvector pg_catalog.text := (
         SELECT quote_ident(n.nspname) FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
          WHERE e.extname = 'vector');
     v_count integer;
-    v_name text;
-    v_named text;
-    v_words text[];
-    v_worded text;
+    v_name pg_catalog.text;
+    v_named pg_catalog.text;
+    v_words pg_catalog.text[];
+    v_worded pg_catalog.text;
 BEGIN
     IF p_k IS NULL OR p_k NOT BETWEEN 1 AND 100 THEN
         RAISE invalid_parameter_value USING MESSAGE = 'search_agents: p_k is not between 1 and 100';

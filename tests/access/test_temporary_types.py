@@ -78,6 +78,8 @@ CALLS = [
     ("owner", "SELECT public.usage_uuid_of('user', 'owner 42'), public.usage_own_conversation_ids()"),
     ("owner", "SELECT * FROM public.usage_external_ids"),
     ("owner", "SELECT public.related_agents(%(agent)s), public.agent_neighbourhood(%(agent)s), public.agents_for_me()"),
+    ("owner", "SELECT public.search_agents('{1}', 'helper')"),
+    ("granted", "SELECT public.agent_embedding_is_unit('{1}')"),
     ("service role", "SELECT public.track_agent_usage(%(owner)s, %(agent)s)"),
     ("service role", "SELECT public.usage_summary(now() - interval '1 day', now(), p_group_by => '{agent, model}')"),
     ("service role", "UPDATE public.agents SET description = 'x'"),

@@ -181,7 +181,7 @@ def test_dump_with_pgvector_is_restored_without(
     assert run(empty_database, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == []
     assert Runner(empty_database).verify() == []
     assert search(empty_database, draw(1000)) == [
-        (*row[:4], pytest.approx(row[4]), *row[5:]) for row in search(database, draw(1000))
+        (*row[:4], pytest.approx(row[4], abs=1e-6), *row[5:]) for row in search(database, draw(1000))
     ]
 
 
