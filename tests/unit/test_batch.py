@@ -92,6 +92,13 @@ def test_batch_does_not_change_what_it_is_given() -> None:
     assert events_of(given)["entry"].tolist() == [0, 1]
 
 
+def test_events_of_batch_are_in_memory_once() -> None:
+    given = [entry(FIRST, 3, 1), entry(SECOND, 2)]
+    batch = batch_of(given)
+    assert all(np.shares_memory(it.events, batch.events.array) for it in given)
+    assert batch.events.array is batch.duplicates.array
+
+
 def test_batch_may_hold_no_event() -> None:
     batch = batch_of([entry(FIRST)])
     assert (len(batch.events), len(batch.duplicates)) == (0, 0)
