@@ -15,7 +15,7 @@ from usage_worker.ingest.event_array import EVENT, TextTable
 from usage_worker.queue.entry import RawEntry
 
 if TYPE_CHECKING:
-    from usage_worker.ingest.event_array import Events
+    from usage_worker.ingest.event_array import Chosen, Events
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TIME, WINDOW = microseconds(NOW), Window.around(NOW, timedelta(days=35))
@@ -32,7 +32,7 @@ def entry(key: UUID, *numbers: int, anonymous: bool = False) -> DecodedEntry:
     return DecodedEntry("stream", key, RawEntry("1-0", {}), key, TEXTS, WINDOW, events)
 
 
-def ids(events: Events) -> list[int]:
+def ids(events: Chosen | Events) -> list[int]:
     found: list[int] = events["event_id"][:, 1].tolist()
     return found
 
@@ -85,10 +85,18 @@ def test_pack_twice_in_batch_counts_once_without_duplicates() -> None:
 
 def test_batch_does_not_change_what_it_is_given() -> None:
     first_seen, given = {FIRST}, [entry(FIRST, 1), entry(SECOND, 2)]
+    arrays = [it.events for it in given]
     batch_of(given, first_seen)
     assert first_seen == {FIRST}
-    assert [it.events["entry"].tolist() for it in given] == [[0], [0]]
+    assert [array["entry"].tolist() for array in arrays] == [[0], [0]]
     assert events_of(given)["entry"].tolist() == [0, 1]
+
+
+def test_events_of_batch_are_in_memory_once() -> None:
+    given = [entry(FIRST, 3, 1), entry(SECOND, 2)]
+    batch = batch_of(given)
+    assert all(np.shares_memory(it.events, batch.events.array) for it in given)
+    assert batch.events.array is batch.duplicates.array
 
 
 def test_batch_may_hold_no_event() -> None:

@@ -14,11 +14,11 @@ def test_first_batch_of_a_backlog_has_twenty_thousand_events() -> None:
 @pytest.mark.parametrize(
     ("most", "batches"),
     [
-        pytest.param(100_000, [(20_000, 0.8, 50_000), (50_000, 1.6, 62_500)], id="grows to what takes two seconds"),
+        pytest.param(200_000, [(20_000, 0.8, 80_000), (80_000, 2.0, 160_000)], id="grows to what takes four seconds"),
         pytest.param(
             100_000, [(20_000, 0.0, 80_000), (80_000, 0.1, 100_000)], id="fourfold at most, and to the setting"
         ),
-        pytest.param(100_000, [(20_000, 8.0, 5_000), (5_000, 600.0, 1_000)], id="slow batches: smaller ones"),
+        pytest.param(100_000, [(20_000, 8.0, 10_000), (10_000, 600.0, 1_000)], id="slow batches: smaller ones"),
         pytest.param(100_000, [(100, 0.01, 20_000), (100, 1.9, 20_000)], id="calm traffic changes nothing"),
         pytest.param(10, [(10, 0.001, 10), (10, 60.0, 10)], id="a setting below the least"),
     ],

@@ -92,9 +92,9 @@ class Settings(PublisherSettings):
     """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none."""
     pooled: bool = False
     """Whether `DATABASE_URL` leads to a pooler in transaction mode, as PgBouncer; migrations need a direct URL."""
-    batch_events: int = Field(100_000, ge=1, le=500_000)
+    batch_events: int = Field(200_000, ge=1, le=500_000)
     """Greatest number of events in one transaction, approximately; where a backlog waits, it grows to this in steps."""
-    batch_bytes: int = Field(32 * 2**20, ge=2**16)
+    batch_bytes: int = Field(40 * 2**20, ge=2**16)
     """Greatest size of the entries in one transaction, approximately, in bytes."""
     # A worker with one process takes longer for so many ticks than they may wait: with 0.001, all of them expired.
     flush_interval: float = Field(10.0, ge=0.1, le=86_400)

@@ -19,12 +19,13 @@ from usage_worker.errors import (
     ReferenceMissingError,
     StatementCancelledError,
 )
-from usage_worker.ingest.batch import batch_of, events_of
+from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
-from usage_worker.ingest.deliveries import register
+from usage_worker.ingest.deliveries import known_events, register
 from usage_worker.ingest.entries import describe
 from usage_worker.ingest.event_array import TextTable, are_in, hours_of, pairs_of, time_texts, uuid_texts
+from usage_worker.ingest.event_array import TextTable, are_in, pairs_of
 from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from usage_worker.ingest.batch import Batch
     from usage_worker.ingest.deliveries import Deliveries
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.ingest.event_array import Events
+    from usage_worker.ingest.event_array import Chosen
     from usage_worker.ingest.fold import Totals
     from usage_worker.ingest.missing_pairs import Unknown
     from usage_worker.ingest.prices import Prices
@@ -53,8 +54,8 @@ if TYPE_CHECKING:
 log = get_logger("ingest")
 
 MAX_ATTEMPTS = 8
-# Events whose ledger rows are made at once: about a megabyte, which the processor caches.
-_LEDGER_EVENTS = 5_000
+# Events and totals whose rows are made at once: about a megabyte, which the processor caches.
+_COPY_ROWS = 5_000
 
 
 class Applier:
@@ -189,9 +190,8 @@ class Applier:
             for entry in untimed:
                 self._prices.fill(entry.events, entry.texts)  # at their first times
         known: Sequence[int] = ()
-        if self._duplicates or seen or repeated:
-            events = events_of(entries)
-            known = transaction.known(uuid_texts(events["event_id"]), time_texts(events["occurred_at"]))
+        if entries and (self._duplicates or seen or repeated):
+            known = known_events(transaction, entries)
         if known or seen or untimed or entries is not batch.entries:
             batch = batch_of(entries, first_seen, known)
         if len(batch.duplicates):
@@ -201,7 +201,7 @@ class Applier:
     def _count_events(
         self,
         transaction: BatchTransaction,
-        events: Events,
+        events: Chosen,
         totals: Totals | None,
         refused: Refused,
         *,
@@ -219,7 +219,7 @@ class Applier:
         except RefusedPairsError as error:
             pairs = pairs_of(events)
             is_refused = are_in(pairs, error.reasons)
-            refused += [(events[place], error.reasons[pairs[place]]) for place in is_refused.nonzero()[0]]
+            refused += [(events[place], error.reasons[pairs[place]]) for place in is_refused.nonzero()[0].tolist()]
             self._count_events(transaction, events[~is_refused], None, refused)
         except LockHeldError:
             if not self.held.mode:
@@ -233,7 +233,7 @@ class Applier:
     def _narrow_down(
         self,
         transaction: BatchTransaction,
-        events: Events,
+        events: Chosen,
         totals: Totals | None,
         refused: Refused,
         error: Exception,
@@ -254,11 +254,11 @@ class Applier:
         else:
             self._count_events(transaction, events, None, refused, again=True)
 
-    def _count_parts(self, transaction: BatchTransaction, parts: list[Events], refused: Refused) -> None:
+    def _count_parts(self, transaction: BatchTransaction, parts: list[Chosen], refused: Refused) -> None:
         for part in parts:
             self._count_events(transaction, part, None, refused)
 
-    def _is_outage(self, error: Exception, events: Events) -> bool:
+    def _is_outage(self, error: Exception, events: Chosen) -> bool:
         """Return whether the same events may be counted later, unchanged."""
         if isinstance(error, ReferenceMissingError) and self._last_attempt:
             return False  # no race is lost so often: a foreign key of the application, which the event violates
@@ -266,12 +266,13 @@ class Applier:
             return False  # an entry that is alone in its batch: its events may be counted in parts, each in less time
         return isinstance(error, OUTAGES)
 
-    def _write(self, transaction: BatchTransaction, events: Events, totals: Totals) -> None:
+    def _write(self, transaction: BatchTransaction, events: Chosen, totals: Totals) -> None:
         if self._rivals:
             # Another batch inserts conversations of the same pairs, so that the known ones must be read after its
             # commit; or a purge deletes pairs.
-            transaction.lock_pairs(set(pairs_of(events)))
-        transaction.stage((day for day in totals.days if day not in self._past.opened), totals_rows(totals))
+            transaction.lock_pairs(pairs_of(totals.pairs))
+        days = (day for day in totals.days if day not in self._past.opened)
+        transaction.stage(days, map(totals_rows, totals.parts(_COPY_ROWS)))
         if self._missing and (missing := transaction.missing_pairs()):
             self._missing.trip()
             resolve(transaction, missing, self._unknown)
@@ -282,8 +283,8 @@ class Applier:
             )
         transaction.mark_hours(time_texts(hours_of(events)))
         # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.
-        chunks = (events[start : start + _LEDGER_EVENTS] for start in range(0, len(events), _LEDGER_EVENTS))
-        transaction.write_ledger(ledger_rows(chunk, self._texts, self._prices.source) for chunk in chunks)
+        chunks = (events[start : start + _COPY_ROWS] for start in range(0, len(events), _COPY_ROWS))
+        transaction.write_ledger(ledger_rows(chunk.copied(), self._texts, self._prices.source) for chunk in chunks)
         if transaction.apply_staged() != len(totals.pairs):
             if self._missing:
                 # Rows were deleted since the look: the next attempt locks them before it.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from usage_worker.ingest.event_array import EVENT, order_of, starts_of
+from usage_worker.ingest.event_array import EVENT, Chosen, order_of, starts_of
 from usage_worker.ingest.fold import fold
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ class Batch(NamedTuple):
     """
 
     entries: Sequence[DecodedEntry]
-    events: Events
-    duplicates: Events
+    events: Chosen
+    duplicates: Chosen
     totals: Totals
 
     @property
@@ -53,15 +54,18 @@ def batch_of(entries: Sequence[DecodedEntry], first_seen: set[UUID] | None = Non
     counted = candidates[starts_of(ids[candidates], times[candidates])]
     is_duplicate = is_new
     is_duplicate[counted] = False
-    to_count, duplicates = events[counted], events[is_duplicate]
-    del events, ids, times  # 17 MB of 100,000 events, which folding would need besides
-    return Batch(entries, to_count, duplicates, fold(to_count))
+    to_count = Chosen(events, counted)
+    return Batch(entries, to_count, Chosen(events, np.flatnonzero(is_duplicate)), fold(to_count))
 
 
 def events_of(entries: Sequence[DecodedEntry]) -> Events:
-    """Return the events of all entries, in their order."""
-    events: Events = np.concatenate([np.zeros(0, EVENT), *(entry.events for entry in entries)])
-    events["entry"] = np.repeat(np.arange(len(entries)), [len(entry.events) for entry in entries])
+    """Return the events of all entries, in their order; each entry's are a part of this array from then on."""
+    sizes = [len(entry.events) for entry in entries]
+    events = np.empty(sum(sizes), EVENT)
+    for entry, size, end in zip(entries, sizes, accumulate(sizes), strict=True):
+        events[end - size : end] = entry.events
+        entry.events = events[end - size : end]
+    events["entry"] = np.repeat(np.arange(len(entries)), sizes)
     return events
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 _FIRST, _LEAST = 20_000, 1_000
-# A transaction keeps its rows locked: somebody who edits one of them waits for it.
-_AIM_SECONDS = 2.0
+# A transaction keeps its rows locked, for its second half: somebody who edits one of them waits for it.
+_AIM_SECONDS = 4.0
 # One fast batch does not show that a much larger one is as fast.
 _MOST_GROWTH = 4
 
 
 class BatchSize:
-    """As many events as take two seconds at the rate of the last batch that was half full, or took longer.
+    """As many events as take four seconds at the rate of the last batch that was half full, or took longer.
 
-    In a batch of 100,000 events PostgreSQL needs two thirds of the time for each that it needs in one of 20,000, since
-    it updates a pair once for more of them. The default bounds a worker's memory.
+    In a batch of 200,000 events PostgreSQL needs half of the time for each that it needs in one of 20,000, since it
+    updates a pair once for more of them. The default bounds a worker's memory.
     """
 
     def __init__(self, most: int) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from usage_worker.ingest.event_array import time_texts, uuid_texts
 from usage_worker.queue.entry import former_key, reused_key
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from usage_worker.store import BatchTransaction
 
 _REUSED = "id: was used before with other contents"
+# Events that the ledger is asked for at once: as texts they take 200 bytes each.
+_LOOKED_UP = 20_000
 
 
 class Deliveries(NamedTuple):
@@ -60,6 +65,16 @@ def register(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> 
     if seen:
         _keep_first_delivery(transaction, seen)
     return Deliveries([*known, *letters], first_seen, seen, waited)
+
+
+def known_events(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> list[int]:
+    """Return the places of those events that the ledger has, in `events_of(entries)`."""
+    ids, times = (np.concatenate([entry.events[name] for entry in entries]) for name in ("event_id", "occurred_at"))
+    known: list[int] = []
+    for start in range(0, len(ids), _LOOKED_UP):
+        part = slice(start, start + _LOOKED_UP)
+        known += [start + place for place in transaction.known(uuid_texts(ids[part]), time_texts(times[part]))]
+    return known
 
 
 def _quarantine_reused(

@@ -14,9 +14,11 @@ from usage_worker.events.columns import UNIT
 from usage_worker.ingest.event_array import RATING, UNKNOWN, order_of, starts_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
-    from usage_worker.ingest.event_array import Events, Numbers, Places
+    from usage_worker.ingest.event_array import Chosen, Events, Numbers, Places
 
 TYPES: Final = {
     "user_id": "uuid",
@@ -88,6 +90,13 @@ class Totals(NamedTuple):
     conversations: npt.NDArray[np.uint64]
     """Distinct in a row, in the order of the rows; in rows of pairs the newest is the first."""
 
+    def parts(self, size: int) -> Iterator[Totals]:
+        """Yield them in parts of so many rows."""
+        before = np.append(0, np.cumsum(self.rows["conversations"]))
+        for start in range(0, len(self.rows), size):
+            end = min(start + size, len(self.rows))
+            yield Totals(self.rows[start:end], self.conversations[before[start] : before[end]])
+
     @property
     def pairs(self) -> npt.NDArray[np.void]:
         """The rows of pairs, one for each."""
@@ -116,7 +125,7 @@ class _Groups(NamedTuple):
     pair_rows: Places
 
 
-def fold(events: Events) -> Totals:
+def fold(events: Chosen | Events) -> Totals:
     """Return the totals of distinct events, which may be in any order."""
     if not len(events):
         return Totals(np.empty(0, TOTALS), np.empty((0, 2), np.uint64))
@@ -126,13 +135,12 @@ def fold(events: Events) -> Totals:
     _set_keys(rows, events, groups)
     ratings = np.flatnonzero(events["type"] == RATING)
     _set_ratings(rows, events, groups, ratings)
-    _clear_ratings(events, ratings)
     _set_sums(rows, events, groups)
     _set_times(rows, events, groups)
     return Totals(rows, _set_conversations(rows, events, groups))
 
 
-def _groups(events: Events) -> _Groups:
+def _groups(events: Chosen | Events) -> _Groups:
     keys = events["user_id"], events["agent_id"]
     days, pairs = starts_of(*keys, events["occurred_at"] // _DAY), starts_of(*keys)
     first_days = np.searchsorted(days, pairs)
@@ -144,7 +152,7 @@ def _groups(events: Events) -> _Groups:
     return _Groups(days, pairs, first_days, spans, day_rows, first_days + moved + np.where(spans, days_of_pair, 0))
 
 
-def _set_keys(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> None:
+def _set_keys(rows: npt.NDArray[np.void], events: Chosen | Events, groups: _Groups) -> None:
     """Set the keys of all rows."""
     rows["day"] = NONE
     rows["day"][groups.day_rows] = events["occurred_at"][groups.days] // _DAY
@@ -154,7 +162,7 @@ def _set_keys(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> No
         rows[name][groups.pair_rows] = events[name][groups.pairs]
 
 
-def _set_ratings(rows: npt.NDArray[np.void], events: Events, groups: _Groups, ratings: Places) -> None:
+def _set_ratings(rows: npt.NDArray[np.void], events: Chosen | Events, groups: _Groups, ratings: Places) -> None:
     """Set the newest rating of each pair, at equal times the greatest."""
     rows["rated_at"] = NONE
     if not len(ratings):
@@ -168,16 +176,7 @@ def _set_ratings(rows: npt.NDArray[np.void], events: Events, groups: _Groups, ra
     rows["rating"][rated] = np.column_stack(np.divmod(values[newest], UNIT))
 
 
-def _clear_ratings(events: Events, ratings: Places) -> None:
-    """Clear in ratings what counts only in uses."""
-    if len(ratings):
-        for name in (*_SUMS.values(), "cost_usd"):
-            events[name][ratings] = UNKNOWN
-        for name in ("success", "has_conversation"):
-            events[name][ratings] = False
-
-
-def _set_sums(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> None:
+def _set_sums(rows: npt.NDArray[np.void], events: Chosen | Events, groups: _Groups) -> None:
     """Set the sums of all rows."""
 
     def add(values: npt.NDArray[Any]) -> Numbers:
@@ -188,17 +187,18 @@ def _set_sums(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> No
             sums[groups.pair_rows] = np.add.reduceat(of_days, groups.first_days)
         return sums
 
-    rows["usage_count"] = add(events["type"] != RATING)
-    rows["success_count"] = add(events["success"])
-    rows["response_time_samples"] = add(events["response_time_ms"] != UNKNOWN)
+    uses = events["type"] != RATING
+    rows["usage_count"] = add(uses)
+    rows["success_count"] = add(events["success"] & uses)
+    rows["response_time_samples"] = add((events["response_time_ms"] != UNKNOWN) & uses)
     for name, field in _SUMS.items():
-        rows[name] = add(np.maximum(events[field], 0))
-    whole, units = map(add, np.divmod(np.maximum(events["cost_usd"], 0), UNIT))
+        rows[name] = add(np.maximum(events[field], 0) * uses)
+    whole, units = map(add, np.divmod(np.maximum(events["cost_usd"], 0) * uses, UNIT))
     carried, rows["total_cost_usd"][:, 1] = np.divmod(units, UNIT)
     rows["total_cost_usd"][:, 0] = whole + carried
 
 
-def _set_times(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> None:
+def _set_times(rows: npt.NDArray[np.void], events: Chosen | Events, groups: _Groups) -> None:
     """Set the times of the first and the last use of each pair."""
     times, uses = events["occurred_at"], events["type"] != RATING
     last = np.maximum.reduceat(np.where(uses, times, NONE), groups.pairs)
@@ -208,10 +208,10 @@ def _set_times(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> N
     rows["first_used_at"][groups.pair_rows] = np.where(last == NONE, NONE, first)
 
 
-def _set_conversations(rows: npt.NDArray[np.void], events: Events, groups: _Groups) -> npt.NDArray[np.uint64]:
+def _set_conversations(rows: npt.NDArray[np.void], events: Chosen | Events, groups: _Groups) -> npt.NDArray[np.uint64]:
     """Set the numbers of conversations of all rows, and the time of the newest of each pair; return them."""
     rows["last_conversation_at"] = NONE
-    uses = np.flatnonzero(events["has_conversation"])
+    uses = np.flatnonzero(events["has_conversation"] & (events["type"] != RATING))
     if not len(uses):
         return np.empty((0, 2), np.uint64)
     pairs, ids = np.searchsorted(groups.pairs, uses, side="right") - 1, events["conversation_id"][uses]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.ingest.event_array import Events
+    from usage_worker.ingest.event_array import Chosen, Events
     from usage_worker.store import BatchTransaction
 
 log = get_logger("ingest")
@@ -53,7 +53,7 @@ class HeldRows:
             self.holders = transaction.holders()
             log.warning("rows are held by others", events=len(self.events), holders=self.holders)
 
-    def free(self, transaction: BatchTransaction, events: Events) -> Events:
+    def free(self, transaction: BatchTransaction, events: Chosen) -> Chosen:
         """Return the events whose rows nobody holds, as far as that can be seen.
 
         Raises:
@@ -69,7 +69,7 @@ class HeldRows:
         self._wait(events[is_held])
         return events[~is_held]
 
-    def parts(self, events: Events) -> list[Events]:
+    def parts(self, events: Chosen) -> list[Chosen]:
         """Return the parts in which to try events again of which some pair could not be locked."""
         if self._deadline is None:
             self._deadline = time.monotonic() + _TRYING_SECONDS
@@ -96,5 +96,5 @@ class HeldRows:
         for key in waited - waiting.keys():
             transaction.note_waiting(key, "", ())
 
-    def _wait(self, events: Events) -> None:
-        self.events = np.concatenate([self.events, events])
+    def _wait(self, events: Chosen) -> None:
+        self.events = np.concatenate([self.events, events.copied()])

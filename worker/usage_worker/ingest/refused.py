@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from usage_worker.ingest.batch import Batch
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.ingest.event_array import Events
+    from usage_worker.ingest.event_array import Chosen
     from usage_worker.store import DeadLetter
 
 Refused = list[tuple[np.void, str]]
@@ -34,7 +34,7 @@ def letters_of(entries: Sequence[DecodedEntry], refused: Refused) -> list[DeadLe
     return dead_letters
 
 
-def others_of(batch: Batch, refused: Refused) -> Iterator[tuple[Events, Refused]]:
+def others_of(batch: Batch, refused: Refused) -> Iterator[tuple[Chosen, Refused]]:
     """Yield events that have the identity of refused ones and other contents, one for each identity, to be counted.
 
     Each time with a list for those that are refused, too: their identities have another chance, `_TRIES` at most. They
@@ -56,7 +56,7 @@ def _other_contents(batch: Batch, refused: Refused) -> dict[bytes, list[int]]:
     """Return the places of duplicates of refused events that differ from them and from one another, by identity."""
     seen = {_bytes(event, _IDENTITY): {_contents(event)} for event, _ in refused}
     found: dict[bytes, list[int]] = {}
-    for place, event in enumerate(batch.duplicates):
+    for place, event in enumerate(batch.duplicates.copied()):
         identity = _bytes(event, _IDENTITY)
         if identity in seen and (contents := _contents(event)) not in seen[identity]:
             seen[identity].add(contents)

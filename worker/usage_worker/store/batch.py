@@ -152,14 +152,14 @@ class BatchTransaction:
     def _limit_lock_waits(self, milliseconds: int) -> None:
         self._connection.execute(query("limit_lock_waits"), {"milliseconds": str(milliseconds)})
 
-    def stage(self, days: Iterable[str], rows: bytes) -> None:
+    def stage(self, days: Iterable[str], chunks: Iterable[bytes]) -> None:
         """Stage totals, given as rows of COPY, and create the partitions of these days where they are missing."""
         for day in days:
             self._connection.execute(query("ensure_day"), {"day": day})
         if self._staged:
             self._connection.execute("TRUNCATE batch_totals")
         self._staged = True
-        self._copy("copy_totals", [rows])
+        self._copy("copy_totals", chunks)
 
     def missing_pairs(self) -> list[Missing]:
         """Return the staged pairs that have no row in `user_agents`."""
