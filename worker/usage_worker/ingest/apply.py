@@ -24,8 +24,7 @@ from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
 from usage_worker.ingest.deliveries import known_events, register
 from usage_worker.ingest.entries import describe
-from usage_worker.ingest.event_array import TextTable, are_in, hours_of, pairs_of, time_texts, uuid_texts
-from usage_worker.ingest.event_array import TextTable, are_in, pairs_of
+from usage_worker.ingest.event_array import TextTable, are_in, hours_of, pairs_of, time_texts
 from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
@@ -281,7 +280,7 @@ class Applier:
             raise RefusedPairsError(
                 {(it.user_id, it.agent_id): f"{it.counter}: this pair's would exceed {it.most}" for it in full}
             )
-        transaction.mark_hours(time_texts(hours_of(events)))
+        transaction.mark_hours(time_texts(hours_of(events["occurred_at"])))
         # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.
         chunks = (events[start : start + _COPY_ROWS] for start in range(0, len(events), _COPY_ROWS))
         transaction.write_ledger(ledger_rows(chunk.copied(), self._texts, self._prices.source) for chunk in chunks)

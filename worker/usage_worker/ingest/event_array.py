@@ -203,9 +203,9 @@ def days_of(events: Events) -> npt.NDArray[np.datetime64]:
     return events["occurred_at"].astype("M8[us]").astype("M8[D]")
 
 
-def hours_of(events: Events) -> Numbers:
-    """Return the begins of the distinct UTC hours of events, ascending."""
-    hours: Numbers = np.unique(events["occurred_at"] // _HOUR) * _HOUR
+def hours_of(times: Numbers) -> Numbers:
+    """Return the begins of the distinct UTC hours of times, ascending."""
+    hours: Numbers = np.unique(times // _HOUR) * _HOUR
     return hours
 
 
