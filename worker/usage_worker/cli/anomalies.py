@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from usage_worker.cli.output import echo, print_json, print_rows
-from usage_worker.errors import SettingsError
 from usage_worker.maintenance import ANOMALIES
 from usage_worker.maintenance.anomaly_words import figures, meaning, subject, utc
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, id_of, last_runs
+from usage_worker.store import Store, last_runs, require_agent
 from usage_worker.store import anomalies as find
 
 if TYPE_CHECKING:
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 HEADINGS = ("agent", "kind", "since", "until", "observed", "expected", "z", "meaning")
 Days = Annotated[int, typer.Option(min=1, max=36_500, help="Show those that are open or ended within so many days.")]
 Agent = Annotated[
-    str | None, typer.Option(metavar="ID", help="Show this agent's only: a UUID, or your own id of the agent.")
+    str | None,
+    typer.Option(metavar="ID", help="Show this agent's only: a UUID, your own id, or its name if only one has it."),
 ]
 Open = Annotated[bool, typer.Option("--open", help="Show only those that have not ended.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the anomalies and the last judgement as JSON.")]
@@ -59,10 +59,7 @@ def judgement(run: TaskRun | None) -> str:
 
 def _id_of(store: Store, agent: str) -> UUID:
     with store.connection() as connection:
-        found = id_of(connection, "agent", agent)
-    if found is None:
-        raise SettingsError(f"no event has named the agent {agent!r}")
-    return found
+        return require_agent(connection, agent)[0]
 
 
 def _cells(anomaly: Anomaly) -> list[str]:

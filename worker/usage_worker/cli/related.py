@@ -9,12 +9,11 @@ import typer
 from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.errors import SettingsError
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, act_as_user, agents_called, graph_state, id_of, related_agents
+from usage_worker.store import Store, act_as_user, graph_state, related_agents, require_agent, require_id
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from usage_worker.postgres import Connection
     from usage_worker.store import GraphState, RelatedAgent
 
 MOST_RELATED = 50
@@ -36,10 +35,13 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
     settings = load_settings()
     with Store(settings.require_database(), pooled=settings.pooled) as store:
         state = graph_state(store)
+        user_id = None if user is None else require_id(store, "user", user)
         with store.connection() as connection:
-            if user is not None:
-                act_as_user(connection, _user(connection, user))
-            uuid, name = _agent(connection, agent)
+            if user_id is not None:
+                act_as_user(connection, user_id)
+            uuid, name = require_agent(connection, agent)
+            if name is None:
+                raise SettingsError(f"there is no agent {agent!r}")
             rows = related_agents(connection, uuid, k)
     if as_json:
         print_json(_document(uuid, name, rows, state))
@@ -52,21 +54,6 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
         )
     else:
         echo(_why_none(name, state))
-
-
-def _user(connection: Connection, text: str) -> UUID:
-    if uuid := id_of(connection, "user", text):
-        return uuid
-    raise SettingsError(f"no event has named the user {text!r}")
-
-
-def _agent(connection: Connection, text: str) -> tuple[UUID, str]:
-    found = agents_called(connection, text)
-    if len(found) == 1:
-        return next(iter(found.items()))
-    raise SettingsError(
-        f"more than one agent is called {text!r}: use its id" if found else f"there is no agent {text!r}"
-    )
 
 
 def _document(uuid: UUID, name: str, rows: list[RelatedAgent], state: GraphState | None) -> dict[str, object]:

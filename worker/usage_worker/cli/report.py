@@ -14,7 +14,7 @@ from usage_worker.errors import DataRefusedError, SettingsError
 from usage_worker.monitoring.page_figures import each_day, page_figures
 from usage_worker.report.page import render_page
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, id_of
+from usage_worker.store import Store, require_id
 from usage_worker.store.usage_summary import Days, local_day, names_of, usage_summary
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def report(
         raise SettingsError("--html: the page has everything; leave out --json and --by")
     with Store(settings.require_database(), pooled=settings.pooled) as store:
         wanted = _days(store, settings, days, first, last)
-        user_id = None if user is None else _id_of(store, user)
+        user_id = None if user is None else require_id(store, "user", user)
         try:
             if html is not None:
                 write_file(html, render_page(page_figures(store, wanted, user_id, user)))
@@ -107,14 +107,6 @@ def _days(store: Store, settings: Settings, count: int | None, first: datetime |
     if (end - begin).days >= MOST_DAYS:
         raise SettingsError(f"--from: at most {MOST_DAYS:,} days; give {end - timedelta(days=MOST_DAYS - 1)} or later")
     return Days(begin, end, settings.timezone)
-
-
-def _id_of(store: Store, user: str) -> UUID:
-    with store.connection() as connection:
-        found = id_of(connection, "user", user)
-    if found is None:
-        raise SettingsError(f"no event has named the user {user!r}")
-    return found
 
 
 def _explained(error: DataRefusedError) -> Exception:

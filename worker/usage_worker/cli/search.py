@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from usage_worker.cli.output import echo, print_json, print_rows
-from usage_worker.errors import SettingsError
 from usage_worker.search import find_agents
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, id_of
+from usage_worker.store import Store, require_id
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from usage_worker.search import SearchResult
 
 HEADINGS = ("rank", "agent", "score", "similarity", "matched by")
@@ -39,7 +36,7 @@ def search(text: Text, user: User = None, k: Most = 10, as_json: AsJson = False)
     """
     settings = load_settings()
     with Store(settings.require_database(), pooled=settings.pooled) as store:
-        user_id = None if user is None else _id_of(store, user)
+        user_id = None if user is None else require_id(store, "user", user)
         # The terminal may have sent bytes that are not UTF-8.
         found = find_agents(store, settings, text.encode(errors="replace").decode(), k, user_id)
     if as_json:
@@ -67,11 +64,3 @@ def _show(found: SearchResult) -> None:
         for agent in found.agents
     ]
     print_rows(HEADINGS, rows, headings_in_lines=True)
-
-
-def _id_of(store: Store, user: str) -> UUID:
-    with store.connection() as connection:
-        found = id_of(connection, "user", user)
-    if found is None:
-        raise SettingsError(f"no event has named the user {user!r}")
-    return found

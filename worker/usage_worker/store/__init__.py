@@ -1,6 +1,7 @@
 """PostgreSQL: connections, and the statements of every use case, as named SQL files."""
 
 from usage_worker.postgres import OUTAGES
+from usage_worker.store.agents import require_agent
 from usage_worker.store.analytics import refresh_analytics
 from usage_worker.store.anomalies import Anomaly, JudgedAgent, Judging, UnusualHour, anomalies, judging, open_alerts
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
@@ -14,12 +15,12 @@ from usage_worker.store.external_ids import (
     keep_external_ids,
     keep_namespace,
     kept_namespace,
+    require_id,
 )
 from usage_worker.store.graph import (
     GraphState,
     RelatedAgent,
     act_as_user,
-    agents_called,
     graph_state,
     publish_relationships,
     recount_pairs,
@@ -85,7 +86,6 @@ __all__ = [
     "TaskRun",
     "UnusualHour",
     "act_as_user",
-    "agents_called",
     "anomalies",
     "batch_transaction",
     "count_pairs",
@@ -127,6 +127,8 @@ __all__ = [
     "related_agents",
     "repair_counters",
     "repair_day",
+    "require_agent",
+    "require_id",
     "require_owner",
     "retained_days",
     "roll_up_day",

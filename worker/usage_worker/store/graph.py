@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg.rows import class_row, dict_row
 
-from usage_worker.store.external_ids import id_of
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -112,14 +111,6 @@ def act_as_user(connection: Connection, user: UUID) -> None:
         SettingsError: our role may not do that.
     """
     connection.execute(query("act_as_user"), {"user_id": user})
-
-
-def agents_called(connection: Connection, text: str) -> dict[UUID, str]:
-    """Return the visible agents that a UUID, an application's own id or a name means, with their names; two at most."""
-    uuid = id_of(connection, "agent", text)
-    if uuid and (row := connection.execute(query("agent_name"), {"id": uuid}).fetchone()):
-        return {uuid: row[0]}
-    return dict(connection.execute(query("agents_named"), {"name": text}).fetchall())
 
 
 def related_agents(connection: Connection, agent: UUID, k: int) -> list[RelatedAgent]:

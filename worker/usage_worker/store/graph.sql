@@ -138,14 +138,6 @@ ON CONFLICT (only_row) DO UPDATE SET computed_at = excluded.computed_at, min_use
 -- When relations were published last, and with which minimum; no row before the first run.
 SELECT computed_at, min_users FROM public.agent_graph_state
 
--- name: agents_named
--- The agents of a name, two of them at most: with two it is not unique.
-SELECT id, name FROM public.agents WHERE name = %(name)s ORDER BY id LIMIT 2
-
--- name: agent_name
--- The name of an agent that the role sees.
-SELECT name FROM public.agents WHERE id = %(id)s
-
 -- name: related_agents
 -- With the rights of the role; names of agents that it sees.
 SELECT r.rank, r.agent_id, a.name, r.kind, r.weight, r.users

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from usage_worker.store.agents import agent_names
 from usage_worker.store.external_ids import external_ids
 from usage_worker.store.queries import query
 
@@ -54,5 +55,5 @@ def names_of(connection: Connection, kind: Literal["agent", "user"], ids: Collec
     """Return the names of agents that exist, and otherwise the application's own ids, where there are any."""
     names = external_ids(connection, kind, ids)
     if kind == "agent":
-        names.update(connection.execute(query("agent_names"), {"ids": list(ids)}).fetchall())
+        names.update(agent_names(connection, ids))
     return names

@@ -16,7 +16,3 @@ SELECT grouping, s.*
 -- name: local_day
 -- The day by the database's clock.
 SELECT (now() AT TIME ZONE %(zone)s::text)::date AS day
-
--- name: agent_names
--- The names of agents, as far as they exist.
-SELECT id, name FROM public.agents WHERE id = ANY (%(ids)s::uuid[]) AND name IS NOT NULL
