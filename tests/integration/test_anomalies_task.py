@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -13,10 +14,12 @@ from tests.hourly import DAY, HOUR, WEEK, Hour, write_hours
 from tests.integration.database import run
 from usage_worker.maintenance import ANOMALIES, find_anomalies
 from usage_worker.maintenance.anomalies import run_find_anomalies
+from usage_worker.maintenance.anomaly_words import FORMS
 from usage_worker.monitoring.metrics import families
 from usage_worker.monitoring.status import collect_status
 from usage_worker.settings import Settings
 from usage_worker.store import Store, last_runs, sole_transaction
+from usage_worker.store.anomalies import KINDS
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -80,10 +83,10 @@ def test_open_anomaly_is_a_warning_of_the_status_and_a_metric(
     ]
     assert {it["started_at"] for it in rows} == {(end - 2 * HOUR).isoformat()}
     assert [(it["observed"], it["expected"]) for it in rows] == 2 * [pytest.approx((60.0, 6.0))]
-    lines = cli.run("anomalies", "--agent", str(agent)).stdout.splitlines()
+    lines = cli.run("anomalies", "--agent", "support").stdout.splitlines()
     assert lines[0].split("\t")[:3] == ["agent", "kind", "since"]
     assert lines[1].split("\t")[:2] == ["support", "cost"]
-    assert "60.00 USD in the hour from" in lines[1]
+    assert "$60.00 in the hour from" in lines[1]
     assert "10.0 times the expected" in lines[1]
     assert len(lines) == 2
     assert cli.run("anomalies", "--agent", str(uuid4())).stdout.startswith("no anomaly within 7 days; hours of 1 ")
@@ -91,12 +94,17 @@ def test_open_anomaly_is_a_warning_of_the_status_and_a_metric(
     status = collect_status(Settings(DATABASE_URL=database, REDIS_URL=redis_url))
     (check,) = (it for it in status.checks if it.name == "anomalies")
     assert check.state == "warn"
-    assert f"cost of support since {end - 2 * HOUR:%Y-%m-%d %H:%M} UTC: 60.00 USD" in check.reason
+    assert f"cost of support since {end - 2 * HOUR:%Y-%m-%d %H:%M} UTC: $60.00" in check.reason
     assert [it["kind"] for it in status.as_dict()["anomalies"]] == ["cost", "cost"]
     samples = {
         it.labels["kind"]: it.value for family in families(status) for it in family.samples if "anomalies" in it.name
     }
     assert samples == {"cost": 2, "errors": 0, "latency": 0, "silence": 0}
+
+
+def test_kinds_are_those_of_the_table(database: str) -> None:
+    definition = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'agent_anomalies_kind_check'"
+    assert tuple(re.findall(r"'(\w+)'", run(database, definition)[0][0])) == KINDS == tuple(FORMS)
 
 
 def test_hours_that_are_not_summarised_are_not_judged(database: str, store: Store) -> None:

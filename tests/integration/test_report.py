@@ -15,7 +15,7 @@ import pytest
 from tests.hostile import HOSTILE_TEXT, check_shown
 from tests.integration.commands import Cli
 from tests.integration.database import run
-from usage_worker.monitoring.page_figures import page_figures
+from usage_worker.reporting import page_report
 from usage_worker.store import Store
 from usage_worker.store.usage_summary import Days
 
@@ -104,12 +104,14 @@ def test_output_is_tab_separated(harness: IngestHarness, cli: Cli) -> None:
     done = cli.run("report", "--days", "2")
     header, *lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert header[:2] == ["day", "usage_count"]
-    assert [line[1:] for line in lines] == [["0", "0", "0", "0.0000000000", "", "", "", "", "", "0"]] * 2
+    unused = ["0", "0", "0", "0.0000000000", "", "", "", "", "", "0"]
+    assert [line[1:] for line in lines] == [unused] * 2
+    # More days than the ledger keeps.
+    assert len(cli.run("report", "--days", "120").stdout.splitlines()) == 121
 
 
 def test_invalid_options_are_refused(cli: Cli) -> None:
     refused = {
-        "--days 91": "--days: the ledger keeps 90 days",
         "--days 2 --from 2026-01-01": "--days: leave it out, or leave out --from",
         "--from 2026-01-03 --to 2026-01-02": "--from: 2026-01-03 is after the last day, 2026-01-02",
         "--from 0001-01-01": "--from: at most 3,660 days; give 20",
@@ -226,13 +228,14 @@ def test_page_is_written_whole_or_not_at_all(named: IngestHarness, cli: Cli) -> 
 def test_page_has_the_totals_of_the_ledger(named: IngestHarness, database: str) -> None:
     today = datetime.now(UTC).date()
     with Store(database) as store:
-        report = page_figures(store, Days(today - timedelta(6), today, "UTC"))
+        report = page_report(store, Days(today - timedelta(6), today, "UTC"))
     columns = "count(*), sum(tokens), sum(cost_usd), count(*) - count(cost_usd), count(DISTINCT user_id)"
     ledger = run(database, f"SELECT {columns} FROM usage_events")
     total = report.total
     found = total.usage_count, total.total_tokens_used, total.total_cost_usd, total.uses_without_cost, total.users
     assert [found] == ledger
     assert [len(report.days), len(report.agents), len(report.users), len(report.models)] == [7, 2, 7, 2]
+    assert (report.days[0].totals.total_cost_usd, report.days[0].totals.p95_ms) == (0, None)
     for parts in (report.agents, report.users, report.models, report.days):
         assert sum(part.totals.usage_count for part in parts) == 60
     assert [agent.name for agent in report.agents] == [HOSTILE_TEXT, str(named.agents[1])]

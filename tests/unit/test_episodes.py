@@ -37,4 +37,4 @@ def test_hours_are_joined_by_agent_and_kind_and_keep_the_worst() -> None:
 
 def test_meaning_names_hour_amount_and_multiple() -> None:
     (anomaly,) = episodes([unusual(0)], at(5), ())
-    assert meaning(anomaly) == "12.50 USD in the hour from 2026-03-02 10:00 UTC, 5.0 times the expected"
+    assert meaning(anomaly) == "$12.50 in the hour from 2026-03-02 10:00 UTC, 5.0 times the expected"

@@ -22,7 +22,7 @@ def test_lines_have_tabs_only_between_cells(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_headings_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    print_rows(("day", "uses"), [("2026-01-01", "7")], title="days", headings_in_lines=True)
+    print_rows(("day", "uses"), [("2026-01-01", "7")], title="days", figures=("uses",), headings_in_lines=True)
     assert capsys.readouterr().out == "day\tuses\n2026-01-01\t7\n"
 
 

@@ -18,7 +18,7 @@ from typing_extensions import override
 from tests.usage_reports import HOSTILE_NAMES, NOTHING, report_of, usual_report
 from usage_worker import report as room
 from usage_worker.report.page import render_page
-from usage_worker.report.wording import (
+from usage_worker.wording import (
     exact_dollars,
     exact_milliseconds,
     percentage,

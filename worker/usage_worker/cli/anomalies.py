@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.maintenance import ANOMALIES
-from usage_worker.maintenance.anomaly_words import figures, meaning, subject, utc
+from usage_worker.maintenance.anomaly_words import figures, meaning, subject
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, last_runs, require_agent
 from usage_worker.store import anomalies as find
+from usage_worker.wording import utc
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from usage_worker.store import Anomaly, TaskRun
 
 HEADINGS = ("agent", "kind", "since", "until", "observed", "expected", "z", "meaning")
+FIGURES = ("observed", "expected", "z")
 Days = Annotated[int, typer.Option(min=1, max=36_500, help="Show those that are open or ended within so many days.")]
 Agent = Annotated[
     str | None,
@@ -38,7 +40,7 @@ def anomalies(days: Days = 7, agent: Agent = None, only_open: Open = False, as_j
     if as_json:
         print_json({"anomalies": [_as_dict(it) for it in found], "judgement": run and run.report})
     elif found:
-        print_rows(HEADINGS, map(_cells, found), title="anomalies", headings_in_lines=True)
+        print_rows(HEADINGS, map(_cells, found), figures=FIGURES, headings_in_lines=True)
     else:
         echo(f"no anomaly {'is open' if only_open else f'within {days} days'}; {judgement(run)}")
 
@@ -63,13 +65,16 @@ def _id_of(store: Store, agent: str) -> UUID:
 
 
 def _cells(anomaly: Anomaly) -> list[str]:
-    until = "" if anomaly.ended_at is None else _minute(anomaly.ended_at)
-    since = _minute(anomaly.started_at)
-    return [subject(anomaly), anomaly.kind, since, until, *figures(anomaly), f"{anomaly.z:.1f}", meaning(anomaly)]
-
-
-def _minute(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
+    until = "" if anomaly.ended_at is None else utc(anomaly.ended_at)
+    return [
+        subject(anomaly),
+        anomaly.kind,
+        utc(anomaly.started_at),
+        until,
+        *figures(anomaly),
+        f"{anomaly.z:.1f}",
+        meaning(anomaly),
+    ]
 
 
 def _as_dict(anomaly: Anomaly) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _show_models(store: Store, *, as_json: bool) -> None:
     elif not models:
         echo("no model yet: nothing has been embedded")
     else:
-        print_rows(HEADINGS, map(_cells, models), headings_in_lines=True)
+        print_rows(HEADINGS, map(_cells, models), figures=("dimension", *HEADINGS[4:]), headings_in_lines=True)
 
 
 def _cells(it: EmbeddingStatus) -> tuple[str, ...]:

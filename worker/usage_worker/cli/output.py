@@ -19,7 +19,7 @@ from usage_worker.errors import OutputError
 from usage_worker.printable import LINE_LENGTH, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 # The command failed, or it succeeded and found something that is wrong.
 EXIT_PROBLEM = 1
@@ -74,6 +74,7 @@ def print_rows(
     rows: Iterable[Sequence[Cell]],
     *,
     title: str | None = None,
+    figures: Collection[str] = (),
     headings_in_lines: bool = False,
 ) -> None:
     """Print a table on a terminal; elsewhere a line for each row, with tabs, for grep and cut.
@@ -81,12 +82,13 @@ def print_rows(
     Args:
         headings: names of the columns; an empty sequence leaves them out.
         rows: the cells, which are escaped and cut.
-        title: stands above the table, which then has a frame and columns of figures, aligned to the right.
+        title: stands above the table, which then has a frame.
+        figures: headings of the columns of figures, which are aligned to the right.
         headings_in_lines: prints the headings also where there is no terminal.
     """
     console = Console()
     if console.is_terminal:
-        console.print(make_table(headings, rows, title=title))
+        console.print(make_table(headings, rows, title=title, figures=figures))
         return
     if headings_in_lines:
         _print_lines([headings], printable)
@@ -103,12 +105,18 @@ def _print_lines(rows: Iterable[Sequence[Cell]], form: Callable[[str], str]) -> 
         write("\t".join(form(str(cell)) for cell in row) + "\n")
 
 
-def make_table(headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str | None = None) -> Table:
+def make_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    title: str | None = None,
+    figures: Collection[str] = (),
+) -> Table:
     """Return the table that `print_rows` prints on a terminal."""
     table = Table(title=title, box=HEAVY_HEAD if title else None, show_header=bool(headings))
     for heading in headings:
         # Headings wrap between words and figures anywhere: a figure that is cut would look like another.
-        if title:
+        if heading in figures:
             table.add_column(printable(heading).replace("_", " "), justify="right", overflow="fold")
         else:
             table.add_column(printable(heading))

@@ -10,6 +10,7 @@ from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.errors import SettingsError
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, act_as_user, graph_state, related_agents, require_agent, require_id
+from usage_worker.wording import utc
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from usage_worker.store import GraphState, RelatedAgent
 
 MOST_RELATED = 50
+HEADINGS = ("name", "kind", "users (at least)", "weight")
 
 Agent = Annotated[str, typer.Argument(help="A UUID, your own id of the agent, or its name if only one agent has it.")]
 Number = Annotated[int, typer.Option("-k", min=1, max=MOST_RELATED, help="How many agents at most.")]
@@ -47,9 +49,9 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
         print_json(_document(uuid, name, rows, state))
     elif rows:
         print_rows(
-            ["name", "kind", "users (at least)", "weight"],
+            HEADINGS,
             [[row.name, row.kind, "" if row.users is None else str(row.users), f"{row.weight:.2f}"] for row in rows],
-            title=f"related to {name}",
+            figures=HEADINGS[2:],
             headings_in_lines=True,
         )
     else:
@@ -71,5 +73,5 @@ def _why_none(name: str, state: GraphState | None) -> str:
         return "relations were never computed: run `celery -A usage_worker call analytics.graph`"
     return (
         f"no agent is related to {name}: none has {state.min_users} users in common with it beyond chance,"
-        f" as of {state.computed_at:%Y-%m-%d %H:%M} UTC; relations are computed once a day"
+        f" as of {utc(state.computed_at)}; relations are computed once a day"
     )

@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from usage_worker.cli.output import print_json, print_rows
 from usage_worker.cli.written_file import write_file
 from usage_worker.errors import DataRefusedError, SettingsError
-from usage_worker.monitoring.page_figures import each_day, page_figures
 from usage_worker.report.page import render_page
+from usage_worker.reporting import FIGURES, By, page_report, table_rows
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, require_id
-from usage_worker.store.usage_summary import Days, local_day, names_of, usage_summary
+from usage_worker.store.usage_summary import Days, local_day
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
     from usage_worker.settings import Settings
 
-By = Literal["day", "hour", "week", "month", "agent", "user", "model", "provider"]
 DEFAULT_DAYS = 7
 # A page shows each day.
 MOST_DAYS = 3_660
-FIGURES = (
-    "usage_count",
-    "message_count",
-    "total_tokens_used",
-    "total_cost_usd",
-    "success_rate_percent",
-    "avg_response_time_ms",
-    "p50_ms",
-    "p95_ms",
-    "p99_ms",
-    "users",
-)
 
 DayCount = Annotated[
     int | None, typer.Option("--days", min=1, help="How many days up to the last one; 7 unless --from is given.")
@@ -81,9 +65,9 @@ def report(
         user_id = None if user is None else require_id(store, "user", user)
         try:
             if html is not None:
-                write_file(html, render_page(page_figures(store, wanted, user_id, user)))
+                write_file(html, render_page(page_report(store, wanted, user_id, user)))
                 return
-            rows = list(_rows(store, wanted, by, user_id))
+            rows = table_rows(store, wanted, by, user_id)
         except DataRefusedError as error:
             raise _explained(error) from error
     if as_json:
@@ -91,15 +75,13 @@ def report(
         return
     headings = [*_headings(by), *FIGURES]
     cells = [[_text(row[heading]) for heading in headings] for row in rows]
-    print_rows(headings, cells, title=f"{wanted.first} to {wanted.last}, days in {wanted.zone}", headings_in_lines=True)
+    title = f"{wanted.first} to {wanted.last}, days in {wanted.zone}"
+    print_rows(headings, cells, title=title, figures=FIGURES, headings_in_lines=True)
 
 
 def _days(store: Store, settings: Settings, count: int | None, first: datetime | None, last: datetime | None) -> Days:
     if count is not None and first is not None:
         raise SettingsError("--days: leave it out, or leave out --from")
-    if count is not None and count > settings.retention_days:
-        kept = f"the ledger keeps {settings.retention_days} days (USAGE_RETENTION_DAYS)"
-        raise SettingsError(f"--days: {kept}; for older ones give --from")
     end = last.date() if last else local_day(store, settings.timezone)
     begin = first.date() if first else date.fromordinal(max(end.toordinal() - (count or DEFAULT_DAYS) + 1, 1))
     if begin > end:
@@ -117,44 +99,6 @@ def _explained(error: DataRefusedError) -> Exception:
 
 def _headings(by: By) -> list[str]:
     return [f"{by}_id", by] if by in ("agent", "user") else [by]
-
-
-def _rows(store: Store, days: Days, by: By, user_id: UUID | None) -> Iterator[dict[str, Any]]:
-    """Yield the rows: periods ascending, each day also without uses; anything else by number of uses."""
-    found = usage_summary(store, days, [by], user_id)[by]
-    if by == "day":
-        rows = {row["period"].date(): row for row in found}
-        for day in each_day(days):
-            yield {"day": day, **_figures(rows.get(day))}
-    elif by in ("hour", "week", "month"):
-        for row in found:
-            yield {by: row["period"] if by == "hour" else row["period"].date(), **_figures(row)}
-    else:
-        found.sort(key=lambda row: -row["usage_count"])
-        yield from _named_rows(store, by, found)
-
-
-def _named_rows(store: Store, by: By, found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    if by not in ("agent", "user"):
-        for row in found:
-            yield {by: row[by] or None, **_figures(row)}
-        return
-    column = f"{by}_id"
-    with store.connection() as connection:
-        names = names_of(connection, by, [row[column] for row in found])
-    for row in found:
-        yield {column: row[column], by: names.get(row[column]), **_figures(row)}
-
-
-def _figures(row: dict[str, Any] | None) -> dict[str, Any]:
-    if row is None:
-        no_cost = Decimal(0).quantize(Decimal("1e-10"))
-        counts = dict.fromkeys(("usage_count", "message_count", "total_tokens_used", "users"), 0)
-        return dict.fromkeys(FIGURES) | counts | {"total_cost_usd": no_cost}
-    rate = (Decimal(100 * row["success_count"]) / row["usage_count"]).quantize(Decimal("0.01"), ROUND_HALF_UP)
-    rounded = {name: None if row[name] is None else round(row[name], 2) for name in ("p50_ms", "p95_ms", "p99_ms")}
-    changed = {"success_rate_percent": rate, "total_tokens_used": int(row["total_tokens_used"]), **rounded}
-    return {name: changed[name] if name in changed else row[name] for name in FIGURES}
 
 
 def _text(value: object) -> str:

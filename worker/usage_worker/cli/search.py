@@ -63,4 +63,4 @@ def _show(found: SearchResult) -> None:
         )
         for agent in found.agents
     ]
-    print_rows(HEADINGS, rows, headings_in_lines=True)
+    print_rows(HEADINGS, rows, figures=("rank", "score", "similarity"), headings_in_lines=True)

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.maintenance.anomaly_words import meaning, subject, utc
+from usage_worker.maintenance.anomaly_words import meaning, subject
 from usage_worker.maintenance.episodes import episodes
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import judging, open_alerts, require_owner
+from usage_worker.wording import utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from usage_worker.wording import percentage, short_dollars, short_milliseconds, utc
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from usage_worker.store import Anomaly
 
 TOTAL_NAME = "all agents"
-SECOND_MS = 1_000
 
 
 def subject(anomaly: Anomaly) -> str:
@@ -19,46 +22,34 @@ def subject(anomaly: Anomaly) -> str:
 
 def meaning(anomaly: Anomaly) -> str:
     """Return one line that says what was observed and what was expected."""
-    observed, expected = anomaly.observed, anomaly.expected
     if anomaly.kind == "silence":
-        return f"no use, where {expected:,.0f} were expected since then"
+        return f"no use, where {anomaly.expected:,.0f} were expected since then"
+    observed, expected = figures(anomaly)
     hour = utc(datetime.fromisoformat(anomaly.baseline["hour"]))
     if anomaly.kind == "cost":
         # Where next to nothing was expected, a multiple says nothing.
-        usual = f", {observed / expected:,.1f} times the expected" if expected >= observed / 1_000 else ""
-        return f"{_usd(observed)} in the hour from {hour}{usual}"
+        is_multiple = anomaly.expected >= anomaly.observed / 1_000
+        usual = f", {anomaly.observed / anomaly.expected:,.1f} times the expected" if is_multiple else ""
+        return f"{observed} in the hour from {hour}{usual}"
     if anomaly.kind == "errors":
-        return (
-            f"{_share(observed)} of {anomaly.samples:,} uses failed in the hour from {hour}, usually {_share(expected)}"
-        )
-    return f"95 % of responses took up to {_time(observed)} in the hour from {hour}, usually {_time(expected)}"
+        return f"{observed} of {anomaly.samples:,} uses failed in the hour from {hour}, usually {expected}"
+    return f"95 % of responses took up to {observed} in the hour from {hour}, usually {expected}"
 
 
 def figures(anomaly: Anomaly) -> tuple[str, str]:
     """Return what was observed and what was expected, each with its unit."""
-    form = _FORMS[anomaly.kind]
+    form = FORMS[anomaly.kind]
     return form(anomaly.observed), form(anomaly.expected)
-
-
-def utc(time: datetime) -> str:
-    """Return an hour in UTC as text."""
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _usd(amount: float) -> str:
-    return f"{amount:,.2f} USD" if amount >= 1 else f"{amount:.4f} USD"
-
-
-def _share(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _uses(number: float) -> str:
     return f"{number:,.0f} uses"
 
 
-def _time(milliseconds: float) -> str:
-    return f"{milliseconds / SECOND_MS:.1f} s" if milliseconds >= SECOND_MS else f"{milliseconds:.0f} ms"
-
-
-_FORMS = {"cost": _usd, "errors": _share, "latency": _time, "silence": _uses}
+FORMS: dict[str, Callable[[float], str]] = {
+    "cost": short_dollars,
+    "errors": percentage,
+    "latency": short_milliseconds,
+    "silence": _uses,
+}
+"""How the figures of each kind are written."""

@@ -18,6 +18,7 @@ from usage_worker.monitoring.checks.anomalies import alerts
 from usage_worker.monitoring.checks.upkeep import partitions_failed
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS
 from usage_worker.monitoring.status import collect_status
+from usage_worker.store.anomalies import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from usage_worker.monitoring.status import SystemStatus
     from usage_worker.settings import Settings
     from usage_worker.store import TaskRun
-
-KINDS = ("cost", "errors", "latency", "silence")
 
 
 class StatusCollector(Collector):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.report.tables import Table
-from usage_worker.report.wording import (
+from usage_worker.wording import (
     exact,
     exact_dollars,
     exact_milliseconds,

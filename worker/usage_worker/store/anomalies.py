@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
+KINDS = ("cost", "errors", "latency", "silence")
 # The key of the total of all agents in the queries that judge.
 TOTAL = UUID(int=0)
 # Agents that one statement judges: their hours take some megabytes.

@@ -1,8 +1,9 @@
-"""How numbers and names are written: exactly in tables, rounded to three digits in headlines."""
+"""How numbers, times and names are written: numbers exactly in tables, rounded to three digits in sentences."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from usage_worker.printable import printable
@@ -37,7 +38,7 @@ def exact_milliseconds(duration: float | None) -> str:
     return UNKNOWN if duration is None else f"{duration:,.1f}".removesuffix(".0")
 
 
-def percentage(part: int, whole: int) -> str:
+def percentage(part: float, whole: float = 1) -> str:
     """Return the percentage with two decimals; a part that is not 0 is not shown as 0."""
     if whole == 0:
         return UNKNOWN
@@ -46,14 +47,14 @@ def percentage(part: int, whole: int) -> str:
 
 
 def short(number: int | None) -> str:
-    """Return the number for a headline, such as 9,999 or 1.23 M."""
+    """Return the number for a sentence, such as 9,999 or 1.23 M."""
     if number is None:
         return UNKNOWN
     return f"{number:,}" if number < _ROUNDED_FROM else _short(number)
 
 
-def short_dollars(cost: Decimal | None) -> str:
-    """Return the cost for a headline, such as $0.0012, $12.34 or $1.23 M."""
+def short_dollars(cost: Decimal | float | None) -> str:
+    """Return the cost for a sentence, such as $0.0012, $12.34 or $1.23 M."""
     if cost is None:
         return UNKNOWN
     if cost >= _ROUNDED_FROM:
@@ -64,12 +65,17 @@ def short_dollars(cost: Decimal | None) -> str:
 
 
 def short_milliseconds(duration: float | None) -> str:
-    """Return the duration for a headline, in milliseconds or seconds."""
+    """Return the duration for a sentence, in milliseconds or seconds."""
     if duration is None:
         return UNKNOWN
     if round(duration) < _SECOND:
         return f"{_short(duration)} ms"
     return f"{_short(duration / _SECOND)} s"
+
+
+def utc(time: datetime) -> str:
+    """Return the minute in UTC."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def shown_name(name: str | None) -> str:
