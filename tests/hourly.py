@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 WEEK = timedelta(weeks=1)
-GAMMA = 1.02 / 0.98
+GROWTH = 1.02 / 0.98
 COLUMNS = (
     "hour, agent_id, model, provider, usage_count, message_count, success_count, error_count, input_tokens,"
     " output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd,"
@@ -51,7 +51,7 @@ def write_hours(url: str, hours: Iterable[Hour], begin: datetime, end: datetime)
 
 def bucket(milliseconds: int) -> int:
     """Return the bucket of a response time, as `usage_latency_bucket` does."""
-    return 1 + math.ceil(math.log(milliseconds) / math.log(GAMMA))
+    return 1 + math.ceil(math.log(milliseconds) / math.log(GROWTH)) if milliseconds else 0
 
 
 def _row(it: Hour) -> list[object]:

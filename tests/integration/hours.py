@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.rows import dict_row
+
+from tests.hourly import bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,6 @@ SUMS = {
     "total_tokens_used": "tokens",
     "response_time_total_ms": "response_time_ms",
 }
-GROWTH = 1.02 / 0.98
 
 
 def hour_of(time: datetime) -> datetime:
@@ -34,10 +34,6 @@ def hour_of(time: datetime) -> datetime:
 
 def day_of(time: datetime) -> date:
     return time.astimezone(UTC).date()
-
-
-def bucket(milliseconds: int) -> int:
-    return 1 + math.ceil(math.log(milliseconds) / math.log(GROWTH)) if milliseconds else 0
 
 
 def expected(events: list[dict[str, Any]], period: Callable[[datetime], date | datetime]) -> Rows:

@@ -31,13 +31,13 @@ MARK = "INSERT INTO agent_usage_hour_marks VALUES (%s)"
 
 
 def present(url: str) -> datetime:
-    """Return the begin of the present hour."""
+    """Return the start of the present hour."""
     found: datetime = run(url, "SELECT date_trunc('hour', now(), 'UTC')")[0][0]
     return found.astimezone(UTC)
 
 
 def write(url: str, agent: UUID, weeks: int, spike_hours: int = 0) -> datetime:
-    """Write the hours of the last weeks, of 60 uses each, the last ones of 600, as summarised. Returns their end."""
+    """Write the hours of the last weeks, of 60 uses each, the last ones of 600, as rolled up. Returns their end."""
     run(url, "DELETE FROM agent_usage_hour_marks")
     end = present(url)
     begin = end - weeks * WEEK
@@ -107,7 +107,7 @@ def test_kinds_are_those_of_the_table(database: str) -> None:
     assert tuple(re.findall(r"'(\w+)'", run(database, definition)[0][0])) == KINDS == tuple(FORMS)
 
 
-def test_hours_that_are_not_summarised_are_not_judged(database: str, store: Store) -> None:
+def test_hours_that_are_not_rolled_up_are_not_judged(database: str, store: Store) -> None:
     end = write(database, uuid4(), 5, spike_hours=1)
     run(database, MARK, end - 2 * HOUR)
     assert find_anomalies(store, SETTINGS).judged_until == (end - 2 * HOUR).isoformat()

@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import eventually
+from tests.hourly import bucket
 from tests.integration.commands import PROGRAM
 from tests.integration.database import run
-from tests.integration.hours import bucket, check_hours, expected, hour_of, ledger, marks, rolled_up
+from tests.integration.hours import check_hours, expected, hour_of, ledger, marks, rolled_up
 from usage_worker.events.columns import MAX_MILLISECONDS, MAX_TOKENS
-from usage_worker.maintenance import HOURS, compute_hours, reconcile, run_task
+from usage_worker.maintenance import HOURS, reconcile, roll_up_hours, run_task
 from usage_worker.settings import Settings
 from usage_worker.store import Store, sole_transaction
 
@@ -110,7 +111,7 @@ def test_every_column_of_every_hour_equals_ledger(harness: IngestHarness, batche
     database = harness.resources.settings.database_url
     for batch in batches:
         send(harness, *batch)
-        compute_hours(harness.resources.store)
+        roll_up_hours(harness.resources.store)
         assert marks(database) == set()
         check_hours(database)
 
@@ -118,19 +119,19 @@ def test_every_column_of_every_hour_equals_ledger(harness: IngestHarness, batche
 def test_duplicates_mark_nothing(harness: IngestHarness, database: str, store: Store) -> None:
     event = use(event_id=UUID(int=1))
     send(harness, event)
-    compute_hours(store)
+    roll_up_hours(store)
     send(harness, event)
     assert marks(database) == set()
 
 
 def test_late_event_changes_exactly_its_hour(harness: IngestHarness, database: str, store: Store) -> None:
     send(harness, *(use(hours) for hours in (0, 1, 34 * 24 - 1, 34 * 24)))
-    compute_hours(store)
+    roll_up_hours(store)
     versions = "SELECT hour, xmin::text, users FROM agent_usage_hourly"
     before = set(run(database, versions))
     send(harness, use(34 * 24, user=1))
     late = THIS_HOUR - timedelta(hours=34 * 24)
-    assert compute_hours(store).as_dict() == {"days": 1, "hours": 1}
+    assert roll_up_hours(store).as_dict() == {"days": 1, "hours": 1}
     assert {row[0] for row in set(run(database, versions)) ^ before} == {late}
     check_hours(database)
 
@@ -139,14 +140,14 @@ def test_batch_that_commits_during_refresh_is_not_lost(harness: IngestHarness, d
     """Whether the refresh saw its events or not: its mark stays until the next one."""
     send(harness, use())
     with locked_hours(database) as holder:
-        refresh = threading.Thread(target=compute_hours, args=(store,))
+        refresh = threading.Thread(target=roll_up_hours, args=(store,))
         refresh.start()
         eventually(lambda: run(database, WAITS))
         send(harness, use(user=1))
         holder.rollback()
         refresh.join(20)
     assert marks(database) == {THIS_HOUR}
-    compute_hours(store)
+    roll_up_hours(store)
     check_hours(database)
 
 
@@ -159,7 +160,7 @@ def test_killed_refresh_loses_nothing(harness: IngestHarness, database: str, sto
             process.send_signal(signal.SIGKILL)
         run(database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     assert marks(database) == before
-    assert compute_hours(store).hours == 2
+    assert roll_up_hours(store).hours == 2
     check_hours(database)
 
 
@@ -167,24 +168,24 @@ def test_second_process_stops(harness: IngestHarness, database: str) -> None:
     send(harness, use())
     with Store(database) as other, sole_transaction(other, HOURS):
         store = harness.resources.store
-        assert run_task(store, HOURS, lambda: compute_hours(store)) == {"busy": True}
+        assert run_task(store, HOURS, lambda: roll_up_hours(store)) == {"busy": True}
     assert marks(database) == {THIS_HOUR}
 
 
 def test_hours_that_ledger_has_dropped_stay(harness: IngestHarness, database: str, store: Store) -> None:
     send(harness, use(48), use())
-    compute_hours(store)
+    roll_up_hours(store)
     before = rolled_up(database)
     run(database, f"DROP TABLE usage_events_{THIS_HOUR - timedelta(days=2):%Y%m%d}")
     run(database, "INSERT INTO agent_usage_hour_marks VALUES (%s)", THIS_HOUR - timedelta(days=2))
-    assert compute_hours(store).hours == 0
+    assert roll_up_hours(store).hours == 0
     assert (rolled_up(database), marks(database)) == (before, set())
 
 
 def test_reconcile_marks_hours_that_differ(harness: IngestHarness, database: str, store: Store, cli: Cli) -> None:
     """As where a worker of an older version counted, which makes no marks."""
     send(harness, use(), use(2), use(26), use(30))
-    compute_hours(store)
+    roll_up_hours(store)
     run(database, "DELETE FROM agent_usage_hourly WHERE hour = %s", THIS_HOUR)
     run(database, "UPDATE agent_usage_hourly SET usage_count = 2 WHERE hour = %s", THIS_HOUR - timedelta(hours=26))
     run(database, "UPDATE agent_usage_hourly SET usage_count = 3 WHERE hour = %s", THIS_HOUR - timedelta(hours=30))
@@ -193,7 +194,7 @@ def test_reconcile_marks_hours_that_differ(harness: IngestHarness, database: str
     assert (report.hours, report.as_dict()["hours"], report.left) == (2, 2, 0)
     assert marks(database) == {THIS_HOUR - timedelta(hours=hours) for hours in (0, 26, 30)}
     assert reconcile(store, Settings()).hours == 0
-    assert compute_hours(store).hours == 3
+    assert roll_up_hours(store).hours == 3
     check_hours(database)
     run(database, "DELETE FROM agent_usage_hourly")
     assert "4 hours of agents differed" in cli.run("reconcile").stdout
@@ -202,7 +203,7 @@ def test_reconcile_marks_hours_that_differ(harness: IngestHarness, database: str
 def test_function_marks_its_hour(database: str, users: Users, store: Store) -> None:
     run(database, "SELECT public.track_agent_usage(%s, %s, p_response_time_ms => 40)", users.ann, users.agent)
     assert marks(database) == {hour_of(row["occurred_at"]) for row in ledger(database)}
-    compute_hours(store)
+    roll_up_hours(store)
     check_hours(database)
 
 
@@ -227,26 +228,18 @@ def test_percentiles_of_merged_hours_are_within_two_percent(
     chosen = random.Random(0)
     times = [min(int(chosen.lognormvariate(6, 1.5)), MAX_MILLISECONDS) for _ in range(400)]
     send(harness, *(use(number % 20, response_time_ms=ms) for number, ms in enumerate(times)))
-    compute_hours(store)
+    roll_up_hours(store)
     exact = sorted(row["response_time_ms"] for row in ledger(database))
-    for percent in (50, 95, 99):
-        ((found,),) = run(database, PERCENTILE, percent / 100)
+    hours = THIS_HOUR - timedelta(hours=19), THIS_HOUR + timedelta(hours=1)
+    (merged,) = run(database, "SELECT p50_ms, p95_ms, p99_ms FROM usage_summary(%s, %s, p_group_by => '{}')", *hours)
+    for percent, found in zip((50, 95, 99), merged, strict=True):
         nearest_rank = exact[-(-percent * len(exact) // 100) - 1]
         assert abs(found - nearest_rank) <= 0.02 * nearest_rank
-
-
-PERCENTILE = """
-    WITH merged AS (
-        SELECT bucket, sum(n) AS n FROM agent_usage_hourly, unnest(latency_buckets, latency_counts) AS h (bucket, n)
-         GROUP BY bucket
-    ), ranked AS (SELECT bucket, sum(n) OVER (ORDER BY bucket) AS upto, sum(n) OVER () AS samples FROM merged)
-    SELECT usage_latency_value(min(bucket)) FROM ranked WHERE upto >= ceil(%s * samples)
-"""
 
 
 def test_expected_rows_differ_when_ledger_does(harness: IngestHarness, database: str, store: Store) -> None:
     """The comparison of these tests can fail."""
     send(harness, use(response_time_ms=5))
-    compute_hours(store)
+    roll_up_hours(store)
     run(database, "UPDATE usage_events SET response_time_ms = 6")
     assert rolled_up(database) != expected(ledger(database), hour_of)

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.database import run, schema
 from tests.integration.hours import day_of, expected, hour_of, ledger, marks, rolled_up
 from tests.integration.ledger import TODAY, attached_partitions, create_days, days, partition_tables
-from usage_worker.maintenance import HOURS, compute_hours, manage_partitions
+from usage_worker.maintenance import HOURS, manage_partitions, roll_up_hours
 from usage_worker.migrate import Kept, Runner
 from usage_worker.settings import Settings
 from usage_worker.store import Store, sole_transaction
@@ -57,7 +57,7 @@ def test_day_with_marks_is_computed_before_it_is_dropped(database: str, store: S
     assert run(database, "SELECT count(*) FROM usage_events") == [(0,)]
     assert (rolled_up(database), daily_rows(database)) == (hourly, daily)
     assert marks(database) == set()
-    assert compute_hours(store).hours == 0
+    assert roll_up_hours(store).hours == 0
     assert (rolled_up(database), daily_rows(database)) == (hourly, daily)
     report = manage_partitions(store, Settings(hourly_retention_days=1))
     if (day + timedelta(days=31)).replace(day=1) <= TODAY - timedelta(days=90):
@@ -72,7 +72,7 @@ def test_day_waits_for_refresh_and_is_dropped_by_next_run(database: str, store: 
     with sole_transaction(other, HOURS):
         report = manage_partitions(store, Settings())
     (day,) = days(-92)
-    assert report.failed == {day: "others hold what a statement waits for: another process computes the hours"}
+    assert report.failed == {day: "others hold what a statement waits for: another process rolls hours up"}
     assert day not in attached_partitions(database)
     assert day in partition_tables(database)
     assert manage_partitions(store, Settings()).dropped[0] == day
@@ -82,7 +82,7 @@ def test_day_waits_for_refresh_and_is_dropped_by_next_run(database: str, store: 
 def test_late_batch_is_in_the_day(database: str, store: Store) -> None:
     """Events that were written after the last refresh are found in the detached partition."""
     fill(database, -92)
-    compute_hours(store)
+    roll_up_hours(store)
     fill(database, -92)
     hourly, daily = (expected(ledger(database), period) for period in (hour_of, day_of))
     (day,) = days(-92)
@@ -96,7 +96,7 @@ def test_late_batch_is_in_the_day(database: str, store: Store) -> None:
 
 def test_hours_stay_as_long_as_ledger(database: str, store: Store) -> None:
     fill(database, -80)
-    compute_hours(store)
+    roll_up_hours(store)
     hourly = rolled_up(database)
     assert hourly
     settings = Settings(retention_days=85, hourly_retention_days=1)
@@ -132,7 +132,7 @@ def test_rollback_keeps_rows_and_upgrade_marks_ledger(database: str, store: Stor
     assert (rolled_up(database), daily_rows(database)) == before
     wanted = {hour_of(event["occurred_at"]) for event in ledger(database)}
     assert wanted <= marks(database)
-    compute_hours(store)
+    roll_up_hours(store)
     assert rolled_up(database) == before[0] | expected(ledger(database), hour_of)
 
 

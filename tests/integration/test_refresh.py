@@ -51,7 +51,7 @@ def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url
         assert cli.run("refresh").stdout.startswith("analytics refreshed in ")
         with sole_transaction(store, REFRESH):
             busy = cli.run("refresh")
-    lines = "another process is refreshing the analytics", "0 hours computed in "
+    lines = "another process is refreshing the analytics", "0 hours rolled up in "
     assert busy.returncode == 0
     assert all(map(str.startswith, busy.stdout.splitlines(), lines))
 

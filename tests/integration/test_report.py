@@ -235,7 +235,8 @@ def test_page_has_the_totals_of_the_ledger(named: IngestHarness, database: str) 
     found = total.usage_count, total.total_tokens_used, total.total_cost_usd, total.uses_without_cost, total.users
     assert [found] == ledger
     assert [len(report.days), len(report.agents), len(report.users), len(report.models)] == [7, 2, 7, 2]
-    assert (report.days[0].totals.total_cost_usd, report.days[0].totals.p95_ms) == (0, None)
+    unused = report.days[0].totals
+    assert (unused.total_cost_usd, unused.p95_ms) == (Decimal(0), None)
     for parts in (report.agents, report.users, report.models, report.days):
         assert sum(part.totals.usage_count for part in parts) == 60
     assert [agent.name for agent in report.agents] == [HOSTILE_TEXT, str(named.agents[1])]

@@ -16,7 +16,7 @@ from tests.conftest import _new_database
 from tests.integration.database import run, traffic
 from tests.integration.users import FORBIDDEN, session_as
 from tests.sql import query
-from usage_worker.maintenance.hours import compute_hours
+from usage_worker.maintenance.hours import roll_up_hours
 from usage_worker.store import Store
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def filled(postgres: Postgres, template_database: str) -> Iterator[str]:
         url = postgres.url(name)
         add_events(url, 1, 3_000)
         with Store(url) as store:
-            assert compute_hours(store).hours > 100
+            assert roll_up_hours(store).hours > 100
         add_events(url, 3_001, 3_300)
         with psycopg.connect(url) as connection:
             connection.execute(query("fill_daily"))
@@ -145,7 +145,7 @@ def test_refresh_changes_no_answer(filled: str) -> None:
                     filled,
                     "INSERT INTO agent_usage_hour_marks SELECT hour FROM agent_usage_hourly WHERE random() < 1e-1",
                 )
-                compute_hours(store)
+                roll_up_hours(store)
 
     with traffic(refresh):
         for _ in range(8):
@@ -157,7 +157,7 @@ def test_ledger_is_read_only_where_hours_are_marked(database: str) -> None:
     with psycopg.connect(database) as connection:
         connection.execute(query("fill_daily"))
     with Store(database) as store:
-        compute_hours(store)
+        roll_up_hours(store)
     with psycopg.connect(database) as connection:
         question = datetime.combine(DAYS[0], time(), UTC), datetime.combine(DAYS[-1], time(), UTC), "UTC"
         for _ in range(7):  # more often than PL/pgSQL plans for the parameters of each call

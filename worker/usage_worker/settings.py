@@ -154,7 +154,7 @@ class Settings(PublisherSettings):
     schedule_anomalies: str = "15 * * * *"
     """When to compare the last hours with those of the weeks before: a crontab, a number of seconds, or `off`."""
     schedule_hours: str = "300"
-    """When to compute the hours that events have touched: a crontab, a number of seconds, or `off`."""
+    """When to roll up the hours that events have touched: a crontab, a number of seconds, or `off`."""
     schedule_graph: str = "40 3 * * *"
     """When to count which agents the same users use: a crontab, a number of seconds, or `off`."""
     schedule_reconcile: str = "30 3 * * *"

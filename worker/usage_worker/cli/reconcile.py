@@ -93,7 +93,7 @@ def _show_totals(report: ReconcileReport) -> None:
         f" {counted(len(report.differences), 'difference')}, {report.left:,} left{unexplained}"
     )
     if report.hours:
-        echo(f"{counted(report.hours, 'hour')} of agents differed; the next usage-worker refresh computes them again")
+        echo(f"{counted(report.hours, 'hour')} of agents differed; the next usage-worker refresh rolls them up again")
 
 
 def _line(it: Difference, *, accepted: bool) -> str:

@@ -1,4 +1,4 @@
-"""`usage-worker refresh`: refresh the analytics and the hours now, without Celery."""
+"""`usage-worker refresh`: refresh the analytics and roll hours up now, without Celery."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from usage_worker.cli.output import EXIT_INTERRUPTED, counted, echo, print_json
 from usage_worker.cli.progress import shown
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.maintenance import HOURS, REFRESH, HoursReport, compute_hours, run_task
+from usage_worker.maintenance import HOURS, REFRESH, HoursReport, roll_up_hours, run_task
 from usage_worker.maintenance import refresh as refresh_analytics
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
@@ -18,7 +18,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.
 
 
 def refresh(as_json: AsJson = False) -> None:
-    """Refresh the analytics if anything was counted or a UTC day has begun, and the hours that events have touched.
+    """Refresh the analytics if anything was counted or a UTC day has begun, and roll up the hours that events touched.
 
     Readers do not wait. Ctrl-C cancels it in the database: the analytics stay as they were, and so do the hours of the
     day at which it was.
@@ -30,8 +30,8 @@ def refresh(as_json: AsJson = False) -> None:
         store = resources.store
         with shown("refreshing the analytics"):
             figures["analytics"] = run_task(store, REFRESH, lambda: refresh_analytics(store))
-        with shown("computing hours") as on_progress:
-            figures["hours"] = run_task(store, HOURS, lambda: compute_hours(store, on_progress, hours), hours)
+        with shown("rolling up hours") as on_progress:
+            figures["hours"] = run_task(store, HOURS, lambda: roll_up_hours(store, on_progress, hours), hours)
     is_interrupted = figures.keys() != _LINES.keys()
     if as_json:
         print_json(figures | ({"interrupted": True} if is_interrupted else {}))
@@ -52,8 +52,8 @@ def _analytics_line(figures: dict[str, Any]) -> str:
 
 def _hours_line(figures: dict[str, Any]) -> str:
     if "busy" in figures:
-        return "another process is computing the hours"
-    return f"{counted(figures['hours'], 'hour')} computed in {figures['seconds']:.1f} s"
+        return "another process is rolling up hours"
+    return f"{counted(figures['hours'], 'hour')} rolled up in {figures['seconds']:.1f} s"
 
 
 _LINES = {"analytics": _analytics_line, "hours": _hours_line}

@@ -5,7 +5,7 @@ from usage_worker.maintenance.anomalies import ANOMALIES, HISTORY, find_anomalie
 from usage_worker.maintenance.differences import Difference, ReconcileReport
 from usage_worker.maintenance.embeddings import EMBED, EmbedReport, embed
 from usage_worker.maintenance.graph import GRAPH, GraphReport, update_graph
-from usage_worker.maintenance.hours import HoursReport, compute_hours
+from usage_worker.maintenance.hours import HOURS, HoursReport, roll_up_hours
 from usage_worker.maintenance.partitions import (
     MANAGE_PARTITIONS,
     PartitionCoverage,
@@ -18,7 +18,6 @@ from usage_worker.maintenance.purge import PURGE, PurgeReport, purge
 from usage_worker.maintenance.reconcile import RECONCILE, Scope, reconcile
 from usage_worker.maintenance.registry import PERIODIC_TASKS, PeriodicTask
 from usage_worker.maintenance.task_run import OnProgress, run_task
-from usage_worker.store import HOURS
 
 __all__ = [
     "ANOMALIES",
@@ -44,7 +43,6 @@ __all__ = [
     "ReconcileReport",
     "RefreshReport",
     "Scope",
-    "compute_hours",
     "embed",
     "find_anomalies",
     "manage_partitions",
@@ -52,6 +50,7 @@ __all__ = [
     "purge",
     "reconcile",
     "refresh",
+    "roll_up_hours",
     "run_task",
     "update_graph",
 ]

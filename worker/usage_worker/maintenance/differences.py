@@ -38,7 +38,7 @@ class ReconcileReport:
     days: int = 0
     """Number of days of the ledger that were compared."""
     hours: int = 0
-    """Number of hours whose roll-up differed, which the task `analytics.hours` computes again."""
+    """Number of hours that differed from the ledger, which the task `analytics.hours` rolls up again."""
     differences: list[Difference] = field(default_factory=list)
     left: int = 0
     """Number of differences that remain."""

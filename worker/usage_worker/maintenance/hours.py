@@ -1,4 +1,4 @@
-"""The task `analytics.hours`: compute the hours again that events have touched since the last run."""
+"""The task `analytics.hours`: roll up the hours again that events have touched since the last run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import HOURS, marked_days, refresh_hours, require_owner
+from usage_worker.store import marked_days, require_owner, roll_up_marked_hours
 
 if TYPE_CHECKING:
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
     from usage_worker.store import Store
+
+HOURS = "analytics.hours"
 
 
 @dataclass(slots=True)
@@ -23,18 +25,18 @@ class HoursReport:
     days: int = 0
     """Number of UTC days that had marks."""
     hours: int = 0
-    """Number of hours that were computed."""
+    """Number of hours that were rolled up."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def compute_hours(
+def roll_up_hours(
     store: Store,
     on_progress: OnProgress = lambda _done, _total: None,
     report: HoursReport | None = None,
 ) -> HoursReport:
-    """Compute the marked hours of `agent_usage_hourly` again, a transaction for each day.
+    """Roll up the marked hours of `agent_usage_hourly` again, a transaction for each day.
 
     An interruption loses at most the work on one day, whose marks then stay.
 
@@ -47,12 +49,12 @@ def compute_hours(
     days = marked_days(store)
     for done, day in enumerate(days):
         on_progress(done, len(days))
-        report.hours += retry(partial(refresh_hours, store, day))
+        report.hours += retry(partial(roll_up_marked_hours, store, HOURS, day))
         report.days += 1
     return report
 
 
 def run_hours(store: Store, _settings: Settings) -> dict[str, Any]:
-    """Compute the hours again that events have touched since the last run."""
+    """Roll up the hours again that events have touched since the last run."""
     report = HoursReport()
-    return run_task(store, HOURS, lambda: compute_hours(store, report=report), report)
+    return run_task(store, HOURS, lambda: roll_up_hours(store, report=report), report)

@@ -73,7 +73,7 @@ def partitioned_tables(settings: Settings) -> tuple[Partitioned, ...]:
     return (
         Partitioned(LEDGER, "day", settings.retention_days, "ensure_day"),
         Partitioned("user_agent_history", "month", settings.history_retention_days, "ensure_month"),
-        # At least as long as the ledger: the hours of a day that it has may be computed again.
+        # At least as long as the ledger: the hours of a day that it has may be rolled up again.
         Partitioned(
             HOURLY,
             "month",

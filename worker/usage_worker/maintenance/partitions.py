@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import BusyError, StoreUnavailableError, UsageError
 from usage_worker.logs import get_logger
+from usage_worker.maintenance.hours import HOURS
 from usage_worker.maintenance.partitioned_table import HOURLY, LEDGER, partitioned_tables
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
@@ -24,9 +25,9 @@ from usage_worker.store import (
     drop_partition,
     make_partition,
     partitions,
-    refresh_hours,
     require_owner,
     roll_up_day,
+    roll_up_marked_hours,
     today,
 )
 
@@ -99,7 +100,7 @@ def manage_partitions(
     run = _PartitionsRun(store, settings, on_progress, report)
     for table in partitioned_tables(settings):
         run.make(table)
-        # Last, and not while the ledger keeps days that are past their retention: their hours may be computed again.
+        # Last, and not while the ledger keeps days that are past their retention: their hours may be rolled up again.
         if table.table != HOURLY or not report.failed:
             run.drop(table)
     run.delete_old_entries()
@@ -165,16 +166,16 @@ class _PartitionsRun:
         self._execute({name: partial(self._drop, table, name) for _, name in expired}, self._report.dropped)
 
     def _drop(self, table: Partitioned, name: str) -> bool:
-        """Drop a partition; of the ledger, after its hours and its totals of agents are computed."""
+        """Drop a partition; of the ledger, after its hours and the day are rolled up."""
         drop = partial(drop_partition, self._store, MANAGE_PARTITIONS, table.table, name)
         day = table.begin(name)
         if table.table != LEDGER or day is None:
             return drop()
-        # So that no reader misses the marked hours while the partition is detached. What another process is computing,
+        # So that no reader misses the marked hours while the partition is detached. What another process is rolling up,
         # or a batch adds, is found in the detached partition.
         with suppress(BusyError):
-            refresh_hours(self._store, day)
-        return drop(before_drop=partial(roll_up_day, day=day, partition=name))
+            roll_up_marked_hours(self._store, HOURS, day)
+        return drop(before_drop=partial(roll_up_day, task=HOURS, day=day, partition=name))
 
     def delete_old_entries(self) -> None:
         """Delete the keys of stream entries whose events the ledger has dropped.

@@ -89,7 +89,7 @@ def reconcile(
 ) -> ReconcileReport:
     """Compare the days with the ledger, the counters with the days, and the intake totals with the ledger.
 
-    Hours that differ from the ledger are marked, so that the task `analytics.hours` computes them again.
+    Hours that differ from the ledger are marked, so that the task `analytics.hours` rolls them up again.
 
     Args:
         store: the database.

@@ -8,12 +8,11 @@ from usage_worker.maintenance.analytics import REFRESH, run_refresh
 from usage_worker.maintenance.anomalies import ANOMALIES, run_find_anomalies
 from usage_worker.maintenance.embeddings import EMBED, run_embed
 from usage_worker.maintenance.graph import GRAPH, run_graph
-from usage_worker.maintenance.hours import run_hours
+from usage_worker.maintenance.hours import HOURS, run_hours
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
 from usage_worker.maintenance.pruning import PRUNE, run_prune
 from usage_worker.maintenance.purge import PURGE, run_purge
 from usage_worker.maintenance.reconcile import RECONCILE, run_reconcile
-from usage_worker.store import HOURS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,7 @@ from usage_worker.store.graph import (
     related_agents,
     update_pair_counts,
 )
-from usage_worker.store.hours import HOURS, mark_different_hours, marked_days, refresh_hours, roll_up_day
+from usage_worker.store.hours import mark_different_hours, marked_days, roll_up_day, roll_up_marked_hours
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import (
     DeletedRows,
@@ -66,7 +66,6 @@ from usage_worker.store.task_runs import TaskRun, last_runs, record_run, require
 
 __all__ = [
     "FIRST_PAIR",
-    "HOURS",
     "OUTAGES",
     "Anomaly",
     "BatchTransaction",
@@ -123,7 +122,6 @@ __all__ = [
     "recorded_by_day",
     "recount_pairs",
     "refresh_analytics",
-    "refresh_hours",
     "related_agents",
     "repair_counters",
     "repair_day",
@@ -132,6 +130,7 @@ __all__ = [
     "require_owner",
     "retained_days",
     "roll_up_day",
+    "roll_up_marked_hours",
     "sole_transaction",
     "today",
     "update_pair_counts",

@@ -4,7 +4,7 @@
 -- name: anomaly_span
 -- The hours to judge, from `start` to before `stop`: those since the last run, but at least 24, since late events may have
 -- changed them, and at most a week. A new hour is judged when it is over and neither it nor one of those that it is
--- compared with waits to be summarised. Marks of hours that were judged before, and summarised, do not matter: where late
+-- compared with waits to be rolled up. Marks of hours that were judged before, and rolled up, do not matter: where late
 -- events never cease, nothing would be judged. From `begin` on are all hours that a judgement needs: 3 weeks of residuals,
 -- each with 4 weeks before it.
 WITH last AS (

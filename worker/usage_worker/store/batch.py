@@ -196,7 +196,7 @@ class BatchTransaction:
         self._connection.execute(query("insert_pairs"), {"users": array(users), "agents": array(agents)})
 
     def mark_hours(self, hours: Sequence[str]) -> None:
-        """Mark the hours of events, given by their begin, whose roll-up must be computed again."""
+        """Mark the hours of events, given by their start, to be rolled up again."""
         self._connection.execute(query("mark_hours"), {"hours": array(hours)})
 
     def write_ledger(self, chunks: Iterable[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The hourly roll-up: marked hours are computed from the ledger again, and days before the ledger drops them."""
+"""The hourly roll-up of the ledger: marked hours are rolled up again, and days before the ledger drops them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
-HOURS = "analytics.hours"
-"""The name of the task, and of its lock."""
-
 
 class _Rollup(NamedTuple):
     """A table of the roll-up, the column of its periods, and their length."""
@@ -39,8 +36,8 @@ def marked_days(store: Store) -> list[date]:
     return [row["day"] for row in store.rows(query("marked_days"))]
 
 
-def refresh_hours(store: Store, day: date) -> int:
-    """Compute the marked hours of a UTC day again, all in one transaction. Returns the number of hours.
+def roll_up_marked_hours(store: Store, task: str, day: date) -> int:
+    """Roll up the marked hours of a UTC day again, all in one transaction. Returns the number of hours.
 
     Marks of a day that the ledger does not have are deleted: its hours stay as they are. Those of a day that is being
     dropped are left to `roll_up_day`.
@@ -48,7 +45,7 @@ def refresh_hours(store: Store, day: date) -> int:
     Raises:
         BusyError: another process is at work.
     """
-    with sole_transaction(store, HOURS) as connection:
+    with sole_transaction(store, task) as connection:
         connection.execute(query("hours_limits"))
         partition = f"usage_events_{day:%Y%m%d}"
         state = partition_states(connection, "usage_events").get(partition)
@@ -57,25 +54,25 @@ def refresh_hours(store: Store, day: date) -> int:
         hours = _take_marks(connection, day)
         if state is None or not hours:
             return 0
-        _roll_up_hours(connection, day, hours, partition)
+        _write_hours(connection, day, hours, partition)
         return len(hours)
 
 
-def roll_up_day(connection: Connection, day: date, partition: str) -> None:
-    """Compute the marked hours of a UTC day, and the day itself, from its detached partition, before that is dropped.
+def roll_up_day(connection: Connection, *, task: str, day: date, partition: str) -> None:
+    """Roll up the marked hours of a UTC day, and the day itself, from its detached partition, before that is dropped.
 
-    Nothing writes to it any more, and what is written here is final.
+    Nothing writes to it any more, and what is written here is final. The task's lock is taken.
 
     Raises:
-        LockHeldError: another process is computing hours.
+        LockHeldError: another process rolls hours up.
     """
     with connection.transaction():
-        row = connection.execute(query("try_task_lock"), {"task": HOURS}).fetchone()
+        row = connection.execute(query("try_task_lock"), {"task": task}).fetchone()
         if not (row and row[0]):
-            raise LockHeldError("another process computes the hours")
+            raise LockHeldError("another process rolls hours up")
         connection.execute(query("hours_limits"))
         if hours := _take_marks(connection, day):
-            _roll_up_hours(connection, day, hours, partition)
+            _write_hours(connection, day, hours, partition)
         connection.execute(query("delete_day"), {"day": day})
         _roll_up(connection, _DAILY, partition, None)
 
@@ -90,7 +87,7 @@ def _take_marks(connection: Connection, day: date) -> list[datetime]:
     return sorted({row[0] for row in connection.execute(query("take_marks"), {"day": day})})
 
 
-def _roll_up_hours(connection: Connection, day: date, hours: Sequence[datetime], partition: str) -> None:
+def _write_hours(connection: Connection, day: date, hours: Sequence[datetime], partition: str) -> None:
     connection.execute(query("ensure_hours_month"), {"day": day})
     connection.execute(query("delete_hours"), {"hours": hours})
     _roll_up(connection, _HOURLY, partition, hours)

@@ -25,7 +25,7 @@ RETURNING hour
 SELECT public.agent_usage_hourly_ensure_month(%(day)s::date)
 
 -- name: delete_hours
--- Rows of the hours that are about to be computed.
+-- Rows of the hours that are about to be rolled up.
 DELETE FROM public.agent_usage_hourly WHERE hour = ANY (%(hours)s::timestamptz[])
 
 -- name: delete_day
