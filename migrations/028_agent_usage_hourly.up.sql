@@ -3,7 +3,7 @@
 -- squawk-ignore-file prefer-bigint-over-smallint -- there are 459 buckets
 -- squawk-ignore-file prefer-bigint-over-int -- an hour or a day of one agent has fewer than two billion uses
 --
--- Uses by hour, agent, model and provider, computed from the ledger; and marks, which say which hours must be computed
+-- Uses by hour, agent, model and provider, computed from the ledger; and marks, which say which hours must be rolled up
 -- again. A percentile of any period is that of the summed histograms of its hours; percentiles cannot be averaged.
 
 -- A rollback from 5.0.0 kept the rows: of hours and days that the ledger has dropped they are all there is.
@@ -241,9 +241,11 @@ $marks$;
 DO $comments$
 DECLARE
     v_table text;
+    v_column text;
+    v_comment text;
 BEGIN
     COMMENT ON TABLE public.agent_usage_hourly IS 'Uses by UTC hour, agent, model and provider, computed from the ledger by the task analytics.hours; partitioned by UTC month, dropped after USAGE_HOURLY_RETENTION_DAYS.';
-    COMMENT ON COLUMN public.agent_usage_hourly.hour IS 'Begin of the UTC hour in which the uses happened.';
+    COMMENT ON COLUMN public.agent_usage_hourly.hour IS 'Start of the UTC hour in which the uses happened.';
     COMMENT ON INDEX public.agent_usage_hourly_pkey IS 'Finds the hours of an agent.';
     COMMENT ON INDEX public.idx_agent_usage_hourly_hour IS 'Finds the rows of an hour.';
     COMMENT ON TABLE public.agent_usage_daily IS 'Uses by UTC day, agent, model and provider, of days that the ledger has dropped; computed from it by the task maintenance.manage_partitions before that, and kept.';
@@ -251,51 +253,35 @@ BEGIN
     COMMENT ON INDEX public.agent_usage_daily_pkey IS 'Finds the days of an agent.';
     COMMENT ON INDEX public.idx_agent_usage_daily_day IS 'Finds the rows of a day.';
     FOREACH v_table IN ARRAY ARRAY['agent_usage_hourly', 'agent_usage_daily'] LOOP
-        EXECUTE format('COMMENT ON COLUMN public.%I.agent_id IS %L', v_table,
-                       'Agent that was used; it may be deleted.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.model IS %L', v_table,
-                       'Name of the model; empty: not reported.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.provider IS %L', v_table,
-                       'Name of the provider of the model; empty: not reported.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.usage_count IS %L', v_table,
-                       'Number of uses.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.message_count IS %L', v_table,
-                       'Number of messages.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.success_count IS %L', v_table,
-                       'Number of uses that succeeded.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.error_count IS %L', v_table,
-                       'Number of uses that failed.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.input_tokens IS %L', v_table,
-                       'Number of tokens sent to the model.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.output_tokens IS %L', v_table,
-                       'Number of tokens that the model answered.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.cached_input_tokens IS %L', v_table,
-                       'Number of the input tokens that the provider read from its cache, as far as reported.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.cache_write_tokens IS %L', v_table,
-                       'Number of the input tokens that the provider wrote to its cache, as far as reported.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.reasoning_tokens IS %L', v_table,
-                       'Number of the output tokens that the model spent on reasoning, as far as reported.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.total_tokens_used IS %L', v_table,
-                       'Number of tokens that is counted.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.total_cost_usd IS %L', v_table,
-                       'Cost of the uses with a known one, in US dollars; NULL: of no use is it known.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.cost_samples IS %L', v_table,
-                       'Number of uses with a known cost.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.response_time_total_ms IS %L', v_table,
-                       'Sum of the reported response times, in milliseconds.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.response_time_samples IS %L', v_table,
-                       'Number of uses with a reported response time.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.latency_buckets IS %L', v_table,
-                       'The buckets of usage_latency_bucket() that have response times, ascending.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.latency_counts IS %L', v_table,
-                       'Number of response times in each of the latency_buckets.');
-        EXECUTE format('COMMENT ON COLUMN public.%I.users IS %L', v_table,
-                       'Number of distinct users; not additive.');
+        FOR v_column, v_comment IN VALUES
+            ('agent_id', 'Agent that was used; it may be deleted.'),
+            ('model', 'Name of the model; empty: not reported.'),
+            ('provider', 'Name of the provider of the model; empty: not reported.'),
+            ('usage_count', 'Number of uses.'),
+            ('message_count', 'Number of messages.'),
+            ('success_count', 'Number of uses that succeeded.'),
+            ('error_count', 'Number of uses that failed.'),
+            ('input_tokens', 'Number of tokens sent to the model.'),
+            ('output_tokens', 'Number of tokens that the model answered.'),
+            ('cached_input_tokens', 'Number of the input tokens that the provider read from its cache, as far as reported.'),
+            ('cache_write_tokens', 'Number of the input tokens that the provider wrote to its cache, as far as reported.'),
+            ('reasoning_tokens', 'Number of the output tokens that the model spent on reasoning, as far as reported.'),
+            ('total_tokens_used', 'Number of tokens that is counted.'),
+            ('total_cost_usd', 'Cost of the uses with a known one, in US dollars; NULL: of no use is it known.'),
+            ('cost_samples', 'Number of uses with a known cost.'),
+            ('response_time_total_ms', 'Sum of the reported response times, in milliseconds.'),
+            ('response_time_samples', 'Number of uses with a reported response time.'),
+            ('latency_buckets', 'The buckets of usage_latency_bucket() that have response times, ascending.'),
+            ('latency_counts', 'Number of response times in each of the latency_buckets.'),
+            ('users', 'Number of distinct users; not additive.')
+        LOOP
+            EXECUTE format('COMMENT ON COLUMN public.%I.%I IS %L', v_table, v_column, v_comment);
+        END LOOP;
         EXECUTE format('COMMENT ON POLICY %I ON public.%I IS %L', v_table || '_service_role', v_table,
                        'A service_role without BYPASSRLS reads every row.');
     END LOOP;
-    COMMENT ON TABLE public.agent_usage_hour_marks IS 'Hours whose rows in agent_usage_hourly must be computed again, any number of times each; written with the events, deleted by the task analytics.hours.';
-    COMMENT ON COLUMN public.agent_usage_hour_marks.hour IS 'Begin of the UTC hour.';
+    COMMENT ON TABLE public.agent_usage_hour_marks IS 'Hours that must be rolled up into agent_usage_hourly again, any number of times each; written with the events, deleted by the task analytics.hours.';
+    COMMENT ON COLUMN public.agent_usage_hour_marks.hour IS 'Start of the UTC hour.';
     COMMENT ON POLICY agent_usage_hour_marks_service_role ON public.agent_usage_hour_marks IS 'A service_role without BYPASSRLS reads every mark.';
     COMMENT ON POLICY agent_usage_hour_marks_ingest ON public.agent_usage_hour_marks IS 'Workers that count mark any hour.';
     COMMENT ON FUNCTION public.agent_usage_hourly_ensure_month IS 'Creates the partition of a UTC month of the hourly roll-up unless it exists.';

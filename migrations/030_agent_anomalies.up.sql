@@ -39,10 +39,10 @@ CREATE POLICY agent_anomalies_service_role ON public.agent_anomalies FOR SELECT 
 DO $comments$
 BEGIN
     COMMENT ON TABLE public.agent_anomalies IS 'Hours in which an agent, or all agents together, differed from the same hours of the weeks before; computed from agent_usage_hourly by the task analytics.anomalies, kept as long as those hours.';
-    COMMENT ON COLUMN public.agent_anomalies.id IS 'Number of the anomaly, without a meaning.';
+    COMMENT ON COLUMN public.agent_anomalies.id IS 'Identifies the anomaly.';
     COMMENT ON COLUMN public.agent_anomalies.agent_id IS 'Agent that differed, which may be deleted; NULL: the total of all agents.';
     COMMENT ON COLUMN public.agent_anomalies.kind IS 'cost: far above the usual; errors: a failing share far above the usual; latency: a 95th percentile far above the usual; silence: no use where there usually are many.';
-    COMMENT ON COLUMN public.agent_anomalies.started_at IS 'Begin of the first such UTC hour.';
+    COMMENT ON COLUMN public.agent_anomalies.started_at IS 'Start of the first such UTC hour.';
     COMMENT ON COLUMN public.agent_anomalies.ended_at IS 'End of the last such UTC hour; NULL: it goes on.';
     COMMENT ON COLUMN public.agent_anomalies.observed IS 'What the most unusual hour had: US dollars (cost), the share of uses that failed, 0 to 1 (errors), the 95th percentile of the response time in milliseconds (latency), or 0 uses (silence).';
     COMMENT ON COLUMN public.agent_anomalies.expected IS 'What it usually has, in the unit of observed; of a silence, the uses expected since it began.';

@@ -138,15 +138,14 @@ def judging(store: Store, task: str) -> Iterator[Judging]:
         yield Judging(connection, Span(*span))
 
 
-def anomalies(store: Store, days: int, agent_id: UUID | None = None, *, only_open: bool = False) -> list[Anomaly]:
+def anomalies(
+    store: Store, days: int, agent_id: UUID | None = None, *, only_open: bool = False, only_alerts: bool = False
+) -> list[Anomaly]:
     """Return the anomalies that are open or ended within the last `days` days, newest first."""
-    return _anomalies(store.rows(query("anomalies"), days=days, agent_id=agent_id, open=only_open))
+    parameters = {"days": days, "agent_id": agent_id, "open": only_open, "alerts": only_alerts}
+    return [Anomaly(**row) for row in store.rows(query("anomalies"), **parameters)]
 
 
 def open_alerts(store: Store) -> list[Anomaly]:
-    """Return the open anomalies that alert, oldest first."""
-    return _anomalies(store.rows(query("open_alerts")))
-
-
-def _anomalies(rows: list[dict[str, Any]]) -> list[Anomaly]:
-    return [Anomaly(**row) for row in rows]
+    """Return the open anomalies that alert, newest first."""
+    return anomalies(store, 0, only_open=True, only_alerts=True)
