@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from uuid import UUID
 import psycopg
 
 from tests.integration.database import run
-from usage_worker.store.search import Embedding, add_model, set_ready, stale_agents, store_embeddings, unit
+from usage_worker.store.search import Embedding, add_model, set_ready, stale_agents, store_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +36,8 @@ def add_agents(url: str, *names: str, description: str = "", active: bool = True
 def draw(number: int) -> list[float]:
     """Return a vector of length 1 that depends on the number alone."""
     chance = random.Random(number)
-    return unit([chance.gauss(0, 1) for _ in range(DIMENSION)])
+    vector = [chance.gauss(0, 1) for _ in range(DIMENSION)]
+    return [element / math.hypot(*vector) for element in vector]
 
 
 def embed(store: Store, model: str = "model") -> dict[UUID, list[float]]:

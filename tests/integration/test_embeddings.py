@@ -32,7 +32,6 @@ from usage_worker.store.search import (
     set_ready,
     stale_agents,
     store_embeddings,
-    unit,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def test_new_and_changed_texts_are_stale(database: str, store: Store) -> None:
     (stale,) = stale_agents(store, "model", 10)
     assert (stale.agent_id, stale.text) == (second, "second. otherwise")
     assert counts(store) == [("model", 2, 1, 0, 1)]
-    run(database, "UPDATE public.agent_embedding_models SET template = 2")
+    run(database, "UPDATE public.agents SET name = 'renamed ' || name")
     assert len(stale_agents(store, "model", 10)) == 2
     assert len(stale_agents(store, "model", 1)) == 1
 
@@ -114,14 +113,6 @@ def test_wrong_vector_is_refused_whole(database: str, store: Store, vector: list
     assert counts(store) == [("model", 2, 0, 0, 2)]
 
 
-def test_unit_length() -> None:
-    assert unit([3.0, 4.0]) == [0.6, 0.8]
-    assert unit([1e-200, 0.0]) == [1.0, 0.0]
-    for vector in ([0.0], [float("nan")], [float("inf")], []):
-        with pytest.raises(ValueError, match="zero or not finite"):
-            unit(vector)
-
-
 def test_two_models_and_the_default(database: str, store: Store) -> None:
     add_agents(database, "agent")
     embed(store, "old")
@@ -136,7 +127,7 @@ def test_two_models_and_the_default(database: str, store: Store) -> None:
     assert retire(store, "old") == 1
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="retired"):
         search(database, draw(0), model="old")
-    assert embedding_status(store)[1] == EmbeddingStatus("old", DIMENSION, 1, "", "retired", False, 0, 0, 0, 0)
+    assert embedding_status(store)[1] == EmbeddingStatus("old", DIMENSION, "retired", False, 0, 0, 0, 0)
 
 
 def test_model_keeps_its_dimension(store: Store) -> None:
@@ -239,6 +230,8 @@ def test_quality_of_five_users_breaks_ties(database: str, store: Store) -> None:
     assert (found_agents[0], found_agents[-1]) == (good, bad)
     assert [row[1] for row in search(database, draw(0), user=OWNER, quality_weight=0)] == sorted([good, bad, new, few])
     run(database, "DELETE FROM public.user_agents WHERE agent_id = %s", bad)
+    assert refresh_quality(store, "test") is None, "a second time on the same UTC day"
+    run(database, "UPDATE public.agent_search_quality SET computed_at = computed_at - interval '1 day'")
     assert refresh_quality(store, "test") == 1
     assert run(database, "SELECT agent_id, difference FROM public.agent_search_quality") == [(good, 0)]
 

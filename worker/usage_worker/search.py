@@ -64,7 +64,7 @@ def _vector(store: Store, settings: Settings, text: str) -> tuple[str | None, li
         missing = "has embedded no agent yet" if known is None else f"is {known.state}"
         return None, None, f"{embedder.model} {missing}; run `usage-worker embed`"
     try:
-        (vector,) = unit_vectors(embedder, [known.query_prefix + text])
+        (vector,) = unit_vectors(embedder, [text])
     except (EmbedderError, ExtraMissingError) as error:
         return None, None, str(error)
     return embedder.model, vector.tolist(), ""

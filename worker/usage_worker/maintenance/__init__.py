@@ -15,6 +15,7 @@ from usage_worker.maintenance.partitions import (
 )
 from usage_worker.maintenance.pruning import PRUNE
 from usage_worker.maintenance.purge import PURGE, PurgeReport, purge
+from usage_worker.maintenance.quality import QUALITY
 from usage_worker.maintenance.reconcile import RECONCILE, Scope, reconcile
 from usage_worker.maintenance.registry import PERIODIC_TASKS, PeriodicTask
 from usage_worker.maintenance.task_run import OnProgress, run_task
@@ -30,6 +31,7 @@ __all__ = [
     "PERIODIC_TASKS",
     "PRUNE",
     "PURGE",
+    "QUALITY",
     "RECONCILE",
     "REFRESH",
     "Difference",

@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from usage_worker.maintenance import ANOMALIES, GRAPH, MANAGE_PARTITIONS, PERIODIC_TASKS, PRUNE, partition_coverage
+from usage_worker.maintenance import (
+    ANOMALIES,
+    GRAPH,
+    MANAGE_PARTITIONS,
+    PERIODIC_TASKS,
+    PRUNE,
+    QUALITY,
+    partition_coverage,
+)
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.service.schedule import next_of, schedule_entries
@@ -28,6 +36,7 @@ COMMANDS = {
     "analytics": "usage-worker refresh",
     "hours": "usage-worker refresh",
     "graph": f"celery -A usage_worker call {GRAPH}",
+    "quality": f"celery -A usage_worker call {QUALITY}",
     "dead_letters": f"celery -A usage_worker call {PRUNE}",
 }
 
