@@ -18,7 +18,6 @@ from tests.integration.database import run
 from usage_worker.errors import DataRefusedError, ObstacleError
 from usage_worker.migrate import Runner
 from usage_worker.store import Store
-from usage_worker.store.accelerator import ensure_accelerator
 from usage_worker.store.search import (
     Embedding,
     EmbeddingStatus,
@@ -33,6 +32,7 @@ from usage_worker.store.search import (
     stale_agents,
     store_embeddings,
 )
+from usage_worker.store.vector_index import ensure_vector_indexes
 
 if TYPE_CHECKING:
     from tests.conftest import Postgres
@@ -139,17 +139,17 @@ def test_model_keeps_its_dimension(store: Store) -> None:
 def test_index_is_built_once_and_dropped_with_its_model(database: str, store: Store) -> None:
     add_agents(database, *(f"agent {number}" for number in range(20)))
     embed(store)
-    assert ensure_accelerator(store, "test").built == []
-    report = ensure_accelerator(store, "test", rows=10)
+    assert ensure_vector_indexes(store, "test").built == []
+    report = ensure_vector_indexes(store, "test", rows=10)
     if not has_pgvector(database):
         assert report.notes == ["the server has no extension vector (pgvector)"]
         assert run(database, INDEXES) == []
         return
     assert run(database, INDEXES) == [(report.built[0], True)]
-    assert ensure_accelerator(store, "test", rows=10).built == []
+    assert ensure_vector_indexes(store, "test", rows=10).built == []
     assert Runner(database).verify() == []
     retire(store, "model")
-    assert ensure_accelerator(store, "test", rows=10).dropped == report.built
+    assert ensure_vector_indexes(store, "test", rows=10).dropped == report.built
     assert run(database, INDEXES) == []
 
 
@@ -158,7 +158,7 @@ def test_dump_with_pgvector_is_restored_without(
 ) -> None:
     add_agents(database, *(f"agent {number}" for number in range(20)))
     embed(store)
-    ensure_accelerator(store, "test", rows=10)
+    ensure_vector_indexes(store, "test", rows=10)
     block = re.search(r"((?:    pg_\w+ .*\n)+)", PAGE.read_text())
     assert block
     dump = 'pg_dump --format=custom --file=backup.dump "$DATABASE_URL"'
@@ -187,7 +187,7 @@ def test_killed_build_is_replaced(database: str, store: Store) -> None:
         with pytest.raises(psycopg.errors.QueryCanceled):
             builder.execute(f"CREATE INDEX CONCURRENTLY {name} ON public.agent_embeddings (embedded_at)".encode())
     assert run(database, INDEXES) == [(name, False)]
-    report = ensure_accelerator(store, "test", rows=10)
+    report = ensure_vector_indexes(store, "test", rows=10)
     assert report.dropped == [name]
     assert run(database, INDEXES) == ([(name, True)] if has_pgvector(database) else [])
 
@@ -201,7 +201,7 @@ def test_role_that_may_not_create_the_extension(
     run(database, f"GRANT SELECT ON public.agent_embedding_models TO {ingest_login}")
     run(database, f"CREATE POLICY everything ON public.agent_embedding_models TO {ingest_login} USING (true)")
     with Store(ingest_url) as limited:
-        report = ensure_accelerator(limited, "test", rows=10)
+        report = ensure_vector_indexes(limited, "test", rows=10)
     missing = "this role may not create it" if has_pgvector(database) else "the server has no extension vector"
     assert report.built == []
     assert missing in report.notes[0]

@@ -10,8 +10,8 @@ import pytest
 from tests.integration.agents import DIMENSION, OWNER, add_agents, draw, has_pgvector, names, search, signed_in
 from tests.integration.database import run
 from usage_worker.store import Store
-from usage_worker.store.accelerator import EXACT_ROWS, ensure_accelerator
 from usage_worker.store.search import add_model, set_ready
+from usage_worker.store.vector_index import EXACT_ROWS, ensure_vector_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ def test_many_agents(many: str, store: Store) -> None:
         assert names(search(many, draw(0), "agent 77"))[0] == "agent 77"
         assert [row[1] for row in search(many, draw(0), filters='{"status": "7"}')] == nearest(many, draw(0), "7")
         return
-    assert len(ensure_accelerator(store, "test").built) == 1
+    assert len(ensure_vector_indexes(store, "test").built) == 1
     run(many, "UPDATE public.agents SET is_active = false WHERE status = '9'")
     queries = [draw(number) for number in range(50)]
     found = [[row[1] for row in search(many, query)] for query in queries]

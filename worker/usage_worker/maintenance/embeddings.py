@@ -25,7 +25,6 @@ from usage_worker.logs import get_logger
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import last_runs, require_owner
-from usage_worker.store.accelerator import ensure_accelerator
 from usage_worker.store.search import (
     Embedding,
     add_model,
@@ -36,6 +35,7 @@ from usage_worker.store.search import (
     stale_agents,
     store_embeddings,
 )
+from usage_worker.store.vector_index import ensure_vector_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +112,7 @@ def embed(
             set_ready(store, embedder.model)
             if becomes_default:
                 set_default(store, embedder.model)
-        for note in ensure_accelerator(store, EMBED).notes:
+        for note in ensure_vector_indexes(store, EMBED).notes:
             log.warning("a search over many agents is slow", reason=note)
     finally:
         status = _status(store, embedder.model)

@@ -160,7 +160,7 @@ SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'vector') AS installed,
 -- Where it is not a trusted extension, only a superuser may.
 CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {schema}
 
--- name: accelerators
+-- name: vector_indexes
 -- The index of each model: `name` is what it has or would have, `valid` NULL where there is none. Indexes of models that are
 -- gone have no dimension. Counting stops above the number from which search uses an index.
 SELECT coalesce(w.name, i.relname::text) AS name, w.model, w.dimension, x.indisvalid AS valid,
@@ -180,11 +180,11 @@ SELECT coalesce(w.name, i.relname::text) AS name, w.model, w.dimension, x.indisv
   LEFT JOIN pg_extension AS v ON v.extname = 'vector'
   LEFT JOIN pg_namespace AS n ON n.oid = v.extnamespace
 
--- name: create_accelerator
+-- name: create_vector_index
 -- Halves: 11 instead of 20 bytes for each 4 of the table, at equal recall.
 CREATE INDEX CONCURRENTLY {index} ON public.agent_embeddings
  USING hnsw ((embedding::{schema}.halfvec({dimension})) {schema}.halfvec_cosine_ops) WHERE model = {model}
 
--- name: drop_accelerator
+-- name: drop_vector_index
 -- What a killed build left is invalid, and a build does not go on where it stopped.
 DROP INDEX CONCURRENTLY IF EXISTS public.{index}
