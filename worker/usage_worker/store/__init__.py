@@ -1,6 +1,7 @@
 """PostgreSQL: connections, and the statements of every use case, as named SQL files."""
 
 from usage_worker.postgres import OUTAGES
+from usage_worker.store.access import act_as_user
 from usage_worker.store.analytics import refresh_analytics
 from usage_worker.store.anomalies import Anomaly, JudgedAgent, Judging, UnusualHour, anomalies, judging, open_alerts
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
@@ -18,7 +19,6 @@ from usage_worker.store.external_ids import (
 from usage_worker.store.graph import (
     GraphState,
     RelatedAgent,
-    act_as_user,
     agents_called,
     graph_state,
     publish_relationships,

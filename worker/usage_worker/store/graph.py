@@ -105,15 +105,6 @@ def graph_state(store: Store) -> GraphState | None:
     return GraphState(**rows[0]) if rows else None
 
 
-def act_as_user(connection: Connection, user: UUID) -> None:
-    """Take the rights of a user until the transaction ends.
-
-    Raises:
-        SettingsError: our role may not do that.
-    """
-    connection.execute(query("act_as_user"), {"user_id": user})
-
-
 def agents_called(connection: Connection, text: str) -> dict[UUID, str]:
     """Return the visible agents that a UUID, an application's own id or a name means, with their names; two at most."""
     uuid = id_of(connection, "agent", text)

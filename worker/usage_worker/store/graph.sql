@@ -151,8 +151,3 @@ SELECT name FROM public.agents WHERE id = %(id)s
 SELECT r.rank, r.agent_id, a.name, r.kind, r.weight, r.users
   FROM public.related_agents(%(agent_id)s, %(k)s) r JOIN public.agents a ON a.id = r.agent_id
  ORDER BY r.rank
-
--- name: act_as_user
--- As the gateway does it, until the transaction ends.
-SELECT set_config('role', 'authenticated', true),
-       set_config('request.jwt.claims', jsonb_build_object('sub', %(user_id)s::text)::text, true)

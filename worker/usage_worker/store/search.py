@@ -9,6 +9,7 @@ from psycopg.rows import class_row
 
 from usage_worker.errors import ObstacleError
 from usage_worker.printable import REASON_LENGTH, printable
+from usage_worker.store.access import act_as_user
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -204,5 +205,5 @@ def search_agents(
     }
     with store.connection() as connection, connection.cursor(row_factory=class_row(FoundAgent)) as cursor:
         if user_id:
-            cursor.execute(query("sign_in"), {"user_id": user_id})
+            act_as_user(connection, user_id)
         return cursor.execute(query("search_agents"), parameters).fetchall()
