@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tests.integration.database import run
 from tests.integration.users import session_as
-from usage_worker.store.search import Embedding, add_model, set_ready, stale_agents, store_embeddings
+from usage_worker.store.search import Embedding, add_model, set_model_ready, stale_agents, store_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def embed(store: Store, model: str = "model") -> dict[UUID, list[float]]:
     texts = sorted(stale_agents(store, model, 10_000), key=lambda text: text.text)
     vectors = {text.agent_id: draw(number) for number, text in enumerate(texts)}
     store_embeddings(store, model, [Embedding(t.agent_id, t.content_hash, vectors[t.agent_id]) for t in texts])
-    set_ready(store, model)
+    set_model_ready(store, model)
     return vectors
 
 

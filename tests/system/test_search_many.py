@@ -11,7 +11,7 @@ from tests.integration.agents import DIMENSION, OWNER, STRANGER, add_agents, dra
 from tests.integration.database import run
 from tests.integration.users import session_as
 from usage_worker.store import Store
-from usage_worker.store.search import add_model, set_ready
+from usage_worker.store.search import add_model, set_model_ready
 from usage_worker.store.vector_index import EXACT_ROWS, ensure_vector_indexes
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def store(database: str) -> Iterator[Store]:
 @pytest.fixture
 def many(database: str, store: Store) -> str:
     add_model(store, "model", DIMENSION)
-    set_ready(store, "model")
+    set_model_ready(store, "model")
     add_agents(database)
     run(database, FILL, OWNER)
     run(database, "VACUUM ANALYZE")
