@@ -185,19 +185,19 @@ BEGIN
     COMMENT ON COLUMN public.agent_graph_state.computed_at IS 'When they were computed.';
     COMMENT ON COLUMN public.agent_graph_state.min_users IS 'USAGE_GRAPH_MIN_USERS at that time.';
     COMMENT ON INDEX public.agent_graph_state_pkey IS 'Keeps the table at one row.';
-    COMMENT ON TABLE public.agent_relationships IS 'Relations from one agent to another, at most 50 of a kind from each; computed once a day by the task analytics.graph.';
-    COMMENT ON COLUMN public.agent_relationships.source_id IS 'The agent that has the relation.';
+    COMMENT ON TABLE public.agent_relationships IS 'Relationships from one agent to another, at most 50 of a kind from each; computed once a day by the task analytics.graph.';
+    COMMENT ON COLUMN public.agent_relationships.source_id IS 'The agent that has the relationship.';
     COMMENT ON COLUMN public.agent_relationships.target_id IS 'The agent to which it leads.';
     COMMENT ON COLUMN public.agent_relationships.kind IS 'copy_of: the source was made from the target; used_with: the same users use both, in a row for each direction.';
     COMMENT ON COLUMN public.agent_relationships.weight IS 'used_with: cosine of the sets of users, from rounded counts, above 0 to 1; copy_of: 1.';
     COMMENT ON COLUMN public.agent_relationships.users IS 'used_with: number of common users, rounded down to a multiple of 5; NULL: copy_of.';
     COMMENT ON COLUMN public.agent_relationships.evidence IS 'used_with: lift, from rounded counts, and window_days; copy_of: empty.';
     COMMENT ON COLUMN public.agent_relationships.computed_at IS 'When it was computed.';
-    COMMENT ON INDEX public.agent_relationships_pkey IS 'Finds a relation.';
-    COMMENT ON INDEX public.idx_agent_relationships_weight IS 'Finds the relations of an agent, the strongest first.';
-    COMMENT ON INDEX public.idx_agent_relationships_target_id IS 'Finds the relations to an agent that is deleted.';
-    COMMENT ON POLICY agent_relationships_visible ON public.agent_relationships IS 'Users see a relation if they see both agents.';
-    COMMENT ON POLICY agent_relationships_service_role ON public.agent_relationships IS 'A service_role without BYPASSRLS reads every relation.';
+    COMMENT ON INDEX public.agent_relationships_pkey IS 'Finds a relationship.';
+    COMMENT ON INDEX public.idx_agent_relationships_weight IS 'Finds the relationships of an agent, the strongest first.';
+    COMMENT ON INDEX public.idx_agent_relationships_target_id IS 'Finds the relationships to an agent that is deleted.';
+    COMMENT ON POLICY agent_relationships_visible ON public.agent_relationships IS 'Users see a relationship if they see both agents.';
+    COMMENT ON POLICY agent_relationships_service_role ON public.agent_relationships IS 'A service_role without BYPASSRLS reads every relationship.';
     COMMENT ON TABLE public.agent_popularity IS 'How many users use an agent; computed once a day by the task analytics.graph.';
     COMMENT ON COLUMN public.agent_popularity.agent_id IS 'The agent.';
     COMMENT ON COLUMN public.agent_popularity.users IS 'Number of users who have used it within 90 days, rounded down to a multiple of 5.';
@@ -209,8 +209,8 @@ BEGIN
     COMMENT ON POLICY agent_graph_members_service_role ON public.agent_graph_members IS 'A service_role without BYPASSRLS reads every row.';
     COMMENT ON POLICY agent_pair_counts_service_role ON public.agent_pair_counts IS 'A service_role without BYPASSRLS reads every count.';
     COMMENT ON POLICY agent_graph_state_service_role ON public.agent_graph_state IS 'A service_role without BYPASSRLS reads the state.';
-    COMMENT ON FUNCTION public.related_agents IS 'Returns the 1 to 50 strongest relations of an agent that the caller sees; runs with the caller''s rights.';
-    COMMENT ON FUNCTION public.agent_neighbourhood IS 'Returns the agents within 1 to 4 steps of an agent, each once with its smallest depth; follows the 1 to 20 strongest relations of each; runs with the caller''s rights.';
+    COMMENT ON FUNCTION public.related_agents IS 'Returns the 1 to 50 strongest relationships of an agent that the caller sees; runs with the caller''s rights.';
+    COMMENT ON FUNCTION public.agent_neighbourhood IS 'Returns the agents within 1 to 4 steps of an agent, each once with its smallest depth; follows the 1 to 20 strongest relationships of each; runs with the caller''s rights.';
     COMMENT ON FUNCTION public.agents_for_me IS 'Returns 1 to 50 agents for auth.uid(): by the sum of their weights to the user''s agents, then by popularity; runs with the caller''s rights.';
 END
 $comments$;

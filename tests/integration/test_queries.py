@@ -52,7 +52,9 @@ NEITHER = {"COPY", "COMMENT", "ALTER", "DROP", "REFRESH"}
 # Names of tables and columns, which only the code fills in.
 NAMES = {"{rollup}": "agent_usage_hourly", "{period}": "hour", "{partition}": "usage_events", "{{}}": "{}"}
 # A fragment, which needs the statement that follows it.
-COMPLETED_BY = {"differing_insert": "day_differences"}
+COMPLETED_BY = {"differing_insert": "day_differences", "agent_texts": "embedding_status"}
+# Statements that begin with a fragment.
+BEGUN_BY = {"stale_agents": "agent_texts", "embedding_status": "agent_texts"}
 # Statements that read temporary tables, which others make in the same transaction.
 MADE_BY = {
     "graph_changes": ["graph_touched"],
@@ -80,12 +82,13 @@ def test_postgresql_accepts_every_query(database: str, queries: Queries) -> None
     with psycopg.connect(database) as connection:
         for statement in ("staging", "stage_ledger", "differing"):
             connection.execute(query(statement))
-        for name, text in queries.texts.items():
+        for name in queries.texts:
             try:
                 with connection.transaction(force_rollback=True):
                     for maker in MADE_BY.get(name, []):
                         connection.execute(query(maker))
-                    accept(connection, text + "\n" + queries.texts.get(COMPLETED_BY.get(name, ""), ""))
+                    parts = BEGUN_BY.get(name, ""), name, COMPLETED_BY.get(name, "")
+                    accept(connection, "\n".join(queries.texts.get(part, "") for part in parts))
             except psycopg.Error as error:
                 refused[name] = str(error)
     assert refused == {}

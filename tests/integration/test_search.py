@@ -18,10 +18,11 @@ from tests.integration.agents import (
     has_pgvector,
     names,
     search,
-    signed_in,
 )
 from tests.integration.database import run
+from tests.integration.users import session_as
 from usage_worker.migrate import Runner
+from usage_worker.store.vector_index import EXACT_ROWS
 
 if TYPE_CHECKING:
     from usage_worker.store import Store
@@ -58,7 +59,7 @@ def test_hidden_agents_leave_no_trace(database: str, store: Store) -> None:
             (row[2], *other[3:]) for row, other in zip(visible, stranger, strict=True)
         ]
         assert [row[0] for row in stranger] == list(range(1, len(stranger) + 1))
-    with signed_in(database) as connection:
+    with session_as(database, "authenticated", STRANGER) as connection:
         for table in ("agent_embeddings", "agent_search_quality"):
             count = f"SELECT count(*) FROM public.{table} WHERE agent_id NOT IN (SELECT id FROM public.agents)"
             assert connection.execute(count.encode()).fetchone() == (0,)
@@ -155,7 +156,7 @@ def test_no_default_model(database: str) -> None:
 
 @pytest.mark.parametrize("role", ["anon", "usage_ingest"])
 def test_others_may_not_search(database: str, role: str) -> None:
-    with signed_in(database, role=role) as connection, pytest.raises(errors.InsufficientPrivilege):
+    with session_as(database, role, STRANGER) as connection, pytest.raises(errors.InsufficientPrivilege):
         connection.execute("SELECT FROM public.search_agents(p_query_text => 'a')")
 
 
@@ -178,6 +179,11 @@ def test_wrong_vectors_cannot_be_written(searchable: str, vector: str) -> None:
 def test_dimension_is_the_models(searchable: str) -> None:
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         run(searchable, "UPDATE public.agent_embeddings SET dimension = 2, embedding = '{1,0}'")
+
+
+def test_index_is_built_from_as_many_vectors_as_are_compared(database: str) -> None:
+    ((source,),) = run(database, "SELECT prosrc FROM pg_proc WHERE proname = 'search_agents'")
+    assert f"c_exact constant integer := {EXACT_ROWS};" in source
 
 
 def test_down_and_up_again(database: str, store: Store) -> None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.integration.agents import DIMENSION, OWNER, add_agents, draw, has_pgvector, names, search, signed_in
+from tests.integration.agents import DIMENSION, OWNER, STRANGER, add_agents, draw, has_pgvector, names, search
 from tests.integration.database import run
+from tests.integration.users import session_as
 from usage_worker.store import Store
-from usage_worker.store.accelerator import EXACT_ROWS, ensure_accelerator
-from usage_worker.store.search import add_model, set_ready
+from usage_worker.store.search import add_model, set_model_ready
+from usage_worker.store.vector_index import EXACT_ROWS, ensure_vector_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def store(database: str) -> Iterator[Store]:
 @pytest.fixture
 def many(database: str, store: Store) -> str:
     add_model(store, "model", DIMENSION)
-    set_ready(store, "model")
+    set_model_ready(store, "model")
     add_agents(database)
     run(database, FILL, OWNER)
     run(database, "VACUUM ANALYZE")
@@ -69,7 +70,7 @@ def test_many_agents(many: str, store: Store) -> None:
         assert names(search(many, draw(0), "agent 77"))[0] == "agent 77"
         assert [row[1] for row in search(many, draw(0), filters='{"status": "7"}')] == nearest(many, draw(0), "7")
         return
-    assert len(ensure_accelerator(store, "test").built) == 1
+    assert len(ensure_vector_indexes(store, "test").built) == 1
     run(many, "UPDATE public.agents SET is_active = false WHERE status = '9'")
     queries = [draw(number) for number in range(50)]
     found = [[row[1] for row in search(many, query)] for query in queries]
@@ -81,7 +82,7 @@ def test_many_agents(many: str, store: Store) -> None:
     assert all(row == wanted for row, wanted in complete)
     for query in queries[:10]:
         assert [row[1] for row in search(many, query, filters='{"status": "7"}')] == nearest(many, query, "7")
-    with signed_in(many) as connection:
+    with session_as(many, "authenticated", STRANGER) as connection:
         plan = connection.execute(
             "EXPLAIN SELECT agent_id FROM public.agent_embeddings WHERE model = 'model'"
             " ORDER BY embedding::halfvec(8) <=> %s::real[]::halfvec(8) LIMIT 100",

@@ -60,7 +60,9 @@ def test_registry_line_adds_task_with_route_schedule_and_metrics() -> None:
 
 
 def test_task_that_needs_a_setting_is_sent_only_with_it() -> None:
-    assert "embed" not in app.make_app(Settings()).conf.beat_schedule
+    without = app.make_app(Settings()).conf.beat_schedule
+    assert "embed" not in without
+    assert without["quality"]["task"] == "analytics.quality", "a search by words weighs it, too"
     sent = app.make_app(Settings(embedder="minilm")).conf.beat_schedule["embed"]
     assert (sent["task"], sent["schedule"]) == ("analytics.embed", 60.0)
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.embedders import embedder_of, unit_vectors
 from usage_worker.errors import EmbedderError, ExtraMissingError
-from usage_worker.store.search import embedding_models, search_agents
+from usage_worker.store import embedding_models, search_agents
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
-    from usage_worker.store.search import FoundAgent
+    from usage_worker.store import FoundAgent, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def _vector(store: Store, settings: Settings, text: str) -> tuple[str | None, li
         missing = "has embedded no agent yet" if known is None else f"is {known.state}"
         return None, None, f"{embedder.model} {missing}; run `usage-worker embed`"
     try:
-        (vector,) = unit_vectors(embedder, [known.query_prefix + text])
+        (vector,) = unit_vectors(embedder, [text])
     except (EmbedderError, ExtraMissingError) as error:
         return None, None, str(error)
     return embedder.model, vector.tolist(), ""

@@ -157,6 +157,8 @@ class Settings(PublisherSettings):
     """When to roll up the hours that events have touched: a crontab, a number of seconds, or `off`."""
     schedule_graph: str = "40 3 * * *"
     """When to count which agents the same users use: a crontab, a number of seconds, or `off`."""
+    schedule_quality: str = "45 3 * * *"
+    """When to compute the quality of agents, which a search weighs: a crontab, a number of seconds, or `off`."""
     schedule_reconcile: str = "30 3 * * *"
     """When to compare counters, roll-up and ledger: a crontab, a number of seconds, or `off`."""
     schedule_dead_letters: str = "50 3 * * *"

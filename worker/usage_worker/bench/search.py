@@ -15,10 +15,8 @@ from usage_worker.bench.sql import query as bench_query
 from usage_worker.local.servers import Servers
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
-from usage_worker.store import Store
-from usage_worker.store.accelerator import ensure_accelerator
+from usage_worker.store import Store, add_model, ensure_vector_indexes, set_model_ready
 from usage_worker.store.queries import query
-from usage_worker.store.search import add_model, set_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,7 +53,7 @@ class SearchTiming:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResult:
+class SearchTimings:
     """The timings by number of agents and kind of search."""
 
     sizes: dict[int, dict[str, SearchTiming]]
@@ -74,13 +72,13 @@ class SearchResult:
         return {**asdict(self), "exact": self.exact}
 
 
-def measure_search(sizes: Sequence[int], echo: Callable[[str], None]) -> SearchResult:
+def measure_search(sizes: Sequence[int], echo: Callable[[str], None]) -> SearchTimings:
     """Start a server for each number of agents, fill it, search, and stop it.
 
     Raises:
         EmbeddedServerError: a server did not start.
     """
-    return SearchResult({agents: _measure(agents, echo) for agents in sizes})
+    return SearchTimings({agents: _measure(agents, echo) for agents in sizes})
 
 
 def _measure(agents: int, echo: Callable[[str], None]) -> dict[str, SearchTiming]:
@@ -101,9 +99,9 @@ def _fill(store: Store, agents: int) -> None:
         connection.execute(bench_query("fill_agents"), {"agents": agents})
     add_model(store, "bench", DIMENSION)
     store.execute(bench_query("fill_embeddings"))
-    set_ready(store, "bench")
+    set_model_ready(store, "bench")
     # With 0 rows, so that the extension is there also for few agents, whose search does not use the index.
-    ensure_accelerator(store, "bench", rows=0)
+    ensure_vector_indexes(store, "bench", rows=0)
     store.execute(bench_query("vacuum_agents"), alone=True)
 
 

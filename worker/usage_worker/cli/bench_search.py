@@ -13,7 +13,7 @@ from usage_worker.cli.output import make_table
 from usage_worker.local.stopping import leave_on_signal
 
 if TYPE_CHECKING:
-    from usage_worker.bench.search import SearchResult
+    from usage_worker.bench.search import SearchTimings
 
 AGENTS = 10_000
 HEADINGS = ("agents", "search", "p50 ms", "p95 ms", "recall@10")
@@ -34,7 +34,7 @@ def search(agents: Agents = None, as_json: AsJson = False) -> None:
     finish(result, _show, as_json=as_json)
 
 
-def _show(result: SearchResult) -> None:
+def _show(result: SearchTimings) -> None:
     rows = [
         (
             f"{agents:,}",

@@ -29,7 +29,7 @@ MOST_PIECES = 256
 
 
 class MiniLM:
-    """The model; its weights are read at the first text, in about 0.5 s."""
+    """The model; its weights are read at the first text. docs/search.md gives figures."""
 
     model = "all-MiniLM-L6-v2-int8"
     dimension = 384
@@ -39,8 +39,8 @@ class MiniLM:
         self._path = path
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        # One after the other, 112 instead of 141 texts a second: since the scale of int8 numbers is that of their whole
-        # array, a vector would depend on the texts beside it.
+        # One after the other, which takes a quarter longer than together: since the scale of int8 numbers is that of
+        # their whole array, a vector would depend on the texts beside it.
         return np.stack([self._embed_one(text) for text in texts])
 
     def _embed_one(self, text: str) -> Any:

@@ -1,7 +1,7 @@
 """The periodic tasks, one per file, and what they share; no Celery."""
 
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
-from usage_worker.maintenance.anomalies import ANOMALIES, HISTORY, find_anomalies
+from usage_worker.maintenance.anomalies import ANOMALIES, find_anomalies
 from usage_worker.maintenance.differences import Difference, ReconcileReport
 from usage_worker.maintenance.embeddings import EMBED, EmbedReport, embed
 from usage_worker.maintenance.graph import GRAPH, GraphReport, update_graph
@@ -15,6 +15,7 @@ from usage_worker.maintenance.partitions import (
 )
 from usage_worker.maintenance.pruning import PRUNE
 from usage_worker.maintenance.purge import PURGE, PurgeReport, purge
+from usage_worker.maintenance.quality import QUALITY
 from usage_worker.maintenance.reconcile import RECONCILE, Scope, reconcile
 from usage_worker.maintenance.registry import PERIODIC_TASKS, PeriodicTask
 from usage_worker.maintenance.task_run import OnProgress, run_task
@@ -23,12 +24,12 @@ __all__ = [
     "ANOMALIES",
     "EMBED",
     "GRAPH",
-    "HISTORY",
     "HOURS",
     "MANAGE_PARTITIONS",
     "PERIODIC_TASKS",
     "PRUNE",
     "PURGE",
+    "QUALITY",
     "RECONCILE",
     "REFRESH",
     "Difference",

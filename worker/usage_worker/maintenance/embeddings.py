@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +24,16 @@ from usage_worker.errors import (
 from usage_worker.logs import get_logger
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import last_runs, require_owner
-from usage_worker.store.accelerator import ensure_accelerator
-from usage_worker.store.search import (
+from usage_worker.store import (
     Embedding,
     add_model,
     embedding_status,
-    refresh_quality,
+    ensure_vector_indexes,
+    last_runs,
+    require_owner,
     set_aside,
-    set_default,
-    set_ready,
+    set_default_model,
+    set_model_ready,
     stale_agents,
     store_embeddings,
 )
@@ -44,17 +44,13 @@ if TYPE_CHECKING:
     from usage_worker.embedders import Embedder
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
-    from usage_worker.store.search import AgentText, EmbeddingStatus
+    from usage_worker.store import AgentText, EmbeddingStatus, Store
 
 EMBED = "analytics.embed"
-QUALITY_INTERVAL = timedelta(days=1)
 # Half of the interval of beat, which leaves the worker to the other tasks for the rest.
 BUDGET_SECONDS = 30.0
 # Finding them reads all agents, 0.2 s for 100,000; embedding so many takes about 5 s.
 PAGE_ROWS = 512
-# More than any model reads, of which 256 to 8,192 pieces of words are usual; a service refuses longer texts.
-LONGEST_TEXT = 8_000
 
 log = get_logger("maintenance")
 
@@ -73,8 +69,6 @@ class EmbedReport:
     """Number of agents whose text could not be embedded so far."""
     pending_since: str | None = None
     """End of the first run that left some pending, if all since then have."""
-    quality_refreshed_at: str | None = None
-    """When the quality of agents was computed, which a search weighs a little: once a day."""
     problem: str = ""
     """Why the embedder could not be used."""
 
@@ -115,10 +109,10 @@ def embed(
     run = _EmbedRun(store, embedder, None if budget is None else time.monotonic() + budget, report, on_progress)
     try:
         if run.embed_all():
-            set_ready(store, embedder.model)
+            set_model_ready(store, embedder.model)
             if becomes_default:
-                set_default(store, embedder.model)
-        for note in ensure_accelerator(store, EMBED).notes:
+                set_default_model(store, embedder.model)
+        for note in ensure_vector_indexes(store, EMBED).notes:
             log.warning("a search over many agents is slow", reason=note)
     finally:
         status = _status(store, embedder.model)
@@ -136,8 +130,6 @@ def _run(store: Store, settings: Settings, report: EmbedReport) -> EmbedReport:
     """Embed within the budget; what is wrong with the embedder is for the status to say, not an error of the task."""
     run = last_runs(store).get(EMBED)
     before = run.report if run else {}
-    now = datetime.now(UTC)
-    report.quality_refreshed_at = _refresh_quality(store, before.get("quality_refreshed_at"), now)
     try:
         embedder = embedder_of(settings)
         if embedder is None:
@@ -147,16 +139,8 @@ def _run(store: Store, settings: Settings, report: EmbedReport) -> EmbedReport:
         report.problem = str(error)
         log.warning("agents cannot be embedded", reason=report.problem)
     if report.pending or report.problem:
-        report.pending_since = before.get("pending_since") or now.isoformat(timespec="seconds")
+        report.pending_since = before.get("pending_since") or datetime.now(UTC).isoformat(timespec="seconds")
     return report
-
-
-def _refresh_quality(store: Store, last: str | None, now: datetime) -> str:
-    """Compute the quality of agents if that was last done a day ago. Returns when it was done."""
-    if last and now - datetime.fromisoformat(last) < QUALITY_INTERVAL:
-        return last
-    refresh_quality(store, EMBED)
-    return now.isoformat(timespec="seconds")
 
 
 def _status(store: Store, model: str) -> EmbeddingStatus:
@@ -193,7 +177,7 @@ class _EmbedRun:
     def _embed(self, texts: Sequence[AgentText]) -> None:
         """Embed some texts; where one cannot be embedded, find it by halving."""
         try:
-            vectors = unit_vectors(self._embedder, [it.text[:LONGEST_TEXT] or "-" for it in texts])
+            vectors = unit_vectors(self._embedder, [it.text or "-" for it in texts])
         except Exception as error:
             if isinstance(error, UsageError) and not isinstance(error, TextRefusedError):
                 raise

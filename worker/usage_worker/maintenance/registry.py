@@ -12,6 +12,7 @@ from usage_worker.maintenance.hours import HOURS, run_hours
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, run_manage_partitions
 from usage_worker.maintenance.pruning import PRUNE, run_prune
 from usage_worker.maintenance.purge import PURGE, run_purge
+from usage_worker.maintenance.quality import QUALITY, run_quality
 from usage_worker.maintenance.reconcile import RECONCILE, run_reconcile
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ PERIODIC_TASKS = (
     PeriodicTask(HOURS, "hours", run_hours),
     PeriodicTask(GRAPH, "graph", run_graph),
     PeriodicTask(ANOMALIES, "anomalies", run_find_anomalies),
+    PeriodicTask(QUALITY, "quality", run_quality),
     PeriodicTask(RECONCILE, "reconcile", run_reconcile),
     PeriodicTask(PRUNE, "dead_letters", run_prune),
     PeriodicTask(EMBED, "embed", run_embed, needs="embedder"),

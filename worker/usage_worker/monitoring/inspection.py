@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from usage_worker.queue.stream import EventStream
-from usage_worker.store import ImpatientStore
+from usage_worker.store import ImpatientStore, last_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ class Figures:
     last_runs: dict[str, TaskRun] | None = None
     """The last run of each periodic task, by its name."""
     embeddings: dict[str, Any] | None = None
-    """The report of the last run of the embedder's task."""
+    """The report of the last run of the embedder's task, if an embedder is set."""
     clocks: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -87,6 +87,12 @@ class Inspection:
     @cached_property
     def store(self) -> ImpatientStore:
         return ImpatientStore(self.settings.require_database(), pooled=self.settings.pooled)
+
+    @cached_property
+    def last_runs(self) -> dict[str, TaskRun]:
+        """The last run of each periodic task, by its name; asked by the first section that needs it."""
+        self.figures.last_runs = runs = last_runs(self.store)
+        return runs
 
     def __enter__(self) -> Self:
         return self

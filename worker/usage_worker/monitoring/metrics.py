@@ -97,10 +97,10 @@ def _database(figures: Figures) -> Iterator[Metric]:
     short = ((table.table, table.is_short) for table in figures.partitions or [])
     yield _gauge("usage_partitions_short", "Whether too few days ahead have a partition.", "table", short)
     if figures.last_runs is not None:
-        text, failed = "Partitions that the last run could not create or drop.", len(partitions_failed(figures))
-        yield GaugeMetricFamily("usage_partitions_failed", text, value=failed)
+        text, failed = "Partitions that the last run could not create or drop.", partitions_failed(figures.last_runs)
+        yield GaugeMetricFamily("usage_partitions_failed", text, value=len(failed))
         yield from _tasks(figures.last_runs)
-    if (found := alerts(figures)) is not None:
+    if (found := alerts(figures.last_runs or {})) is not None:
         text = "Anomalies that go on, of all agents together and of the 20 that cost most."
         by_kind = Counter(alert["kind"] for alert in found)
         yield _gauge("usage_anomalies_open", text, "kind", ((kind, by_kind[kind]) for kind in KINDS))

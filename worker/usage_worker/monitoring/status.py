@@ -79,8 +79,8 @@ class SystemStatus:
             "totals": figures.totals and figures.totals._asdict(),
             "quarantine": figures.quarantine and asdict(figures.quarantine),
             "partitions": figures.partitions and [asdict(it) | {"is_short": it.is_short} for it in figures.partitions],
-            "partitions_failed": None if figures.last_runs is None else partitions_failed(figures),
-            "anomalies": alerts(figures),
+            "partitions_failed": None if figures.last_runs is None else partitions_failed(figures.last_runs),
+            "anomalies": alerts(figures.last_runs or {}),
             "clocks": figures.clocks,
         }
 

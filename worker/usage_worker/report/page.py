@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from usage_worker.report.assets import asset, csp_hash
+from usage_worker.report.chart_html import chart_html, charts_json
 from usage_worker.report.charts import charts_of
-from usage_worker.report.figures import chart_html, charts_json
 from usage_worker.wording import percentage, short, short_dollars, short_milliseconds, shown_name
 
 if TYPE_CHECKING:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from psycopg.rows import class_row
 
 from usage_worker.errors import ObstacleError
 from usage_worker.printable import REASON_LENGTH, printable
+from usage_worker.store.access import act_as_user
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from usage_worker.store.connection import Store
@@ -30,16 +29,12 @@ class EmbeddingModel:
     Attributes:
         model: its name.
         dimension: the number of elements of its vectors.
-        template: the version of the text that is made from an agent.
-        query_prefix: what the model wants before the text of a query.
         state: `filling` until every agent has a vector; `retired` is not searched.
         is_default: whether a search that names no model uses it.
     """
 
     model: str
     dimension: int
-    template: int
-    query_prefix: str
     state: ModelState
     is_default: bool
 
@@ -70,7 +65,7 @@ class AgentText(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """A vector of length 1 (see `unit`), of the text with this hash."""
+    """A vector of length 1, of the text with this hash."""
 
     agent_id: UUID
     content_hash: bytes
@@ -93,47 +88,31 @@ class FoundAgent(NamedTuple):
     is_close: bool
 
 
-def unit(vector: Sequence[float]) -> list[float]:
-    """Return the vector with length 1.
-
-    Raises:
-        ValueError: it is zero, or an element is not finite.
-    """
-    length = math.hypot(*vector)
-    if not 0 < length < math.inf:
-        raise ValueError("the vector is zero or not finite")
-    return [element / length for element in vector]
-
-
 def embedding_models(store: Store) -> list[EmbeddingModel]:
     """Return all models by name."""
     return [EmbeddingModel(**row) for row in store.rows(query("embedding_models"))]
 
 
-def add_model(store: Store, model: str, dimension: int, *, template: int = 1, query_prefix: str = "") -> EmbeddingModel:
-    """Add a model, as `filling`, unless it is there; return it.
+def add_model(store: Store, model: str, dimension: int) -> None:
+    """Add a model that is not there yet.
 
     Raises:
-        ObstacleError: it is there with another dimension, template or prefix: its vectors would not be comparable.
+        ObstacleError: it is there with another dimension: its vectors would not be comparable.
     """
-    wanted = {"model": model, "dimension": dimension, "template": template, "query_prefix": query_prefix}
     with store.connection() as connection:
-        connection.execute(query("add_embedding_model"), wanted)
+        connection.execute(query("add_embedding_model"), {"model": model, "dimension": dimension})
     (kept,) = (kept for kept in embedding_models(store) if kept.model == model)
-    if (kept.dimension, kept.template, kept.query_prefix) != (dimension, template, query_prefix):
-        raise ObstacleError(
-            f"the model {model} is kept with another dimension, template or prefix; give it another name"
-        )
-    return kept
+    if kept.dimension != dimension:
+        raise ObstacleError(f"the model {model} is kept with another dimension; give it another name")
 
 
-def set_ready(store: Store, model: str) -> None:
+def set_model_ready(store: Store, model: str) -> None:
     """Let searches use a model; it becomes the default if there is none."""
     with store.connection() as connection:
         connection.execute(query("set_model_ready"), {"model": model})
 
 
-def set_default(store: Store, model: str) -> bool:
+def set_default_model(store: Store, model: str) -> bool:
     """Make a ready model the default; return False, and change nothing, where it is not ready."""
     with store.connection() as connection, connection.transaction() as transaction:
         connection.execute(query("clear_default_model"), {"model": model})
@@ -142,7 +121,7 @@ def set_default(store: Store, model: str) -> bool:
         return changed
 
 
-def retire(store: Store, model: str) -> int:
+def retire_model(store: Store, model: str) -> int:
     """Retire a model and delete its vectors. Returns the number deleted."""
     with store.connection() as connection:
         connection.execute(query("retire_model"), {"model": model})
@@ -151,7 +130,7 @@ def retire(store: Store, model: str) -> int:
 
 def stale_agents(store: Store, model: str, limit: int) -> list[AgentText]:
     """Return up to `limit` agents without a vector of their present text, except failures that wait."""
-    rows = store.rows(query("stale_agents"), model=model, limit=limit)
+    rows = store.rows(query("agent_texts") + "\n" + query("stale_agents"), model=model, limit=limit)
     return [AgentText(**row) for row in rows]
 
 
@@ -185,16 +164,21 @@ def set_aside(store: Store, model: str, text: AgentText, error: str) -> None:
 
 def embedding_status(store: Store) -> list[EmbeddingStatus]:
     """Return what each model has and lacks, by name."""
-    return [EmbeddingStatus(**row) for row in store.rows(query("embedding_status"))]
+    return [EmbeddingStatus(**row) for row in store.rows(query("agent_texts") + "\n" + query("embedding_status"))]
 
 
-def refresh_quality(store: Store, task: str) -> int:
-    """Compute the quality of agents with enough users. Returns their number.
+def refresh_quality(store: Store, task: str) -> int | None:
+    """Compute the quality of agents with enough users, once a UTC day.
+
+    Returns:
+        The number of these agents; None if it was not due.
 
     Raises:
         BusyError: another process does it.
     """
     with sole_transaction(store, task) as connection:
+        if connection.execute(query("agent_quality_is_due")).fetchone() == (False,):
+            return None
         return connection.execute(query("refresh_agent_quality")).rowcount
 
 
@@ -204,7 +188,6 @@ def search_agents(
     text: str | None,
     k: int,
     *,
-    filters: Mapping[str, Any] | None = None,
     model: str | None = None,
     user_id: UUID | None = None,
 ) -> list[FoundAgent]:
@@ -217,10 +200,10 @@ def search_agents(
         "vector": None if vector is None else list(vector),
         "text": text,
         "k": k,
-        "filters": json.dumps(filters or {}),
+        "filters": "{}",
         "model": model,
     }
     with store.connection() as connection, connection.cursor(row_factory=class_row(FoundAgent)) as cursor:
         if user_id:
-            cursor.execute(query("sign_in"), {"user_id": user_id})
+            act_as_user(connection, user_id)
         return cursor.execute(query("search_agents"), parameters).fetchall()

@@ -1,24 +1,18 @@
 -- Search over agents: the models, the vectors of agents, and pgvector's indexes on them.
 
--- name: sign_in
--- Act as a user until the end of the transaction, with the settings that PostgREST makes before a request.
-SELECT set_config('request.jwt.claims', json_build_object('sub', %(user_id)s::uuid)::text, true),
-       set_config('role', 'authenticated', true)
-
 -- name: search_agents
--- As a user after sign_in, or with this role's rights.
+-- As a user after act_as_user, or with this role's rights.
 SELECT rank, agent_id, name, score, similarity, matched_by, is_close
   FROM public.search_agents(
     p_query => %(vector)s::real[], p_query_text => %(text)s, p_k => %(k)s, p_filters => %(filters)s::jsonb, p_model => %(model)s)
 
 -- name: embedding_models
 -- Every model.
-SELECT model, dimension, template, query_prefix, state, is_default FROM public.agent_embedding_models ORDER BY model
+SELECT model, dimension, state, is_default FROM public.agent_embedding_models ORDER BY model
 
 -- name: add_embedding_model
 -- Another process may add it at the same moment.
-INSERT INTO public.agent_embedding_models (model, dimension, template, query_prefix)
-VALUES (%(model)s, %(dimension)s, %(template)s, %(query_prefix)s)
+INSERT INTO public.agent_embedding_models (model, dimension) VALUES (%(model)s, %(dimension)s)
 ON CONFLICT DO NOTHING
 
 -- name: set_model_ready
@@ -44,20 +38,23 @@ UPDATE public.agent_embedding_models SET state = 'retired', is_default = false W
 -- The vectors of a retired model.
 DELETE FROM public.agent_embeddings WHERE model = %(model)s
 
--- name: stale_agents
--- Agents without a vector of their present text. A scan of all agents instead of a trigger, since the table may be the
--- platform's: 0.2 s for 100,000 agents. A text that failed waits until its next attempt. A platform's table may lack the
--- description: it is then the column of `missing`. No embedder reads more than 20,000 characters.
+-- name: agent_texts
+-- Begins a statement: the text of each agent that is embedded, and its hash. A scan of all agents instead of a trigger, since
+-- the table may be the platform's: 0.2 s for 100,000 agents. A platform's table may lack the description: it is then the
+-- column of `missing`.
 WITH texts AS (
-    SELECT id, text, sha256(convert_to(concat_ws(E'\n', m.template, text), 'UTF8')) AS content_hash
+    SELECT id, text, sha256(convert_to(text, 'UTF8')) AS content_hash
       FROM (SELECT NULL::text AS description) AS missing
      CROSS JOIN LATERAL (
         SELECT a.id, concat_ws('. ', nullif(btrim(a.name::text), ''), nullif(btrim(description::text), '')) AS text
           FROM public.agents AS a
       ) AS a
-      JOIN public.agent_embedding_models AS m ON m.model = %(model)s
 )
-SELECT t.id AS agent_id, left(t.text, 20000) AS text, t.content_hash
+
+-- name: stale_agents
+-- After agent_texts: agents without a vector of their present text. A text that failed waits until its next attempt. No more
+-- than 8,000 characters: any model reads less, of which 256 to 8,192 pieces of words are usual, and a service refuses more.
+SELECT t.id AS agent_id, left(t.text, 8000) AS text, t.content_hash
   FROM texts AS t
   LEFT JOIN public.agent_embeddings AS e ON e.agent_id = t.id AND e.model = %(model)s
   LEFT JOIN public.agent_embedding_failures AS f
@@ -106,30 +103,29 @@ ON CONFLICT (agent_id, model) DO UPDATE
        error = excluded.error
 
 -- name: embedding_status
--- What each model has, and lacks: `pending` has no vector of its present text and no failure, `failed` waits for its next
--- attempt.
-WITH texts AS MATERIALIZED (
-    SELECT a.id, concat_ws('. ', nullif(btrim(a.name::text), ''), nullif(btrim(a.description), '')) AS text
-      FROM (SELECT NULL::text AS description) AS missing
-     CROSS JOIN LATERAL (SELECT g.id, g.name, description::text AS description FROM public.agents AS g) AS a
-)
-SELECT m.model, m.dimension, m.template, m.query_prefix, m.state, m.is_default,
+-- After agent_texts: what each model has, and lacks. `pending` has no vector of its present text and no failure, `failed`
+-- waits for its next attempt.
+SELECT m.model, m.dimension, m.state, m.is_default,
        count(t.id) AS agents,
-       count(*) FILTER (WHERE e.content_hash = h.content_hash) AS embedded,
-       count(*) FILTER (WHERE e.content_hash IS DISTINCT FROM h.content_hash AND f.agent_id IS NOT NULL) AS failed,
-       count(*) FILTER (WHERE e.content_hash IS DISTINCT FROM h.content_hash AND f.agent_id IS NULL AND t.id IS NOT NULL) AS pending
+       count(*) FILTER (WHERE e.content_hash = t.content_hash) AS embedded,
+       count(*) FILTER (WHERE e.content_hash IS DISTINCT FROM t.content_hash AND f.agent_id IS NOT NULL) AS failed,
+       count(*) FILTER (WHERE e.content_hash IS DISTINCT FROM t.content_hash AND f.agent_id IS NULL AND t.id IS NOT NULL) AS pending
   FROM public.agent_embedding_models AS m
   LEFT JOIN texts AS t ON m.state <> 'retired'
- CROSS JOIN LATERAL (SELECT sha256(convert_to(concat_ws(E'\n', m.template, t.text), 'UTF8')) AS content_hash) AS h
   LEFT JOIN public.agent_embeddings AS e ON e.agent_id = t.id AND e.model = m.model
   LEFT JOIN public.agent_embedding_failures AS f
-    ON f.agent_id = t.id AND f.model = m.model AND f.content_hash = h.content_hash
+    ON f.agent_id = t.id AND f.model = m.model AND f.content_hash = t.content_hash
  GROUP BY m.model
  ORDER BY m.model
 
+-- name: agent_quality_is_due
+-- Once a UTC day: a quality that moved the moment a colleague rated an agent would tell how.
+SELECT coalesce((now() AT TIME ZONE 'UTC')::date > (max(q.computed_at) AT TIME ZONE 'UTC')::date, true) AS is_due
+  FROM public.agent_search_quality AS q
+
 -- name: refresh_agent_quality
 -- Agents with at least 5 users who have used them, and 20 uses or 5 ratings; drawn to the mean of all agents as if 10 users
--- more had found it; rounded, and computed once a day, so that no single user's score can be told from it.
+-- more had found it; rounded, so that no single user's score can be told from it.
 WITH agents AS (
     SELECT agent_id, avg(quality_score) AS quality, count(*) AS users
       FROM public.user_agents
@@ -159,7 +155,7 @@ SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'vector') AS installed,
 -- Where it is not a trusted extension, only a superuser may.
 CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {schema}
 
--- name: accelerators
+-- name: vector_indexes
 -- The index of each model: `name` is what it has or would have, `valid` NULL where there is none. Indexes of models that are
 -- gone have no dimension. Counting stops above the number from which search uses an index.
 SELECT coalesce(w.name, i.relname::text) AS name, w.model, w.dimension, x.indisvalid AS valid,
@@ -179,11 +175,11 @@ SELECT coalesce(w.name, i.relname::text) AS name, w.model, w.dimension, x.indisv
   LEFT JOIN pg_extension AS v ON v.extname = 'vector'
   LEFT JOIN pg_namespace AS n ON n.oid = v.extnamespace
 
--- name: create_accelerator
+-- name: create_vector_index
 -- Halves: 11 instead of 20 bytes for each 4 of the table, at equal recall.
 CREATE INDEX CONCURRENTLY {index} ON public.agent_embeddings
  USING hnsw ((embedding::{schema}.halfvec({dimension})) {schema}.halfvec_cosine_ops) WHERE model = {model}
 
--- name: drop_accelerator
+-- name: drop_vector_index
 -- What a killed build left is invalid, and a build does not go on where it stopped.
 DROP INDEX CONCURRENTLY IF EXISTS public.{index}

@@ -12,20 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usage_worker.monitoring.check import Check
-    from usage_worker.monitoring.inspection import Figures, Inspection
+    from usage_worker.monitoring.inspection import Inspection
+    from usage_worker.store import TaskRun
 
 
-def alerts(figures: Figures) -> list[dict[str, str]] | None:
+def alerts(runs: dict[str, TaskRun]) -> list[dict[str, str]] | None:
     """Return kind and text of each open alert, None where no run is known.
 
     They come from the report of the run: the table itself is not readable for the role of the workers that count.
     """
-    run = (figures.last_runs or {}).get(ANOMALIES)
+    run = runs.get(ANOMALIES)
     return run.report.get("alerts", []) if run else None
 
 
 def _anomalies(inspection: Inspection) -> Iterator[Check]:
-    for alert in alerts(inspection.figures) or ():
+    for alert in alerts(inspection.last_runs) or ():
         yield warn("anomalies", alert["text"], "see `usage-worker anomalies --open`")
 
 

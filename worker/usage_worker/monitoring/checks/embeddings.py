@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from usage_worker.maintenance import EMBED
 from usage_worker.monitoring.check import warn
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
-from usage_worker.store import last_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +22,7 @@ NAME = "embeddings"
 
 def _embeddings(inspection: Inspection) -> Iterator[Check]:
     """Read the report of the last run: counting by ourselves would read all agents at each scrape."""
-    run = last_runs(inspection.store).get(EMBED) if inspection.settings.embedder else None
+    run = inspection.last_runs.get(EMBED) if inspection.settings.embedder else None
     if run is None:
         return
     inspection.figures.embeddings = report = run.report

@@ -6,11 +6,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from usage_worker.maintenance import ANOMALIES, GRAPH, MANAGE_PARTITIONS, PERIODIC_TASKS, PRUNE, partition_coverage
+from usage_worker.maintenance import (
+    ANOMALIES,
+    GRAPH,
+    MANAGE_PARTITIONS,
+    PERIODIC_TASKS,
+    PRUNE,
+    QUALITY,
+    partition_coverage,
+)
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.service.schedule import next_of, schedule_entries
-from usage_worker.store import last_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.inspection import Figures, Inspection
     from usage_worker.service.schedule import ScheduleEntry
+    from usage_worker.store import TaskRun
 
 # How late the end of a run may be.
 GRACE = timedelta(seconds=60)
@@ -28,6 +36,7 @@ COMMANDS = {
     "analytics": "usage-worker refresh",
     "hours": "usage-worker refresh",
     "graph": f"celery -A usage_worker call {GRAPH}",
+    "quality": f"celery -A usage_worker call {QUALITY}",
     "dead_letters": f"celery -A usage_worker call {PRUNE}",
 }
 
@@ -35,25 +44,25 @@ COMMANDS = {
 def _partitions(inspection: Inspection) -> Iterator[Check]:
     figures = inspection.figures
     figures.partitions = partition_coverage(inspection.store, inspection.settings)
-    figures.last_runs = last_runs(inspection.store)
+    failed = partitions_failed(inspection.last_runs)
     for table in figures.partitions:
         if table.is_short:
             ahead = f"{table.ahead_days} days ahead" if table.ahead_days >= 0 else "none for today, 0 days ahead"
             yield fail("partitions", f"{table.table} has partitions for {ahead} of {table.wanted_days}", MAKE)
-    for name, reason in partitions_failed(figures).items():
+    for name, reason in failed.items():
         yield fail("partitions", f"the last run left {name}: {reason}", f"remove the obstacle, then {MAKE}")
 
 
-def partitions_failed(figures: Figures) -> dict[str, str]:
+def partitions_failed(runs: dict[str, TaskRun]) -> dict[str, str]:
     """Return the partitions that the last run could not create or drop, with the reason."""
-    run = (figures.last_runs or {}).get(MANAGE_PARTITIONS)
+    run = runs.get(MANAGE_PARTITIONS)
     failed: dict[str, str] = run.report.get("failed", {}) if run else {}
     return failed
 
 
 def _periodic(inspection: Inspection) -> Iterator[Check]:
     figures, settings = inspection.figures, inspection.settings
-    figures.last_runs = runs = last_runs(inspection.store)
+    runs = inspection.last_runs
     periodic = {task.name for task in PERIODIC_TASKS}
     now = datetime.now(ZoneInfo(settings.timezone))
     for entry in schedule_entries(settings):

@@ -24,7 +24,7 @@ GREATEST_DIMENSION = 4_000
 
 
 @dataclass(slots=True)
-class AcceleratorReport:
+class VectorIndexReport:
     """The indexes that were built and dropped, and why there is no other, where that is so."""
 
     built: list[str] = field(default_factory=list)
@@ -32,7 +32,7 @@ class AcceleratorReport:
     notes: list[str] = field(default_factory=list)
 
 
-def ensure_accelerator(store: Store, task: str, rows: int = EXACT_ROWS) -> AcceleratorReport:
+def ensure_vector_indexes(store: Store, task: str, rows: int = EXACT_ROWS) -> VectorIndexReport:
     """Index the vectors of each model with more than `rows` agents, and drop what is invalid or of a retired model.
 
     Building takes minutes, in which agents and vectors can be written. The lock of the task is held meanwhile by a
@@ -41,25 +41,25 @@ def ensure_accelerator(store: Store, task: str, rows: int = EXACT_ROWS) -> Accel
     Raises:
         BusyError: another process does it.
     """
-    report = AcceleratorReport()
+    report = VectorIndexReport()
     with sole_transaction(store, task), store.session() as session:
-        found = _accelerators(session, rows)
+        found = _vector_indexes(session, rows)
         for index in found:
             if index["valid"] is False or (index["valid"] and index["retired"]):
-                _alter(session, "drop_accelerator", index=sql.Identifier(index["name"]))
+                _alter(session, "drop_vector_index", index=sql.Identifier(index["name"]))
                 report.dropped.append(index["name"])
                 index["valid"] = None
         wanted = [index for index in found if index["wanted"] and index["valid"] is None]
         if wanted and (note := _ensure_extension(session)):
             report.notes.append(note)
         elif wanted:
-            schema = _accelerators(session, rows)[0]["schema"]
+            schema = _vector_indexes(session, rows)[0]["schema"]
             for index in wanted:
                 _build(session, {**index, "schema": schema}, report)
     return report
 
 
-def _build(session: Connection, index: dict[str, Any], report: AcceleratorReport) -> None:
+def _build(session: Connection, index: dict[str, Any], report: VectorIndexReport) -> None:
     if index["dimension"] > GREATEST_DIMENSION:
         report.notes.append(
             f"{index['model']} has more than {GREATEST_DIMENSION:,} dimensions, which no index can hold"
@@ -67,7 +67,7 @@ def _build(session: Connection, index: dict[str, Any], report: AcceleratorReport
         return
     _alter(
         session,
-        "create_accelerator",
+        "create_vector_index",
         index=sql.Identifier(index["name"]),
         schema=sql.Identifier(index["schema"]),
         dimension=sql.Literal(index["dimension"]),
@@ -91,9 +91,9 @@ def _ensure_extension(session: Connection) -> str | None:
     return None
 
 
-def _accelerators(session: Connection, rows: int) -> list[dict[str, Any]]:
+def _vector_indexes(session: Connection, rows: int) -> list[dict[str, Any]]:
     with session.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query("accelerators"), {"rows": rows}).fetchall()
+        return cursor.execute(query("vector_indexes"), {"rows": rows}).fetchall()
 
 
 def _alter(session: Connection, name: str, **names: sql.Composable) -> None:
