@@ -24,7 +24,7 @@ from usage_worker.errors import (
 from usage_worker.logs import get_logger
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import last_runs, require_owner
+from usage_worker.store import last_runs
 from usage_worker.store.accelerator import ensure_accelerator
 from usage_worker.store.search import (
     Embedding,
@@ -105,10 +105,8 @@ def embed(
     Raises:
         BusyError: another process is indexing vectors.
         EmbedderError: the embedder does not work; nothing is wrong with the texts.
-        SettingsError: our role does not own the tables.
         StoreUnavailableError: the rest is left to the next run.
     """
-    require_owner(store)
     report = report or EmbedReport()
     report.model = embedder.model
     add_model(store, embedder.model, embedder.dimension)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import HOURS, marked_days, refresh_hours, require_owner
+from usage_worker.store import HOURS, marked_days, refresh_hours
 
 if TYPE_CHECKING:
     from usage_worker.maintenance.task_run import OnProgress
@@ -40,9 +40,7 @@ def compute_hours(
 
     Raises:
         BusyError: another process is at work.
-        SettingsError: our role does not own the tables.
     """
-    require_owner(store)
     report = report or HoursReport()
     days = marked_days(store)
     for done, day in enumerate(days):
