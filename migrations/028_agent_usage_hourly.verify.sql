@@ -45,7 +45,6 @@ SELECT * FROM (VALUES
     ('constraint', 'agent_usage_daily.agent_usage_daily_pkey', 'PRIMARY KEY (agent_id, day, model, provider)'),
     ('constraint', 'agent_usage_hourly.agent_usage_hourly_pkey', 'PRIMARY KEY (agent_id, hour, model, provider)'),
     ('function', 'agent_usage_hourly_ensure_month(p_day date)', 'returns void, plpgsql, volatile, security invoker, search_path=pg_catalog, pg_temp, body c6c4a1ca71e6849f4b07b66acc1a5411'),
-    ('function', 'track_agent_usage(p_user_id uuid, p_agent_id uuid, p_success boolean, p_tokens_used bigint, p_cost_usd numeric, p_response_time_ms integer)', 'returns void, plpgsql, volatile, security definer, search_path=pg_catalog, pg_temp, body 3f6f556a74482b4cd33f0e1f9e6af8bc'),
     ('function', 'usage_latency_bucket(p_ms integer)', 'returns smallint, sql, immutable, security invoker, body 673f2e2b780ed2803dda84dc60390ba6'),
     ('function', 'usage_latency_value(p_bucket smallint)', 'returns double precision, sql, immutable, security invoker, body 7c0d8f9bbc8615994d0442ce2840c64c'),
     ('grant', 'function usage_latency_bucket(p_ms integer) to service_role', 'execute'),

@@ -37,7 +37,8 @@ class Cli:
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder
-        self.env = environment_without("USAGE_", "DATABASE", "REDIS") | env
+        # pytest names the stage of the present test in a variable, which differs between a fixture and its test.
+        self.env = environment_without("USAGE_", "DATABASE", "REDIS", "PYTEST_") | env
 
     def run(
         self, *arguments: str, stdin: bytes = b"", program: Sequence[str] = (PROGRAM,)
@@ -78,6 +79,7 @@ class Cli:
 
     def error_lines(self, *commands: str) -> list[str]:
         """Run commands that must fail, concurrently because each starts slowly; return their error lines."""
+        preloaded()  # once, not in each thread
         with ThreadPoolExecutor() as pool:
             return list(pool.map(self.error_line, commands))
 

@@ -288,7 +288,9 @@ def test_data_only(
     before = contents(database)
     assert "0 differences, 0 left" in shell.run("Data only", 1)
     after = contents(empty_database)
-    assert after.pop("usage_task_runs") == before.pop("usage_task_runs") + 2
+    assert after.pop("usage_task_runs") == before.pop("usage_task_runs") + 3
+    assert (before.pop("agent_usage_hourly"), after.pop("agent_usage_hour_marks")) == (0, 0)
+    assert before.pop("agent_usage_hour_marks") >= after.pop("agent_usage_hourly") > 0
     assert after == before
     assert run(empty_database, "SELECT count(*) FROM user_agent_analytics") == [(before["user_agents"],)]
     assert Runner(empty_database).verify() == []

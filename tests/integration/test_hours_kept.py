@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
-from tests.integration.database import run, schema
+from tests.integration.database import run, schema, traffic
 from tests.integration.hours import day_of, expected, hour_of, ledger, marks, rolled_up
 from tests.integration.ledger import TODAY, attached_partitions, create_days, days, partition_tables
 from usage_worker.maintenance import HOURS, manage_partitions, roll_up_hours
@@ -16,8 +17,11 @@ from usage_worker.settings import Settings
 from usage_worker.store import Store, sole_transaction
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
     from datetime import date
+
+    from tests.integration.users import Users
 
 FILL = """
     INSERT INTO usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens,
@@ -142,3 +146,17 @@ def test_empty_tables_are_dropped_by_rollback(database: str) -> None:
     assert run(database, "SELECT relname FROM pg_class WHERE relname ~ '^agent_usage'") == []
     runner.up()
     assert (schema(database), runner.verify()) == (at_latest, [])
+
+
+def test_calls_succeed_during_rollback_and_upgrade(database: str, users: Users) -> None:
+    def call(over: threading.Event) -> None:
+        with psycopg.connect(database, autocommit=True) as connection:
+            while not over.is_set():
+                connection.execute("SELECT public.track_agent_usage(%s, %s)", [users.ann, users.agent])
+
+    runner = Runner(database)
+    with traffic(call, call):
+        for _ in range(3):
+            runner.down("4.3.0")
+            runner.up()
+    assert runner.verify() == []

@@ -128,9 +128,9 @@ def test_worker_makes_partitions_of_recent_days_only(
 
 
 def test_commands_of_worker_and_owner(worker_cli: Cli, harness: IngestHarness) -> None:
-    """What counts and shows works; what maintains and migrates fails with a line that names the URL."""
+    """What counts and shows works; what reads, maintains or migrates fails with a line that names the URL."""
     harness.publish(event(harness))
-    for command in ("drain", "report --json", "schedule", "metrics"):
+    for command in ("drain", "schedule", "metrics"):
         done = worker_cli.run(*command.split())
         assert done.returncode == 0, done
     harness.check()
@@ -140,6 +140,11 @@ def test_commands_of_worker_and_owner(worker_cli: Cli, harness: IngestHarness) -
     for line in lines[:4]:
         assert "which does not own the tables; periodic tasks need the owner's URL" in line
     assert "migrations need the DATABASE_URL of the schema's owner" in lines[4]
+    lines = worker_cli.error_lines("report", "anomalies", "search text", f"related {uuid4()}")
+    for line in lines[:2]:
+        assert line.endswith("; DATABASE_URL must name the owner, or a login with service_role"), line
+    for line in lines[2:]:
+        assert line.endswith("; DATABASE_URL must name the owner, or a login with authenticated or service_role"), line
 
 
 def test_periodic_tasks_name_the_wrong_url(harness: IngestHarness) -> None:

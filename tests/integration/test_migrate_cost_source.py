@@ -48,6 +48,7 @@ def test_sources_survive_stops_between_statements(database: str, users: Users, t
     (migration,) = (it for it in discover() if it.name == "usage_cost_source")
     run(database, CALLS["a cost"], users.ann, users.agent)
     files = copy_up_to(migration, tmp_path / "migrations")
+    Runner(database).down(migration.version)
     runner = Runner(database, files)
 
     def state() -> object:

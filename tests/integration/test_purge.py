@@ -20,7 +20,8 @@ from tests.integration.retired import expected_uses, repeated_calls, soft_delete
 from usage_worker.errors import BusyError, SettingsError
 from usage_worker.maintenance import PURGE, RECONCILE, reconcile
 from usage_worker.maintenance import purge as purge_rows
-from usage_worker.maintenance.purge import CHUNK_ROWS, PurgeReport
+from usage_worker.maintenance.purge import CHUNK_ROWS, PurgeReport, run_purge
+from usage_worker.settings import Settings
 from usage_worker.store import Store, last_runs, sole_transaction
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
@@ -205,7 +206,7 @@ def test_purge_needs_owner(database: str) -> None:
     separator = "&" if "?" in database else "?"
     refused = pytest.raises(SettingsError, match="role authenticated, which does not own")
     with Store(f"{database}{separator}options=-crole%3Dauthenticated") as under_rls, refused:
-        purge(under_rls)
+        run_purge(under_rls, Settings())
     assert len(pairs(database)) == 1
 
 

@@ -20,6 +20,7 @@ from tests.integration.retired import expected_uses, repeated_calls, soft_delete
 from tests.integration.test_migrate_ledger import seed as seed_3_0_0
 from usage_worker.errors import SettingsError
 from usage_worker.maintenance import ReconcileReport, Scope, purge, reconcile
+from usage_worker.maintenance.reconcile import run_reconcile
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
 from usage_worker.store import FIRST_PAIR, Store, counter_differences, day_differences
@@ -290,7 +291,7 @@ def test_reconcile_needs_owner(harness: IngestHarness) -> None:
     run(url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO authenticated")
     under_rls = f"{url}{'&' if '?' in url else '?'}options=-crole%3Dauthenticated"
     with Store(under_rls) as store, pytest.raises(SettingsError, match="role authenticated, which does not own"):
-        reconcile(store, settings)
+        run_reconcile(store, settings)
 
 
 def test_stops_when_time_budget_is_spent(harness: IngestHarness) -> None:

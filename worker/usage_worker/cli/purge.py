@@ -16,7 +16,7 @@ from usage_worker.local.stopping import leave_on_signal
 from usage_worker.maintenance import PURGE, PurgeReport, run_task
 from usage_worker.maintenance import purge as do_purge
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
+from usage_worker.store import Store, require_owner
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings
@@ -58,6 +58,7 @@ def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson
             report=report,
         )
         if dry_run:
+            require_owner(store)
             work()
         elif "busy" in run_task(store, PURGE, work, report):
             raise BusyError(PURGE)

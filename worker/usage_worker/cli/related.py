@@ -10,6 +10,7 @@ from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.errors import SettingsError
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, act_as_user, graph_state, related_agents, require_agent, require_id
+from usage_worker.store.needed_role import needed_role
 from usage_worker.wording import utc
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
     The task analytics.graph computes them once a day. Numbers of users are rounded down to a multiple of 5.
     """
     settings = load_settings()
-    with Store(settings.require_database(), pooled=settings.pooled) as store:
+    opened = Store(settings.require_database(), pooled=settings.pooled)
+    with opened as store, needed_role("authenticated", "service_role"):
         state = graph_state(store)
         user_id = None if user is None else require_id(store, "user", user)
         with store.connection() as connection:

@@ -15,6 +15,7 @@ from usage_worker.report.page import render_page
 from usage_worker.reporting import FIGURES, By, page_report, table_rows
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, require_id
+from usage_worker.store.needed_role import needed_role
 from usage_worker.store.usage_summary import Days, local_day
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def report(
     settings = load_settings()
     if html is not None and (as_json or by != "day"):
         raise SettingsError("--html: the page has everything; leave out --json and --by")
-    with Store(settings.require_database(), pooled=settings.pooled) as store:
+    with Store(settings.require_database(), pooled=settings.pooled) as store, needed_role("service_role"):
         wanted = _days(store, settings, days, first, last)
         user_id = None if user is None else require_id(store, "user", user)
         try:

@@ -10,6 +10,7 @@ from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.search import find_agents
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, require_id
+from usage_worker.store.needed_role import needed_role
 
 if TYPE_CHECKING:
     from usage_worker.search import SearchResult
@@ -35,7 +36,8 @@ def search(text: Text, user: User = None, k: Most = 10, as_json: AsJson = False)
     Without an embedder (USAGE_EMBEDDER), or before it has embedded the agents, words and names alone count.
     """
     settings = load_settings()
-    with Store(settings.require_database(), pooled=settings.pooled) as store:
+    opened = Store(settings.require_database(), pooled=settings.pooled)
+    with opened as store, needed_role("authenticated", "service_role"):
         user_id = None if user is None else require_id(store, "user", user)
         # The terminal may have sent bytes that are not UTF-8.
         found = find_agents(store, settings, text.encode(errors="replace").decode(), k, user_id)

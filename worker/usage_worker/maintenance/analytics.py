@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import refresh_analytics, require_owner
+from usage_worker.store import refresh_analytics
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,9 +35,7 @@ def refresh(store: Store) -> RefreshReport:
 
     Raises:
         BusyError: another process is refreshing.
-        SettingsError: our role does not own the tables.
     """
-    require_owner(store)
     return RefreshReport(*refresh_analytics(store, REFRESH))
 
 

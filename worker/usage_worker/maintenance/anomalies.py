@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from usage_worker.maintenance.anomaly_words import meaning, subject
 from usage_worker.maintenance.episodes import episodes
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import judging, open_alerts, require_owner
+from usage_worker.store import judging, open_alerts
 from usage_worker.wording import utc
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ def find_anomalies(store: Store, settings: Settings) -> AnomaliesReport:
 
     Raises:
         BusyError: another process judges.
-        SettingsError: our role does not own the tables.
     """
-    require_owner(store)
     with judging(store, ANOMALIES) as judge:
         agents, found = judge_span(judge, settings)
     first = min((it.first_hour for it in agents), default=None)

@@ -30,7 +30,6 @@ from usage_worker.store import (
     embedding_status,
     ensure_vector_indexes,
     last_runs,
-    require_owner,
     set_aside,
     set_default_model,
     set_model_ready,
@@ -99,10 +98,8 @@ def embed(
     Raises:
         BusyError: another process is indexing vectors.
         EmbedderError: the embedder does not work; nothing is wrong with the texts.
-        SettingsError: our role does not own the tables.
         StoreUnavailableError: the rest is left to the next run.
     """
-    require_owner(store)
     report = report or EmbedReport()
     report.model = embedder.model
     add_model(store, embedder.model, embedder.dimension)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from usage_worker.logs import get_logger
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import publish_relationships, recount_pairs, require_owner, update_pair_counts
+from usage_worker.store import publish_relationships, recount_pairs, update_pair_counts
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings
@@ -57,10 +57,8 @@ def update_graph(store: Store, min_users: int, report: GraphReport | None = None
 
     Raises:
         BusyError: another process is at work on the graph.
-        SettingsError: our role does not own the tables.
     """
     report = report or GraphReport()
-    require_owner(store)
     update = retry(partial(update_pair_counts, store, GRAPH))
     report.changed_users, report.changed_pairs, report.left_out_users = update
     report.different = retry(partial(recount_pairs, store, GRAPH))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import marked_days, require_owner, roll_up_marked_hours
+from usage_worker.store import marked_days, roll_up_marked_hours
 
 if TYPE_CHECKING:
     from usage_worker.maintenance.task_run import OnProgress
@@ -42,9 +42,7 @@ def roll_up_hours(
 
     Raises:
         BusyError: another process is at work.
-        SettingsError: our role does not own the tables.
     """
-    require_owner(store)
     report = report or HoursReport()
     days = marked_days(store)
     for done, day in enumerate(days):

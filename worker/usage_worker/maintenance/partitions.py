@@ -25,7 +25,6 @@ from usage_worker.store import (
     drop_partition,
     make_partition,
     partitions,
-    require_owner,
     roll_up_day,
     roll_up_marked_hours,
     today,
@@ -92,10 +91,8 @@ def manage_partitions(
 
     Raises:
         BusyError: another process is at work.
-        SettingsError: our role does not own the tables.
         StoreUnavailableError: the rest is left to the next run.
     """
-    require_owner(store)
     report = report or PartitionsReport()
     run = _PartitionsRun(store, settings, on_progress, report)
     for table in partitioned_tables(settings):

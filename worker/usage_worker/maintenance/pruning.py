@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import delete_ownerless_ids, prune_dead_letters, require_owner
+from usage_worker.store import delete_ownerless_ids, prune_dead_letters
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -45,10 +45,8 @@ def prune(store: Store, older_than: timedelta, report: PruneReport | None = None
 
     Raises:
         BusyError: another process is at work.
-        SettingsError: our role does not own the tables.
         StoreUnavailableError: the rest is left to the next run.
     """
-    require_owner(store)
     report = report or PruneReport()
     deadline, reached = time.monotonic() + BUDGET_SECONDS, 0
     while time.monotonic() < deadline:

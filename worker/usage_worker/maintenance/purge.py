@@ -15,7 +15,6 @@ from usage_worker.store import (
     purge_blocks,
     purge_chunk,
     purge_due,
-    require_owner,
     retained_days,
 )
 
@@ -77,11 +76,9 @@ def purge(
 
     Raises:
         BusyError: another process was still purging after `wait_timeout` seconds.
-        SettingsError: our role does not own the tables.
         StoreUnavailableError: PostgreSQL is away; the rest is left to the next run.
     """
     report = report or PurgeReport()
-    require_owner(store)
     due = purge_due(store, older_than)
     if not dry_run:
         deadline = None if budget is None else time.monotonic() + budget

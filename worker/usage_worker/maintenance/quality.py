@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import refresh_quality, require_owner
+from usage_worker.store import refresh_quality
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings
@@ -34,5 +34,4 @@ def run_quality(store: Store, _settings: Settings) -> dict[str, Any]:
 
 
 def _refresh(store: Store) -> QualityReport:
-    require_owner(store)
     return QualityReport(retry(partial(refresh_quality, store, QUALITY)))

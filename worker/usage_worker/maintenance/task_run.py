@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from usage_worker.errors import BusyError
 from usage_worker.logs import get_logger
-from usage_worker.store import record_run
+from usage_worker.store import record_run, require_owner
 
 if TYPE_CHECKING:
     from usage_worker.store import Store
@@ -41,7 +41,11 @@ def run_task(
 
     Returns:
         The figures of the report and `seconds`, which Flower shows; with `busy` if another process was at work.
+
+    Raises:
+        SettingsError: our role does not own the tables.
     """
+    require_owner(store)
     started = time.monotonic()
     try:
         figures = work().as_dict()

@@ -1,0 +1,29 @@
+"""The role that a command needs, named where ours lacks a right."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from psycopg.errors import InsufficientPrivilege
+
+from usage_worker.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def needed_role(*roles: str) -> Iterator[None]:
+    """Say in the error of a missing right that DATABASE_URL must name the owner or a login with one of these roles.
+
+    Raises:
+        SettingsError: the role lacks a right.
+    """
+    try:
+        yield
+    except SettingsError as error:
+        if not isinstance(error.__cause__, InsufficientPrivilege):
+            raise
+        needed = f"DATABASE_URL must name the owner, or a login with {' or '.join(roles)}"
+        raise SettingsError(f"{error.__cause__}; {needed}") from error.__cause__
