@@ -128,6 +128,8 @@ def test_two_models_and_the_default(database: str, store: Store) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="retired"):
         search(database, draw(0), model="old")
     assert embedding_status(store)[1] == EmbeddingStatus("old", DIMENSION, "retired", False, 0, 0, 0, 0)
+    add_model(store, "old", DIMENSION)
+    assert embedding_status(store)[1] == EmbeddingStatus("old", DIMENSION, "filling", False, 1, 0, 0, 1)
 
 
 def test_model_keeps_its_dimension(store: Store) -> None:
@@ -174,6 +176,30 @@ def test_dump_with_pgvector_is_restored_without(
     assert search(empty_database, draw(1000)) == [
         (*row[:4], pytest.approx(row[4], abs=1e-6), *row[5:]) for row in search(database, draw(1000))
     ]
+
+
+def test_extension_is_there_as_soon_as_searches_need_it(database: str, store: Store) -> None:
+    add_agents(database, *(f"agent {number}" for number in range(20)))
+    embed(store)
+    installed = "SELECT extname::text FROM pg_extension WHERE extname = 'vector'"
+    ensure_vector_indexes(store, "test", unaided=20)
+    assert run(database, installed) == []
+    report = ensure_vector_indexes(store, "test", unaided=19)
+    assert report.built == []
+    if has_pgvector(database):
+        assert run(database, installed) == [("vector",)]
+    else:
+        assert report.notes == ["the server has no extension vector (pgvector)"]
+
+
+def test_extension_that_users_may_not_enter_is_noted(database: str, store: Store) -> None:
+    add_agents(database, "agent", "other")
+    run(database, "CREATE SCHEMA extensions")
+    report = ensure_vector_indexes(store, "test", unaided=1)
+    if has_pgvector(database):
+        assert report.notes == [
+            "authenticated may not use the schema extensions, where the extension vector is; run GRANT USAGE"
+        ]
 
 
 def test_killed_build_is_replaced(database: str, store: Store) -> None:

@@ -34,13 +34,12 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
     The task analytics.graph computes them once a day. Numbers of users are rounded down to a multiple of 5.
     """
     settings = load_settings()
-    with Store(settings.require_database(), pooled=settings.pooled) as store:
-        state = graph_state(store)
-        with store.connection() as connection:
-            if user is not None:
-                act_as_user(connection, _user(connection, user))
-            uuid, name = _agent(connection, agent)
-            rows = related_agents(connection, uuid, k)
+    with Store(settings.require_database(), pooled=settings.pooled) as store, store.connection() as connection:
+        if user is not None:
+            act_as_user(connection, _user(connection, user))
+        # The terminal may have sent bytes that are not UTF-8.
+        uuid, name = _agent(connection, agent.encode(errors="replace").decode())
+        rows, state = related_agents(connection, uuid, k), graph_state(connection)
     if as_json:
         print_json(_document(uuid, name, rows, state))
     elif rows:
