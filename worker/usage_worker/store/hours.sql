@@ -34,8 +34,8 @@ DELETE FROM public.agent_usage_daily WHERE day = %(day)s::date
 
 -- name: roll_up
 -- Compute the rows of hours or of a day from the ledger's partition of the day; its name, and not the ledger's, since a
--- partition that is being dropped is detached already. The first grouping has a row for each histogram bucket, from which the
--- arrays are made. The session's time zone is UTC, so that a period becomes its day.
+-- partition that is being dropped is detached already. Sums and histograms have a grouping each: sums of each bucket, summed again,
+-- took half as long again. The session's time zone is UTC, so that a period becomes its day.
 INSERT INTO public.{rollup} (
     {period}, agent_id, model, provider, usage_count, message_count, success_count, error_count, input_tokens,
     output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd,
@@ -49,29 +49,30 @@ WITH uses AS (
      WHERE type = 'usage'
        AND (%(hours)s::timestamptz[] IS NULL
             OR date_bin('1 hour', occurred_at, 'epoch'::timestamptz) = ANY (%(hours)s::timestamptz[]))
-), buckets AS (
-    SELECT period, agent_id, model, provider, public.usage_latency_bucket(response_time_ms) AS bucket, count(*) AS uses,
-           count(*) FILTER (WHERE success) AS successes, sum(messages) AS messages, sum(input_tokens) AS input_tokens,
-           sum(output_tokens) AS output_tokens, sum(cached_input_tokens) AS cached_input_tokens,
-           sum(cache_write_tokens) AS cache_write_tokens, sum(reasoning_tokens) AS reasoning_tokens,
-           sum(tokens) AS tokens, sum(cost_usd) AS cost_usd, count(cost_usd) AS costs, sum(response_time_ms) AS total_ms
+), totals AS (
+    SELECT period, agent_id, model, provider, count(*), sum(messages), count(*) FILTER (WHERE success),
+           count(*) FILTER (WHERE NOT success), sum(input_tokens), sum(output_tokens), coalesce(sum(cached_input_tokens), 0),
+           coalesce(sum(cache_write_tokens), 0), coalesce(sum(reasoning_tokens), 0), sum(tokens), sum(cost_usd), count(cost_usd),
+           coalesce(sum(response_time_ms), 0), count(response_time_ms)
       FROM uses
-     GROUP BY period, agent_id, model, provider, bucket
+     GROUP BY period, agent_id, model, provider
+), histograms AS (
+    SELECT period, agent_id, model, provider, array_agg(bucket ORDER BY bucket) AS buckets,
+           array_agg(uses ORDER BY bucket) AS counts
+      FROM (SELECT period, agent_id, model, provider, public.usage_latency_bucket(response_time_ms) AS bucket,
+                   count(*)::integer AS uses
+              FROM uses
+             WHERE response_time_ms IS NOT NULL
+             GROUP BY period, agent_id, model, provider, bucket) AS counted
+     GROUP BY period, agent_id, model, provider
 ), people AS (
     SELECT period, agent_id, model, provider, count(*) AS users
       FROM (SELECT DISTINCT period, agent_id, model, provider, user_id FROM uses) AS seen
      GROUP BY period, agent_id, model, provider
-), totals AS (
-    SELECT period, agent_id, model, provider, sum(uses), sum(messages), sum(successes), sum(uses) - sum(successes),
-           sum(input_tokens), sum(output_tokens), coalesce(sum(cached_input_tokens), 0),
-           coalesce(sum(cache_write_tokens), 0), coalesce(sum(reasoning_tokens), 0), sum(tokens), sum(cost_usd), sum(costs),
-           coalesce(sum(total_ms), 0), coalesce(sum(uses) FILTER (WHERE bucket IS NOT NULL), 0),
-           coalesce(array_agg(bucket ORDER BY bucket) FILTER (WHERE bucket IS NOT NULL), '{{}}'),
-           coalesce(array_agg(uses::integer ORDER BY bucket) FILTER (WHERE bucket IS NOT NULL), '{{}}')
-      FROM buckets
-     GROUP BY period, agent_id, model, provider
 )
-SELECT * FROM totals JOIN people USING (period, agent_id, model, provider)
+SELECT totals.*, coalesce(buckets, '{{}}'), coalesce(counts, '{{}}'), users
+  FROM totals JOIN people USING (period, agent_id, model, provider)
+  LEFT JOIN histograms USING (period, agent_id, model, provider)
 
 -- name: mark_hours
 -- The hours of events that are written in the same transaction. Without a key, so that batches never wait for one another.
