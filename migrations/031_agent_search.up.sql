@@ -14,7 +14,7 @@ CREATE TABLE public.agent_embedding_models (
     UNIQUE (model, dimension),
     CONSTRAINT agent_embedding_models_default_check CHECK (NOT is_default OR state = 'ready')
 );
-CREATE UNIQUE INDEX agent_embedding_models_default ON public.agent_embedding_models (is_default) WHERE is_default;
+CREATE UNIQUE INDEX idx_agent_embedding_models_default ON public.agent_embedding_models (is_default) WHERE is_default;
 
 -- The sum of squares is NaN or infinite where an element is, and NaN differs from 1 by NaN, which is greater than all numbers.
 CREATE FUNCTION public.agent_embedding_is_unit(p_embedding real[]) RETURNS boolean
@@ -35,7 +35,7 @@ CREATE TABLE public.agent_embeddings (
     CONSTRAINT agent_embeddings_embedding_check CHECK (
         array_ndims(embedding) = 1 AND array_length(embedding, 1) = dimension AND public.agent_embedding_is_unit(embedding))
 );
-CREATE INDEX agent_embeddings_model ON public.agent_embeddings (model, dimension);
+CREATE INDEX idx_agent_embeddings_model ON public.agent_embeddings (model, dimension);
 
 CREATE TABLE public.agent_embedding_failures (
     agent_id uuid NOT NULL REFERENCES public.agents (id) ON DELETE CASCADE,
@@ -46,7 +46,7 @@ CREATE TABLE public.agent_embedding_failures (
     error text NOT NULL,
     PRIMARY KEY (agent_id, model)
 );
-CREATE INDEX agent_embedding_failures_model ON public.agent_embedding_failures (model, next_try_at);
+CREATE INDEX idx_agent_embedding_failures_model ON public.agent_embedding_failures (model, next_try_at);
 
 CREATE TABLE public.agent_search_quality (
     agent_id uuid PRIMARY KEY REFERENCES public.agents (id) ON DELETE CASCADE,
@@ -299,7 +299,7 @@ $body$;
 
 -- A platform's default privileges may have granted more.
 REVOKE ALL ON public.agent_embedding_models, public.agent_embeddings, public.agent_embedding_failures,
-    public.agent_search_quality FROM PUBLIC, anon, authenticated, service_role, usage_ingest;
+    public.agent_search_quality FROM PUBLIC, anon, authenticated, service_role;
 REVOKE ALL ON FUNCTION public.agent_embedding_is_unit(real[]),
     public.search_agents(real[], text, integer, jsonb, text, double precision) FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.agent_embedding_models, public.agent_embeddings, public.agent_search_quality TO authenticated, service_role;
@@ -331,7 +331,7 @@ BEGIN
     COMMENT ON COLUMN public.agent_embedding_models.is_default IS 'Whether search_agents uses it where no model is given; at most one, and ready.';
     COMMENT ON INDEX public.agent_embedding_models_pkey IS 'Finds a model by its name.';
     COMMENT ON INDEX public.agent_embedding_models_model_dimension_key IS 'Keeps vectors of another dimension out, by their foreign key.';
-    COMMENT ON INDEX public.agent_embedding_models_default IS 'Keeps a second model from being the default.';
+    COMMENT ON INDEX public.idx_agent_embedding_models_default IS 'Keeps a second model from being the default.';
     COMMENT ON POLICY agent_embedding_models_select ON public.agent_embedding_models IS 'Users see the models, which say nothing about agents.';
     COMMENT ON TABLE public.agent_embeddings IS 'Vectors of the texts of agents, from which much of a text can be recovered: visible where the agent is; written by the task analytics.embed.';
     COMMENT ON COLUMN public.agent_embeddings.agent_id IS 'The agent.';
@@ -341,7 +341,7 @@ BEGIN
     COMMENT ON COLUMN public.agent_embeddings.content_hash IS 'SHA-256 of the text that was embedded.';
     COMMENT ON COLUMN public.agent_embeddings.embedded_at IS 'When the vector was written.';
     COMMENT ON INDEX public.agent_embeddings_pkey IS 'Finds the vector of an agent, also when the agent is deleted.';
-    COMMENT ON INDEX public.agent_embeddings_model IS 'Finds the vectors of a model, also when the model is deleted.';
+    COMMENT ON INDEX public.idx_agent_embeddings_model IS 'Finds the vectors of a model, also when the model is deleted.';
     COMMENT ON POLICY agent_embeddings_visible ON public.agent_embeddings IS 'Users see the vectors of agents that they see.';
     COMMENT ON POLICY agent_embeddings_service_role ON public.agent_embeddings IS 'A service_role without BYPASSRLS sees every vector.';
     COMMENT ON TABLE public.agent_embedding_failures IS 'Texts of agents that a model could not embed; written by the task analytics.embed.';
@@ -352,7 +352,7 @@ BEGIN
     COMMENT ON COLUMN public.agent_embedding_failures.next_try_at IS 'When it is tried again.';
     COMMENT ON COLUMN public.agent_embedding_failures.error IS 'Why the last attempt failed, without the text.';
     COMMENT ON INDEX public.agent_embedding_failures_pkey IS 'Finds the failure of an agent, also when the agent is deleted.';
-    COMMENT ON INDEX public.agent_embedding_failures_model IS 'Finds the failures of a model, also when the model is deleted.';
+    COMMENT ON INDEX public.idx_agent_embedding_failures_model IS 'Finds the failures of a model, also when the model is deleted.';
     COMMENT ON POLICY agent_embedding_failures_service_role ON public.agent_embedding_failures IS 'A service_role without BYPASSRLS sees every failure.';
     COMMENT ON TABLE public.agent_search_quality IS 'How much better or worse than others the users of an agent fare, of agents with at least 5 users; computed once a day by the task analytics.quality.';
     COMMENT ON COLUMN public.agent_search_quality.agent_id IS 'The agent.';

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import psycopg
-
 from tests.integration.database import run
-from usage_worker.store.search import Embedding, add_model, set_ready, stale_agents, store_embeddings
+from tests.integration.users import session_as
+from usage_worker.store.search import Embedding, add_model, set_model_ready, stale_agents, store_embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from usage_worker.store import Store
 
@@ -46,19 +43,8 @@ def embed(store: Store, model: str = "model") -> dict[UUID, list[float]]:
     texts = sorted(stale_agents(store, model, 10_000), key=lambda text: text.text)
     vectors = {text.agent_id: draw(number) for number, text in enumerate(texts)}
     store_embeddings(store, model, [Embedding(t.agent_id, t.content_hash, vectors[t.agent_id]) for t in texts])
-    set_ready(store, model)
+    set_model_ready(store, model)
     return vectors
-
-
-@contextmanager
-def signed_in(url: str, user: UUID = STRANGER, role: str = "authenticated") -> Iterator[psycopg.Connection]:
-    with psycopg.connect(url) as connection:
-        claims = json.dumps({"sub": str(user)})
-        connection.execute(
-            "SELECT set_config('request.jwt.claims', %s, true), set_config('role', %s, true)", [claims, role]
-        )
-        yield connection
-        connection.rollback()
 
 
 def search(
@@ -68,7 +54,7 @@ def search(
     given = "".join(f", p_{name} => %({name})s" for name in named)
     statement = f"SELECT * FROM public.search_agents(%(query)s::real[], %(text)s{given}) ORDER BY rank"
     vector = None if query is None else list(query)
-    with signed_in(url, user) as connection:
+    with session_as(url, "authenticated", user) as connection:
         return connection.execute(statement.encode(), {"query": vector, "text": text, **named}).fetchall()
 
 

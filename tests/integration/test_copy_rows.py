@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
@@ -17,6 +18,7 @@ from usage_worker.events.columns import COLUMNS, UNIT
 from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
 from usage_worker.ingest.event_array import TextTable
 from usage_worker.ingest.fold import TYPES, fold
+from usage_worker.store import counters
 from usage_worker.store.copy_binary import HEADER, TRAILER
 from usage_worker.store.queries import query
 from usage_worker.testing.oracle import Oracle
@@ -39,6 +41,22 @@ NEWEST: LiteralString = """
     SELECT user_id, agent_id, last_conversation_id FROM public.user_agents WHERE last_conversation_at IS NOT NULL
 """
 DAILY: LiteralString = "SELECT * FROM public.usage_daily"
+
+
+@pytest.mark.parametrize(
+    ("columns_of", "missing"),
+    [
+        ("SELECT attname FROM pg_attribute WHERE attrelid = 'agent_usage_hourly'::regclass AND attnum > 0", set()),
+        ("SELECT attname FROM pg_attribute WHERE attrelid = 'agent_usage_daily'::regclass AND attnum > 0", set()),
+        # It has the average instead of the sum.
+        ("SELECT unnest(proargnames) FROM pg_proc WHERE proname = 'usage_summary'", {"response_time_total_ms"}),
+    ],
+    ids=["hours", "days", "usage_summary"],
+)
+def test_roll_ups_have_each_sum_of_the_ledger(database: str, columns_of: str, missing: set[str]) -> None:
+    with psycopg.connect(database) as connection:
+        names = {name for (name,) in connection.execute(columns_of.encode())}
+    assert set(counters.COLUMNS["ledger_sums"]) - names == missing
 
 
 def connected(database: str) -> Connection:

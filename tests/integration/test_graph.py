@@ -28,7 +28,7 @@ BATCHES, CHANGES = 10, 1_000
 A, B, C = (agent_id(number) for number in range(3))
 
 
-def edges(url: str) -> set[tuple[UUID, UUID]]:
+def relationships(url: str) -> set[tuple[UUID, UUID]]:
     return set(run(url, "SELECT source_id, target_id FROM public.agent_relationships WHERE kind = 'used_with'"))
 
 
@@ -222,7 +222,7 @@ def test_run_that_is_killed_between_counts_and_lists_leaves_neither(database: st
 def test_edge_needs_the_minimum_of_common_users(database: str, store: Store, common: int, related: bool) -> None:
     share(database, common)
     update_graph(store, 10)
-    assert edges(database) == ({(A, B), (B, A)} if related else set())
+    assert relationships(database) == ({(A, B), (B, A)} if related else set())
     assert [row[0] for row in run(database, "SELECT agent_id FROM public.agent_popularity ORDER BY agent_id")] == (
         [A, B, C] if related else [C]
     )
@@ -232,10 +232,10 @@ def test_edge_below_the_minimum_goes_at_the_next_days_run(database: str, store: 
     share(database, 10)
     update_graph(store, 10)
     run(database, "DELETE FROM auth.users WHERE id = %s", user_id(0))
-    assert edges(database) == {(A, B), (B, A)}
+    assert relationships(database) == {(A, B), (B, A)}
     next_day(database)
     update_graph(store, 10)
-    assert edges(database) == set()
+    assert relationships(database) == set()
     assert run(database, "SELECT FROM public.agent_graph_members WHERE user_id = %s", user_id(0)) == []
 
 
@@ -243,7 +243,7 @@ def test_deleted_agent_goes_at_once(database: str, store: Store) -> None:
     share(database, 10)
     update_graph(store, 10)
     run(database, "DELETE FROM public.agents WHERE id = %s", B)
-    assert edges(database) == set()
+    assert relationships(database) == set()
     assert kept_counts(database)[A, B] == 10
     update_graph(store, 10)
     assert kept_counts(database) == expected_counts(database)
@@ -258,14 +258,14 @@ def test_agent_that_is_deleted_while_relations_are_published_is_left_out(databas
         eventually(lambda: run(database, "SELECT pid FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"))
         holder.commit()
         assert running.result().published
-    assert edges(database) == set()
+    assert relationships(database) == set()
 
 
 def test_pairs_no_more_than_chance_are_not_related(database: str, store: Store) -> None:
     """Everybody uses A: that somebody uses B says nothing about it."""
     load(database, [{0, 1}] * 20 + [{0}] * 20, 3)
     update_graph(store, 10)
-    assert edges(database) == set()
+    assert relationships(database) == set()
 
 
 def test_relations_are_published_once_a_day_or_with_another_minimum(database: str, store: Store) -> None:
@@ -274,12 +274,12 @@ def test_relations_are_published_once_a_day_or_with_another_minimum(database: st
     with psycopg.connect(database) as connection:
         use(connection, [(user_id(9), A), (user_id(9), B)])
     report = update_graph(store, 10)
-    assert (report.changed_users, report.published, edges(database)) == (1, False, set())
+    assert (report.changed_users, report.published, relationships(database)) == (1, False, set())
     next_day(database)
     assert update_graph(store, 10).published
-    assert edges(database) == {(A, B), (B, A)}
+    assert relationships(database) == {(A, B), (B, A)}
     assert update_graph(store, 20).published
-    assert edges(database) == set()
+    assert relationships(database) == set()
 
 
 def test_one_user_more_changes_nothing_that_users_see(database: str, store: Store) -> None:

@@ -33,7 +33,7 @@ READER = len(SETS)
 
 @pytest.fixture
 def graph(database: str, store: Store) -> str:
-    """Publish the relations of SETS for a user who has nothing."""
+    """Publish the relationships of SETS for a user who has nothing."""
     load(database, [*SETS, set()], 5)
     update_graph(store, 10)
     return database

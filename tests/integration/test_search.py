@@ -20,10 +20,11 @@ from tests.integration.agents import (
     has_pgvector,
     names,
     search,
-    signed_in,
 )
 from tests.integration.database import run
+from tests.integration.users import session_as
 from usage_worker.migrate import Runner
+from usage_worker.store.vector_index import EXACT_ROWS
 
 if TYPE_CHECKING:
     from usage_worker.store import Store
@@ -60,7 +61,7 @@ def test_hidden_agents_leave_no_trace(database: str, store: Store) -> None:
             (row[2], *other[3:]) for row, other in zip(visible, stranger, strict=True)
         ]
         assert [row[0] for row in stranger] == list(range(1, len(stranger) + 1))
-    with signed_in(database) as connection:
+    with session_as(database, "authenticated", STRANGER) as connection:
         for table in ("agent_embeddings", "agent_search_quality"):
             count = f"SELECT count(*) FROM public.{table} WHERE agent_id NOT IN (SELECT id FROM public.agents)"
             assert connection.execute(count.encode()).fetchone() == (0,)
@@ -98,8 +99,8 @@ def test_names_and_words(database: str) -> None:
 
 def test_words_are_found_whose_stem_is_not_their_beginning(database: str) -> None:
     words = [
-        "using", "used", "try", "tries", "fly", "flies", "dry", "drying", "dying", "dies", "lying", "lied", "skies", "sky",
-        "icy", "ices", "ages", "aging", "ski", "skis", "ties",
+        "using", "used", "try", "tries", "fly", "flies", "dry", "drying", "dying", "dies", "lying", "lied", "skies",
+        "sky", "icy", "ices", "ages", "aging", "ski", "skis", "ties",
     ]  # fmt: skip
     for word in words:
         add_agents(database, f"agent {word.upper()}", description="x")
@@ -165,7 +166,7 @@ def test_any_length_but_zero_is_a_query(searchable: str, numbers: list[float]) -
 
 def test_search_without_words_raises_no_notice(searchable: str) -> None:
     notices: list[str | None] = []
-    with signed_in(searchable) as connection:
+    with session_as(searchable, "authenticated", STRANGER) as connection:
         connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
         connection.execute("SELECT public.search_agents(%s::real[])", [draw(0)])
     assert notices == []
@@ -195,7 +196,7 @@ def test_no_default_model(database: str) -> None:
 
 @pytest.mark.parametrize("role", ["anon", "usage_ingest"])
 def test_others_may_not_search(database: str, role: str) -> None:
-    with signed_in(database, role=role) as connection, pytest.raises(errors.InsufficientPrivilege):
+    with session_as(database, role, STRANGER) as connection, pytest.raises(errors.InsufficientPrivilege):
         connection.execute("SELECT FROM public.search_agents(p_query_text => 'a')")
 
 
@@ -236,6 +237,11 @@ def test_wrong_vectors_cannot_be_written(searchable: str, vector: str) -> None:
 def test_dimension_is_the_models(searchable: str) -> None:
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         run(searchable, "UPDATE public.agent_embeddings SET dimension = 2, embedding = '{1,0}'")
+
+
+def test_index_is_built_from_as_many_vectors_as_are_compared(database: str) -> None:
+    ((source,),) = run(database, "SELECT prosrc FROM pg_proc WHERE proname = 'search_agents'")
+    assert f"c_exact constant integer := {EXACT_ROWS};" in source
 
 
 def test_down_and_up_again(database: str, store: Store) -> None:

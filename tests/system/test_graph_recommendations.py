@@ -86,9 +86,9 @@ def test_figures_of_a_large_graph(database: str, store: Store) -> None:
         show("1,000 more", timed(lambda: update_pair_counts(store, GRAPH)))
         run(database, "ANALYZE public.agent_pair_counts, public.agent_graph_members")
         show("recount", different := timed(lambda: recount_pairs(store, GRAPH)))
-        show("relations", timed(lambda: publish_relationships(store, GRAPH, 10)))
+        show("relationships", timed(lambda: publish_relationships(store, GRAPH, 10)))
         next_day(database)
-        show("relations, next day", timed(lambda: publish_relationships(store, GRAPH, 10)))
+        show("relationships, next day", timed(lambda: publish_relationships(store, GRAPH, 10)))
 
     assert different[1] == 0
     run(database, DENSE)

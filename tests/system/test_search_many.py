@@ -8,10 +8,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.integration.agents import DIMENSION, OWNER, add_agents, draw, has_pgvector, names, search, signed_in
+from tests.integration.agents import DIMENSION, OWNER, STRANGER, add_agents, draw, has_pgvector, names, search
 from tests.integration.database import run
+from tests.integration.users import session_as
 from usage_worker.store import Store
-from usage_worker.store.search import add_model, set_ready
+from usage_worker.store.search import add_model, set_model_ready
 from usage_worker.store.vector_index import EXACT_ROWS, ensure_vector_indexes
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def store(database: str) -> Iterator[Store]:
 @pytest.fixture
 def many(database: str, store: Store) -> str:
     add_model(store, "model", DIMENSION)
-    set_ready(store, "model")
+    set_model_ready(store, "model")
     add_agents(database)
     run(database, FILL, OWNER)
     run(database, "VACUUM ANALYZE")
@@ -82,7 +83,7 @@ def test_many_agents(many: str, store: Store) -> None:
     assert all(row == wanted for row, wanted in complete)
     for query in queries[:10]:
         assert [row[1] for row in search(many, query, filters='{"status": "7"}')] == nearest(many, query, "7")
-    with signed_in(many) as connection:
+    with session_as(many, "authenticated", STRANGER) as connection:
         plan = connection.execute(
             "EXPLAIN SELECT agent_id FROM public.agent_embeddings WHERE model = 'model'"
             " ORDER BY embedding::halfvec(8) <=> %s::real[]::halfvec(8) LIMIT 100",

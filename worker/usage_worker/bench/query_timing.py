@@ -9,7 +9,7 @@ from statistics import fmean, quantiles
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.bench.sql import query as bench_query
-from usage_worker.store.queries import query
+from usage_worker.store import act_as_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -82,5 +82,5 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @contextmanager
 def signed_in(store: Store, user_id: UUID) -> Iterator[Connection]:
     with store.connection() as connection:
-        connection.execute(query("sign_in"), {"user_id": user_id})
+        act_as_user(connection, user_id)
         yield connection

@@ -15,10 +15,8 @@ from usage_worker.bench.sql import query as bench_query
 from usage_worker.local.servers import Servers
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
-from usage_worker.store import Store
+from usage_worker.store import Store, add_model, ensure_vector_indexes, set_model_ready
 from usage_worker.store.queries import query
-from usage_worker.store.search import add_model, set_ready
-from usage_worker.store.vector_index import ensure_vector_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,7 +99,7 @@ def _fill(store: Store, agents: int) -> None:
         connection.execute(bench_query("fill_agents"), {"agents": agents})
     add_model(store, "bench", DIMENSION)
     store.execute(bench_query("fill_embeddings"))
-    set_ready(store, "bench")
+    set_model_ready(store, "bench")
     # With 0 rows, so that the extension is there also for few agents, whose search does not use the index.
     ensure_vector_indexes(store, "bench", rows=0)
     store.execute(bench_query("vacuum_agents"), alone=True)

@@ -15,13 +15,11 @@ from usage_worker.local.stopping import leave_on_signal
 from usage_worker.maintenance import EMBED, EmbedReport, run_task
 from usage_worker.maintenance import embed as embed_agents
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
-from usage_worker.store.search import embedding_status
-from usage_worker.store.search import retire as retire_model
+from usage_worker.store import Store, embedding_status, retire_model
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings
-    from usage_worker.store.search import EmbeddingStatus
+    from usage_worker.store import EmbeddingStatus
 
 NO_EMBEDDER = (
     "USAGE_EMBEDDER is not set; run pip install 'usage-worker[semantic]' and set USAGE_EMBEDDER=minilm,"

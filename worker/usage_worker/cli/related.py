@@ -25,7 +25,7 @@ User = Annotated[
     str | None,
     typer.Option("--user", metavar="ID", help="With the rights of this user: a UUID, or your own id of the user."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the agents as JSON, with the time of the relations.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the agents as JSON, with the time of the relationships.")]
 
 
 def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = False) -> None:
@@ -80,8 +80,8 @@ def _document(uuid: UUID, name: str, rows: list[RelatedAgent], state: GraphState
 
 def _why_none(name: str, state: GraphState | None) -> str:
     if state is None:
-        return "relations were never computed: run `celery -A usage_worker call analytics.graph`"
+        return "relationships were never computed: run `celery -A usage_worker call analytics.graph`"
     return (
         f"no agent is related to {name}: none has {state.min_users} users in common with it beyond chance,"
-        f" as of {state.computed_at:%Y-%m-%d %H:%M} UTC; relations are computed once a day"
+        f" as of {state.computed_at:%Y-%m-%d %H:%M} UTC; relationships are computed once a day"
     )

@@ -1,7 +1,7 @@
 """The periodic tasks, one per file, and what they share; no Celery."""
 
 from usage_worker.maintenance.analytics import REFRESH, RefreshReport, refresh
-from usage_worker.maintenance.anomalies import ANOMALIES, HISTORY, find_anomalies
+from usage_worker.maintenance.anomalies import ANOMALIES, find_anomalies
 from usage_worker.maintenance.differences import Difference, ReconcileReport
 from usage_worker.maintenance.embeddings import EMBED, EmbedReport, embed
 from usage_worker.maintenance.graph import GRAPH, GraphReport, update_graph
@@ -25,7 +25,6 @@ __all__ = [
     "ANOMALIES",
     "EMBED",
     "GRAPH",
-    "HISTORY",
     "HOURS",
     "MANAGE_PARTITIONS",
     "PERIODIC_TASKS",

@@ -24,18 +24,19 @@ from usage_worker.errors import (
 from usage_worker.logs import get_logger
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import last_runs, require_owner
-from usage_worker.store.search import (
+from usage_worker.store import (
     Embedding,
     add_model,
     embedding_status,
+    ensure_vector_indexes,
+    last_runs,
+    require_owner,
     set_aside,
-    set_default,
-    set_ready,
+    set_default_model,
+    set_model_ready,
     stale_agents,
     store_embeddings,
 )
-from usage_worker.store.vector_index import ensure_vector_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
     from usage_worker.embedders import Embedder
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
-    from usage_worker.store.search import AgentText, EmbeddingStatus
+    from usage_worker.store import AgentText, EmbeddingStatus, Store
 
 EMBED = "analytics.embed"
 # Half of the interval of beat, which leaves the worker to the other tasks for the rest.
@@ -112,9 +112,9 @@ def embed(
     run = _EmbedRun(store, embedder, None if budget is None else time.monotonic() + budget, report, on_progress)
     try:
         if run.embed_all() and _has_most(_status(store, embedder.model)):
-            set_ready(store, embedder.model)
+            set_model_ready(store, embedder.model)
             if becomes_default:
-                set_default(store, embedder.model)
+                set_default_model(store, embedder.model)
         for note in ensure_vector_indexes(store, EMBED).notes:
             log.warning("searches over many agents are slow, or go by words alone", reason=note)
     finally:

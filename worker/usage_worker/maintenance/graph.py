@@ -1,4 +1,4 @@
-"""The task `analytics.graph`: keep the counts of agents that the same users use, and publish relations of them."""
+"""The task `analytics.graph`: keep the counts of agents that the same users use, and publish relationships of them."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ class GraphReport:
     different: int = 0
     """Number of counts that a recount found wrong, and repaired."""
     published: bool = False
-    """Whether relations were published; they are once a UTC day, and when the minimum of users has changed."""
+    """Whether relationships were published; they are once a UTC day, and when the minimum of users has changed."""
     users: int = 0
-    """Number of users of whom relations were published."""
+    """Number of users of whom relationships were published."""
     used_with: int = 0
-    """Number of relations published between agents that the same users use."""
+    """Number of relationships published between agents that the same users use."""
     copies: int = 0
-    """Number of relations published of a copy to its original."""
+    """Number of relationships published of a copy to its original."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def update_graph(store: Store, min_users: int, report: GraphReport | None = None) -> GraphReport:
-    """Take over what has changed into the counts, recount them, and publish relations once a day.
+    """Take over what has changed into the counts, recount them, and publish relationships once a day.
 
     Each of the three is one transaction: an interruption leaves counts that equal the lists they were made from.
 
     Args:
         store: the database.
-        min_users: least number of common users of a relation.
+        min_users: least number of common users of a relationship.
         report: the report to fill.
 
     Raises:
@@ -73,6 +73,6 @@ def update_graph(store: Store, min_users: int, report: GraphReport | None = None
 
 
 def run_graph(store: Store, settings: Settings) -> dict[str, Any]:
-    """Count which agents the same users use, and publish relations once a day."""
+    """Count which agents the same users use, and publish relationships once a day."""
     report = GraphReport()
     return run_task(store, GRAPH, partial(update_graph, store, settings.graph_min_users, report), report)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import require_owner
-from usage_worker.store.search import refresh_quality
+from usage_worker.store import refresh_quality, require_owner
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings

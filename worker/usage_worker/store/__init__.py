@@ -1,6 +1,7 @@
 """PostgreSQL: connections, and the statements of every use case, as named SQL files."""
 
 from usage_worker.postgres import OUTAGES
+from usage_worker.store.access import act_as_user
 from usage_worker.store.analytics import refresh_analytics
 from usage_worker.store.anomalies import Anomaly, JudgedAgent, Judging, UnusualHour, anomalies, judging, open_alerts
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
@@ -18,7 +19,6 @@ from usage_worker.store.external_ids import (
 from usage_worker.store.graph import (
     GraphState,
     RelatedAgent,
-    act_as_user,
     agents_called,
     graph_state,
     publish_relationships,
@@ -61,16 +61,38 @@ from usage_worker.store.reconcile import (
     repair_day,
     retained_days,
 )
+from usage_worker.store.search import (
+    AgentText,
+    Embedding,
+    EmbeddingStatus,
+    FoundAgent,
+    add_model,
+    embedding_models,
+    embedding_status,
+    refresh_quality,
+    retire_model,
+    search_agents,
+    set_aside,
+    set_default_model,
+    set_model_ready,
+    stale_agents,
+    store_embeddings,
+)
 from usage_worker.store.task_runs import TaskRun, last_runs, record_run, require_owner, sole_transaction
+from usage_worker.store.vector_index import ensure_vector_indexes
 
 __all__ = [
     "FIRST_PAIR",
     "HOURS",
     "OUTAGES",
+    "AgentText",
     "Anomaly",
     "BatchTransaction",
     "DeadLetter",
     "DeletedRows",
+    "Embedding",
+    "EmbeddingStatus",
+    "FoundAgent",
     "GraphState",
     "ImpatientStore",
     "Intake",
@@ -85,6 +107,7 @@ __all__ = [
     "TaskRun",
     "UnusualHour",
     "act_as_user",
+    "add_model",
     "agents_called",
     "anomalies",
     "batch_transaction",
@@ -97,6 +120,9 @@ __all__ = [
     "delete_ownerless_ids",
     "delete_retired_days",
     "drop_partition",
+    "embedding_models",
+    "embedding_status",
+    "ensure_vector_indexes",
     "external_ids",
     "external_ids_in",
     "graph_state",
@@ -124,13 +150,21 @@ __all__ = [
     "recount_pairs",
     "refresh_analytics",
     "refresh_hours",
+    "refresh_quality",
     "related_agents",
     "repair_counters",
     "repair_day",
     "require_owner",
     "retained_days",
+    "retire_model",
     "roll_up_day",
+    "search_agents",
+    "set_aside",
+    "set_default_model",
+    "set_model_ready",
     "sole_transaction",
+    "stale_agents",
+    "store_embeddings",
     "today",
     "update_pair_counts",
 ]

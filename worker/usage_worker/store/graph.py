@@ -1,4 +1,4 @@
-"""The graph of agents: counts of pairs, which are kept by increments, and the relations that are published of them."""
+"""The graph of agents: counts of pairs, which are kept by increments, and the relationships published of them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Published(NamedTuple):
 
 
 class GraphState(NamedTuple):
-    """When relations were published last, and with which minimum of users."""
+    """When relationships were published last, and with which minimum of users."""
 
     computed_at: datetime
     min_users: int
 
 
 class RelatedAgent(NamedTuple):
-    """A relation of an agent; `users` is rounded down to a multiple of 5, None where it is a copy."""
+    """A relationship of an agent; `users` is rounded down to a multiple of 5, None where it is a copy."""
 
     rank: int
     agent_id: UUID
@@ -77,7 +77,7 @@ def recount_pairs(store: Store, task: str) -> int:
 
 
 def publish_relationships(store: Store, task: str, min_users: int) -> Published | None:
-    """Publish relations and popularity of the counts, once a UTC day and after a change of the minimum.
+    """Publish relationships and popularity of the counts, once a UTC day and after a change of the minimum.
 
     Returns:
         What was published; None if it was not due.
@@ -100,18 +100,9 @@ def publish_relationships(store: Store, task: str, min_users: int) -> Published 
 
 
 def graph_state(connection: Connection) -> GraphState | None:
-    """Return when relations were published last; None before the first time."""
+    """Return when relationships were published last; None before the first time."""
     with connection.cursor(row_factory=class_row(GraphState)) as cursor:
         return cursor.execute(query("graph_state")).fetchone()
-
-
-def act_as_user(connection: Connection, user: UUID) -> None:
-    """Take the rights of a user until the transaction ends.
-
-    Raises:
-        SettingsError: our role may not do that.
-    """
-    connection.execute(query("act_as_user"), {"user_id": user})
 
 
 def agents_called(connection: Connection, text: str) -> dict[UUID, str]:
@@ -123,7 +114,7 @@ def agents_called(connection: Connection, text: str) -> dict[UUID, str]:
 
 
 def related_agents(connection: Connection, agent: UUID, k: int) -> list[RelatedAgent]:
-    """Return the strongest relations of an agent to agents that the role sees."""
+    """Return the strongest relationships of an agent to agents that the role sees."""
     with connection.cursor(row_factory=class_row(RelatedAgent)) as cursor:
         return cursor.execute(query("related_agents"), {"agent_id": agent, "k": k}).fetchall()
 

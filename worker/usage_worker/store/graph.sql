@@ -69,7 +69,7 @@ SELECT count(*) FILTER (WHERE cardinality(agent_ids) <= 100) AS counted,
   FROM public.agent_graph_members
 
 -- name: graph_is_due
--- Relations are published once a UTC day: one that appeared the moment a colleague began to use an agent would tell who.
+-- Relationships are published once a UTC day: one that appeared the moment a colleague began to use an agent would tell who.
 SELECT coalesce((now() AT TIME ZONE 'UTC')::date > (max(s.computed_at) AT TIME ZONE 'UTC')::date
                 OR max(s.min_users) <> %(min_users)s, true) AS is_due
   FROM public.agent_graph_state s
@@ -86,7 +86,7 @@ WITH known AS (
     SELECT p.agent_a AS id, p.users, p.users - p.users %% 5 AS rounded
       FROM public.agent_pair_counts p JOIN public.agents ON agents.id = p.agent_a
      WHERE p.agent_a = p.agent_b
-), edges AS (
+), pairs AS (
     SELECT p.agent_a, p.agent_b, p.users - p.users %% 5 AS users,
            (p.users - p.users %% 5) / sqrt(a.rounded::double precision * b.rounded) AS weight,
            (p.users - p.users %% 5)::numeric * (%(users)s - %(users)s %% 5) / (a.rounded * b.rounded) AS lift
@@ -94,9 +94,9 @@ WITH known AS (
      WHERE p.agent_a < p.agent_b AND p.users >= %(min_users)s
        AND p.users::numeric * %(users)s > a.users::numeric * b.users
 ), directed AS (
-    SELECT agent_a AS source_id, agent_b AS target_id, users, weight, lift FROM edges
+    SELECT agent_a AS source_id, agent_b AS target_id, users, weight, lift FROM pairs
      UNION ALL
-    SELECT agent_b, agent_a, users, weight, lift FROM edges
+    SELECT agent_b, agent_a, users, weight, lift FROM pairs
 ), ranked AS (
     SELECT directed.*, row_number() OVER (PARTITION BY source_id ORDER BY weight DESC, target_id) AS rank FROM directed
 )
@@ -118,7 +118,7 @@ SELECT ua.agent_id, ua.original_agent_id, 'copy_of', 1
    AND lower(to_jsonb(a) ->> 'created_by') = ua.user_id::text
 
 -- name: graph_add_popularity
--- With the same minimum as relations.
+-- With the same minimum as relationships.
 INSERT INTO public.agent_popularity (agent_id, users)
 SELECT p.agent_a, p.users - p.users %% 5
   FROM public.agent_pair_counts p JOIN public.agents a ON a.id = p.agent_a
@@ -130,7 +130,7 @@ INSERT INTO public.agent_graph_state (computed_at, min_users) VALUES (now(), %(m
 ON CONFLICT (only_row) DO UPDATE SET computed_at = excluded.computed_at, min_users = excluded.min_users
 
 -- name: graph_state
--- When relations were published last, and with which minimum; no row before the first run.
+-- When relationships were published last, and with which minimum; no row before the first run.
 SELECT computed_at, min_users FROM public.agent_graph_state
 
 -- name: agents_named
@@ -146,8 +146,3 @@ SELECT name FROM public.agents WHERE id = %(id)s
 SELECT r.rank, r.agent_id, a.name, r.kind, r.weight, r.users
   FROM public.related_agents(%(agent_id)s, %(k)s) r JOIN public.agents a ON a.id = r.agent_id
  ORDER BY r.rank
-
--- name: act_as_user
--- As the gateway does it, until the transaction ends.
-SELECT set_config('role', 'authenticated', true),
-       set_config('request.jwt.claims', jsonb_build_object('sub', %(user_id)s::text)::text, true)

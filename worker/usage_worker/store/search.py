@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from usage_worker.errors import ObstacleError
 from usage_worker.printable import REASON_LENGTH, printable
+from usage_worker.store.access import act_as_user
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -128,13 +129,13 @@ def add_model(store: Store, model: str, dimension: int) -> None:
         raise ObstacleError(f"the model {model} is kept with another dimension; give it another name")
 
 
-def set_ready(store: Store, model: str) -> None:
+def set_model_ready(store: Store, model: str) -> None:
     """Let searches use a model; it becomes the default if there is none."""
     with store.connection() as connection:
         connection.execute(query("set_model_ready"), {"model": model})
 
 
-def set_default(store: Store, model: str) -> bool:
+def set_default_model(store: Store, model: str) -> bool:
     """Make a ready model the default; return False, and change nothing, where it is not ready."""
     with store.connection() as connection, connection.transaction() as transaction:
         connection.execute(query("clear_default_model"), {"model": model})
@@ -143,7 +144,7 @@ def set_default(store: Store, model: str) -> bool:
         return changed
 
 
-def retire(store: Store, model: str) -> int:
+def retire_model(store: Store, model: str) -> int:
     """Retire a model and delete its vectors. Returns the number deleted."""
     with store.connection() as connection:
         connection.execute(query("retire_model"), {"model": model})
@@ -235,7 +236,7 @@ def search_agents(
 
     with store.connection() as connection, connection.cursor(row_factory=class_row(FoundAgent)) as cursor:
         if user_id:
-            cursor.execute(query("sign_in"), {"user_id": user_id})
+            act_as_user(connection, user_id)
         connection.add_notice_handler(keep)
         try:
             agents = cursor.execute(query("search_agents"), parameters).fetchall()

@@ -1,12 +1,7 @@
 -- Search over agents: the models, the vectors of agents, and pgvector's indexes on them.
 
--- name: sign_in
--- Act as a user until the end of the transaction, with the settings that PostgREST makes before a request.
-SELECT set_config('request.jwt.claims', json_build_object('sub', %(user_id)s::uuid)::text, true),
-       set_config('role', 'authenticated', true)
-
 -- name: search_agents
--- As a user after sign_in, or with this role's rights.
+-- As a user after act_as_user, or with this role's rights.
 SELECT rank, agent_id, name, score, similarity, matched_by, is_close
   FROM public.search_agents(
     p_query => %(vector)s::real[], p_query_text => %(text)s, p_k => %(k)s, p_filters => %(filters)s::jsonb, p_model => %(model)s)
