@@ -223,8 +223,9 @@ def test_role_that_may_not_create_the_extension(
     add_agents(database, *(f"agent {number}" for number in range(20)))
     embed(store)
     run(database, f"ALTER TABLE public.agent_embeddings OWNER TO {ingest_login}")
-    run(database, f"GRANT SELECT ON public.agent_embedding_models TO {ingest_login}")
-    run(database, f"CREATE POLICY everything ON public.agent_embedding_models TO {ingest_login} USING (true)")
+    for table in ("agents", "agent_embedding_models"):
+        run(database, f"GRANT SELECT ON public.{table} TO {ingest_login}")
+        run(database, f"CREATE POLICY everything ON public.{table} TO {ingest_login} USING (true)")
     with Store(ingest_url) as limited:
         report = ensure_vector_indexes(limited, "test", rows=10)
     missing = "this role may not create it" if has_pgvector(database) else "the server has no extension vector"

@@ -139,10 +139,10 @@ SELECT id, name FROM public.agents WHERE name = %(name)s ORDER BY id LIMIT 2
 
 -- name: agent_name
 -- The name of an agent that the role sees.
-SELECT name FROM public.agents WHERE id = %(id)s
+SELECT coalesce(name, '') AS name FROM public.agents WHERE id = %(id)s
 
 -- name: related_agents
 -- With the rights of the role; names of agents that it sees.
-SELECT r.rank, r.agent_id, a.name, r.kind, r.weight, r.users
+SELECT r.rank, r.agent_id, coalesce(a.name, '') AS name, r.kind, r.weight, r.users
   FROM public.related_agents(%(agent_id)s, %(k)s) r JOIN public.agents a ON a.id = r.agent_id
  ORDER BY r.rank

@@ -1,8 +1,8 @@
 -- Search over agents: the models, the vectors of agents, and pgvector's indexes on them.
 
 -- name: search_agents
--- As a user after act_as_user, or with this role's rights.
-SELECT rank, agent_id, name, score, similarity, matched_by, is_close
+-- As a user after act_as_user, or with this role's rights. An agent of a platform may have no name.
+SELECT rank, agent_id, coalesce(name, '') AS name, score, similarity, matched_by, is_close
   FROM public.search_agents(
     p_query => %(vector)s::real[], p_query_text => %(text)s, p_k => %(k)s, p_filters => %(filters)s::jsonb, p_model => %(model)s)
 
