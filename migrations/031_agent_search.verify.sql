@@ -38,7 +38,7 @@ SELECT * FROM (VALUES
     ('constraint', 'agent_search_quality.agent_search_quality_difference_check', 'CHECK (((difference >= (''-1''::integer)::double precision) AND (difference <= (1)::double precision)))'),
     ('constraint', 'agent_search_quality.agent_search_quality_pkey', 'PRIMARY KEY (agent_id)'),
     ('function', 'agent_embedding_is_unit(p_embedding real[])', 'returns boolean, sql, immutable, security invoker, search_path=pg_catalog, pg_temp, body a3b634dd811cada79d1368f067e8b2ea'),
-    ('function', 'search_agents(p_query real[], p_query_text text, p_k integer, p_filters jsonb, p_model text, p_quality_weight double precision)', 'returns TABLE(rank integer, agent_id uuid, name text, score double precision, similarity double precision, matched_by text[], is_close boolean), plpgsql, stable, security invoker, search_path=pg_catalog, pg_temp, body 47c84d1443cacc9773de954e94aff575'),
+    ('function', 'search_agents(p_query real[], p_query_text text, p_k integer, p_filters jsonb, p_model text, p_quality_weight double precision)', 'returns TABLE(rank integer, agent_id uuid, name text, score double precision, similarity double precision, matched_by text[], is_close boolean), plpgsql, stable, security invoker, search_path=pg_catalog, pg_temp, body c65dcde4abff86beebdcf4fd007cfb6c'),
     ('grant', 'function search_agents(p_query real[], p_query_text text, p_k integer, p_filters jsonb, p_model text, p_quality_weight double precision) to authenticated', 'execute'),
     ('grant', 'function search_agents(p_query real[], p_query_text text, p_k integer, p_filters jsonb, p_model text, p_quality_weight double precision) to service_role', 'execute'),
     ('grant', 'table agent_embedding_failures to service_role', 'select'),

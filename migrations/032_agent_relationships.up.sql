@@ -72,7 +72,8 @@ BEGIN
 END
 $body$;
 
--- The agents that a number of steps reach, each once, at its smallest depth. UNION drops an agent that was reached at the
+-- The agents that a number of steps reach, each once, at its smallest depth. An agent that two relations lead to, a copy that
+-- is also used together, counts once. UNION drops an agent that was reached at the
 -- same depth before, and the depth ends cycles.
 CREATE FUNCTION public.agent_neighbourhood(p_agent_id uuid, p_depth integer DEFAULT 2, p_per_node integer DEFAULT 10)
 RETURNS TABLE (agent_id uuid, depth integer)
@@ -93,7 +94,7 @@ BEGIN
           FROM walk w
          CROSS JOIN LATERAL (
             SELECT r.target_id FROM public.agent_relationships r
-             WHERE r.source_id = w.agent_id ORDER BY r.weight DESC, r.target_id LIMIT p_per_node
+             WHERE r.source_id = w.agent_id GROUP BY r.target_id ORDER BY max(r.weight) DESC, r.target_id LIMIT p_per_node
          ) e
          WHERE w.depth < p_depth AND e.target_id <> p_agent_id
     )
@@ -125,13 +126,13 @@ BEGIN
         SELECT p.agent_id, p.users FROM public.agent_popularity p
          WHERE p.agent_id NOT IN (SELECT o.agent_id FROM own o)
            AND p.agent_id NOT IN (SELECT s.agent_id FROM related s)
-           AND (SELECT to_jsonb(a) ->> 'created_by' FROM public.agents a WHERE a.id = p.agent_id)
-               IS DISTINCT FROM v_user::text
+           AND (SELECT lower(to_jsonb(a) ->> 'created_by') = v_user::text FROM public.agents a WHERE a.id = p.agent_id)
+               IS NOT TRUE
          ORDER BY p.users DESC, p.agent_id LIMIT p_k
     ), found AS (
         SELECT s.agent_id, 'used_with' AS reason, s.score, NULL::bigint AS users FROM related s
-         WHERE (SELECT to_jsonb(a) ->> 'created_by' FROM public.agents a WHERE a.id = s.agent_id)
-               IS DISTINCT FROM v_user::text
+         WHERE (SELECT lower(to_jsonb(a) ->> 'created_by') = v_user::text FROM public.agents a WHERE a.id = s.agent_id)
+               IS NOT TRUE
          UNION ALL
         SELECT p.agent_id, 'popular', NULL, p.users FROM popular p
     )
@@ -150,7 +151,7 @@ REVOKE ALL ON FUNCTION public.related_agents(uuid, integer), public.agent_neighb
     public.agents_for_me(integer) FROM PUBLIC, anon, authenticated, service_role;
 GRANT SELECT ON public.agent_graph_members, public.agent_pair_counts, public.agent_graph_state, public.agent_relationships,
     public.agent_popularity TO service_role;
-GRANT SELECT ON public.agent_relationships, public.agent_popularity TO authenticated;
+GRANT SELECT ON public.agent_relationships, public.agent_popularity, public.agent_graph_state TO authenticated;
 GRANT EXECUTE ON FUNCTION public.related_agents(uuid, integer), public.agent_neighbourhood(uuid, integer, integer),
     public.agents_for_me(integer) TO authenticated, service_role;
 
@@ -162,6 +163,7 @@ CREATE POLICY agent_relationships_visible ON public.agent_relationships FOR SELE
 CREATE POLICY agent_popularity_visible ON public.agent_popularity FOR SELECT TO authenticated USING (
     (SELECT true FROM public.agents AS a WHERE a.id = agent_popularity.agent_id)
 );
+CREATE POLICY agent_graph_state_visible ON public.agent_graph_state FOR SELECT TO authenticated USING (true);
 -- For a service_role that could not be given BYPASSRLS.
 CREATE POLICY agent_relationships_service_role ON public.agent_relationships FOR SELECT TO service_role USING (true);
 CREATE POLICY agent_popularity_service_role ON public.agent_popularity FOR SELECT TO service_role USING (true);
@@ -208,6 +210,7 @@ BEGIN
     COMMENT ON POLICY agent_popularity_service_role ON public.agent_popularity IS 'A service_role without BYPASSRLS reads every row.';
     COMMENT ON POLICY agent_graph_members_service_role ON public.agent_graph_members IS 'A service_role without BYPASSRLS reads every row.';
     COMMENT ON POLICY agent_pair_counts_service_role ON public.agent_pair_counts IS 'A service_role without BYPASSRLS reads every count.';
+    COMMENT ON POLICY agent_graph_state_visible ON public.agent_graph_state IS 'Users see when relationships were computed, and from how many common users there are any.';
     COMMENT ON POLICY agent_graph_state_service_role ON public.agent_graph_state IS 'A service_role without BYPASSRLS reads the state.';
     COMMENT ON FUNCTION public.related_agents IS 'Returns the 1 to 50 strongest relationships of an agent that the caller sees; runs with the caller''s rights.';
     COMMENT ON FUNCTION public.agent_neighbourhood IS 'Returns the agents within 1 to 4 steps of an agent, each once with its smallest depth; follows the 1 to 20 strongest relationships of each; runs with the caller''s rights.';

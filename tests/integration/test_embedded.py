@@ -58,6 +58,8 @@ def test_postgres_keeps_its_data(folder: Path) -> None:
         url = postgres.ensure_database("odd name")
         with psycopg.connect(url) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 1 AS value")
+            folds = connection.info.server_version >= 170000
+            assert connection.execute("SELECT lower('ПОМОЩНИК Ü') = 'помощник ü'").fetchone() == (folds,)
         postgres.restart("immediate")
         assert query(url, "SELECT value FROM kept") == 1
         postgres.restart()

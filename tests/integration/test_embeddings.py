@@ -127,6 +127,8 @@ def test_two_models_and_the_default(database: str, store: Store) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="retired"):
         search(database, draw(0), model="old")
     assert embedding_status(store)[1] == EmbeddingStatus("old", DIMENSION, "retired", False, 0, 0, 0, 0)
+    add_model(store, "old", DIMENSION)
+    assert embedding_status(store)[1] == EmbeddingStatus("old", DIMENSION, "filling", False, 1, 0, 0, 1)
 
 
 def test_model_keeps_its_dimension(store: Store) -> None:
@@ -175,6 +177,30 @@ def test_dump_with_pgvector_is_restored_without(
     ]
 
 
+def test_extension_is_there_as_soon_as_searches_need_it(database: str, store: Store) -> None:
+    add_agents(database, *(f"agent {number}" for number in range(20)))
+    embed(store)
+    installed = "SELECT extname::text FROM pg_extension WHERE extname = 'vector'"
+    ensure_vector_indexes(store, "test", unaided=20)
+    assert run(database, installed) == []
+    report = ensure_vector_indexes(store, "test", unaided=19)
+    assert report.built == []
+    if has_pgvector(database):
+        assert run(database, installed) == [("vector",)]
+    else:
+        assert report.notes == ["the server has no extension vector (pgvector)"]
+
+
+def test_extension_that_users_may_not_enter_is_noted(database: str, store: Store) -> None:
+    add_agents(database, "agent", "other")
+    run(database, "CREATE SCHEMA extensions")
+    report = ensure_vector_indexes(store, "test", unaided=1)
+    if has_pgvector(database):
+        assert report.notes == [
+            "authenticated may not use the schema extensions, where the extension vector is; run GRANT USAGE"
+        ]
+
+
 def test_killed_build_is_replaced(database: str, store: Store) -> None:
     add_agents(database, *(f"agent {number}" for number in range(20)))
     embed(store)
@@ -197,8 +223,9 @@ def test_role_that_may_not_create_the_extension(
     add_agents(database, *(f"agent {number}" for number in range(20)))
     embed(store)
     run(database, f"ALTER TABLE public.agent_embeddings OWNER TO {ingest_login}")
-    run(database, f"GRANT SELECT ON public.agent_embedding_models TO {ingest_login}")
-    run(database, f"CREATE POLICY everything ON public.agent_embedding_models TO {ingest_login} USING (true)")
+    for table in ("agents", "agent_embedding_models"):
+        run(database, f"GRANT SELECT ON public.{table} TO {ingest_login}")
+        run(database, f"CREATE POLICY everything ON public.{table} TO {ingest_login} USING (true)")
     with Store(ingest_url) as limited:
         report = ensure_vector_indexes(limited, "test", rows=10)
     missing = "this role may not create it" if has_pgvector(database) else "the server has no extension vector"

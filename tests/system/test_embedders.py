@@ -13,6 +13,7 @@ from tests.system.embedding_server import (
     EmbeddingService,
     changed,
     cut,
+    drip,
     embedding_service,
     slow,
     status,
@@ -115,8 +116,9 @@ def test_lasting_fault_is_reported_as_such(
     assert len(service.batches) == attempts
 
 
-def test_slow_service_is_not_asked_again(service: EmbeddingService) -> None:
-    service.faults = [slow]
+@pytest.mark.parametrize("fault", [slow, drip])
+def test_slow_service_is_not_asked_again(service: EmbeddingService, fault: Any) -> None:
+    service.faults = [fault]
     with pytest.raises(EmbedderUnavailableError, match=r"no answer within 0\.5 s$"):
         OpenAIEmbedder(service.url, "minilm", KEY, answer_seconds=0.5).embed(TEXTS)
     assert len(service.batches) == 1
@@ -135,13 +137,17 @@ def _same_index(answer: dict[str, Any]) -> None:
     answer["data"][0]["index"] = 0
 
 
+def _huge(answer: dict[str, Any]) -> None:
+    answer["data"][1]["embedding"][5] = 10**400
+
+
 def _word(answer: dict[str, Any]) -> None:
     answer["data"][0]["embedding"][5] = "word"
 
 
 @pytest.mark.parametrize(
     "change",
-    [_shorten, _shorten_one, _same_index, _word, lambda it: it["data"].pop(), lambda it: it.pop("data")],
+    [_shorten, _shorten_one, _same_index, _word, _huge, lambda it: it["data"].pop(), lambda it: it.pop("data")],
 )
 def test_answer_of_another_form_is_an_error(
     client: OpenAIEmbedder, service: EmbeddingService, change: Callable[[dict[str, Any]], object]
@@ -151,6 +157,52 @@ def test_answer_of_another_form_is_an_error(
         unit_vectors(client, TEXTS)
     assert type(raised.value) is EmbedderError
     assert len(service.batches) == 1
+
+
+OWN = """
+class Embedder:
+    model, dimension, batch_size = "own", 3, 4
+
+    def __init__(self, result=None):
+        self.result = result
+
+    def embed(self, texts):
+        return self.result or [[1, 2, 3] for _ in texts] if self.result is not ValueError else int(texts[0])
+
+class Undecided(Embedder):
+    @property
+    def dimension(self):
+        raise RuntimeError("a private text")
+
+def works(settings): return Embedder()
+def embed(settings): return Embedder(ValueError)
+def shape(settings): return Embedder([[1, 2, 3], [1]])
+def dimension(settings): return Undecided()
+def factory(settings): raise KeyError("a private text")
+"""
+
+
+@pytest.mark.parametrize("name", ["own_embed", "own_shape", "own_dimension", "own_factory", "own_missing"])
+def test_own_embedder_that_fails_is_named_and_quotes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / "own-1.dist-info"
+    folder.mkdir()
+    (tmp_path / "own_embedder.py").write_text(OWN)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1\n")
+    kinds = ("works", "embed", "shape", "dimension", "factory")
+    lines = [f"own_{kind} = own_embedder:{kind}" for kind in kinds]
+    (folder / "entry_points.txt").write_text(
+        "\n".join(["[usage_worker.embedders]", *lines, "own_missing = own_nowhere:make"])
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    works = embedder_of(Settings(embedder="own_works", embedder_path=str(tmp_path)))
+    assert works
+    assert unit_vectors(works, ["a private text"]).shape == (1, 3)
+    with pytest.raises(EmbedderError) as raised:
+        unit_vectors(embedder_of(Settings(embedder=name, embedder_path=str(tmp_path))), ["a private text"] * 2)  # type: ignore[arg-type]
+    assert "private" not in str(raised.value)
+    assert "Error" in str(raised.value)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

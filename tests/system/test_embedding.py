@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,8 +17,8 @@ from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import run
 from tests.system.embedding_server import KEY, POISON, EmbeddingService, embedding_service, status
 from usage_worker.embedders import embedder_of
-from usage_worker.errors import EmbedderUnavailableError
-from usage_worker.maintenance import EMBED, EmbedReport, embed
+from usage_worker.errors import DataRefusedError, EmbedderUnavailableError
+from usage_worker.maintenance import EMBED, EmbedReport, embed, run_task
 from usage_worker.maintenance.embeddings import run_embed
 from usage_worker.monitoring.metrics import families
 from usage_worker.monitoring.status import collect_status
@@ -137,6 +138,57 @@ def test_text_that_is_refused_is_set_aside(database: str, store: Store, service:
     run(database, "UPDATE public.agents SET description = 'works' WHERE description = %s", POISON)
     assert run_embed(store, settings)["embedded"] == 1
     assert embedding_status(store)[0].failed == 0
+
+
+def test_model_that_can_embed_few_agents_is_not_searched(
+    database: str, store: Store, service: EmbeddingService
+) -> None:
+    settings = _service(database, service)
+    _add(database, ("Poisoned", POISON), ("Poisoned, too", POISON), ("Works", ""))
+    assert run_embed(store, settings)["failed"] == 2
+    assert _models(store) == [("remote", "filling", False)]
+    assert find_agents(store, settings, "works", 3).reason == "remote is filling; run `usage-worker embed`"
+    run(database, "UPDATE public.agents SET description = 'works' WHERE name = 'Poisoned'")
+    run_embed(store, settings)
+    assert _models(store) == [("remote", "ready", True)]
+
+
+def test_query_is_cut_and_one_that_is_refused_is_not_sent(
+    database: str, store: Store, service: EmbeddingService
+) -> None:
+    settings = _service(database, service)
+    _add(database, *AGENTS)
+    run_embed(store, settings)
+    find_agents(store, settings, "a" * 9_000, 3)
+    assert service.batches.pop() == ["a" * 8_000]
+    service.batches.clear()
+    with pytest.raises(DataRefusedError, match="more than 10,000 characters"):
+        find_agents(store, settings, "a" * 10_001, 3)
+    assert service.batches == []
+
+
+def test_more_agents_than_are_compared_without_pgvector(database: str, store: Store) -> None:
+    settings = _minilm(database)
+    trip, *_ = _add(database, *AGENTS)
+    run_embed(store, settings)
+    run(database, "INSERT INTO public.agents (name) SELECT 'agent ' || n FROM generate_series(1, 5000) AS n")
+    found = find_agents(store, settings, "trip", 3)
+    assert [it.agent_id for it in found.agents] == [trip]
+    assert (found.model, found.reason) == (None, "more than 5000 agents need the extension vector (pgvector)")
+
+
+def test_time_of_the_first_pending_agent_is_kept(database: str, store: Store) -> None:
+    embedder = _embedder(_minilm(database))
+    for count in (40, 80):
+        _add(database, *((f"agent {number}", "") for number in range(count)))
+        figures = run_task(store, EMBED, partial(embed, store, embedder, 0.0))
+        assert figures["pending"]
+        assert figures["pending_since"] == ("2026-01-01" if count == 80 else figures["pending_since"]) is not None
+        run(
+            database,
+            "UPDATE public.usage_task_runs SET report = jsonb_set(report, '{pending_since}', '\"2026-01-01\"')",
+        )
+    assert run_task(store, EMBED, partial(embed, store, embedder))["pending_since"] is None
 
 
 def test_service_that_fails_stops_the_run_and_is_named(database: str, store: Store, service: EmbeddingService) -> None:

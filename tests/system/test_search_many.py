@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.integration.agents import DIMENSION, OWNER, STRANGER, add_agents, draw, has_pgvector, names, search
 from tests.integration.database import run
@@ -17,7 +18,7 @@ from usage_worker.store.vector_index import EXACT_ROWS, ensure_vector_indexes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-AGENTS = EXACT_ROWS + 1_000
+AGENTS = EXACT_ROWS + 6_000
 K = 10
 # Each agent's vector by pseudo-random numbers of its id.
 FILL = f"""
@@ -36,7 +37,7 @@ FILL = f"""
 NEAREST = """
     SELECT e.agent_id FROM public.agent_embeddings AS e JOIN public.agents AS a ON a.id = e.agent_id AND a.is_active
      WHERE status = coalesce(%(status)s, status)
-     ORDER BY (SELECT sum(x::float8 * y) FROM unnest(e.embedding, %(query)s::real[]) AS p (x, y)) DESC LIMIT 10
+     ORDER BY (SELECT sum(x::float8 * y) FROM unnest(e.embedding, %(query)s::real[]) AS p (x, y)) DESC LIMIT %(most)s
 """
 
 
@@ -56,9 +57,9 @@ def many(database: str, store: Store) -> str:
     return database
 
 
-def nearest(url: str, query: list[float], status: str | None = None) -> list[object]:
+def nearest(url: str, query: list[float], status: str | None = None, most: int = K) -> list[object]:
     with psycopg.connect(url) as connection:
-        return [row[0] for row in connection.execute(NEAREST, {"query": query, "status": status})]
+        return [row[0] for row in connection.execute(NEAREST, {"query": query, "status": status, "most": most})]
 
 
 def test_many_agents(many: str, store: Store) -> None:
@@ -89,3 +90,9 @@ def test_many_agents(many: str, store: Store) -> None:
             [queries[0]],
         ).fetchall()
     assert any("agent_embeddings_hnsw_" in line for (line,) in plan)
+    # The index gives up before it comes to an agent that is not hidden or filtered out.
+    run(many, "UPDATE public.agents SET is_active = false WHERE id = ANY (%s)", nearest(many, queries[0], most=5_000))
+    run(many, f"ALTER DATABASE {conninfo_to_dict(many)['dbname']} SET hnsw.max_scan_tuples = 1")
+    wanted = nearest(many, queries[0])
+    assert [row[1] for row in search(many, queries[0])] == wanted
+    assert [row[1] for row in search(many, queries[0], user=OWNER, filters='{"is_active": true}')] == wanted

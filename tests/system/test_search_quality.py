@@ -72,7 +72,7 @@ def test_search_finds_what_is_meant(
             (fused, (vector, item["query"])),
             (without_embedder, (None, item["query"])),
         ]:
-            found = [it.agent_id for it in search_agents(store, *arguments, DEEP)]
+            found = [it.agent_id for it in search_agents(store, *arguments, DEEP).agents]
             expected = ids[item["expected"]]
             ranks.append(found.index(expected) + 1 if expected in found else None)
     figures = {"vectors": _quality(by_vector), "fused": _quality(fused), "words": _quality(without_embedder)}

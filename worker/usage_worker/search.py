@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.embedders import embedder_of, unit_vectors
+from usage_worker.embedders import embedder_of, named, unit_vectors
 from usage_worker.errors import EmbedderError, ExtraMissingError
 from usage_worker.store import embedding_models, search_agents
+from usage_worker.store.search import LONGEST_QUERY, LONGEST_TEXT
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -48,22 +49,25 @@ def find_agents(store: Store, settings: Settings, text: str, k: int, user_id: UU
     """
     if not text.strip():
         return SearchResult([], None, "the text is empty")
-    model, vector, reason = _vector(store, settings, text)
-    agents = search_agents(store, vector, text, k, model=model, user_id=user_id)
-    return SearchResult(agents, model, reason)
+    # What the database will refuse is not sent to a service.
+    model, vector, reason = _vector(store, settings, text) if len(text) <= LONGEST_QUERY else (None, None, "")
+    found = search_agents(store, vector, text, k, model=model, user_id=user_id)
+    return SearchResult(found.agents, None if found.limit else model, found.limit or reason)
 
 
 def _vector(store: Store, settings: Settings, text: str) -> tuple[str | None, list[float] | None, str]:
     """Return the model and the vector of a text; or None twice and why there is none."""
-    embedder = embedder_of(settings)
-    if embedder is None:
-        return None, None, "no embedder is set (USAGE_EMBEDDER)"
-    known = {it.model: it for it in embedding_models(store)}.get(embedder.model)
-    if known is None or known.state != "ready":
-        missing = "has embedded no agent yet" if known is None else f"is {known.state}"
-        return None, None, f"{embedder.model} {missing}; run `usage-worker embed`"
     try:
-        (vector,) = unit_vectors(embedder, [text])
+        embedder = embedder_of(settings)
+        if embedder is None:
+            return None, None, "no embedder is set (USAGE_EMBEDDER)"
+        with named(EmbedderError, "the embedder does not tell its model"):
+            model = embedder.model
+        known = {it.model: it for it in embedding_models(store)}.get(model)
+        if known is None or known.state != "ready":
+            missing = "has embedded no agent yet" if known is None else f"is {known.state}"
+            return None, None, f"{model} {missing}; run `usage-worker embed`"
+        (vector,) = unit_vectors(embedder, [text[:LONGEST_TEXT]])
     except (EmbedderError, ExtraMissingError) as error:
         return None, None, str(error)
-    return embedder.model, vector.tolist(), ""
+    return model, vector.tolist(), ""

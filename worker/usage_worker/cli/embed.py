@@ -45,6 +45,8 @@ def embed(name: Name = None, status: Status = False, retire: Retire = None, as_j
     if name is not None:
         settings = settings.model_copy(update={"embedder": name})
     with Store(settings.require_database(), pooled=settings.pooled) as store:
+        if retire is not None and status:
+            raise SettingsError("--status and --retire are not given together")
         if retire is not None:
             _retire(store, retire, as_json=as_json)
         elif status:

@@ -38,7 +38,6 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
     settings = load_settings()
     opened = Store(settings.require_database(), pooled=settings.pooled)
     with opened as store, needed_role("authenticated", "service_role"):
-        state = graph_state(store)
         user_id = None if user is None else require_id(store, "user", user)
         with store.connection() as connection:
             if user_id is not None:
@@ -46,7 +45,7 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
             uuid, name = require_agent(connection, agent)
             if name is None:
                 raise SettingsError(f"there is no agent {agent!r}")
-            rows = related_agents(connection, uuid, k)
+            rows, state = related_agents(connection, uuid, k), graph_state(connection)
     if as_json:
         print_json(_document(uuid, name, rows, state))
     elif rows:

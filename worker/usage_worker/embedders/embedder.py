@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from usage_worker.errors import EmbedderError, TextRefusedError
+from usage_worker.errors import EmbedderError, TextRefusedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 Vectors = npt.NDArray[np.float32]
 
@@ -39,17 +40,32 @@ class Embedder(Protocol):
         """
 
 
+@contextmanager
+def named(kind: type[EmbedderError], doing: str) -> Iterator[None]:
+    """Run code of an embedder in the block; an exception that is not ours becomes one of `kind`.
+
+    It names the type alone: the message may quote a text.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - an embedder of others may raise anything
+        raise kind(f"{doing}: {type(error).__name__}") from None
+
+
 def unit_vectors(embedder: Embedder, texts: Sequence[str]) -> Vectors:
     """Embed the texts and return vectors of length 1, one row for each text.
 
     Raises:
         EmbedderError: the result has another shape.
-        TextRefusedError: a vector has no direction: it holds NaN or infinity, or zeros only.
+        TextRefusedError: a vector has no direction: it holds NaN or infinity, or zeros only; or the embedder failed.
         EmbedderUnavailableError: as `Embedder.embed`.
     """
-    vectors = np.asarray(embedder.embed(texts), dtype=np.float64)
-    if vectors.shape != (len(texts), embedder.dimension):
-        expected = f"{len(texts)} vectors of {embedder.dimension} numbers"
+    with named(TextRefusedError, "the embedder fails"):
+        vectors, dimension = np.asarray(embedder.embed(texts), dtype=np.float64), embedder.dimension
+    if vectors.shape != (len(texts), dimension):
+        expected = f"{len(texts)} vectors of {dimension} numbers"
         raise EmbedderError(f"{embedder.model} returned an array of shape {vectors.shape}, not {expected}")
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.all(np.isfinite(lengths) & (lengths > 0)):

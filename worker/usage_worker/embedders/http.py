@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
+from usage_worker.embedders.timed import TimedHTTPHandler, TimedHTTPSHandler
 from usage_worker.errors import EmbedderUnavailableError
 from usage_worker.printable import REASON_LENGTH, printable
 
@@ -66,7 +67,7 @@ class _NoRedirects(HTTPRedirectHandler):
 @cache
 def _opener() -> OpenerDirector:
     """Return what sends requests, through the proxies that the environment names."""
-    return build_opener(_NoRedirects)
+    return build_opener(_NoRedirects, TimedHTTPHandler, TimedHTTPSHandler)
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], answer_seconds: float) -> Answer:
@@ -97,10 +98,9 @@ def _post_once(request: Request, answer_seconds: float) -> Answer | str:
     Raises:
         EmbedderUnavailableError: it has not come in time.
     """
-    deadline = time.monotonic() + answer_seconds
     try:
         with _opener().open(request, timeout=answer_seconds) as response:
-            return Answer(response.status, _read(response, deadline))
+            return Answer(response.status, _read(response))
     except HTTPError as error:
         with error:
             return Answer(error.code, b"", error.headers.get("Retry-After") or "")
@@ -111,18 +111,16 @@ def _post_once(request: Request, answer_seconds: float) -> Answer | str:
         return printable(str(reason) or type(reason).__name__, REASON_LENGTH)
 
 
-def _read(response: HTTPResponse, deadline: float) -> bytes:
+def _read(response: HTTPResponse) -> bytes:
     """Read the body.
 
     Raises:
-        TimeoutError: it has not ended by the deadline.
+        TimeoutError: it has not ended in time.
         ValueError: it is too long.
     """
     parts, size = [], 0
     while part := response.read1(2**16):
         size += len(part)
-        if time.monotonic() > deadline:
-            raise TimeoutError
         if size > LARGEST_ANSWER:
             raise ValueError(f"the answer is longer than {LARGEST_ANSWER} bytes")
         parts.append(part)

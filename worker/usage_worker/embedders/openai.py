@@ -1,4 +1,4 @@
-"""The embedder `openai`: any service with OpenAI's interface for embeddings, as OpenAI, Azure, vLLM, Ollama or TEI.
+"""The embedder `openai`: any service with OpenAI's interface for embeddings, as OpenAI, vLLM, Ollama or TEI.
 
 What is sent: the texts, the name of the model and the key. An error says the status of the answer, never a
 text, nor the key.
@@ -78,7 +78,7 @@ def _vectors(body: bytes, count: int) -> list[list[float]]:
         items = json.loads(body)["data"]
         by_index = {item["index"]: item["embedding"] for item in items}
         vectors = [[float(number) for number in by_index[place]] for place in range(count)]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise EmbedderError(f"the answer is not a list of {count} embeddings with their index") from None
     if len(items) != count or not all(vectors):
         raise EmbedderError(f"the answer has {len(items)} embeddings for {count} texts, or an empty one")

@@ -6,7 +6,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from usage_worker.errors import SettingsError
+from usage_worker.embedders.embedder import named
+from usage_worker.errors import EmbedderError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,8 @@ def embedder_of(settings: Settings) -> Embedder | None:
     It loads nothing large: that is left to its first text.
 
     Raises:
+        EmbedderError: it cannot be imported or made, or does not tell its model, dimension and batch size.
+        EmbedderUnavailableError: it cannot tell its dimension now.
         SettingsError: no installed package has an embedder of that name, or one of its settings is wrong.
     """
     if not settings.embedder:
@@ -33,5 +36,6 @@ def embedder_of(settings: Settings) -> Embedder | None:
     if settings.embedder not in installed.names:
         names = ", ".join(sorted(installed.names))
         raise SettingsError(f"USAGE_EMBEDDER: there is no embedder {settings.embedder!r}; there are {names}")
-    make: Callable[[Settings], Embedder] = installed[settings.embedder].load()
-    return make(settings)
+    with named(EmbedderError, f"the embedder {settings.embedder!r} cannot be used"):
+        make: Callable[[Settings], Embedder] = installed[settings.embedder].load()
+        return make(settings)

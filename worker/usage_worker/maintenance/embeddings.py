@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.embedders import embedder_of, unit_vectors
+from usage_worker.embedders import embedder_of, named, unit_vectors
 from usage_worker.errors import (
     EmbedderError,
     ExtraMissingError,
@@ -67,7 +67,7 @@ class EmbedReport:
     failed: int = 0
     """Number of agents whose text could not be embedded so far."""
     pending_since: str | None = None
-    """End of the first run that left some pending, if all since then have."""
+    """End of the first run, by a worker or a command, that left some pending, if all since then have."""
     problem: str = ""
     """Why the embedder could not be used."""
 
@@ -86,6 +86,8 @@ def embed(
 ) -> EmbedReport:
     """Embed what is stale. When nothing is, the model is ready: searches may use it.
 
+    Not where it can embed less than half of the agents; a model that was ready stays so.
+
     Args:
         store: the database.
         embedder: makes the vectors; the model is added to the database if it is not there.
@@ -101,19 +103,22 @@ def embed(
         StoreUnavailableError: the rest is left to the next run.
     """
     report = report or EmbedReport()
-    report.model = embedder.model
-    add_model(store, embedder.model, embedder.dimension)
+    with named(EmbedderError, "the embedder does not tell its model and dimension"):
+        report.model, dimension = embedder.model, embedder.dimension
+    add_model(store, report.model, dimension)
     run = _EmbedRun(store, embedder, None if budget is None else time.monotonic() + budget, report, on_progress)
     try:
-        if run.embed_all():
+        if run.embed_all() and _has_most(_status(store, embedder.model)):
             set_model_ready(store, embedder.model)
             if becomes_default:
                 set_default_model(store, embedder.model)
         for note in ensure_vector_indexes(store, EMBED).notes:
-            log.warning("a search over many agents is slow", reason=note)
+            log.warning("searches over many agents are slow, or go by words alone", reason=note)
     finally:
         status = _status(store, embedder.model)
         report.pending, report.failed = status.pending, status.failed
+        if report.pending:
+            report.pending_since = _pending_since(store)
     return report
 
 
@@ -125,8 +130,6 @@ def run_embed(store: Store, settings: Settings) -> dict[str, Any]:
 
 def _run(store: Store, settings: Settings, report: EmbedReport) -> EmbedReport:
     """Embed within the budget; what is wrong with the embedder is for the status to say, not an error of the task."""
-    run = last_runs(store).get(EMBED)
-    before = run.report if run else {}
     try:
         embedder = embedder_of(settings)
         if embedder is None:
@@ -135,9 +138,18 @@ def _run(store: Store, settings: Settings, report: EmbedReport) -> EmbedReport:
     except (EmbedderError, ExtraMissingError) as error:
         report.problem = str(error)
         log.warning("agents cannot be embedded", reason=report.problem)
-    if report.pending or report.problem:
-        report.pending_since = before.get("pending_since") or datetime.now(UTC).isoformat(timespec="seconds")
+        report.pending_since = _pending_since(store)
     return report
+
+
+def _pending_since(store: Store) -> str:
+    run = last_runs(store).get(EMBED)
+    return (run and run.report.get("pending_since")) or datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _has_most(status: EmbeddingStatus) -> bool:
+    """Return whether a service that refuses every text, or a broken model, is not what made the vectors."""
+    return status.failed <= status.embedded
 
 
 def _status(store: Store, model: str) -> EmbeddingStatus:

@@ -1,8 +1,8 @@
 -- Agents by id and by name.
 
 -- name: agent_names
--- The names of agents that the role sees.
-SELECT id, name FROM public.agents WHERE id = ANY (%(ids)s::uuid[]) AND name IS NOT NULL
+-- The names of agents that the role sees; a platform may have some without one.
+SELECT id, coalesce(name, id::text) AS name FROM public.agents WHERE id = ANY (%(ids)s::uuid[])
 
 -- name: agents_named
 -- The agents of a name, two of them at most: with two it is not unique.

@@ -98,10 +98,10 @@ def publish_relationships(store: Store, task: str, min_users: int) -> Published 
         return Published(bounds["users"], used_with, copies)
 
 
-def graph_state(store: Store) -> GraphState | None:
+def graph_state(connection: Connection) -> GraphState | None:
     """Return when relationships were published last; None before the first time."""
-    rows = store.rows(query("graph_state"))
-    return GraphState(**rows[0]) if rows else None
+    with connection.cursor(row_factory=class_row(GraphState)) as cursor:
+        return cursor.execute(query("graph_state")).fetchone()
 
 
 def related_agents(connection: Connection, agent: UUID, k: int) -> list[RelatedAgent]:

@@ -107,20 +107,15 @@ SELECT source_id, target_id, 'used_with', weight, users,
 
 -- name: graph_add_copies
 -- What an agent is a copy of, its creator says in the row of the creator; any user may write anything there, so nobody
--- else's row counts. Of an agent without a known creator, all rows must say the same. created_by as text from JSON: a
--- platform's agents may lack the column.
+-- else's row counts, nor does any of an agent whose creator is unknown: a relation that another row could make or unmake
+-- would tell whether anybody uses the agent. created_by as text from JSON: a platform's agents may lack the column.
 INSERT INTO public.agent_relationships (source_id, target_id, kind, weight)
-SELECT DISTINCT ua.agent_id, ua.original_agent_id, 'copy_of', 1
+SELECT ua.agent_id, ua.original_agent_id, 'copy_of', 1
   FROM public.user_agents ua
   JOIN public.agents a ON a.id = ua.agent_id
   JOIN public.agents original ON original.id = ua.original_agent_id
- CROSS JOIN LATERAL (SELECT to_jsonb(a) ->> 'created_by' AS id) AS creator
  WHERE ua.deleted_at IS NULL AND ua.original_agent_id <> ua.agent_id
-   AND (creator.id = ua.user_id::text
-        OR creator.id IS NULL AND NOT EXISTS (
-            SELECT FROM public.user_agents other
-             WHERE other.agent_id = ua.agent_id AND other.deleted_at IS NULL
-               AND other.original_agent_id IS DISTINCT FROM ua.original_agent_id))
+   AND lower(to_jsonb(a) ->> 'created_by') = ua.user_id::text
 
 -- name: graph_add_popularity
 -- With the same minimum as relationships.
@@ -140,6 +135,6 @@ SELECT computed_at, min_users FROM public.agent_graph_state
 
 -- name: related_agents
 -- With the rights of the role; names of agents that it sees.
-SELECT r.rank, r.agent_id, a.name, r.kind, r.weight, r.users
+SELECT r.rank, r.agent_id, coalesce(a.name, '') AS name, r.kind, r.weight, r.users
   FROM public.related_agents(%(agent_id)s, %(k)s) r JOIN public.agents a ON a.id = r.agent_id
  ORDER BY r.rank

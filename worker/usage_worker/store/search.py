@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from psycopg.errors import ProgramLimitExceeded
 from psycopg.rows import class_row
 
 from usage_worker.errors import ObstacleError
@@ -17,7 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from psycopg.errors import Diagnostic
+
     from usage_worker.store.connection import Store
+
+LONGEST_TEXT = 8_000
+"""Characters of a text, or of a query, that are embedded: any model reads less, and a service refuses more."""
+
+LONGEST_QUERY = 10_000
+"""Characters of a query that `search_agents` takes."""
+
+LONGEST_NAME = 255
+GREATEST_DIMENSION = 16_000
 
 ModelState = Literal["filling", "ready", "retired"]
 
@@ -88,17 +100,28 @@ class FoundAgent(NamedTuple):
     is_close: bool
 
 
+class Found(NamedTuple):
+    """What a search found; `limit` says why the vector was left out, empty where it was not."""
+
+    agents: list[FoundAgent]
+    limit: str
+
+
 def embedding_models(store: Store) -> list[EmbeddingModel]:
     """Return all models by name."""
     return [EmbeddingModel(**row) for row in store.rows(query("embedding_models"))]
 
 
 def add_model(store: Store, model: str, dimension: int) -> None:
-    """Add a model that is not there yet.
+    """Add a model that is not there yet; one that was retired is filled again.
 
     Raises:
-        ObstacleError: it is there with another dimension: its vectors would not be comparable.
+        ObstacleError: its name is too long or its dimension out of bounds, or it is there with another dimension: its
+            vectors would not be comparable.
     """
+    if not (1 <= len(model) <= LONGEST_NAME and 1 <= dimension <= GREATEST_DIMENSION):
+        bounds = f"a name of 1 to {LONGEST_NAME} characters and 1 to {GREATEST_DIMENSION:,} dimensions"
+        raise ObstacleError(f"a model has {bounds}, not {len(model)} and {dimension:,}")
     with store.connection() as connection:
         connection.execute(query("add_embedding_model"), {"model": model, "dimension": dimension})
     (kept,) = (kept for kept in embedding_models(store) if kept.model == model)
@@ -130,7 +153,9 @@ def retire_model(store: Store, model: str) -> int:
 
 def stale_agents(store: Store, model: str, limit: int) -> list[AgentText]:
     """Return up to `limit` agents without a vector of their present text, except failures that wait."""
-    rows = store.rows(query("agent_texts") + "\n" + query("stale_agents"), model=model, limit=limit)
+    rows = store.rows(
+        query("agent_texts") + "\n" + query("stale_agents"), model=model, limit=limit, longest=LONGEST_TEXT
+    )
     return [AgentText(**row) for row in rows]
 
 
@@ -190,8 +215,8 @@ def search_agents(
     *,
     model: str | None = None,
     user_id: UUID | None = None,
-) -> list[FoundAgent]:
-    """Search as a user, or as this role, by a vector, a text or both; return at most `k` agents, best first.
+) -> Found:
+    """Search as a user, or as this role, by a vector, a text or both; find at most `k` agents, best first.
 
     Raises:
         DataRefusedError: an argument is out of its range; the message names it.
@@ -203,7 +228,18 @@ def search_agents(
         "filters": "{}",
         "model": model,
     }
+    limits: list[str] = []
+
+    def keep(notice: Diagnostic) -> None:
+        if notice.sqlstate == ProgramLimitExceeded.sqlstate:
+            limits.append((notice.message_primary or "").removeprefix("search_agents: ").partition(";")[0])
+
     with store.connection() as connection, connection.cursor(row_factory=class_row(FoundAgent)) as cursor:
         if user_id:
             act_as_user(connection, user_id)
-        return cursor.execute(query("search_agents"), parameters).fetchall()
+        connection.add_notice_handler(keep)
+        try:
+            agents = cursor.execute(query("search_agents"), parameters).fetchall()
+        finally:
+            connection.remove_notice_handler(keep)
+    return Found(agents, "".join(limits))

@@ -1,8 +1,8 @@
 -- Search over agents: the models, the vectors of agents, and pgvector's indexes on them.
 
 -- name: search_agents
--- As a user after act_as_user, or with this role's rights.
-SELECT rank, agent_id, name, score, similarity, matched_by, is_close
+-- As a user after act_as_user, or with this role's rights. An agent of a platform may have no name.
+SELECT rank, agent_id, coalesce(name, '') AS name, score, similarity, matched_by, is_close
   FROM public.search_agents(
     p_query => %(vector)s::real[], p_query_text => %(text)s, p_k => %(k)s, p_filters => %(filters)s::jsonb, p_model => %(model)s)
 
@@ -11,12 +11,12 @@ SELECT rank, agent_id, name, score, similarity, matched_by, is_close
 SELECT model, dimension, state, is_default FROM public.agent_embedding_models ORDER BY model
 
 -- name: add_embedding_model
--- Another process may add it at the same moment.
-INSERT INTO public.agent_embedding_models (model, dimension) VALUES (%(model)s, %(dimension)s)
-ON CONFLICT DO NOTHING
+-- Another process may add it at the same moment. A retired one is filled again: a run that is killed then leaves it counted.
+INSERT INTO public.agent_embedding_models AS m (model, dimension) VALUES (%(model)s, %(dimension)s)
+ON CONFLICT (model) DO UPDATE SET state = 'filling' WHERE m.state = 'retired' AND m.dimension = excluded.dimension
 
 -- name: set_model_ready
--- A model that was retired comes back, too. The first one that is ready becomes the default.
+-- The first model that is ready becomes the default.
 UPDATE public.agent_embedding_models m
    SET state = 'ready',
        is_default = m.is_default OR NOT EXISTS (SELECT FROM public.agent_embedding_models o WHERE o.is_default)
@@ -53,8 +53,8 @@ WITH texts AS (
 
 -- name: stale_agents
 -- After agent_texts: agents without a vector of their present text. A text that failed waits until its next attempt. No more
--- than 8,000 characters: any model reads less, of which 256 to 8,192 pieces of words are usual, and a service refuses more.
-SELECT t.id AS agent_id, left(t.text, 8000) AS text, t.content_hash
+-- than `longest` characters: any model reads less, of which 256 to 8,192 pieces of words are usual, and a service refuses more.
+SELECT t.id AS agent_id, left(t.text, %(longest)s) AS text, t.content_hash
   FROM texts AS t
   LEFT JOIN public.agent_embeddings AS e ON e.agent_id = t.id AND e.model = %(model)s
   LEFT JOIN public.agent_embedding_failures AS f
@@ -145,11 +145,17 @@ SELECT agent_id, difference FROM differences ORDER BY agent_id
 ON CONFLICT (agent_id) DO UPDATE SET difference = excluded.difference, computed_at = now()
 
 -- name: pgvector
--- Whether the extension can be used here: installed, or available; and where it belongs, as platforms keep extensions out of
--- the schema that their API shows.
-SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'vector') AS installed,
-       EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector') AS available,
-       CASE WHEN to_regnamespace('extensions') IS NULL THEN 'public' ELSE 'extensions' END AS schema
+-- Whether searches need the extension: above so many agents; the version that is installed or can be; where it is or belongs,
+-- as platforms keep extensions out of the schema that their API shows; and whether users may use it there.
+SELECT (SELECT count(*) FROM (SELECT FROM public.agents LIMIT %(agents)s + 1) AS counted) > %(agents)s AS needed,
+       e.extname IS NOT NULL AS installed,
+       string_to_array(coalesce(e.extversion, v.default_version), '.')::integer[] >= '{0,8}' AS is_new_enough,
+       n.nspname::text AS schema,
+       has_schema_privilege('authenticated', n.oid, 'USAGE') AS is_open
+  FROM pg_namespace AS n
+  LEFT JOIN pg_extension AS e ON e.extname = 'vector'
+  LEFT JOIN pg_available_extensions AS v ON v.name = 'vector'
+ WHERE n.oid = coalesce(e.extnamespace, to_regnamespace('extensions'), 'public'::regnamespace)
 
 -- name: create_pgvector
 -- Where it is not a trusted extension, only a superuser may.

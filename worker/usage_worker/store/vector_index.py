@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 EXACT_ROWS = 20_000
 """Up to as many agents `search_agents` compares all vectors."""
 
+UNAIDED_AGENTS = 5_000
+"""Up to as many agents `search_agents` compares vectors without pgvector."""
+
 GREATEST_DIMENSION = 4_000
 """The greatest dimension of halves that pgvector can index."""
 
@@ -32,8 +35,12 @@ class VectorIndexReport:
     notes: list[str] = field(default_factory=list)
 
 
-def ensure_vector_indexes(store: Store, task: str, rows: int = EXACT_ROWS) -> VectorIndexReport:
-    """Index the vectors of each model with more than `rows` agents, and drop what is invalid or of a retired model.
+def ensure_vector_indexes(
+    store: Store, task: str, rows: int = EXACT_ROWS, unaided: int = UNAIDED_AGENTS
+) -> VectorIndexReport:
+    """Create the extension for more than `unaided` agents, and index the vectors of each model with more than `rows`.
+
+    An index that is invalid, or of a retired model, is dropped.
 
     Building takes minutes, in which agents and vectors can be written. The lock of the task is held meanwhile by a
     transaction without a snapshot, which a concurrent build does not wait for.
@@ -50,7 +57,8 @@ def ensure_vector_indexes(store: Store, task: str, rows: int = EXACT_ROWS) -> Ve
                 report.dropped.append(index["name"])
                 index["valid"] = None
         wanted = [index for index in found if index["wanted"] and index["valid"] is None]
-        if wanted and (note := _ensure_extension(session)):
+        note = _ensure_extension(session, min(unaided, rows))
+        if note:
             report.notes.append(note)
         elif wanted:
             schema = _vector_indexes(session, rows)[0]["schema"]
@@ -76,18 +84,24 @@ def _build(session: Connection, index: dict[str, Any], report: VectorIndexReport
     report.built.append(index["name"])
 
 
-def _ensure_extension(session: Connection) -> str | None:
-    """Create the extension where it can be created; return why it is not there."""
+def _ensure_extension(session: Connection, agents: int) -> str | None:
+    """Create the extension where more than `agents` need it; return why searches cannot use it."""
     with session.cursor(row_factory=dict_row) as cursor:
-        found = cursor.execute(query("pgvector")).fetchone() or {}
-    if found["installed"]:
+        found = cursor.execute(query("pgvector"), {"agents": agents}).fetchone() or {}
+    if not found["needed"]:
         return None
-    if not found["available"]:
+    if found["is_new_enough"] is None:
         return "the server has no extension vector (pgvector)"
+    if not found["is_new_enough"]:
+        return "the extension vector (pgvector) is older than 0.8, which searches need"
     try:
-        _alter(session, "create_pgvector", schema=sql.Identifier(found["schema"]))
+        if not found["installed"]:
+            _alter(session, "create_pgvector", schema=sql.Identifier(found["schema"]))
     except psycopg.errors.InsufficientPrivilege:
         return "the extension vector is available, and this role may not create it; a superuser runs CREATE EXTENSION"
+    if not found["is_open"]:
+        schema = found["schema"]
+        return f"authenticated may not use the schema {schema}, where the extension vector is; run GRANT USAGE"
     return None
 
 
