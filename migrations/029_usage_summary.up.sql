@@ -178,6 +178,64 @@ BEGIN
             HINT = 'The ledger has dropped the events of older days. Of some of these, whole UTC days or hours are known.';
     END IF;
 
+    IF v_of_users THEN
+        -- All days that the ledger has, in one pass and without their buckets: a user has as many of these as uses.
+        RETURN QUERY
+        WITH figures AS (
+            SELECT date_trunc(v_unit, occurred_at AT TIME ZONE p_time_zone) AS period,
+                   CASE WHEN v_by_agent THEN agent_id END AS agent_id, CASE WHEN v_by_user THEN user_id END AS user_id,
+                   CASE WHEN v_by_model THEN coalesce(model, '') END AS model,
+                   CASE WHEN v_by_provider THEN coalesce(provider, '') END AS provider,
+                   count(*) AS usage_count, sum(messages) AS message_count, count(*) FILTER (WHERE success) AS success_count,
+                   count(*) FILTER (WHERE NOT success) AS error_count, sum(input_tokens) AS input_tokens,
+                   sum(output_tokens) AS output_tokens, coalesce(sum(cached_input_tokens), 0) AS cached_input_tokens,
+                   coalesce(sum(cache_write_tokens), 0) AS cache_write_tokens,
+                   coalesce(sum(reasoning_tokens), 0) AS reasoning_tokens, sum(tokens) AS total_tokens_used,
+                   sum(cost_usd) AS total_cost_usd, count(cost_usd) AS cost_samples,
+                   sum(response_time_ms) AS response_time_total_ms, count(response_time_ms) AS response_time_samples,
+                   percentile_disc('{0.5,0.95,0.99}'::float8[]) WITHIN GROUP (
+                       ORDER BY public.usage_latency_bucket(response_time_ms)) AS percentiles,
+                   true AS is_from_ledger
+              FROM public.usage_events
+             WHERE type = 'usage' AND occurred_at >= lower(v_ledger) AND occurred_at < upper(v_ledger)
+               AND (p_agent_id IS NULL OR agent_id = p_agent_id) AND (p_user_id IS NULL OR user_id = p_user_id)
+             GROUP BY 1, 2, 3, 4, 5
+            UNION ALL
+            -- The ledger has dropped these days: only the totals of pairs know users.
+            SELECT p.period, CASE WHEN v_by_agent THEN agent_id END, CASE WHEN v_by_user THEN user_id END,
+                   CASE WHEN v_by_model THEN '' END, CASE WHEN v_by_provider THEN '' END, usage_count, message_count,
+                   success_count, error_count, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens,
+                   reasoning_tokens, total_tokens_used, nullif(total_cost_usd, 0), NULL, response_time_total_ms,
+                   response_time_samples, NULL, false
+              FROM unnest(v_days, v_day_periods) AS p (day, period)
+              JOIN (SELECT * FROM public.usage_daily UNION ALL SELECT * FROM public.usage_retired_daily) AS pairs USING (day)
+             WHERE day BETWEEN v_days[1] AND v_days[cardinality(v_days)] AND usage_count > 0
+               AND (p_agent_id IS NULL OR agent_id = p_agent_id) AND (p_user_id IS NULL OR user_id = p_user_id)
+        ), summed AS (
+            SELECT period, agent_id, user_id, model, provider, sum(usage_count)::bigint AS usage_count,
+                   sum(message_count)::bigint AS message_count, sum(success_count)::bigint AS success_count,
+                   sum(error_count)::bigint AS error_count, sum(input_tokens) AS input_tokens,
+                   sum(output_tokens) AS output_tokens, sum(cached_input_tokens) AS cached_input_tokens,
+                   sum(cache_write_tokens) AS cache_write_tokens, sum(reasoning_tokens) AS reasoning_tokens,
+                   sum(total_tokens_used) AS total_tokens_used, sum(total_cost_usd) AS total_cost_usd,
+                   CASE WHEN bool_and(is_from_ledger) THEN sum(cost_samples)::bigint END AS cost_samples,
+                   sum(response_time_samples)::bigint AS response_time_samples,
+                   round(sum(response_time_total_ms) / nullif(sum(response_time_samples), 0))::integer AS avg_response_time_ms,
+                   -- Unknown where totals of pairs have a part of them, or where they are too few to tell.
+                   CASE WHEN sum(response_time_samples) >= 20
+                             AND bool_and(is_from_ledger OR response_time_samples = 0) THEN max(percentiles) END AS percentiles
+              FROM figures
+             GROUP BY 1, 2, 3, 4, 5
+        )
+        SELECT period, agent_id, user_id, model, provider, usage_count, message_count, success_count, error_count, input_tokens,
+               output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd,
+               cost_samples, response_time_samples, avg_response_time_ms, public.usage_latency_value(percentiles[1]),
+               public.usage_latency_value(percentiles[2]), public.usage_latency_value(percentiles[3]), 1::bigint
+          FROM summed
+         ORDER BY 1, 2, 3, 4, 5;
+        RETURN;
+    END IF;
+
     RETURN QUERY
     WITH rolled_up AS NOT MATERIALIZED (
         SELECT p.period, h.*
@@ -190,11 +248,7 @@ BEGIN
                reasoning_tokens, total_tokens_used, total_cost_usd, cost_samples, response_time_total_ms,
                response_time_samples, latency_buckets, latency_counts, users
           FROM unnest(v_days, v_day_periods) AS p (day, period) JOIN public.agent_usage_daily d USING (day)
-         WHERE NOT v_of_users AND (p_agent_id IS NULL OR d.agent_id = p_agent_id)
-    ), pairs AS NOT MATERIALIZED (
-        SELECT * FROM (SELECT * FROM public.usage_daily UNION ALL SELECT * FROM public.usage_retired_daily) AS counted
-         WHERE usage_count > 0 AND (p_agent_id IS NULL OR agent_id = p_agent_id)
-           AND (p_user_id IS NULL OR user_id = p_user_id)
+         WHERE p_agent_id IS NULL OR d.agent_id = p_agent_id
     ), ledger_days AS NOT MATERIALIZED (
         -- By day, so that only partitions with such hours are read.
         SELECT v_ledger * day AS figures, v_user_ledger * day AS users
@@ -202,9 +256,11 @@ BEGIN
                LATERAL (SELECT tstzmultirange(tstzrange(ledger_day::timestamp AT TIME ZONE 'UTC',
                                                         (ledger_day + 1)::timestamp AT TIME ZONE 'UTC')) AS day) AS m
     ), users AS (
-        SELECT p.period, c.agent_id, NULL::text AS model, NULL::text AS provider, c.user_id, c.usage_count::numeric AS uses
-          FROM unnest(v_user_days, v_user_day_periods) AS p (day, period) JOIN pairs c USING (day)
-         WHERE c.day BETWEEN v_user_days[1] AND v_user_days[cardinality(v_user_days)]
+        SELECT p.period, c.agent_id, NULL::text AS model, NULL::text AS provider, c.user_id, c.usage_count AS uses
+          FROM unnest(v_user_days, v_user_day_periods) AS p (day, period)
+          JOIN (SELECT * FROM public.usage_daily UNION ALL SELECT * FROM public.usage_retired_daily) AS c USING (day)
+         WHERE c.day BETWEEN v_user_days[1] AND v_user_days[cardinality(v_user_days)] AND c.usage_count > 0
+           AND (p_agent_id IS NULL OR c.agent_id = p_agent_id)
         UNION ALL
         SELECT e.*
           FROM ledger_days l, LATERAL (
@@ -218,92 +274,86 @@ BEGIN
           ) AS e
          WHERE NOT isempty(l.users)
     ), figures AS (
-        SELECT period, CASE WHEN v_by_agent THEN agent_id END AS agent_id, NULL::uuid AS user_id,
+        SELECT period, CASE WHEN v_by_agent THEN agent_id END AS agent_id,
                CASE WHEN v_by_model THEN model END AS model, CASE WHEN v_by_provider THEN provider END AS provider,
                NULL::smallint AS bucket, NULL::bigint AS times,
                usage_count, message_count, success_count, error_count, input_tokens, output_tokens, cached_input_tokens,
                cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd, cost_samples,
-               response_time_total_ms, response_time_samples, true AS is_cost_known, NULL::bigint AS users,
-               NULL::numeric AS uses_of_users
+               response_time_total_ms, response_time_samples, NULL::bigint AS users, NULL::numeric AS uses_of_users
           FROM rolled_up
         UNION ALL
-        SELECT period, CASE WHEN v_by_agent THEN agent_id END, NULL, CASE WHEN v_by_model THEN model END,
-               CASE WHEN v_by_provider THEN provider END, b.bucket, sum(b.times),
-               NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-          FROM rolled_up, unnest(latency_buckets, latency_counts) AS b (bucket, times)
-         GROUP BY 1, 2, 4, 5, 6
-        UNION ALL
-        -- The ledger has dropped these days: only the totals of pairs know users.
-        SELECT p.period, CASE WHEN v_by_agent THEN agent_id END, CASE WHEN v_by_user THEN user_id END,
-               CASE WHEN v_by_model THEN '' END, CASE WHEN v_by_provider THEN '' END, NULL, NULL,
-               usage_count, message_count, success_count, error_count, input_tokens, output_tokens, cached_input_tokens,
-               cache_write_tokens, reasoning_tokens, total_tokens_used, nullif(total_cost_usd, 0), NULL,
-               response_time_total_ms, response_time_samples, false, NULL, NULL
-          FROM unnest(v_days, v_day_periods) AS p (day, period) JOIN pairs c USING (day)
-         WHERE v_of_users AND c.day BETWEEN v_days[1] AND v_days[cardinality(v_days)]
+        -- A function in FROM would store each histogram: twice the time.
+        SELECT period, agent_id, model, provider, bucket, sum(times),
+               NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+          FROM (
+            SELECT period, CASE WHEN v_by_agent THEN agent_id END AS agent_id, CASE WHEN v_by_model THEN model END AS model,
+                   CASE WHEN v_by_provider THEN provider END AS provider, unnest(latency_buckets) AS bucket,
+                   unnest(latency_counts) AS times
+              FROM rolled_up
+          ) AS histograms
+         GROUP BY 1, 2, 3, 4, 5
         UNION ALL
         SELECT e.*
           FROM ledger_days l, LATERAL (
             SELECT date_trunc(v_unit, e.occurred_at AT TIME ZONE p_time_zone), CASE WHEN v_by_agent THEN e.agent_id END,
-                   CASE WHEN v_by_user THEN e.user_id END, CASE WHEN v_by_model THEN coalesce(e.model, '') END,
+                   CASE WHEN v_by_model THEN coalesce(e.model, '') END,
                    CASE WHEN v_by_provider THEN coalesce(e.provider, '') END,
                    public.usage_latency_bucket(e.response_time_ms), count(e.response_time_ms),
                    count(*), sum(e.messages), count(*) FILTER (WHERE e.success), count(*) FILTER (WHERE NOT e.success),
                    sum(e.input_tokens), sum(e.output_tokens), coalesce(sum(e.cached_input_tokens), 0),
                    coalesce(sum(e.cache_write_tokens), 0), coalesce(sum(e.reasoning_tokens), 0), sum(e.tokens),
-                   sum(e.cost_usd), count(e.cost_usd), sum(e.response_time_ms), count(e.response_time_ms), true,
+                   sum(e.cost_usd), count(e.cost_usd), sum(e.response_time_ms), count(e.response_time_ms),
                    NULL::bigint, NULL::numeric
               FROM public.usage_events e
              WHERE e.type = 'usage' AND e.occurred_at >= lower(l.figures) AND e.occurred_at < upper(l.figures)
                AND e.occurred_at <@ l.figures AND (p_agent_id IS NULL OR e.agent_id = p_agent_id)
-               AND (p_user_id IS NULL OR e.user_id = p_user_id)
-             GROUP BY 1, 2, 3, 4, 5, 6
+             GROUP BY 1, 2, 3, 4, 5
           ) AS e
          WHERE NOT isempty(l.figures)
         UNION ALL
-        SELECT period, agent_id, NULL, model, provider, NULL, NULL,
-               NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, count(*), sum(uses)
+        SELECT period, agent_id, model, provider, NULL, NULL,
+               NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, count(*), sum(uses)
           FROM (
             SELECT period, CASE WHEN v_by_agent THEN agent_id END AS agent_id, model, provider, user_id, sum(uses) AS uses
               FROM users GROUP BY 1, 2, 3, 4, 5
           ) AS distinct_users
-         GROUP BY 1, 2, 4, 5
+         GROUP BY 1, 2, 3, 4
     ), buckets AS (
-        SELECT period, agent_id, user_id, model, provider, bucket, sum(times) AS times, sum(usage_count) AS usage_count,
+        SELECT period, agent_id, model, provider, bucket, sum(times) AS times, sum(usage_count) AS usage_count,
                sum(message_count) AS message_count, sum(success_count) AS success_count, sum(error_count) AS error_count,
                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
                sum(cached_input_tokens) AS cached_input_tokens, sum(cache_write_tokens) AS cache_write_tokens,
                sum(reasoning_tokens) AS reasoning_tokens, sum(total_tokens_used) AS total_tokens_used,
                sum(total_cost_usd) AS total_cost_usd, sum(cost_samples) AS cost_samples,
                sum(response_time_total_ms) AS response_time_total_ms, sum(response_time_samples) AS response_time_samples,
-               bool_and(is_cost_known) AS is_cost_known, sum(users) AS users, sum(uses_of_users) AS uses_of_users
+               sum(users) AS users, sum(uses_of_users) AS uses_of_users
           FROM figures
-         GROUP BY 1, 2, 3, 4, 5, 6
+         GROUP BY 1, 2, 3, 4, 5
     ), ranked AS (
         SELECT *, sum(times) OVER (grouping ORDER BY bucket) AS rank, sum(times) OVER grouping AS all_times
           FROM buckets
-        WINDOW grouping AS (PARTITION BY period, agent_id, user_id, model, provider)
+        WINDOW grouping AS (PARTITION BY period, agent_id, model, provider)
     ), summed AS (
-        SELECT period, agent_id, user_id, model, provider, sum(usage_count)::bigint AS usage_count,
+        SELECT period, agent_id, model, provider, sum(usage_count)::bigint AS usage_count,
                sum(message_count)::bigint AS message_count, sum(success_count)::bigint AS success_count,
                sum(error_count)::bigint AS error_count, sum(input_tokens) AS input_tokens,
                sum(output_tokens) AS output_tokens, sum(cached_input_tokens) AS cached_input_tokens,
                sum(cache_write_tokens) AS cache_write_tokens, sum(reasoning_tokens) AS reasoning_tokens,
                sum(total_tokens_used) AS total_tokens_used, sum(total_cost_usd) AS total_cost_usd,
-               CASE WHEN bool_and(is_cost_known) THEN sum(cost_samples)::bigint END AS cost_samples,
+               sum(cost_samples)::bigint AS cost_samples,
                coalesce(sum(response_time_samples), 0)::bigint AS response_time_samples,
                round(sum(response_time_total_ms) / nullif(sum(response_time_samples), 0))::integer AS avg_response_time_ms,
-               -- Unknown where a part has no histogram, or where they are too few to tell.
-               max(all_times) >= 20 AND max(all_times) = sum(response_time_samples) AS has_percentiles,
+               -- Fewer are too few to tell.
+               max(all_times) >= 20 AS has_percentiles,
                min(bucket) FILTER (WHERE rank >= ceil(0.50 * all_times)) AS p50,
                min(bucket) FILTER (WHERE rank >= ceil(0.95 * all_times)) AS p95,
                min(bucket) FILTER (WHERE rank >= ceil(0.99 * all_times)) AS p99,
                -- Known where they are the users of exactly these uses: pairs that are deleted keep no days.
-               CASE WHEN v_of_users THEN 1 WHEN sum(uses_of_users) = sum(usage_count) THEN sum(users)::bigint END AS users
+               CASE WHEN sum(uses_of_users) = sum(usage_count) THEN sum(users)::bigint END AS users
           FROM ranked
-         GROUP BY 1, 2, 3, 4, 5
+         GROUP BY 1, 2, 3, 4
     )
-    SELECT period, agent_id, user_id, model, provider, usage_count, message_count, success_count, error_count, input_tokens,
+    SELECT period, agent_id, NULL::uuid, model, provider, usage_count, message_count, success_count, error_count, input_tokens,
            output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd,
            cost_samples, response_time_samples, avg_response_time_ms,
            CASE WHEN has_percentiles THEN public.usage_latency_value(p50) END,
