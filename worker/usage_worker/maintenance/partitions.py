@@ -170,8 +170,8 @@ class _PartitionsRun:
         day = table.begin(name)
         if table.table != LEDGER or day is None:
             return drop()
-        # So that no reader misses the marked hours while the partition is detached. What a batch adds until then is found
-        # in the detached partition.
+        # So that no reader misses the marked hours while the partition is detached. What a batch adds until then is in
+        # the detached partition.
         try:
             roll_up_marked_hours(self._store, HOURS, day)
         except BusyError as error:
