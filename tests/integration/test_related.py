@@ -198,4 +198,5 @@ def test_command_says_why_there_is_nothing(cli: Cli, database: str) -> None:
     assert "never computed" in cli.run("related", "agent 1").stdout
     run(database, "UPDATE public.agents SET name = 'twin'")
     assert "more than one agent is called 'twin'" in cli.run("related", "twin").stderr
-    assert "there is no agent 'nobody'" in cli.run("related", "nobody").stderr
+    for name in ("nobody", "\udcff"):
+        assert f"there is no agent {name!r}" in cli.run("related", name).stderr

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from usage_worker.bench.search import WANTED_RECALL, measure_search
 from usage_worker.cli.outcome import finish
+from usage_worker.cli.output import make_table
 from usage_worker.local.stopping import leave_on_signal
 
 if TYPE_CHECKING:
     from usage_worker.bench.search import SearchResult
 
 AGENTS = 10_000
+HEADINGS = ("agents", "search", "p50 ms", "p95 ms", "recall@10")
 
 Agents = Annotated[
     list[int] | None,
@@ -34,13 +35,17 @@ def search(agents: Agents = None, as_json: AsJson = False) -> None:
 
 
 def _show(result: SearchResult) -> None:
-    table = Table("agents", "search", "p50 ms", "p95 ms", "recall@10", box=None)
-    for column in (table.columns[0], *table.columns[2:]):
-        column.justify = "right"
-    for agents, timings in result.sizes.items():
-        for name, timing in timings.items():
-            recall = "" if timing.recall is None else f"{timing.recall:.3f}"
-            table.add_row(f"{agents:,}", name, f"{timing.p50_ms:.1f}", f"{timing.p95_ms:.1f}", recall)
+    rows = [
+        (
+            f"{agents:,}",
+            name,
+            f"{timing.p50_ms:.1f}",
+            f"{timing.p95_ms:.1f}",
+            "" if timing.recall is None else f"{timing.recall:.3f}",
+        )
+        for agents, timings in result.sizes.items()
+        for name, timing in timings.items()
+    ]
     console = Console(highlight=False)
-    console.print(table)
+    console.print(make_table(HEADINGS, rows, figures={*HEADINGS} - {"search"}))
     console.print(f"recall of searches by vector: {'at least' if result.exact else 'NOT at least'} {WANTED_RECALL}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usage_worker.errors import SettingsError
+from usage_worker.errors import DataRefusedError, SettingsError
+from usage_worker.postgres import translated
 from usage_worker.store.external_ids import id_of
 from usage_worker.store.queries import query
 
@@ -31,7 +32,7 @@ def require_agent(connection: Connection, text: str) -> tuple[UUID, str | None]:
     """
     uuid = id_of(connection, "agent", text)
     found = agent_names(connection, [uuid] if uuid else [])
-    found = found or dict(connection.execute(query("agents_named"), {"name": text}).fetchall())
+    found = found or _agents_named(connection, text)
     if len(found) == 1:
         return next(iter(found.items()))
     if found:
@@ -39,3 +40,11 @@ def require_agent(connection: Connection, text: str) -> tuple[UUID, str | None]:
     if uuid:
         return uuid, None
     raise SettingsError(f"there is no agent {text!r}")
+
+
+def _agents_named(connection: Connection, name: str) -> dict[UUID, str]:
+    try:
+        with translated():
+            return dict(connection.execute(query("agents_named"), {"name": name}).fetchall())
+    except (UnicodeEncodeError, DataRefusedError):  # half a surrogate pair, U+0000: no agent can have it
+        return {}
