@@ -24,5 +24,6 @@ END
 $down$;
 DROP TABLE public.agent_usage_hour_marks;
 DROP FUNCTION public.agent_usage_hourly_ensure_month(date);
+DROP FUNCTION public.usage_rolled_up_days(date[]);
 DROP FUNCTION public.usage_latency_bucket(integer);
 DROP FUNCTION public.usage_latency_value(smallint);

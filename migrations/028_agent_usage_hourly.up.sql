@@ -61,8 +61,11 @@ CREATE TABLE IF NOT EXISTS public.agent_usage_daily (
     PRIMARY KEY (agent_id, day, model, provider)
 );
 CREATE INDEX IF NOT EXISTS idx_agent_usage_daily_day ON public.agent_usage_daily (day);
--- Neither a primary key nor another unique one: batches of the same hour would wait for one another's commit.
-CREATE TABLE IF NOT EXISTS public.agent_usage_hour_marks (hour timestamptz NOT NULL);
+-- Neither a primary key nor another unique one: batches of the same hour would wait for one another's commit. The years are
+-- those of Python's dates: a mark of another would stop the task that reads them.
+CREATE TABLE IF NOT EXISTS public.agent_usage_hour_marks (
+    hour timestamptz NOT NULL CHECK (hour >= '0001-01-01 00:00:00+00' AND hour < '10000-01-01 00:00:00+00')
+);
 ALTER TABLE public.agent_usage_hourly ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.agent_usage_daily ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.agent_usage_hour_marks ENABLE ROW LEVEL SECURITY;
@@ -101,15 +104,28 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN p_bucket = 0 THEN 0
             ELSE 2 * power(1.02::double precision / 0.98, p_bucket - 1) / (1.02::double precision / 0.98 + 1) END;
 
+-- Tells which of the days are in a roll-up. Workers may not read these, and need not: a day that the ledger has dropped must
+-- not be counted again, even when the totals of all its pairs are deleted.
+CREATE OR REPLACE FUNCTION public.usage_rolled_up_days(p_days date[]) RETURNS date[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(day), '{}')
+      FROM unnest(p_days) AS d (day)
+     WHERE EXISTS (SELECT FROM public.agent_usage_daily AS a WHERE a.day = d.day)
+        OR EXISTS (SELECT FROM public.agent_usage_hourly AS h
+                    WHERE h.hour >= d.day::timestamp AT TIME ZONE 'UTC'
+                      AND h.hour < (d.day + 1)::timestamp AT TIME ZONE 'UTC')
+$$;
+
 -- A platform's default privileges may have granted more.
 REVOKE ALL ON public.agent_usage_hourly, public.agent_usage_daily, public.agent_usage_hour_marks
     FROM PUBLIC, anon, authenticated, service_role;
 REVOKE ALL ON FUNCTION public.agent_usage_hourly_ensure_month(date), public.usage_latency_bucket(integer),
-    public.usage_latency_value(smallint) FROM PUBLIC, anon, authenticated, service_role;
+    public.usage_latency_value(smallint), public.usage_rolled_up_days(date[]) FROM PUBLIC, anon, authenticated, service_role;
 -- Not for users: the figures of an agent that one person uses are that person's.
 GRANT SELECT ON public.agent_usage_hourly, public.agent_usage_daily, public.agent_usage_hour_marks TO service_role;
 GRANT EXECUTE ON FUNCTION public.usage_latency_bucket(integer), public.usage_latency_value(smallint) TO service_role;
 GRANT INSERT ON public.agent_usage_hour_marks TO usage_ingest;
+GRANT EXECUTE ON FUNCTION public.usage_rolled_up_days(date[]) TO usage_ingest;
 -- For a service_role that could not be given BYPASSRLS.
 CREATE POLICY agent_usage_hourly_service_role ON public.agent_usage_hourly FOR SELECT TO service_role USING (true);
 CREATE POLICY agent_usage_daily_service_role ON public.agent_usage_daily FOR SELECT TO service_role USING (true);
@@ -181,6 +197,7 @@ BEGIN
     COMMENT ON POLICY agent_usage_hour_marks_service_role ON public.agent_usage_hour_marks IS 'A service_role without BYPASSRLS reads every mark.';
     COMMENT ON POLICY agent_usage_hour_marks_ingest ON public.agent_usage_hour_marks IS 'Workers that count mark any hour.';
     COMMENT ON FUNCTION public.agent_usage_hourly_ensure_month IS 'Creates the partition of a UTC month of the hourly roll-up unless it exists.';
+    COMMENT ON FUNCTION public.usage_rolled_up_days IS 'Returns those of the UTC days that are in the hourly or the daily roll-up of agents.';
     COMMENT ON FUNCTION public.usage_latency_bucket IS 'Returns the number of the histogram bucket of a response time in milliseconds, 0 to 458; NULL of NULL.';
     COMMENT ON FUNCTION public.usage_latency_value IS 'Returns the response time in milliseconds that stands for a bucket, at most 2 % from each in it.';
 END

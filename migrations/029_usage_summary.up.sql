@@ -233,135 +233,151 @@ BEGIN
                public.usage_latency_value(percentiles[2]), public.usage_latency_value(percentiles[3]), 1::bigint
           FROM summed
          ORDER BY 1, 2, 3, 4, 5;
-        RETURN;
+    ELSE
+        RETURN QUERY
+        WITH rolled_up AS NOT MATERIALIZED (
+            SELECT p.period, h.*
+              FROM unnest(v_hours, v_hour_periods) AS p (hour, period) JOIN public.agent_usage_hourly h USING (hour)
+             WHERE h.hour BETWEEN v_hours[1] AND v_hours[cardinality(v_hours)]
+               AND (p_agent_id IS NULL OR h.agent_id = p_agent_id)
+            UNION ALL
+            SELECT p.period, d.day::timestamp AT TIME ZONE 'UTC', agent_id, model, provider, usage_count, message_count,
+                   success_count, error_count, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens,
+                   reasoning_tokens, total_tokens_used, total_cost_usd, cost_samples, response_time_total_ms,
+                   response_time_samples, latency_buckets, latency_counts, users
+              FROM unnest(v_days, v_day_periods) AS p (day, period) JOIN public.agent_usage_daily d USING (day)
+             WHERE p_agent_id IS NULL OR d.agent_id = p_agent_id
+        ), ledger_days AS NOT MATERIALIZED (
+            -- By day, so that only partitions with such hours are read.
+            SELECT v_ledger * day AS figures, v_user_ledger * day AS users
+              FROM unnest(v_ledger_days) AS d (ledger_day),
+                   LATERAL (SELECT tstzmultirange(tstzrange(ledger_day::timestamp AT TIME ZONE 'UTC',
+                                                            (ledger_day + 1)::timestamp AT TIME ZONE 'UTC')) AS day) AS m
+        ), users AS (
+            SELECT p.period, c.agent_id, NULL::text AS model, NULL::text AS provider, c.user_id, c.usage_count AS uses
+              FROM unnest(v_user_days, v_user_day_periods) AS p (day, period)
+              JOIN (SELECT * FROM public.usage_daily UNION ALL SELECT * FROM public.usage_retired_daily) AS c USING (day)
+             WHERE c.day BETWEEN v_user_days[1] AND v_user_days[cardinality(v_user_days)] AND c.usage_count > 0
+               AND (p_agent_id IS NULL OR c.agent_id = p_agent_id)
+            UNION ALL
+            SELECT e.*
+              FROM ledger_days l, LATERAL (
+                SELECT date_trunc(v_unit, e.occurred_at AT TIME ZONE p_time_zone), CASE WHEN v_by_agent THEN e.agent_id END,
+                       CASE WHEN v_by_model THEN coalesce(e.model, '') END,
+                       CASE WHEN v_by_provider THEN coalesce(e.provider, '') END, e.user_id, count(*)
+                  FROM public.usage_events e
+                 WHERE e.type = 'usage' AND e.occurred_at >= lower(l.users) AND e.occurred_at < upper(l.users)
+                   AND e.occurred_at <@ l.users AND (p_agent_id IS NULL OR e.agent_id = p_agent_id)
+                 GROUP BY 1, 2, 3, 4, 5
+              ) AS e
+             WHERE NOT isempty(l.users)
+        ), figures AS (
+            SELECT period, CASE WHEN v_by_agent THEN agent_id END AS agent_id,
+                   CASE WHEN v_by_model THEN model END AS model, CASE WHEN v_by_provider THEN provider END AS provider,
+                   NULL::smallint AS bucket, NULL::bigint AS times,
+                   usage_count, message_count, success_count, error_count, input_tokens, output_tokens, cached_input_tokens,
+                   cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd, cost_samples,
+                   response_time_total_ms, response_time_samples, NULL::bigint AS users, NULL::numeric AS uses_of_users
+              FROM rolled_up
+            UNION ALL
+            -- A function in FROM would store each histogram: twice the time.
+            SELECT period, agent_id, model, provider, bucket, sum(times),
+                   NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+              FROM (
+                SELECT period, CASE WHEN v_by_agent THEN agent_id END AS agent_id, CASE WHEN v_by_model THEN model END AS model,
+                       CASE WHEN v_by_provider THEN provider END AS provider, unnest(latency_buckets) AS bucket,
+                       unnest(latency_counts) AS times
+                  FROM rolled_up
+              ) AS histograms
+             GROUP BY 1, 2, 3, 4, 5
+            UNION ALL
+            SELECT e.*
+              FROM ledger_days l, LATERAL (
+                SELECT date_trunc(v_unit, e.occurred_at AT TIME ZONE p_time_zone), CASE WHEN v_by_agent THEN e.agent_id END,
+                       CASE WHEN v_by_model THEN coalesce(e.model, '') END,
+                       CASE WHEN v_by_provider THEN coalesce(e.provider, '') END,
+                       public.usage_latency_bucket(e.response_time_ms), count(e.response_time_ms),
+                       count(*), sum(e.messages), count(*) FILTER (WHERE e.success), count(*) FILTER (WHERE NOT e.success),
+                       sum(e.input_tokens), sum(e.output_tokens), coalesce(sum(e.cached_input_tokens), 0),
+                       coalesce(sum(e.cache_write_tokens), 0), coalesce(sum(e.reasoning_tokens), 0), sum(e.tokens),
+                       sum(e.cost_usd), count(e.cost_usd), sum(e.response_time_ms), count(e.response_time_ms),
+                       NULL::bigint, NULL::numeric
+                  FROM public.usage_events e
+                 WHERE e.type = 'usage' AND e.occurred_at >= lower(l.figures) AND e.occurred_at < upper(l.figures)
+                   AND e.occurred_at <@ l.figures AND (p_agent_id IS NULL OR e.agent_id = p_agent_id)
+                 GROUP BY 1, 2, 3, 4, 5
+              ) AS e
+             WHERE NOT isempty(l.figures)
+            UNION ALL
+            SELECT period, agent_id, model, provider, NULL, NULL,
+                   NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, count(*), sum(uses)
+              FROM (
+                SELECT period, CASE WHEN v_by_agent THEN agent_id END AS agent_id, model, provider, user_id, sum(uses) AS uses
+                  FROM users GROUP BY 1, 2, 3, 4, 5
+              ) AS distinct_users
+             GROUP BY 1, 2, 3, 4
+        ), buckets AS (
+            SELECT period, agent_id, model, provider, bucket, sum(times) AS times, sum(usage_count) AS usage_count,
+                   sum(message_count) AS message_count, sum(success_count) AS success_count, sum(error_count) AS error_count,
+                   sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+                   sum(cached_input_tokens) AS cached_input_tokens, sum(cache_write_tokens) AS cache_write_tokens,
+                   sum(reasoning_tokens) AS reasoning_tokens, sum(total_tokens_used) AS total_tokens_used,
+                   sum(total_cost_usd) AS total_cost_usd, sum(cost_samples) AS cost_samples,
+                   sum(response_time_total_ms) AS response_time_total_ms, sum(response_time_samples) AS response_time_samples,
+                   sum(users) AS users, sum(uses_of_users) AS uses_of_users
+              FROM figures
+             GROUP BY 1, 2, 3, 4, 5
+        ), ranked AS (
+            SELECT *, sum(times) OVER (grouping ORDER BY bucket) AS rank, sum(times) OVER grouping AS all_times
+              FROM buckets
+            WINDOW grouping AS (PARTITION BY period, agent_id, model, provider)
+        ), summed AS (
+            SELECT period, agent_id, model, provider, sum(usage_count)::bigint AS usage_count,
+                   sum(message_count)::bigint AS message_count, sum(success_count)::bigint AS success_count,
+                   sum(error_count)::bigint AS error_count, sum(input_tokens) AS input_tokens,
+                   sum(output_tokens) AS output_tokens, sum(cached_input_tokens) AS cached_input_tokens,
+                   sum(cache_write_tokens) AS cache_write_tokens, sum(reasoning_tokens) AS reasoning_tokens,
+                   sum(total_tokens_used) AS total_tokens_used, sum(total_cost_usd) AS total_cost_usd,
+                   sum(cost_samples)::bigint AS cost_samples,
+                   coalesce(sum(response_time_samples), 0)::bigint AS response_time_samples,
+                   round(sum(response_time_total_ms) / nullif(sum(response_time_samples), 0))::integer AS avg_response_time_ms,
+                   -- Fewer are too few to tell.
+                   max(all_times) >= 20 AS has_percentiles,
+                   min(bucket) FILTER (WHERE rank >= ceil(0.50 * all_times)) AS p50,
+                   min(bucket) FILTER (WHERE rank >= ceil(0.95 * all_times)) AS p95,
+                   min(bucket) FILTER (WHERE rank >= ceil(0.99 * all_times)) AS p99,
+                   -- Known where they are the users of exactly these uses: pairs that are deleted keep no days.
+                   CASE WHEN sum(uses_of_users) = sum(usage_count) THEN sum(users)::bigint END AS users
+              FROM ranked
+             GROUP BY 1, 2, 3, 4
+        )
+        SELECT period, agent_id, NULL::uuid, model, provider, usage_count, message_count, success_count, error_count, input_tokens,
+               output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd,
+               cost_samples, response_time_samples, avg_response_time_ms,
+               CASE WHEN has_percentiles THEN public.usage_latency_value(p50) END,
+               CASE WHEN has_percentiles THEN public.usage_latency_value(p95) END,
+               CASE WHEN has_percentiles THEN public.usage_latency_value(p99) END, users
+          FROM summed
+         WHERE usage_count > 0
+         ORDER BY 1, 2, 3, 4, 5;
     END IF;
 
-    RETURN QUERY
-    WITH rolled_up AS NOT MATERIALIZED (
-        SELECT p.period, h.*
-          FROM unnest(v_hours, v_hour_periods) AS p (hour, period) JOIN public.agent_usage_hourly h USING (hour)
-         WHERE h.hour BETWEEN v_hours[1] AND v_hours[cardinality(v_hours)]
-           AND (p_agent_id IS NULL OR h.agent_id = p_agent_id)
-        UNION ALL
-        SELECT p.period, d.day::timestamp AT TIME ZONE 'UTC', agent_id, model, provider, usage_count, message_count,
-               success_count, error_count, input_tokens, output_tokens, cached_input_tokens, cache_write_tokens,
-               reasoning_tokens, total_tokens_used, total_cost_usd, cost_samples, response_time_total_ms,
-               response_time_samples, latency_buckets, latency_counts, users
-          FROM unnest(v_days, v_day_periods) AS p (day, period) JOIN public.agent_usage_daily d USING (day)
-         WHERE p_agent_id IS NULL OR d.agent_id = p_agent_id
-    ), ledger_days AS NOT MATERIALIZED (
-        -- By day, so that only partitions with such hours are read.
-        SELECT v_ledger * day AS figures, v_user_ledger * day AS users
-          FROM unnest(v_ledger_days) AS d (ledger_day),
-               LATERAL (SELECT tstzmultirange(tstzrange(ledger_day::timestamp AT TIME ZONE 'UTC',
-                                                        (ledger_day + 1)::timestamp AT TIME ZONE 'UTC')) AS day) AS m
-    ), users AS (
-        SELECT p.period, c.agent_id, NULL::text AS model, NULL::text AS provider, c.user_id, c.usage_count AS uses
-          FROM unnest(v_user_days, v_user_day_periods) AS p (day, period)
-          JOIN (SELECT * FROM public.usage_daily UNION ALL SELECT * FROM public.usage_retired_daily) AS c USING (day)
-         WHERE c.day BETWEEN v_user_days[1] AND v_user_days[cardinality(v_user_days)] AND c.usage_count > 0
-           AND (p_agent_id IS NULL OR c.agent_id = p_agent_id)
-        UNION ALL
-        SELECT e.*
-          FROM ledger_days l, LATERAL (
-            SELECT date_trunc(v_unit, e.occurred_at AT TIME ZONE p_time_zone), CASE WHEN v_by_agent THEN e.agent_id END,
-                   CASE WHEN v_by_model THEN coalesce(e.model, '') END,
-                   CASE WHEN v_by_provider THEN coalesce(e.provider, '') END, e.user_id, count(*)
-              FROM public.usage_events e
-             WHERE e.type = 'usage' AND e.occurred_at >= lower(l.users) AND e.occurred_at < upper(l.users)
-               AND e.occurred_at <@ l.users AND (p_agent_id IS NULL OR e.agent_id = p_agent_id)
-             GROUP BY 1, 2, 3, 4, 5
-          ) AS e
-         WHERE NOT isempty(l.users)
-    ), figures AS (
-        SELECT period, CASE WHEN v_by_agent THEN agent_id END AS agent_id,
-               CASE WHEN v_by_model THEN model END AS model, CASE WHEN v_by_provider THEN provider END AS provider,
-               NULL::smallint AS bucket, NULL::bigint AS times,
-               usage_count, message_count, success_count, error_count, input_tokens, output_tokens, cached_input_tokens,
-               cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd, cost_samples,
-               response_time_total_ms, response_time_samples, NULL::bigint AS users, NULL::numeric AS uses_of_users
-          FROM rolled_up
-        UNION ALL
-        -- A function in FROM would store each histogram: twice the time.
-        SELECT period, agent_id, model, provider, bucket, sum(times),
-               NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-          FROM (
-            SELECT period, CASE WHEN v_by_agent THEN agent_id END AS agent_id, CASE WHEN v_by_model THEN model END AS model,
-                   CASE WHEN v_by_provider THEN provider END AS provider, unnest(latency_buckets) AS bucket,
-                   unnest(latency_counts) AS times
-              FROM rolled_up
-          ) AS histograms
-         GROUP BY 1, 2, 3, 4, 5
-        UNION ALL
-        SELECT e.*
-          FROM ledger_days l, LATERAL (
-            SELECT date_trunc(v_unit, e.occurred_at AT TIME ZONE p_time_zone), CASE WHEN v_by_agent THEN e.agent_id END,
-                   CASE WHEN v_by_model THEN coalesce(e.model, '') END,
-                   CASE WHEN v_by_provider THEN coalesce(e.provider, '') END,
-                   public.usage_latency_bucket(e.response_time_ms), count(e.response_time_ms),
-                   count(*), sum(e.messages), count(*) FILTER (WHERE e.success), count(*) FILTER (WHERE NOT e.success),
-                   sum(e.input_tokens), sum(e.output_tokens), coalesce(sum(e.cached_input_tokens), 0),
-                   coalesce(sum(e.cache_write_tokens), 0), coalesce(sum(e.reasoning_tokens), 0), sum(e.tokens),
-                   sum(e.cost_usd), count(e.cost_usd), sum(e.response_time_ms), count(e.response_time_ms),
-                   NULL::bigint, NULL::numeric
-              FROM public.usage_events e
-             WHERE e.type = 'usage' AND e.occurred_at >= lower(l.figures) AND e.occurred_at < upper(l.figures)
-               AND e.occurred_at <@ l.figures AND (p_agent_id IS NULL OR e.agent_id = p_agent_id)
-             GROUP BY 1, 2, 3, 4, 5
-          ) AS e
-         WHERE NOT isempty(l.figures)
-        UNION ALL
-        SELECT period, agent_id, model, provider, NULL, NULL,
-               NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, count(*), sum(uses)
-          FROM (
-            SELECT period, CASE WHEN v_by_agent THEN agent_id END AS agent_id, model, provider, user_id, sum(uses) AS uses
-              FROM users GROUP BY 1, 2, 3, 4, 5
-          ) AS distinct_users
-         GROUP BY 1, 2, 3, 4
-    ), buckets AS (
-        SELECT period, agent_id, model, provider, bucket, sum(times) AS times, sum(usage_count) AS usage_count,
-               sum(message_count) AS message_count, sum(success_count) AS success_count, sum(error_count) AS error_count,
-               sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-               sum(cached_input_tokens) AS cached_input_tokens, sum(cache_write_tokens) AS cache_write_tokens,
-               sum(reasoning_tokens) AS reasoning_tokens, sum(total_tokens_used) AS total_tokens_used,
-               sum(total_cost_usd) AS total_cost_usd, sum(cost_samples) AS cost_samples,
-               sum(response_time_total_ms) AS response_time_total_ms, sum(response_time_samples) AS response_time_samples,
-               sum(users) AS users, sum(uses_of_users) AS uses_of_users
-          FROM figures
-         GROUP BY 1, 2, 3, 4, 5
-    ), ranked AS (
-        SELECT *, sum(times) OVER (grouping ORDER BY bucket) AS rank, sum(times) OVER grouping AS all_times
-          FROM buckets
-        WINDOW grouping AS (PARTITION BY period, agent_id, model, provider)
-    ), summed AS (
-        SELECT period, agent_id, model, provider, sum(usage_count)::bigint AS usage_count,
-               sum(message_count)::bigint AS message_count, sum(success_count)::bigint AS success_count,
-               sum(error_count)::bigint AS error_count, sum(input_tokens) AS input_tokens,
-               sum(output_tokens) AS output_tokens, sum(cached_input_tokens) AS cached_input_tokens,
-               sum(cache_write_tokens) AS cache_write_tokens, sum(reasoning_tokens) AS reasoning_tokens,
-               sum(total_tokens_used) AS total_tokens_used, sum(total_cost_usd) AS total_cost_usd,
-               sum(cost_samples)::bigint AS cost_samples,
-               coalesce(sum(response_time_samples), 0)::bigint AS response_time_samples,
-               round(sum(response_time_total_ms) / nullif(sum(response_time_samples), 0))::integer AS avg_response_time_ms,
-               -- Fewer are too few to tell.
-               max(all_times) >= 20 AS has_percentiles,
-               min(bucket) FILTER (WHERE rank >= ceil(0.50 * all_times)) AS p50,
-               min(bucket) FILTER (WHERE rank >= ceil(0.95 * all_times)) AS p95,
-               min(bucket) FILTER (WHERE rank >= ceil(0.99 * all_times)) AS p99,
-               -- Known where they are the users of exactly these uses: pairs that are deleted keep no days.
-               CASE WHEN sum(uses_of_users) = sum(usage_count) THEN sum(users)::bigint END AS users
-          FROM ranked
-         GROUP BY 1, 2, 3, 4
-    )
-    SELECT period, agent_id, NULL::uuid, model, provider, usage_count, message_count, success_count, error_count, input_tokens,
-           output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, total_tokens_used, total_cost_usd,
-           cost_samples, response_time_samples, avg_response_time_ms,
-           CASE WHEN has_percentiles THEN public.usage_latency_value(p50) END,
-           CASE WHEN has_percentiles THEN public.usage_latency_value(p95) END,
-           CASE WHEN has_percentiles THEN public.usage_latency_value(p99) END, users
-      FROM summed
-     WHERE usage_count > 0
-     ORDER BY 1, 2, 3, 4, 5;
+    -- The snapshot may be older than a drop. It named the partitions to read, but those that exist now were read: the days
+    -- of one that was dropped in between are missing above.
+    IF EXISTS (
+        SELECT FROM unnest(v_ledger_days) AS d (day)
+         WHERE tstzmultirange(tstzrange(day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC'))
+               && (v_ledger + v_user_ledger)
+           AND pg_partition_root(to_regclass('public.usage_events_' || to_char(day, 'YYYYMMDD')))
+               IS DISTINCT FROM 'public.usage_events'::regclass
+    ) OR EXISTS (
+        SELECT FROM (SELECT DISTINCT to_char(hour AT TIME ZONE 'UTC', 'YYYYMM') FROM unnest(v_hours) AS hour) AS m (month)
+         WHERE pg_partition_root(to_regclass('public.agent_usage_hourly_' || month))
+               IS DISTINCT FROM 'public.agent_usage_hourly'::regclass
+    ) THEN
+        RAISE serialization_failure USING
+            MESSAGE = 'usage_summary: a partition of this range was dropped since the transaction began; try again';
+    END IF;
 END $$;
 -- A platform's default privileges may have granted more.
 REVOKE ALL ON FUNCTION public.usage_summary(timestamptz, timestamptz, text, text[], uuid, uuid)

@@ -85,6 +85,7 @@ CALLS = [
     ("service role", "UPDATE public.agents SET description = 'x'"),
     ("ingest", "SELECT public.usage_events_ensure_recent_day(current_date)"),
     ("ingest", "SELECT public.usage_find_parents(ARRAY[%(owner)s], ARRAY[%(agent)s])"),
+    ("ingest", "SELECT public.usage_rolled_up_days(ARRAY[current_date])"),
     ("granted", "SELECT public.usage_create_parents(ARRAY[%(owner)s], ARRAY[%(agent)s])"),
     ("periodic task", "SELECT public.agent_usage_hourly_ensure_month(current_date)"),
     # The cascade runs as the owner of user_agents.

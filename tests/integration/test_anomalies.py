@@ -216,6 +216,29 @@ def test_long_silence_is_one_row(database: str) -> None:
         assert run(database, rows) == [(PLANTED - 3 * DAY, None)], stop
 
 
+def test_silence_goes_on_at_midnight_with_a_greater_scale(database: str) -> None:
+    """The uses of the last days are 2 and 6 in turn, of which a day more makes the scale greater."""
+    agent, other, begin = uuid4(), uuid4(), JUDGED - 9 * WEEK
+    since = JUDGED - 4 * HOUR
+    hours = [begin + number * HOUR for number in range((JUDGED + 6 * HOUR - begin) // HOUR)]
+    lively = [hour for hour in hours if hour < since]
+    uses = [4 if hour < JUDGED - 11 * DAY else (2, 6)[number % 2] for number, hour in enumerate(lively)]
+    rows = [
+        *(Hour(other, hour, 20, 0.2) for hour in hours),
+        *(Hour(agent, hour, number, 0.04) for hour, number in zip(lively, uses, strict=True)),
+    ]
+    write_hours(database, rows, begin, JUDGED + 6 * HOUR)
+    for passed in range(-1, 6):
+        stop = JUDGED + passed * HOUR
+        judge(database, stop - DAY, stop)
+        found = run(database, "SELECT started_at, ended_at FROM agent_anomalies WHERE kind = 'silence'")
+        assert found == ([(since, None)] if passed >= 0 or found else []), passed
+    # After a stop of more than a day, all of it at once.
+    run(database, "DELETE FROM agent_anomalies")
+    (silence,) = (it for it in judge(database, JUDGED - 2 * DAY, JUDGED + 5 * HOUR) if it.kind == "silence")
+    assert (silence.started_at, silence.ended_at) == (since, None)
+
+
 def test_late_events_withdraw_an_anomaly(database: str) -> None:
     agent = uuid4()
     write_hours(database, hours_of(agent, lambda hour: None if planted(hour) else hour), BEGIN, END)

@@ -102,6 +102,30 @@ def test_open_anomaly_is_a_warning_of_the_status_and_a_metric(
     assert samples == {"cost": 2, "errors": 0, "latency": 0, "silence": 0}
 
 
+def test_worker_that_counts_sees_how_many_alert_and_not_of_whom(
+    database: str, store: Store, redis_url: str, ingest_url: str
+) -> None:
+    write(database, name_agent(database), 5, spike_hours=2)
+    run_find_anomalies(store, SETTINGS)
+    counts = "SELECT report -> 'alerts' FROM usage_task_runs WHERE task = %s"
+    assert run(database, counts, ANOMALIES) == [({"cost": 2},)]
+    assert run(database, "SELECT count(*) FROM usage_task_runs WHERE report::text ~ 'support|[$]'") == [(0,)]
+    status = collect_status(Settings(DATABASE_URL=ingest_url, REDIS_URL=redis_url))
+    (alert,) = status.as_dict()["anomalies"]
+    assert (alert["kind"], alert["count"]) == ("cost", 2)
+    samples = [it for family in families(status) for it in family.samples if "anomalies" in it.name]
+    assert {it.labels["kind"]: it.value for it in samples} == {"cost": 2, "errors": 0, "latency": 0, "silence": 0}
+
+
+def test_role_whose_rows_are_hidden_is_refused(cli: Cli, database: str, store: Store) -> None:
+    """As `pg_read_all_data`, it may read the table, and sees nothing of it."""
+    reader = f"reader_{uuid4().hex}"
+    run(database, f"CREATE ROLE {reader} LOGIN; GRANT pg_read_all_data TO {reader}")
+    cli.env["DATABASE_URL"] = f"{database}{'&' if '?' in database else '?'}options=-crole%3D{reader}"
+    assert "a role that may not read the anomalies" in cli.error_line("anomalies")
+    run(database, f"DROP ROLE {reader}")
+
+
 def test_kinds_are_those_of_the_table(database: str) -> None:
     definition = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'agent_anomalies_kind_check'"
     assert tuple(re.findall(r"'(\w+)'", run(database, definition)[0][0])) == KINDS == tuple(FORMS)

@@ -165,6 +165,22 @@ def test_dropped_day_is_never_counted_again(harness: IngestHarness) -> None:
     add_up(harness)
 
 
+def test_dropped_day_is_never_counted_again_after_its_pairs_are_purged(harness: IngestHarness, database: str) -> None:
+    store, settings = harness.resources.store, Settings(retention_days=50)
+    old = event(harness, occurred_at=ago(60))
+    backfill(harness, [old], counted=False)
+    harness.flush()
+    assert manage_partitions(store, settings).dropped == days(-60)
+    run(database, "DELETE FROM user_agents")
+    assert run(database, "SELECT count(*) FROM usage_daily WHERE day = %s", ago(60).date()) == [(0,)]
+    backfill(harness, [old, event(harness, occurred_at=ago(60))], counted=False)
+    assert harness.flush() == Intake(2, 0, 0, 2)
+    # The hours know the day, too, if an older version has dropped it.
+    run(database, "DELETE FROM agent_usage_daily")
+    backfill(harness, [event(harness, occurred_at=ago(60))], counted=False)
+    assert harness.flush() == Intake(1, 0, 0, 1)
+
+
 def test_day_dropped_during_batch(harness: IngestHarness, database: str) -> None:
     """The partition is dropped after the batch has looked for it: its events are quarantined, not counted again."""
     old = event(harness, occurred_at=ago(60))

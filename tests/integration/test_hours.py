@@ -164,6 +164,18 @@ def test_killed_refresh_loses_nothing(harness: IngestHarness, database: str, sto
     check_hours(database)
 
 
+@pytest.mark.parametrize("hour", ["infinity", "-infinity", "12000-01-01 00:00+00", "0001-01-01 00:00+00 BC"])
+def test_mark_outside_the_years_of_python_is_refused(database: str, hour: str) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation):
+        run(database, "INSERT INTO agent_usage_hour_marks VALUES (%s)", hour)
+
+
+def test_marks_of_the_first_and_last_year_are_deleted(database: str, store: Store) -> None:
+    run(database, "INSERT INTO agent_usage_hour_marks VALUES ('0001-01-01 00:00+00'), ('9999-12-31 23:00+00')")
+    roll_up_hours(store)
+    assert marks(database) == set()
+
+
 def test_second_process_stops(harness: IngestHarness, database: str) -> None:
     send(harness, use())
     with Store(database) as other, sole_transaction(other, HOURS):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.database import run, schema, traffic
 from tests.integration.hours import day_of, expected, hour_of, ledger, marks, rolled_up
-from tests.integration.ledger import TODAY, attached_partitions, create_days, days, partition_tables
+from tests.integration.ledger import TODAY, attached_partitions, create_days, days
 from usage_worker.maintenance import HOURS, manage_partitions, roll_up_hours
 from usage_worker.migrate import Kept, Runner
 from usage_worker.settings import Settings
@@ -49,6 +49,15 @@ def fill(database: str, ahead: int) -> date:
     return day
 
 
+def detach(database: str) -> None:
+    """Leave the day as a run of the partition manager does that is killed after its first step."""
+    (day,) = days(-92)
+    run(
+        database,
+        f"COMMENT ON TABLE {day} IS 'dropped by usage-worker'; ALTER TABLE usage_events DETACH PARTITION {day}",
+    )
+
+
 def daily_rows(database: str) -> dict[tuple[Any, ...], dict[str, Any]]:
     return rolled_up(database, "agent_usage_daily", "day")
 
@@ -77,10 +86,32 @@ def test_day_waits_for_refresh_and_is_dropped_by_next_run(database: str, store: 
         report = manage_partitions(store, Settings())
     (day,) = days(-92)
     assert report.failed == {day: "others hold what a statement waits for: another process rolls hours up"}
-    assert day not in attached_partitions(database)
-    assert day in partition_tables(database)
+    assert day in attached_partitions(database)
     assert manage_partitions(store, Settings()).dropped[0] == day
     assert (daily_rows(database), marks(database)) == (daily, set())
+
+
+def test_refresh_reads_a_day_whose_drop_was_interrupted(database: str, store: Store) -> None:
+    fill(database, -92)
+    hourly = expected(ledger(database), hour_of)
+    detach(database)
+    roll_up_hours(store)
+    assert (rolled_up(database), marks(database)) == (hourly, set())
+
+
+def test_day_that_was_rolled_up_is_final(database: str, store: Store) -> None:
+    """Somebody made its partition again, for an event that came after its drop."""
+    settings = Settings(hourly_retention_days=200)
+    fill(database, -92)
+    manage_partitions(store, settings)
+    before = rolled_up(database), daily_rows(database)
+    day = fill(database, -92)
+    run(database, "DELETE FROM usage_events WHERE tokens IS NOT NULL AND response_time_ms > 100")
+    roll_up_hours(store)
+    assert (rolled_up(database), marks(database)) == (before[0], set())
+    fill(database, -92)
+    assert manage_partitions(store, settings).dropped == [f"usage_events_{day:%Y%m%d}"]
+    assert (rolled_up(database), daily_rows(database), marks(database)) == (*before, set())
 
 
 def test_late_batch_is_in_the_day(database: str, store: Store) -> None:
@@ -89,11 +120,7 @@ def test_late_batch_is_in_the_day(database: str, store: Store) -> None:
     roll_up_hours(store)
     fill(database, -92)
     hourly, daily = (expected(ledger(database), period) for period in (hour_of, day_of))
-    (day,) = days(-92)
-    run(
-        database,
-        f"COMMENT ON TABLE {day} IS 'dropped by usage-worker'; ALTER TABLE usage_events DETACH PARTITION {day}",
-    )
+    detach(database)
     manage_partitions(store, Settings(hourly_retention_days=200))
     assert (rolled_up(database), daily_rows(database)) == (hourly, daily)
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -124,6 +124,8 @@ def test_invalid_options_are_refused(cli: Cli) -> None:
     for line, reason in zip(lines, refused.values(), strict=True):
         assert reason in line
     assert list(cli.folder.iterdir()) == []
+    (cli.folder / "loop").symlink_to("loop")
+    assert "'loop'" in cli.error_line("report --html loop")
     cli.env["USAGE_TIMEZONE"] = "Europe/Atlantis"
     assert "USAGE_TIMEZONE" in cli.error_line("report")
 
@@ -213,16 +215,35 @@ def test_unknown_cost_is_not_shown_as_zero(harness: IngestHarness, cli: Cli) -> 
 def test_page_is_written_whole_or_not_at_all(named: IngestHarness, cli: Cli, ingest_url: str) -> None:
     page = cli.folder / "page.html"
     page.write_text("before")
+    page.chmod(0o600)
     done = cli.run("report", "--html", "page.html")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     text = page.read_text()
     assert text.startswith("<!DOCTYPE html>")
     assert str(named.agents[1]) in text
     assert list(cli.folder.iterdir()) == [page]
+    assert page.stat().st_mode & 0o777 == 0o600
     assert cli.run("report", "--html", "-", "--user", str(named.users[0])).stdout.startswith("<!DOCTYPE html>")
     cli.env["DATABASE_URL"] = ingest_url
     assert "permission denied for function usage_summary" in cli.error_line("report --html page.html")
     assert page.read_text() == text
+
+
+def test_page_of_a_user_does_not_say_that_no_use_has_a_cost(database: str) -> None:
+    """Of days that the ledger has dropped, only the totals of pairs are known."""
+    user, day = UUID(int=1), datetime.now(UTC).date() - timedelta(days=400)
+    run(database, "INSERT INTO auth.users (id) VALUES (%s)", user)
+    run(database, "INSERT INTO agents (id, name) VALUES (%s, 'support')", user)
+    run(database, "INSERT INTO user_agents (user_id, agent_id) SELECT id, id FROM agents")
+    insert = """
+        INSERT INTO usage_daily (user_id, agent_id, day, usage_count, success_count, total_cost_usd)
+        SELECT id, id, %s, 30, 30, 3 FROM agents
+    """
+    run(database, insert, day)
+    with Store(database) as store:
+        report = page_report(store, Days(day, day, "UTC"), user)
+    assert (report.total.usage_count, report.total.total_cost_usd) == (30, Decimal(3))
+    assert report.total.uses_without_cost is None
 
 
 def test_page_has_the_totals_of_the_ledger(named: IngestHarness, database: str) -> None:

@@ -14,9 +14,11 @@ from psycopg.rows import dict_row
 
 from tests.conftest import _new_database
 from tests.integration.database import run, traffic
+from tests.integration.ledger import INSERT, create_days, days
 from tests.integration.users import FORBIDDEN, session_as
 from tests.sql import query
-from usage_worker.maintenance.hours import roll_up_hours
+from usage_worker.maintenance import manage_partitions, roll_up_hours
+from usage_worker.settings import Settings
 from usage_worker.store import Store
 
 if TYPE_CHECKING:
@@ -222,6 +224,23 @@ def test_parts_of_dropped_days_are_refused(dropped: str, arguments: list[Any], f
         psycopg.errors.InvalidParameterValue, match=f"first possible day in this time zone and grouping is {first}"
     ):
         summary(dropped, *arguments)
+
+
+@pytest.mark.parametrize("group_by", ["user", "day"])
+def test_day_dropped_after_snapshot_is_no_day_without_uses(database: str, store: Store, group_by: str) -> None:
+    """The planner sees the present partitions, whatever the snapshot of the transaction."""
+    create_days(database, -92)
+    first = datetime.combine(TODAY - timedelta(days=92), time(), UTC)
+    run(database, INSERT, first)
+    run(database, "INSERT INTO agent_usage_hour_marks VALUES (%s)", first)
+    question = [first, first + timedelta(days=1), "UTC", [group_by], None, None]
+    with psycopg.connect(database) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SELECT FROM agent_usage_hour_marks")
+        assert run(database, SUMMARY, *question)
+        assert manage_partitions(store, Settings()).dropped == days(-92)
+        with pytest.raises(psycopg.errors.SerializationFailure, match="try again"):
+            connection.execute(SUMMARY.encode(), question)
 
 
 def test_days_before_roll_up_are_refused(dropped: str) -> None:

@@ -133,6 +133,11 @@ def test_unknown_is_not_shown_as_zero() -> None:
     assert "$0" not in page.text.replace(page.scripts[1], "")
     charts = {chart["name"]: chart["option"]["series"] for chart in page.charts}
     assert charts["cost"][0]["data"] == charts["latency"][0]["data"] == [None]
+    # Of a user's days that the ledger has dropped, the number of known costs is unknown, too.
+    priced = report_of([replace(NOTHING, usage_count=30, total_cost_usd=Decimal(3))])
+    page = Page(replace(priced, total=replace(priced.total, uses_without_cost=None)))
+    assert page.rows["cost"][2] == ["All days", "$3.00", "unknown"]
+    assert "without a known cost" not in page.shown.replace("Uses without a known cost", "")
 
 
 def test_point_between_unknown_days_has_a_symbol() -> None:
@@ -219,7 +224,15 @@ def test_dollars(cost: str | None, text: str, headline: str) -> None:
 
 @pytest.mark.parametrize(
     ("duration", "text", "headline"),
-    [(None, "unknown", "unknown"), (0, "0", "0 ms"), (12.34, "12.3", "12.3 ms"), (999.7, "999.7", "1 s")],
+    [
+        (None, "unknown", "unknown"),
+        (0, "0", "0 ms"),
+        (12.34, "12.3", "12.3 ms"),
+        (999.7, "999.7", "1 s"),
+        (99_000, "99,000", "99 s"),
+        (120_000, "120,000", "2 min"),
+        (85_346_944, "85,346,944", "23.7 h"),
+    ],
 )
 def test_milliseconds(duration: float | None, text: str, headline: str) -> None:
     assert (exact_milliseconds(duration), short_milliseconds(duration)) == (text, headline)

@@ -63,6 +63,8 @@ def test_valid_urls_are_accepted_and_not_shown(database: str, redis: str) -> Non
         ("USAGE_PARTITIONS_AHEAD_DAYS", "1"),
         ("USAGE_UNKNOWN", SECRET),
         ("USAGE_TIMEZONE", "Mars/Olympus"),
+        ("USAGE_TIMEZONE", "localtime"),
+        ("USAGE_TIMEZONE", "posix/Europe/Berlin"),
         ("USAGE_LOG_LEVEL", SECRET),
     ],
 )

@@ -43,6 +43,7 @@ STATUS = SystemStatus(
         totals=Intake(),
         partitions=[PartitionCoverage("usage_events", 7, 7)],
         last_runs=_RUNS,
+        alerts=[],
         embeddings={},
     ),
 )

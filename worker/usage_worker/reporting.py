@@ -112,7 +112,9 @@ def _totals(row: dict[str, Any] | None) -> Totals:
         return Totals(**_NO_USE)
     figures: dict[str, Any] = {name: row[name] for name in _NO_USE if name in row}
     figures |= {name: int(value) for name, value in figures.items() if "tokens" in name}
-    return Totals(**figures, uses_without_cost=row["usage_count"] - (row["cost_samples"] or 0))
+    # Of a user's days that the ledger has dropped, it is unknown how many uses have a cost.
+    known = row["cost_samples"]
+    return Totals(**figures, uses_without_cost=None if known is None else row["usage_count"] - known)
 
 
 def _figures(totals: Totals) -> dict[str, Any]:

@@ -211,6 +211,9 @@ class Settings(PublisherSettings):
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
+        # Python finds these in the files of its system, and PostgreSQL may not.
+        if name in {"localtime", "posixrules"} or name.startswith(("posix/", "right/")):
+            raise ValueError("is not a name that PostgreSQL knows, too; write it as Europe/Berlin")
         try:
             ZoneInfo(name)
         except (KeyError, ValueError, OSError):

@@ -15,6 +15,7 @@ NAME_LENGTH = 255
 _ROUNDED_FROM = 10_000
 _LEAST_PERCENT = 0.01
 _SECOND = 1000
+_TWO_DIGITS = 100
 _LARGE = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
 # They are not printable, but join the parts of emoji and of Persian words.
 _JOINERS = re.compile("([\u200c\u200d])")
@@ -65,12 +66,16 @@ def short_dollars(cost: Decimal | float | None) -> str:
 
 
 def short_milliseconds(duration: float | None) -> str:
-    """Return the duration for a sentence, in milliseconds or seconds."""
+    """Return the duration for a sentence, in milliseconds, or in seconds, minutes or hours of at most two digits."""
     if duration is None:
         return UNKNOWN
     if round(duration) < _SECOND:
         return f"{_short(duration)} ms"
-    return f"{_short(duration / _SECOND)} s"
+    number, unit = duration / _SECOND, "s"
+    for larger in ("min", "h"):
+        if round(number) >= _TWO_DIGITS:
+            number, unit = number / 60, larger
+    return f"{_short(number)} {unit}"
 
 
 def utc(time: datetime) -> str:

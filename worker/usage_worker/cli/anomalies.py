@@ -11,7 +11,7 @@ from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.maintenance import ANOMALIES
 from usage_worker.maintenance.anomaly_words import figures, meaning, subject
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, last_runs, require_agent
+from usage_worker.store import Store, last_runs, require_agent, require_anomalies
 from usage_worker.store import anomalies as find
 from usage_worker.store.needed_role import needed_role
 from usage_worker.wording import utc
@@ -36,6 +36,7 @@ def anomalies(days: Days = 7, agent: Agent = None, only_open: Open = False, as_j
     """Show when cost, errors, latency or silence were far from the same hours of the weeks before, newest first."""
     settings = load_settings()
     with Store(settings.require_database(), pooled=settings.pooled) as store, needed_role("service_role"):
+        require_anomalies(store)
         found = find(store, days, None if agent is None else _id_of(store, agent), only_open=only_open)
         run = last_runs(store).get(ANOMALIES)
     if as_json:

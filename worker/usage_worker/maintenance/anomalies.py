@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.maintenance.anomaly_words import meaning, subject
 from usage_worker.maintenance.episodes import episodes
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import judging, open_alerts
-from usage_worker.wording import utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +38,8 @@ class AnomaliesReport:
     """Number of agents with less than four weeks of history, which were not."""
     open: int
     """Number of anomalies that have not ended."""
-    alerts: list[dict[str, str]]
-    """Kind and text of each of them that alerts."""
+    alerts: dict[str, int]
+    """Number of those that alert, by kind. No names: workers that count read this report, but not the anomalies."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,10 +61,7 @@ def find_anomalies(store: Store, settings: Settings) -> AnomaliesReport:
         agents=judged,
         new_agents=len(agents) - judged,
         open=sum(it.ended_at is None for it in found),
-        alerts=[
-            {"kind": it.kind, "text": f"{it.kind} of {subject(it)} since {utc(it.started_at)}: {meaning(it)}"}
-            for it in open_alerts(store)
-        ],
+        alerts=dict(Counter(it.kind for it in open_alerts(store))),
     )
 
 

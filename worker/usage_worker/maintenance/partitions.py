@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.errors import BusyError, StoreUnavailableError, UsageError
+from usage_worker.errors import BusyError, LockHeldError, StoreUnavailableError, UsageError
 from usage_worker.logs import get_logger
 from usage_worker.maintenance.hours import HOURS
 from usage_worker.maintenance.partitioned_table import HOURLY, LEDGER, partitioned_tables
@@ -168,10 +167,12 @@ class _PartitionsRun:
         day = table.begin(name)
         if table.table != LEDGER or day is None:
             return drop()
-        # So that no reader misses the marked hours while the partition is detached. What another process is rolling up,
-        # or a batch adds, is found in the detached partition.
-        with suppress(BusyError):
+        # So that no reader misses the marked hours while the partition is detached. What a batch adds until then is in
+        # the detached partition.
+        try:
             roll_up_marked_hours(self._store, HOURS, day)
+        except BusyError as error:
+            raise LockHeldError("another process rolls hours up") from error
         return drop(before_drop=partial(roll_up_day, task=HOURS, day=day, partition=name))
 
     def delete_old_entries(self) -> None:

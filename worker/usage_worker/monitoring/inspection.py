@@ -53,6 +53,8 @@ class Figures:
     partitions: list[PartitionCoverage] | None = None
     last_runs: dict[str, TaskRun] | None = None
     """The last run of each periodic task, by its name."""
+    alerts: list[dict[str, Any]] | None = None
+    """Kind, number and text of the anomalies that go on and alert."""
     embeddings: dict[str, Any] | None = None
     """The report of the last run of the embedder's task, if an embedder is set."""
     clocks: dict[str, float] = field(default_factory=dict)

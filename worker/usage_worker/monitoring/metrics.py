@@ -14,7 +14,6 @@ from prometheus_client.registry import Collector
 
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.monitoring.check import State
-from usage_worker.monitoring.checks.anomalies import alerts
 from usage_worker.monitoring.checks.upkeep import partitions_failed
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS
 from usage_worker.monitoring.status import collect_status
@@ -100,9 +99,11 @@ def _database(figures: Figures) -> Iterator[Metric]:
         text, failed = "Partitions that the last run could not create or drop.", partitions_failed(figures.last_runs)
         yield GaugeMetricFamily("usage_partitions_failed", text, value=len(failed))
         yield from _tasks(figures.last_runs)
-    if (found := alerts(figures.last_runs or {})) is not None:
+    if figures.alerts is not None:
         text = "Anomalies that go on, of all agents together and of the 20 that cost most."
-        by_kind = Counter(alert["kind"] for alert in found)
+        by_kind: Counter[str] = Counter()
+        for alert in figures.alerts:
+            by_kind[alert["kind"]] += alert["count"]
         yield _gauge("usage_anomalies_open", text, "kind", ((kind, by_kind[kind]) for kind in KINDS))
     if figures.embeddings is not None:
         text, report = "Agents without a vector of their present text.", figures.embeddings

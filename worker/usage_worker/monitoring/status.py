@@ -19,7 +19,6 @@ from usage_worker.errors import (
 )
 from usage_worker.monitoring.check import Check, State, fail, joined
 from usage_worker.monitoring.checks import SECTIONS
-from usage_worker.monitoring.checks.anomalies import alerts
 from usage_worker.monitoring.checks.postgresql import SCHEMA_CHECK
 from usage_worker.monitoring.checks.upkeep import partitions_failed
 from usage_worker.monitoring.inspection import Figures, Inspection
@@ -80,7 +79,7 @@ class SystemStatus:
             "quarantine": figures.quarantine and asdict(figures.quarantine),
             "partitions": figures.partitions and [asdict(it) | {"is_short": it.is_short} for it in figures.partitions],
             "partitions_failed": None if figures.last_runs is None else partitions_failed(figures.last_runs),
-            "anomalies": alerts(figures.last_runs or {}),
+            "anomalies": figures.alerts,
             "clocks": figures.clocks,
         }
 

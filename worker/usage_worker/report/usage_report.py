@@ -28,7 +28,7 @@ class Totals:
     output_tokens: int
     cached_input_tokens: int
     total_cost_usd: Decimal | None
-    uses_without_cost: int
+    uses_without_cost: int | None
     avg_response_time_ms: float | None
     p50_ms: float | None
     p95_ms: float | None

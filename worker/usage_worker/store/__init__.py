@@ -4,7 +4,17 @@ from usage_worker.postgres import OUTAGES
 from usage_worker.store.access import act_as_user
 from usage_worker.store.agents import require_agent
 from usage_worker.store.analytics import refresh_analytics
-from usage_worker.store.anomalies import Anomaly, JudgedAgent, Judging, UnusualHour, anomalies, judging, open_alerts
+from usage_worker.store.anomalies import (
+    Anomaly,
+    JudgedAgent,
+    Judging,
+    UnusualHour,
+    anomalies,
+    judging,
+    may_read_anomalies,
+    open_alerts,
+    require_anomalies,
+)
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
 from usage_worker.store.connection import ImpatientStore, Store
 from usage_worker.store.dead_letters import prune_dead_letters
@@ -135,6 +145,7 @@ __all__ = [
     "make_partition",
     "mark_different_hours",
     "marked_days",
+    "may_read_anomalies",
     "next_pairs",
     "open_alerts",
     "open_past_days",
@@ -153,6 +164,7 @@ __all__ = [
     "repair_counters",
     "repair_day",
     "require_agent",
+    "require_anomalies",
     "require_id",
     "require_owner",
     "retained_days",

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row, dict_row
 
+from usage_worker.errors import SettingsError
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -144,6 +145,24 @@ def anomalies(
     """Return the anomalies that are open or ended within the last `days` days, newest first."""
     parameters = {"days": days, "agent_id": agent_id, "open": only_open, "alerts": only_alerts}
     return [Anomaly(**row) for row in store.rows(query("anomalies"), **parameters)]
+
+
+def may_read_anomalies(store: Store) -> bool:
+    """Return whether this role may read the anomalies, and row-level security does not hide them."""
+    may_read: bool = store.rows(query("may_read_anomalies"))[0]["may_read"]
+    return may_read
+
+
+def require_anomalies(store: Store) -> None:
+    """Check that this role sees the anomalies; hidden rows would look like none.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if not may_read_anomalies(store):
+        raise SettingsError(
+            "DATABASE_URL names a role that may not read the anomalies; the owner of the tables and service_role may"
+        )
 
 
 def open_alerts(store: Store) -> list[Anomaly]:

@@ -85,6 +85,11 @@ SELECT agent_id, kind, started_at, ended_at, observed, expected, scale, z, sampl
 -- Those whose hours are dropped, too.
 DELETE FROM public.agent_anomalies WHERE ended_at < now() - %(days)s::int * interval '24 hours'
 
+-- name: may_read_anomalies
+-- Whether this role may read the anomalies and sees them: with only the right to read, as of pg_read_all_data, all rows are hidden.
+SELECT has_table_privilege('public.agent_anomalies', 'SELECT')
+       AND (NOT row_security_active('public.agent_anomalies') OR pg_has_role('service_role', 'USAGE')) AS may_read
+
 -- name: anomalies
 -- The anomalies of the last days, newest first, with the names of the agents; `alerts` are those that status names.
 SELECT a.agent_id, g.name AS agent, kind, started_at, ended_at, observed::float8 AS observed,

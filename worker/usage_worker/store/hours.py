@@ -39,8 +39,8 @@ def marked_days(store: Store) -> list[date]:
 def roll_up_marked_hours(store: Store, task: str, day: date) -> int:
     """Roll up the marked hours of a UTC day again, all in one transaction. Returns the number of hours.
 
-    Marks of a day that the ledger does not have are deleted: its hours stay as they are. Those of a day that is being
-    dropped are left to `roll_up_day`.
+    Marks of a day that the ledger does not have, or that is final, are deleted: its hours stay as they are. A day whose
+    drop was interrupted is read from its partition, which is detached.
 
     Raises:
         BusyError: another process is at work.
@@ -48,11 +48,9 @@ def roll_up_marked_hours(store: Store, task: str, day: date) -> int:
     with sole_transaction(store, task) as connection:
         connection.execute(query("hours_limits"))
         partition = f"usage_events_{day:%Y%m%d}"
-        state = partition_states(connection, "usage_events").get(partition)
-        if state in {"pending", "detached"}:
-            return 0
+        is_there = partition in partition_states(connection, "usage_events")
         hours = _take_marks(connection, day)
-        if state is None or not hours:
+        if not is_there or not hours or _is_final(connection, day):
             return 0
         _write_hours(connection, day, hours, partition)
         return len(hours)
@@ -61,7 +59,8 @@ def roll_up_marked_hours(store: Store, task: str, day: date) -> int:
 def roll_up_day(connection: Connection, *, task: str, day: date, partition: str) -> None:
     """Roll up the marked hours of a UTC day, and the day itself, from its detached partition, before that is dropped.
 
-    Nothing writes to it any more, and what is written here is final. The task's lock is taken.
+    Nothing writes to it any more, and what is written here is final: a later partition of the same day, whose first one
+    was dropped, changes nothing. The task's lock is taken.
 
     Raises:
         LockHeldError: another process rolls hours up.
@@ -71,9 +70,11 @@ def roll_up_day(connection: Connection, *, task: str, day: date, partition: str)
         if not (row and row[0]):
             raise LockHeldError("another process rolls hours up")
         connection.execute(query("hours_limits"))
-        if hours := _take_marks(connection, day):
+        hours = _take_marks(connection, day)
+        if _is_final(connection, day):
+            return
+        if hours:
             _write_hours(connection, day, hours, partition)
-        connection.execute(query("delete_day"), {"day": day})
         _roll_up(connection, _DAILY, partition, None)
 
 
@@ -81,6 +82,11 @@ def mark_different_hours(store: Store, day: date) -> int:
     """Mark the hours of a UTC day whose number of uses is not the ledger's; return how many."""
     with store.connection() as connection:
         return connection.execute(query("mark_different_hours"), {"day": day}).rowcount
+
+
+def _is_final(connection: Connection, day: date) -> bool:
+    row = connection.execute(query("is_final_day"), {"day": day}).fetchone()
+    return bool(row and row[0])
 
 
 def _take_marks(connection: Connection, day: date) -> list[datetime]:

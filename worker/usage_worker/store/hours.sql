@@ -28,9 +28,9 @@ SELECT public.agent_usage_hourly_ensure_month(%(day)s::date)
 -- Rows of the hours that are about to be rolled up.
 DELETE FROM public.agent_usage_hourly WHERE hour = ANY (%(hours)s::timestamptz[])
 
--- name: delete_day
--- Rows of a day whose roll-up was interrupted before its partition was dropped.
-DELETE FROM public.agent_usage_daily WHERE day = %(day)s::date
+-- name: is_final_day
+-- Whether a day is rolled up as a whole: nothing wrote to its partition after that.
+SELECT EXISTS (SELECT FROM public.agent_usage_daily WHERE day = %(day)s::date) AS is_final
 
 -- name: roll_up
 -- Compute the rows of hours or of a day from the ledger's partition of the day; its name, and not the ledger's, since a

@@ -182,13 +182,14 @@ SELECT public.usage_events_ensure_recent_day(%(day)s::date)
 -- name: past_days
 -- The given days before the acceptance window, which a backfill may name: whether the ledger has a partition, has dropped
 -- it, or never had one. A day whose events were counted has totals; its events are duplicates that no primary key tells
--- from new ones any more. Not by to_regclass: it sees a partition that another worker has created since, pg_inherits does
+-- from new ones any more. The totals go with their pairs; the roll-ups of agents stay. Not by to_regclass: it sees a partition that another worker has created since, pg_inherits does
 -- not, and the day would count as dropped.
 SELECT day::text, CASE
            WHEN EXISTS (SELECT FROM pg_catalog.pg_inherits
                          WHERE inhrelid = partition AND inhparent = 'public.usage_events'::regclass AND NOT inhdetachpending)
                THEN 'kept'
-           WHEN partition IS NULL AND NOT EXISTS (SELECT FROM public.usage_daily d WHERE d.day = past.day) THEN 'missing'
+           WHEN partition IS NULL AND NOT EXISTS (SELECT FROM public.usage_daily d WHERE d.day = past.day)
+                AND day <> ALL (public.usage_rolled_up_days(%(days)s::date[])) THEN 'missing'
            ELSE 'dropped'
        END AS state
   FROM (SELECT day, oid AS partition

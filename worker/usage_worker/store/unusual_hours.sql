@@ -75,15 +75,25 @@ WITH hours AS (
       FROM residuals JOIN scales USING (agent_id)
      WHERE hour >= %(start)s::timestamptz - interval '168 hours'
        AND day = date_trunc('day', greatest(hour, %(start)s), 'UTC')
-), silences AS (
+), runs AS (
     -- Runs of hours without a use. The chance of none where Λ are expected is exp(-Λ); 2 √Λ is its distance from the usual.
-    SELECT *, sum(expected_uses) OVER run AS sum_uses, min(hour) FILTER (WHERE expected_uses >= 0.5) OVER run AS since
+    SELECT *, sum(expected_uses) OVER run AS sum_uses, min(hour) FILTER (WHERE expected_uses >= 0.5) OVER run AS since,
+           first_value(uses_scale) OVER (run ORDER BY hour) AS first_scale
       FROM (
           SELECT *, hour - row_number() OVER (PARTITION BY agent_id ORDER BY hour) * interval '1 hour' AS run
             FROM expected
            WHERE uses = 0 AND (%(agents)s::uuid[] IS NULL OR hour <> ALL (%(silent)s::timestamptz[]))
       ) AS unused
     WINDOW run AS (PARTITION BY agent_id, run)
+), silences AS (
+    -- A run has one scale, that of its beginning, which an anomaly that goes on has kept: by the scale of each day, a silence
+    -- would end at midnight and begin anew later.
+    SELECT runs.*, coalesce(known.scale, first_scale) AS silence_scale
+      FROM runs
+      LEFT JOIN public.agent_anomalies AS known
+             ON known.kind = 'silence' AND coalesce(known.agent_id, '00000000-0000-0000-0000-000000000000') = runs.agent_id
+            AND known.started_at < %(start)s AND known.started_at <= since
+            AND (known.ended_at IS NULL OR known.ended_at > since)
 )
 SELECT agent_id, 'cost' AS kind, hour, hour AS since, cost ^ 2 / 4 AS observed, expected_cost AS expected,
        cost_scale AS scale, (cost - usual_cost - cost_drift) / sqrt(cost_per_use) / cost_scale AS z, samples,
@@ -96,10 +106,10 @@ SELECT agent_id, 'cost' AS kind, hour, hour AS since, cost ^ 2 / 4 AS observed, 
  WHERE hour >= %(start)s AND cost - usual_cost - cost_drift > 6 * cost_scale * sqrt(cost_per_use)
    AND cost ^ 2 / 4 - expected_cost >= greatest(median_cost, %(min_usd)s::float8)
 UNION ALL
-SELECT agent_id, 'silence', hour, since, 0, sum_uses, uses_scale, 2 * sqrt(sum_uses) / uses_scale, samples,
+SELECT agent_id, 'silence', hour, since, 0, sum_uses, silence_scale, 2 * sqrt(sum_uses) / silence_scale, samples,
        jsonb_build_object('uses_an_hour', round(expected_uses::numeric, 2), 'drift', round(uses_drift::numeric, 3))
   FROM silences
- WHERE hour >= greatest(since, %(start)s) AND 2 * sqrt(sum_uses) > 7 * uses_scale
+ WHERE hour >= greatest(since, %(start)s) AND 2 * sqrt(sum_uses) > 7 * silence_scale
 
 -- name: unusual_errors
 -- Hours with 30 uses or more whose error rate is surely above twice that of the four weeks before the UTC day: the lower
