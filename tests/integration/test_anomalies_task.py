@@ -122,7 +122,7 @@ def test_role_whose_rows_are_hidden_is_refused(cli: Cli, database: str, store: S
     reader = f"reader_{uuid4().hex}"
     run(database, f"CREATE ROLE {reader} LOGIN; GRANT pg_read_all_data TO {reader}")
     cli.env["DATABASE_URL"] = f"{database}{'&' if '?' in database else '?'}options=-crole%3D{reader}"
-    assert "a role that may not read the anomalies" in cli.error_line("anomalies")
+    assert "this role may not read the anomalies" in cli.error_line("anomalies")
     run(database, f"DROP ROLE {reader}")
 
 

@@ -13,7 +13,6 @@ from usage_worker.maintenance.anomaly_words import figures, meaning, subject
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, last_runs, require_agent, require_anomalies
 from usage_worker.store import anomalies as find
-from usage_worker.store.needed_role import needed_role
 from usage_worker.wording import utc
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the anomalies and th
 def anomalies(days: Days = 7, agent: Agent = None, only_open: Open = False, as_json: AsJson = False) -> None:
     """Show when cost, errors, latency or silence were far from the same hours of the weeks before, newest first."""
     settings = load_settings()
-    with Store(settings.require_database(), pooled=settings.pooled) as store, needed_role("service_role"):
+    with Store(settings.require_database(), pooled=settings.pooled) as store:
         require_anomalies(store)
         found = find(store, days, None if agent is None else _id_of(store, agent), only_open=only_open)
         run = last_runs(store).get(ANOMALIES)

@@ -161,7 +161,7 @@ def require_anomalies(store: Store) -> None:
     """
     if not may_read_anomalies(store):
         raise SettingsError(
-            "DATABASE_URL names a role that may not read the anomalies; the owner of the tables and service_role may"
+            "this role may not read the anomalies; DATABASE_URL must name the owner, or a login with service_role"
         )
 
 
