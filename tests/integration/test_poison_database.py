@@ -109,7 +109,9 @@ def test_outage_quarantines_nothing(harness: IngestHarness) -> None:
 @contextmanager
 def encoded(postgres: Postgres, encoding: str) -> Iterator[str]:
     name = f"usage_test_{uuid4().hex[:12]}"
-    run(postgres.url(), f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    # The locale of the server's own databases is C.UTF-8, which has no other encoding.
+    locale = "LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"
+    run(postgres.url(), f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 {locale}")
     try:
         yield postgres.url(name)
     finally:
@@ -134,7 +136,10 @@ def test_database_without_utf8_is_refused(postgres: Postgres, encoding: str, tmp
 def test_migrated_database_of_other_encoding(harness: IngestHarness, postgres: Postgres, database: str) -> None:
     """The test changes the encoding in the catalogue; the data so far are ASCII, the same in both encodings."""
     name = database.partition("?")[0].rpartition("/")[2]
-    run(postgres.url(), "UPDATE pg_database SET encoding = pg_char_to_encoding('LATIN1') WHERE datname = %s", name)
+    change = """UPDATE pg_database SET encoding = pg_char_to_encoding('LATIN1'), datlocprovider = 'c', datcollate = 'C',
+                       datctype = 'C', datlocale = NULL
+                 WHERE datname = %s"""
+    run(postgres.url(), change, name)
     harness.resources.close()
     harness.xadd(body(harness, "caf\u00e9", "\U0001f600", "b", "\u20ac"))
     harness.xadd(json.dumps([{"\U0001f600": 1}]))
