@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.commands import Cli
+from tests.integration.database import run
 from tests.usage_reports import HOSTILE_NAMES, NOTHING, report_of, usual_report
 from tools.screenshot.chromium import Tab, chromium
 from usage_worker.report.page import render_page
+from usage_worker.store import Store
+from usage_worker.testing.sql import query as testing_query
+from usage_worker.testing.workload import Population
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +60,10 @@ BAR = """(() => {{
   const across = echarts.getInstanceByDom(box).convertToPixel({{ yAxisIndex: 0 }}, {1});
   return [x + width / 2, y + across, document.querySelectorAll('#{0} tbody tr')[{1}].cells[1].textContent];
 }})()"""
+# Uses of seven users and three agents.
+CALLS = """
+    SELECT track_agent_usage((%s::uuid[])[1 + n %% 7], (%s::uuid[])[1 + n %% 3], n %% 4 > 0, n, n * 0.0000000123, n)
+      FROM generate_series(1, 200) AS n"""
 TEXTS = "[...document.querySelectorAll('#{} svg text')].map(it => it.textContent)"
 
 
@@ -129,6 +138,27 @@ def test_tables_add_up_to_the_totals(tab: Tab, show: Open) -> None:
         total.error_count,
     ]
     assert [sum(column[:-1]) for column in found] == [column[-1] for column in found]
+
+
+def test_page_of_the_command_has_the_totals_of_the_ledger(tab: Tab, tmp_path: Path, database: str) -> None:
+    """Hours that are rolled up, and events after that, of which the roll-up does not know yet."""
+    cli = Cli(tmp_path, DATABASE_URL=database)
+    population = Population.of(7, 3)
+    with Store(database) as store:
+        store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
+    run(database, CALLS, population.users, population.agents)
+    assert cli.run("refresh").returncode == 0
+    run(database, CALLS, population.users, population.agents)
+    assert cli.run("report", "--html", "report.html").returncode == 0
+    tab.open((tmp_path / "report.html").as_uri())
+    tab.next_frame()
+    total = (
+        "['uses', 'tokens', 'cost', 'errors'].map(id => document.querySelector(`#${id} tfoot tr`).cells[1].textContent)"
+    )
+    found = [Decimal(cell.strip("$").replace(",", "")) for cell in tab.run(total)]
+    ledger = "SELECT count(*), sum(tokens), sum(cost_usd), count(*) FILTER (WHERE NOT success) FROM usage_events"
+    assert [tuple(found)] == run(database, ledger)
+    check_quiet(tab)
 
 
 def test_colours_follow_the_system_and_are_readable(tab: Tab, show: Open) -> None:
