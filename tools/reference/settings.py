@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tools.reference.annotations import bounds, meanings, type_words
 from tools.reference.markdown import code, table
-from usage_worker.settings import PublisherSettings, Settings, variables_of
+from usage_worker.environment import variables_of
+from usage_worker.settings import PublisherSettings, Settings
 
 _INTRODUCTION = """\
 # Settings

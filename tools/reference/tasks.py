@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tools.reference.markdown import code, table
+from usage_worker.environment import variables_of
 from usage_worker.service.app import configuration, make_app
 from usage_worker.service.schedule import schedule_entries
-from usage_worker.settings import Settings, variables_of
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from usage_worker.service.schedule import ScheduleEntry

@@ -1,7 +1,6 @@
 """Settings, read once from the environment, and from `.env` where the environment does not set them.
 
-The docstring below each setting is its text in docs/reference/settings.md. They are read without pydantic-settings,
-which took 80 ms of processor time, a quarter of what an application spent on importing `UsagePublisher`.
+The docstring below each setting is its text in docs/reference/settings.md.
 """
 
 from __future__ import annotations
@@ -9,29 +8,22 @@ from __future__ import annotations
 import os
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from usage_worker.environment import read_form, variables_of
 from usage_worker.errors import SettingsError
 from usage_worker.masking import Mask
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-T = TypeVar("T", bound=BaseModel)
 
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 MAX_SHARDS = 256
 # The UUIDv5 of `usage-worker` in the namespace of domain names.
 DEFAULT_ID_NAMESPACE = UUID("c2cce1b7-d584-5e34-8fb0-123f0b8de01f")
-# The first that is set counts. REDIS_URL may be the application's own, for a cache or as Celery's broker.
-REDIS_VARIABLES = ("USAGE_REDIS_URL", "REDIS_URL")
-_VARIABLES = {"redis_url": REDIS_VARIABLES, "database_url": ("DATABASE_URL",)}
 # Host, port and path, without a user and without parameters.
 _SERVICE = re.compile(r"https?://(?:[^\s/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:/[!\"$->@-~]*)?")
 # Neither message quotes the text, which may be part of a password.
@@ -251,11 +243,6 @@ class Settings(PublisherSettings):
         return self.database_url
 
 
-def variables_of(name: str) -> tuple[str, ...]:
-    """Return the environment variables of a setting, of which the first that is set counts."""
-    return _VARIABLES.get(name, (f"USAGE_{name.upper()}",))
-
-
 def load_settings() -> Settings:
     """Read the settings.
 
@@ -264,7 +251,7 @@ def load_settings() -> Settings:
     """
     from dotenv import dotenv_values  # noqa: PLC0415 - belongs to the extra `server`; a publisher reads no file
 
-    settings = _read(Settings, os.environ, dotenv_values(".env"))
+    settings = read_form(Settings, os.environ, dotenv_values(".env"))
     if settings.retention_days <= settings.accept_days:
         # An event that arrives again after the ledger has dropped it would be counted twice.
         raise SettingsError("USAGE_RETENTION_DAYS must be greater than USAGE_ACCEPT_DAYS")
@@ -279,32 +266,10 @@ def load_publisher_settings(redis_url: str | None = None, *, disabled: bool | No
     """
     if disabled is None:
         switch = {name: os.environ[name] for name in variables_of("disabled") if name in os.environ}
-        disabled = _read(PublisherSettings, switch).disabled
+        disabled = read_form(PublisherSettings, switch).disabled
     # A URL that is not used need not be right: the environment's may be the application's own.
     given = {"redis_url": ""} if disabled else {"redis_url": redis_url} if redis_url else {}
-    return _read(PublisherSettings, os.environ, disabled=disabled, **given)
-
-
-def _read(form: type[T], *sources: Mapping[str, str | None], **given: Any) -> T:
-    """Read a form's settings from the first source that has them."""
-    values, variables = {}, {}
-    for name in form.model_fields:
-        for variable, text in ((it, source.get(it)) for source in sources for it in variables_of(name)):
-            # An empty URL, as compose files write where a variable is missing, counts as not set.
-            if name not in values and text is not None and (text or name not in _VARIABLES):
-                values[name], variables[name] = text, variable
-    # The message about an argument names the argument.
-    variables |= {name: name for name in given}
-    try:
-        return form(**values | given)
-    except ValidationError as error:
-        raise SettingsError("; ".join(_complaint(item, variables) for item in error.errors())) from None
-
-
-def _complaint(item: Any, variables: Mapping[str, str]) -> str:
-    name = str(item["loc"][0]).lower()
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{variables.get(name) or variables_of(name)[0]}: {message}"
+    return read_form(PublisherSettings, os.environ, disabled=disabled, **given)
 
 
 def _checked_scheme(url: str, schemes: tuple[str, ...]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.environment import REDIS_VARIABLES
 from usage_worker.publisher.rate_limited_log import RateLimitedLog, say
-from usage_worker.settings import REDIS_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
