@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.embedders import embedder_of, named, unit_vectors
+from usage_worker.embedders import embedder_of, errors_as, unit_vectors
 from usage_worker.errors import EmbedderError, ExtraMissingError
 from usage_worker.store import embedding_models, search_agents
 from usage_worker.store.search import LONGEST_QUERY, LONGEST_TEXT
@@ -61,7 +61,7 @@ def _vector(store: Store, settings: Settings, text: str) -> tuple[str | None, li
         embedder = embedder_of(settings)
         if embedder is None:
             return None, None, "no embedder is set (USAGE_EMBEDDER)"
-        with named(EmbedderError, "the embedder does not tell its model"):
+        with errors_as(EmbedderError, "the embedder does not tell its model"):
             model = embedder.model
         known = {it.model: it for it in embedding_models(store)}.get(model)
         if known is None or known.state != "ready":

@@ -41,7 +41,7 @@ class Embedder(Protocol):
 
 
 @contextmanager
-def named(kind: type[EmbedderError], doing: str) -> Iterator[None]:
+def errors_as(kind: type[EmbedderError], doing: str) -> Iterator[None]:
     """Run code of an embedder in the block; an exception that is not ours becomes one of `kind`.
 
     It names the type alone: the message may quote a text.
@@ -62,7 +62,7 @@ def unit_vectors(embedder: Embedder, texts: Sequence[str]) -> Vectors:
         TextRefusedError: a vector has no direction: it holds NaN or infinity, or zeros only; or the embedder failed.
         EmbedderUnavailableError: as `Embedder.embed`.
     """
-    with named(TextRefusedError, "the embedder fails"):
+    with errors_as(TextRefusedError, "the embedder fails"):
         vectors, dimension = np.asarray(embedder.embed(texts), dtype=np.float64), embedder.dimension
     if vectors.shape != (len(texts), dimension):
         expected = f"{len(texts)} vectors of {dimension} numbers"

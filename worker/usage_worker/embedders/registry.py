@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from usage_worker.embedders.embedder import named
+from usage_worker.embedders.embedder import errors_as
 from usage_worker.errors import EmbedderError, SettingsError
 
 if TYPE_CHECKING:
@@ -36,6 +36,6 @@ def embedder_of(settings: Settings) -> Embedder | None:
     if settings.embedder not in installed.names:
         names = ", ".join(sorted(installed.names))
         raise SettingsError(f"USAGE_EMBEDDER: there is no embedder {settings.embedder!r}; there are {names}")
-    with named(EmbedderError, f"the embedder {settings.embedder!r} cannot be used"):
+    with errors_as(EmbedderError, f"the embedder {settings.embedder!r} cannot be used"):
         make: Callable[[Settings], Embedder] = installed[settings.embedder].load()
         return make(settings)

@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.embedders import embedder_of, named, unit_vectors
+from usage_worker.embedders import embedder_of, errors_as, unit_vectors
 from usage_worker.errors import (
     EmbedderError,
     ExtraMissingError,
     SettingsError,
     TextRefusedError,
-    UsageError,
     first_line,
 )
 from usage_worker.logs import get_logger
@@ -103,22 +102,23 @@ def embed(
         StoreUnavailableError: the rest is left to the next run.
     """
     report = report or EmbedReport()
-    with named(EmbedderError, "the embedder does not tell its model and dimension"):
+    with errors_as(EmbedderError, "the embedder does not tell its model and dimension"):
         report.model, dimension = embedder.model, embedder.dimension
     add_model(store, report.model, dimension)
     run = _EmbedRun(store, embedder, None if budget is None else time.monotonic() + budget, report, on_progress)
     try:
-        if run.embed_all() and _has_most(_status(store, embedder.model)):
-            set_model_ready(store, embedder.model)
-            if becomes_default:
-                set_default_model(store, embedder.model)
-        for note in ensure_vector_indexes(store, EMBED).notes:
-            log.warning("searches over many agents are slow, or go by words alone", reason=note)
+        is_done = run.embed_all()
     finally:
-        status = _status(store, embedder.model)
+        status = _status(store, report.model)
         report.pending, report.failed = status.pending, status.failed
         if report.pending:
             report.pending_since = _pending_since(store)
+    if is_done and _has_most(status):
+        set_model_ready(store, report.model)
+        if becomes_default:
+            set_default_model(store, report.model)
+    for note in ensure_vector_indexes(store, EMBED).notes:
+        log.warning("searches over many agents are slow, or go by words alone", reason=note)
     return report
 
 
@@ -187,9 +187,7 @@ class _EmbedRun:
         """Embed some texts; where one cannot be embedded, find it by halving."""
         try:
             vectors = unit_vectors(self._embedder, [it.text or "-" for it in texts])
-        except Exception as error:
-            if isinstance(error, UsageError) and not isinstance(error, TextRefusedError):
-                raise
+        except TextRefusedError as error:
             if len(texts) == 1:
                 self._set_aside(texts[0], error)
             elif not self._is_over():
@@ -201,10 +199,8 @@ class _EmbedRun:
         embeddings = [Embedding(text.agent_id, text.content_hash, vector) for text, vector in rows]
         self._report.embedded += retry(partial(store_embeddings, self._store, self._embedder.model, embeddings))
 
-    def _set_aside(self, text: AgentText, error: Exception) -> None:
-        # The message of an exception that is not ours may quote the text.
-        reason = first_line(error) if isinstance(error, UsageError) else type(error).__name__
-        retry(partial(set_aside, self._store, self._embedder.model, text, reason))
+    def _set_aside(self, text: AgentText, error: TextRefusedError) -> None:
+        retry(partial(set_aside, self._store, self._embedder.model, text, first_line(error)))
         self._report.refused += 1
 
     def _is_over(self) -> bool:
