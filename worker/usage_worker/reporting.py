@@ -57,7 +57,7 @@ def table_rows(store: Store, days: Days, by: By, user_id: UUID | None = None) ->
         ]
     return [
         {**({f"{by}_id": id_} if id_ else {}), by: name, **_figures(_totals(row))}
-        for id_, name, row in _named(store, by, found)
+        for id_, name, row in _named(store, by, _by_use(found))
     ]
 
 
@@ -90,21 +90,25 @@ def _each_day(days: Days, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[date
 
 def _most_used(store: Store, by: By, rows: Sequence[dict[str, Any]]) -> list[NamedTotals]:
     """Return the totals of the most used ones; those of an agent or a user without a name under its id."""
-    named = _named(store, by, rows)[:MOST_NAMED]
+    named = _named(store, by, _by_use(rows)[:MOST_NAMED])
     return [NamedTotals(name=name or (str(id_) if id_ else None), totals=_totals(row)) for id_, name, row in named]
+
+
+def _by_use(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows, the most used first."""
+    return sorted(rows, key=lambda row: -row["usage_count"])
 
 
 def _named(
     store: Store, by: By, rows: Sequence[dict[str, Any]]
 ) -> list[tuple[UUID | None, str | None, dict[str, Any]]]:
-    """Return the rows, the most used first, each behind its id, which only agents and users have, and its name."""
-    found = sorted(rows, key=lambda row: -row["usage_count"])
+    """Return each row behind its id, which only agents and users have, and its name."""
     if by not in ("agent", "user"):
-        return [(None, row[by] or None, row) for row in found]
-    ids = [row[f"{by}_id"] for row in found]
+        return [(None, row[by] or None, row) for row in rows]
+    ids = [row[f"{by}_id"] for row in rows]
     with store.connection() as connection:
         names = names_of(connection, by, ids)
-    return [(id_, names.get(id_), row) for id_, row in zip(ids, found, strict=True)]
+    return [(id_, names.get(id_), row) for id_, row in zip(ids, rows, strict=True)]
 
 
 def _totals(row: dict[str, Any] | None) -> Totals:
