@@ -25,7 +25,7 @@ app.conf.update(task_ignore_result=True, task_default_queue=QUEUE, broker_connec
 @cache
 def _store() -> Store:
     settings = load_settings()
-    return Store(settings.require_database(), pooled=settings.pooled)
+    return Store.of(settings)
 
 
 @app.task(name="naive.track")  # type: ignore[untyped-decorator]

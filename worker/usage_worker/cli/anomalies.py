@@ -34,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the anomalies and th
 def anomalies(days: Days = 7, agent: Agent = None, only_open: Open = False, as_json: AsJson = False) -> None:
     """Show when cost, errors, latency or silence were far from the same hours of the weeks before, newest first."""
     settings = load_settings()
-    with Store(settings.require_database(), pooled=settings.pooled) as store:
+    with Store.of(settings) as store:
         require_anomalies(store)
         found = find(store, days, None if agent is None else _id_of(store, agent), only_open=only_open)
         run = last_runs(store).get(ANOMALIES)

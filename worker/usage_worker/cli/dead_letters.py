@@ -99,7 +99,7 @@ def replay(
 
 def _store() -> Store:
     settings = load_settings()
-    return Store(settings.require_database(), pooled=settings.pooled)
+    return Store.of(settings)
 
 
 def _on_problem(number: int, error: EventRefusedError) -> None:

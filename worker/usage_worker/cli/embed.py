@@ -44,7 +44,7 @@ def embed(name: Name = None, status: Status = False, retire: Retire = None, as_j
     settings = load_settings()
     if name is not None:
         settings = settings.model_copy(update={"embedder": name})
-    with Store(settings.require_database(), pooled=settings.pooled) as store:
+    with Store.of(settings) as store:
         if retire is not None and status:
             raise SettingsError("--status and --retire are not given together")
         if retire is not None:

@@ -44,7 +44,7 @@ def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson
     age = _age(older_than, settings)
     report = PurgeReport()
     with (
-        Store(settings.require_database(), pooled=settings.pooled) as store,
+        Store.of(settings) as store,
         leave_on_signal() as stop,
         shown("purge") as on_progress,
     ):

@@ -54,7 +54,7 @@ def reconcile(
     scope = Scope(first.date() if first else None, last.date() if last else None)
     report = ReconcileReport()
     with (
-        Store(settings.require_database(), pooled=settings.pooled) as store,
+        Store.of(settings) as store,
         leave_on_signal() as stop,
         shown("reconcile") as on_progress,
     ):

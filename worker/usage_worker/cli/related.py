@@ -36,8 +36,7 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
     The task analytics.graph computes them once a day. Numbers of users are rounded down to a multiple of 5.
     """
     settings = load_settings()
-    opened = Store(settings.require_database(), pooled=settings.pooled)
-    with opened as store, needed_role("authenticated", "service_role"):
+    with Store.of(settings) as store, needed_role("authenticated", "service_role"):
         user_id = None if user is None else require_id(store, "user", user)
         with store.connection() as connection:
             if user_id is not None:

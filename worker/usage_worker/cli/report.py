@@ -61,7 +61,7 @@ def report(
     settings = load_settings()
     if html is not None and (as_json or by != "day"):
         raise SettingsError("--html: the page has everything; leave out --json and --by")
-    with Store(settings.require_database(), pooled=settings.pooled) as store, needed_role("service_role"):
+    with Store.of(settings) as store, needed_role("service_role"):
         wanted = _days(store, settings, days, first, last)
         user_id = None if user is None else require_id(store, "user", user)
         try:

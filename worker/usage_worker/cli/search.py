@@ -36,8 +36,7 @@ def search(text: Text, user: User = None, k: Most = 10, as_json: AsJson = False)
     Without an embedder (USAGE_EMBEDDER), or before it has embedded the agents, words and names alone count.
     """
     settings = load_settings()
-    opened = Store(settings.require_database(), pooled=settings.pooled)
-    with opened as store, needed_role("authenticated", "service_role"):
+    with Store.of(settings) as store, needed_role("authenticated", "service_role"):
         user_id = None if user is None else require_id(store, "user", user)
         # The terminal may have sent bytes that are not UTF-8.
         found = find_agents(store, settings, text.encode(errors="replace").decode(), k, user_id)

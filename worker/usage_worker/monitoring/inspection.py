@@ -88,7 +88,7 @@ class Inspection:
 
     @cached_property
     def store(self) -> ImpatientStore:
-        return ImpatientStore(self.settings.require_database(), pooled=self.settings.pooled)
+        return ImpatientStore.of(self.settings)
 
     @cached_property
     def last_runs(self) -> dict[str, TaskRun]:

@@ -27,7 +27,7 @@ class Resources:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.settings.require_database(), pooled=self.settings.pooled)
+        return Store.of(self.settings)
 
     @cached_property
     def flusher(self) -> Flusher:

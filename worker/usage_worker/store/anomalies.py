@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row, dict_row
 
-from usage_worker.errors import SettingsError
+from usage_worker.store.needed_role import wrong_role
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -134,8 +134,7 @@ def judging(store: Store, task: str) -> Iterator[Judging]:
     """
     with sole_transaction(store, task) as connection:
         connection.execute(query("anomaly_settings"))
-        span = connection.execute(query("anomaly_span"), {"task": task}).fetchone()
-        assert span is not None  # noqa: S101 - it has no FROM that could be empty
+        (span,) = connection.execute(query("anomaly_span"), {"task": task}).fetchall()
         yield Judging(connection, Span(*span))
 
 
@@ -160,9 +159,7 @@ def require_anomalies(store: Store) -> None:
         SettingsError: it does not.
     """
     if not may_read_anomalies(store):
-        raise SettingsError(
-            "this role may not read the anomalies; DATABASE_URL must name the owner, or a login with service_role"
-        )
+        raise wrong_role("this role may not read the anomalies", "service_role")
 
 
 def open_alerts(store: Store) -> list[Anomaly]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import LiteralString
 
     from usage_worker.postgres import Connection
+    from usage_worker.settings import Settings
 
 CONNECT_SECONDS = 5.0
 _OPTIONS: dict[str, Any] = {"application_name": "usage-worker", "connect_timeout": int(CONNECT_SECONDS)}
@@ -85,6 +86,15 @@ class Store:
             check=ConnectionPool.check_connection,
             name="usage-worker",
         )
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the store of the settings' database, with one connection.
+
+        Raises:
+            SettingsError: DATABASE_URL is not set, or cannot be read.
+        """
+        return cls(settings.require_database(), pooled=settings.pooled)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

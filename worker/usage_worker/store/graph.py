@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg.rows import class_row, dict_row
 
@@ -87,7 +87,8 @@ def publish_relationships(store: Store, task: str, min_users: int) -> Published 
     """
     with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(query("analytics_lock_timeout"))
-        if not _row(cursor.execute(query("graph_is_due"), {"min_users": min_users}).fetchone())["is_due"]:
+        (due,) = cursor.execute(query("graph_is_due"), {"min_users": min_users}).fetchall()
+        if not due["is_due"]:
             return None
         bounds = {"min_users": min_users, "users": _graph_users(connection)["counted"]}
         cursor.execute(query("graph_clear"))
@@ -113,9 +114,5 @@ def related_agents(connection: Connection, agent: UUID, k: int) -> list[RelatedA
 def _graph_users(connection: Connection) -> dict[str, int]:
     """Return how many users are `counted`, and how many `left_out` since they have too many agents."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        return _row(cursor.execute(query("graph_users")).fetchone())
-
-
-def _row(row: dict[str, Any] | None) -> dict[str, Any]:
-    assert row is not None  # noqa: S101 - the statements return exactly one
-    return row
+        (users,) = cursor.execute(query("graph_users")).fetchall()
+    return users

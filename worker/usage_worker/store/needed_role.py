@@ -25,5 +25,9 @@ def needed_role(*roles: str) -> Iterator[None]:
     except SettingsError as error:
         if not isinstance(error.__cause__, InsufficientPrivilege):
             raise
-        needed = f"DATABASE_URL must name the owner, or a login with {' or '.join(roles)}"
-        raise SettingsError(f"{error.__cause__}; {needed}") from error.__cause__
+        raise wrong_role(str(error.__cause__), *roles) from error.__cause__
+
+
+def wrong_role(reason: str, *roles: str) -> SettingsError:
+    """Return the error that our role may not do something, which the owner and logins with these roles may."""
+    return SettingsError(f"{reason}; DATABASE_URL must name the owner, or a login with {' or '.join(roles)}")

@@ -87,7 +87,7 @@ def _build(session: Connection, index: dict[str, Any], report: VectorIndexReport
 def _ensure_extension(session: Connection, agents: int) -> str | None:
     """Create the extension where more than `agents` need it; return why searches cannot use it."""
     with session.cursor(row_factory=dict_row) as cursor:
-        found = cursor.execute(query("pgvector"), {"agents": agents}).fetchone() or {}
+        (found,) = cursor.execute(query("pgvector"), {"agents": agents}).fetchall()
     if not found["needed"]:
         return None
     if found["is_new_enough"] is None:
