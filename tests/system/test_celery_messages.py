@@ -1,21 +1,29 @@
-"""Messages of an application's Celery survive a restart of Redis. It takes a minute: a part of `make test-more`."""
+"""Messages of an application's Celery survive Redis' restart, and whatever it refuses between pop and note."""
 
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from celery import Celery
+from kombu.entity import Queue
 
+from tests.conftest import with_login
 from tests.faults.harness import Harness
 from tests.helpers import eventually
 from usage_worker.local import EmbeddedValkey
 from usage_worker.local.supervisor import Supervisor
+from usage_worker.service.app import make_app
 from usage_worker.service.broker import broker_url
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import redis
+    from kombu.message import Message
 
 # The visibility timeout, the interval at which kombu looks, and the time to begin again.
 RESTORED_SECONDS = 120
@@ -45,3 +53,49 @@ def test_celery_messages_survive_redis_restart(database: str, server_folder: Pat
 
             eventually(all_are_counted, RESTORED_SECONDS)
             harness.check()
+
+
+def test_message_that_redis_refused_to_note_is_delivered_later(redis_url: str, redis_client: redis.Redis) -> None:
+    """By itself kombu drops what it popped where the next command fails: at a restart, or without the right to it."""
+    user, password = f"noting-{uuid4().hex}", uuid4().hex
+    redis_client.execute_command("ACL", "SETUSER", user, "on", f">{password}", "~*", "&*", "+@all", "-zadd")  # type: ignore[no-untyped-call]
+    app = make_app(Settings(REDIS_URL=with_login(redis_url, user, password)))
+    try:
+        app.send_task("usage.track", kwargs={"number": 1})
+        with pytest.raises(app.connection_for_read().channel_errors):
+            take(app)
+        assert redis_client.llen("celery") == 0
+        redis_client.execute_command("ACL", "SETUSER", user, "+zadd")  # type: ignore[no-untyped-call]
+        app.send_task("usage.track", kwargs={"number": 2})
+        assert [message.payload[1] for message in take(app)] == [{"number": 2}]
+        # Noted at once, so it is delivered after the visibility timeout.
+        assert redis_client.hlen("unacked") == 1
+    finally:
+        redis_client.acl_deluser(user)
+
+
+def test_full_redis_notes_a_popped_message(redis_url: str, redis_client: redis.Redis) -> None:
+    app = make_app(Settings(REDIS_URL=redis_url))
+    app.send_task("usage.track", kwargs={"number": 1})
+    redis_client.config_set("maxmemory", 1)
+    try:
+        (message,) = take(app, acknowledged=False)
+        assert (message.payload[1], redis_client.hlen("unacked")) == ({"number": 1}, 1)
+    finally:
+        redis_client.config_set("maxmemory", 0)
+
+
+def take(app: Celery, *, acknowledged: bool = True) -> list[Message]:
+    """Take the next message as a worker does, from a connection of its own."""
+    taken: list[Message] = []
+
+    def keep(_body: Any, message: Message) -> None:
+        taken.append(message)
+        if acknowledged:
+            message.ack()  # type: ignore[no-untyped-call]
+
+    with app.connection_for_read() as connection:
+        queue = Queue("celery")  # type: ignore[no-untyped-call]
+        with connection.Consumer([queue], callbacks=[keep]):
+            connection.drain_events(timeout=10)
+        return taken

@@ -12,7 +12,7 @@ from usage_worker.embedders import embedder_of
 from usage_worker.errors import SettingsError
 from usage_worker.logs import configure_from_environment, report_failure
 from usage_worker.maintenance import PERIODIC_TASKS
-from usage_worker.service.broker import MaskedAMQP, broker_settings
+from usage_worker.service.broker import OwnAMQP, broker_settings
 from usage_worker.service.process_record import record_processes
 from usage_worker.service.queues import QueueName
 from usage_worker.service.resources import Resources
@@ -47,7 +47,7 @@ def make_app(settings: Settings) -> Celery:
     Raises:
         SettingsError: a setting is wrong.
     """
-    app = Celery("usage-worker", amqp=MaskedAMQP)
+    app = Celery("usage-worker", amqp=OwnAMQP)
     app.conf.update(configuration(settings))
     install(app, settings)
     return app

@@ -10,6 +10,7 @@ from kombu.connection import Connection
 from kombu.utils.url import maybe_sanitize_url
 
 from usage_worker.queue.url import parse_redis_url
+from usage_worker.service.transport import KeepingTransport
 
 # A message that a worker took and never acknowledged is delivered again after 30 s (by default an hour), plus the 10 s
 # after which kombu looks (by default at every tenth occasion). A task of ours acknowledges when it begins, or has
@@ -19,20 +20,23 @@ REDELIVERY = {"visibility_timeout": 30, "unacked_restore_throttle": 1}
 _OPTIONS = ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval", "client_name")
 
 
-class _MaskedConnection(Connection):
-    """A connection whose description omits the password in the URL of a Unix socket.
+class _OwnConnection(Connection):
+    """A connection that drops no message, and whose description omits the password in the URL of a Unix socket.
 
     `celery inspect stats` prints the description, and Flower shows it.
     """
+
+    def get_transport_cls(self) -> type:
+        return KeepingTransport
 
     def info(self) -> dict[str, Any]:
         return {**super().info(), "hostname": maybe_sanitize_url(self.hostname)}  # type: ignore[no-untyped-call]
 
 
-class MaskedAMQP(AMQP):  # type: ignore[misc]
-    """Celery's use of the broker, with connections that show no password."""
+class OwnAMQP(AMQP):  # type: ignore[misc]
+    """Celery's use of the broker, with connections of ours."""
 
-    Connection = _MaskedConnection
+    Connection = _OwnConnection
 
 
 def broker_settings(redis_url: str) -> dict[str, Any]:
