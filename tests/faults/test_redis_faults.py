@@ -176,7 +176,7 @@ def test_full_redis_is_drained(database: str, server_folder: Path, group: str) -
             harness.drain()
         harness.publish(harness.traffic(3_000))
         with UsagePublisher(harness.redis_url, linger=0) as publisher:
-            fill(harness, REDIS_MEMORY_LIMIT + 0.02)
+            fill(harness, REDIS_MEMORY_LIMIT + 0.1)
             waiting = harness.traffic(500, seed=2)
             for event in waiting:
                 assert publisher.add(dict(event))
