@@ -10,7 +10,7 @@ from kombu.connection import Connection
 from kombu.utils.url import maybe_sanitize_url
 
 from usage_worker.queue.url import parse_redis_url
-from usage_worker.service.transport import KeepingTransport
+from usage_worker.service.transport import NotingTransport
 
 # A message that a worker took and never acknowledged is delivered again after 30 s (by default an hour), plus the 10 s
 # after which kombu looks (by default at every tenth occasion). A task of ours acknowledges when it begins, or has
@@ -27,7 +27,7 @@ class _OwnConnection(Connection):
     """
 
     def get_transport_cls(self) -> type:
-        return KeepingTransport
+        return NotingTransport
 
     def info(self) -> dict[str, Any]:
         return {**super().info(), "hostname": maybe_sanitize_url(self.hostname)}  # type: ignore[no-untyped-call]

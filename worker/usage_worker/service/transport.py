@@ -1,67 +1,131 @@
-"""Celery's Redis transport, which keeps a message that it has popped until it is noted as unacknowledged.
+"""Celery's Redis transport, with messages that are noted as unacknowledged in the moment that takes them.
 
-kombu pops a message with BRPOP and then writes it to the hash from which unacknowledged messages are delivered again.
-Where Redis went away in between, or was full, kombu dropped it: one restart of Redis in eight lost an event of
-`usage.track`. What is left is a worker that is killed between the two commands, and an answer that never arrives.
+kombu takes a message with BRPOP and notes it afterwards in the hash from which unacknowledged messages are delivered
+again. One restart of Redis in eight lost an event of `usage.track` in between; a killed worker and a full Redis lost
+some, too. Here a script takes and notes at once. A script cannot wait, so BLMOVE waits: it moves the last message of
+the queue to the place that it has.
 """
 
 from __future__ import annotations
 
-from time import time
-from typing import Any, ClassVar
+from queue import Empty
+from time import monotonic, time
+from typing import Any
+from uuid import uuid4
 
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 
-# Small, and gone when the message is acknowledged, so a full Redis takes it as well.
-_NOTE = """#!lua flags=allow-oom
-redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+# Small, and gone when the message is acknowledged, so a full Redis takes it as well. What stands in the hash is what
+# kombu restores: the message, its exchange (none: the next is the name of a queue) and its routing key. The message
+# leaves the queue at last, since nothing undoes a script that fails.
+_TAKE = """#!lua flags=allow-oom
+for i = 3, #KEYS do
+    local message = redis.call('LINDEX', KEYS[i], -1)
+    if message then
+        redis.call('HSET', KEYS[2], ARGV[2], '[' .. message .. ',"",' .. cjson.encode(ARGV[i]) .. ']')
+        redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
+        redis.call('RPOP', KEYS[i])
+        return {KEYS[i], message}
+    end
+end
+"""
+# From now on the message has the tag with which Celery acknowledges it.
+_RENAME = """#!lua flags=allow-oom
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+redis.call('ZADD', KEYS[1], ARGV[1], ARGV[3])
+redis.call('ZREM', KEYS[1], ARGV[2])
+redis.call('HDEL', KEYS[2], ARGV[2])
 """
 
 
-class KeepingQoS(redis.QoS):
-    """Notes each message at once, or as soon as Redis takes it; it is delivered after the visibility timeout then."""
-
-    # Of the process: kombu makes a new transport and channel for each connection.
-    _popped: ClassVar[dict[str, str]] = {}
+class NotingQoS(redis.QoS):
+    """Renames the note of a message that its channel took."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a message that was popped."""
-        delivery = message.delivery_info
-        raw = message._raw  # noqa: SLF001 - as in kombu
-        self._popped[delivery_tag] = dumps([raw, delivery["exchange"], delivery["routing_key"]])  # type: ignore[no-untyped-call]
-        self.note_popped()
+        """Keep a message until it is acknowledged."""
+        delivery, raw = message.delivery_info, message._raw  # noqa: SLF001 - as in kombu
+        noted = dumps([raw, delivery["exchange"], delivery["routing_key"]])  # type: ignore[no-untyped-call]
+        with self.channel.conn_or_acquire() as client:
+            keys = self.unacked_index_key, self.unacked_key
+            client.eval(_RENAME, 2, *keys, time(), self.channel.taken, delivery_tag, noted)
         virtual.QoS.append(self, message, delivery_tag)  # type: ignore[no-untyped-call]
 
-    def note_popped(self) -> None:
-        """Note what was popped and not noted yet, and forget it."""
-        for tag, message in list(self._popped.items()):
-            self._note(tag, message)
-            del self._popped[tag]
-
-    def _note(self, tag: str, message: str) -> None:
-        score = time()
-        with self.channel.conn_or_acquire() as client:
-            try:
-                pipeline = client.pipeline()
-                pipeline.zadd(self.unacked_index_key, {tag: score}).hset(self.unacked_key, tag, message).execute()
-            except self.channel.connection.channel_errors:
-                # Only as the second way: Redis 6.2 knows no such flags.
-                client.eval(_NOTE, 2, self.unacked_index_key, self.unacked_key, score, tag, message)
+    def forget(self, tag: str) -> None:
+        """Delete a note."""
+        self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
 
-class KeepingChannel(redis.Channel):
-    """Notes what an earlier connection has popped before it pops anything itself."""
+class NotingChannel(redis.Channel):
+    """Takes messages by a script, and waits by BLMOVE where there is none.
 
-    QoS = KeepingQoS
+    It waits for one queue, the one that had the last message. Another one is looked at after at most a second.
+    """
+
+    QoS = NotingQoS
+    taken = ""
+    """The tag under which the script notes the message that it takes."""
+    _acknowledges = True
+    _waits = False
+    _is_full = False
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        """Consume from a queue; what needs no acknowledgement, as answers of workers, is taken in kombu's own way."""
+        self._acknowledges &= not no_ack
+        return super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        self.qos.note_popped()
-        super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
+        if not self._acknowledges:
+            super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
+            return
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if queues:
+            self._in_poll, self._brpop_sent_at = self.client.connection, monotonic()  # type: ignore[assignment]
+            self.client.connection.send_command(*(self._wait(queues[-1]) if self._waits else self._take(queues)))
+
+    def _brpop_read(self, **options: Any) -> Any:
+        if self._acknowledges and self._waits:
+            self._read_wait(options)
+            raise Empty
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
+        except Empty:
+            self._waits = True
+            raise
+        except (*self.connection.connection_errors, *self.connection.channel_errors):
+            raise
+        except Exception:
+            # It would end the worker at each delivery.
+            self.qos.forget(self.taken)
+            raise
+
+    def _take(self, queues: list[str]) -> tuple[Any, ...]:
+        places = [(self._q_for_pri(queue, step), queue) for step in self.priority_steps for queue in queues]  # type: ignore[no-untyped-call]
+        keys, names = zip(*places, strict=True)
+        self.taken = f"taken:{uuid4()}"
+        return "EVAL", _TAKE, 2 + len(keys), self.unacked_index_key, self.unacked_key, *keys, time(), self.taken, *names
+
+    def _wait(self, queue: str) -> tuple[Any, ...]:
+        if self._is_full:
+            return "BRPOP", f"{queue}.none", self.brpop_timeout
+        return "BLMOVE", queue, queue, "RIGHT", "RIGHT", self.brpop_timeout
+
+    def _read_wait(self, options: dict[str, Any]) -> None:
+        self._waits = False
+        try:
+            self.client.parse_response(self.client.connection, "BLMOVE", **options)
+        except self.connection.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        except self.connection.channel_errors:
+            self._is_full = True
+        else:
+            self._is_full = False
+        finally:
+            self._in_poll = False
 
 
-class KeepingTransport(redis.Transport):
+class NotingTransport(redis.Transport):
     """kombu's Redis transport with these channels."""
 
-    Channel = KeepingChannel
+    Channel = NotingChannel
