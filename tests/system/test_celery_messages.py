@@ -55,9 +55,11 @@ def test_celery_messages_survive_redis_restart(database: str, server_folder: Pat
             harness.check()
 
 
-def test_message_whose_answer_never_arrived_is_delivered_again(redis_url: str, redis_client: redis.Redis) -> None:
+def test_message_whose_answer_never_arrived_is_delivered_again(
+    redis_worker_url: str, redis_client: redis.Redis
+) -> None:
     """As where the worker is killed, or Redis goes away, before the worker has read it."""
-    app = make_app(Settings(REDIS_URL=redis_url))
+    app = make_app(Settings(REDIS_URL=redis_worker_url))
     app.conf.broker_transport_options = {"visibility_timeout": 0}
     app.send_task("usage.track", kwargs={"number": 1})
     with app.connection_for_read() as connection, connection.Consumer([Queue("celery")]) as consumer:  # type: ignore[no-untyped-call]
@@ -87,18 +89,20 @@ def test_message_that_redis_refused_to_note_stays_in_its_queue(redis_url: str, r
         redis_client.acl_deluser(user)
 
 
-def test_full_redis_notes_a_popped_message(redis_url: str, redis_client: redis.Redis) -> None:
-    app = make_app(Settings(REDIS_URL=redis_url))
+def test_worker_on_full_redis_takes_and_waits(redis_worker_url: str, redis_client: redis.Redis) -> None:
+    app = make_app(Settings(REDIS_URL=redis_worker_url))
     app.send_task("usage.track", kwargs={"number": 1})
     redis_client.config_set("maxmemory", 1)
     try:
         (message,) = take(app, acknowledged=False)
         assert (message.payload[1], redis_client.hlen("unacked")) == ({"number": 1}, 1)
+        with pytest.raises(TimeoutError):
+            take(app, timeout=2.5)
     finally:
         redis_client.config_set("maxmemory", 0)
 
 
-def take(app: Celery, *, acknowledged: bool = True) -> list[Message]:
+def take(app: Celery, *, acknowledged: bool = True, timeout: float = 10) -> list[Message]:
     """Take the next message as a worker does, from a connection of its own."""
     taken: list[Message] = []
 
@@ -110,5 +114,5 @@ def take(app: Celery, *, acknowledged: bool = True) -> list[Message]:
     with app.connection_for_read() as connection:
         queue = Queue("celery")  # type: ignore[no-untyped-call]
         with connection.Consumer([queue], callbacks=[keep]):
-            connection.drain_events(timeout=10)
+            connection.drain_events(timeout=timeout)
         return taken

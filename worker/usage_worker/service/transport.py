@@ -8,6 +8,7 @@ the queue to the place that it has.
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from queue import Empty
 from time import monotonic, time
 from typing import Any
@@ -56,6 +57,14 @@ class NotingQoS(redis.QoS):
         self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
 
+class _Asked(Enum):
+    """What the channel asked Redis for, and has not read yet."""
+
+    POP = auto()
+    TAKE = auto()
+    WAIT = auto()
+
+
 class NotingChannel(redis.Channel):
     """Takes messages by a script, and waits by BLMOVE where there is none.
 
@@ -65,32 +74,38 @@ class NotingChannel(redis.Channel):
     QoS = NotingQoS
     taken = ""
     """The tag under which the script notes the message that it takes."""
-    _acknowledges = True
-    _waits = False
+    _asked = _Asked.POP
+    _is_empty = False
     _is_full = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._unacknowledged: set[str] = set()
+
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        """Consume from a queue; what needs no acknowledgement, as answers of workers, is taken in kombu's own way."""
-        self._acknowledges &= not no_ack
+        """Consume from a queue, where `no_ack` has the messages of the channel taken in kombu's own way meanwhile."""
+        if no_ack:
+            self._unacknowledged.add(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        if not self._acknowledges:
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues or not self._unacknowledged.isdisjoint(queues):
+            self._asked = _Asked.POP
             super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
             return
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        if queues:
-            self._in_poll, self._brpop_sent_at = self.client.connection, monotonic()  # type: ignore[assignment]
-            self.client.connection.send_command(*(self._wait(queues[-1]) if self._waits else self._take(queues)))
+        self._in_poll, self._brpop_sent_at = self.client.connection, monotonic()  # type: ignore[assignment]
+        self._asked = _Asked.WAIT if self._is_empty else _Asked.TAKE
+        self.client.connection.send_command(*(self._wait(queues[-1]) if self._is_empty else self._take(queues)))
 
     def _brpop_read(self, **options: Any) -> Any:
-        if self._acknowledges and self._waits:
+        if self._asked is _Asked.WAIT:
             self._read_wait(options)
             raise Empty
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         except Empty:
-            self._waits = True
+            self._is_empty = True
             raise
         except (*self.connection.connection_errors, *self.connection.channel_errors):
             raise
@@ -111,7 +126,7 @@ class NotingChannel(redis.Channel):
         return "BLMOVE", queue, queue, "RIGHT", "RIGHT", self.brpop_timeout
 
     def _read_wait(self, options: dict[str, Any]) -> None:
-        self._waits = False
+        self._is_empty = False
         try:
             self.client.parse_response(self.client.connection, "BLMOVE", **options)
         except self.connection.connection_errors:
