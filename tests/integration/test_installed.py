@@ -142,7 +142,7 @@ def test_service_without_its_extra_names_it(installed: Installed) -> None:
         ("integrations.celery", "server"),
         ("integrations.langchain", "langchain"),
         ("integrations.litellm", "litellm"),
-        ("integrations.opentelemetry", "opentelemetry"),
+        ("integrations.opentelemetry", "otel"),
     ],
 )
 def test_module_without_its_extra_names_it(publisher_only: Installed, module: str, extra: str) -> None:
