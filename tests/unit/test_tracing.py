@@ -26,12 +26,15 @@ from usage_worker.events.wire import exact_row
 from usage_worker.ingest.entries import DecodedEntry
 from usage_worker.ingest.event_array import TextTable
 from usage_worker.ingest.transaction_span import figures_of, transaction_span
+from usage_worker.integrations.opentelemetry import UsageSpanProcessor
+from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.account import Account
 from usage_worker.publisher.buffer import Buffer
 from usage_worker.publisher.hooks import Hooks
 from usage_worker.queue.entry import Pack, RawEntry
 from usage_worker.queue.publishing import publishing
 from usage_worker.store import Intake
+from usage_worker.testing import capture
 from usage_worker.tracing import (
     MAX_LINKS,
     continued,
@@ -304,6 +307,46 @@ def test_nothing_happens_where_nothing_has_loaded_opentelemetry(monkeypatch: pyt
     assert fields == PACK.fields()
     assert traceparent_field(None) == {}
     assert "opentelemetry.trace" not in sys.modules
+
+
+def test_our_spans_are_not_counted_as_calls_of_models(spans: Spans) -> None:
+    with capture() as events, UsagePublisher() as usage:
+        spans.provider.add_span_processor(UsageSpanProcessor(usage, user_id=uuid4(), agent_id=uuid4()))
+        with in_span("usage.flush", "CONSUMER", {}):
+            publish((0, "s", PACK))
+        assert len(spans["usage.publish"]) == 1
+        assert events == []
+        spans.provider.get_tracer("app").start_span("chat", attributes={"gen_ai.operation.name": "chat"}).end()
+        assert len(events) == 1
+
+
+EXPORT = """
+from usage_worker.logs import configure_from_environment
+from usage_worker.trace_export import begin_export, check_export, end_export
+configure_from_environment()
+check_export()
+begin_export()
+end_export()
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "none"}, ""),
+        ({"OTEL_TRACES_EXPORTER": "jaeger", "OTEL_SDK_DISABLED": "true"}, ""),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, ""),
+        ({"OTEL_TRACES_EXPORTER": "jaeger"}, "no package has the exporter jaeger"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "otlp_proto_grpc"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_BSP_MAX_QUEUE_SIZE": "1"}, "ValueError: max_export_batch_size"),
+    ],
+)
+def test_exporter_that_cannot_be_made_is_one_line(variables: dict[str, str], reason: str) -> None:
+    """And none where the variables say that nothing is to be exported."""
+    env = environment_without("USAGE_", "OTEL_") | variables
+    done = subprocess.run([sys.executable, "-c", EXPORT], env=env, capture_output=True, check=True, timeout=30)
+    assert done.stderr.count(b"\n") == bool(reason), done.stderr
+    assert reason in done.stderr.decode()
 
 
 LOG = """
