@@ -142,7 +142,7 @@ def test_service_without_its_extra_names_it(installed: Installed) -> None:
         ("integrations.celery", "server"),
         ("integrations.langchain", "langchain"),
         ("integrations.litellm", "litellm"),
-        ("integrations.opentelemetry", "opentelemetry"),
+        ("integrations.opentelemetry", "otel"),
     ],
 )
 def test_module_without_its_extra_names_it(publisher_only: Installed, module: str, extra: str) -> None:
@@ -155,6 +155,24 @@ except ImportError as error:
     line = publisher_only.run("python", "-c", program)
     assert line.count("\n") == 1
     assert f"pip install 'usage-worker[{extra}]'" in line
+
+
+def test_traces_without_their_extra_are_one_line(installed: Installed, tmp_path: Path) -> None:
+    """A worker that cannot export counts all the same."""
+    program = """
+from usage_worker.logs import configure_from_environment
+from usage_worker.trace_export import begin_export, check_export, end_export
+configure_from_environment()
+check_export()
+begin_export()
+end_export()
+"""
+    command = [str(installed.bin / "python"), "-c", program]
+    for variables, lines in (({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, 1), ({}, 0)):
+        env = environment() | variables
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stderr.count("\n") == lines
+        assert done.stderr.count("pip install 'usage-worker[otel]'") == lines
 
 
 def test_application_is_typed(publisher_only: Installed, tmp_path: Path) -> None:

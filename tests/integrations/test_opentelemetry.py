@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 USER, AGENT, CONVERSATION = (str(uuid4()) for _ in range(3))
 OWNER = {"user_id": USER, "agent_id": AGENT}
-CHAT = {"gen_ai.operation.name": "chat", "user.id": USER, "gen_ai.agent.id": AGENT}
-TOKENS = {"gen_ai.usage.input_tokens": 812, "gen_ai.usage.output_tokens": 160}
+CHAT: dict[str, str | int] = {"gen_ai.operation.name": "chat", "user.id": USER, "gen_ai.agent.id": AGENT}
+TOKENS: dict[str, str | int] = {"gen_ai.usage.input_tokens": 812, "gen_ai.usage.output_tokens": 160}
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_span_is_an_event(published: Published, tracer: Tracer) -> None:
 
 
 def test_other_names_are_read(published: Published, tracer: Tracer) -> None:
-    attributes = {
+    attributes: dict[str, str | int] = {
         "gen_ai.operation.name": "text_completion",
         "gen_ai.system": "openai",
         "gen_ai.usage.prompt_tokens": 812,

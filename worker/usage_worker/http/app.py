@@ -22,6 +22,7 @@ from usage_worker.http.receiver import Receiver
 from usage_worker.http.request_metrics import ObserverMiddleware, RequestMetrics
 from usage_worker.http.usage import UsageEndpoint
 from usage_worker.settings import load_settings
+from usage_worker.trace_export import end_export
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -59,6 +60,7 @@ def create_app(
         yield
         receiver.close()
         usage.close()
+        end_export()
 
     async def document(request: Request) -> Response:
         return JSONResponse(openapi(request.scope.get("root_path", ""), any_id=settings.takes_any_id))

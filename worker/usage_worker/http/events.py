@@ -16,6 +16,7 @@ from usage_worker.http.body import parsed, read_body
 from usage_worker.http.forms import form_of
 from usage_worker.http.keys import Right
 from usage_worker.http.receiver import Taken
+from usage_worker.tracing import TRACEPARENT, continued
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +67,8 @@ class EventsEndpoint:
         try:
             body = await read_body(request)
             read = partial(_items, form, body)
-            return await to_thread.run_sync(self._receiver.take, read, form.fields_of, limiter=self._threads)
+            with continued(request.headers.get(TRACEPARENT)):  # the thread gets a copy of this context
+                return await to_thread.run_sync(self._receiver.take, read, form.fields_of, limiter=self._threads)
         finally:
             self._in_flight -= 1
 

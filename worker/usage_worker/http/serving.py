@@ -23,6 +23,7 @@ from usage_worker.http.paths import WATCHED
 from usage_worker.http.request_metrics import SHARED
 from usage_worker.logs import configure_logs, get_logger
 from usage_worker.settings import load_settings
+from usage_worker.trace_export import begin_export, check_export
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -59,6 +60,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     with listening(host, port) as listener:
+        check_export()
         log.info("listening", host=host, port=listener.getsockname()[1], workers=workers)
         if workers == 1:
             uvicorn.Server(config).run(sockets=[listener])
@@ -72,6 +74,7 @@ def application() -> Starlette:
     """Return the application of one process; uvicorn calls it."""
     settings = load_settings()
     configure_logs(settings, service=True)
+    begin_export()
     if parent := parent_process():
         threading.Thread(target=_follow, args=[parent], name="usage-parent", daemon=True).start()
     return create_app(settings, require_keys=bool(settings.api_keys), observer=_log_request)

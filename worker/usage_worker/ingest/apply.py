@@ -33,9 +33,11 @@ from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
 from usage_worker.ingest.past_days import PastDays
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
+from usage_worker.ingest.transaction_span import figures_of, transaction_span
 from usage_worker.logs import get_logger
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.store import OUTAGES, Intake, batch_transaction
+from usage_worker.tracing import note_figures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,8 +131,9 @@ class Applier:
             self._last_attempt = attempt == MAX_ATTEMPTS
             try:
                 batch = self._past.admit(batch)
-                with batch_transaction(self._store) as transaction:
+                with transaction_span(batch.entries) as span, batch_transaction(self._store) as transaction:
                     intake = self._count(transaction, batch)
+                    note_figures(span, figures_of(intake))
             except LockHeldError as error:
                 self.held.mode.trip()
                 if self._last_attempt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from usage_worker.queue.claim import FlushClaim
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.holding import Holding
 from usage_worker.store import Intake
+from usage_worker.tracing import in_span, messaging_attributes
 
 if TYPE_CHECKING:
     from usage_worker.ingest.batch import Batch
@@ -102,14 +103,15 @@ class Flusher:
 
     def _flush_recorded(self, shard: int, turn: Turn, *, renew: bool = False) -> FlushReport:
         try:
-            return self._flush(shard, turn, renew=renew)
+            with ExitStack() as spans:
+                return self._flush(shard, turn, spans, renew=renew)
         except Exception as error:
             # A Redis that does not answer has nowhere to record it.
             if not isinstance(error, StreamUnavailableError) or isinstance(error, StreamRefusedError):
                 self._records.failed(shard, printable(first_line(error)))
             raise
 
-    def _flush(self, shard: int, turn: Turn, *, renew: bool) -> FlushReport:
+    def _flush(self, shard: int, turn: Turn, spans: ExitStack, *, renew: bool) -> FlushReport:
         batches, intake = 0, Intake()
         # Before anything is read: without the database, an entry that was read would only wait to be reclaimed.
         clock = database_clock(self._store)
@@ -118,6 +120,9 @@ class Flusher:
         reader = ShardReader(self._stream, shard, self._holding, clock, self._size, self._prices, self._settings)
         with self._holding.during(shard):
             for batch in reader.batches(turn):
+                if not batches:  # an idle shard has a flush every two seconds, which nobody wants to see
+                    attributes = messaging_attributes("flush", "process", self._stream.key(shard), shard)
+                    spans.enter_context(in_span("usage.flush", "CONSUMER", attributes))
                 intake += self._count(shard, batch)
                 batches += 1
                 if renew:

@@ -15,7 +15,7 @@ from usage_worker.integrations.model_calls import ModelCalls, owner
 from usage_worker.integrations.open_calls import OpenCalls
 from usage_worker.publisher.context import current_context
 
-with needs_extra("opentelemetry"):
+with needs_extra("otel"):
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import StatusCode, get_current_span
 
@@ -99,6 +99,8 @@ class UsageSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         with self._calls.contained():
             context = span.get_span_context()
+            if context is None:
+                return
             opened = self._open.end(_key(context)) or _Opened({}, {}, in_call=False)
             attributes = span.attributes or _NOTHING
             if opened.in_call or attributes.get(_OPERATION) not in _MODEL_CALLS:

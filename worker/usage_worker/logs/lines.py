@@ -13,6 +13,7 @@ import structlog
 
 from usage_worker.errors import UsageError
 from usage_worker.printable import LINE_LENGTH, printable
+from usage_worker.tracing import span_ids
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
@@ -52,6 +53,7 @@ class LineForm:
         added: list[Processor] = [
             structlog.stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_span,
         ]
         # The id of a task, which a machine looks for, would make each line of a terminal too long.
         return [structlog.contextvars.merge_contextvars, *added] if self._json else added
@@ -84,6 +86,11 @@ def _renderer_for_people() -> Processor:
     colors = bool(sys.stderr and sys.stderr.isatty())
     # Its default for exceptions would show the values of variables.
     return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+
+
+def _add_span(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Add the ids of the span in which the line is logged."""
+    return {**event, **span_ids()}
 
 
 def _add_repeats(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

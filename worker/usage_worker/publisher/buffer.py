@@ -13,6 +13,7 @@ from usage_worker.events.columns import NAMES
 from usage_worker.publisher.redis_watch import BACKFILL_MEMORY_LIMIT, REDIS_MEMORY_LIMIT
 from usage_worker.queue.entry import Pack
 from usage_worker.queue.stream import shard_of_row
+from usage_worker.tracing import current_span
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from usage_worker.events.columns import Row
     from usage_worker.events.external_ids import ExternalId
     from usage_worker.publisher.account import Account, Portion
+    from usage_worker.tracing import SpanContext
 
 # Of packs in one round trip.
 PACKS_AT_ONCE = 16
@@ -61,11 +63,12 @@ class Sealed:
     `pack` is None until its columns are written; `retry` is for that alone.
     """
 
-    __slots__ = ("key", "lane", "made", "pack", "portions", "retry", "size")
+    __slots__ = ("key", "lane", "made", "origin", "pack", "portions", "retry", "size")
 
     def __init__(self, lane: Lane, size: int) -> None:
         self.lane = lane
         self.made: Collection[ExternalId] = lane.made.values()
+        self.origin = lane.origin
         self.key = uuid7()
         self.portions = Counter(lane.portions)
         self.size = size
@@ -76,7 +79,12 @@ class Sealed:
         """Make the pack from the values of its rows, which takes a while and needs no lock."""
         lane = self.lane
         return Pack.of_rows(
-            self.key, values, self.made, times_are_ours=lane.times_are_ours, is_backfill=lane.is_backfill
+            self.key,
+            values,
+            self.made,
+            times_are_ours=lane.times_are_ours,
+            is_backfill=lane.is_backfill,
+            origin=self.origin,
         )
 
 
@@ -97,6 +105,8 @@ class Lane:
         # The ids that were made of numbers and texts, by their UUIDs.
         self.made: dict[int, ExternalId] = {}
         self.portions: list[Portion] = []
+        # The span of the first event that waits: a look takes 0.7 µs, and `add` itself 0.5 µs.
+        self.origin: SpanContext | None = None
         self.sealed: list[Sealed] = []
         self.retry = Retry()
 
@@ -144,6 +154,8 @@ class Buffer:
             size += sum(MADE_BYTES + CHARACTER_BYTES * len(external.external_id) for external in made)
         if (self.bytes + size > self._limit or lane.bytes + size > lane.room) and not is_accepted:
             return None
+        if not lane.portions:
+            lane.origin = current_span()
         portion = account.portion
         portion.unsent += 1
         lane.values += row

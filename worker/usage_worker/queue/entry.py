@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from usage_worker.events.external_ids import ExternalId
+    from usage_worker.tracing import SpanContext
 
 # The events of an entry as an array of objects, and as an object of columns.
 OBJECTS, COLUMNAR = b"1", b"2"
@@ -70,6 +71,11 @@ class RawEntry(NamedTuple):
         return self.fields.get(b"ids")
 
     @property
+    def traceparent(self) -> bytes | None:
+        """What names the span that sent the entry (`tracing`), as somebody wrote it."""
+        return self.fields.get(b"traceparent")
+
+    @property
     def size(self) -> int:
         """The bytes of what is decoded."""
         return len(self.body or b"") + len(self.ids or b"")
@@ -98,7 +104,7 @@ class Pack(NamedTuple):
 
     `times_are_ours` for events that have a key of the application's and a time of the publisher's, `is_backfill` for
     those that may be older than the acceptance window. `ids` are the originals of their ids, empty where there are
-    none.
+    none. `origin` is the span in which the application published the first of them.
     """
 
     version: bytes
@@ -108,6 +114,7 @@ class Pack(NamedTuple):
     times_are_ours: bool = False
     is_backfill: bool = False
     ids: bytes = b""
+    origin: SpanContext | None = None
 
     @classmethod
     def of_objects(cls, key: UUID, events: Sequence[bytes]) -> Pack:
@@ -123,13 +130,15 @@ class Pack(NamedTuple):
         *,
         times_are_ours: bool = False,
         is_backfill: bool = False,
+        origin: SpanContext | None = None,
     ) -> Pack:
         """Return a pack of events from the values of their rows, one row after the other, and the ids that were made.
 
         This takes half a millisecond for 500 events.
         """
         events = len(values) // len(COLUMNS)
-        return cls(COLUMNAR, key, events, write_columns(values), times_are_ours, is_backfill, write_ids(made))
+        body, ids = write_columns(values), write_ids(made)
+        return cls(COLUMNAR, key, events, body, times_are_ours, is_backfill, ids, origin)
 
     def fields(self) -> dict[str, bytes | int | str]:
         times = {"times": "publisher"} if self.times_are_ours else {}

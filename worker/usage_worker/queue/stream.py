@@ -18,6 +18,7 @@ from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
 from usage_worker.queue.entry import COLUMNAR, RawEntry
 from usage_worker.queue.holding import reclaim_arguments, reclaim_script
 from usage_worker.queue.last_id import CLOCK_SECONDS, id_seconds, last_id
+from usage_worker.queue.publishing import publishing
 from usage_worker.queue.skipped import return_skipped
 from usage_worker.queue.vitals import seconds_of
 
@@ -85,13 +86,15 @@ class EventStream:
 
         When it raises, any of them may have arrived: offer all of them again.
         """
-        with self.connection.client() as client:
-            pipeline = client.pipeline(transaction=False)
-            for shard, pack in packs:
-                pipeline.xadd(self.key(shard), pack.fields())  # type: ignore[arg-type]
-            # The pipeline itself would quote the command in the error, and events with it.
-            answers = pipeline.execute(raise_on_error=False)
-        return [unavailable(answer) if isinstance(answer, RedisError) else None for answer in answers]
+        with publishing([(shard, self.key(shard), pack) for shard, pack in packs]) as (entries, refusals):
+            with self.connection.client() as client:
+                pipeline = client.pipeline(transaction=False)
+                for key, fields in entries:
+                    pipeline.xadd(key, fields)  # type: ignore[arg-type]
+                # The pipeline itself would quote the command in the error, and events with it.
+                answers = pipeline.execute(raise_on_error=False)
+            refusals += [unavailable(answer) if isinstance(answer, RedisError) else None for answer in answers]
+        return refusals
 
     def read(self, shard: int, consumer: str, count: int, wait: float = 0.0) -> list[RawEntry]:
         """Read up to `count` entries that nobody has read yet; they are pending at this consumer until `done`.

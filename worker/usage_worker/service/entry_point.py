@@ -20,6 +20,7 @@ from usage_worker.errors import StreamUnavailableError
 from usage_worker.events.columns import PACK_EVENTS
 from usage_worker.logs import get_logger
 from usage_worker.queue.entry import Pack
+from usage_worker.tracing import TRACEPARENT, continued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -134,7 +135,8 @@ def _append(task: Task, events: list[Any]) -> None:
     ]
     for pause in _PAUSES:
         try:
-            stream.append(packs)
+            with continued(getattr(task.request, TRACEPARENT, None)):
+                stream.append(packs)
         except StreamUnavailableError as outage:
             log.warning("events wait", task=task.name, reason=str(outage))
             time.sleep(pause)

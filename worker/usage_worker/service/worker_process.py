@@ -19,12 +19,14 @@ from celery.signals import (
     task_postrun,
     task_prerun,
     worker_process_init,
+    worker_process_shutdown,
     worker_shutdown,
 )
 
 from usage_worker.errors import UsageError
 from usage_worker.logs import bind_to_lines, configure_logs, get_logger, unbind_from_lines
 from usage_worker.service.server_check import leave_other_namespace, leave_unusable_server
+from usage_worker.trace_export import begin_export, check_export, end_export
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +77,10 @@ def configure_worker_processes(settings: Settings) -> None:
     task_postrun.connect(_unbind_task)
     task_failure.connect(_log_failure)
     worker_shutdown.connect(_log_end)
+    celeryd_after_setup.connect(lambda **_: check_export(), weak=False)
+    # In the processes of the pool, whose end runs nothing that `atexit` knows.
+    worker_process_init.connect(lambda **_: begin_export(), weak=False)
+    worker_process_shutdown.connect(lambda **_: end_export(), weak=False)
     worker_process_init.connect(_tune_the_interpreter)
 
 
