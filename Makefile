@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 RANDOM_FAULTS := tests/faults/test_random_faults.py
 
-.PHONY: help demo check lint unit test test-more test-integrations reference schema screenshot bench bench-http migrate-traffic fuzz soak clean
+.PHONY: help demo check lint unit test test-more test-integrations reference schema screenshot bench bench-http bench-sizing migrate-traffic fuzz soak dist clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -88,6 +88,9 @@ screenshot: $(STAMP)  ## take the picture of docs/report.md from PAGE, which `us
 bench: $(STAMP)  ## measure a bare COPY, one task for each event, COPY and roll-up, and usage-worker, side by side
 	$(BIN)/usage-worker bench
 
+bench-sizing: $(STAMP)  ## measure what an event costs at a steady 1,000 a second, for docs/sizing.md: 3 minutes
+	$(BIN)/usage-worker bench sizing
+
 bench-http: $(STAMP)  ## measure usage-worker serve with wrk: single events and batches of 500; needs Debian's wrk
 	$(BIN)/python -m tools.bench_http
 
@@ -100,6 +103,11 @@ fuzz: $(STAMP)  ## try a million examples of each property of entries, values, f
 
 soak: $(STAMP)  ## cause random faults for SECONDS (600), with a printed seed
 	USAGE_FAULT_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -q --timeout=0 -s $(RANDOM_FAULTS)
+
+dist: $(STAMP)  ## build dist/*.whl and *.tar.gz, and run the command of the wheel from an empty environment
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m tools.dist
 
 clean:  ## remove the virtual environment and every cache
 	rm -rf $(VENV) $(INTEGRATIONS) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,6 +6,10 @@ SELECT version() AS version, pg_current_wal_lsn() - '0/0'::pg_lsn AS wal_bytes,
        coalesce((SELECT n_tup_upd FROM pg_stat_user_tables WHERE relid = 'public.user_agents'::regclass), 0) AS updates,
        coalesce((SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'public.user_agents'::regclass), 0) AS hot_updates
 
+-- name: ledger_size
+-- Bytes of all partitions of the ledger with their indexes.
+SELECT sum(pg_total_relation_size(relid))::bigint AS bytes FROM pg_partition_tree('public.usage_events')
+
 -- name: checkpoint
 -- Write the filled pages to disk now, so that the measurement does not include it.
 CHECKPOINT

@@ -13,6 +13,7 @@ from usage_worker.cli.bench import bench_app
 from usage_worker.cli.bench_purge import purge as bench_purge
 from usage_worker.cli.bench_queries import queries
 from usage_worker.cli.bench_search import search as bench_search
+from usage_worker.cli.bench_sizing import sizing
 from usage_worker.cli.bench_soak import soak
 from usage_worker.cli.dead_letters import dead_letters_app
 from usage_worker.cli.demo import demo
@@ -83,6 +84,7 @@ for command in (
 ):
     cli.command()(command)
 bench_app.command()(soak)
+bench_app.command()(sizing)
 bench_app.command()(queries)
 bench_app.command("search")(bench_search)
 bench_app.command("purge")(bench_purge)

@@ -34,7 +34,7 @@ PATHS = {
 PROCESSES = {"publisher": "application", "worker": "worker", "valkey": "Valkey", "database": "PostgreSQL"}
 
 bench_app = typer.Typer(
-    help="Measure throughput and latency, a long run, the queries of users, searches over agents, or a purge."
+    help="Measure throughput and latency, the cost of an event, a long run, users' queries, searches, or a purge."
 )
 
 
