@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.errors import StreamUnavailableError
@@ -167,13 +166,12 @@ class FlushRecords:
             self.owe(shard, increments)
         owed = self._owed.pop(shard, Counter())
         error = text.encode(errors="backslashreplace")
-        known: list[str | bytes | int] = [outcome, accepted, quarantined, error, MINUTES, _KEPT_SECONDS]
+        arguments: list[str | bytes | int] = [outcome, accepted, quarantined, error, MINUTES, _KEPT_SECONDS]
+        for field, count in owed.items():
+            arguments += (field, count)
         try:
             with self._connection.client() as client:
-                client.register_script(_SCRIPT)(
-                    keys=[_key(shard)],
-                    args=[*known, *chain.from_iterable(owed.items())],
-                )
+                client.register_script(_SCRIPT)(keys=[_key(shard)], args=arguments)
         except StreamUnavailableError:
             self._owed[shard] = owed
 
