@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from tools.reference.markdown import code, table
 from usage_worker.http.request_metrics import RequestMetrics
 from usage_worker.maintenance import PERIODIC_TASKS, PartitionCoverage
+from usage_worker.monitoring.background import Collected
 from usage_worker.monitoring.check import Check, State
 from usage_worker.monitoring.inspection import Figures
-from usage_worker.monitoring.metrics import families
+from usage_worker.monitoring.metrics import build_info, families
 from usage_worker.monitoring.status import CHECKS, SystemStatus
-from usage_worker.queue.flush_record import FlushRecord
+from usage_worker.queue.flush_counters import counters_of
 from usage_worker.queue.stream import Backlog
 from usage_worker.store import Intake, TaskRun
 
@@ -24,12 +25,20 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 # Metrics
 
-What `usage-worker metrics` prints, and serves with `--port`, in the text format of Prometheus. When Redis or PostgreSQL
-does not answer, `usage_up` is 0, and the figures that come from it are missing. `usage_problem` is there for each check
-always, and 0 while what it needs does not answer.
+What `usage-worker metrics` prints, and serves with `--port`, in the text format of Prometheus. A process that serves
+them collects them every 10 s, and a scrape gets the last ones from memory: it asks neither Redis nor PostgreSQL. A
+scrape before the first collection has ended waits for it, at most 5 s, and then has only `usage_build_info`.
+
+While Redis or PostgreSQL does not answer, `usage_healthy` is 0, `usage_problem` is 1 for its check, counters and times
+stay as they were last known, and what holds for one moment only, as the backlog, is missing. `usage_problem` is there
+for each check always, and 0 while what it needs does not answer.
+
+Workers add up the metrics with `shard` in Redis. They begin again at 0 where Redis loses its data, or when nobody has
+flushed a shard for a week; `rate()` and `increase()` take that for what it is.
 
 """
-_RUNS = {task.name: TaskRun(task.name, datetime.fromtimestamp(0, UTC), 0.0, {}) for task in PERIODIC_TASKS}
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_RUNS = {task.name: TaskRun(task.name, _EPOCH, 0.0, {}) for task in PERIODIC_TASKS}
 # One of each, so that every metric has a sample to read its labels from.
 STATUS = SystemStatus(
     [Check(name, State.OK) for name in CHECKS],
@@ -37,9 +46,11 @@ STATUS = SystemStatus(
         redis_memory=0.0,
         processes=[],
         beat_seconds=0.0,
+        beat_at=0.0,
         backlog={0: Backlog(0, 0, 0.0)},
-        flushes={0: FlushRecord(0.0, 0.0, None, None, None, None, 0, 0, 0.0)},
+        counters={0: counters_of({b"succeeded": b"0"})},
         vanished={0: 0},
+        schema="5.0.0",
         totals=Intake(),
         partitions=[PartitionCoverage("usage_events", 7, 7)],
         last_runs=_RUNS,
@@ -61,7 +72,8 @@ its own, or `other`.
 def page() -> str:
     """Return the page."""
     checks = f"\nThe checks: {', '.join(map(code, CHECKS))}. [Operations](../operations.md#watch) describes them.\n"
-    return _INTRODUCTION + _table(families(STATUS)) + checks + _SERVICE + _table(_service())
+    metrics = [build_info(), *families(Collected(STATUS, _EPOCH, STATUS.figures))]
+    return _INTRODUCTION + _table(metrics) + checks + _SERVICE + _table(_service())
 
 
 def _service() -> Iterable[Metric]:
