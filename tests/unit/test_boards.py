@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import units
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from tests.boards import ALERT_NAMES, ALERTS, BOARDS, OPERATIONS, ROOT, Board, metrics_of, named
 from usage_worker.monitoring.status import CHECKS
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 METRICS = metrics_of((ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8"))
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
-# Units by Grafana's ids.
-UNITS = {
-    "none", "short", "string", "s", "ms", "d", "percentunit", "eps", "reqps", "currencyUSD", "dateTimeAsIso",
-}  # fmt: skip
+# Grafana's ids of units.
+UNITS = {unit for unit in vars(units).values() if isinstance(unit, str)}
 MACROS = {"__rate_interval", "__timeFrom()", "__timeTo()"}
 GRID_COLUMNS = 24
 each_board = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
@@ -43,6 +49,25 @@ def test_each_panel_has_a_description_a_unit_and_a_data_source(board: Board) -> 
         assert sources[panel["datasource"]["uid"]] == panel["datasource"]["type"]
         assert panel["targets"]
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+
+
+@each_board
+def test_grafana_knows_each_field(board: Board) -> None:
+    plugins.register_default_plugins()
+    known = json.loads(json.dumps(Dashboard.from_json(board.json), cls=JSONEncoder))
+    assert sorted(lost(board.json, known)) == []
+
+
+def lost(ours: Any, known: Any, path: str = "") -> Iterator[str]:
+    """Yield the paths of what Grafana's types do not have, or have with another value."""
+    if isinstance(ours, dict):
+        for name, value in ours.items():
+            yield from lost(value, known.get(name), f"{path}/{name}")
+    elif isinstance(ours, list):
+        for place, value in enumerate(ours):
+            yield from lost(value, known[place], f"{path}/{place}")
+    elif ours != known:
+        yield path
 
 
 def test_ids_are_unique() -> None:
