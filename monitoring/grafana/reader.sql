@@ -15,7 +15,11 @@ $$;
 ALTER ROLE usage_boards SET statement_timeout = '30s';
 ALTER ROLE usage_boards SET default_transaction_read_only = on;
 
-GRANT SELECT ON public.usage_events, public.usage_daily, public.usage_retired_daily, public.agent_usage_hourly,
+-- Of an event neither its id nor its conversation.
+GRANT SELECT (occurred_at, type, user_id, agent_id, model, provider, messages, success, input_tokens, output_tokens,
+    cached_input_tokens, cache_write_tokens, reasoning_tokens, tokens, cost_usd, response_time_ms)
+    ON public.usage_events TO usage_boards;
+GRANT SELECT ON public.usage_daily, public.usage_retired_daily, public.agent_usage_hourly,
     public.agent_usage_daily, public.agent_usage_hour_marks, public.agent_anomalies TO usage_boards;
 GRANT SELECT (id, name) ON public.agents TO usage_boards;
 GRANT EXECUTE ON FUNCTION public.usage_summary(timestamptz, timestamptz, text, text[], uuid, uuid),

@@ -47,6 +47,7 @@ HELD_BACK = r"alertname: {}, eval_time: \d+m, exp_alerts: \[\]"
 # What the role of the data source must not do.
 REFUSED = (
     "SELECT notes FROM user_agents",
+    "SELECT conversation_id FROM usage_events",
     "SELECT created_by FROM agents",
     "SELECT payload FROM usage_dead_letters",
     "SELECT email FROM auth.users",

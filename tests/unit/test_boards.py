@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 METRICS = metrics_of((ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8"))
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+BOARDS_PAGE = (ROOT / "docs" / "boards.md").read_text("utf-8")
 # Grafana's ids of units.
 UNITS = {unit for unit in vars(units).values() if isinstance(unit, str)}
 MACROS = {"__rate_interval", "__timeFrom()", "__timeTo()"}
@@ -109,6 +110,12 @@ def test_each_alert_links_to_a_symptom() -> None:
     assert len(links) == len(ALERT_NAMES) > 10
     assert set(links) - symptoms == set()
     assert [name for name in ALERT_NAMES if name not in RUNBOOK and "UsageCheck" not in name] == []
+
+
+def test_page_lists_each_alert_with_its_severity() -> None:
+    severities = re.findall(r"- alert: (\w+)$.*?severity: (\w+)", ALERTS, re.MULTILINE | re.DOTALL)
+    listed = re.findall(r"^\| (Usage\w+) \| (\w+) \|", BOARDS_PAGE, re.MULTILINE)
+    assert sorted(listed) == sorted(severities)
 
 
 def test_runbook_has_each_check_once() -> None:
