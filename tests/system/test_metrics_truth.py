@@ -42,11 +42,8 @@ if TYPE_CHECKING:
     from usage_worker.ingest import FlushReport
 
 Figures = dict[tuple[str, *tuple[tuple[str, str], ...]], float]
-PAIR = Population.of(1, 1)
-GOOD = {"user_id": str(PAIR.users[0]), "agent_id": str(PAIR.agents[0])}
-FULL_PAIR = Population.of(2, 1)
-FULL = {"user_id": str(FULL_PAIR.users[1]), "agent_id": str(FULL_PAIR.agents[0])}
-MOST = 2**31 - 1
+PEOPLE = Population.of(2, 1)
+GOOD, FULL = ({"user_id": str(user), "agent_id": str(PEOPLE.agents[0])} for user in PEOPLE.users)
 BAD: dict[str, list[dict[str, Any]]] = {
     "unknown_user": [GOOD | {"user_id": str(uuid4())}] * 2,
     "unknown_agent": [GOOD | {"agent_id": str(uuid4())}] * 3,
@@ -93,14 +90,15 @@ def by(figures: Figures, name: str, label: str) -> dict[str, float]:
 
 def add(client: redis.Redis, shard: int, events: Any, **fields: str) -> None:
     body = events if isinstance(events, str) else json.dumps(events)
-    client.xadd(f"usage:events:{{{shard}}}", {"v": "1", "events": body, **fields})  # type: ignore[arg-type]
+    entry: Any = {"v": "1", "events": body} | fields
+    client.xadd(f"usage:events:{{{shard}}}", entry)
 
 
 @pytest.fixture
 def settings(database: str, redis_url: str) -> Settings:
     with Resources(Settings(DATABASE_URL=database, REDIS_URL=redis_url)) as resources:
         population = testing_query("seed_population")
-        resources.store.rows(population, users=FULL_PAIR.users, agents=FULL_PAIR.agents)
+        resources.store.rows(population, users=PEOPLE.users, agents=PEOPLE.agents)
         return resources.settings
 
 
@@ -124,7 +122,8 @@ def flushed(worker: Resources) -> list[FlushReport]:
 def test_figures_are_the_truth_and_never_fall(
     worker: Resources, shown: Shown, redis_client: redis.Redis, database: str
 ) -> None:
-    run(database, "UPDATE user_agents SET usage_count = %s WHERE user_id = %s", MOST, UUID(FULL["user_id"]))
+    insert = "INSERT INTO user_agents (user_id, agent_id, usage_count) VALUES (%s, %s, 2147483647)"
+    run(database, insert, FULL["user_id"], FULL["agent_id"])
     began, reports, entries = time.time(), [], 0
     figures = shown.figures()
     reasons = {
@@ -140,7 +139,7 @@ def test_figures_are_the_truth_and_never_fall(
         add(redis_client, 0, "[]]", n="7")
         add(redis_client, 1, [GOOD], id=str(UUID(int=number)))
         add(redis_client, 1, [GOOD, GOOD], id=str(UUID(int=number)))  # another entry under the same id
-        entries += sum(redis_client.xlen(f"usage:events:{{{shard}}}") for shard in range(2))  # type: ignore[misc]
+        entries += sum(redis_client.xlen(f"usage:events:{{{shard}}}") for shard in range(2))
         reports += flushed(worker)
         before, figures = figures, shown.fresh()
         fallen = {key for key, value in before.items() if figures[key] < value and key[0].endswith(("total", "count"))}
@@ -188,7 +187,7 @@ def test_foreign_text_in_a_record_stops_nobody(worker: Resources, shown: Shown, 
     texts = ("lots", "nan", "-inf", "-7", "9" * 40, "9223372036854775807")
     for number, field in enumerate(
         [*redis_client.hkeys(record), f"accepted:{minute}", "quarantined/x", "accepted:nan"]
-    ):  # type: ignore[misc]
+    ):
         redis_client.hset(record, field, texts[number % len(texts)])
     redis_client.hset(record, "events/sum", "lots")
     assert shown.value("usage_batch_events_sum", shard="0") == 0
