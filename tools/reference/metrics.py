@@ -65,7 +65,7 @@ STATUS = SystemStatus(
 _REASONS = """
 ## Reasons
 
-`reason` of `usage_flush_failures_total` and of `usage_quarantined_events_total` is one of these, whatever the error or the
+`reason` of `usage_flush_failures_total` and `usage_quarantined_events_total` is one of these, whatever the error or the
 dead letter says; each has a sample from the beginning, so that the first one is an increase, too.
 
 """
