@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tools.reference.markdown import code, table
+from tools.reference.metric_notes import FAILURE_NOTES, NOTES, QUARANTINE_NOTES
 from usage_worker.http.request_metrics import RequestMetrics
 from usage_worker.maintenance import PERIODIC_TASKS, PartitionCoverage
 from usage_worker.monitoring.background import Collected
@@ -13,7 +14,7 @@ from usage_worker.monitoring.check import Check, State
 from usage_worker.monitoring.inspection import Figures
 from usage_worker.monitoring.metrics import build_info, families
 from usage_worker.monitoring.status import CHECKS, SystemStatus
-from usage_worker.queue.flush_counters import counters_of
+from usage_worker.queue.flush_counters import FAILURES, QUARANTINED, counters_of
 from usage_worker.queue.stream import Backlog
 from usage_worker.store import Intake, TaskRun
 
@@ -33,8 +34,10 @@ While Redis or PostgreSQL does not answer, `usage_healthy` is 0, `usage_problem`
 stay as they were last known, and what holds for one moment only, as the backlog, is missing. `usage_problem` is there
 for each check always, and 0 while what it needs does not answer.
 
-Workers add up the metrics with `shard` in Redis. They begin again at 0 where Redis loses its data, or when nobody has
-flushed a shard for a week; `rate()` and `increase()` take that for what it is.
+Workers add up what concerns their flushes in Redis, in the record of the shard, right after each commit. These counters
+begin again at 0 where Redis loses its data, when nobody has flushed a shard for a week, and where somebody has written
+something else into one; `rate()` and `increase()` take that for what it is. Workers older than 1.0 add nothing to them,
+and what a worker has not recorded when it dies is missing: `usage_events_total`, of PostgreSQL, is the exact one.
 
 """
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -59,7 +62,13 @@ STATUS = SystemStatus(
     ),
 )
 
+_REASONS = """
+## Reasons
 
+`reason` of `usage_flush_failures_total` and `usage_quarantined_events_total` is one of these, whatever the error or the
+dead letter says; each has a sample from the beginning, so that the first one is an increase, too.
+
+"""
 _SERVICE = """
 ## The service
 
@@ -71,9 +80,15 @@ its own, or `other`.
 
 def page() -> str:
     """Return the page."""
+    reasons = _REASONS + _kinds("failure", FAILURES, FAILURE_NOTES) + "\n"
+    reasons += _kinds("quarantined event", QUARANTINED, QUARANTINE_NOTES)
     checks = f"\nThe checks: {', '.join(map(code, CHECKS))}. [Operations](../operations.md#watch) describes them.\n"
     metrics = [build_info(), *families(Collected(STATUS, _EPOCH, STATUS.figures))]
-    return _INTRODUCTION + _table(metrics) + checks + _SERVICE + _table(_service())
+    return _INTRODUCTION + _table(metrics) + checks + reasons + _SERVICE + _table(_service())
+
+
+def _kinds(of: str, kinds: Iterable[str], notes: dict[str, str]) -> str:
+    return table((f"reason of a {of}", "what happened"), ((code(kind), notes[kind]) for kind in kinds))
 
 
 def _service() -> Iterable[Metric]:
@@ -91,7 +106,8 @@ def _table(metrics: Iterable[Metric]) -> str:
             family.type,
             ", ".join(code(label) for label in family.samples[0].labels),
             family.documentation,
+            *NOTES[family.name],
         )
         for family in metrics
     ]
-    return table(("metric", "type", "labels", "meaning"), rows)
+    return table(("metric", "type", "labels", "meaning", "unit", "worry when"), rows)

@@ -111,7 +111,7 @@ def _database(figures: Figures, known: Figures) -> Iterator[Metric]:
             events.add_metric([outcome], getattr(known.totals, outcome))
         yield events
     ahead = ((table.table, table.ahead_days) for table in figures.partitions or [])
-    yield _gauge("usage_partitions_ahead_days", "Days ahead that have a partition.", "table", ahead)
+    yield _gauge("usage_partitions_ahead", "Days ahead that have a partition.", "table", ahead)
     short = ((table.table, table.is_short) for table in figures.partitions or [])
     yield _gauge("usage_partitions_short", "Whether too few days ahead have a partition.", "table", short)
     if known.last_runs is not None:

@@ -7,9 +7,10 @@ minutes, which workers delete when they are old.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import Counter
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.queue.own_keys import number, whole
@@ -46,31 +47,38 @@ class Counts(NamedTuple):
     total: float
 
 
-class Histogram(NamedTuple):
-    """A histogram: its name in the record, the upper bounds of its buckets, and in what fraction of one its sum is."""
+class Histogram:
+    """A histogram in a record.
 
-    name: str
-    bounds: tuple[float, ...]
-    fraction: int = 1
+    Args:
+        name: how its fields begin.
+        bounds: the upper bounds of its buckets; one without a bound follows.
+        fraction: its sum is kept in this fraction of one, since it is a whole number.
+    """
+
+    def __init__(self, name: str, bounds: tuple[float, ...], fraction: int = 1) -> None:
+        self.bounds = (*bounds, math.inf)
+        self.fields = [f"{name}/{bound:g}" for bound in self.bounds]
+        self.sum_field = f"{name}/sum"
+        self._fraction = fraction
 
     def add(self, values: Iterable[float], increments: Increments) -> None:
         """Add values to the increments."""
         ordered = sorted(values)
-        cuts = [0, *(bisect_right(ordered, bound) for bound in self.bounds), len(ordered)]
-        for field, (begin, end) in zip(self._fields_of_buckets, pairwise(cuts), strict=True):
+        begin = 0
+        for bound, field in zip(self.bounds, self.fields, strict=True):
+            if begin == len(ordered):
+                break
+            end = bisect_right(ordered, bound, begin)
             if end > begin:
                 increments[field] += end - begin
-        increments[f"{self.name}/sum"] += round(sum(ordered) * self.fraction)
+            begin = end
+        increments[self.sum_field] += round(sum(ordered) * self._fraction)
 
     def read(self, fields: Mapping[bytes, bytes]) -> Counts:
         """Return what a record has."""
-        counts = accumulate(_count(fields, field) for field in self._fields_of_buckets)
-        total = _count(fields, f"{self.name}/sum") / self.fraction
-        return Counts(list(zip((*self.bounds, float("inf")), counts, strict=True)), total)
-
-    @property
-    def _fields_of_buckets(self) -> list[str]:
-        return [f"{self.name}/{bound:g}" for bound in (*self.bounds, float("inf"))]
+        counts = accumulate(_count(fields, field) for field in self.fields)
+        return Counts(list(zip(self.bounds, counts, strict=True)), _count(fields, self.sum_field) / self._fraction)
 
 
 SECONDS = Histogram("seconds", (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0), 1_000_000)
