@@ -16,6 +16,7 @@ from usage_worker.cli.bench_search import search as bench_search
 from usage_worker.cli.bench_soak import soak
 from usage_worker.cli.dead_letters import dead_letters_app
 from usage_worker.cli.demo import demo
+from usage_worker.cli.doctor import doctor
 from usage_worker.cli.drain import drain
 from usage_worker.cli.embed import embed
 from usage_worker.cli.metrics import metrics
@@ -68,6 +69,7 @@ for command in (
     new_key,
     publish,
     status,
+    doctor,
     metrics,
     drain,
     schedule,

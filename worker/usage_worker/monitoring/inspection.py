@@ -109,9 +109,11 @@ class Section(NamedTuple):
     """A part of the inspection that stands alone.
 
     `ask` sets figures and yields the problems it finds, under the names in `checks`; where it raises, the first of them
-    fails. `needs` are the checks of other sections without which it cannot ask.
+    fails. `needs` are the checks of other sections without which it cannot ask. An `optional` section asks what a
+    managed server may not tell: where it raises, its checks are unknown.
     """
 
     checks: tuple[str, ...]
     ask: Callable[[Inspection], Iterator[Check]]
     needs: tuple[str, ...] = ()
+    optional: bool = False
