@@ -61,9 +61,10 @@ def unknown(name: str, reason: str, remedy: str = "") -> Check:
 
 
 def joined(first: Check | None, second: Check) -> Check:
-    """Return one check for two of the same name, as of two shards: in the worse state, with its remedy."""
+    """Return one check for two of the same name, as of two shards: in the worse state, with each remedy once."""
     if first is None:
         return second
-    worse = max(first, second, key=lambda check: _BY_SEVERITY.index(check.state))
+    state = max(first.state, second.state, key=_BY_SEVERITY.index)
     reason = printable(f"{first.reason}; {second.reason}", REASON_LENGTH)
-    return Check(first.name, worse.state, reason, worse.remedy)
+    remedies = (first.remedy, "" if second.remedy in first.remedy else second.remedy)
+    return Check(first.name, state, reason, "; ".join(filter(None, remedies)))

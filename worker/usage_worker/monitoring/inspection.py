@@ -76,10 +76,14 @@ class Figures:
 
 
 class Inspection:
-    """The connections of one inspection and what it has found so far; a context manager."""
+    """The connections of one inspection and what it has found so far; a context manager.
 
-    def __init__(self, settings: Settings) -> None:
+    `keeps` is whether it notes in Redis, as the heartbeat does, how many entries have vanished.
+    """
+
+    def __init__(self, settings: Settings, *, keeps: bool = True) -> None:
         self.settings = settings
+        self.keeps = keeps
         self.figures = Figures()
 
     @cached_property

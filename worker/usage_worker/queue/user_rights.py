@@ -43,7 +43,7 @@ def missing_rights(connection: RedisConnection) -> list[str]:
     Raises:
         StreamUnavailableError: the server does not answer.
     """
-    trials = [tuple(trial.split()) for trial in _TRIALS] + [("EVAL", _SCRIPT, "1", "usage:doctor")]
+    trials = [tuple(trial.split()) for trial in _TRIALS] + [("EVAL", _SCRIPT, "1", "celery:doctor")]
     missing = [_shown(trial) for trial in trials if not _may(connection, trial)]
     return missing if _may_subscribe(connection) else [*missing, f"PSUBSCRIBE {_CHANNELS}"]
 

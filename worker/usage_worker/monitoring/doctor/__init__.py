@@ -80,7 +80,7 @@ def diagnose() -> Diagnosis:
         ours = examined(Settings(), _OF_THIS_PROCESS).checks[1:]
         others = [unknown(name, "needs right settings") for section in _OF_SERVERS for name in section.checks]
         return Diagnosis([fail(SETTINGS, str(error), "correct the variable and run it again"), *ours, *others])
-    status = examined(settings, (*_OF_THIS_PROCESS, *_OF_SERVERS))
+    status = examined(settings, (*_OF_THIS_PROCESS, *_OF_SERVERS), keeps=False)
     figures = found(status.figures)
     return Diagnosis([_with_figure(check, figures.get(check.name, "")) for check in status.checks])
 

@@ -42,5 +42,7 @@ def _database(figures: Figures) -> Iterator[tuple[str, str]]:
     if figures.partitions is not None:
         ahead = (f"{it.table}: {max(it.ahead_days, 0)} days ahead" for it in figures.partitions)
         yield "partitions", ", ".join(ahead)
-    if figures.clocks:
-        yield "clocks", ", ".join(f"{name}: {ahead:+.2f} s" for name, ahead in figures.clocks.items())
+    # Records of processes are exact to a second only.
+    servers = [(name, figures.clocks[name]) for name in ("Redis", "PostgreSQL") if name in figures.clocks]
+    if servers:
+        yield "clocks", ", ".join(f"{name} {ahead:+.3f} s" for name, ahead in servers) + " from this machine"

@@ -33,17 +33,19 @@ def _variables(_: Inspection) -> Iterator[Check]:
     """Name the variables that begin as ours and are not; their values may be secret."""
     known = {variable for name in Settings.model_fields for variable in variables_of(name)}
     given = {name for name in (*os.environ, *dotenv_values(".env")) if name.startswith(PREFIX)}
+    endings = {name.removeprefix(PREFIX) for name in known}
     for name in sorted(given - known):
-        nearest = get_close_matches(name, known, n=1)
-        remedy = f"write {nearest[0]}" if nearest else "unset it; docs/reference/settings.md lists all variables"
-        yield warn("unknown_variables", f"{printable(name)} is set, and nothing reads it", remedy)
+        nearest = get_close_matches(name.removeprefix(PREFIX), endings, n=1)
+        remedy = f"write {PREFIX}{nearest[0]}" if nearest else "unset it; docs/reference/settings.md lists all"
+        yield warn("unknown_variables", f"nothing reads {printable(name)}", f"{printable(name)}: {remedy}")
     if given <= known:
-        yield ok("unknown_variables", f"{len(given)} variables {PREFIX}… are set, all known")
+        yield ok("unknown_variables", f"{PREFIX}… variables set: {len(given)}, all known")
 
 
 def _contradictions(inspection: Inspection) -> Iterator[Check]:
     settings = inspection.settings
-    if settings.hourly_retention_days < settings.retention_days:
+    given = "hourly_retention_days" in settings.model_fields_set
+    if given and settings.hourly_retention_days < settings.retention_days:
         reason = f"USAGE_HOURLY_RETENTION_DAYS={settings.hourly_retention_days} has no effect below the ledger's"
         yield _contradiction(reason, f"raise it to USAGE_RETENTION_DAYS={settings.retention_days} or more")
     if settings.accept_days > OLDEST_DAY_OF_INGEST:

@@ -59,7 +59,7 @@ def _old_snapshots(inspection: Inspection) -> Iterator[Check]:
 
 def _slots(inspection: Inspection) -> Iterator[Check]:
     for it in inspection.store.rows(query("replication_slots")):
-        kept = f", and keeps {size(it['bytes'])} of WAL" if it["bytes"] is not None else ""
+        kept = f", and it keeps {size(it['bytes'])} of WAL" if it["bytes"] is not None else ""
         reason = f"nobody reads the replication slot {printable(it['name'])} ({it['status']}){kept}"
         remedy = f"start its replica, or SELECT pg_drop_replication_slot('{printable(it['name'])}')"
         yield warn("replication_slots", reason, remedy)
