@@ -208,6 +208,21 @@ def test_role_that_counts(doctor: Doctor, database: str, ingest_url: str) -> Non
     assert doctor.said("database_role").startswith(lacks)
 
 
+def test_owner_that_may_not_create_partitions(
+    doctor: Doctor, database: str, ingest_login: str, ingest_url: str
+) -> None:
+    """A member of the owner has its rights on tables, and of a superuser not what it may do without any."""
+    doctor.set(DATABASE_URL=ingest_url)
+    (owner,) = run(database, "SELECT current_user")[0]
+    run(database, "REVOKE CREATE ON SCHEMA public FROM pg_database_owner, public")
+    run(database, f"GRANT {owner} TO {ingest_login}")
+    try:
+        said = doctor.said("database_role")
+    finally:
+        run(database, f"REVOKE {owner} FROM {ingest_login}")
+    assert said.startswith("fail: the role of DATABASE_URL lacks CREATE on schema public: ")
+
+
 def test_definitions_that_differ(doctor: Doctor, database: str) -> None:
     assert doctor.said("definitions").startswith("ok: ")
     run(database, "ALTER TABLE public.user_agents SET (fillfactor = 90)")

@@ -9,8 +9,8 @@ from usage_worker.errors import StreamRefusedError, StreamUnavailableError
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
 
-# Each of a kind that workers, beat, Flower or commands need. All name keys that nobody has: SET … XX and
-# XADD … NOMKSTREAM then write nothing, and the others find nothing.
+# Each of a kind that workers, beat, Flower or commands need. All name keys that nobody has: SET … XX,
+# ZADD … XX and XADD … NOMKSTREAM then write nothing, and the others find nothing.
 _TRIALS = (
     "XADD usage:events:{doctor} NOMKSTREAM * v 1",
     "XREADGROUP GROUP doctor doctor COUNT 1 STREAMS usage:events:{doctor} >",
@@ -27,10 +27,12 @@ _TRIALS = (
     "LREM celery:doctor 0 message",
     "LREM maintenance:doctor 0 message",
     "HDEL unacked:doctor tag",
+    "ZADD unacked_index:doctor XX 1 tag",
     "ZREM unacked_index:doctor tag",
     "SREM _kombu.binding.doctor queue",
     "LREM doctor.celery.pidbox 0 message",
     "EXISTS celery:doctor",
+    "BRPOP celery:doctor 0.001",
     "TIME",
 )
 _SCRIPT = "return redis.call('EXISTS', KEYS[1])"

@@ -8,7 +8,8 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        (SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'vector') AS available
 
 -- name: missing_rights
--- What counting does and this role may not. Column by column `migrate verify` compares it.
+-- What counting, or an owner's making of partitions, does and this role may not. Column by column `migrate verify`
+-- compares it.
 SELECT format('%%s on %%s', privilege, c.relname) AS missing
   FROM (VALUES
            ('usage_entries', 'SELECT,INSERT,UPDATE'), ('usage_event_keys', 'SELECT,INSERT'),
@@ -29,6 +30,8 @@ SELECT format('EXECUTE on %%s', p.proname)
         OR %(creates)s::boolean AND p.proname = 'usage_create_parents')
  UNION ALL
 SELECT 'USAGE on schema public' WHERE NOT has_schema_privilege('public', 'USAGE')
+ UNION ALL
+SELECT 'CREATE on schema public' WHERE %(owns)s::boolean AND NOT has_schema_privilege('public', 'CREATE')
  UNION ALL
 SELECT format('TEMPORARY on database %%s', current_database())
  WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')

@@ -19,21 +19,24 @@ if TYPE_CHECKING:
     from usage_worker.monitoring.inspection import Inspection
 
 GRANT_ROLE = 'grant it usage_ingest, and what docs/operations.md lists for "Roles"; the owner runs `migrate repair`'
+GRANT_OWNER = "let an administrator grant that to it"
 GRANT_USER = 'grant what docs/operations.md lists for "Users" to the user of REDIS_URL'
 
 
 def _role(inspection: Inspection) -> Iterator[Check]:
     store = inspection.store
-    creates = inspection.settings.unknown == "create"
-    if missing := [row["missing"] for row in store.rows(query("missing_rights"), creates=creates)]:
-        yield fail("database_role", f"the role of DATABASE_URL lacks {', '.join(missing)}", GRANT_ROLE)
-        return
+    found = "it owns the tables: it may count, maintain and migrate"
     try:
         require_owner(store)
+        owns = True
     except SettingsError as error:
-        yield ok("database_role", f"it may count: for periodic tasks and migrations, {error.detail}")
+        found, owns = f"it may count: for periodic tasks and migrations, {error.detail}", False
+    creates = inspection.settings.unknown == "create"
+    if missing := [row["missing"] for row in store.rows(query("missing_rights"), creates=creates, owns=owns)]:
+        reason = f"the role of DATABASE_URL lacks {', '.join(missing)}"
+        yield fail("database_role", reason, GRANT_OWNER if owns else GRANT_ROLE)
     else:
-        yield ok("database_role", "it owns the tables: it may count, maintain and migrate")
+        yield ok("database_role", found)
 
 
 def _user(inspection: Inspection) -> Iterator[Check]:
