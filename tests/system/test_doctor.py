@@ -257,7 +257,8 @@ def test_dead_rows(doctor: Doctor, database: str) -> None:
     settle(database, add, "DELETE FROM public.usage_event_keys")
     said = doctor.ask()
     assert said["dead_rows"].startswith("warn: usage_event_keys has 11 k dead rows beside 0")
-    assert said["autovacuum"].startswith("fail: it is switched off for usage_event_keys")
+    assert said["autovacuum"].startswith("fail: cost limit 2000, ")
+    assert "; it is switched off for usage_event_keys: " in said["autovacuum"]
     assert "RESET (autovacuum_enabled)" in said["autovacuum"]
     assert "too few to tell" in said["hot_updates"]
 
@@ -284,6 +285,14 @@ def test_what_holds_vacuum_back(doctor: Doctor, database: str, monkeypatch: pyte
         assert doctor.said("prepared_transactions").startswith("warn: the transaction 'doctor' of ")
     finally:
         run(database, "ROLLBACK PREPARED 'doctor'")
+
+
+def test_table_that_somebody_holds(doctor: Doctor, database: str) -> None:
+    with psycopg.connect(database) as holder:
+        holder.execute("LOCK TABLE public.user_agents")
+        said = doctor.ask()
+    assert said["sizes"].startswith("unknown: others hold what a statement waits for")
+    assert unanswered(said, POSTGRESQL_CHECKS) == {"definitions", "sizes", "dead_rows", "hot_updates"}
 
 
 def test_replication_slot_that_nobody_reads(doctor: Doctor, database: str) -> None:

@@ -26,10 +26,6 @@ LEAST_PACE = 500.0
 def _autovacuum(inspection: Inspection) -> Iterator[Check]:
     store = inspection.store
     (found,) = store.rows(query("autovacuum"))
-    for table in store.rows(query("our_tables")):
-        if table["unattended"]:
-            reset = f"ALTER TABLE public.{table['name']} RESET (autovacuum_enabled)"
-            yield fail("autovacuum", f"it is switched off for {table['name']}", reset)
     limit, delay = found["cost_limit"], found["delay"]
     settings = f"cost limit {limit}, delay {delay:g} ms, every {found['naptime']} s, {found['workers']} workers"
     if not found["enabled"]:
@@ -40,6 +36,11 @@ def _autovacuum(inspection: Inspection) -> Iterator[Check]:
         yield warn("autovacuum", reason, remedy)
     else:
         yield ok("autovacuum", settings)
+    # Last, since somebody may hold a table, whose size then cannot be read.
+    for table in store.rows(query("our_tables")):
+        if table["unattended"]:
+            reset = f"ALTER TABLE public.{table['name']} RESET (autovacuum_enabled)"
+            yield fail("autovacuum", f"it is switched off for {table['name']}", reset)
 
 
 def _old_snapshots(inspection: Inspection) -> Iterator[Check]:
