@@ -17,6 +17,7 @@ from usage_worker.cli.bench_sizing import sizing
 from usage_worker.cli.bench_soak import soak
 from usage_worker.cli.dead_letters import dead_letters_app
 from usage_worker.cli.demo import demo
+from usage_worker.cli.doctor import doctor
 from usage_worker.cli.drain import drain
 from usage_worker.cli.embed import embed
 from usage_worker.cli.metrics import metrics
@@ -69,6 +70,7 @@ for command in (
     new_key,
     publish,
     status,
+    doctor,
     metrics,
     drain,
     schedule,

@@ -7,7 +7,7 @@ from usage_worker.migrate.journal import MigrationStatus, SchemaStatus
 from usage_worker.migrate.marks import Kept
 from usage_worker.migrate.move import Step
 from usage_worker.migrate.runner import Runner, schema_version
-from usage_worker.migrate.verify import Deviation
+from usage_worker.migrate.verify import Deviation, deviations
 
 __all__ = [
     "EMPTY",
@@ -18,6 +18,7 @@ __all__ = [
     "Runner",
     "SchemaStatus",
     "Step",
+    "deviations",
     "discover",
     "latest_version",
     "schema_version",

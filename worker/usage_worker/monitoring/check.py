@@ -15,12 +15,16 @@ class State(StrEnum):
     WARN = "warn"
     FAIL = "fail"
     UNKNOWN = "unknown"
-    """What it needs did not answer; the check of that server fails."""
+    """What it needs did not answer, and the check of that server fails; or this role or user may not ask."""
+
+
+# When two are joined, the later one counts.
+_BY_SEVERITY = (State.OK, State.UNKNOWN, State.WARN, State.FAIL)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. `reason` says in one line what is wrong, with the figure; `remedy` what to do."""
+    """One check. `reason` says in one line what was found, with the figure; `remedy` what to do where it is wrong."""
 
     name: str
     state: State
@@ -46,9 +50,21 @@ def warn(name: str, reason: str, remedy: str) -> Check:
     return Check(name, State.WARN, printable(reason, REASON_LENGTH), remedy)
 
 
+def ok(name: str, found: str) -> Check:
+    """Return a check that passes, with what was found."""
+    return Check(name, State.OK, printable(found, REASON_LENGTH))
+
+
+def unknown(name: str, reason: str, remedy: str = "") -> Check:
+    """Return a check that nobody could make: why, and what would make it possible."""
+    return Check(name, State.UNKNOWN, printable(reason, REASON_LENGTH), remedy)
+
+
 def joined(first: Check | None, second: Check) -> Check:
-    """Return one check for two problems of the same name, as of two shards."""
+    """Return one check for two of the same name, as of two shards: in the worse state, with each remedy once."""
     if first is None:
         return second
-    state = State.FAIL if State.FAIL in {first.state, second.state} else State.WARN
-    return Check(first.name, state, printable(f"{first.reason}; {second.reason}", REASON_LENGTH), first.remedy)
+    state = max(first.state, second.state, key=_BY_SEVERITY.index)
+    reason = printable(f"{first.reason}; {second.reason}", REASON_LENGTH)
+    remedies = (first.remedy, "" if second.remedy in first.remedy else second.remedy)
+    return Check(first.name, state, reason, "; ".join(filter(None, remedies)))

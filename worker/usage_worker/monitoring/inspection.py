@@ -81,10 +81,14 @@ class Figures:
 
 
 class Inspection:
-    """The connections of one inspection and what it has found so far; a context manager."""
+    """The connections of one inspection and what it has found so far; a context manager.
 
-    def __init__(self, settings: Settings) -> None:
+    `keeps` is whether it notes in Redis, as the heartbeat does, how many entries have vanished.
+    """
+
+    def __init__(self, settings: Settings, *, keeps: bool = True) -> None:
         self.settings = settings
+        self.keeps = keeps
         self.figures = Figures()
 
     @cached_property
@@ -114,9 +118,11 @@ class Section(NamedTuple):
     """A part of the inspection that stands alone.
 
     `ask` sets figures and yields the problems it finds, under the names in `checks`; where it raises, the first of them
-    fails. `needs` are the checks of other sections without which it cannot ask.
+    fails. `needs` are the checks of other sections without which it cannot ask. An `optional` section asks what a
+    managed server may not tell: where it raises, its checks are unknown.
     """
 
     checks: tuple[str, ...]
     ask: Callable[[Inspection], Iterator[Check]]
     needs: tuple[str, ...] = ()
+    optional: bool = False

@@ -17,7 +17,7 @@ from usage_worker.errors import (
     UsageError,
     first_line,
 )
-from usage_worker.monitoring.check import Check, State, fail, joined
+from usage_worker.monitoring.check import Check, State, fail, joined, unknown
 from usage_worker.monitoring.checks import SECTIONS
 from usage_worker.monitoring.checks.postgresql import SCHEMA_CHECK
 from usage_worker.monitoring.checks.upkeep import partitions_failed
@@ -25,6 +25,8 @@ from usage_worker.monitoring.inspection import Figures, Inspection
 from usage_worker.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from usage_worker.monitoring.inspection import Section
     from usage_worker.settings import Settings
 
@@ -86,9 +88,14 @@ class SystemStatus:
 
 def collect_status(settings: Settings) -> SystemStatus:
     """Ask Redis and PostgreSQL; what cannot be asked is a failing check, never an exception."""
+    return examined(settings, SECTIONS)
+
+
+def examined(settings: Settings, sections: Iterable[Section], *, keeps: bool = True) -> SystemStatus:
+    """Ask these sections, as `collect_status` does all of its own; `keeps` as in `Inspection`."""
     checks = [Check(SETTINGS, State.OK)]
-    with Inspection(settings) as inspection:
-        for section in SECTIONS:
+    with Inspection(settings, keeps=keeps) as inspection:
+        for section in sections:
             checks += _examined(section, inspection, {check.name for check in checks if check.state is State.FAIL})
     return SystemStatus(checks, inspection.figures)
 
@@ -101,26 +108,26 @@ def wrong_settings(error: UsageError) -> SystemStatus:
 
 def _examined(section: Section, inspection: Inspection, failed: set[str]) -> list[Check]:
     """Return the checks of a section; `failed` are the checks of earlier ones that fail."""
-    if failed.intersection(section.needs):
-        return [Check(name, State.UNKNOWN) for name in section.checks]
+    if missing := failed.intersection(section.needs):
+        return [unknown(name, f"cannot be asked while {', '.join(sorted(missing))} fails") for name in section.checks]
     found: dict[str, Check] = {}
-    otherwise = State.OK
+    otherwise, why = State.OK, ""
     try:
-        for problem in section.ask(inspection):
-            found[problem.name] = joined(found.get(problem.name), problem)
+        for check in section.ask(inspection):
+            found[check.name] = joined(found.get(check.name), check)
     except Exception as error:  # noqa: BLE001 - whatever is wrong here, the other sections must be shown
-        otherwise = State.UNKNOWN
+        otherwise, why = State.UNKNOWN, printable(inspection.settings.mask(first_line(error)))
         # A lock and the schema have checks of their own.
-        if not isinstance(error, ConcurrencyError) and not (isinstance(error, SchemaError) and SCHEMA_CHECK in failed):
-            failure = _failed(section, error, inspection.settings)
+        has_own = isinstance(error, ConcurrencyError) or (isinstance(error, SchemaError) and SCHEMA_CHECK in failed)
+        if not section.optional and not has_own:
+            failure = _failed(section.checks[0], error, why)
             found[failure.name] = joined(found.get(failure.name), failure)
-    return [found.get(name, Check(name, otherwise)) for name in section.checks]
+    return [found.get(name, Check(name, otherwise, why)) for name in section.checks]
 
 
-def _failed(section: Section, error: Exception, settings: Settings) -> Check:
-    reason = printable(settings.mask(first_line(error)))
+def _failed(name: str, error: Exception, reason: str) -> Check:
     remedy = next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
-    return fail(section.checks[0], reason, remedy)
+    return fail(name, reason, remedy)
 
 
 def _by_shard(values: dict[int, Any] | None) -> dict[str, Any] | None:

@@ -30,7 +30,8 @@ _LOOK = (
     f"#!lua flags=allow-oom\n{OWN}{FIELDS}"
     """
 local stream, counted = KEYS[1], KEYS[2]
-own(counted, 'hash')
+local keep = ARGV[1] ~= 'only look'
+if keep then own(counted, 'hash') end
 
 local function look()
   local info = redis.pcall('XINFO', 'STREAM', stream)
@@ -38,7 +39,7 @@ local function look()
   local unknown = info.err and not info.err:find('no such key') and not info.err:find('WRONGTYPE')
   local fields = fields_of(info)
   local added, length = fields['entries-added'] or 0, fields['length'] or 0
-  local kept = redis.call('HMGET', counted, 'base', 'entries', 'added', 'vanished', 'vanished_at')
+  local kept = redis.pcall('HMGET', counted, 'base', 'entries', 'added', 'vanished', 'vanished_at')
   local base, before, at = tonumber(kept[1]), tonumber(kept[3]), tonumber(kept[5])
   local entries, vanished = math.floor(tonumber(kept[2]) or 0), tonumber(kept[4]) or 0
   local now = redis.call('TIME')
@@ -50,8 +51,8 @@ local function look()
   end
   local gone = added - base - entries - length
   if gone > vanished then at = now[1] end
-  redis.call('HSET', counted, 'base', base, 'entries', entries, 'added', added, 'vanished', gone)
-  if at then redis.call('HSET', counted, 'vanished_at', at) end
+  if keep then redis.call('HSET', counted, 'base', base, 'entries', entries, 'added', added, 'vanished', gone) end
+  if keep and at then redis.call('HSET', counted, 'vanished_at', at) end
   return {gone, at and now[1] - at or -1}
 end
 """
@@ -99,10 +100,11 @@ class Accounting:
             now: Any = script([stream, counted_key(shard)], [group, *entry_ids])
         return int(now)
 
-    def vanished(self, stream: str, shard: int) -> Vanished:
-        """Look at a shard: return what vanished, and begin its accounting where there is none."""
+    def vanished(self, stream: str, shard: int, *, keep: bool = True) -> Vanished:
+        """Look at a shard: return what vanished; unless `keep` is false, note it, and begin an accounting."""
         with self._connection.client() as client:
-            reply: Any = client.register_script(_VANISHED)([stream, counted_key(shard)])
+            arguments = [] if keep else ["only look"]
+            reply: Any = client.register_script(_VANISHED)([stream, counted_key(shard)], arguments)
         entries, seconds = reply
         return Vanished(entries, None if seconds < 0 else float(seconds))
 

@@ -144,9 +144,9 @@ class EventStream:
         now = self._accounting.done(self.key(shard), GROUP, entry_ids, shard=shard)
         return [max(now - int(entry_id.partition("-")[0]), 0) / 1000 for entry_id in entry_ids]
 
-    def vanished(self, shard: int) -> Vanished:
-        """Return how many entries left a shard uncounted since its group was made."""
-        return self._accounting.vanished(self.key(shard), shard)
+    def vanished(self, shard: int, *, keep: bool = True) -> Vanished:
+        """Return how many entries left a shard uncounted since its group was made; `keep` notes it in Redis."""
+        return self._accounting.vanished(self.key(shard), shard, keep=keep)
 
     def last_id(self, shard: int) -> LastId:
         """Return the last id of a shard, which may lie in the future."""

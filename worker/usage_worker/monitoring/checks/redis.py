@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from usage_worker.monitoring.check import Check, State, fail
+from usage_worker.errors import StreamRefusedError
+from usage_worker.monitoring.check import Check, State, fail, unknown
 from usage_worker.monitoring.inspection import REDIS, Section
 from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT
 from usage_worker.queue.server import server_facts
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from usage_worker.monitoring.inspection import Inspection
 
+_OF_SERVER = ("redis_memory", "eviction", "persistence", "replica", "loading")
+
 
 def _redis(inspection: Inspection) -> Iterator[Check]:
     with inspection.stream.connection.client() as client:
@@ -24,7 +27,12 @@ def _redis(inspection: Inspection) -> Iterator[Check]:
 
 
 def _server(inspection: Inspection) -> Iterator[Check]:
-    facts = server_facts(inspection.stream.connection)
+    try:
+        facts = server_facts(inspection.stream.connection)
+    except StreamRefusedError as error:  # as of a managed server
+        for name in _OF_SERVER:
+            yield unknown(name, str(error))
+        return
     inspection.figures.redis_memory = used = facts.memory_used
     if used > REDIS_MEMORY_LIMIT:
         limit = f"publishers hold events back above {REDIS_MEMORY_LIMIT:.0%}"
@@ -35,4 +43,4 @@ def _server(inspection: Inspection) -> Iterator[Check]:
 
 
 REDIS_SECTION = Section((REDIS,), _redis)
-SERVER = Section(("redis_memory", "eviction", "persistence", "replica", "loading"), _server, needs=(REDIS,))
+SERVER = Section(_OF_SERVER, _server, needs=(REDIS,))

@@ -21,7 +21,7 @@ def _streams(inspection: Inspection) -> Iterator[Check]:
     figures, stream = inspection.figures, inspection.stream
     # Of a shard without a backlog, the key is not a stream.
     shards = list(figures.backlog or ())
-    vanished = {shard: stream.vanished(shard) for shard in shards}
+    vanished = {shard: stream.vanished(shard, keep=inspection.keeps) for shard in shards}
     figures.vanished = {shard: it.entries for shard, it in vanished.items()}
     for shard, it in vanished.items():
         if it.entries and it.seconds is not None and it.seconds < VANISHED_SECONDS:
