@@ -33,8 +33,8 @@ from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
 from usage_worker.ingest.past_days import PastDays
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
-from usage_worker.ingest.transaction_span import figures_of, transaction_span
 from usage_worker.ingest.tally import Tally
+from usage_worker.ingest.transaction_span import figures_of, transaction_span
 from usage_worker.logs import get_logger
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.store import OUTAGES, Intake, batch_transaction
