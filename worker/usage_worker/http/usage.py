@@ -15,7 +15,8 @@ from usage_worker.errors import StatementCancelledError, UsageError
 from usage_worker.events.external_ids import MAX_EXTERNAL_ID, uuid_of
 from usage_worker.http.events import RETRY_SECONDS
 from usage_worker.http.keys import Right
-from usage_worker.http.usage_query import ParameterError, cursor_of, read_query
+from usage_worker.http.parameters import ParameterError
+from usage_worker.http.usage_query import cursor_of, read_query
 from usage_worker.printable import printable
 from usage_worker.store import ImpatientStore, external_ids, id_of
 from usage_worker.store.usage_totals import usage_totals

@@ -9,9 +9,9 @@ from importlib.resources import files
 
 
 @cache
-def asset(name: str) -> str:
-    """Return the text of a file of this package, as it is."""
-    return files(__package__).joinpath(name).read_bytes().decode()
+def asset(name: str, package: str = __package__) -> str:
+    """Return the text of a file of a package, as it is."""
+    return files(package).joinpath(name).read_bytes().decode()
 
 
 def csp_hash(text: str) -> str:
