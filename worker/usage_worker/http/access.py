@@ -31,7 +31,7 @@ class Access:
     def check(self, request: Request, right: Right, *, by_browser: bool = False) -> None:
         """Let the request pass if its key has this right; keep the key's name for the log.
 
-        A browser may send the key as the password of Basic authentication, with any user name, and is told to ask for it.
+        With `by_browser` it may also be the password of Basic authentication, for which a browser is told to ask.
 
         Raises:
             HTTPException: 401 without a valid key, 403 with one that has another right.

@@ -18,6 +18,7 @@ from usage_worker.http.access import Access
 from usage_worker.http.events import EventsEndpoint
 from usage_worker.http.keys import parse_keys
 from usage_worker.http.openapi import openapi
+from usage_worker.http.page import PageEndpoint
 from usage_worker.http.receiver import Receiver
 from usage_worker.http.request_metrics import ObserverMiddleware, RequestMetrics
 from usage_worker.http.usage import UsageEndpoint
@@ -52,19 +53,22 @@ def create_app(
     settings = settings or load_settings()
     access = Access(parse_keys(settings.api_keys), require_keys=require_keys)
     metrics = RequestMetrics(paths.ALL)
-    receiver, usage = Receiver(settings), UsageEndpoint(settings, access)
+    receiver, usage, page = Receiver(settings), UsageEndpoint(settings, access), PageEndpoint(settings, access)
 
     @asynccontextmanager
     async def closing(_app: Starlette) -> AsyncIterator[None]:
         yield
         receiver.close()
         usage.close()
+        page.close()
 
     async def document(request: Request) -> Response:
         return JSONResponse(openapi(request.scope.get("root_path", ""), any_id=settings.takes_any_id))
 
     health = _Health(receiver, metrics)
     routes = [
+        Route(paths.PAGE, page.page, methods=["GET"]),
+        Route(paths.STATUS, page.status, methods=["GET"]),
         Route(paths.EVENTS, EventsEndpoint(receiver, access, metrics).answer, methods=["POST"]),
         Route(paths.USAGE, usage.answer, methods=["GET"]),
         Route(paths.LIVE, health.live),

@@ -104,7 +104,8 @@ def _database(figures: Figures) -> Iterator[tuple[str, str, str]]:
         yield "Counted", exact(totals.applied), f"{note}{exact(totals.quarantined)} quarantined"
     waiting = figures.quarantine
     if waiting is not None:
-        yield "Dead letters", exact(waiting.total), f"{waiting.reason}; {waiting.remedy}"
+        note = f"of the newest {exact(waiting.total)}: {waiting.reason}; {waiting.remedy}"
+        yield "Dead letters", exact(waiting.events), note
     yield "Schema", figures.schema or UNKNOWN, ""
 
 

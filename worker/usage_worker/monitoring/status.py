@@ -119,8 +119,12 @@ def _examined(section: Section, inspection: Inspection, failed: set[str]) -> lis
 
 def _failed(section: Section, error: Exception, settings: Settings) -> Check:
     reason = printable(settings.mask(first_line(error)))
-    remedy = next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
-    return fail(section.checks[0], reason, remedy)
+    return fail(section.checks[0], reason, remedy_of(error))
+
+
+def remedy_of(error: Exception) -> str:
+    """Return what to do about an error of a server."""
+    return next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
 
 
 def _by_shard(values: dict[int, Any] | None) -> dict[str, Any] | None:
