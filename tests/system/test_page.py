@@ -44,8 +44,7 @@ LEDGER = """
     SELECT count(*), coalesce(sum(tokens), 0), sum(cost_usd), count(*) FILTER (WHERE NOT success) FROM usage_events
      WHERE type = 'usage' AND occurred_at >= %s::date::timestamp AT TIME ZONE %s
        AND occurred_at < (%s::date + 1)::timestamp AT TIME ZONE %s"""
-WAITING = """
-    SELECT 1 FROM pg_locks JOIN pg_database AS d ON d.oid = database WHERE NOT granted AND datname = current_database()"""
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 HOSTILE = '"><script>hacked=1</script>\u202e'
 
 
@@ -106,7 +105,7 @@ def totals_of(answer: Answer) -> list[Decimal | None]:
 def test_totals_equal_the_ledger(filled: str, redis_url: str) -> None:
     app = opened(redis_url, DATABASE_URL=filled)
 
-    @settings(max_examples=20)
+    @settings(max_examples=12)
     @given(st.lists(st.sampled_from(DAYS), min_size=2, max_size=2).map(sorted), st.sampled_from(ZONES))
     def check(days: Sequence[date], zone: str) -> None:
         first, last = days
@@ -266,7 +265,7 @@ def test_mounted_page_is_counted_and_has_relative_links(filled: str, redis_url: 
     )
     answers(app)
     assert (page.status, part.status) == (200, 200)
-    assert re.findall(r'href="(.*?)"', text_of(page)) == ["data:,", "metrics", "openapi.json", "readyz"]
+    assert re.findall(r'href="(.*?)"', text_of(page)) == ["data:,", "metrics", "openapi.json"]
     assert b'path="/",status="200"' in metrics.body
     assert text_of(part).startswith('<section id="status">')
 

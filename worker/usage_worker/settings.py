@@ -158,7 +158,7 @@ class Settings(PublisherSettings):
     schedule_embed: str = "60"
     """When to embed new and changed agents, if there is an embedder: a crontab, a number of seconds, or `off`."""
     timezone: str = "UTC"
-    """Time zone of the crontabs and of the days that `usage-worker report` shows, as `Europe/Berlin`."""
+    """Time zone of the crontabs and of the days that `usage-worker report` and the page show, as `Europe/Berlin`."""
 
     # http/keys.py parses it. Hashes are no secret, but nothing need print them.
     api_keys: str = Field("", repr=False)

@@ -42,7 +42,7 @@ def create_app(
         >>> fastapi_app.mount("/usage", create_app())
 
     Args:
-        settings: by default from the environment; DATABASE_URL is needed for totals only.
+        settings: by default from the environment; DATABASE_URL is needed for totals and charts only.
         require_keys: whether each request needs a key of USAGE_API_KEYS; otherwise only clients of this machine may
             send requests.
         observer: called at the end of each request with its ASGI scope, status and duration in seconds.

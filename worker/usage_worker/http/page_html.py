@@ -21,11 +21,7 @@ _NO_FRAMES = "frame-ancestors 'none'"
 PART_POLICY = f"default-src 'none'; {_NO_FRAMES}"
 """The Content-Security-Policy of a part of the page."""
 # With a path below that of the page, the links work wherever it is mounted.
-_LINKS = (
-    (paths.METRICS, "Metrics"),
-    (paths.DOCUMENT, "API (OpenAPI)"),
-    (paths.READY, "Ready?"),
-)
+_LINKS = ((paths.METRICS, "Metrics of this service"), (paths.DOCUMENT, "Interface for programs (OpenAPI)"))
 
 
 class Rendered(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from usage_worker.wording import UNKNOWN, exact, percentage, short, short_millis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.inspection import Figures
@@ -26,6 +25,7 @@ def status_html(status: SystemStatus | None, collected_at: datetime | None) -> s
     state, heading = _verdict(status)
     problems = "".join(map(_problem_html, status.problems))
     figures = status.figures
+    age = (datetime.now(UTC) - collected_at).total_seconds()
     tables = "".join(
         f"<details><summary>{escape(title)}</summary>{table_html(table, title)}</details>"
         for title, table in _tables(status)
@@ -34,7 +34,7 @@ def status_html(status: SystemStatus | None, collected_at: datetime | None) -> s
     return _section(
         state,
         heading,
-        f"<p>Collected at {collected_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC.</p>\n"
+        f"<p>Collected at {collected_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {_ago(age)}.</p>\n"
         + (f'<ul class="problems">{problems}</ul>\n' if problems else "")
         + f"{headlines_html([*_queue(figures), *_database(figures)])}\n{tables}",
     )
@@ -55,7 +55,7 @@ def _verdict(status: SystemStatus) -> tuple[str, str]:
 
 def _problem_html(check: Check) -> str:
     return (
-        f'<li class="{escape(check.state)}"><strong>{escape(check.name)}</strong> ({escape(check.state)}): '
+        f'<li><strong class="{escape(check.state)}">{escape(check.name)} ({escape(check.state)})</strong>: '
         f"{escape(check.reason)}. To do: {escape(check.remedy)}</li>"
     )
 
