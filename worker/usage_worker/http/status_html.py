@@ -64,16 +64,7 @@ def _queue(figures: Figures) -> Iterator[tuple[str, str, str]]:
     """Yield what Redis knows, as name, figure and note."""
     rate = figures.accepted_per_second
     yield "Rate", UNKNOWN if rate is None else f"{short(round(rate))}/s", "events counted, over the last minute"
-    backlog = None if figures.backlog is None else list(figures.backlog.values())
-    if backlog is None:
-        yield "Backlog", UNKNOWN, ""
-        yield "Oldest entry", UNKNOWN, ""
-    else:
-        pending = sum(shard.pending for shard in backlog)
-        yield "Backlog", short(sum(shard.entries for shard in backlog)), f"entries, {short(pending)} of them pending"
-        known = [shard.oldest_seconds for shard in backlog if shard.age_known]
-        oldest = _duration(max(known)) if known else UNKNOWN
-        yield "Oldest entry", oldest, "the lag: how long it has waited"
+    yield from _backlog(figures)
     flushes = None if figures.flushes is None else [it.succeeded_seconds for it in figures.flushes.values()]
     yield "Last flush", *_last_flush(flushes)
     workers = None if figures.processes is None else len(figures.workers)
@@ -82,6 +73,19 @@ def _queue(figures: Figures) -> Iterator[tuple[str, str, str]]:
     memory = figures.redis_memory
     text = "no limit" if memory == 0 else UNKNOWN if memory is None else percentage(memory)
     yield "Redis memory", text, "of maxmemory" if memory else ""
+
+
+def _backlog(figures: Figures) -> Iterator[tuple[str, str, str]]:
+    if figures.backlog is None:
+        yield "Backlog", UNKNOWN, ""
+        yield "Oldest entry", UNKNOWN, ""
+        return
+    waiting = [shard for shard in figures.backlog.values() if shard.entries]
+    pending = sum(shard.pending for shard in waiting)
+    yield "Backlog", short(sum(shard.entries for shard in waiting)), f"entries, {short(pending)} of them pending"
+    known = [shard.oldest_seconds for shard in waiting if shard.age_known]
+    oldest = _duration(max(known)) if known else UNKNOWN
+    yield "Oldest entry", oldest if waiting else "none", "the lag: how long it has waited"
 
 
 def _last_flush(seconds: list[float | None] | None) -> tuple[str, str]:

@@ -14,6 +14,7 @@ def asset(name: str, package: str = __package__) -> str:
     return files(package).joinpath(name).read_bytes().decode()
 
 
+@cache
 def csp_hash(text: str) -> str:
     """Return what a Content-Security-Policy calls an inline script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
