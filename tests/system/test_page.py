@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import threading
@@ -29,11 +30,13 @@ from tests.sql import query
 from usage_worker.http import create_app
 from usage_worker.http.report_source import MAX_REPORTS
 from usage_worker.http.status_watch import StatusWatch
+from usage_worker.queue.processes import Process
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
+
+    import redis
 
     from tests.conftest import Postgres
 
@@ -158,10 +161,23 @@ def test_wrong_parameter_is_one_line_and_the_rest_stays(filled: str, redis_url: 
         assert "<script>hacked" not in text_of(answer)
         assert '<section id="status">' in text_of(answer)
         assert "Collected at " in text_of(answer)
-    (old,) = answers(
-        opened(redis_url, DATABASE_URL=filled), {"query": "from=1900-01-01&to=1900-01-02&zone=Asia/Kolkata"}
+    ends = ({"query": f"to={day}&days=2&zone=America/St_Johns"} for day in ("0001-01-01", "9999-12-31"))
+    assert [it.status for it in answers(opened(redis_url, DATABASE_URL=filled), *ends)] == [200, 200]
+
+
+def test_days_of_which_too_little_is_known(database: str, redis_url: str) -> None:
+    old = TODAY - timedelta(days=500)
+    with psycopg.connect(database) as connection:
+        connection.execute(query("dropped_days"), {"day": old})
+    asked = f"from={old}&to={old + timedelta(days=1)}"
+    known, unknown = answers(
+        opened(redis_url, DATABASE_URL=database), {"query": asked}, {"query": f"{asked}&zone=Asia/Kolkata"}
     )
-    assert old.status in (200, 400)
+    assert known.status == 200
+    assert totals_of(known)[0] == 60
+    assert unknown.status == 400
+    assert line_of(unknown).startswith("from: ")
+    assert line_of(unknown).endswith("older ones are known by whole UTC days")
 
 
 def test_who_may_read(filled: str, redis_url: str) -> None:
@@ -270,8 +286,8 @@ def test_mounted_page_is_counted_and_has_relative_links(filled: str, redis_url: 
     assert text_of(part).startswith('<section id="status">')
 
 
-def test_names_and_reasons_are_text(database: str, redis_url: str, tmp_path: Path) -> None:
-    user, agent = run(database, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0], None
+def test_names_and_reasons_are_text(database: str, redis_url: str, redis_client: redis.Redis) -> None:
+    user = run(database, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0]
     agent = run(database, "INSERT INTO agents (name) VALUES (%s) RETURNING id", HOSTILE)[0][0]
     run(database, "SELECT track_agent_usage(%s, %s)", user, agent)
     run(
@@ -280,9 +296,14 @@ def test_names_and_reasons_are_text(database: str, redis_url: str, tmp_path: Pat
         " VALUES (gen_random_uuid(), 0, 's', '1-0', %s, '{}')",
         HOSTILE,
     )
+    hostile = Process(HOSTILE, [HOSTILE], [], 2, HOSTILE, 1.0)._asdict() | {"clock": 0}
+    strange = [hostile, hostile | {"roles": 5}, hostile | {"uptime": float("inf")}, hostile | {"version": None}, [], 5]
+    for place, record in enumerate(strange):
+        redis_client.hset("usage:processes", f"{HOSTILE}{place}", f"9999999999 {json.dumps(record)}")
     (answer,) = answers(opened(redis_url, DATABASE_URL=database), {})
     assert "<script>hacked" not in text_of(answer)
-    assert text_of(answer).count("&lt;script&gt;hacked=1&lt;/script&gt;\\u202e") >= 2
+    assert "\u202e" not in text_of(answer)
+    assert text_of(answer).count("&lt;script&gt;hacked=1&lt;/script&gt;\\u202e") >= 3
 
 
 def test_status_is_collected_only_while_somebody_looks(filled: str, redis_url: str) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
+from usage_worker.printable import printable
 from usage_worker.report.page import headlines_html
 from usage_worker.report.tables import Table, table_html
 from usage_worker.wording import UNKNOWN, exact, percentage, short, short_milliseconds
@@ -27,9 +28,9 @@ def status_html(status: SystemStatus | None, collected_at: datetime | None) -> s
     figures = status.figures
     age = (datetime.now(UTC) - collected_at).total_seconds()
     tables = "".join(
-        f"<details><summary>{escape(title)}</summary>{table_html(table, title)}</details>"
-        for title, table in _tables(status)
-        if table.rows
+        f"<details><summary>{escape(title)}</summary>{table_html(Table(headings, _shown(rows)), title)}</details>"
+        for title, headings, rows in _tables(status)
+        if rows
     )
     return _section(
         state,
@@ -110,12 +111,13 @@ def _database(figures: Figures) -> Iterator[tuple[str, str, str]]:
     if waiting is not None:
         note = f"of the newest {exact(waiting.total)}: {waiting.reason}; {waiting.remedy}"
         yield "Dead letters", exact(waiting.events), note
-    yield "Schema", figures.schema or UNKNOWN, ""
+    yield "Schema", printable(figures.schema or UNKNOWN), ""
 
 
-def _tables(status: SystemStatus) -> Iterator[tuple[str, Table]]:
+def _tables(status: SystemStatus) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Yield the title, the headings and the rows of each table."""
     figures = status.figures
-    yield "Checks", Table(["Check", "State"], [[check.name, check.state] for check in status.checks])
+    yield "Checks", ["Check", "State"], [[check.name, check.state] for check in status.checks]
     flushes = figures.flushes or {}
     rows = [
         [
@@ -127,15 +129,26 @@ def _tables(status: SystemStatus) -> Iterator[tuple[str, Table]]:
         ]
         for shard, it in (figures.backlog or {}).items()
     ]
-    yield "Shards", Table(["Shard", "Entries", "Pending", "Oldest entry", "Last flush"], rows)
+    yield "Shards", ["Shard", "Entries", "Pending", "Oldest entry", "Last flush"], rows
     processes = [
-        [it.name, it.process.kind, ", ".join(it.process.roles), it.process.version, _duration(it.process.uptime), alive]
+        [
+            it.name,
+            str(it.process.kind),
+            ", ".join(map(str, it.process.roles)),
+            str(it.process.version),
+            _duration(it.process.uptime),
+            "yes" if it.is_alive else f"last seen {_ago(it.seconds)}",
+        ]
         for it in figures.processes or []
-        for alive in ["yes" if it.is_alive else f"last seen {_ago(it.seconds)}"]
     ]
-    yield "Processes", Table(["Process", "Kind", "Roles", "Version", "Running for", "Alive"], processes)
+    yield "Processes", ["Process", "Kind", "Roles", "Version", "Running for", "Alive"], processes
     partitions = [[it.table, str(max(it.ahead_days, 0))] for it in figures.partitions or []]
-    yield "Partitions", Table(["Table", "Days ahead"], partitions)
+    yield "Partitions", ["Table", "Days ahead"], partitions
+
+
+def _shown(rows: list[list[str]]) -> list[list[str]]:
+    """Return the rows with names of processes, which anybody may write who reaches Redis, as they may be shown."""
+    return [[printable(cell) for cell in row] for row in rows]
 
 
 def _ago(seconds: float | None) -> str:

@@ -32,7 +32,8 @@ class StatusWatch:
     def look(self) -> tuple[SystemStatus | None, datetime | None]:
         """Return the last status and when it was collected; only the first one is waited for, and not forever."""
         background = self._watched()
-        return background.wait(FIRST_SECONDS), background.collected_at
+        background.wait(FIRST_SECONDS)
+        return background.current, background.collected_at
 
     def close(self) -> None:
         """Stop collecting."""
