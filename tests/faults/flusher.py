@@ -49,18 +49,19 @@ def install_fault(point: str, inject: Callable[[], None]) -> None:
     elif point == "after COMMIT":
         done = EventStream.done
 
-        def late(self: EventStream, shard: int, entry_ids: Sequence[str]) -> None:
+        def late(self: EventStream, shard: int, entry_ids: Sequence[str]) -> list[float]:
             inject()
-            done(self, shard, entry_ids)
+            return done(self, shard, entry_ids)
 
         EventStream.done = late  # type: ignore[method-assign]
     elif point == "before the acknowledgement":
 
-        def halved(self: EventStream, shard: int, entry_ids: Sequence[str]) -> None:
+        def halved(self: EventStream, shard: int, entry_ids: Sequence[str]) -> list[float]:
             """Delete the entries as another program could; they stay pending."""
             with self.connection.client() as client:
                 client.xdel(self.key(shard), *entry_ids)
             inject()
+            return []
 
         EventStream.done = halved  # type: ignore[method-assign]
     elif point == DECODING:

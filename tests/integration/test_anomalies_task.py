@@ -15,8 +15,8 @@ from tests.integration.database import run
 from usage_worker.maintenance import ANOMALIES, find_anomalies
 from usage_worker.maintenance.anomalies import run_find_anomalies
 from usage_worker.maintenance.anomaly_words import FORMS
+from usage_worker.monitoring.background import collected
 from usage_worker.monitoring.metrics import families
-from usage_worker.monitoring.status import collect_status
 from usage_worker.settings import Settings
 from usage_worker.store import Store, last_runs, sole_transaction
 from usage_worker.store.anomalies import KINDS
@@ -91,13 +91,14 @@ def test_open_anomaly_is_a_warning_of_the_status_and_a_metric(
     assert len(lines) == 2
     assert cli.run("anomalies", "--agent", str(uuid4())).stdout.startswith("no anomaly within 7 days; hours of 1 ")
 
-    status = collect_status(Settings(DATABASE_URL=database, REDIS_URL=redis_url))
+    found = collected(Settings(DATABASE_URL=database, REDIS_URL=redis_url))
+    status = found.status
     (check,) = (it for it in status.checks if it.name == "anomalies")
     assert check.state == "warn"
     assert f"cost of support since {end - 2 * HOUR:%Y-%m-%d %H:%M} UTC: $60.00" in check.reason
     assert [it["kind"] for it in status.as_dict()["anomalies"]] == ["cost", "cost"]
     samples = {
-        it.labels["kind"]: it.value for family in families(status) for it in family.samples if "anomalies" in it.name
+        it.labels["kind"]: it.value for family in families(found) for it in family.samples if "anomalies" in it.name
     }
     assert samples == {"cost": 2, "errors": 0, "latency": 0, "silence": 0}
 
@@ -110,10 +111,10 @@ def test_worker_that_counts_sees_how_many_alert_and_not_of_whom(
     counts = "SELECT report -> 'alerts' FROM usage_task_runs WHERE task = %s"
     assert run(database, counts, ANOMALIES) == [({"cost": 2},)]
     assert run(database, "SELECT count(*) FROM usage_task_runs WHERE report::text ~ 'support|[$]'") == [(0,)]
-    status = collect_status(Settings(DATABASE_URL=ingest_url, REDIS_URL=redis_url))
-    (alert,) = status.as_dict()["anomalies"]
+    found = collected(Settings(DATABASE_URL=ingest_url, REDIS_URL=redis_url))
+    (alert,) = found.status.as_dict()["anomalies"]
     assert (alert["kind"], alert["count"]) == ("cost", 2)
-    samples = [it for family in families(status) for it in family.samples if "anomalies" in it.name]
+    samples = [it for family in families(found) for it in family.samples if "anomalies" in it.name]
     assert {it.labels["kind"]: it.value for it in samples} == {"cost": 2, "errors": 0, "latency": 0, "silence": 0}
 
 

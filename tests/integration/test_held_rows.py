@@ -116,7 +116,7 @@ def test_entry_that_waits_in_part_survives_copies_and_death(
     with holding(harness, hold, [harness.users[1]]):
         # One of the two that wait is free; another worker counts it and dies before it says so to Redis.
         dying = make_resources(reclaim_idle=0.1)
-        dying.stream.done = lambda *_: None  # type: ignore[method-assign]
+        dying.stream.done = lambda *_: []  # type: ignore[method-assign]
         eventually(lambda: sum(dying.flusher.flush(0).intake.applied for _ in range(2)), 30)
         assert run(url, WAITING) == [(1,)]
         harness.xadd(dumps([events[1]], default=str))  # the same event from elsewhere

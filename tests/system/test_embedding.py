@@ -20,6 +20,7 @@ from usage_worker.embedders import embedder_of
 from usage_worker.errors import DataRefusedError, EmbedderUnavailableError
 from usage_worker.maintenance import EMBED, EmbedReport, embed, run_task
 from usage_worker.maintenance.embeddings import run_embed
+from usage_worker.monitoring.background import collected
 from usage_worker.monitoring.metrics import families
 from usage_worker.monitoring.status import collect_status
 from usage_worker.search import find_agents
@@ -132,7 +133,7 @@ def test_text_that_is_refused_is_set_aside(database: str, store: Store, service:
     assert (again["refused"], again["failed"], service.batches) == (0, 1, [])
     (check,) = (it for it in collect_status(settings).checks if it.name == "embeddings")
     assert (check.state, check.reason) == ("warn", "the texts of 1 agents cannot be embedded; each is tried again")
-    samples = [sample for family in families(collect_status(settings)) for sample in family.samples]
+    samples = [sample for family in families(collected(settings)) for sample in family.samples]
     counts = {it.labels["reason"]: it.value for it in samples if it.name == "usage_agents_not_embedded"}
     assert counts == {"pending": 0, "failed": 1}
     run(database, "UPDATE public.agents SET description = 'works' WHERE description = %s", POISON)

@@ -13,6 +13,7 @@ from tools.reference.metrics import STATUS
 from usage_worker.errors import SettingsError
 from usage_worker.maintenance import PERIODIC_TASKS, PeriodicTask
 from usage_worker.monitoring import metrics
+from usage_worker.monitoring.background import Collected
 from usage_worker.monitoring.checks.upkeep import COMMANDS
 from usage_worker.service import app, schedule, tasks
 from usage_worker.service.queues import QueueName
@@ -52,10 +53,11 @@ def test_registry_line_adds_task_with_route_schedule_and_metrics() -> None:
     assert (sent["task"], sent["schedule"], sent["options"]) == (VACUUM.name, 600.0, {"expires": 600.0})
     runs = {VACUUM.name: TaskRun(VACUUM.name, datetime.fromtimestamp(7, UTC), 2.0, {})}
     status = replace(STATUS, figures=replace(STATUS.figures, last_runs=runs))
-    samples = [sample for family in metrics.families(status) for sample in family.samples]
+    shown = metrics.families(Collected(status, datetime.now(UTC), status.figures))
+    samples = [sample for family in shown for sample in family.samples]
     assert [(it.name, it.value) for it in samples if it.labels == {"task": VACUUM.name}] == [
-        ("usage_task_finished_timestamp_seconds", 7.0),
-        ("usage_task_seconds", 2.0),
+        ("usage_task_last_success_timestamp_seconds", 7.0),
+        ("usage_task_duration_seconds", 2.0),
     ]
 
 

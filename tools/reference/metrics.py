@@ -6,13 +6,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tools.reference.markdown import code, table
+from tools.reference.metric_notes import FAILURE_NOTES, NOTES, QUARANTINE_NOTES
 from usage_worker.http.request_metrics import RequestMetrics
 from usage_worker.maintenance import PERIODIC_TASKS, PartitionCoverage
+from usage_worker.monitoring.background import Collected
 from usage_worker.monitoring.check import Check, State
 from usage_worker.monitoring.inspection import Figures
-from usage_worker.monitoring.metrics import families
+from usage_worker.monitoring.metrics import build_info, families
 from usage_worker.monitoring.status import CHECKS, SystemStatus
-from usage_worker.queue.flush_record import FlushRecord
+from usage_worker.queue.flush_counters import FAILURES, QUARANTINED, counters_of
 from usage_worker.queue.stream import Backlog
 from usage_worker.store import Intake, TaskRun
 
@@ -24,12 +26,22 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 # Metrics
 
-What `usage-worker metrics` prints, and serves with `--port`, in the text format of Prometheus. When Redis or PostgreSQL
-does not answer, `usage_up` is 0, and the figures that come from it are missing. `usage_problem` is there for each check
-always, and 0 while what it needs does not answer.
+What `usage-worker metrics` prints, and serves with `--port`, in the text format of Prometheus. A process that serves
+them collects them every 10 s, and a scrape gets the last ones from memory: it asks neither Redis nor PostgreSQL. A
+scrape before the first collection has ended waits for it, at most 5 s, and then has only `usage_build_info`.
+
+While Redis or PostgreSQL does not answer, `usage_healthy` is 0, `usage_problem` is 1 for its check, counters and times
+stay as they were last known, and what holds for one moment only, as the backlog, is missing. `usage_problem` is there
+for each check always, and 0 while what it needs does not answer.
+
+Workers add up what concerns their flushes in Redis, in the record of the shard, right after each commit. These counters
+begin again at 0 where Redis loses its data, when nobody has flushed a shard for a week, and where somebody has written
+something else into one; `rate()` and `increase()` take that for what it is. Workers older than 1.0 add nothing to them,
+and what a worker has not recorded when it dies is missing: `usage_events_total`, of PostgreSQL, is the exact one.
 
 """
-_RUNS = {task.name: TaskRun(task.name, datetime.fromtimestamp(0, UTC), 0.0, {}) for task in PERIODIC_TASKS}
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_RUNS = {task.name: TaskRun(task.name, _EPOCH, 0.0, {}) for task in PERIODIC_TASKS}
 # One of each, so that every metric has a sample to read its labels from.
 STATUS = SystemStatus(
     [Check(name, State.OK) for name in CHECKS],
@@ -37,9 +49,11 @@ STATUS = SystemStatus(
         redis_memory=0.0,
         processes=[],
         beat_seconds=0.0,
+        beat_at=0.0,
         backlog={0: Backlog(0, 0, 0.0)},
-        flushes={0: FlushRecord(0.0, 0.0, None, None, None, None, 0, 0, 0.0)},
+        counters={0: counters_of({b"succeeded": b"0"})},
         vanished={0: 0},
+        schema="5.0.0",
         totals=Intake(),
         partitions=[PartitionCoverage("usage_events", 7, 7)],
         last_runs=_RUNS,
@@ -48,7 +62,13 @@ STATUS = SystemStatus(
     ),
 )
 
+_REASONS = """
+## Reasons
 
+`reason` of `usage_flush_failures_total` and `usage_quarantined_events_total` is one of these, whatever the error or the
+dead letter says; each has a sample from the beginning, so that the first one is an increase, too.
+
+"""
 _SERVICE = """
 ## The service
 
@@ -60,8 +80,15 @@ its own, or `other`.
 
 def page() -> str:
     """Return the page."""
+    reasons = _REASONS + _kinds("failure", FAILURES, FAILURE_NOTES) + "\n"
+    reasons += _kinds("quarantined event", QUARANTINED, QUARANTINE_NOTES)
     checks = f"\nThe checks: {', '.join(map(code, CHECKS))}. [Operations](../operations.md#watch) describes them.\n"
-    return _INTRODUCTION + _table(families(STATUS)) + checks + _SERVICE + _table(_service())
+    metrics = [build_info(), *families(Collected(STATUS, _EPOCH, STATUS.figures))]
+    return _INTRODUCTION + _table(metrics) + checks + reasons + _SERVICE + _table(_service())
+
+
+def _kinds(of: str, kinds: Iterable[str], notes: dict[str, str]) -> str:
+    return table((f"reason of a {of}", "what happened"), ((code(kind), notes[kind]) for kind in kinds))
 
 
 def _service() -> Iterable[Metric]:
@@ -79,7 +106,8 @@ def _table(metrics: Iterable[Metric]) -> str:
             family.type,
             ", ".join(code(label) for label in family.samples[0].labels),
             family.documentation,
+            *NOTES[family.name],
         )
         for family in metrics
     ]
-    return table(("metric", "type", "labels", "meaning"), rows)
+    return table(("metric", "type", "labels", "meaning", "unit", "worry when"), rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,6 +13,9 @@ from usage_worker.cli.output import echo, write
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.settings import load_settings
+
+# A scrape in the first moment waits so long for the first status: half of Prometheus' usual scrape_timeout.
+FIRST_SECONDS = 5.0
 
 Port = Annotated[
     int | None,
@@ -25,19 +29,21 @@ Address = Annotated[str, typer.Option(help="Address to listen on.")]
 def metrics(port: Port = None, address: Address = "127.0.0.1") -> None:
     """Print checks, backlog, totals, processes, partitions and tasks as Prometheus metrics, or serve them."""
     # Celery takes a third of a second to load, which the other commands need not wait for.
+    from usage_worker.monitoring.background import BackgroundStatus, collected  # noqa: PLC0415
     from usage_worker.monitoring.metrics import registry  # noqa: PLC0415
 
     settings = load_settings()
-    made = registry(settings)
     if port is None:
-        write(generate_latest(made).decode())
+        write(generate_latest(registry(partial(collected, settings))).decode())
         return
+    background = BackgroundStatus(settings)
     try:
+        made = registry(partial(background.wait, FIRST_SECONDS))
         server, thread = start_http_server(port, address, made)
     except OSError as error:
-        raise SettingsError(f"--port {port}: {error.strerror}") from None
+        raise SettingsError(f"--address {address} --port {port}: {error.strerror}") from None
     echo(f"http://{address}:{port}/metrics", err=True)
-    with leave_on_signal():
+    with background, leave_on_signal():
         signal.pause()
     server.shutdown()
     thread.join()

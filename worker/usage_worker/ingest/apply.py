@@ -33,11 +33,13 @@ from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
 from usage_worker.ingest.past_days import PastDays
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
+from usage_worker.ingest.tally import Tally
 from usage_worker.logs import get_logger
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.store import OUTAGES, Intake, batch_transaction
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Sequence
 
     from usage_worker.ingest.batch import Batch
@@ -70,6 +72,7 @@ class Applier:
         self._full = PessimisticMode()
         self._rivals = PessimisticMode()
         self.held = HeldRows()
+        self.tally = Tally()
         self._limit = BatchLimit()
         self._last_attempt = self._is_alone = False
         self._texts = TextTable()
@@ -129,8 +132,9 @@ class Applier:
             self._last_attempt = attempt == MAX_ATTEMPTS
             try:
                 batch = self._past.admit(batch)
+                began = time.monotonic()
                 with batch_transaction(self._store) as transaction:
-                    intake = self._count(transaction, batch)
+                    intake, reasons = self._count(transaction, batch)
             except LockHeldError as error:
                 self.held.mode.trip()
                 if self._last_attempt:
@@ -144,13 +148,15 @@ class Applier:
                 # Jitter, so that two workers that conflicted do not conflict again.
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter is no secret
             else:
+                self.tally.committed(time.monotonic() - began, intake, reasons)
                 self._limit.succeeded()
                 for entry in batch.entries:
                     entry.is_counted = not entry.waiting
                 return intake
         raise AssertionError("unreachable")
 
-    def _count(self, transaction: BatchTransaction, batch: Batch) -> Intake:
+    def _count(self, transaction: BatchTransaction, batch: Batch) -> tuple[Intake, Counter[str]]:
+        """Count a batch; return its intake, and the events of its new dead letters by reason."""
         self._is_alone, self._texts = len(batch.entries) == 1, batch.texts
         for entry in batch.entries:
             entry.waiting = []  # of an attempt that was rolled back
@@ -166,13 +172,13 @@ class Applier:
             for others, others_refused in others_of(batch, refused):
                 self._count_events(transaction, others, None, others_refused)
                 counted_others += len(others) - len(others_refused)
-        quarantined = transaction.quarantine(letters_of(deliveries.entries, refused))
+        reasons = transaction.quarantine(letters_of(deliveries.entries, refused))
         self.held.note(transaction, deliveries.entries, deliveries.waited)
         applied = len(batch.events) - len(refused) - len(self.held.events) + counted_others
-        duplicate = len(batch.duplicates) - counted_others
+        duplicate, quarantined = len(batch.duplicates) - counted_others, reasons.total()
         intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
         transaction.add_intake(stream, intake, has_backfill=has_backfill)
-        return intake
+        return intake, reasons
 
     def _keep_ids(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> None:
         """Keep the originals of ids, also of refused events; an agent that is created gets its own as its name."""

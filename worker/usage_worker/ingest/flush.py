@@ -104,9 +104,12 @@ class Flusher:
         try:
             return self._flush(shard, turn, renew=renew)
         except Exception as error:
-            # A Redis that does not answer has nowhere to record it.
-            if not isinstance(error, StreamUnavailableError) or isinstance(error, StreamRefusedError):
-                self._records.failed(shard, printable(first_line(error)))
+            tally = self._applier.tally
+            tally.failed(error)
+            if isinstance(error, StreamUnavailableError) and not isinstance(error, StreamRefusedError):
+                self._records.owe(shard, tally.take())  # a Redis that does not answer has nowhere to record it
+            else:
+                self._records.failed(shard, printable(first_line(error)), tally.take())
             raise
 
     def _flush(self, shard: int, turn: Turn, *, renew: bool) -> FlushReport:
@@ -142,9 +145,10 @@ class Flusher:
         finally:
             # Only after the commit may the entries leave Redis; a batch that was halved may be counted in part.
             if counted := [entry for entry in batch.entries if entry.is_counted]:
-                self._stream.done(shard, [entry.entry_id for entry in counted])
+                ages = self._stream.done(shard, [entry.entry_id for entry in counted])
+                self._applier.tally.visible(ages)
                 self._holding.survived(shard, [entry.entry_id for entry in counted if entry.raw.deaths])
-        self._records.counted(shard, intake.accepted, intake.quarantined)
+        self._records.counted(shard, intake.accepted, intake.quarantined, self._applier.tally.take())
         if any(entry.waiting for entry in batch.entries):
             self._records.waiting(shard, self._applier.held.holders)
         return intake

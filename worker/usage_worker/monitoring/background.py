@@ -3,26 +3,63 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event, Thread
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 from usage_worker.logs import get_logger
 from usage_worker.monitoring.status import collect_status
 
 if TYPE_CHECKING:
+    from usage_worker.monitoring.inspection import Figures
     from usage_worker.monitoring.status import SystemStatus
     from usage_worker.settings import Settings
+
+T = TypeVar("T")
 
 log = get_logger("monitoring")
 
 # A status takes 0.1 s; with a server that hangs, its time limits. A process that ends does not wait for that.
 _STOP_SECONDS = 1.0
+# The figures that are counters and times, beside those of the shards.
+_KEPT = ("beat_at", "totals", "last_runs")
 
 
-class _Collected(NamedTuple):
+class Collected(NamedTuple):
+    """A status, and when its collection began.
+
+    `known` are its figures, of which counters and times are as they were last known where they are unknown now: a
+    counter that is missing during an outage is a gap in every rate.
+    """
+
     status: SystemStatus
     at: datetime
+    known: Figures
+
+
+def collected(settings: Settings, before: Collected | None = None) -> Collected:
+    """Collect the status; `before` is the last one."""
+    began = datetime.now(UTC)
+    status = collect_status(settings)
+    return Collected(status, began, _completed(status.figures, before.known) if before else status.figures)
+
+
+def _completed(figures: Figures, before: Figures) -> Figures:
+    """Return the figures with the counters and times of `before` where they are unknown."""
+    shards = range(figures.shards or before.shards or 0)
+    return replace(
+        figures,
+        shards=figures.shards or before.shards,
+        counters=_of_shards(shards, before.counters, figures.counters),
+        vanished=_of_shards(shards, before.vanished, figures.vanished),
+        **{name: getattr(before, name) for name in _KEPT if getattr(figures, name) is None},
+    )
+
+
+def _of_shards(shards: range, *known: dict[int, T] | None) -> dict[int, T]:
+    """Return the last known value of each shard; those of a number that was reduced are over."""
+    return {shard: value for values in known for shard, value in (values or {}).items() if shard in shards}
 
 
 class BackgroundStatus(AbstractContextManager["BackgroundStatus"]):
@@ -36,7 +73,7 @@ class BackgroundStatus(AbstractContextManager["BackgroundStatus"]):
     def __init__(self, settings: Settings, seconds: float = 10.0) -> None:
         self._settings = settings
         self._seconds = seconds
-        self._last: _Collected | None = None
+        self._last: Collected | None = None
         self._has_any, self._stopped = Event(), Event()
         # A daemon: a server that hangs must not keep the process.
         self._thread = Thread(target=self._run, name="background-status", daemon=True)
@@ -51,10 +88,10 @@ class BackgroundStatus(AbstractContextManager["BackgroundStatus"]):
         """When the collection of `current` began."""
         return self._last and self._last.at
 
-    def wait(self, seconds: float) -> SystemStatus | None:
-        """Wait up to `seconds` for the first status; return `current`."""
+    def wait(self, seconds: float) -> Collected | None:
+        """Wait up to `seconds` for the first status; return the last one, None where there is none yet."""
         self._has_any.wait(seconds)
-        return self.current
+        return self._last
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -66,11 +103,10 @@ class BackgroundStatus(AbstractContextManager["BackgroundStatus"]):
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            began = datetime.now(UTC)
             try:
-                self._last = _Collected(collect_status(self._settings), began)
+                self._last = collected(self._settings, self._last)
                 self._has_any.set()
             except Exception:
-                # Out of memory or file descriptors, say: the age of the last status tells, and the next one may succeed.
+                # Out of memory, say: the age of the last status tells, and the next one may succeed.
                 log.exception("the status could not be collected")
             self._stopped.wait(self._seconds)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from usage_worker.maintenance import PartitionCoverage
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.quarantine import Quarantine
+    from usage_worker.queue.flush_counters import FlushCounters
     from usage_worker.queue.flush_record import FlushRecord
     from usage_worker.queue.processes import ProcessRecord
     from usage_worker.queue.stream import Backlog
@@ -37,10 +38,14 @@ class Figures:
     redis_memory: float | None = None
     processes: list[ProcessRecord] | None = None
     beat_seconds: float | None = None
+    """Since the last heartbeat."""
+    beat_at: float | None = None
+    """When the last heartbeat was, in seconds since 1970 by the clock of this process."""
     shards: int | None = None
     """The workers' number of shards, or that of this process where no worker is known."""
     backlog: dict[int, Backlog] | None = None
     flushes: dict[int, FlushRecord] | None = None
+    counters: dict[int, FlushCounters] | None = None
     is_waiting: bool = False
     """Whether the oldest entry of a shard waits too long."""
     vanished: dict[int, int] | None = None

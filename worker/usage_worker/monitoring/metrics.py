@@ -5,7 +5,9 @@ Source: https://prometheus.io/docs/instrumenting/exposition_formats/
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -13,92 +15,109 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from usage_worker.maintenance import PERIODIC_TASKS
-from usage_worker.monitoring.check import State
 from usage_worker.monitoring.checks.upkeep import partitions_failed
-from usage_worker.monitoring.inspection import POSTGRESQL, REDIS
-from usage_worker.monitoring.status import collect_status
+from usage_worker.monitoring.flush_metrics import flush_metrics
 from usage_worker.store.anomalies import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client.core import Metric
 
+    from usage_worker.monitoring.background import Collected
     from usage_worker.monitoring.inspection import Figures
-    from usage_worker.monitoring.status import SystemStatus
-    from usage_worker.settings import Settings
     from usage_worker.store import TaskRun
 
 
 class StatusCollector(Collector):
-    """Collects the status at every scrape."""
+    """Shows what `last` returns at every scrape; where that is nothing yet, only what this process is."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, last: Callable[[], Collected | None]) -> None:
+        self._last = last
 
     def collect(self) -> Iterator[Metric]:
-        yield from families(collect_status(self._settings))
+        yield build_info()
+        if last := self._last():
+            yield from families(last)
 
 
-def registry(settings: Settings) -> CollectorRegistry:
-    """Make the registry whose metrics can be served or printed."""
+def registry(last: Callable[[], Collected | None]) -> CollectorRegistry:
+    """Make the registry whose metrics can be served or printed, given what returns the status to show."""
     collectors = CollectorRegistry()
-    collectors.register(StatusCollector(settings))
+    collectors.register(StatusCollector(last))
     return collectors
 
 
-def families(current: SystemStatus) -> Iterator[Metric]:
+def build_info() -> Metric:
+    """Return the versions of this process."""
+    info = GaugeMetricFamily(
+        "usage_build_info",
+        "The version of usage-worker here, and that of Python; always 1.",
+        labels=["version", "python"],
+    )
+    info.add_metric([version("usage-worker"), platform.python_version()], 1)
+    return info
+
+
+def families(collected: Collected) -> Iterator[Metric]:
     """Yield every metric of a status; what is unknown has no sample."""
-    states = {check.name: check.state for check in current.checks}
-    up = State.FAIL not in {states[REDIS], states[POSTGRESQL]}
-    yield GaugeMetricFamily("usage_up", "Whether Redis and PostgreSQL answered.", value=up)
-    yield GaugeMetricFamily("usage_healthy", "Whether `usage-worker status` would exit with 0.", value=current.healthy)
-    problems = ((name, state in {State.FAIL, State.WARN}) for name, state in states.items())
-    yield _gauge(
-        "usage_problem", "Whether the check fails or warns; `usage-worker status` says why.", "check", problems
-    )
-    yield from _redis(current.figures)
-    yield from _database(current.figures)
+    status, at, known = collected
+    text = "When the collection of the figures began; they are collected every 10 s."
+    yield GaugeMetricFamily("usage_status_collected_timestamp_seconds", text, value=at.timestamp())
+    yield GaugeMetricFamily("usage_healthy", "Whether `usage-worker status` would exit with 0.", value=status.healthy)
+    text = "Whether the check fails or warns; `usage-worker status` says why, and the remedy."
+    yield _gauge("usage_problem", text, "check", ((check.name, check.is_problem) for check in status.checks))
+    yield from _redis(status.figures, known)
+    yield from flush_metrics(known.counters or {})
+    yield from _database(status.figures, known)
 
 
-def _redis(figures: Figures) -> Iterator[Metric]:
+def _redis(figures: Figures, known: Figures) -> Iterator[Metric]:
     backlog = [(str(shard), backlog) for shard, backlog in (figures.backlog or {}).items()]
+    text = "Entries that wait to be counted."
+    yield _gauge("usage_stream_entries", text, "shard", ((shard, it.entries) for shard, it in backlog))
+    text = "Entries that a worker has read and not acknowledged."
+    yield _gauge("usage_stream_pending_entries", text, "shard", ((shard, it.pending) for shard, it in backlog))
+    text = "Age of the oldest entry; 0 where none waits."
     yield _gauge(
-        "usage_stream_entries", "Entries that wait to be counted.", "shard", ((s, b.entries) for s, b in backlog)
+        "usage_stream_oldest_entry_seconds", text, "shard", ((shard, it.oldest_seconds) for shard, it in backlog)
     )
-    pending = ((s, b.pending) for s, b in backlog)
-    yield _gauge("usage_stream_pending", "Entries that a worker has read and not acknowledged.", "shard", pending)
-    oldest = ((s, b.oldest_seconds) for s, b in backlog)
-    yield _gauge("usage_stream_oldest_seconds", "Age of the oldest entry.", "shard", oldest)
-    flushes = (figures.flushes or {}).items()
-    succeeded = ((str(s), it.succeeded_seconds) for s, it in flushes if it.succeeded_seconds is not None)
-    yield _gauge("usage_flush_age_seconds", "Time since a flush last succeeded.", "shard", succeeded)
-    vanished = ((str(shard), entries) for shard, entries in (figures.vanished or {}).items())
-    yield _gauge("usage_stream_vanished", "Entries that left the stream uncounted.", "shard", vanished)
+    vanished = CounterMetricFamily(
+        "usage_stream_vanished_entries", "Entries that left the stream uncounted.", labels=["shard"]
+    )
+    for shard, entries in (known.vanished or {}).items():
+        vanished.add_metric([str(shard)], entries)
+    yield vanished
     if figures.redis_memory is not None:
-        text = "Share of maxmemory in use."
+        text = "Share of maxmemory in use; 0 without a limit."
         yield GaugeMetricFamily("usage_redis_memory_ratio", text, value=figures.redis_memory)
     if figures.processes is not None:
-        text = "Number of workers that are alive."
-        yield GaugeMetricFamily("usage_workers", text, value=len(figures.workers))
-    if figures.beat_seconds is not None:
-        yield GaugeMetricFamily("usage_beat_age_seconds", "Time since the last heartbeat.", value=figures.beat_seconds)
+        yield GaugeMetricFamily("usage_workers", "Workers that are alive.", value=len(figures.workers))
+    if known.beat_at is not None:
+        text = "When a worker last executed the heartbeat that beat sends every 10 s."
+        yield GaugeMetricFamily("usage_beat_last_heartbeat_timestamp_seconds", text, value=known.beat_at)
 
 
-def _database(figures: Figures) -> Iterator[Metric]:
-    if figures.totals is not None:
+def _database(figures: Figures, known: Figures) -> Iterator[Metric]:
+    if figures.schema is not None:
+        schema = GaugeMetricFamily(
+            "usage_schema_info", "The version of the database's schema; always 1.", labels=["version"]
+        )
+        schema.add_metric([figures.schema], 1)
+        yield schema
+    if known.totals is not None:
         events = CounterMetricFamily("usage_events", "What became of accepted events.", labels=["outcome"])
         for outcome in ("applied", "duplicate", "quarantined"):
-            events.add_metric([outcome], getattr(figures.totals, outcome))
+            events.add_metric([outcome], getattr(known.totals, outcome))
         yield events
     ahead = ((table.table, table.ahead_days) for table in figures.partitions or [])
-    yield _gauge("usage_partitions_ahead_days", "Days ahead that have a partition.", "table", ahead)
+    yield _gauge("usage_partitions_ahead", "Days ahead that have a partition.", "table", ahead)
     short = ((table.table, table.is_short) for table in figures.partitions or [])
     yield _gauge("usage_partitions_short", "Whether too few days ahead have a partition.", "table", short)
-    if figures.last_runs is not None:
-        text, failed = "Partitions that the last run could not create or drop.", partitions_failed(figures.last_runs)
+    if known.last_runs is not None:
+        text, failed = "Partitions that the last run could not create or drop.", partitions_failed(known.last_runs)
         yield GaugeMetricFamily("usage_partitions_failed", text, value=len(failed))
-        yield from _tasks(figures.last_runs)
+        yield from _tasks(known.last_runs)
     if figures.alerts is not None:
         text = "Anomalies that go on, of all agents together and of the 20 that cost most."
         by_kind: Counter[str] = Counter()
@@ -114,9 +133,10 @@ def _database(figures: Figures) -> Iterator[Metric]:
 def _tasks(runs: dict[str, TaskRun]) -> Iterator[Metric]:
     known = [(task.name, runs[task.name]) for task in PERIODIC_TASKS if task.name in runs]
     finished = ((name, run.finished_at.timestamp()) for name, run in known)
-    yield _gauge("usage_task_finished_timestamp_seconds", "When the task last ended.", "task", finished)
+    text = "When a run of the task last ended without an error, by PostgreSQL's clock."
+    yield _gauge("usage_task_last_success_timestamp_seconds", text, "task", finished)
     seconds = ((name, run.seconds) for name, run in known)
-    yield _gauge("usage_task_seconds", "How long its last run took.", "task", seconds)
+    yield _gauge("usage_task_duration_seconds", "How long that run took.", "task", seconds)
 
 
 def _gauge(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> GaugeMetricFamily:

@@ -68,7 +68,8 @@ for first = 2, #ARGV, 1000 do
   redis.call('XACK', stream, ARGV[1], unpack(ARGV, first, last))
 end
 redis.call('HINCRBY', counted, 'entries', deleted)
-return deleted
+local now = redis.call('TIME')
+return now[1] * 1000 + math.floor(now[2] / 1000)
 """
 
 
@@ -86,14 +87,17 @@ class Accounting:
         self._connection = connection
 
     def done(self, stream: str, group: str, entry_ids: Sequence[str], *, shard: int) -> int:
-        """Delete and acknowledge entries, count those that were deleted here, and return their number.
+        """Delete and acknowledge entries, and count those that were deleted here.
 
         One script, so that the figures are exact whatever dies; a full Redis allows it, unlike MULTI.
+
+        Returns:
+            The time by Redis' clock, in milliseconds since 1970.
         """
         with self._connection.client() as client:
             script = client.register_script(_DONE)
-            deleted: Any = script([stream, counted_key(shard)], [group, *entry_ids])
-        return int(deleted)
+            now: Any = script([stream, counted_key(shard)], [group, *entry_ids])
+        return int(now)
 
     def vanished(self, stream: str, shard: int) -> Vanished:
         """Look at a shard: return what vanished, and begin its accounting where there is none."""

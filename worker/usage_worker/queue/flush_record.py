@@ -1,21 +1,23 @@
-"""The record of each shard's flushes: last commit, last success, last error, and the events of the last minutes.
+"""The record of each shard's flushes: last commit, last success, last error, events of the last minutes, and counters.
 
-It is kept for `usage-worker status`, in Redis, so that a database that is down does not hide it. Nothing else depends
-on it.
+It is kept for `usage-worker status` and `metrics`, in Redis, so that a database that is down does not hide it. Nothing
+else depends on it.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.errors import StreamUnavailableError
-from usage_worker.queue.own_keys import OWN, answered, number
+from usage_worker.queue.flush_counters import counters_of
+from usage_worker.queue.own_keys import OWN, answered, number, whole
 from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
+    from usage_worker.queue.flush_counters import FlushCounters, Increments
 
 # The minutes over which accepted and quarantined events are added up; the present one is not over yet.
 MINUTES = 10
@@ -31,6 +33,15 @@ own(KEYS[1], 'hash')
 local time = redis.call('TIME')
 local now, minute = string.format('%d.%06d', time[1], time[2]), math.floor(time[1] / 60)
 local outcome, accepted, quarantined, text = unpack(ARGV)
+-- Adds to a counter; where somebody has written something else, or it is full, it begins again.
+local function add(field, number)
+    local sum = redis.pcall('HINCRBY', KEYS[1], field, number)
+    if type(sum) == 'table' then
+        redis.call('HSET', KEYS[1], field, number)
+        return tonumber(number)
+    end
+    return sum
+end
 redis.call('HSET', KEYS[1], outcome, now)
 if outcome == 'failed' then
     redis.call('HSET', KEYS[1], 'error', text)
@@ -38,13 +49,16 @@ elseif outcome == 'waiting' then
     redis.call('HSET', KEYS[1], 'holders', text)
 elseif outcome == 'counted' then
     redis.call('HSET', KEYS[1], 'succeeded', now)
-    redis.call('HINCRBY', KEYS[1], 'accepted:' .. minute, accepted)
-    redis.call('HINCRBY', KEYS[1], 'quarantined:' .. minute, quarantined)
-    for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-        local old = tonumber(string.match(field, ':(%d+)$'))
-        if old and old <= minute - tonumber(ARGV[5]) then redis.call('HDEL', KEYS[1], field) end
+    add('quarantined:' .. minute, quarantined)
+    -- The first of a minute deletes the old ones.
+    if add('accepted:' .. minute, accepted) == tonumber(accepted) then
+        for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+            local old = tonumber(string.match(field, ':(%d+)$'))
+            if old and old <= minute - tonumber(ARGV[5]) then redis.call('HDEL', KEYS[1], field) end
+        end
     end
 end
+for i = 7, #ARGV, 2 do add(ARGV[i], ARGV[i + 1]) end
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 """
 )
@@ -83,10 +97,11 @@ class FlushRecords:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._succeeded: dict[int, float] = {}
+        self._owed: dict[int, Increments] = {}
 
-    def counted(self, shard: int, accepted: int, quarantined: int) -> None:
-        """Record a commit and its events."""
-        self._record(shard, "counted", accepted, quarantined)
+    def counted(self, shard: int, accepted: int, quarantined: int, increments: Increments | None = None) -> None:
+        """Record the commits of a batch: their events, and what they add to the counters."""
+        self._record(shard, "counted", accepted, quarantined, increments=increments)
         self._succeeded[shard] = time.monotonic()
 
     def succeeded(self, shard: int) -> None:
@@ -95,14 +110,18 @@ class FlushRecords:
             self._record(shard, "succeeded")
             self._succeeded[shard] = time.monotonic()
 
-    def failed(self, shard: int, error: str) -> None:
-        """Record the error of a flush; the next success ends it."""
-        self._record(shard, "failed", text=error)
+    def failed(self, shard: int, error: str, increments: Increments | None = None) -> None:
+        """Record the error of a flush, and what it adds to the counters; the next success ends it."""
+        self._record(shard, "failed", text=error, increments=increments)
         self._succeeded.pop(shard, None)
 
     def waiting(self, shard: int, holders: str) -> None:
         """Record that events of a batch wait for rows, and who holds these."""
         self._record(shard, "waiting", text=holders)
+
+    def owe(self, shard: int, increments: Increments) -> None:
+        """Add to the counters with the next record of the shard: Redis does not answer now."""
+        self._owed.setdefault(shard, Counter()).update(increments)
 
     def read(self, shard: int) -> FlushRecord:
         """Return the record of a shard.
@@ -110,12 +129,7 @@ class FlushRecords:
         Raises:
             StreamUnavailableError: Redis did not answer.
         """
-        with self._connection.client() as client:
-            pipeline = client.pipeline(transaction=False)
-            pipeline.time()
-            pipeline.hgetall(_key(shard))
-            time_of_redis, record = pipeline.execute(raise_on_error=False)
-        now, fields = seconds_of(answered(time_of_redis, otherwise=None)), answered(record, otherwise={})
+        now, fields = self._fields(shard)
         counted, succeeded, failed, waiting = (
             _age(fields, name, now) for name in (b"counted", b"succeeded", b"failed", b"waiting")
         )
@@ -125,13 +139,41 @@ class FlushRecords:
         per_second = _sum(fields, b"accepted:", minute - 2) / (60 + now % 60)
         return FlushRecord(counted, succeeded, failed, error, waiting, holders, accepted, quarantined, per_second)
 
-    def _record(self, shard: int, outcome: str, accepted: int = 0, quarantined: int = 0, text: str = "") -> None:
-        with suppress(StreamUnavailableError), self._connection.client() as client:
-            script = client.register_script(_SCRIPT)
-            script(
-                keys=[_key(shard)],
-                args=[outcome, accepted, quarantined, text.encode(errors="backslashreplace"), MINUTES, _KEPT_SECONDS],
-            )
+    def counters(self, shard: int) -> FlushCounters:
+        """Return the counters in the record of a shard. Raises like `read`."""
+        return counters_of(self._fields(shard)[1])
+
+    def _fields(self, shard: int) -> tuple[float, dict[bytes, bytes]]:
+        """Return the time by Redis' clock and the fields of a record."""
+        with self._connection.client() as client:
+            pipeline = client.pipeline(transaction=False)
+            pipeline.time()
+            pipeline.hgetall(_key(shard))
+            time_of_redis, record = pipeline.execute(raise_on_error=False)
+        return seconds_of(answered(time_of_redis, otherwise=None)), answered(record, otherwise={})
+
+    def _record(
+        self,
+        shard: int,
+        outcome: str,
+        accepted: int = 0,
+        quarantined: int = 0,
+        *,
+        text: str = "",
+        increments: Increments | None = None,
+    ) -> None:
+        if increments:
+            self.owe(shard, increments)
+        owed = self._owed.pop(shard, Counter())
+        error = text.encode(errors="backslashreplace")
+        arguments: list[str | bytes | int] = [outcome, accepted, quarantined, error, MINUTES, _KEPT_SECONDS]
+        for field, count in owed.items():
+            arguments += (field, count)
+        try:
+            with self._connection.client() as client:
+                client.register_script(_SCRIPT)(keys=[_key(shard)], args=arguments)
+        except StreamUnavailableError:
+            self._owed[shard] = owed
 
 
 def _text(value: bytes | None) -> str | None:
@@ -148,7 +190,5 @@ def _age(fields: dict[bytes, bytes], name: bytes, now: float) -> float | None:
 
 
 def _sum(fields: dict[bytes, bytes], prefix: bytes, after: int) -> int:
-    ours = (
-        (number(field.removeprefix(prefix)), events) for field, events in fields.items() if field.startswith(prefix)
-    )
-    return sum(int(number(events) or 0) for minute, events in ours if minute is not None and minute > after)
+    ours = ((whole(field.removeprefix(prefix)), events) for field, events in fields.items() if field.startswith(prefix))
+    return sum(whole(events) for minute, events in ours if minute > after)

@@ -7,10 +7,13 @@ them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from redis.exceptions import RedisError
 
+# Of the greatest integer of Redis.
+_DIGITS = 19
 # A function for scripts: afterwards the key is of this kind or does not exist.
 OWN = """
 local function own(key, kind)
@@ -51,6 +54,13 @@ def answered(answer: Any, *, otherwise: Any) -> Any:
 def number(text: bytes | None) -> float | None:
     """Return a number that we have written, None where there is none, or something else."""
     try:
-        return None if text is None else float(text)
+        value = math.nan if text is None else float(text)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None
+
+
+def whole(text: bytes | None) -> int:
+    """Return a count that we have written, 0 where there is none, or something else."""
+    # No longer than the integers of Redis: Python refuses to convert thousands of digits.
+    return int(text) if text and text.isdigit() and len(text) <= _DIGITS else 0

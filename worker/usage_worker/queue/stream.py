@@ -132,9 +132,14 @@ class EventStream:
         with self.connection.client() as client:
             client.xclaim(self.key(shard), GROUP, WAITING, 0, list(entry_ids), justid=True)
 
-    def done(self, shard: int, entry_ids: Sequence[str]) -> None:
-        """Delete, acknowledge and count entries whose events are committed."""
-        self._accounting.done(self.key(shard), GROUP, entry_ids, shard=shard)
+    def done(self, shard: int, entry_ids: Sequence[str]) -> list[float]:
+        """Delete, acknowledge and count entries whose events are committed.
+
+        Returns:
+            Their ages in seconds, by Redis' clock and their ids; 0 where a producer chose an id in the future.
+        """
+        now = self._accounting.done(self.key(shard), GROUP, entry_ids, shard=shard)
+        return [max(now - int(entry_id.partition("-")[0]), 0) / 1000 for entry_id in entry_ids]
 
     def vanished(self, shard: int) -> Vanished:
         """Return how many entries left a shard uncounted since its group was made."""

@@ -17,6 +17,7 @@ from usage_worker.store.quarantine import quarantine
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
@@ -218,8 +219,8 @@ class BatchTransaction:
         """Keep the application's own ids; return those that conflict with kept ones and are left out."""
         return keep_external_ids(self._connection, rows)
 
-    def quarantine(self, dead_letters: Sequence[DeadLetter]) -> int:
-        """Insert dead letters. Returns the number of events in those that were not in the quarantine before."""
+    def quarantine(self, dead_letters: Sequence[DeadLetter]) -> Counter[str]:
+        """Insert dead letters; return the number of events in those that are new in the quarantine, by reason."""
         return quarantine(self._connection, dead_letters)
 
     def add_intake(self, stream: str, intake: Intake, *, has_backfill: bool = False) -> None:

@@ -342,15 +342,16 @@ INSERT INTO public.usage_events (
 SELECT * FROM batch_events
 
 -- name: insert_dead_letters
--- Once for each position of an entry, however often the entry is delivered. Returns the number of events inserted.
+-- Once for each position of an entry, however often the entry is delivered. Returns the number of events inserted, by
+-- reason.
 WITH inserted AS (
     INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, events, reason, payload)
     SELECT * FROM unnest(%(entry_key)s::uuid[], %(position)s::integer[], %(stream)s::text[], %(entry_id)s::text[],
                          %(events)s::integer[], %(reason)s::text[], %(payload)s::text[])
     ON CONFLICT (entry_key, position) DO NOTHING
-    RETURNING events
+    RETURNING events, reason
 )
-SELECT coalesce(sum(events), 0) FROM inserted
+SELECT reason, sum(events)::bigint FROM inserted GROUP BY reason
 
 -- name: add_intake
 -- Add a batch to the intake totals; a check constraint enforces that they add up. Last statement of the batch: workers

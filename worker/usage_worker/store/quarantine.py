@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.postgres import OUTAGES, translated
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from uuid import UUID
 
     from usage_worker.postgres import Connection
@@ -32,21 +33,20 @@ class DeadLetter(NamedTuple):
     payload: str
 
 
-def quarantine(connection: Connection, dead_letters: Sequence[DeadLetter]) -> int:
+def quarantine(connection: Connection, dead_letters: Sequence[DeadLetter]) -> Counter[str]:
     """Insert dead letters in the open transaction; what PostgreSQL refuses, whatever it contains, is kept in ASCII.
 
     Returns:
-        The number of events in those that were not in the quarantine before.
+        The number of events in those that were not in the quarantine before, by reason.
     """
-    return sum(_keep(connection, chunk) for chunk in _chunks(dead_letters))
+    return _sum(_keep(connection, chunk) for chunk in _chunks(dead_letters))
 
 
-def _keep(connection: Connection, dead_letters: Sequence[DeadLetter], *, again: bool = False) -> int:
+def _keep(connection: Connection, dead_letters: Sequence[DeadLetter], *, again: bool = False) -> Counter[str]:
     try:
         with translated(), connection.transaction():
             columns = dict(zip(DeadLetter._fields, map(list, zip(*dead_letters, strict=True)), strict=True))
-            row = connection.execute(query("insert_dead_letters"), columns).fetchone()
-            return int(row[0]) if row else 0
+            return Counter(dict(connection.execute(query("insert_dead_letters"), columns).fetchall()))
     except OUTAGES:
         raise
     except Exception:
@@ -56,7 +56,11 @@ def _keep(connection: Connection, dead_letters: Sequence[DeadLetter], *, again: 
         if not middle:
             raise
         halves = dead_letters[:middle], dead_letters[middle:]
-        return sum(_keep(connection, half, again=True) for half in halves)
+        return _sum(_keep(connection, half, again=True) for half in halves)
+
+
+def _sum(parts: Iterable[Counter[str]]) -> Counter[str]:
+    return sum(parts, Counter())
 
 
 def _chunks(dead_letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from usage_worker.monitoring.check import fail
@@ -27,6 +28,7 @@ BACKLOG_SECONDS = 2.0
 def _beat(inspection: Inspection) -> Iterator[Check]:
     figures = inspection.figures
     figures.beat_seconds = silence = Heartbeat(inspection.stream.connection).age()
+    figures.beat_at = None if silence is None else time.time() - silence
     if silence is not None and silence < SILENCE:
         return
     beats = [record for record in figures.processes or [] if record.process.kind == "beat"]

@@ -34,11 +34,12 @@ def _shards(inspection: Inspection) -> Iterator[Check]:
     figures, stream = inspection.figures, inspection.stream
     shards = range(figures.shards or stream.shards)
     records = FlushRecords(stream.connection)
-    figures.backlog, figures.flushes = {}, {}
+    figures.backlog, figures.flushes, figures.counters = {}, {}, {}
     for shard in shards:
         try:
             backlog = figures.backlog[shard] = stream.backlog(shard)
             flush = figures.flushes[shard] = records.read(shard)
+            figures.counters[shard] = records.counters(shard)
         except ForeignKeyError as error:
             yield fail("flush", str(error), "events of this shard wait with the publishers meanwhile")
             continue
