@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
 import threading
 from base64 import b64encode
@@ -27,7 +29,7 @@ from tests.integration.asgi import Answer, ask
 from tests.integration.database import run
 from tests.integration.service import KEYS, READER, WRITER
 from tests.sql import query
-from usage_worker.http import create_app
+from usage_worker.http import create_app, page, usage
 from usage_worker.http.report_source import MAX_REPORTS
 from usage_worker.http.status_watch import StatusWatch
 from usage_worker.queue.processes import Process
@@ -48,6 +50,9 @@ LEDGER = """
      WHERE type = 'usage' AND occurred_at >= %s::date::timestamp AT TIME ZONE %s
        AND occurred_at < (%s::date + 1)::timestamp AT TIME ZONE %s"""
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+SESSIONS = """
+    SELECT pid FROM pg_stat_activity
+     WHERE application_name = 'usage-worker' AND datname = current_database()"""
 HOSTILE = '"><script>hacked=1</script>\u202e'
 
 
@@ -271,6 +276,40 @@ def test_busy_reports_hold_neither_status_nor_events(filled: str, redis_url: str
     for answer in waited:
         assert answer.status == 200
         assert "reload the page in a few seconds" in line_of(answer)
+
+
+def test_server_that_stands_still_holds_no_request(
+    filled: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No limit of PostgreSQL's own ends a statement then, and its host goes on answering for TCP."""
+    monkeypatch.setattr(page, "REPORT_SECONDS", 1.0)
+    monkeypatch.setattr(usage, "MAX_SECONDS", 1.0)
+    app = opened(redis_url, DATABASE_URL=filled)
+
+    def sessions() -> set[int]:
+        return {pid for (pid,) in run(filled, SESSIONS)}
+
+    async def asked() -> list[Answer]:
+        async with app.router.lifespan_context(app):
+            before = sessions()
+            first = [await ask(app, "GET", path) for path in ("/", "/api/v1/usage")]
+            # That of the status is closed; one of a report and one of totals stay open.
+            await asyncio.to_thread(eventually, lambda: len(sessions() - before) == 2)
+            held = sessions() - before
+            for session in held:
+                os.kill(session, signal.SIGSTOP)
+            try:
+                return first + [await ask(app, "GET", path) for path in ("/", "/api/v1/usage")]
+            finally:
+                for session in held:
+                    os.kill(session, signal.SIGCONT)
+
+    report, totals, late_report, late_totals = asyncio.run(asked())
+    assert (report.status, totals.status) == (200, 200)
+    assert totals_of(report)[0]
+    assert late_report.status == 200
+    assert line_of(late_report).startswith("PostgreSQL has not answered within 1 s: ask for fewer days")
+    assert (late_totals.status, late_totals.headers["retry-after"]) == (503, "5")
 
 
 def test_mounted_page_is_counted_and_has_relative_links(filled: str, redis_url: str) -> None:

@@ -16,6 +16,7 @@ from usage_worker.http.parameters import ParameterError
 from usage_worker.http.report_source import MAX_REPORTS, NoReportError, ReportSource
 from usage_worker.http.status_html import status_html
 from usage_worker.http.status_watch import StatusWatch
+from usage_worker.http.threads import within
 from usage_worker.printable import printable
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from usage_worker.http.page_query import PageQuery
     from usage_worker.settings import Settings
 
+# A report has four statements, of which one takes long: at most 20 s.
+REPORT_SECONDS = 40.0
+_SLOW = (
+    "PostgreSQL has not answered within {:.0f} s: ask for fewer days, or see that the server of DATABASE_URL answers"
+)
 _BUSY = f"{MAX_REPORTS} other reports are being computed; reload the page in a few seconds"
 _HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 
@@ -84,9 +90,12 @@ class PageEndpoint:
     async def _report(self, wanted: PageQuery) -> ReportPart:
         if self._report_threads.available_tokens < 1:
             raise NoReportError(_BUSY)
-        return await to_thread.run_sync(
-            lambda: ReportPart.of(self._reports.report(wanted)), limiter=self._report_threads
-        )
+        try:
+            return await within(
+                REPORT_SECONDS, lambda: ReportPart.of(self._reports.report(wanted)), self._report_threads
+            )
+        except TimeoutError:
+            raise NoReportError(_SLOW.format(REPORT_SECONDS)) from None
 
 
 def _answer(status: HTTPStatus, page: Rendered, headers: Mapping[str, str] | None = None) -> Response:
