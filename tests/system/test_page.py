@@ -1,20 +1,13 @@
-"""The page of the service: who may read it, what it says where something is missing, and that it equals the ledger."""
+"""The page of a service: who may read it, which days it takes, what it escapes, and that it equals the ledger."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
-import socket
-import threading
 from base64 import b64encode
-from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-from html import unescape
-from typing import TYPE_CHECKING, Any
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -24,14 +17,12 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from tests.conftest import _new_database
-from tests.helpers import eventually
-from tests.integration.asgi import Answer, ask
+from tests.integration.asgi import ask
 from tests.integration.database import run
 from tests.integration.service import KEYS, READER, WRITER
 from tests.sql import query
-from usage_worker.http import create_app, page, usage
-from usage_worker.http.report_source import MAX_REPORTS
-from usage_worker.http.status_watch import StatusWatch
+from tests.system.pages import DAYS, TODAY, answers, fill, line_of, opened, text_of, totals_of
+from usage_worker.http import create_app
 from usage_worker.queue.processes import Process
 from usage_worker.settings import Settings
 
@@ -42,17 +33,11 @@ if TYPE_CHECKING:
 
     from tests.conftest import Postgres
 
-TODAY = datetime.now(UTC).date()
-DAYS = [TODAY - timedelta(days=ago) for ago in range(12)]
 ZONES = ["UTC", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "America/St_Johns"]
 LEDGER = """
     SELECT count(*), coalesce(sum(tokens), 0), sum(cost_usd), count(*) FILTER (WHERE NOT success) FROM usage_events
      WHERE type = 'usage' AND occurred_at >= %s::date::timestamp AT TIME ZONE %s
        AND occurred_at < (%s::date + 1)::timestamp AT TIME ZONE %s"""
-WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-SESSIONS = """
-    SELECT pid FROM pg_stat_activity
-     WHERE application_name = 'usage-worker' AND datname = current_database()"""
 HOSTILE = '"><script>hacked=1</script>\u202e'
 
 
@@ -60,54 +45,8 @@ HOSTILE = '"><script>hacked=1</script>\u202e'
 def filled(postgres: Postgres, template_database: str) -> Iterator[str]:
     """Yield a database with events of the last days."""
     with _new_database(postgres, template_database) as name:
-        url = postgres.url(name)
-        with psycopg.connect(url) as connection:
-            connection.execute(query("ledger_days"), {"days": DAYS})
-            connection.execute(query("summary_events"), {"days": DAYS, "first": 1, "last": 2_000})
-            connection.execute(query("mark_new_hours"))
-            connection.execute(query("fill_daily"))
-        yield url
-
-
-def nobody() -> str:
-    """Return the address of a port at which nothing listens."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-
-def answers(app: Starlette, *requests: dict[str, Any]) -> list[Answer]:
-    """Send requests to an application, one after the other, and end it."""
-
-    async def asked() -> list[Answer]:
-        async with app.router.lifespan_context(app):
-            return [await ask(app, **{"method": "GET", "path": "/", **request}) for request in requests]
-
-    return asyncio.run(asked())
-
-
-def opened(redis_url: str, **fields: Any) -> Starlette:
-    """Return a service that takes requests of this machine without a key."""
-    return create_app(Settings(**{"REDIS_URL": redis_url, "api_keys": ""} | fields), require_keys=False)
-
-
-def text_of(answer: Answer) -> str:
-    return answer.body.decode()
-
-
-def line_of(answer: Answer) -> str:
-    """Return the line that says why there is no report."""
-    found = re.findall(r'<p class="wrong" role="alert">(.*?)</p>', text_of(answer))
-    assert len(found) == 1, text_of(answer)[-3_000:]
-    return unescape(found[0])
-
-
-def totals_of(answer: Answer) -> list[Decimal | None]:
-    """Return uses, tokens, cost and errors of all days."""
-    sections = {
-        name: text_of(answer).split(f'<section id="{name}">')[1] for name in ("uses", "tokens", "cost", "errors")
-    }
-    cells = [re.findall(r"<tfoot>.*?<td>(.*?)</td>", section)[0] for section in sections.values()]
-    return [None if it == "unknown" else Decimal(it.strip("$").replace(",", "")) for it in cells]
+        fill(postgres.url(name))
+        yield postgres.url(name)
 
 
 def test_totals_equal_the_ledger(filled: str, redis_url: str) -> None:
@@ -224,94 +163,6 @@ def test_open_loopback_and_foreign_hosts(redis_url: str) -> None:
     assert set(posted.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
-def test_each_section_stands_alone(filled: str, redis_url: str, postgres: Postgres, ingest_login: str) -> None:
-    (without,) = answers(opened(redis_url), {})
-    assert line_of(without) == "DATABASE_URL is not set for this service: set it to a login with service_role"
-    assert "Status: not healthy" in text_of(without)
-    assert "DATABASE_URL is not set" in text_of(without).split('id="range"')[0]
-
-    secret = "s3cretword"
-    (down,) = answers(opened(redis_url, DATABASE_URL=f"postgresql://user:{secret}@{nobody()}/usage"), {})
-    assert "see that the server of DATABASE_URL runs" in line_of(down)
-    assert secret not in text_of(down)
-    assert re.search(r"<dt>Backlog</dt><dd class=\"figure\">0</dd>", text_of(down))
-
-    (away,) = answers(opened(f"redis://:{secret}@{nobody()}/0", DATABASE_URL=filled), {})
-    assert totals_of(away)[0]
-    assert "see that the server of REDIS_URL runs" in text_of(away)
-    assert re.search(r"<dt>Backlog</dt><dd class=\"figure\">unknown</dd>", text_of(away))
-    assert secret not in text_of(away)
-
-    user = re.sub(r"//[^@]*@", f"//{ingest_login}@", filled) if "@" in filled else filled
-    (refused,) = answers(opened(redis_url, DATABASE_URL=user), {})
-    assert line_of(refused).endswith("DATABASE_URL must name the owner, or a login with service_role")
-    assert [it.status for it in (without, down, away, refused)] == [200] * 4
-
-
-def test_schema_of_another_program(empty_database: str, redis_url: str) -> None:
-    (answer,) = answers(opened(redis_url, DATABASE_URL=empty_database), {})
-    assert line_of(answer).endswith("run `usage-worker migrate up`")
-
-
-def test_busy_reports_hold_neither_status_nor_events(filled: str, redis_url: str) -> None:
-    """Reports wait for a lock here; a third one is told so at once, and events are taken."""
-    event = b'{"user_id": "00000000-0000-0000-0000-000000000002", "agent_id": "00000000-0000-0000-0000-000000000007"}'
-    app = opened(redis_url, DATABASE_URL=filled)
-
-    async def asked() -> list[Answer]:
-        async with app.router.lifespan_context(app):
-            await ask(app, "GET", "/status.html")
-            waiting = [asyncio.create_task(ask(app, "GET", "/")) for _ in range(MAX_REPORTS)]
-            await asyncio.to_thread(eventually, lambda: len(run(filled, WAITING)) == MAX_REPORTS)
-            third = await ask(app, "GET", "/")
-            taken = await ask(app, "POST", "/api/v1/events", event)
-            assert not any(it.done() for it in waiting)
-            return [third, taken, *(await asyncio.gather(*waiting))]
-
-    with psycopg.connect(filled) as connection:
-        connection.execute("LOCK TABLE usage_events, usage_daily, agent_usage_hourly IN ACCESS EXCLUSIVE MODE")
-        third, taken, *waited = asyncio.run(asked())
-    assert "2 other reports are being computed" in line_of(third)
-    assert taken.status == 202
-    for answer in waited:
-        assert answer.status == 200
-        assert "reload the page in a few seconds" in line_of(answer)
-
-
-def test_server_that_stands_still_holds_no_request(
-    filled: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No limit of PostgreSQL's own ends a statement then, and its host goes on answering for TCP."""
-    monkeypatch.setattr(page, "REPORT_SECONDS", 1.0)
-    monkeypatch.setattr(usage, "MAX_SECONDS", 1.0)
-    app = opened(redis_url, DATABASE_URL=filled)
-
-    def sessions() -> set[int]:
-        return {pid for (pid,) in run(filled, SESSIONS)}
-
-    async def asked() -> list[Answer]:
-        async with app.router.lifespan_context(app):
-            before = sessions()
-            first = [await ask(app, "GET", path) for path in ("/", "/api/v1/usage")]
-            # That of the status is closed; one of a report and one of totals stay open.
-            await asyncio.to_thread(eventually, lambda: len(sessions() - before) == 2)
-            held = sessions() - before
-            for session in held:
-                os.kill(session, signal.SIGSTOP)
-            try:
-                return first + [await ask(app, "GET", path) for path in ("/", "/api/v1/usage")]
-            finally:
-                for session in held:
-                    os.kill(session, signal.SIGCONT)
-
-    report, totals, late_report, late_totals = asyncio.run(asked())
-    assert (report.status, totals.status) == (200, 200)
-    assert totals_of(report)[0]
-    assert late_report.status == 200
-    assert line_of(late_report).startswith("PostgreSQL has not answered within 1 s: ask for fewer days")
-    assert (late_totals.status, late_totals.headers["retry-after"]) == (503, "5")
-
-
 def test_mounted_page_is_counted_and_has_relative_links(filled: str, redis_url: str) -> None:
     app = opened(redis_url, DATABASE_URL=filled)
     mounted = Starlette(routes=[Mount("/usage", app)])
@@ -343,19 +194,3 @@ def test_names_and_reasons_are_text(database: str, redis_url: str, redis_client:
     assert "<script>hacked" not in text_of(answer)
     assert "\u202e" not in text_of(answer)
     assert text_of(answer).count("&lt;script&gt;hacked=1&lt;/script&gt;\\u202e") >= 3
-
-
-def test_status_is_collected_only_while_somebody_looks(filled: str, redis_url: str) -> None:
-    def collectors() -> int:
-        return sum(thread.name == "background-status" for thread in threading.enumerate())
-
-    before = collectors()
-    watch = StatusWatch(Settings(REDIS_URL=redis_url, DATABASE_URL=filled), idle_seconds=0.5)
-    assert collectors() == before
-    first, _ = watch.look()
-    assert first is not None
-    assert collectors() == before + 1
-    eventually(lambda: collectors() == before)
-    assert watch.look()[0] is not None
-    watch.close()
-    assert collectors() == before
