@@ -13,17 +13,21 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+    headers: dict[str, str]
 
 
-async def ask(app: ASGIApp, method: str, path: str, body: bytes = b"", key: str = "") -> Answer:
-    """Send a request of JSON from this machine, with an API key."""
+async def ask(
+    app: ASGIApp, method: str, path: str, body: bytes = b"", key: str = "", query: str = "", **other_headers: str
+) -> Answer:
+    """Send a request of JSON from this machine, with an API key, unless other headers say otherwise."""
     headers = {"host": "localhost", "content-type": "application/json", "authorization": f"Bearer {key}"}
+    headers |= other_headers
     scope = {
         "type": "http",
         "method": method,
         "path": path,
         "root_path": "",
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         "client": ("127.0.0.1", 1),
     }
@@ -36,4 +40,5 @@ async def ask(app: ASGIApp, method: str, path: str, body: bytes = b"", key: str 
         sent.append(message)
 
     await app(scope, receive, send)
-    return Answer(sent[0]["status"], b"".join(message.get("body", b"") for message in sent))
+    found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], b"".join(message.get("body", b"") for message in sent), found)

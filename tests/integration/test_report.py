@@ -112,7 +112,7 @@ def test_output_is_tab_separated(harness: IngestHarness, cli: Cli) -> None:
 
 def test_invalid_options_are_refused(cli: Cli) -> None:
     refused = {
-        "--days 2 --from 2026-01-01": "--days: leave it out, or leave out --from",
+        "--days 2 --from 2026-01-01": "--days: leave it out, or leave out the first day",
         "--from 2026-01-03 --to 2026-01-02": "--from: 2026-01-03 is after the last day, 2026-01-02",
         "--from 0001-01-01": "--from: at most 3,660 days; give 20",
         "--html page.html --json": "--html: the page has everything; leave out --json and --by",

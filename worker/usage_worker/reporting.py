@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from usage_worker.report.usage_report import DayTotals, NamedTotals, Totals, UsageReport
-from usage_worker.store.usage_summary import names_of, usage_summary
+from usage_worker.store.usage_summary import Days, local_day, names_of, usage_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import date
     from uuid import UUID
 
+    from usage_worker.errors import DataRefusedError
     from usage_worker.store import Store
-    from usage_worker.store.usage_summary import Days
 
 By = Literal["day", "hour", "week", "month", "agent", "user", "model", "provider"]
 """What each row of a table is about."""
@@ -31,6 +30,9 @@ FIGURES = (
     "p99_ms",
     "users",
 )
+DEFAULT_DAYS = 7
+# A page shows each day.
+MOST_DAYS = 3_660
 # As many as a page names of agents, users and models.
 MOST_NAMED = 20
 _UNKNOWN_WITHOUT_USES = ("avg_response_time_ms", "p50_ms", "p95_ms", "p99_ms")
@@ -40,6 +42,38 @@ _NO_USE: dict[str, Any] = (
     | dict.fromkeys(_UNKNOWN_WITHOUT_USES)
     | {"total_cost_usd": Decimal("0E-10")}
 )
+
+
+class DaysError(Exception):
+    """Days that a report cannot have; `field` is the parameter: from, to or days."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field, self.reason = field, reason
+        super().__init__(f"{field}: {reason}")
+
+
+def report_days(store: Store, zone: str, count: int | None, first: date | None, last: date | None) -> Days:
+    """Return the days of a report: `count` days up to the last one (today unless given), or those from `first` on.
+
+    Raises:
+        DaysError: both are given, or the days are too many or none.
+    """
+    if count is not None and first is not None:
+        raise DaysError("days", "leave it out, or leave out the first day")
+    end = last or local_day(store, zone)
+    begin = first or date.fromordinal(max(end.toordinal() - (count or DEFAULT_DAYS) + 1, 1))
+    if begin > end:
+        raise DaysError("from", f"{begin} is after the last day, {end}; give an earlier one, or a later last day")
+    if (end - begin).days >= MOST_DAYS:
+        oldest = end - timedelta(days=MOST_DAYS - 1)
+        raise DaysError("from", f"at most {MOST_DAYS:,} days; give {oldest} or later")
+    return Days(begin, end, zone)
+
+
+def unknown_days(error: DataRefusedError) -> DaysError | None:
+    """Return what is wrong with the days where the database knows too little of the first ones, otherwise None."""
+    _, ours, reason = error.detail.partition("usage_summary: ")
+    return DaysError("from", f"{reason}; older ones are known by whole UTC days") if ours else None
 
 
 def table_rows(store: Store, days: Days, by: By, user_id: UUID | None = None) -> list[dict[str, Any]]:

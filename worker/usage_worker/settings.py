@@ -158,7 +158,7 @@ class Settings(PublisherSettings):
     schedule_embed: str = "60"
     """When to embed new and changed agents, if there is an embedder: a crontab, a number of seconds, or `off`."""
     timezone: str = "UTC"
-    """Time zone of the crontabs and of the days that `usage-worker report` shows, as `Europe/Berlin`."""
+    """Time zone of the crontabs and of the days that `usage-worker report` and the page show, as `Europe/Berlin`."""
 
     # http/keys.py parses it. Hashes are no secret, but nothing need print them.
     api_keys: str = Field("", repr=False)
@@ -203,14 +203,7 @@ class Settings(PublisherSettings):
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
-        # Python finds these in the files of its system, and PostgreSQL may not.
-        if name in {"localtime", "posixrules"} or name.startswith(("posix/", "right/")):
-            raise ValueError("is not a name that PostgreSQL knows, too; write it as Europe/Berlin")
-        try:
-            ZoneInfo(name)
-        except (KeyError, ValueError, OSError):
-            raise ValueError("is not a valid time zone; write it as Europe/Berlin") from None
-        return name
+        return known_zone(name)
 
     @property
     def purge_after(self) -> timedelta:
@@ -241,6 +234,22 @@ class Settings(PublisherSettings):
         if not self.database_url:
             raise SettingsError("DATABASE_URL is not set; export DATABASE_URL=postgresql://user:password@host/database")
         return self.database_url
+
+
+def known_zone(name: str) -> str:
+    """Return the name of a time zone.
+
+    Raises:
+        ValueError: Python does not know it, or PostgreSQL may not.
+    """
+    # Python finds these in the files of its system.
+    if name in {"localtime", "posixrules"} or name.startswith(("posix/", "right/")):
+        raise ValueError("is not a name that PostgreSQL knows, too; write it as Europe/Berlin")
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is not a valid time zone; write it as Europe/Berlin") from None
+    return name
 
 
 def load_settings() -> Settings:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,18 +12,10 @@ from usage_worker.cli.output import print_json, print_rows
 from usage_worker.cli.written_file import write_file
 from usage_worker.errors import DataRefusedError, SettingsError
 from usage_worker.report.page import render_page
-from usage_worker.reporting import FIGURES, By, page_report, table_rows
+from usage_worker.reporting import FIGURES, By, DaysError, page_report, report_days, table_rows, unknown_days
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, require_id
 from usage_worker.store.needed_role import needed_role
-from usage_worker.store.usage_summary import Days, local_day
-
-if TYPE_CHECKING:
-    from usage_worker.settings import Settings
-
-DEFAULT_DAYS = 7
-# A page shows each day.
-MOST_DAYS = 3_660
 
 DayCount = Annotated[
     int | None, typer.Option("--days", min=1, help="How many days up to the last one; 7 unless --from is given.")
@@ -62,15 +54,18 @@ def report(
     if html is not None and (as_json or by != "day"):
         raise SettingsError("--html: the page has everything; leave out --json and --by")
     with Store.of(settings) as store, needed_role("service_role"):
-        wanted = _days(store, settings, days, first, last)
         user_id = None if user is None else require_id(store, "user", user)
         try:
+            wanted = report_days(store, settings.timezone, days, first and first.date(), last and last.date())
             if html is not None:
                 write_file(html, render_page(page_report(store, wanted, user_id, user)))
                 return
             rows = table_rows(store, wanted, by, user_id)
         except DataRefusedError as error:
-            raise _explained(error) from error
+            wrong = unknown_days(error)
+            raise (_wrong_option(wrong) if wrong else error) from error
+        except DaysError as error:
+            raise _wrong_option(error) from None
     if as_json:
         print_json(rows)
         return
@@ -80,22 +75,8 @@ def report(
     print_rows(headings, cells, title=title, figures=FIGURES, headings_in_lines=True)
 
 
-def _days(store: Store, settings: Settings, count: int | None, first: datetime | None, last: datetime | None) -> Days:
-    if count is not None and first is not None:
-        raise SettingsError("--days: leave it out, or leave out --from")
-    end = last.date() if last else local_day(store, settings.timezone)
-    begin = first.date() if first else date.fromordinal(max(end.toordinal() - (count or DEFAULT_DAYS) + 1, 1))
-    if begin > end:
-        raise SettingsError(f"--from: {begin} is after the last day, {end}; give an earlier one, or a later --to")
-    if (end - begin).days >= MOST_DAYS:
-        raise SettingsError(f"--from: at most {MOST_DAYS:,} days; give {end - timedelta(days=MOST_DAYS - 1)} or later")
-    return Days(begin, end, settings.timezone)
-
-
-def _explained(error: DataRefusedError) -> Exception:
-    """Return the error of a range as one about the option."""
-    _, ours, reason = error.detail.partition("usage_summary: ")
-    return SettingsError(f"--from: {reason}; older ones are known by whole UTC days") if ours else error
+def _wrong_option(error: DaysError) -> SettingsError:
+    return SettingsError(f"--{error.field}: {error.reason}")
 
 
 def _headings(by: By) -> list[str]:

@@ -1,4 +1,4 @@
-"""`usage-worker serve`: events and totals over HTTP."""
+"""`usage-worker serve`: events and totals over HTTP, and a page with the status and charts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ Workers = Annotated[int, typer.Option(min=1, max=64, help="Number of processes."
 
 
 def serve(host: Host = "127.0.0.1", port: Port = 8889, workers: Workers = 1) -> None:
-    """Take events at POST /api/v1/events, and answer totals at GET /api/v1/usage, until Ctrl-C or SIGTERM.
+    """Take events at POST /api/v1/events, answer totals at GET /api/v1/usage, and show the status and charts at /.
 
-    Needs the extra `http`, and Redis; PostgreSQL for totals only. Requests in flight are answered before it ends.
+    It runs until Ctrl-C or SIGTERM; requests in flight are answered before it ends. Needs the extra `http`, and Redis;
+    PostgreSQL for totals and charts only.
     """
     # Its packages are of an extra of their own, and take time to load.
     from usage_worker.http import serving  # noqa: PLC0415

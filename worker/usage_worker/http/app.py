@@ -18,6 +18,7 @@ from usage_worker.http.access import Access
 from usage_worker.http.events import EventsEndpoint
 from usage_worker.http.keys import parse_keys
 from usage_worker.http.openapi import openapi
+from usage_worker.http.page import PageEndpoint
 from usage_worker.http.receiver import Receiver
 from usage_worker.http.request_metrics import ObserverMiddleware, RequestMetrics
 from usage_worker.http.usage import UsageEndpoint
@@ -42,7 +43,7 @@ def create_app(
         >>> fastapi_app.mount("/usage", create_app())
 
     Args:
-        settings: by default from the environment; DATABASE_URL is needed for totals only.
+        settings: by default from the environment; DATABASE_URL is needed for totals and charts only.
         require_keys: whether each request needs a key of USAGE_API_KEYS; otherwise only clients of this machine may
             send requests.
         observer: called at the end of each request with its ASGI scope, status and duration in seconds.
@@ -53,7 +54,7 @@ def create_app(
     settings = settings or load_settings()
     access = Access(parse_keys(settings.api_keys), require_keys=require_keys)
     metrics = RequestMetrics(paths.ALL)
-    receiver, usage = Receiver(settings), UsageEndpoint(settings, access)
+    receiver, usage, page = Receiver(settings), UsageEndpoint(settings, access), PageEndpoint(settings, access)
 
     @asynccontextmanager
     async def closing(_app: Starlette) -> AsyncIterator[None]:
@@ -61,12 +62,15 @@ def create_app(
         receiver.close()
         usage.close()
         end_export()
+        page.close()
 
     async def document(request: Request) -> Response:
         return JSONResponse(openapi(request.scope.get("root_path", ""), any_id=settings.takes_any_id))
 
     health = _Health(receiver, metrics)
     routes = [
+        Route(paths.PAGE, page.page, methods=["GET"]),
+        Route(paths.STATUS, page.status, methods=["GET"]),
         Route(paths.EVENTS, EventsEndpoint(receiver, access, metrics).answer, methods=["POST"]),
         Route(paths.USAGE, usage.answer, methods=["GET"]),
         Route(paths.LIVE, health.live),

@@ -26,7 +26,7 @@ class Right(StrEnum):
     WRITE = "write"
     """Send events."""
     READ = "read"
-    """Read totals."""
+    """Read totals, and see the page."""
 
 
 class ApiKey(NamedTuple):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -15,7 +16,9 @@ from usage_worker.errors import StatementCancelledError, UsageError
 from usage_worker.events.external_ids import MAX_EXTERNAL_ID, uuid_of
 from usage_worker.http.events import RETRY_SECONDS
 from usage_worker.http.keys import Right
-from usage_worker.http.usage_query import ParameterError, cursor_of, read_query
+from usage_worker.http.parameters import ParameterError
+from usage_worker.http.threads import within
+from usage_worker.http.usage_query import cursor_of, read_query
 from usage_worker.printable import printable
 from usage_worker.store import ImpatientStore, external_ids, id_of
 from usage_worker.store.usage_totals import usage_totals
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 # Connections to PostgreSQL; a statement ends within 5 s, and what waits longer for a connection is refused.
 MAX_READERS = 4
+# A page of totals has up to five statements.
+MAX_SECONDS = 30.0
+_RETRY = {"Retry-After": str(RETRY_SECONDS[HTTPStatus.SERVICE_UNAVAILABLE])}
 log = logging.getLogger("usage_worker.http")
 
 
@@ -58,7 +64,10 @@ class UsageEndpoint:
             wanted = read_query(request.scope["query_string"], self._ledger_days)
             if self._store is None:
                 raise HTTPException(501, "DATABASE_URL is not set: this service takes events only")
-            return JSONResponse(await to_thread.run_sync(self._page, self._store, wanted, limiter=self._threads))
+            page = partial(self._page, self._store, wanted)
+            return JSONResponse(await within(MAX_SECONDS, page, self._threads))
+        except TimeoutError:
+            raise HTTPException(503, "PostgreSQL does not answer", _RETRY) from None
         except ParameterError as error:
             content = {"error": error.reason, "field": printable(error.field)}
             return JSONResponse(content, HTTPStatus.BAD_REQUEST)
@@ -81,9 +90,7 @@ class UsageEndpoint:
             reason = "the totals took more than 5 s; ask for fewer days, or for one user"
             if not isinstance(error, StatementCancelledError):
                 reason = "PostgreSQL is not available, or refuses; the log of the service says why"
-            raise HTTPException(
-                503, reason, {"Retry-After": str(RETRY_SECONDS[HTTPStatus.SERVICE_UNAVAILABLE])}
-            ) from None
+            raise HTTPException(503, reason, _RETRY) from None
         return {
             "from": totals.first.isoformat(),
             "to": totals.last.isoformat(),

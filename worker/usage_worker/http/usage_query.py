@@ -8,10 +8,10 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, date, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import parse_qsl
 from uuid import UUID
 
 from usage_worker.events.columns import MAX_MODEL
+from usage_worker.http.parameters import ParameterError, date_of, read_parameters
 from usage_worker.store.usage_totals import GROUPS, Place, TotalsQuery
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 DEFAULT_DAYS = 30
 DEFAULT_ROWS, MAX_ROWS = 100, 1_000
 NAMES = ("user_id", "agent_id", "from", "to", "group_by", "limit", "cursor")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
-
-class ParameterError(Exception):
-    """A parameter is wrong."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        self.field, self.reason = field, reason
-        super().__init__(f"{field}: {reason}")
 
 
 class UsageQuery(NamedTuple):
@@ -61,16 +52,7 @@ def read_query(query: bytes, ledger_days: int) -> UsageQuery:
     Raises:
         ParameterError: one is unknown, twice there or wrong.
     """
-    escaped = "surrogateescape"
-    parameters = parse_qsl(query.decode("utf-8", escaped), keep_blank_values=True, errors=escaped)
-    given = dict(parameters)
-    for name, text in given.items():
-        if name not in NAMES:
-            raise ParameterError(name, f"unknown; there are {', '.join(NAMES)}")
-        if any("\udc80" <= character <= "\udcff" for character in text):
-            raise ParameterError(name, "is not UTF-8")
-    if len(given) < len(parameters):
-        raise ParameterError(next(name for name, _ in parameters if _count(parameters, name) > 1), "given twice")
+    given = read_parameters(query, NAMES)
     group_by = _groups(given)
     first, last = _days(given, ledger_days if "model" in group_by else None)
     rows, digest = _rows(given), _digest(given, group_by)
@@ -90,10 +72,6 @@ def _digest(given: Mapping[str, str], group_by: Sequence[Group]) -> str:
     return sha256(json.dumps([*texts, *group_by]).encode()).hexdigest()[:8]
 
 
-def _count(parameters: Sequence[tuple[str, str]], name: str) -> int:
-    return sum(other == name for other, _ in parameters)
-
-
 def _groups(given: Mapping[str, str]) -> tuple[Group, ...]:
     names = given["group_by"].split(",") if "group_by" in given else []
     if len(set(names)) < len(names) or not set(names) <= GROUPS.keys():
@@ -105,24 +83,14 @@ def _days(given: Mapping[str, str], ledger_days: int | None) -> tuple[date, date
     """Return the first and the last day; `ledger_days` where both must be days of the ledger."""
     today = datetime.now(UTC).date().toordinal()
     oldest = 1 if ledger_days is None else today - ledger_days + 1
-    last = _date(given, "to") or date.fromordinal(today)
-    first = _date(given, "from") or date.fromordinal(max(last.toordinal() - DEFAULT_DAYS + 1, oldest))
+    last = date_of(given, "to") or date.fromordinal(today)
+    first = date_of(given, "from") or date.fromordinal(max(last.toordinal() - DEFAULT_DAYS + 1, oldest))
     if first.toordinal() < oldest:
         kept = date.fromordinal(oldest)
         raise ParameterError("from", f"models are known from {kept} on, as long as the ledger keeps its days")
     if first > last:
         raise ParameterError("from", "later than the last day")
     return first, last
-
-
-def _date(given: Mapping[str, str], name: str) -> date | None:
-    text = given.get(name)
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text if _DATE.fullmatch(text) else "")
-    except ValueError:
-        raise ParameterError(name, "must be a UTC day like 2026-01-31") from None
 
 
 def _rows(given: Mapping[str, str]) -> int:

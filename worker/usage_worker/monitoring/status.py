@@ -120,14 +120,14 @@ def _examined(section: Section, inspection: Inspection, failed: set[str]) -> lis
         # A lock and the schema have checks of their own.
         has_own = isinstance(error, ConcurrencyError) or (isinstance(error, SchemaError) and SCHEMA_CHECK in failed)
         if not section.optional and not has_own:
-            failure = _failed(section.checks[0], error, why)
+            failure = fail(section.checks[0], why, remedy_of(error))
             found[failure.name] = joined(found.get(failure.name), failure)
     return [found.get(name, Check(name, otherwise, why)) for name in section.checks]
 
 
-def _failed(name: str, error: Exception, reason: str) -> Check:
-    remedy = next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
-    return fail(name, reason, remedy)
+def remedy_of(error: Exception) -> str:
+    """Return what to do about an error of a server."""
+    return next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
 
 
 def _by_shard(values: dict[int, Any] | None) -> dict[str, Any] | None:

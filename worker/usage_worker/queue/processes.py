@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -135,6 +136,8 @@ def _parse(name: str, text: bytes, now: float) -> ProcessRecord | None:
         fields = json.loads(body)
         # A newer version may say more, an older one less.
         process = Process(**{field: fields[field] for field in Process._fields if field in fields})
+        if not isinstance(process.roles, list) or not isfinite(float(at) + fields["clock"] + process.uptime):
+            return None
         return ProcessRecord(name, process, max(now - float(at), 0.0), fields["clock"] - float(at))
     except (ValueError, LookupError, TypeError):
         return None

@@ -9,11 +9,12 @@ from importlib.resources import files
 
 
 @cache
-def asset(name: str) -> str:
-    """Return the text of a file of this package, as it is."""
-    return files(__package__).joinpath(name).read_bytes().decode()
+def asset(name: str, package: str = __package__) -> str:
+    """Return the text of a file of a package, as it is."""
+    return files(package).joinpath(name).read_bytes().decode()
 
 
+@cache
 def csp_hash(text: str) -> str:
     """Return what a Content-Security-Policy calls an inline script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -6,9 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from usage_worker.report.assets import asset, csp_hash
+from usage_worker.report.assets import asset
 from usage_worker.report.chart_html import chart_html, charts_json
 from usage_worker.report.charts import charts_of
+from usage_worker.report.document import content_policy, document_html
 from usage_worker.wording import percentage, short, short_dollars, short_milliseconds, shown_name
 
 if TYPE_CHECKING:
@@ -23,44 +24,31 @@ def render_page(report: UsageReport) -> str:
     Raises:
         zoneinfo.ZoneInfoNotFoundError: the report's time zone does not exist.
     """
+    title, scripts = title_of(report), chart_scripts()
+    body = f"<header><h1>{escape(title)}</h1>\n<p>{escape(origin_of(report))}</p></header>\n{report_html(report)}"
+    return document_html(title, asset("page.css"), content_policy(scripts), body, scripts)
+
+
+def chart_scripts() -> list[str]:
+    """Return the scripts that draw the charts of `report_html`."""
+    return [asset("echarts/echarts.common.min.js"), asset("page.js")]
+
+
+def report_html(report: UsageReport) -> str:
+    """Return the totals, the charts with their tables, the notes, and what the scripts draw."""
     charts = charts_of(report)
-    title = f"Usage, {_period(report)}"
-    scripts = [asset("echarts/echarts.common.min.js"), asset("page.js")]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{escape(_policy(scripts))}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>{asset("page.css")}</style>
-</head>
-<body>
-<header><h1>{escape(title)}</h1>
-<p>{escape(_origin(report))}</p></header>
-<main>
+    return f"""<main>
 {_headlines_html(report.total)}
 {"".join(map(chart_html, charts))}
 </main>
 <footer><p>Unknown is what nobody reported, and is not 0. A percentile below 20 response times is unknown.
 Charts: Apache ECharts 6.1.0, Apache License 2.0.</p></footer>
-<script type="application/json" id="charts">{charts_json(charts)}</script>
-{"".join(f"<script>{script}</script>" for script in scripts)}
-</body>
-</html>
-"""
+<script type="application/json" id="charts">{charts_json(charts)}</script>"""
 
 
-def _policy(scripts: Sequence[str]) -> str:
-    hashes = " ".join(map(csp_hash, scripts))
-    # ECharts sets the style of its elements.
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
+def title_of(report: UsageReport) -> str:
+    """Return what the page is called: the days."""
+    return f"Usage, {_period(report)}"
 
 
 def _period(report: UsageReport) -> str:
@@ -70,7 +58,7 @@ def _period(report: UsageReport) -> str:
     return f"{first}" if first == last else f"{first} to {last}"
 
 
-def _origin(report: UsageReport) -> str:
+def origin_of(report: UsageReport) -> str:
     """Say whose figures these are, of when, and whether the last day goes on."""
     read_at = report.generated_at.astimezone(ZoneInfo(report.time_zone))
     user = "" if report.user is None else f"Only user {shown_name(report.user)}. "
@@ -89,6 +77,11 @@ def _headlines_html(total: Totals) -> str:
         ("Error rate", percentage(total.error_count, total.usage_count), f"{short(total.error_count)} errors"),
         ("Response time, p95", short_milliseconds(total.p95_ms), f"p50 {short_milliseconds(total.p50_ms)}"),
     ]
+    return headlines_html(headlines)
+
+
+def headlines_html(headlines: Sequence[tuple[str, str, str]]) -> str:
+    """Return figures in a row, each with its name above and a note below."""
     cards = (
         f'<div><dt>{escape(name)}</dt><dd class="figure">{escape(figure)}</dd><dd>{escape(note)}</dd></div>'
         for name, figure, note in headlines

@@ -16,7 +16,7 @@ from usage_worker.store.anomalies import (
     require_anomalies,
 )
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
-from usage_worker.store.connection import ImpatientStore, Store
+from usage_worker.store.connection import ImpatientStore, ReportStore, Store
 from usage_worker.store.dead_letters import prune_dead_letters
 from usage_worker.store.external_ids import (
     delete_ownerless_ids,
@@ -113,6 +113,7 @@ __all__ = [
     "PairKey",
     "RelatedAgent",
     "RepairStep",
+    "ReportStore",
     "Store",
     "TaskRun",
     "UnusualHour",

@@ -201,3 +201,14 @@ class ImpatientStore(Store):
         with super().connection() as connection:
             connection.execute(query("give_up_soon"))
             yield connection
+
+
+class ReportStore(Store):
+    """A store for the reports of a service: a statement takes 20 s at most, and waits 1 s for a lock."""
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Borrow a connection for one transaction. Raises like that of `Store`, and StatementCancelledError."""
+        with super().connection() as connection:
+            connection.execute(query("give_up_report"))
+            yield connection

@@ -11,6 +11,11 @@ SELECT coalesce(sum(accepted), 0)::bigint AS accepted, coalesce(sum(applied), 0)
 SET LOCAL lock_timeout = '1s';
 SET LOCAL statement_timeout = '5s'
 
+-- name: give_up_report
+-- A report of many days takes longer than figures of the status; it must end while the reader still waits.
+SET LOCAL lock_timeout = '1s';
+SET LOCAL statement_timeout = '20s'
+
 -- name: server_state
 -- Whether a flush could write here, and the server's clock.
 SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only')::boolean AS read_only,

@@ -1,0 +1,89 @@
+"""The report of the page, or why there is none."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from usage_worker.errors import (
+    ConcurrencyError,
+    DataRefusedError,
+    SettingsError,
+    StatementCancelledError,
+    UsageError,
+    first_line,
+)
+from usage_worker.http.parameters import ParameterError
+from usage_worker.printable import REASON_LENGTH, printable
+from usage_worker.reporting import DaysError, page_report, report_days, unknown_days
+from usage_worker.store import ReportStore
+from usage_worker.store.needed_role import needed_role
+
+if TYPE_CHECKING:
+    from usage_worker.http.page_query import PageQuery
+    from usage_worker.report.usage_report import UsageReport
+    from usage_worker.settings import Settings
+
+# A report of five days with 1.5 million events takes PostgreSQL ten seconds of its processor.
+MAX_REPORTS = 2
+log = logging.getLogger("usage_worker.http")
+
+
+class NoReportError(Exception):
+    """There is no report now; the message says why and what to do."""
+
+
+class ReportSource:
+    """Computes reports; its methods wait for PostgreSQL, and any thread may call them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = (
+            ReportStore(settings.database_url, pooled=settings.pooled, connections=MAX_REPORTS)
+            if settings.database_url
+            else None
+        )
+
+    def report(self, wanted: PageQuery) -> UsageReport:
+        """Return the report.
+
+        Raises:
+            ParameterError: there is none of these days.
+            NoReportError: there is none now.
+        """
+        if self._store is None:
+            raise NoReportError("DATABASE_URL is not set for this service: set it to a login with service_role")
+        try:
+            return _computed(self._store, wanted)
+        except DaysError as error:
+            raise ParameterError(error.field, error.reason) from None
+        except Exception as error:  # whatever is wrong here, the status must be shown
+            log.warning("no report: %s", error, exc_info=not isinstance(error, UsageError))
+            raise NoReportError(self._explained(error)) from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._store is not None:
+            self._store.close()
+
+    def _explained(self, error: Exception) -> str:
+        reason = printable(self._settings.mask(first_line(error)), REASON_LENGTH)
+        if isinstance(error, StatementCancelledError):
+            return f"{reason}: ask for fewer days"
+        if isinstance(error, ConcurrencyError):
+            return f"{reason}: reload the page in a few seconds"
+        if isinstance(error, SettingsError):  # it says what to do
+            return reason
+        # Celery comes with it: see `StatusWatch`.
+        from usage_worker.monitoring.status import remedy_of  # noqa: PLC0415
+
+        return f"{reason}: {remedy_of(error)}"
+
+
+def _computed(store: ReportStore, wanted: PageQuery) -> UsageReport:
+    with needed_role("service_role"):
+        days = report_days(store, wanted.zone, wanted.days, wanted.first, wanted.last)
+        try:
+            return page_report(store, days)
+        except DataRefusedError as error:
+            raise unknown_days(error) or error from None
