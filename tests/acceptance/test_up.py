@@ -40,7 +40,7 @@ class Up:
 
     @property
     def database_url(self) -> str:
-        found = re.search(r"^PostgreSQL +(\S+)$", self.printed, re.MULTILINE)
+        found = re.search(r"^PostgreSQL .* (\S+)$", self.printed, re.MULTILINE)
         assert found
         return found[1]
 

@@ -24,6 +24,7 @@ from celery.signals import (
 
 from usage_worker.errors import UsageError
 from usage_worker.logs import bind_to_lines, configure_logs, get_logger, unbind_from_lines
+from usage_worker.service.flower import set_flower_defaults
 from usage_worker.service.server_check import leave_other_namespace, leave_unusable_server
 
 if TYPE_CHECKING:
@@ -57,9 +58,12 @@ def configure_worker_processes(settings: Settings) -> None:
         warnings.simplefilter("ignore", CPendingDeprecationWarning)
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_without_bodies)
         logging.getLogger("celery.beat").addFilter(_without_stack)
+        # Four warnings at each start at which Flower is faster than the workers; its page shows who does not answer.
+        logging.getLogger("flower.inspector").setLevel(logging.ERROR)
 
     if _is_service(sys.argv):
         configure()  # before Celery warns of root, and beat says that it is starting
+        set_flower_defaults()
     setup_logging.connect(configure, weak=False)
     # Flower does not send setup_logging, only this signal.
     import_modules.connect(configure, weak=False)
