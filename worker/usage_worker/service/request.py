@@ -66,14 +66,20 @@ def _with_readable_result(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readable(result: str) -> str:
-    """Return figures without brackets and quotes: {'applied': 3, 'seconds': 0.1} becomes "applied 3, seconds 0.1"."""
+    """Return figures without brackets and quotes: "applied 3, seconds 0.1" for {'applied': 3, 'seconds': 0.1}."""
     try:
         figures = ast.literal_eval(result)
     except (SyntaxError, ValueError):  # Celery has cut it, or it holds what is no literal
         return result
     if not isinstance(figures, dict):
         return result
-    return ", ".join(f"{name} {value}" for name, value in figures.items())
+    return ", ".join(f"{name} {_short(value)}" for name, value in figures.items() if value not in (None, [], {}))
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={item}" for name, item in value.items())
+    return str(len(value)) if isinstance(value, list) else str(value)
 
 
 def _shard(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
