@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import psycopg
 import pytest
 from celery import Celery
 
@@ -38,7 +39,7 @@ ROWS = """(() => {
     .map(cells => Object.fromEntries(headings.map((heading, at) => [heading, cells[at]])));
 })()"""
 PROCESSES = ("Redis", "PostgreSQL", "worker1", "maintenance", "beat", "flower")
-FLUSHED = re.compile(r"applied \d+, duplicate \d+, quarantined \d+, backlog \d+, oldest_seconds [\d.]+, seconds [\d.]+")
+FLUSHED = re.compile(r"applied \d+, backlog \d+, oldest [\d.]+ s, quarantined \d+, duplicate \d+, seconds [\d.]+")
 
 Rows = list[dict[str, str]]
 
@@ -168,6 +169,25 @@ def test_inspect_shows_no_id_of_a_person(redis_url: str) -> None:
     assert flush["args"] in ("shard 0", "shard 1")
 
 
+@pytest.mark.usefixtures("sent")
+def test_failed_flush_is_listed_with_its_reason(tab: Tab, address: str, up: Up, redis_url: str) -> None:
+    with closing(Celery(broker=broker_url(redis_url))) as sender, psycopg.connect(up.database_url) as admin:
+        admin.execute("ALTER TABLE usage_intake RENAME TO usage_intake_aside")
+        admin.commit()
+        sender.send_task("usage.track", kwargs={"user_id": USERS[0], "agent_id": str(uuid.uuid4())})
+        try:
+            failure = eventually(lambda: failed_flushes(tab, address), 30)[0]
+        finally:
+            admin.execute("ALTER TABLE usage_intake_aside RENAME TO usage_intake")
+    assert failure["args"] in ("shard 0", "shard 1")
+    tab.open(f"{address}/task/{failure['UUID'][:36]}")
+    assert "usage_intake" in tab.run("document.body.textContent")
+
+
+def failed_flushes(tab: Tab, address: str) -> Rows:
+    return [row for row in task_rows(tab, address) if row["Name"] == "usage.flush" and row["State"] == "FAILURE"]
+
+
 def active_flush(inspect: Any) -> Any:
     running_now = [task for tasks in (inspect.active() or {}).values() for task in tasks]
     return next((task for task in running_now if task["name"] == "usage.flush"), None)
@@ -175,13 +195,18 @@ def active_flush(inspect: Any) -> Any:
 
 def complete_rows(tab: Tab, address: str) -> Rows:
     """Return the rows of the task list once all that was sent and is due has ended, no row until then."""
-    tab.open(f"{address}/tasks")
-    rows: Rows = eventually(lambda: tab.run(f"jQuery.active ? null : {ROWS}"))
-    ended = [row for row in rows if row.get("State") == "SUCCESS"]
+    rows = task_rows(tab, address)
+    ended = [row for row in rows if row["State"] == "SUCCESS"]
     applied = sum(int(row["Result"].split(",")[0].split()[1]) for row in ended if row["Name"] == "usage.flush")
     names = {row["Name"] for row in ended}
     is_complete = applied == len(USERS) and {"usage.track", "usage.track_many", MANAGE_PARTITIONS} <= names
     return rows if is_complete else []
+
+
+def task_rows(tab: Tab, address: str) -> Rows:
+    tab.open(f"{address}/tasks", idle=True)
+    rows: Rows = tab.run(ROWS)
+    return [row for row in rows if len(row) > 1]  # an empty table has a row that says so
 
 
 def page_source(tab: Tab) -> str:

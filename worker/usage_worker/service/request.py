@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import ast
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery.worker.request import Request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 HIDDEN = "(not shown: ids of people)"
 
@@ -23,8 +20,8 @@ class ReadableRequest(Request):  # type: ignore[misc]
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
-        if shown := _SHOWN.get(self.task.name):
-            self._argsrepr, self._kwargsrepr = shown(self._args, self._kwargs)
+        if shown := _shown_arguments(self.task.name, self._args, self._kwargs):
+            self._argsrepr, self._kwargsrepr = shown
             # The pool's process logs these.
             self._request_dict |= {"argsrepr": self._argsrepr, "kwargsrepr": self._kwargsrepr}
 
@@ -66,38 +63,36 @@ def _with_readable_result(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readable(result: str) -> str:
-    """Return figures without brackets and quotes: "applied 3, seconds 0.1" for {'applied': 3, 'seconds': 0.1}."""
+    """Return figures without brackets and quotes: "backlog 3, oldest 0.1 s" for {'backlog': 3, 'oldest_seconds': 0.1}.
+
+    Lists are counted; what is empty is left out, but zeros are not.
+    """
     try:
         figures = ast.literal_eval(result)
     except (SyntaxError, ValueError):  # Celery has cut it, or it holds what is no literal
         return result
     if not isinstance(figures, dict):
         return result
-    return ", ".join(f"{name} {_short(value)}" for name, value in figures.items() if value not in (None, [], {}))
+    return ", ".join(_figure(name, value) for name, value in figures.items() if value not in (None, [], {}))
 
 
-def _short(value: object) -> str:
+def _figure(name: str, value: object) -> str:
     if isinstance(value, dict):
-        return " ".join(f"{name}={item}" for name, item in value.items())
-    return str(len(value)) if isinstance(value, list) else str(value)
+        value = " ".join(f"{key}={item}" for key, item in value.items())
+    elif isinstance(value, list):
+        value = len(value)
+    return f"{name.removesuffix('_seconds')} {value}{' s' if name.endswith('_seconds') else ''}"
 
 
-def _shard(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
-    """Leave out the token by which the flush claims its shard."""
-    return f"shard {args[0] if args else kwargs.get('shard')}", "{}"
-
-
-def _one_event(*_: object) -> tuple[str, str]:
-    return "1 event", HIDDEN
-
-
-def _number_of_events(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
-    events = args[0] if args else kwargs.get("events")
-    return (f"{len(events)} events" if isinstance(events, list) else HIDDEN), HIDDEN
-
-
-_SHOWN: dict[str, Callable[[Sequence[Any], Mapping[str, Any]], tuple[str, str]]] = {
-    "usage.flush": _shard,
-    "usage.track": _one_event,
-    "usage.track_many": _number_of_events,
-}
+def _shown_arguments(task: str, args: Any, kwargs: Any) -> tuple[str, str] | None:
+    """Return what stands for the arguments, which may be anything; None where they can be shown as they are."""
+    match task, args, kwargs:
+        case ("usage.flush", [int() as shard, *_], _) | ("usage.flush", _, {"shard": int() as shard}):
+            return f"shard {shard}", "{}"  # without the token by which it claims the shard
+        case "usage.track", _, _:
+            return "1 event", HIDDEN
+        case ("usage.track_many", [list() as events], _) | ("usage.track_many", _, {"events": list() as events}):
+            return f"{len(events):,} events", HIDDEN
+        case "usage.track_many", _, _:
+            return HIDDEN, HIDDEN
+    return None

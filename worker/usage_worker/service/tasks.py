@@ -59,13 +59,17 @@ def flush(self: Task, shard: int, token: str | None = None) -> dict[str, Any] | 
 
 
 def flush_figures(report: FlushReport, stream: EventStream) -> dict[str, Any] | None:
-    """Return what Flower shows of a flush: its figures and what waits after it; None where there is neither."""
-    figures: dict[str, Any] = report.intake._asdict()
-    del figures["accepted"]  # the sum of the others
+    """Return what Flower shows of a flush: its figures and what waits after it; None where there is neither.
+
+    Flower's list shows some 48 characters, so what matters most comes first.
+    """
+    intake = report.intake
+    figures: dict[str, Any] = {"applied": intake.applied}
     with suppress(StreamUnavailableError):
         backlog = stream.backlog(report.shard)
         figures["backlog"] = backlog.entries
         figures["oldest_seconds"] = round(backlog.oldest_seconds, 1) if backlog.age_known else None
+    figures |= {"quarantined": intake.quarantined, "duplicate": intake.duplicate}
     return figures | {"seconds": round(report.seconds, 3)} if any(figures.values()) else None
 
 
