@@ -72,7 +72,7 @@ class Tab:
         """Load a page; `events` is then what has happened since. With `idle`, wait until its scripts load no more."""
         self.send("Page.setLifecycleEventsEnabled", enabled=idle)
         self.events.clear()
-        loader = self.send("Page.navigate", url=url)["loaderId"]
+        loader = self.send("Page.navigate", url=url).get("loaderId")
         deadline = time.monotonic() + SECONDS
         while not any(_is_loaded(event, loader, idle=idle) for event in self.events):
             self.events.append(self._next(deadline))
@@ -110,7 +110,7 @@ class Tab:
         return found
 
 
-def _is_loaded(event: dict[str, Any], loader: str, *, idle: bool) -> bool:
+def _is_loaded(event: dict[str, Any], loader: str | None, *, idle: bool) -> bool:
     told = event.get("params", {})
     if idle:
         return (told.get("name"), told.get("loaderId")) == ("networkIdle", loader)
