@@ -111,6 +111,12 @@ def test_pages_need_the_password(address: str, page: str) -> None:
     assert refusal.value.code == 401
 
 
+@pytest.mark.usefixtures("up")
+def test_health_needs_no_password(address: str) -> None:
+    with urlopen(f"{address}/healthcheck", timeout=10) as reply:  # noqa: S310 - our own address
+        assert reply.status == 200
+
+
 @pytest.mark.usefixtures("sent")
 def test_task_list_has_arguments_and_figures(tab: Tab, address: str) -> None:
     rows = eventually(lambda: complete_rows(tab, address), 40)
