@@ -40,7 +40,7 @@ class Up:
 
     @property
     def database_url(self) -> str:
-        found = re.search(r"^PostgreSQL +(\S+)$", self.printed, re.MULTILINE)
+        found = re.search(r"^PostgreSQL .* (\S+)$", self.printed, re.MULTILINE)
         assert found
         return found[1]
 
@@ -56,11 +56,16 @@ class Up:
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[Up]:
-    """Start `usage-worker up` on embedded servers; kill it at the end and expect its processes to end, too."""
+def started(folder: Path, flower_port: int | None = 0) -> Iterator[Up]:
+    """Start `usage-worker up` on embedded servers; kill it at the end and expect its processes to end, too.
+
+    Where `flower_port` is None, the environment names it.
+    """
     output = folder / "output"
     env = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}}
-    options = [f"--data-dir={folder / 'data'}", "--flower-port=0", "--concurrency=1"]
+    options = [f"--data-dir={folder / 'data'}", "--concurrency=1"]
+    if flower_port is not None:
+        options.append(f"--flower-port={flower_port}")
     with (
         output.open("wb") as stream,
         subprocess.Popen([str(PROGRAM), "up", *options], stdout=stream, stderr=stream, env=env) as process,
@@ -76,9 +81,9 @@ def started(folder: Path) -> Iterator[Up]:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Up]:
+def running(folder: Path, flower_port: int | None = 0) -> Iterator[Up]:
     """Start it and wait until it is ready."""
-    with started(folder) as up:
+    with started(folder, flower_port) as up:
         up.await_ready()
         yield up
 

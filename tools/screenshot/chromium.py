@@ -68,12 +68,13 @@ class Tab:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def open(self, url: str) -> None:
-        """Load a page; `events` is then what has happened since."""
+    def open(self, url: str, *, idle: bool = False) -> None:
+        """Load a page; `events` is then what has happened since. With `idle`, wait until its scripts load no more."""
+        self.send("Page.setLifecycleEventsEnabled", enabled=idle)
         self.events.clear()
-        self.send("Page.navigate", url=url)
+        loader = self.send("Page.navigate", url=url).get("loaderId")
         deadline = time.monotonic() + SECONDS
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+        while not any(_is_loaded(event, loader, idle=idle) for event in self.events):
             self.events.append(self._next(deadline))
 
     def run(self, script: str) -> Any:
@@ -107,6 +108,13 @@ class Tab:
         message, _, self._read = self._read.partition(END)
         found: dict[str, Any] = json.loads(message)
         return found
+
+
+def _is_loaded(event: dict[str, Any], loader: str | None, *, idle: bool) -> bool:
+    told = event.get("params", {})
+    if idle:
+        return (told.get("name"), told.get("loaderId")) == ("networkIdle", loader)
+    return bool(event.get("method") == "Page.loadEventFired")
 
 
 def _ended() -> bytes:

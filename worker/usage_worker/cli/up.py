@@ -15,9 +15,9 @@ from usage_worker.cli.output import echo
 from usage_worker.errors import SettingsError
 from usage_worker.local.servers import Servers
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.local.supervisor import LOCALHOST, Supervisor
+from usage_worker.local.supervisor import FLOWER, LOCALHOST, Supervisor
 from usage_worker.logs import configure_logs
-from usage_worker.migrate import Runner
+from usage_worker.migrate import Runner, latest_version
 from usage_worker.service.server_check import leave_unusable_server
 from usage_worker.settings import load_settings
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT_DATA_DIR = Path("/var/lib/usage-worker")
 POLL_INTERVAL = 0.5
+# At "info", the start alone is 20 lines between those below.
+LOG_LEVEL = "warning"
 
 DataDir = Annotated[
     Path | None,
@@ -38,7 +40,16 @@ Concurrency = Annotated[
     int | None,
     typer.Option(min=1, help="Number of processes of the worker that counts.", show_default="USAGE_STREAM_SHARDS + 1"),
 ]
-FlowerPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of Flower on 127.0.0.1; 0 takes a free one.")]
+FlowerPort = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=65535,
+        envvar="FLOWER_PORT",
+        show_envvar=False,
+        help="Port of Flower on 127.0.0.1; 0 takes a free one. FLOWER_PORT sets it as well.",
+    ),
+]
 
 
 def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: FlowerPort = 5555) -> None:
@@ -46,17 +57,20 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: F
 
     DATABASE_URL and USAGE_REDIS_URL, or REDIS_URL, name the servers to use; where one is not set, an embedded server
     starts and keeps its data. In an embedded PostgreSQL unknown users and agents are created, unless USAGE_UNKNOWN is
-    set.
+    set. Only warnings and errors are logged, unless USAGE_LOG_LEVEL is set. Flower's own variables, such as
+    FLOWER_BASIC_AUTH, reach Flower.
     """
     settings = load_settings()
+    if "log_level" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"log_level": LOG_LEVEL})
     configure_logs(settings, service=True)
     _require_free(flower_port)
     folder = (data_dir or _default_data_dir()).expanduser().absolute()
     with leave_on_signal() as stop, Servers(settings, folder) as servers:
-        _echo("PostgreSQL", settings.mask(servers.database_url))
-        _echo("Redis", settings.mask(servers.redis_url))
         leave_unusable_server(servers.redis_url)
+        _echo("Redis", "keeps events until they are counted", settings.mask(servers.redis_url))
         Runner(servers.database_url).up()
+        _echo("PostgreSQL", f"keeps the counters, schema {latest_version()}", settings.mask(servers.database_url))
         exports = _exports(servers, settings)
         with Supervisor(
             servers.database_url,
@@ -64,7 +78,7 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: F
             concurrency=concurrency,
             flower_port=flower_port,
             state_dir=folder,
-            variables=exports,
+            variables=exports | {"USAGE_LOG_LEVEL": settings.log_level},
         ) as supervisor:
             _announce(supervisor, exports)
             while not stop.is_set:
@@ -76,11 +90,9 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: F
 def _announce(supervisor: Supervisor, exports: dict[str, str]) -> None:
     """Print the processes, wait until they are ready, and print what another terminal needs."""
     for name, pid in supervisor.pids.items():
-        _echo(name, f"process {pid}")
+        address = supervisor.flower_url if name == FLOWER else None
+        _echo(name, supervisor.purposes[name], address or f"process {pid}")
     supervisor.wait_ready()
-    _echo("Flower", (supervisor.flower_listens and supervisor.flower_url) or "does not run; it is restarted")
-    if exports:
-        echo("for commands in another terminal:")
     for name, value in exports.items():
         echo(f"export {name}={shlex.quote(value)}")
     echo("ready; Ctrl-C stops everything")
@@ -122,5 +134,5 @@ def _require_free(port: int) -> None:
         ) from None
 
 
-def _echo(name: str, what: str) -> None:
-    echo(f"{name:<10}  {what}")
+def _echo(name: str, purpose: str, place: str) -> None:
+    echo(f"{name:<11}  {purpose:<35}  {place}")

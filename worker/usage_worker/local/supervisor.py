@@ -40,6 +40,7 @@ FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 30.0
 MAINTENANCE = "maintenance"
 FLOWER = "flower"
+PURPOSES = {QueueName.COUNTING: "counts events", QueueName.MAINTENANCE: "executes the periodic tasks"}
 STABLE_SECONDS = 60.0  # a process that ran for longer did not crash again for the same reason
 
 log = get_logger("stack")
@@ -50,6 +51,7 @@ class SupervisedProcess:
     """A process, and when to restart it after a crash; times are those of `time.monotonic`."""
 
     name: str
+    purpose: str
     command: list[str]
     child: ChildProcess | None = None
     started: float = 0.0
@@ -143,6 +145,11 @@ class Supervisor:
         """Process numbers of the started processes, by name (worker1, maintenance, beat, flower)."""
         return {process.name: process.child.pid for process in self._processes if process.child}
 
+    @property
+    def purposes(self) -> dict[str, str]:
+        """What each process does, by name."""
+        return {process.name: process.purpose for process in self._processes}
+
     def start(self) -> None:
         """Start every process; `wait_ready` waits until they are ready.
 
@@ -204,15 +211,20 @@ class Supervisor:
         plan = [
             SupervisedProcess(
                 node.split("@")[0],
+                PURPOSES[queue],
                 [*CELERY, "worker", "--hostname", node, "--queues", queue, "--concurrency", str(concurrency)],
             )
             for node, (queue, concurrency) in self._nodes.items()
         ]
         schedule = state / "celerybeat-schedule"
-        plan.append(SupervisedProcess("beat", [*CELERY, "beat", "--pidfile=", f"--schedule={schedule}"]))
+        plan.append(
+            SupervisedProcess(
+                "beat", "sends tasks on schedule", [*CELERY, "beat", "--pidfile=", f"--schedule={schedule}"]
+            )
+        )
         if self.flower_port is not None:
             address = [f"--address={LOCALHOST}", f"--port={self.flower_port}"]
-            plan.append(SupervisedProcess(FLOWER, [*CELERY, "flower", *address]))
+            plan.append(SupervisedProcess(FLOWER, "shows the tasks", [*CELERY, "flower", *address]))
         return plan
 
     def _not_ready(self) -> list[str]:

@@ -89,9 +89,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # A full Redis refuses to note the message that the worker has just taken; by default the worker would end.
         "broker_channel_error_retry": True,
         "task_ignore_result": True,
-        # Flower needs these events.
+        # Flower needs these events. Those of senders would tell of each idle flush, too.
         "worker_send_task_events": True,
-        "task_send_sent_event": True,
         # A worker reserves one task at a time: another one could execute what it holds back.
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,

@@ -168,6 +168,7 @@ OPTIONS: dict[str, Any] = {
     "bind": True,
     "shared": False,
     "Strategy": "usage_worker.service.entry_point:strategy",
+    "Request": "usage_worker.service.request:ReadableRequest",
     # Any arguments: what is wrong with them is for ingest to say.
     "typing": False,
     "acks_late": True,

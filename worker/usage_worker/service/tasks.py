@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from celery.signals import worker_ready
 from kombu.exceptions import OperationalError
 
-from usage_worker.errors import UsageError
+from usage_worker.errors import StreamUnavailableError, UsageError
+from usage_worker.ingest import FlushReport
 from usage_worker.logs import get_logger
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.queue.heartbeat import Heartbeat
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
 
     from usage_worker.maintenance import PeriodicTask
+    from usage_worker.queue.stream import EventStream
     from usage_worker.service.resources import Resources
 
 log = get_logger("heartbeat")
@@ -26,26 +28,49 @@ log = get_logger("heartbeat")
 FLUSH = "usage.flush"
 
 # A UsageError is an expected failure: Celery then logs one line instead of a traceback.
-_OPTIONS: dict[str, Any] = {"bind": True, "shared": False, "throws": (UsageError,)}
+_OPTIONS: dict[str, Any] = {
+    "bind": True,
+    "shared": False,
+    "throws": (UsageError,),
+    "Request": "usage_worker.service.request:ReadableRequest",
+}
+_QUIET = _OPTIONS | {"Request": "usage_worker.service.request:QuietRequest", "send_events": False}
 
 
 def register(app: Celery) -> None:
     """Add our tasks to a Celery app whose resources `install` has set."""
-    app.task(flush, name=FLUSH, **_OPTIONS)
+    app.task(flush, name=FLUSH, **_QUIET)
     app.task(entry_point.track, name="usage.track", **entry_point.OPTIONS)
     app.task(entry_point.track_many, name="usage.track_many", **entry_point.OPTIONS)
-    app.task(heartbeat, name="monitoring.heartbeat", **_OPTIONS)
+    app.task(heartbeat, name="monitoring.heartbeat", **_QUIET)
     for periodic in PERIODIC_TASKS:
         app.task(_body(periodic), name=periodic.name, **_OPTIONS)
 
 
-def flush(self: Task, shard: int, token: str | None = None) -> dict[str, Any]:
+def flush(self: Task, shard: int, token: str | None = None) -> dict[str, Any] | None:
     """Count the entries of a shard, wait up to two seconds for more, and send for the next flush."""
     resources = _resources(self)
     report = resources.flusher.flush_alone(shard, token, self.app.usage_pool.turn(resources.settings))
     if report.successor:
         send_flush(self.app, shard, report.successor)
-    return report.as_dict()
+    if report == FlushReport(shard):  # another process flushes the shard
+        return None
+    return flush_figures(report, resources.stream)
+
+
+def flush_figures(report: FlushReport, stream: EventStream) -> dict[str, Any] | None:
+    """Return what Flower shows of a flush: its figures and what waits after it; None where there is neither.
+
+    Flower's list shows some 48 characters, so what matters most comes first.
+    """
+    intake = report.intake
+    figures: dict[str, Any] = {"applied": intake.applied}
+    with suppress(StreamUnavailableError):
+        backlog = stream.backlog(report.shard)
+        figures["backlog"] = backlog.entries
+        figures["oldest_seconds"] = round(backlog.oldest_seconds, 1) if backlog.age_known else None
+    figures |= {"quarantined": intake.quarantined, "duplicate": intake.duplicate}
+    return figures | {"seconds": round(report.seconds, 3)} if any(figures.values()) else None
 
 
 def begin_flushes(app: Celery) -> None:

@@ -25,6 +25,7 @@ from celery.signals import (
 
 from usage_worker.errors import UsageError
 from usage_worker.logs import bind_to_lines, configure_logs, get_logger, unbind_from_lines
+from usage_worker.service.flower import configure_flower
 from usage_worker.service.server_check import leave_other_namespace, leave_unusable_server
 from usage_worker.trace_export import begin_export, check_export, end_export
 
@@ -52,16 +53,21 @@ def configure_worker_processes(settings: Settings) -> None:
     """Connect Celery's signals; called once, by the process that makes our own app."""
 
     def configure(**_: object) -> None:
-        configure_logs(settings, service=_is_service(sys.argv))
+        configure_logs(settings, service=_service(sys.argv) is not None)
         for name in QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
         # At each loss of Redis Celery announces, in 900 characters, a default of a version to come.
         warnings.simplefilter("ignore", CPendingDeprecationWarning)
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_without_bodies)
         logging.getLogger("celery.beat").addFilter(_without_stack)
+        # Four warnings at each start at which Flower is faster than the workers; its page shows who does not answer.
+        logging.getLogger("flower.inspector").setLevel(logging.ERROR)
 
-    if _is_service(sys.argv):
+    service = _service(sys.argv)
+    if service:
         configure()  # before Celery warns of root, and beat says that it is starting
+    if service == "flower":
+        configure_flower()
     setup_logging.connect(configure, weak=False)
     # Flower does not send setup_logging, only this signal.
     import_modules.connect(configure, weak=False)
@@ -84,13 +90,13 @@ def configure_worker_processes(settings: Settings) -> None:
     worker_process_init.connect(_tune_the_interpreter)
 
 
-def _is_service(arguments: list[str]) -> bool:
-    """Whether this is the command `celery worker`, `beat` or `flower`, or ours of the same name."""
+def _service(arguments: list[str]) -> str | None:
+    """Return which of the commands `celery worker`, `beat` and `flower`, or ours of the same name, this is."""
     program = Path(arguments[0])
-    commands = [it for it in arguments[1:] if it in SERVICES | {"inspect", "control"}]
-    return not {"celery", "service"}.isdisjoint((program.name, program.parent.name)) and (
-        bool(commands) and commands[0] in SERVICES
-    )
+    if {"celery", "service"}.isdisjoint((program.name, program.parent.name)):
+        return None
+    command = next((it for it in arguments[1:] if it in SERVICES | {"inspect", "control"}), None)
+    return command if command in SERVICES else None
 
 
 def _bind_task(sender: Task, task_id: str, args: Sequence[object], **_: object) -> None:
