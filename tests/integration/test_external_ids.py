@@ -181,8 +181,8 @@ def test_commands_take_and_show_own_ids(harness: IngestHarness, database: str, c
     run(database, "UPDATE public.user_agents SET usage_count = 0 WHERE user_id = %s", user)
     own = {"agent": {str(agent): "helper", str(user): "other"}, "user": {str(user): "Zoë 42"}}
     lines = [f"{kind} {uuid}\t{own[kind][uuid]}" for kind in own for uuid in own[kind]]
-    assert cli.run("reconcile").stdout.splitlines()[1:-1] == lines
-    assert json.loads(cli.run("reconcile", "--json").stdout)["external_ids"] == own
+    assert cli.run("run", "reconcile").stdout.splitlines()[1:-1] == lines
+    assert json.loads(cli.run("run", "reconcile", "--json").stdout)["external_ids"] == own
     run(
         database,
         DEAD_LETTER,

@@ -17,18 +17,14 @@ from usage_worker.cli.bench_soak import soak
 from usage_worker.cli.dead_letters import dead_letters_app
 from usage_worker.cli.demo import demo
 from usage_worker.cli.drain import drain
-from usage_worker.cli.embed import embed
 from usage_worker.cli.metrics import metrics
 from usage_worker.cli.migrate import migrate_app
 from usage_worker.cli.new_key import new_key
 from usage_worker.cli.output import EXIT_PROBLEM, echo, prepare_output
-from usage_worker.cli.partitions import partitions
 from usage_worker.cli.publish import publish
-from usage_worker.cli.purge import purge
-from usage_worker.cli.reconcile import reconcile
-from usage_worker.cli.refresh import refresh
 from usage_worker.cli.related import related
 from usage_worker.cli.report import report
+from usage_worker.cli.run import run_app
 from usage_worker.cli.schedule import schedule
 from usage_worker.cli.search import search
 from usage_worker.cli.serve import serve
@@ -71,21 +67,17 @@ for command in (
     metrics,
     drain,
     schedule,
-    partitions,
-    purge,
-    reconcile,
-    refresh,
     report,
     related,
     anomalies,
     search,
-    embed,
 ):
     cli.command()(command)
 bench_app.command()(soak)
 bench_app.command()(queries)
 bench_app.command("search")(bench_search)
 bench_app.command("purge")(bench_purge)
+cli.add_typer(run_app, name="run")
 cli.add_typer(bench_app, name="bench")
 cli.add_typer(migrate_app, name="migrate")
 cli.add_typer(dead_letters_app, name="dead-letters")

@@ -70,7 +70,7 @@ def _document(uuid: UUID, name: str, rows: list[RelatedAgent], state: GraphState
 
 def _why_none(name: str, state: GraphState | None) -> str:
     if state is None:
-        return "relationships were never computed: run `celery -A usage_worker call analytics.graph`"
+        return "relationships were never computed: run `usage-worker run graph`"
     return (
         f"no agent is related to {name}: none has {state.min_users} users in common with it beyond chance,"
         f" as of {utc(state.computed_at)}; relationships are computed once a day"

@@ -13,6 +13,7 @@ from usage_worker.errors import UsageError
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
 from usage_worker.store import last_runs
+from usage_worker.wording import figures_text
 
 if TYPE_CHECKING:
     from usage_worker.service.schedule import ScheduleEntry
@@ -63,13 +64,5 @@ def _line(entry: ScheduleEntry, now: datetime, run: TaskRun | None) -> dict[str,
 
 
 def _cells(line: dict[str, Any]) -> list[str]:
-    figures = line["figures"] or {}
-    # Empty figures are left out where people read.
-    figures_text = ", ".join(f"{name} {_short(value)}" for name, value in figures.items() if value)
-    return ["-" if line[key] is None else str(line[key]) for key in list(line)[:-1]] + [figures_text or "-"]
-
-
-def _short(value: object) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{name}={item}" for name, item in value.items())
-    return str(len(value)) if isinstance(value, list) else str(value)
+    texts = ["-" if line[key] is None else str(line[key]) for key in list(line)[:-1]]
+    return [*texts, figures_text(line["figures"] or {})]

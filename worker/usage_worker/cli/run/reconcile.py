@@ -1,4 +1,4 @@
-"""`usage-worker reconcile`: compare counters, roll-up, ledger and intake totals, and repair them, without Celery."""
+"""`usage-worker run reconcile`: compare counters, roll-up, ledger and intake totals, and repair them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ def _show_totals(report: ReconcileReport) -> None:
         f" {counted(len(report.differences), 'difference')}, {report.left:,} left{unexplained}"
     )
     if report.hours:
-        echo(f"{counted(report.hours, 'hour')} of agents differed; the next usage-worker refresh rolls them up again")
+        echo(
+            f"{counted(report.hours, 'hour')} of agents differed; the next usage-worker run refresh rolls them up again"
+        )
 
 
 def _line(it: Difference, *, accepted: bool) -> str:

@@ -1,4 +1,4 @@
-"""`usage-worker embed`: give vectors to agents now, without Celery, and say what each model has."""
+"""`usage-worker run embed`: give vectors to agents now, without Celery, and say what each model has."""
 
 from __future__ import annotations
 

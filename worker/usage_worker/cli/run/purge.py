@@ -1,4 +1,4 @@
-"""`usage-worker purge`: delete the rows whose soft delete is old enough, without Celery."""
+"""`usage-worker run purge`: delete the rows whose soft delete is old enough, without Celery."""
 
 from __future__ import annotations
 
