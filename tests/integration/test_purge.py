@@ -283,7 +283,7 @@ def test_command_prints_figures(database: str, redis_url: str, tmp_path: Path) -
         json.loads(cli.run("run", "purge", "--json", "--older-than", "1h").stdout)
         == {"purged": 1, "remaining": 0} | none
     )
-    assert "--older-than" in cli.error_line("purge --older-than soon")
+    assert "--older-than" in cli.error_line("run purge --older-than soon")
     seed(database, 1)
     before = pairs(database)
     with psycopg.connect(database) as holder:

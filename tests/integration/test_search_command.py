@@ -69,7 +69,7 @@ def test_user_finds_only_agents_that_the_user_sees(cli: Cli, database: str, user
     document = json.loads(cli.run("search", "invoices", "--json", "--user", str(users.dan)).stdout)
     assert {agent["name"] for agent in document["agents"]} == seen_by_all
     assert cli.error_line("search invoices --user somebody") == (
-        "usage-worker: a setting is wrong: no event has named the user 'somebody'"
+        "usage-worker: an argument is wrong: no event has named the user 'somebody'"
     )
 
 

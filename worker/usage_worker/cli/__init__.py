@@ -20,7 +20,7 @@ from usage_worker.cli.drain import drain
 from usage_worker.cli.metrics import metrics
 from usage_worker.cli.migrate import migrate_app
 from usage_worker.cli.new_key import new_key
-from usage_worker.cli.output import EXIT_PROBLEM, echo, prepare_output
+from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, echo, prepare_output
 from usage_worker.cli.publish import publish
 from usage_worker.cli.related import related
 from usage_worker.cli.report import report
@@ -37,7 +37,7 @@ cli = typer.Typer(
     help="Count what users do with AI agents: exactly once, in batches, off the request path.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -84,11 +84,28 @@ cli.add_typer(dead_letters_app, name="dead-letters")
 
 
 def main() -> None:
-    """Run the command; print an error as one line on standard error, and exit with 1 then."""
+    """Run the command; print an error as one line on standard error, and exit with 1 then.
+
+    A command that is not written as its help says exits with 2.
+    """
     prepare_output()
     configure_from_environment()
     try:
-        cli()
+        sys.exit(cli(standalone_mode=False))
     except UsageError as error:
         report_failure(str(error))
         sys.exit(EXIT_PROBLEM)
+    except typer.Abort as error:
+        # At a question: Ctrl-C, or the end of the input.
+        sys.exit(EXIT_INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else EXIT_PROBLEM)
+    except typer.TyperException as error:
+        _report_misuse(error)
+        sys.exit(getattr(error, "exit_code", EXIT_PROBLEM))
+
+
+def _report_misuse(error: typer.TyperException) -> None:
+    """Say what is wrong with the command line; nothing where its help was printed instead."""
+    context = getattr(error, "ctx", None)
+    text = error.format_message().rstrip(".")
+    if text:
+        report_failure(f"{text}; see `{context.command_path} --help`" if context else text)

@@ -10,7 +10,7 @@ import typer
 from usage_worker.cli.external_ids import external_ids_as_json, print_external_ids
 from usage_worker.cli.output import echo, print_json, print_lines, print_rows
 from usage_worker.cli.publishing import assignments, finish, open_publisher
-from usage_worker.errors import EventRefusedError, SettingsError
+from usage_worker.errors import ArgumentError, EventRefusedError
 from usage_worker.maintenance import dead_letters
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, external_ids_in
@@ -83,9 +83,9 @@ def replay(
     """
     settings = load_settings()
     if bool(ids) == every:
-        raise SettingsError("replay: give numbers of dead letters, or --all")
+        raise ArgumentError("replay: give numbers of dead letters, or --all")
     if body and len(ids or ()) != 1:
-        raise SettingsError("--body: give exactly one dead letter with it")
+        raise ArgumentError("--body: give exactly one dead letter with it")
     edits = dead_letters.RepairEdits(
         assignments("--set", constants), frozenset(unset or ()), _read(body) if body else None
     )
@@ -110,9 +110,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
+        raise ArgumentError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise SettingsError(f"{path}: is not UTF-8") from None
+        raise ArgumentError(f"{path}: is not UTF-8") from None
 
 
 def _text(value: object) -> str:

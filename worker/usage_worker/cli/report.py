@@ -10,7 +10,7 @@ import typer
 
 from usage_worker.cli.output import print_json, print_rows
 from usage_worker.cli.written_file import write_file
-from usage_worker.errors import DataRefusedError, SettingsError
+from usage_worker.errors import ArgumentError, DataRefusedError
 from usage_worker.report.page import render_page
 from usage_worker.reporting import FIGURES, By, page_report, table_rows
 from usage_worker.settings import load_settings
@@ -60,7 +60,7 @@ def report(
     """
     settings = load_settings()
     if html is not None and (as_json or by != "day"):
-        raise SettingsError("--html: the page has everything; leave out --json and --by")
+        raise ArgumentError("--html: the page has everything; leave out --json and --by")
     with Store.of(settings) as store, needed_role("service_role"):
         wanted = _days(store, settings, days, first, last)
         user_id = None if user is None else require_id(store, "user", user)
@@ -82,20 +82,20 @@ def report(
 
 def _days(store: Store, settings: Settings, count: int | None, first: datetime | None, last: datetime | None) -> Days:
     if count is not None and first is not None:
-        raise SettingsError("--days: leave it out, or leave out --from")
+        raise ArgumentError("--days: leave it out, or leave out --from")
     end = last.date() if last else local_day(store, settings.timezone)
     begin = first.date() if first else date.fromordinal(max(end.toordinal() - (count or DEFAULT_DAYS) + 1, 1))
     if begin > end:
-        raise SettingsError(f"--from: {begin} is after the last day, {end}; give an earlier one, or a later --to")
+        raise ArgumentError(f"--from: {begin} is after the last day, {end}; give an earlier one, or a later --to")
     if (end - begin).days >= MOST_DAYS:
-        raise SettingsError(f"--from: at most {MOST_DAYS:,} days; give {end - timedelta(days=MOST_DAYS - 1)} or later")
+        raise ArgumentError(f"--from: at most {MOST_DAYS:,} days; give {end - timedelta(days=MOST_DAYS - 1)} or later")
     return Days(begin, end, settings.timezone)
 
 
 def _explained(error: DataRefusedError) -> Exception:
     """Return the error of a range as one about the option."""
     _, ours, reason = error.detail.partition("usage_summary: ")
-    return SettingsError(f"--from: {reason}; older ones are known by whole UTC days") if ours else error
+    return ArgumentError(f"--from: {reason}; older ones are known by whole UTC days") if ours else error
 
 
 def _headings(by: By) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import uuid5
 
-from usage_worker.errors import EventRefusedError, SettingsError, StreamUnavailableError
+from usage_worker.errors import ArgumentError, EventRefusedError, StreamUnavailableError
 from usage_worker.events.event import Window
 from usage_worker.events.external_ids import made_of
 from usage_worker.events.spelled_out import spelled_out
@@ -128,12 +128,12 @@ def dead_letters_by_id(store: Store, ids: Sequence[int]) -> list[DeadLetterRow]:
     """Return the dead letters with these numbers, oldest first.
 
     Raises:
-        SettingsError: one of them does not exist.
+        ArgumentError: one of them does not exist.
     """
     wanted = sorted(set(ids))
     found = store.rows(query("dead_letters_page"), after=0, ids=wanted, replayed=True, limit=len(wanted))
     if missing := set(wanted) - {dead_letter["id"] for dead_letter in found}:
-        raise SettingsError(f"there is no dead letter {min(missing)}")
+        raise ArgumentError(f"there is no dead letter {min(missing)}")
     return found
 
 

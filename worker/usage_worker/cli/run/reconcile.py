@@ -19,6 +19,7 @@ from usage_worker.settings import load_settings
 from usage_worker.store import Store, external_ids_in
 
 if TYPE_CHECKING:
+    from usage_worker.cli.external_ids import ExternalIdsByKind
     from usage_worker.maintenance import Difference
 
 Repair = Annotated[
@@ -53,6 +54,7 @@ def reconcile(
     settings = load_settings()
     scope = Scope(first.date() if first else None, last.date() if last else None)
     report = ReconcileReport()
+    named: ExternalIdsByKind = {}
     with (
         Store.of(settings) as store,
         leave_on_signal() as stop,
