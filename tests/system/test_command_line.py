@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
 import random
 import re
 import signal
 import subprocess
+import termios
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.commands import PROGRAM, Cli, rows
+from tests.integration.commands import PROGRAM, Cli, events, rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,3 +141,44 @@ def test_ctrl_c_during_a_query_ends_a_command(cli: Cli, database: str, command: 
         errors = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+
+
+def on_terminal(cli: Cli, width: int, command: str) -> list[str]:
+    """Return the lines that a command prints on a terminal of this width, without colours."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (50, width))
+    env = {name: value for name, value in cli.env.items() if name not in {"COLUMNS", "LINES"}} | {"TERM": "xterm"}
+    process = subprocess.Popen([PROGRAM, *command.split()], cwd=cli.folder, env=env, stdout=its, stderr=its)
+    os.close(its)
+    printed = b""
+    with suppress(OSError), os.fdopen(ours, "rb", buffering=0) as terminal:  # its end is an error
+        while chunk := terminal.read(65_536):
+            printed += chunk
+    assert process.wait(30) == 0, printed
+    return re.sub(r"\x1b\[[0-9;]*m", "", printed.decode()).splitlines()
+
+
+def test_tables_cut_nothing_at_any_width(cli: Cli) -> None:
+    cli.env |= {"USAGE_UNKNOWN": "create", "USAGE_TIMEZONE": "Asia/Kolkata"}
+    one = events(1, input_tokens=1_204_331, cost_usd="1234.5", response_time_ms=1_500).encode()
+    assert cli.run("publish", "-", stdin=one).returncode == 0
+    assert cli.run("run", "partitions").returncode == cli.run("drain").returncode == 0
+    ended = json.loads(cli.run("schedule", "--json").stdout)["schedule"]
+    (last,) = [datetime.fromisoformat(it["last_run"]) for it in ended if it["name"] == "partitions"]
+    words = {
+        "report --days 1": ["1,204,331", "$1,234.50", "1,500", "success", "users"],
+        "schedule": [f"{last:%Y-%m-%d}", f"{last:%H:%M:%S}", "IST", "next", "took", "dead_letters"],
+        "migrate status": ["033_usage_hour_marking", "applied", "UTC", "took"],
+    }
+    cases = [(width, command) for command in words for width in (40, 80, 100, 160)]
+    with ThreadPoolExecutor(2) as pool:
+        shown = dict(zip(cases, pool.map(lambda case: on_terminal(cli, *case), cases), strict=True))
+    for (width, command), lines in shown.items():
+        # A sentence below a table is broken by the terminal.
+        assert max(len(line) for line in lines if not line.startswith("the schema is")) <= width, (
+            width,
+            command,
+            lines,
+        )
+        assert set(words[command]) <= set(" ".join(lines).split()), (width, command, "\n".join(lines))
+    assert [len(line.split("\t")) for line in cli.run("report", "--days", "1").stdout.splitlines()] == [11, 11]

@@ -87,6 +87,16 @@ def figures_text(figures: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {_figure(value)}" for name, value in figures.items() if value) or "-"
 
 
+def short_seconds(duration: float | None) -> str:
+    """Return the duration for a sentence, such as 350 ms, 1.2 s or 3 min."""
+    return short_milliseconds(None if duration is None else 1000 * duration)
+
+
+def moment(time: datetime) -> str:
+    """Return the second, with the name of its time zone."""
+    return f"{time:%Y-%m-%d %H:%M:%S %Z}"
+
+
 def utc(time: datetime) -> str:
     """Return the minute in UTC."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from usage_worker.cli.output import EXIT_PROBLEM, counted, echo, print_json, print_rows, write
+from usage_worker.cli.output import EXIT_PROBLEM, Form, counted, echo, print_json, print_rows, write
 from usage_worker.errors import MigrationError, SettingsError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.adoption import adopt, examine
@@ -18,6 +18,7 @@ from usage_worker.migrate.repair import repair
 from usage_worker.migrate.script import script
 from usage_worker.printable import LINE_LENGTH, printable
 from usage_worker.settings import load_settings
+from usage_worker.wording import moment, short_milliseconds
 
 if TYPE_CHECKING:
     from usage_worker.migrate import Kept, Migration, SchemaStatus, Step
@@ -251,10 +252,11 @@ def _show_status(found: SchemaStatus) -> None:
             f"{migration.number:03d}_{migration.name}",
             migration.version,
             Text(migration.state, _STYLES.get(migration.state, "")),
-            migration.started_at.isoformat(timespec="seconds") if migration.started_at else "-",
-            "-" if migration.duration_ms is None else str(migration.duration_ms),
+            migration.started_at or "-",
+            "-" if migration.duration_ms is None else migration.duration_ms,
         )
         for migration in found.migrations
     ]
-    print_rows(("migration", "version", "state", "started", "ms"), rows)
+    forms: dict[str, Form] = {"started": moment, "took": short_milliseconds}
+    print_rows(("migration", "version", "state", "started", "took"), rows, forms=forms)
     echo(f"the schema is {found}; this code brings {found.latest}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usage_worker.cli.output import print_json, print_rows
+from usage_worker.cli.output import Form, print_json, print_rows
 from usage_worker.cli.written_file import write_file
 from usage_worker.errors import ArgumentError, DataRefusedError
 from usage_worker.report.page import render_page
@@ -17,6 +16,7 @@ from usage_worker.settings import load_settings
 from usage_worker.store import Store, require_id
 from usage_worker.store.needed_role import needed_role
 from usage_worker.store.usage_summary import Days, local_day
+from usage_worker.wording import exact, exact_dollars, exact_milliseconds, moment
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 DEFAULT_DAYS = 7
 # A page shows each day.
 MOST_DAYS = 3_660
+FORMS: dict[str, Form] = {
+    **dict.fromkeys(("usage_count", "message_count", "total_tokens_used", "users"), exact),
+    **dict.fromkeys(("avg_response_time_ms", "p50_ms", "p95_ms", "p99_ms"), exact_milliseconds),
+    "total_cost_usd": exact_dollars,
+    "hour": moment,
+}
 
 DayCount = Annotated[
     int | None, typer.Option("--days", min=1, help="How many days up to the last one; 7 unless --from is given.")
@@ -75,9 +81,9 @@ def report(
         print_json(rows)
         return
     headings = [*_headings(by), *FIGURES]
-    cells = [[_text(row[heading]) for heading in headings] for row in rows]
+    cells = [[row[heading] for heading in headings] for row in rows]
     title = f"{wanted.first} to {wanted.last}, days in {wanted.zone}"
-    print_rows(headings, cells, title=title, figures=FIGURES, headings_in_lines=True)
+    print_rows(headings, cells, title=title, figures=FIGURES, forms=FORMS, headings_in_lines=True)
 
 
 def _days(store: Store, settings: Settings, count: int | None, first: datetime | None, last: datetime | None) -> Days:
@@ -100,10 +106,3 @@ def _explained(error: DataRefusedError) -> Exception:
 
 def _headings(by: By) -> list[str]:
     return [f"{by}_id", by] if by in ("agent", "user") else [by]
-
-
-def _text(value: object) -> str:
-    """Format a value: nothing where it is unknown, and a small cost without an exponent, which looks like text."""
-    if value is None:
-        return ""
-    return f"{value:f}" if isinstance(value, Decimal) else str(value)
