@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
+from usage_worker.cli.confirmation import confirm, require_terminal
 from usage_worker.cli.output import EXIT_PROBLEM, Form, counted, echo, print_json, print_rows, write
 from usage_worker.errors import MigrationError, SettingsError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
@@ -16,7 +16,6 @@ from usage_worker.migrate.adoption import adopt, examine
 from usage_worker.migrate.connection import DIRECT_URL
 from usage_worker.migrate.repair import repair
 from usage_worker.migrate.script import script
-from usage_worker.printable import LINE_LENGTH, printable
 from usage_worker.settings import load_settings
 from usage_worker.wording import moment, short_milliseconds
 
@@ -152,38 +151,21 @@ def _database_url() -> str:
 
 
 def _confirm_down(runner: Runner, to: str) -> None:
-    """Show what the rollback keeps aside, and ask for confirmation. Raises like `_require_terminal`."""
+    """Show what the rollback keeps aside, and ask for confirmation. Raises MigrationError where nobody can be asked."""
     found = runner.kept_by_down(to)
     if found is None:
         return
     what = f"down to {to} keeps aside {_kept_rows(found)}"
-    _require_terminal(what)
-    _confirm(f"{what}, for the next up")
+    require_terminal(what, MigrationError)
+    confirm(f"{what}, for the next up")
 
 
 def _confirm_adoption(found: Adoptable) -> None:
-    """Show what differs, and ask for confirmation. Raises like `_require_terminal`."""
+    """Show what differs, and ask for confirmation. Raises MigrationError where nobody can be asked."""
     what = f"the database is adopted as {found}; {len(found.differs)} objects differ, and ours are completed"
-    _require_terminal(what)
+    require_terminal(what, MigrationError)
     print_rows(("kind", "object", "problem"), [(it.kind, it.object, it.problem) for it in found.differs])
-    _confirm(what)
-
-
-def _require_terminal(what: str) -> None:
-    """Refuse to continue where nobody can be asked.
-
-    Raises:
-        MigrationError: standard input is not a terminal.
-    """
-    if not sys.stdin.isatty():
-        raise MigrationError(f"{what}; run it again with --yes to go on, nothing was changed")
-
-
-def _confirm(what: str) -> None:
-    """Ask whether to go on; exit with 1 if not."""
-    if not typer.confirm(f"{printable(what, LINE_LENGTH)}. Go on?", err=True):
-        echo("nothing was changed", err=True)
-        raise typer.Exit(EXIT_PROBLEM)
+    confirm(what)
 
 
 def _kept_rows(found: list[Kept]) -> str:

@@ -119,20 +119,16 @@ def restore(dead_letter: DeadLetterRow) -> dict[bytes, bytes]:
     return fields
 
 
-def oldest_dead_letters(store: Store, limit: int, *, replayed: bool = False) -> list[DeadLetterRow]:
-    """Return at most `limit` dead letters, oldest first; `replayed` includes those that were replayed."""
-    return store.rows(query("dead_letters_page"), after=0, ids=None, replayed=replayed, limit=limit)
-
-
-def dead_letters_by_id(store: Store, ids: Sequence[int]) -> list[DeadLetterRow]:
+def dead_letters_by_id(store: Store, ids: Sequence[int], *, missing_ok: bool = False) -> list[DeadLetterRow]:
     """Return the dead letters with these numbers, oldest first.
 
     Raises:
-        ArgumentError: one of them does not exist.
+        ArgumentError: one of them does not exist, and `missing_ok` is false.
     """
     wanted = sorted(set(ids))
     found = store.rows(query("dead_letters_page"), after=0, ids=wanted, replayed=True, limit=len(wanted))
-    if missing := set(wanted) - {dead_letter["id"] for dead_letter in found}:
+    missing = set(wanted) - {dead_letter["id"] for dead_letter in found}
+    if missing and not missing_ok:
         raise ArgumentError(f"there is no dead letter {min(missing)}")
     return found
 
