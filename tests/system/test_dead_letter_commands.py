@@ -48,6 +48,7 @@ def test_dead_letters_are_found_newest_first_and_by_reason(cli: Cli, database: s
         (("--until", "2020-01-01"), 0),
     ):
         assert len(json.loads(cli.run("dead-letters", "list", "--json", *options).stdout)) == number, options
+        assert len(cli.run("dead-letters", "export", *options).stdout.splitlines()) == number, options
 
 
 def test_discarded_dead_letters_stay_counted(cli: Cli, database: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -107,11 +106,23 @@ def show(letter_id: Id, as_json: AsJson = False) -> None:
 
 
 @dead_letters_app.command()
-def export(ids: Ids = None, replayed: Replayed = False) -> None:
+def export(
+    ids: Ids = None,
+    reason: Reason = None,
+    containing: Containing = None,
+    since: Since = None,
+    until: Until = None,
+    replayed: Replayed = False,
+) -> None:
     """Write dead letters as JSON, one per line, with every column."""
+    wanted = _filter(reason, containing, since, until, replayed=replayed)
     with _store() as store:
-        found = dead_letters.dead_letters_by_id(store, ids) if ids else None
-        for dead_letter in found or dead_letters.all_dead_letters(store, replayed=replayed):
+        if ids:
+            found = iter(dead_letters.dead_letters_by_id(store, ids))
+        else:
+            numbers = choice.matching(store, wanted).ids if wanted.is_narrow else None
+            found = dead_letters.all_dead_letters(store, replayed=replayed, ids=numbers)
+        for dead_letter in found:
             print_json(dead_letter)
 
 
@@ -201,8 +212,7 @@ def _chosen(command: str, ids: list[int] | None, wanted: DeadLetterFilter, *, ev
     Raises:
         ArgumentError: not exactly one of numbers, filter and --all is given.
     """
-    is_filter = replace(wanted, replayed=False) != DeadLetterFilter()
-    if sum((bool(ids), every, is_filter)) != 1:
+    if sum((bool(ids), every, wanted.is_narrow)) != 1:
         raise ArgumentError(f"{command}: give numbers of dead letters, or --all, or a filter such as --reason")
     return wanted
 

@@ -27,6 +27,11 @@ class DeadLetterFilter:
     replayed: bool = False
     """Whether those that were replayed are meant, too."""
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it says what the dead letters have in common."""
+        return any((self.reason, self.text, self.since, self.until))
+
 
 class Matching(NamedTuple):
     """Numbers of the dead letters that match a filter, newest first, and how many events they hold."""

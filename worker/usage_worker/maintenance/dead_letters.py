@@ -133,10 +133,15 @@ def dead_letters_by_id(store: Store, ids: Sequence[int], *, missing_ok: bool = F
     return found
 
 
-def all_dead_letters(store: Store, *, replayed: bool = False) -> Iterator[DeadLetterRow]:
-    """Yield every dead letter, oldest first, a page at a time; `replayed` includes those that were replayed."""
+def all_dead_letters(
+    store: Store, *, replayed: bool = False, ids: Sequence[int] | None = None
+) -> Iterator[DeadLetterRow]:
+    """Yield every dead letter, or those with these numbers, oldest first, a page at a time.
+
+    `replayed` includes those that were replayed.
+    """
     after = 0
-    while page := store.rows(query("dead_letters_page"), after=after, ids=None, replayed=replayed, limit=PAGE):
+    while page := store.rows(query("dead_letters_page"), after=after, ids=ids, replayed=replayed, limit=PAGE):
         yield from page
         after = page[-1]["id"]
 
