@@ -294,7 +294,7 @@ def test_periodic_task_that_missed_two_runs(service: Service, database: str) -> 
     seen = service.problems()
     assert seen.keys() == {"periodic_tasks"}
     assert "analytics.refresh ended last at" in seen["periodic_tasks"]
-    assert "run `usage-worker refresh`" in seen["periodic_tasks"]
+    assert "run `usage-worker run refresh`" in seen["periodic_tasks"]
     service.settings = service.settings.model_copy(update={"schedule_analytics": "off"})
     assert service.problems() == {}
 

@@ -39,7 +39,7 @@ def test_missing_database_url(cli: Cli) -> None:
 
 
 def test_unreachable_postgresql(cli: Cli) -> None:
-    for error_line in cli.error_lines(*COMMANDS, "report", "reconcile"):
+    for error_line in cli.error_lines(*COMMANDS, "report", "run reconcile"):
         assert "PostgreSQL is not available" in error_line
         assert "port 1" in error_line
 

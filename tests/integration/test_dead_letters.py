@@ -34,7 +34,6 @@ def test_pages_and_numbers(harness: IngestHarness, monkeypatch: pytest.MonkeyPat
     ids = [row["id"] for row in every]
     assert ids == sorted(ids)
     assert len(ids) == 5
-    assert dead_letters.oldest_dead_letters(store, 3) == every[:3]
     assert dead_letters.dead_letters_by_id(store, [ids[4], ids[1], ids[4]]) == [every[1], every[4]]
     with pytest.raises(SettingsError, match=f"there is no dead letter {ids[4] + 1}$"):
         dead_letters.dead_letters_by_id(store, [ids[0], ids[4] + 1])

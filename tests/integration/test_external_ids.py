@@ -177,12 +177,14 @@ def test_commands_take_and_show_own_ids(harness: IngestHarness, database: str, c
     )
     days = [json.loads(cli.run("report", "--days", "2", "--json", "--user", it).stdout) for it in ("Zoë 42", user.hex)]
     assert [sum(day["usage_count"] for day in it) for it in days] == [1, 1]
-    assert cli.error_lines("report --user 43") == ["usage-worker: a setting is wrong: no event has named the user '43'"]
+    assert cli.error_lines("report --user 43") == [
+        "usage-worker: an argument is wrong: no event has named the user '43'"
+    ]
     run(database, "UPDATE public.user_agents SET usage_count = 0 WHERE user_id = %s", user)
     own = {"agent": {str(agent): "helper", str(user): "other"}, "user": {str(user): "Zoë 42"}}
     lines = [f"{kind} {uuid}\t{own[kind][uuid]}" for kind in own for uuid in own[kind]]
-    assert cli.run("reconcile").stdout.splitlines()[1:-1] == lines
-    assert json.loads(cli.run("reconcile", "--json").stdout)["external_ids"] == own
+    assert cli.run("run", "reconcile").stdout.splitlines()[1:-1] == lines
+    assert json.loads(cli.run("run", "reconcile", "--json").stdout)["external_ids"] == own
     run(
         database,
         DEAD_LETTER,

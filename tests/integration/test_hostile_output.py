@@ -29,7 +29,7 @@ COMMANDS = {
     "dead-letters list": 4,
     "dead-letters replay --all": 0,
     "migrate verify": 2,
-    "partitions": 0,
+    "run partitions": 0,
 }
 
 

@@ -155,7 +155,7 @@ def test_killed_refresh_loses_nothing(harness: IngestHarness, database: str, sto
     send(harness, use(), use(24))
     before = marks(database)
     with locked_hours(database):
-        with subprocess.Popen([PROGRAM, "refresh"], cwd=cli.folder, env=cli.env) as process:
+        with subprocess.Popen([PROGRAM, "run", "refresh"], cwd=cli.folder, env=cli.env) as process:
             eventually(lambda: run(database, WAITS), 20)
             process.send_signal(signal.SIGKILL)
         run(database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
@@ -209,7 +209,7 @@ def test_reconcile_marks_hours_that_differ(harness: IngestHarness, database: str
     assert roll_up_hours(store).hours == 3
     check_hours(database)
     run(database, "DELETE FROM agent_usage_hourly")
-    assert "4 hours of agents differed" in cli.run("reconcile").stdout
+    assert "4 hours of agents differed" in cli.run("run", "reconcile").stdout
 
 
 def test_function_marks_its_hour(database: str, users: Users, store: Store) -> None:

@@ -136,7 +136,9 @@ def test_commands_of_worker_and_owner(worker_cli: Cli, harness: IngestHarness) -
     harness.check()
     status = worker_cli.run("status", "--json")
     assert '"schema": "5.0.0"' in status.stdout
-    lines = worker_cli.error_lines("purge", "partitions", "refresh", "reconcile", "migrate down --to 3.0.0 --yes")
+    lines = worker_cli.error_lines(
+        "run purge", "run partitions", "run refresh", "run reconcile", "migrate down --to 3.0.0 --yes"
+    )
     for line in lines[:4]:
         assert "which does not own the tables; periodic tasks need the owner's URL" in line
     assert "migrations need the DATABASE_URL of the schema's owner" in lines[4]

@@ -69,7 +69,7 @@ def test_printed_metrics_show_backlog_intake_and_runs(cli: Cli, redis_url: str) 
     assert (waiting["usage_healthy", ""], waiting["usage_workers", ""]) == (0, 0)
     assert entries >= 1
     assert cli.drained()["applied"] == 4
-    assert cli.run("partitions").returncode == 0
+    assert cli.run("run", "partitions").returncode == 0
     counted = figures(cli.run("metrics").stdout)
     assert counted["usage_events_total", "applied"] == 4
     assert counted["usage_task_last_success_timestamp_seconds", "maintenance.manage_partitions"] > 1.7e9

@@ -115,7 +115,7 @@ def test_down_and_up_lose_nothing(harness: IngestHarness, database: str, cli: Cl
     assert schema(database) == at_4
     assert values(database) == before
     assert run(database, "SELECT relname FROM pg_class WHERE relname LIKE '%kept%'") == []
-    done = cli.run("reconcile")
+    done = cli.run("run", "reconcile")
     assert (done.returncode, done.stdout.partition(" compared: ")[2]) == (0, "0 differences, 0 left\n")
     harness.publish(*published, counted=False)
     intake = harness.flush()

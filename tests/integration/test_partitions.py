@@ -129,20 +129,20 @@ def test_obstacles_are_named_and_raise_alarm(database: str, cli: Cli) -> None:
     run(database, f"CREATE VIEW kept AS SELECT * FROM {old}")
     run(database, f"CREATE TABLE {new} ()")
     cli.env["USAGE_PARTITIONS_AHEAD_DAYS"] = "9"
-    done = cli.run("partitions", "--json")
+    done = cli.run("run", "partitions", "--json")
     figures = json.loads(done.stdout)
     assert done.returncode == 1
     assert (figures["created"], figures["dropped"], figures["short"]) == (days(8), [], [])
     assert "no partition of usage_events" in figures["failed"][new]
     assert "other objects depend on it" in figures["failed"][old]
-    assert "failed" in cli.run("partitions").stdout
+    assert "failed" in cli.run("run", "partitions").stdout
     status = collect_status(Settings(DATABASE_URL=database, REDIS_URL=cli.env["REDIS_URL"]))
     (problem,) = [problem for problem in status.problems if problem.name == "partitions"]
     assert f"the last run left {old}" in problem.reason
     assert f"the last run left {new}" in problem.reason
     run(database, "DROP VIEW kept")
     run(database, f"DROP TABLE {new}")
-    assert json.loads(cli.run("partitions", "--json").stdout)["dropped"] == [old]
+    assert json.loads(cli.run("run", "partitions", "--json").stdout)["dropped"] == [old]
 
 
 def test_status_reports_missing_partitions(database: str, cli: Cli) -> None:
@@ -153,9 +153,9 @@ def test_status_reports_missing_partitions(database: str, cli: Cli) -> None:
     assert done.returncode == 1
     assert seen["checks"]["partitions"] == "fail"
     assert seen["partitions"][0] == {"table": "usage_events", "ahead_days": 1, "wanted_days": 7, "is_short": True}
-    line = "partitions\tusage_events has partitions for 1 days ahead of 7: run `usage-worker partitions`\n"
+    line = "partitions\tusage_events has partitions for 1 days ahead of 7: run `usage-worker run partitions`\n"
     assert line in cli.run("status").stdout
-    assert "usage_events: 7 days ahead" in cli.run("partitions").stdout
+    assert "usage_events: 7 days ahead" in cli.run("run", "partitions").stdout
     assert json.loads(cli.run("status", "--json").stdout)["checks"]["partitions"] == "ok"
 
 

@@ -107,7 +107,9 @@ def test_next_run_completes_killed_detach(database: str, store: Store, cli: Cli)
     (old,) = days(-100)
     with psycopg.connect(database) as reader:
         reader.execute(f"LOCK TABLE {old} IN ACCESS SHARE MODE".encode())
-        process = subprocess.Popen([PROGRAM, "partitions"], cwd=cli.folder, env=cli.env, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [PROGRAM, "run", "partitions"], cwd=cli.folder, env=cli.env, stderr=subprocess.DEVNULL
+        )
         eventually(lambda: run(database, "SELECT 1 FROM pg_inherits WHERE inhdetachpending"), 30)
         process.kill()
         process.wait()
@@ -139,7 +141,7 @@ def strike(name):
         os.kill(os.getpid(), signal.SIGKILL)
     return query(name)
 partitions.query = strike
-cli.cli(["partitions"])
+cli.cli(["run", "partitions"])
 """
 
 
@@ -157,7 +159,7 @@ def test_interrupted_run_prints_partial_report(database: str, cli: Cli) -> None:
     with psycopg.connect(database) as older:
         older.execute("SELECT count(*) FROM usage_events")
         process = subprocess.Popen(
-            [PROGRAM, "partitions", "--json"], cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE
+            [PROGRAM, "run", "partitions", "--json"], cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE
         )
         eventually(lambda: run(database, "SELECT 1 FROM pg_inherits WHERE inhdetachpending"), 30)
         process.send_signal(signal.SIGINT)
@@ -166,4 +168,4 @@ def test_interrupted_run_prints_partial_report(database: str, cli: Cli) -> None:
     assert process.returncode == 130
     assert figures["interrupted"]
     assert (figures["created"], figures["dropped"]) == (days(8, 9), [])
-    assert json.loads(cli.run("partitions", "--json").stdout)["dropped"] == days(-100)
+    assert json.loads(cli.run("run", "partitions", "--json").stdout)["dropped"] == days(-100)

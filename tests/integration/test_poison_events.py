@@ -99,7 +99,7 @@ def test_entry_ids_outside_calendar(harness: IngestHarness, cli: Cli) -> None:
     assert cli.run("metrics").stdout
     assert cli.drained() == figures(applied=len(ids), quarantined=len(ids))
     assert cli.run("status").stdout
-    assert cli.run("partitions").returncode == 0
+    assert cli.run("run", "partitions").returncode == 0
     dead_letters = harness.dead_letters()
     assert all(dead_letter["reason"].startswith("occurred_at: ") for dead_letter in dead_letters)
     assert all("by the entry's id" in dead_letter["reason"] for dead_letter in dead_letters)

@@ -272,21 +272,24 @@ def test_command_prints_figures(database: str, redis_url: str, tmp_path: Path) -
     )
     cli = Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
     none = {"oldest_remaining_seconds": None, "expired_shares": 0, "deleted_retired_days": 0}
-    dry = json.loads(cli.run("purge", "--dry-run", "--json").stdout)
+    dry = json.loads(cli.run("run", "purge", "--dry-run", "--json").stdout)
     assert (dry["purged"], dry["remaining"], round(dry["oldest_remaining_seconds"] / 86_400)) == (0, 2, 40)
-    assert cli.run("purge", "--older-than", "50d").stdout == "0 purged, 0 due\n"
-    assert json.loads(cli.run("purge", "--json").stdout) == {"purged": 2, "remaining": 0} | none
-    assert cli.run("purge", "--dry-run", "--older-than", "90m").stdout.startswith(
+    assert cli.run("run", "purge", "--older-than", "50d").stdout == "0 purged, 0 due\n"
+    assert json.loads(cli.run("run", "purge", "--json").stdout) == {"purged": 2, "remaining": 0} | none
+    assert cli.run("run", "purge", "--dry-run", "--older-than", "90m").stdout.startswith(
         "0 purged, 1 due, the oldest deleted 2:0"
     )
-    assert json.loads(cli.run("purge", "--json", "--older-than", "1h").stdout) == {"purged": 1, "remaining": 0} | none
-    assert "--older-than" in cli.error_line("purge --older-than soon")
+    assert (
+        json.loads(cli.run("run", "purge", "--json", "--older-than", "1h").stdout)
+        == {"purged": 1, "remaining": 0} | none
+    )
+    assert "--older-than" in cli.error_line("run purge --older-than soon")
     seed(database, 1)
     before = pairs(database)
     with psycopg.connect(database) as holder:
         # A lock on the conversations makes the purge wait; then it is interrupted.
         holder.execute("LOCK TABLE public.user_agent_conversations")
-        command = [PROGRAM, "purge", "--json"]
+        command = [PROGRAM, "run", "purge", "--json"]
         with subprocess.Popen(
             command, cwd=tmp_path, env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:

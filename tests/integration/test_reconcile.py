@@ -392,20 +392,20 @@ def test_command_prints_figures(harness: IngestHarness, tmp_path: Path) -> None:
     settings = harness.resources.settings
     cli = Cli(tmp_path, DATABASE_URL=settings.database_url, REDIS_URL=settings.redis_url)
     count_one_pair(harness)
-    done = cli.run("reconcile")
+    done = cli.run("run", "reconcile")
     assert (done.returncode, done.stdout.partition(" compared: ")[2]) == (0, "0 differences, 0 left\n")
     damage(harness, "UPDATE user_agents SET usage_count = 6")
-    done = cli.run("reconcile", "--json")
+    done = cli.run("run", "reconcile", "--json")
     report = json.loads(done.stdout)
     difference: dict[str, object] = {"user_id": str(harness.users[3]), "agent_id": str(harness.agents[2]), "day": None}
     difference |= {"column": "usage_count", "expected": 7, "found": 6, "unexplained": False}
     assert (done.returncode, report["checked"], report["differences"]) == (1, 1, [difference])
     line = f"{harness.users[3]} {harness.agents[2]} usage_count: 6 instead of 7"
-    assert cli.run("reconcile").stdout.splitlines()[0] == line
-    done = cli.run("reconcile", "--repair", "--from", TODAY.isoformat(), "--to", TODAY.isoformat(), "--json")
+    assert cli.run("run", "reconcile").stdout.splitlines()[0] == line
+    done = cli.run("run", "reconcile", "--repair", "--from", TODAY.isoformat(), "--to", TODAY.isoformat(), "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, report["days"], report["different"], report["left"]) == (0, 1, 1, 0)
-    assert cli.run("reconcile").returncode == 0
+    assert cli.run("run", "reconcile").returncode == 0
     harness.check()
 
 

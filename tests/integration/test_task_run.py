@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.commands import Cli
 from usage_worker.errors import BusyError, DataRefusedError
-from usage_worker.maintenance import PURGE, RECONCILE, run_task
+from usage_worker.maintenance import ANOMALIES, GRAPH, PRUNE, PURGE, QUALITY, RECONCILE, run_task
 from usage_worker.store import Store, last_runs, sole_transaction
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PURGE_WITHOUT_WAITING = """
 import importlib
-importlib.import_module("usage_worker.cli.purge").WAIT_TIMEOUT_SECONDS = 0.0
+importlib.import_module("usage_worker.cli.run.purge").WAIT_TIMEOUT_SECONDS = 0.0
 importlib.import_module("usage_worker.cli").main()
 """
 
@@ -73,13 +73,17 @@ def test_busy_run_is_not_recorded(database: str) -> None:
 def test_commands_record_their_runs(database: str, redis_url: str, tmp_path: Path) -> None:
     cli = Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
     with Store(database) as store:
-        cli.run("purge", "--dry-run")
+        cli.run("run", "purge", "--dry-run")
         assert not last_runs(store)
         for command, task, figures in (
             ("purge", PURGE, {"purged": 0, "remaining": 0}),
             ("reconcile", RECONCILE, {"checked": 0, "different": 0, "complete": True}),
+            ("graph", GRAPH, {"changed_users": 0, "different": 0}),
+            ("anomalies", ANOMALIES, {"agents": 0, "open": 0}),
+            ("quality", QUALITY, {"agents": 0}),
+            ("dead-letters", PRUNE, {"deleted": 0, "deleted_ids": 0}),
         ):
-            assert cli.run(command).returncode == 0
+            assert cli.run("run", command).returncode == 0
             assert figures.items() <= last_runs(store)[task].report.items()
 
 
@@ -88,7 +92,7 @@ def test_command_that_times_out_fails_and_is_not_recorded(database: str, redis_u
     with Store(database) as store:
         with sole_transaction(store, PURGE):
             done = subprocess.run(
-                [sys.executable, "-c", PURGE_WITHOUT_WAITING, "purge"],
+                [sys.executable, "-c", PURGE_WITHOUT_WAITING, "run", "purge"],
                 cwd=tmp_path,
                 env=cli.env,
                 capture_output=True,

@@ -364,7 +364,7 @@ def test_command_prints_figures(harness: IngestHarness, tmp_path: Path) -> None:
     count_one_pair(harness)
     damage(harness, "UPDATE user_agents SET usage_count = 500, message_count = 1")
     days = retained_days(harness.resources.store)
-    done = cli.run("reconcile", "--repair")
+    done = cli.run("run", "reconcile", "--repair")
     names = f"{harness.users[3]} {harness.agents[2]}"
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
@@ -372,11 +372,11 @@ def test_command_prints_figures(harness: IngestHarness, tmp_path: Path) -> None:
         f"{names} message_count: 1 instead of 7",
         f"1 pair and {len(days)} days compared: 2 differences, 1 left, 1 of them unexplained",
     ]
-    done = cli.run("reconcile", "--json")
+    done = cli.run("run", "reconcile", "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, report["left"], report["unexplained"]) == (1, 1, 1)
     assert [it["unexplained"] for it in report["differences"]] == [True]
-    done = cli.run("reconcile", "--accept-unexplained")
+    done = cli.run("run", "reconcile", "--accept-unexplained")
     assert (done.returncode, done.stdout.splitlines()[0]) == (
         0,
         f"{names} usage_count: 500 instead of 7, unexplained: recorded as opening balance",

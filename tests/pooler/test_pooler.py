@@ -129,7 +129,8 @@ def test_hostile_database_behind_pooler(database: str, redis_url: str) -> None:
 
 def test_commands_behind_pooler(database: str, pooled: str, redis_url: str, tmp_path: Path) -> None:
     cli = Cli(tmp_path, DATABASE_URL=pooled, REDIS_URL=redis_url, USAGE_POOLED="1")
-    for command in ("drain", "partitions", "purge", "reconcile", "refresh", "report --json", "schedule", "metrics"):
+    tasks = ("run partitions", "run purge", "run reconcile", "run refresh")
+    for command in ("drain", *tasks, "report --json", "schedule", "metrics"):
         done = cli.run(*command.split())
         assert done.returncode == 0, (command, done.stderr)
     checks = json.loads(cli.run("status", "--json").stdout)["checks"]

@@ -116,7 +116,7 @@ def test_budget_ends_a_run_and_the_next_one_goes_on(database: str, store: Store)
     assert (report.embedded, report.pending) == (32, 38)
     assert [it.state for it in embedding_models(store)] == ["filling"]
     found = find_agents(store, _minilm(database), "agent 7", 3)
-    assert (found.model, found.reason) == (None, f"{MINILM} is filling; run `usage-worker embed`")
+    assert (found.model, found.reason) == (None, f"{MINILM} is filling; run `usage-worker run embed`")
     assert embed(store, _embedder(_minilm(database))).embedded == 38
 
 
@@ -148,7 +148,7 @@ def test_model_that_can_embed_few_agents_is_not_searched(
     _add(database, ("Poisoned", POISON), ("Poisoned, too", POISON), ("Works", ""))
     assert run_embed(store, settings)["failed"] == 2
     assert _models(store) == [("remote", "filling", False)]
-    assert find_agents(store, settings, "works", 3).reason == "remote is filling; run `usage-worker embed`"
+    assert find_agents(store, settings, "works", 3).reason == "remote is filling; run `usage-worker run embed`"
     run(database, "UPDATE public.agents SET description = 'works' WHERE name = 'Poisoned'")
     run_embed(store, settings)
     assert _models(store) == [("remote", "ready", True)]
@@ -246,14 +246,14 @@ def test_killed_run_is_resumed(database: str, store: Store, tmp_path: Path, redi
         "INSERT INTO public.agents (name, description) SELECT 'agent ' || n, %s FROM generate_series(1, 150) n",
         long,
     )
-    process = subprocess.Popen([PROGRAM, "embed"], cwd=tmp_path, env=cli.env, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([PROGRAM, "run", "embed"], cwd=tmp_path, env=cli.env, stderr=subprocess.DEVNULL)
     count = "SELECT count(*) FROM public.agent_embeddings"
     eventually(lambda: run(database, count)[0][0] >= 32, 30)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     done = run(database, count)[0][0]
     assert 32 <= done < 150
-    resumed = cli.run("embed", "--json")
+    resumed = cli.run("run", "embed", "--json")
     assert resumed.returncode == 0, resumed.stderr
     figures = json.loads(resumed.stdout)
     assert (figures["embedded"], figures["pending"], figures["failed"]) == (150 - done, 0, 0)
@@ -270,9 +270,9 @@ def test_neither_texts_nor_key_are_logged(
     cli = Cli(
         tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_EMBEDDER="openai", USAGE_LOG_LEVEL="debug", **given
     )
-    outputs = [cli.run("embed"), cli.run("embed", "--status"), cli.run("status", "--json")]
+    outputs = [cli.run("run", "embed"), cli.run("run", "embed", "--status"), cli.run("status", "--json")]
     cli.env["USAGE_EMBEDDER_KEY"] = f"{KEY}other"
-    outputs += [cli.run("embed"), cli.run("search", "tax")]
+    outputs += [cli.run("run", "embed"), cli.run("search", "tax")]
     assert [it.returncode for it in outputs] == [1, 0, 1, 1, 0]
     said = r"1 agent embedded by remote in \d+\.\d s, 0 pending; 1 text cannot be embedded\n"
     assert re.fullmatch(said, outputs[0].stdout)
@@ -286,8 +286,8 @@ def test_neither_texts_nor_key_are_logged(
 def test_commands_show_models_and_agents(database: str, tmp_path: Path, redis_url: str) -> None:
     cli = Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_EMBEDDER="minilm")
     _add(database, *AGENTS)
-    assert re.fullmatch(rf"3 agents embedded by {MINILM} in \d+\.\d s, 0 pending\n", cli.run("embed").stdout)
-    assert cli.run("embed", "--status").stdout.splitlines()[1].split("\t") == [
+    assert re.fullmatch(rf"3 agents embedded by {MINILM} in \d+\.\d s, 0 pending\n", cli.run("run", "embed").stdout)
+    assert cli.run("run", "embed", "--status").stdout.splitlines()[1].split("\t") == [
         MINILM,
         "384",
         "ready",
@@ -301,4 +301,4 @@ def test_commands_show_models_and_agents(database: str, tmp_path: Path, redis_ur
     document: dict[str, Any] = json.loads(cli.run("search", "trip planner", "--json").stdout)
     assert (document["model"], document["is_close"]) == (MINILM, True)
     assert document["agents"][0]["matched_by"] == ["vector", "text", "name"]
-    assert "searches use" in cli.run("embed", "--retire", MINILM).stderr
+    assert "searches use" in cli.run("run", "embed", "--retire", MINILM).stderr

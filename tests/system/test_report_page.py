@@ -147,7 +147,7 @@ def test_page_of_the_command_has_the_totals_of_the_ledger(tab: Tab, tmp_path: Pa
     with Store(database) as store:
         store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
     run(database, CALLS, population.users, population.agents)
-    assert cli.run("refresh").returncode == 0
+    assert cli.run("run", "refresh").returncode == 0
     run(database, CALLS, population.users, population.agents)
     assert cli.run("report", "--html", "report.html").returncode == 0
     tab.open((tmp_path / "report.html").as_uri())

@@ -14,7 +14,6 @@ from usage_worker.errors import SettingsError
 from usage_worker.maintenance import PERIODIC_TASKS, PeriodicTask
 from usage_worker.monitoring import metrics
 from usage_worker.monitoring.background import Collected
-from usage_worker.monitoring.checks.upkeep import COMMANDS
 from usage_worker.service import app, schedule, tasks
 from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings
@@ -110,5 +109,4 @@ def test_tasks_of_maintenance_queue_equal_registry() -> None:
 
 @pytest.mark.parametrize("task", PERIODIC_TASKS, ids=lambda task: task.label)
 def test_remedy_of_missed_task_exists(task: PeriodicTask) -> None:
-    command = COMMANDS.get(task.label, f"usage-worker {task.label}")
-    assert f"`{command}`" in PAGES[FOLDER / "commands.md"] or command == f"celery -A usage_worker call {task.name}"
+    assert f"`usage-worker run {task.command}`" in PAGES[FOLDER / "commands.md"]

@@ -18,7 +18,8 @@ _INTRODUCTION = """\
 # Commands
 
 A command that fails prints one line on standard error and exits with 1; one that a signal ended exits with 130. Every
-command has `--help`.
+command has `-h` and `--help`. Wrong options or arguments exit with 2.
+`usage-worker --install-completion` lets the shell (bash, zsh, fish) complete commands and options.
 """
 
 
@@ -32,7 +33,7 @@ def _sections(name: str, command: Any) -> Iterator[str]:
     yield f"## `{name}`\n\n{inspect.cleandoc(command.help)}\n"
     if command.params:
         hints = get_type_hints(command.callback)
-        rows = [_row(parameter, hints[parameter.name]) for parameter in command.params]
+        rows = [_row(parameter, hints.get(parameter.name, bool)) for parameter in command.params]
         yield table(("option", "value", "default", "meaning"), rows)
     for subcommand, definition in getattr(command, "commands", {}).items():
         yield from _sections(f"{name} {subcommand}", definition)

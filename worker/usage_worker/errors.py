@@ -30,6 +30,10 @@ class SettingsError(UsageError):
     """a setting is wrong."""
 
 
+class ArgumentError(SettingsError):
+    """an argument is wrong."""
+
+
 class NamespaceError(SettingsError):
     """the namespace of ids is another one."""
 

@@ -66,7 +66,7 @@ def _vector(store: Store, settings: Settings, text: str) -> tuple[str | None, li
         known = {it.model: it for it in embedding_models(store)}.get(model)
         if known is None or known.state != "ready":
             missing = "has embedded no agent yet" if known is None else f"is {known.state}"
-            return None, None, f"{model} {missing}; run `usage-worker embed`"
+            return None, None, f"{model} {missing}; run `usage-worker run embed`"
         (vector,) = unit_vectors(embedder, [text[:LONGEST_TEXT]])
     except (EmbedderError, ExtraMissingError) as error:
         return None, None, str(error)

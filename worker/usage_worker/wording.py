@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 from usage_worker.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 UNKNOWN = "unknown"
 # Longest name; a column for names takes 255 characters.
@@ -78,6 +82,21 @@ def short_milliseconds(duration: float | None) -> str:
     return f"{_short(number)} {unit}"
 
 
+def figures_text(figures: Mapping[str, Any]) -> str:
+    """Return the figures of a task's run in one line, without those that are empty or 0."""
+    return ", ".join(f"{name} {_figure(value)}" for name, value in figures.items() if value) or "-"
+
+
+def short_seconds(duration: float | None) -> str:
+    """Return the duration for a sentence, such as 350 ms, 1.2 s or 3 min."""
+    return short_milliseconds(None if duration is None else 1000 * duration)
+
+
+def moment(time: datetime) -> str:
+    """Return the second, with the name of its time zone."""
+    return f"{time:%Y-%m-%d %H:%M:%S %Z}"
+
+
 def utc(time: datetime) -> str:
     """Return the minute in UTC."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
@@ -93,6 +112,12 @@ def shown_name(name: str | None) -> str:
         return "(no name)"
     pieces[::2] = [printable(piece, NAME_LENGTH) for piece in pieces[::2]]
     return "".join(pieces)
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={item}" for name, item in value.items())
+    return str(len(value)) if isinstance(value, list) else str(value)
 
 
 def _short(number: float | Decimal) -> str:

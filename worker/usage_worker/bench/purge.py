@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from usage_worker.bench.environment import BenchEnvironment
 
 PURGE_AFTER = timedelta(days=30)
-PURGE = [sys.executable, "-m", "usage_worker.cli", "purge", "--json"]
+PURGE = [sys.executable, "-m", "usage_worker.cli", "run", "purge", "--json"]
 PURGE_TIMEOUT_SECONDS = 1800.0
 
 
@@ -103,7 +103,7 @@ def _count(environment: BenchEnvironment, load: Load, rows: int = 0, result: Pur
 
 @contextmanager
 def _purge(environment: BenchEnvironment, result: PurgeResult) -> Iterator[None]:
-    """Run `usage-worker purge` during the block, and wait at its end until everything is purged."""
+    """Run `usage-worker run purge` during the block, and wait at its end until everything is purged."""
     started = time.monotonic()
     with subprocess.Popen(PURGE, env=environment.process_env, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -19,18 +19,14 @@ from usage_worker.cli.dead_letters import dead_letters_app
 from usage_worker.cli.demo import demo
 from usage_worker.cli.doctor import doctor
 from usage_worker.cli.drain import drain
-from usage_worker.cli.embed import embed
 from usage_worker.cli.metrics import metrics
 from usage_worker.cli.migrate import migrate_app
 from usage_worker.cli.new_key import new_key
-from usage_worker.cli.output import EXIT_PROBLEM, echo, prepare_output
-from usage_worker.cli.partitions import partitions
+from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, echo, prepare_output
 from usage_worker.cli.publish import publish
-from usage_worker.cli.purge import purge
-from usage_worker.cli.reconcile import reconcile
-from usage_worker.cli.refresh import refresh
 from usage_worker.cli.related import related
 from usage_worker.cli.report import report
+from usage_worker.cli.run import run_app
 from usage_worker.cli.schedule import schedule
 from usage_worker.cli.search import search
 from usage_worker.cli.serve import serve
@@ -43,7 +39,7 @@ cli = typer.Typer(
     help="Count what users do with AI agents: exactly once, in batches, off the request path.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -74,15 +70,10 @@ for command in (
     metrics,
     drain,
     schedule,
-    partitions,
-    purge,
-    reconcile,
-    refresh,
     report,
     related,
     anomalies,
     search,
-    embed,
 ):
     cli.command()(command)
 bench_app.command()(soak)
@@ -90,17 +81,35 @@ bench_app.command()(sizing)
 bench_app.command()(queries)
 bench_app.command("search")(bench_search)
 bench_app.command("purge")(bench_purge)
+cli.add_typer(run_app, name="run")
 cli.add_typer(bench_app, name="bench")
 cli.add_typer(migrate_app, name="migrate")
 cli.add_typer(dead_letters_app, name="dead-letters")
 
 
 def main() -> None:
-    """Run the command; print an error as one line on standard error, and exit with 1 then."""
+    """Run the command; print an error as one line on standard error, and exit with 1 then.
+
+    A command that is not written as its help says exits with 2.
+    """
     prepare_output()
     configure_from_environment()
     try:
-        cli()
+        sys.exit(cli(standalone_mode=False))
     except UsageError as error:
         report_failure(str(error))
         sys.exit(EXIT_PROBLEM)
+    except typer.Abort as error:
+        # At a question: Ctrl-C, or the end of the input.
+        sys.exit(EXIT_INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else EXIT_PROBLEM)
+    except typer.TyperException as error:
+        _report_misuse(error)
+        sys.exit(getattr(error, "exit_code", EXIT_PROBLEM))
+
+
+def _report_misuse(error: typer.TyperException) -> None:
+    """Say what is wrong with the command line; nothing where its help was printed instead."""
+    context = getattr(error, "ctx", None)
+    text = error.format_message().rstrip(".")
+    if text:
+        report_failure(f"{text}; see `{context.command_path} --help`" if context else text)

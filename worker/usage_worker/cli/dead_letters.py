@@ -1,23 +1,37 @@
-"""`usage-worker dead-letters`: list, show, export, repair and replay what could not be counted."""
+"""`usage-worker dead-letters`: list, show, export, repair, replay and discard what could not be counted."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from usage_worker.cli.confirmation import confirm, require_terminal
 from usage_worker.cli.external_ids import external_ids_as_json, print_external_ids
-from usage_worker.cli.output import echo, print_json, print_lines, print_rows
+from usage_worker.cli.output import Form, counted, echo, print_json, print_lines, print_rows
 from usage_worker.cli.publishing import assignments, finish, open_publisher
-from usage_worker.errors import EventRefusedError, SettingsError
+from usage_worker.errors import ArgumentError, EventRefusedError
+from usage_worker.maintenance import dead_letter_choice as choice
 from usage_worker.maintenance import dead_letters
+from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, external_ids_in
+from usage_worker.wording import exact, moment
 
 COLUMNS = ("id", "created_at", "events", "reason", "replayed_at")
+REASON_COLUMNS = ("events", "dead_letters", "first", "last", "reason")
+DISCARDED = ("events", "reason")
+# As many as `discard` names of what it has deleted.
+MOST_REASONS = 20
+FIGURES = ("id", "events", "dead_letters")
+FORMS: dict[str, Form] = {
+    **dict.fromkeys(("events", "dead_letters"), exact),
+    **dict.fromkeys(("created_at", "replayed_at", "first", "last"), moment),
+}
 
-dead_letters_app = typer.Typer(help="Show, repair and replay what could not be counted.", no_args_is_help=True)
+dead_letters_app = typer.Typer(help="Show, repair, replay and discard what could not be counted.", no_args_is_help=True)
 
 Ids = Annotated[
     list[int] | None, typer.Argument(metavar="[ID]...", help="Numbers of dead letters.", show_default=False)
@@ -25,7 +39,20 @@ Ids = Annotated[
 Id = Annotated[int, typer.Argument(metavar="ID", help="Number of a dead letter.")]
 All = Annotated[bool, typer.Option("--all", help="Every dead letter that was not replayed yet.")]
 Replayed = Annotated[bool, typer.Option("--replayed", help="Include those that were replayed.")]
-Limit = Annotated[int, typer.Option(min=1, help="Greatest number of dead letters, the oldest first.")]
+Limit = Annotated[int, typer.Option(min=1, help="Greatest number of lines.")]
+ByReason = Annotated[bool, typer.Option("--by-reason", help="A line for each reason, that of the most events first.")]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Only those whose reason has this text in it.")]
+Containing = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Only those whose payload has this text in it, such as a user's id.")
+]
+_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+Since = Annotated[
+    datetime | None, typer.Option(metavar="TIME", formats=_FORMATS, help="Only those quarantined then or later, UTC.")
+]
+Until = Annotated[
+    datetime | None, typer.Option(metavar="TIME", formats=_FORMATS, help="Only those quarantined before, UTC.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field to this value.")]
 Unset = Annotated[list[str] | None, typer.Option("--unset", metavar="FIELD", help="Remove a field.")]
 Body = Annotated[
@@ -36,14 +63,33 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 
 
 @dead_letters_app.command("list")
-def list_letters(replayed: Replayed = False, limit: Limit = 100, as_json: AsJson = False) -> None:
-    """List dead letters and their reasons."""
+def list_letters(
+    replayed: Replayed = False,
+    by_reason: ByReason = False,
+    reason: Reason = None,
+    containing: Containing = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List dead letters, the newest first, or their reasons; then how many there are, with how many events."""
+    wanted = _filter(reason, containing, since, until, replayed=replayed)
+    columns = REASON_COLUMNS if by_reason else COLUMNS
     with _store() as store:
-        found = dead_letters.oldest_dead_letters(store, limit, replayed=replayed)
+        found = choice.matching(store, wanted)
+        if by_reason:
+            rows = choice.reasons(store, found.ids, limit)
+        else:
+            rows = dead_letters.dead_letters_by_id(store, found.ids[:limit], missing_ok=True)[::-1]
     if as_json:
-        print_json(found)
-    else:
-        print_rows(COLUMNS, [[_text(dead_letter[name]) for name in COLUMNS] for dead_letter in found])
+        print_json(rows)
+        return
+    print_rows(columns, [[_dash(row[name]) for name in columns] for row in rows], forms=FORMS, figures=FIGURES)
+    left = (
+        "" if by_reason or len(rows) == len(found.ids) else f"; {len(found.ids) - len(rows):,} are not listed (--limit)"
+    )
+    echo(f"{_counted(found)}{left}", err=True)
 
 
 @dead_letters_app.command()
@@ -55,16 +101,28 @@ def show(letter_id: Id, as_json: AsJson = False) -> None:
     if as_json:
         print_json(dead_letter | {"external_ids": external_ids_as_json(named)})
         return
-    print_lines((name, _text(value)) for name, value in dead_letter.items())
+    print_lines((name, _dash(value)) for name, value in dead_letter.items())
     print_external_ids(named)
 
 
 @dead_letters_app.command()
-def export(ids: Ids = None, replayed: Replayed = False) -> None:
+def export(
+    ids: Ids = None,
+    reason: Reason = None,
+    containing: Containing = None,
+    since: Since = None,
+    until: Until = None,
+    replayed: Replayed = False,
+) -> None:
     """Write dead letters as JSON, one per line, with every column."""
+    wanted = _filter(reason, containing, since, until, replayed=replayed)
     with _store() as store:
-        found = dead_letters.dead_letters_by_id(store, ids) if ids else None
-        for dead_letter in found or dead_letters.all_dead_letters(store, replayed=replayed):
+        if ids:
+            found = iter(dead_letters.dead_letters_by_id(store, ids))
+        else:
+            numbers = choice.matching(store, wanted).ids if wanted.is_narrow else None
+            found = dead_letters.all_dead_letters(store, replayed=replayed, ids=numbers)
+        for dead_letter in found:
             print_json(dead_letter)
 
 
@@ -72,6 +130,8 @@ def export(ids: Ids = None, replayed: Replayed = False) -> None:
 def replay(
     ids: Ids = None,
     every: All = False,
+    reason: Reason = None,
+    containing: Containing = None,
     constants: Set = None,
     unset: Unset = None,
     body: Body = None,
@@ -82,19 +142,83 @@ def replay(
     Replayed twice, an event counts once.
     """
     settings = load_settings()
-    if bool(ids) == every:
-        raise SettingsError("replay: give numbers of dead letters, or --all")
+    wanted = _chosen("replay", ids, _filter(reason, containing), every=every)
     if body and len(ids or ()) != 1:
-        raise SettingsError("--body: give exactly one dead letter with it")
+        raise ArgumentError("--body: give exactly one dead letter with it")
     edits = dead_letters.RepairEdits(
         assignments("--set", constants), frozenset(unset or ()), _read(body) if body else None
     )
     # What waited for its repair may be older than the acceptance window by now.
     with open_publisher(settings, backfill=True) as publisher, _store() as store:
         # All are read before the first is sent: an event that is quarantined again makes a new dead letter.
-        found = dead_letters.dead_letters_by_id(store, ids) if ids else list(dead_letters.all_dead_letters(store))
+        found = dead_letters.dead_letters_by_id(store, ids or choice.matching(store, wanted).ids, missing_ok=not ids)
         report = dead_letters.replay(store, publisher, found, edits, settings.retention_days, _on_problem)
     finish(report.sent, report.bad, "bad dead letter", as_json=as_json)
+
+
+@dead_letters_app.command()
+def discard(
+    ids: Ids = None,
+    every: All = False,
+    reason: Reason = None,
+    containing: Containing = None,
+    since: Since = None,
+    until: Until = None,
+    replayed: Replayed = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete dead letters for good; asks first, with the number of events. `export` keeps them elsewhere before.
+
+    Their events stay counted as quarantined. Old dead letters are deleted by themselves after USAGE_DEAD_LETTER_DAYS.
+    """
+    wanted = _chosen("discard", ids, _filter(reason, containing, since, until, replayed=replayed), every=every)
+    with _store() as store:
+        if ids:
+            rows = dead_letters.dead_letters_by_id(store, ids)
+            found = choice.Matching([row["id"] for row in rows], sum(row["events"] for row in rows))
+        else:
+            found = choice.matching(store, wanted)
+        if found.ids and not yes:
+            what = (
+                f"{_counted(found)} would be deleted for good; `usage-worker dead-letters export` keeps them elsewhere"
+            )
+            require_terminal(what, ArgumentError)
+            confirm(what)
+        groups = choice.reasons(store, found.ids, MOST_REASONS)
+        done = choice.discard(store, found.ids)
+    if as_json:
+        print_json(done._asdict() | {"reasons": {row["reason"]: row["events"] for row in groups}})
+    else:
+        print_rows(DISCARDED, [[row[name] for name in DISCARDED] for row in groups], forms=FORMS, figures=FIGURES)
+        echo(f"{counted(done.dead_letters, 'dead letter')} with {counted(done.events, 'event')} deleted")
+
+
+def _filter(
+    reason: str | None,
+    text: str | None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    *,
+    replayed: bool = False,
+) -> DeadLetterFilter:
+    begin, end = (time and time.replace(tzinfo=UTC) for time in (since, until))
+    return DeadLetterFilter(reason, text, begin, end, replayed)
+
+
+def _chosen(command: str, ids: list[int] | None, wanted: DeadLetterFilter, *, every: bool) -> DeadLetterFilter:
+    """Return the filter.
+
+    Raises:
+        ArgumentError: not exactly one of numbers, filter and --all is given.
+    """
+    if sum((bool(ids), every, wanted.is_narrow)) != 1:
+        raise ArgumentError(f"{command}: give numbers of dead letters, or --all, or a filter such as --reason")
+    return wanted
+
+
+def _counted(found: choice.Matching) -> str:
+    return f"{counted(len(found.ids), 'dead letter')} with {counted(found.events, 'event')}"
 
 
 def _store() -> Store:
@@ -110,10 +234,10 @@ def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
+        raise ArgumentError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise SettingsError(f"{path}: is not UTF-8") from None
+        raise ArgumentError(f"{path}: is not UTF-8") from None
 
 
-def _text(value: object) -> str:
-    return "-" if value is None else str(value)
+def _dash(value: object) -> object:
+    return "-" if value is None else value

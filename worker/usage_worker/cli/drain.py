@@ -43,8 +43,8 @@ def drain(as_json: AsJson = False) -> None:
     for report, rest in zip(reports, left, strict=True):
         intake = report.intake
         echo(
-            f"shard {report.shard}: {intake.applied} applied, {intake.duplicate} duplicate, "
-            f"{intake.quarantined} quarantined in {report.seconds:.1f} s; {rest} entries left"
+            f"shard {report.shard}: {intake.applied:,} applied, {intake.duplicate:,} duplicate, "
+            f"{intake.quarantined:,} quarantined in {report.seconds:.1f} s; {rest:,} entries left"
         )
 
 

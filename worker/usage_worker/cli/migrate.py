@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from usage_worker.cli.output import EXIT_PROBLEM, counted, echo, print_json, print_rows, write
+from usage_worker.cli.confirmation import confirm, require_terminal
+from usage_worker.cli.output import EXIT_PROBLEM, Form, counted, echo, print_json, print_rows, write
 from usage_worker.errors import MigrationError, SettingsError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.adoption import adopt, examine
 from usage_worker.migrate.connection import DIRECT_URL
 from usage_worker.migrate.repair import repair
 from usage_worker.migrate.script import script
-from usage_worker.printable import LINE_LENGTH, printable
 from usage_worker.settings import load_settings
+from usage_worker.wording import moment, short_milliseconds
 
 if TYPE_CHECKING:
     from usage_worker.migrate import Kept, Migration, SchemaStatus, Step
@@ -151,38 +151,21 @@ def _database_url() -> str:
 
 
 def _confirm_down(runner: Runner, to: str) -> None:
-    """Show what the rollback keeps aside, and ask for confirmation. Raises like `_require_terminal`."""
+    """Show what the rollback keeps aside, and ask for confirmation. Raises MigrationError where nobody can be asked."""
     found = runner.kept_by_down(to)
     if found is None:
         return
     what = f"down to {to} keeps aside {_kept_rows(found)}"
-    _require_terminal(what)
-    _confirm(f"{what}, for the next up")
+    require_terminal(what, MigrationError)
+    confirm(f"{what}, for the next up")
 
 
 def _confirm_adoption(found: Adoptable) -> None:
-    """Show what differs, and ask for confirmation. Raises like `_require_terminal`."""
+    """Show what differs, and ask for confirmation. Raises MigrationError where nobody can be asked."""
     what = f"the database is adopted as {found}; {len(found.differs)} objects differ, and ours are completed"
-    _require_terminal(what)
+    require_terminal(what, MigrationError)
     print_rows(("kind", "object", "problem"), [(it.kind, it.object, it.problem) for it in found.differs])
-    _confirm(what)
-
-
-def _require_terminal(what: str) -> None:
-    """Refuse to continue where nobody can be asked.
-
-    Raises:
-        MigrationError: standard input is not a terminal.
-    """
-    if not sys.stdin.isatty():
-        raise MigrationError(f"{what}; run it again with --yes to go on, nothing was changed")
-
-
-def _confirm(what: str) -> None:
-    """Ask whether to go on; exit with 1 if not."""
-    if not typer.confirm(f"{printable(what, LINE_LENGTH)}. Go on?", err=True):
-        echo("nothing was changed", err=True)
-        raise typer.Exit(EXIT_PROBLEM)
+    confirm(what)
 
 
 def _kept_rows(found: list[Kept]) -> str:
@@ -251,10 +234,11 @@ def _show_status(found: SchemaStatus) -> None:
             f"{migration.number:03d}_{migration.name}",
             migration.version,
             Text(migration.state, _STYLES.get(migration.state, "")),
-            migration.started_at.isoformat(timespec="seconds") if migration.started_at else "-",
-            "-" if migration.duration_ms is None else str(migration.duration_ms),
+            migration.started_at or "-",
+            "-" if migration.duration_ms is None else migration.duration_ms,
         )
         for migration in found.migrations
     ]
-    print_rows(("migration", "version", "state", "started", "ms"), rows)
+    forms: dict[str, Form] = {"started": moment, "took": short_milliseconds}
+    print_rows(("migration", "version", "state", "started", "took"), rows, forms=forms)
     echo(f"the schema is {found}; this code brings {found.latest}")

@@ -6,11 +6,14 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import HEAVY_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +22,7 @@ from usage_worker.errors import OutputError
 from usage_worker.printable import LINE_LENGTH, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 # The command failed, or it succeeded and found something that is wrong.
 EXIT_PROBLEM = 1
@@ -28,8 +31,11 @@ EXIT_INTERRUPTED = 130
 # The longest escape of one character, such as \U000e0001.
 ESCAPE_LENGTH = 10
 
-Cell = str | Text
-"""A `Text` has a style, which only a terminal shows."""
+Cell = object
+"""Text or a value; a `Text` has a style, which only a terminal shows."""
+Form = Callable[[Any], str]
+"""Shows a value to people."""
+NO_FORMS: dict[str, Form] = {}
 
 
 def echo(line: str, *, err: bool = False) -> None:
@@ -75,24 +81,39 @@ def print_rows(
     *,
     title: str | None = None,
     figures: Collection[str] = (),
+    forms: Mapping[str, Form] = NO_FORMS,
+    spare: str = "",
     headings_in_lines: bool = False,
 ) -> None:
     """Print a table on a terminal; elsewhere a line for each row, with tabs, for grep and cut.
 
+    On a terminal that is too narrow for the table, each row is a paragraph with a line for each cell.
+
     Args:
         headings: names of the columns; an empty sequence leaves them out.
-        rows: the cells, which are escaped and cut.
+        rows: the cells, which are escaped and cut; lines have them as they are, times as ISO 8601.
         title: stands above the table, which then has a frame.
         figures: headings of the columns of figures, which are aligned to the right.
+        forms: how a terminal shows values of a column, by its heading; those that are unknown are a dash there.
+        spare: heading of the column that a narrow table leaves out.
         headings_in_lines: prints the headings also where there is no terminal.
     """
     console = Console()
-    if console.is_terminal:
-        console.print(make_table(headings, rows, title=title, figures=figures))
+    if not console.is_terminal:
+        if headings_in_lines:
+            _print_lines([headings], printable)
+        _print_lines(rows, _cut)
         return
-    if headings_in_lines:
-        _print_lines([headings], printable)
-    _print_lines(rows, _cut)
+    of_columns = [forms.get(heading) for heading in headings]
+    shown = [[_formed(cell, form) for cell, form in zip_longest(row, of_columns)] for row in rows]
+    if least_width(headings, shown) > console.width and spare in headings:
+        left_out = list(headings).index(spare)
+        headings = [*headings[:left_out], *headings[left_out + 1 :]]
+        shown = [[*row[:left_out], *row[left_out + 1 :]] for row in shown]
+    if least_width(headings, shown) > console.width:
+        console.print(make_paragraphs(headings, shown, title=title))
+    else:
+        console.print(make_table(headings, shown, title=title, figures=figures))
 
 
 def print_lines(rows: Iterable[Sequence[Cell]]) -> None:
@@ -102,7 +123,7 @@ def print_lines(rows: Iterable[Sequence[Cell]]) -> None:
 
 def _print_lines(rows: Iterable[Sequence[Cell]], form: Callable[[str], str]) -> None:
     for row in rows:
-        write("\t".join(form(str(cell)) for cell in row) + "\n")
+        write("\t".join(form(_line_text(cell)) for cell in row) + "\n")
 
 
 def make_table(
@@ -113,16 +134,51 @@ def make_table(
     figures: Collection[str] = (),
 ) -> Table:
     """Return the table that `print_rows` prints on a terminal."""
+    rows = list(rows)
     table = Table(title=title, box=HEAVY_HEAD if title else None, show_header=bool(headings))
-    for heading in headings:
-        # Headings wrap between words and figures anywhere: a figure that is cut would look like another.
-        if heading in figures:
-            table.add_column(printable(heading).replace("_", " "), justify="right", overflow="fold")
-        else:
-            table.add_column(printable(heading))
+    for heading, width in zip(headings, _word_widths(headings, rows), strict=True):
+        justify: Literal["right", "left"] = "right" if heading in figures else "left"
+        # Words are never cut: a figure or a time that is would look like another.
+        table.add_column(_heading(heading), justify=justify, min_width=width, overflow="fold")
     for row in rows:
         table.add_row(*map(_escaped_cell, row))
     return table
+
+
+def make_paragraphs(headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str | None = None) -> Table:
+    """Return the table with a line for each cell, and an empty line behind each row."""
+    table = Table(title=title, box=None, show_header=False)
+    table.add_column(min_width=max(map(len, " ".join(map(_heading, headings)).split()), default=0))
+    table.add_column(overflow="fold")
+    for row in rows:
+        for heading, cell in zip(headings, row, strict=True):
+            table.add_row(_heading(heading), _escaped_cell(cell))
+        table.add_row()
+    return table
+
+
+def least_width(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> int:
+    """Return how many columns of a terminal the table needs; 0 without headings, since it then wraps anywhere."""
+    widths = _word_widths(headings, rows)
+    return sum(widths) + 3 * len(widths) + 1
+
+
+def _word_widths(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[int]:
+    """Return the width of the longest word of each column; a longer one than 32 is folded."""
+    if not headings:
+        return []
+    columns = zip(map(_heading, headings), *(map(str, map(_escaped_cell, row)) for row in rows), strict=True)
+    return [min(max((cell_len(word) for text in column for word in text.split()), default=1), 32) for column in columns]
+
+
+def _heading(heading: str) -> str:
+    return printable(heading).replace("_", " ")
+
+
+def _formed(cell: Cell, form: Form | None) -> Cell:
+    if cell is None:
+        return "-"
+    return form(cell) if form and not isinstance(cell, str) else cell
 
 
 def counted(number: int, noun: str) -> str:
@@ -133,6 +189,12 @@ def counted(number: int, noun: str) -> str:
 def escaped(text: str) -> str:
     """Escape what is not printable, and cut nothing."""
     return printable(text, ESCAPE_LENGTH * len(text))
+
+
+def _line_text(cell: Cell) -> str:
+    if isinstance(cell, datetime):
+        return cell.isoformat(timespec="seconds")
+    return "" if cell is None else f"{cell:f}" if isinstance(cell, Decimal) else str(cell)
 
 
 def _cut(text: str) -> str:

@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from usage_worker.cli.output import echo
 from usage_worker.cli.publishing import assignments, finish, open_publisher
-from usage_worker.errors import EventRefusedError, SettingsError
+from usage_worker.errors import ArgumentError, EventRefusedError
 from usage_worker.publisher import spend_logs
 from usage_worker.publisher.event_files import open_text
 from usage_worker.publisher.field_mapping import FieldMapping
@@ -123,7 +123,7 @@ def _opened(file: str) -> Iterator[TextIO]:
     try:
         path.open().close()
     except OSError as error:
-        raise SettingsError(f"{file}: {error.strerror}") from None
+        raise ArgumentError(f"{file}: {error.strerror}") from None
     console = Console(stderr=True)
     with (
         Progress(console=console, disable=not console.is_terminal) as progress,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from usage_worker.cli.output import EXIT_PROBLEM, counted, echo, print_json
-from usage_worker.errors import SettingsError
+from usage_worker.errors import ArgumentError
 from usage_worker.events.columns import NAMES
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.connection import RedisConnection
@@ -37,7 +37,7 @@ def assignments(option: str, texts: Sequence[str] | None) -> dict[str, str]:
     """Return the values of an option that is given as FIELD=VALUE, by field.
 
     Raises:
-        SettingsError: a text has no equals sign, or its field is not one of an event's.
+        ArgumentError: a text has no equals sign, or its field is not one of an event's.
     """
     return dict(_assignment(option, text) for text in texts or ())
 
@@ -64,7 +64,7 @@ def finish(
 def _assignment(option: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise SettingsError(f"{option} {text}: write FIELD=VALUE")
+        raise ArgumentError(f"{option} {text}: write FIELD=VALUE")
     if name not in NAMES:
-        raise SettingsError(f"{option} {text}: there is no field {name}; there are {', '.join(NAMES)}")
+        raise ArgumentError(f"{option} {text}: there is no field {name}; there are {', '.join(NAMES)}")
     return name, value

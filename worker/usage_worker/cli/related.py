@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from usage_worker.cli.output import echo, print_json, print_rows
-from usage_worker.errors import SettingsError
+from usage_worker.errors import ArgumentError
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, act_as_user, graph_state, related_agents, require_agent, require_id
 from usage_worker.store.needed_role import needed_role
@@ -43,7 +43,7 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
                 act_as_user(connection, user_id)
             uuid, name = require_agent(connection, agent)
             if name is None:
-                raise SettingsError(f"there is no agent {agent!r}")
+                raise ArgumentError(f"there is no agent {agent!r}")
             rows, state = related_agents(connection, uuid, k), graph_state(connection)
     if as_json:
         print_json(_document(uuid, name, rows, state))
@@ -70,7 +70,7 @@ def _document(uuid: UUID, name: str, rows: list[RelatedAgent], state: GraphState
 
 def _why_none(name: str, state: GraphState | None) -> str:
     if state is None:
-        return "relationships were never computed: run `celery -A usage_worker call analytics.graph`"
+        return "relationships were never computed: run `usage-worker run graph`"
     return (
         f"no agent is related to {name}: none has {state.min_users} users in common with it beyond chance,"
         f" as of {utc(state.computed_at)}; relationships are computed once a day"

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Annotated
 
 import typer
 
-from usage_worker.cli.output import print_json, print_rows
+from usage_worker.cli.output import Form, print_json, print_rows
 from usage_worker.cli.written_file import write_file
-from usage_worker.errors import DataRefusedError, SettingsError
+from usage_worker.errors import ArgumentError, DataRefusedError
 from usage_worker.report.page import render_page
 from usage_worker.reporting import FIGURES, By, DaysError, page_report, report_days, table_rows, unknown_days
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, require_id
 from usage_worker.store.needed_role import needed_role
+from usage_worker.wording import exact, exact_dollars, exact_milliseconds, moment
+
+FORMS: dict[str, Form] = {
+    **dict.fromkeys(("usage_count", "message_count", "total_tokens_used", "users"), exact),
+    **dict.fromkeys(("avg_response_time_ms", "p50_ms", "p95_ms", "p99_ms"), exact_milliseconds),
+    "total_cost_usd": exact_dollars,
+    "hour": moment,
+}
 
 DayCount = Annotated[
     int | None, typer.Option("--days", min=1, help="How many days up to the last one; 7 unless --from is given.")
@@ -52,7 +59,7 @@ def report(
     """
     settings = load_settings()
     if html is not None and (as_json or by != "day"):
-        raise SettingsError("--html: the page has everything; leave out --json and --by")
+        raise ArgumentError("--html: the page has everything; leave out --json and --by")
     with Store.of(settings) as store, needed_role("service_role"):
         user_id = None if user is None else require_id(store, "user", user)
         try:
@@ -70,21 +77,14 @@ def report(
         print_json(rows)
         return
     headings = [*_headings(by), *FIGURES]
-    cells = [[_text(row[heading]) for heading in headings] for row in rows]
+    cells = [[row[heading] for heading in headings] for row in rows]
     title = f"{wanted.first} to {wanted.last}, days in {wanted.zone}"
-    print_rows(headings, cells, title=title, figures=FIGURES, headings_in_lines=True)
+    print_rows(headings, cells, title=title, figures=FIGURES, forms=FORMS, headings_in_lines=True)
 
 
-def _wrong_option(error: DaysError) -> SettingsError:
-    return SettingsError(f"--{error.field}: {error.reason}")
+def _wrong_option(error: DaysError) -> ArgumentError:
+    return ArgumentError(f"--{error.field}: {error.reason}")
 
 
 def _headings(by: By) -> list[str]:
     return [f"{by}_id", by] if by in ("agent", "user") else [by]
-
-
-def _text(value: object) -> str:
-    """Format a value: nothing where it is unknown, and a small cost without an exponent, which looks like text."""
-    if value is None:
-        return ""
-    return f"{value:f}" if isinstance(value, Decimal) else str(value)

@@ -8,11 +8,12 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from usage_worker.cli.output import echo, print_json, print_rows
+from usage_worker.cli.output import Form, echo, print_json, print_rows
 from usage_worker.errors import UsageError
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
 from usage_worker.store import last_runs
+from usage_worker.wording import figures_text, moment, short_seconds
 
 if TYPE_CHECKING:
     from usage_worker.service.schedule import ScheduleEntry
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from usage_worker.store import TaskRun
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-HEADINGS = ("name", "task", "when", "next run", "last run", "seconds", "figures")
+HEADINGS = ("name", "task", "when", "next run", "last run", "took", "figures")
+FORMS: dict[str, Form] = {"next run": moment, "last run": moment, "took": short_seconds}
 
 
 def schedule(as_json: AsJson = False) -> None:
@@ -35,7 +37,9 @@ def schedule(as_json: AsJson = False) -> None:
         lines = [_line(entry, now, runs.get(entry.task)) for entry in entries]
         print_json({"timezone": settings.timezone, "schedule": lines})
         return
-    print_rows(HEADINGS, [_cells(_line(entry, now, runs.get(entry.task))) for entry in entries])
+    print_rows(
+        HEADINGS, [_cells(_line(entry, now, runs.get(entry.task))) for entry in entries], forms=FORMS, spare="task"
+    )
 
 
 def _last_runs(settings: Settings) -> dict[str, TaskRun]:
@@ -55,21 +59,13 @@ def _line(entry: ScheduleEntry, now: datetime, run: TaskRun | None) -> dict[str,
         "name": entry.name,
         "task": entry.task,
         "when": entry.description,
-        "next_run": next_run and next_run.isoformat(timespec="seconds"),
-        "last_run": run and run.finished_at.astimezone(now.tzinfo).isoformat(timespec="seconds"),
+        "next_run": next_run and next_run.replace(microsecond=0),
+        "last_run": run and run.finished_at.astimezone(now.tzinfo).replace(microsecond=0),
         "seconds": run and run.seconds,
         "figures": run and run.report,
     }
 
 
-def _cells(line: dict[str, Any]) -> list[str]:
-    figures = line["figures"] or {}
-    # Empty figures are left out where people read.
-    figures_text = ", ".join(f"{name} {_short(value)}" for name, value in figures.items() if value)
-    return ["-" if line[key] is None else str(line[key]) for key in list(line)[:-1]] + [figures_text or "-"]
-
-
-def _short(value: object) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{name}={item}" for name, item in value.items())
-    return str(len(value)) if isinstance(value, list) else str(value)
+def _cells(line: dict[str, Any]) -> list[object]:
+    values = ["-" if value is None else value for value in line.values()]
+    return [*values[:-1], figures_text(line["figures"] or {})]

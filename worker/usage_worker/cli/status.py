@@ -13,6 +13,7 @@ from usage_worker.cli.output import EXIT_PROBLEM, make_table, print_json, print_
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.settings import load_settings
+from usage_worker.wording import short_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,11 +76,13 @@ def _problem(check: Check) -> Text:
 
 def _queue(figures: Figures) -> Iterator[tuple[str, Cell]]:
     for shard, backlog in (figures.backlog or {}).items():
-        waiting = f"{backlog.entries:,} entries, oldest {backlog.oldest_seconds:.1f} s, {backlog.pending:,} pending"
+        waiting = (
+            f"{backlog.entries:,} entries, oldest {short_seconds(backlog.oldest_seconds)}, {backlog.pending:,} pending"
+        )
         yield f"backlog of shard {shard}", waiting
     for shard, flush in (figures.flushes or {}).items():
         if flush.succeeded_seconds is not None:
-            yield f"flush of shard {shard}", f"succeeded {flush.succeeded_seconds:.0f} s ago"
+            yield f"flush of shard {shard}", f"succeeded {short_seconds(flush.succeeded_seconds)} ago"
     if figures.redis_memory is not None:
         yield "Redis memory", f"{figures.redis_memory:.0%} of maxmemory" if figures.redis_memory else "no limit"
     if figures.accepted_per_second is not None:
@@ -87,7 +90,7 @@ def _queue(figures: Figures) -> Iterator[tuple[str, Cell]]:
     if figures.processes is not None:
         yield "workers", ", ".join(figures.workers) or "none"
         beat = figures.beat_seconds
-        yield "beat", "no heartbeat yet" if beat is None else f"last heartbeat {beat:.0f} s ago"
+        yield "beat", "no heartbeat yet" if beat is None else f"last heartbeat {short_seconds(beat)} ago"
 
 
 def _database(figures: Figures) -> Iterator[tuple[str, Cell]]:

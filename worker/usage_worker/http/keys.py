@@ -12,7 +12,7 @@ from hmac import compare_digest
 from secrets import token_urlsafe
 from typing import NamedTuple
 
-from usage_worker.errors import SettingsError
+from usage_worker.errors import ArgumentError, SettingsError
 
 # Scanners for secrets find it by its beginning.
 _PREFIX = "usage_"
@@ -44,12 +44,12 @@ def make_key(name: str, right: Right) -> tuple[str, ApiKey]:
     """Make a key. Returns the key, which is stored nowhere, and its entry for the setting.
 
     Raises:
-        SettingsError: the name has other characters than letters, digits, `.`, `_` and `-`, or more than 64.
+        ArgumentError: the name has other characters than letters, digits, `.`, `_` and `-`, or more than 64.
     """
     key = _PREFIX + token_urlsafe(_RANDOM_BYTES)
     entry = ApiKey(name, right, digest_of(key))
     if not _ENTRY.fullmatch(str(entry)):
-        raise SettingsError("NAME: up to 64 letters, digits, dots, hyphens and underscores")
+        raise ArgumentError("NAME: up to 64 letters, digits, dots, hyphens and underscores")
     return key, entry
 
 

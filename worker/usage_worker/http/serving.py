@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from usage_worker.errors import SettingsError
+from usage_worker.errors import ArgumentError, SettingsError
 from usage_worker.http.access import is_loopback
 from usage_worker.http.app import create_app
 from usage_worker.http.keys import parse_keys
@@ -96,13 +96,13 @@ def listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens there.
 
     Raises:
-        SettingsError: nothing can.
+        ArgumentError: nothing can.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise SettingsError(f"--host {host} --port {port}: {error.strerror or error}") from None
+        raise ArgumentError(f"--host {host} --port {port}: {error.strerror or error}") from None
     # asyncio sends at once (TCP_NODELAY) only where the socket says TCP: without, an answer took 40 ms.
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, listener.detach())
 

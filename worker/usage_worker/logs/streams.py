@@ -14,8 +14,6 @@ from usage_worker.printable import LINE_LENGTH, printable
 
 # Longest line of a child process that is passed on; a log line has several fields, each cut for itself.
 PASSED_LENGTH = 10 * LINE_LENGTH
-# White space, and the frame that Typer draws around an error.
-_FRAME = " \t\r\f\v╭─╮│╰╯"
 
 
 class LoggedStream:
@@ -73,7 +71,7 @@ class LoggedStream:
                 self._handler.release()
 
     def _log(self, line: str) -> None:
-        text = line.strip(_FRAME)
+        text = line.strip()
         # A handler that fails reports to standard error, which would begin again.
         if not text or getattr(self._state, "busy", False):
             return

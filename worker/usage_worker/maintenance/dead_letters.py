@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import uuid5
 
-from usage_worker.errors import EventRefusedError, SettingsError, StreamUnavailableError
+from usage_worker.errors import ArgumentError, EventRefusedError, StreamUnavailableError
 from usage_worker.events.event import Window
 from usage_worker.events.external_ids import made_of
 from usage_worker.events.spelled_out import spelled_out
@@ -119,28 +119,29 @@ def restore(dead_letter: DeadLetterRow) -> dict[bytes, bytes]:
     return fields
 
 
-def oldest_dead_letters(store: Store, limit: int, *, replayed: bool = False) -> list[DeadLetterRow]:
-    """Return at most `limit` dead letters, oldest first; `replayed` includes those that were replayed."""
-    return store.rows(query("dead_letters_page"), after=0, ids=None, replayed=replayed, limit=limit)
-
-
-def dead_letters_by_id(store: Store, ids: Sequence[int]) -> list[DeadLetterRow]:
+def dead_letters_by_id(store: Store, ids: Sequence[int], *, missing_ok: bool = False) -> list[DeadLetterRow]:
     """Return the dead letters with these numbers, oldest first.
 
     Raises:
-        SettingsError: one of them does not exist.
+        ArgumentError: one of them does not exist, and `missing_ok` is false.
     """
     wanted = sorted(set(ids))
     found = store.rows(query("dead_letters_page"), after=0, ids=wanted, replayed=True, limit=len(wanted))
-    if missing := set(wanted) - {dead_letter["id"] for dead_letter in found}:
-        raise SettingsError(f"there is no dead letter {min(missing)}")
+    missing = set(wanted) - {dead_letter["id"] for dead_letter in found}
+    if missing and not missing_ok:
+        raise ArgumentError(f"there is no dead letter {min(missing)}")
     return found
 
 
-def all_dead_letters(store: Store, *, replayed: bool = False) -> Iterator[DeadLetterRow]:
-    """Yield every dead letter, oldest first, a page at a time; `replayed` includes those that were replayed."""
+def all_dead_letters(
+    store: Store, *, replayed: bool = False, ids: Sequence[int] | None = None
+) -> Iterator[DeadLetterRow]:
+    """Yield every dead letter, or those with these numbers, oldest first, a page at a time.
+
+    `replayed` includes those that were replayed.
+    """
     after = 0
-    while page := store.rows(query("dead_letters_page"), after=after, ids=None, replayed=replayed, limit=PAGE):
+    while page := store.rows(query("dead_letters_page"), after=after, ids=ids, replayed=replayed, limit=PAGE):
         yield from page
         after = page[-1]["id"]
 

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.errors import SettingsError
+from usage_worker.errors import ArgumentError
 from usage_worker.logs import get_logger
 from usage_worker.maintenance.differences import (
     Difference,
@@ -103,12 +103,12 @@ def reconcile(
 
     Raises:
         BusyError: another repair did not let this one have its turn.
-        SettingsError: unexplained figures were to be accepted on some days only.
+        ArgumentError: unexplained figures were to be accepted on some days only.
         StoreUnavailableError: PostgreSQL is away; earlier repairs are committed.
     """
     if accept_unexplained and scope != Scope():
         # What is explained by a day left out would be counted again when that day is repaired.
-        raise SettingsError("--accept-unexplained compares all days: leave out --from and --to")
+        raise ArgumentError("--accept-unexplained compares all days: leave out --from and --to")
     report = report or ReconcileReport()
     run = _ReconcileRun(store, report, repair=repair or accept_unexplained, accept=accept_unexplained)
     try:

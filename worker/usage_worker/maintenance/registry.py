@@ -25,18 +25,25 @@ if TYPE_CHECKING:
 class PeriodicTask(NamedTuple):
     """A task that beat sends: its name in Celery, the label of its setting `schedule_<label>`, and its function.
 
-    Where it `needs` a setting, it is sent only if that is set.
+    Where it `needs` a setting, it is sent only if that is set. `usage-worker run` has it under the name `runs_with`, or
+    under its label.
     """
 
     name: str
     label: str
     run: Callable[[Store, Settings], dict[str, Any]]
     needs: str = ""
+    runs_with: str = ""
 
     @property
     def variable(self) -> str:
         """The environment variable of its schedule."""
         return f"USAGE_SCHEDULE_{self.label.upper()}"
+
+    @property
+    def command(self) -> str:
+        """Its name in `usage-worker run`."""
+        return self.runs_with or self.label.replace("_", "-")
 
     def schedule(self, settings: Settings) -> str:
         """Return its schedule: seconds, a crontab or "off"."""
@@ -49,8 +56,8 @@ class PeriodicTask(NamedTuple):
 PERIODIC_TASKS = (
     PeriodicTask(PURGE, "purge", run_purge),
     PeriodicTask(MANAGE_PARTITIONS, "partitions", run_manage_partitions),
-    PeriodicTask(REFRESH, "analytics", run_refresh),
-    PeriodicTask(HOURS, "hours", run_hours),
+    PeriodicTask(REFRESH, "analytics", run_refresh, runs_with="refresh"),
+    PeriodicTask(HOURS, "hours", run_hours, runs_with="refresh"),
     PeriodicTask(GRAPH, "graph", run_graph),
     PeriodicTask(ANOMALIES, "anomalies", run_find_anomalies),
     PeriodicTask(QUALITY, "quality", run_quality),

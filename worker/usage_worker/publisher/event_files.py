@@ -8,7 +8,7 @@ import re
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from usage_worker.errors import SettingsError
+from usage_worker.errors import ArgumentError
 from usage_worker.events.columns import NAMES
 from usage_worker.events.values import json_decoder
 from usage_worker.printable import printable
@@ -56,15 +56,15 @@ def open_text(binary: io.BufferedReader[Any]) -> TextIO:
     Bytes that are no text become the problem of their line alone.
 
     Raises:
-        SettingsError: the file holds no text, or UTF-16 without a byte order mark.
+        ArgumentError: the file holds no text, or UTF-16 without a byte order mark.
     """
     start = binary.peek(_LONGEST_MARK)[:_LONGEST_MARK]
     for signature, problem in _NOT_TEXT:
         if start.startswith(signature):
-            raise SettingsError(f"the file {problem}")
+            raise ArgumentError(f"the file {problem}")
     encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
     if encoding == "utf-8" and b"\0" in start:
-        raise SettingsError("the file is not UTF-8; run `iconv -f UTF-16LE -t UTF-8 FILE | usage-worker publish -`")
+        raise ArgumentError("the file is not UTF-8; run `iconv -f UTF-16LE -t UTF-8 FILE | usage-worker publish -`")
     codecs.register_error(_WIDE_HANDLER, _escape_wide)
     errors = "surrogateescape" if encoding.startswith("utf-8") else _WIDE_HANDLER
     return io.TextIOWrapper(binary, encoding=encoding, errors=errors, newline="")
@@ -76,7 +76,7 @@ def read_lines(file: TextIO, *, is_csv: bool, wanted: Collection[str] = ()) -> I
     JSON is an object in each line, or an array of objects.
 
     Raises:
-        SettingsError: the file has another format than `is_csv` says, or the header of a CSV file has a column twice or
+        ArgumentError: the file has another format than `is_csv` says, or the header of a CSV file has a column twice or
             lacks one of the columns `wanted`.
     """
     if is_csv:
@@ -88,7 +88,7 @@ def read_lines(file: TextIO, *, is_csv: bool, wanted: Collection[str] = ()) -> I
             break
     first = start[-1].lstrip(_SPACE) if start else ""
     if first[:1] not in ("{", "[") and not {*NAMES, *wanted}.isdisjoint(_WORD.findall(first)):
-        raise SettingsError("the file is CSV; give --csv, or name it *.csv")
+        raise ArgumentError("the file is CSV; give --csv, or name it *.csv")
     lines = chain(start, file)
     return _array_lines(lines) if first.startswith("[") else _json_lines(lines)
 
@@ -113,13 +113,13 @@ def _csv_lines(file: TextIO, wanted: Collection[str]) -> Iterator[Line]:
 def _check_header(header: Row, wanted: Collection[str]) -> None:
     names = header.cells
     if problem := header.problem or _bad_byte("".join(names)):
-        raise SettingsError(f"the header line {problem}")
+        raise ArgumentError(f"the header line {problem}")
     if names[0].lstrip(_SPACE)[:1] in ("{", "["):
-        raise SettingsError("the file is JSON; leave out --csv, and name it *.ndjson or *.json")
+        raise ArgumentError("the file is JSON; leave out --csv, and name it *.ndjson or *.json")
     if twice := [name for name in names if name and names.count(name) > 1]:
-        raise SettingsError(f"the header line has the column {printable(twice[0])!r} twice; rename one of them")
+        raise ArgumentError(f"the header line has the column {printable(twice[0])!r} twice; rename one of them")
     if absent := [name for name in wanted if name not in names]:
-        raise SettingsError(f"--map or --from: no column {absent[0]}; there are {printable(', '.join(names))}")
+        raise ArgumentError(f"--map or --from: no column {absent[0]}; there are {printable(', '.join(names))}")
 
 
 def _json_lines(lines: Iterator[str]) -> Iterator[Line]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usage_worker.errors import DataRefusedError, SettingsError
+from usage_worker.errors import ArgumentError, DataRefusedError
 from usage_worker.postgres import translated
 from usage_worker.store.external_ids import id_of
 from usage_worker.store.queries import query
@@ -28,7 +28,7 @@ def require_agent(connection: Connection, text: str) -> tuple[UUID, str | None]:
         The UUID, and the name; None for the name where the role does not see the agent, as one that was deleted.
 
     Raises:
-        SettingsError: there is no such agent, or more than one has the name.
+        ArgumentError: there is no such agent, or more than one has the name.
     """
     uuid = id_of(connection, "agent", text)
     found = agent_names(connection, [uuid] if uuid else [])
@@ -36,10 +36,10 @@ def require_agent(connection: Connection, text: str) -> tuple[UUID, str | None]:
     if len(found) == 1:
         return next(iter(found.items()))
     if found:
-        raise SettingsError(f"more than one agent is called {text!r}: use its id")
+        raise ArgumentError(f"more than one agent is called {text!r}: use its id")
     if uuid:
         return uuid, None
-    raise SettingsError(f"there is no agent {text!r}")
+    raise ArgumentError(f"there is no agent {text!r}")
 
 
 def _agents_named(connection: Connection, name: str) -> dict[UUID, str]:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from usage_worker.errors import DataRefusedError, SettingsError
+from usage_worker.errors import ArgumentError, DataRefusedError
 from usage_worker.events.external_ids import ExternalId, parse_uuid
 from usage_worker.postgres import translated
 from usage_worker.store.queries import query
@@ -65,12 +65,12 @@ def require_id(store: Store, kind: str, text: str) -> UUID:
     """Return the UUID of a UUID in any notation, or of an application's own id.
 
     Raises:
-        SettingsError: no event has named it.
+        ArgumentError: no event has named it.
     """
     with store.connection() as connection:
         uuid = id_of(connection, kind, text)
     if uuid is None:
-        raise SettingsError(f"no event has named the {kind} {text!r}")
+        raise ArgumentError(f"no event has named the {kind} {text!r}")
     return uuid
 
 

@@ -27,14 +27,14 @@ def _embeddings(inspection: Inspection) -> Iterator[Check]:
         return
     inspection.figures.embeddings = report = run.report
     if report.get("problem"):
-        yield warn(NAME, str(report["problem"]), "correct what the reason names, then run `usage-worker embed`")
+        yield warn(NAME, str(report["problem"]), "correct what the reason names, then run `usage-worker run embed`")
     if report.get("failed"):
         reason = f"the texts of {report['failed']:,} agents cannot be embedded; each is tried again"
         yield warn(NAME, reason, "see the column error of agent_embedding_failures")
     since = report.get("pending_since")
     if since and datetime.now(UTC) - datetime.fromisoformat(since) > LONGEST_WAIT:
         reason = f"{report.get('pending', 0):,} agents have no vector of their present text, some since {since}"
-        yield warn(NAME, reason, "run `usage-worker embed`, or use an embedder that is faster")
+        yield warn(NAME, reason, "run `usage-worker run embed`, or use an embedder that is faster")
 
 
 EMBEDDINGS = Section((NAME,), _embeddings, needs=(POSTGRESQL,))

@@ -6,15 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from usage_worker.maintenance import (
-    ANOMALIES,
-    GRAPH,
-    MANAGE_PARTITIONS,
-    PERIODIC_TASKS,
-    PRUNE,
-    QUALITY,
-    partition_coverage,
-)
+from usage_worker.maintenance import MANAGE_PARTITIONS, PERIODIC_TASKS, partition_coverage
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.service.schedule import next_of, schedule_entries
@@ -29,16 +21,7 @@ if TYPE_CHECKING:
 
 # How late the end of a run may be.
 GRACE = timedelta(seconds=60)
-MAKE = "run `usage-worker partitions`"
-# The commands that do the same, where it is not `usage-worker` with the name of the task's entry in the schedule.
-COMMANDS = {
-    "anomalies": f"celery -A usage_worker call {ANOMALIES}",
-    "analytics": "usage-worker refresh",
-    "hours": "usage-worker refresh",
-    "graph": f"celery -A usage_worker call {GRAPH}",
-    "quality": f"celery -A usage_worker call {QUALITY}",
-    "dead_letters": f"celery -A usage_worker call {PRUNE}",
-}
+MAKE = "run `usage-worker run partitions`"
 
 
 def _partitions(inspection: Inspection) -> Iterator[Check]:
@@ -63,18 +46,18 @@ def partitions_failed(runs: dict[str, TaskRun]) -> dict[str, str]:
 def _periodic(inspection: Inspection) -> Iterator[Check]:
     figures, settings = inspection.figures, inspection.settings
     runs = inspection.last_runs
-    periodic = {task.name for task in PERIODIC_TASKS}
+    commands = {task.name: task.command for task in PERIODIC_TASKS}
     now = datetime.now(ZoneInfo(settings.timezone))
     for entry in schedule_entries(settings):
-        if entry.task not in periodic or entry.when is None:
+        if entry.task not in commands or entry.when is None:
             continue
         run = runs.get(entry.task)
         since = run.finished_at if run else _beat_began(figures)
         if since is not None and missed_two(entry, since.astimezone(now.tzinfo), now):
             last = f"ended last at {run.finished_at:%Y-%m-%d %H:%M:%S} UTC" if run else "has never ended"
             reason = f"{entry.task} {last}, and two runs are missed ({entry.description})"
-            command = COMMANDS.get(entry.name, f"usage-worker {entry.name}")
-            remedy = f"see the log of the worker for maintenance, and run `{command}`"
+            command = commands[entry.task]
+            remedy = f"see the log of the worker for maintenance, and run `usage-worker run {command}`"
             yield fail("periodic_tasks", reason, remedy)
 
 

@@ -1,4 +1,4 @@
-"""`usage-worker reconcile`: compare counters, roll-up, ledger and intake totals, and repair them, without Celery."""
+"""`usage-worker run reconcile`: compare counters, roll-up, ledger and intake totals, and repair them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from usage_worker.settings import load_settings
 from usage_worker.store import Store, external_ids_in
 
 if TYPE_CHECKING:
+    from usage_worker.cli.external_ids import ExternalIdsByKind
     from usage_worker.maintenance import Difference
 
 Repair = Annotated[
@@ -53,6 +54,7 @@ def reconcile(
     settings = load_settings()
     scope = Scope(first.date() if first else None, last.date() if last else None)
     report = ReconcileReport()
+    named: ExternalIdsByKind = {}
     with (
         Store.of(settings) as store,
         leave_on_signal() as stop,
@@ -93,7 +95,9 @@ def _show_totals(report: ReconcileReport) -> None:
         f" {counted(len(report.differences), 'difference')}, {report.left:,} left{unexplained}"
     )
     if report.hours:
-        echo(f"{counted(report.hours, 'hour')} of agents differed; the next usage-worker refresh rolls them up again")
+        echo(
+            f"{counted(report.hours, 'hour')} of agents differed; the next usage-worker run refresh rolls them up again"
+        )
 
 
 def _line(it: Difference, *, accepted: bool) -> str:

@@ -1,4 +1,4 @@
-"""`usage-worker purge`: delete the rows whose soft delete is old enough, without Celery."""
+"""`usage-worker run purge`: delete the rows whose soft delete is old enough, without Celery."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from usage_worker.cli.output import EXIT_INTERRUPTED, echo, print_json
 from usage_worker.cli.progress import shown
-from usage_worker.errors import BusyError, SettingsError
+from usage_worker.errors import ArgumentError, BusyError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.maintenance import PURGE, PurgeReport, run_task
 from usage_worker.maintenance import purge as do_purge
@@ -78,5 +78,5 @@ def _age(text: str | None, settings: Settings) -> timedelta:
         return settings.purge_after
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if not match:
-        raise SettingsError("--older-than: write 30d, 12h, 45m or 90s")
+        raise ArgumentError("--older-than: write 30d, 12h, 45m or 90s")
     return timedelta(**{UNITS[match[2]]: int(match[1])})

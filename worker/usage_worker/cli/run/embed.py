@@ -1,4 +1,4 @@
-"""`usage-worker embed`: give vectors to agents now, without Celery, and say what each model has."""
+"""`usage-worker run embed`: give vectors to agents now, without Celery, and say what each model has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, counted, echo, print_json, print_rows
 from usage_worker.cli.progress import shown
 from usage_worker.embedders import embedder_of
-from usage_worker.errors import SettingsError
+from usage_worker.errors import ArgumentError, SettingsError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.maintenance import EMBED, EmbedReport, run_task
 from usage_worker.maintenance import embed as embed_agents
@@ -46,7 +46,7 @@ def embed(name: Name = None, status: Status = False, retire: Retire = None, as_j
         settings = settings.model_copy(update={"embedder": name})
     with Store.of(settings) as store:
         if retire is not None and status:
-            raise SettingsError("--status and --retire are not given together")
+            raise ArgumentError("--status and --retire are not given together")
         if retire is not None:
             _retire(store, retire, as_json=as_json)
         elif status:
@@ -95,9 +95,9 @@ def _cells(it: EmbeddingStatus) -> tuple[str, ...]:
 def _retire(store: Store, model: str, *, as_json: bool) -> None:
     known = {it.model: it for it in embedding_status(store)}
     if model not in known:
-        raise SettingsError(f"--retire: there is no model {model!r}; there are {', '.join(known) or 'none'}")
+        raise ArgumentError(f"--retire: there is no model {model!r}; there are {', '.join(known) or 'none'}")
     if known[model].is_default:
-        raise SettingsError(f"--retire: searches use {model}; it can be retired when another model is the default")
+        raise ArgumentError(f"--retire: searches use {model}; it can be retired when another model is the default")
     deleted = retire_model(store, model)
     if as_json:
         print_json({"model": model, "deleted": deleted})

@@ -1,4 +1,4 @@
-"""`usage-worker refresh`: refresh the analytics and roll hours up now, without Celery."""
+"""`usage-worker run refresh`: refresh the analytics and roll hours up now, without Celery."""
 
 from __future__ import annotations
 

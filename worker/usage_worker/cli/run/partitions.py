@@ -1,4 +1,4 @@
-"""`usage-worker partitions`: create partitions ahead and drop those past their retention, without Celery."""
+"""`usage-worker run partitions`: create partitions ahead and drop those past their retention, without Celery."""
 
 from __future__ import annotations
 

@@ -1,0 +1,27 @@
+"""A question before a change that cannot be undone."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from usage_worker.cli.output import EXIT_PROBLEM, echo
+from usage_worker.printable import LINE_LENGTH, printable
+
+if TYPE_CHECKING:
+    from usage_worker.errors import UsageError
+
+
+def require_terminal(what: str, refusal: type[UsageError]) -> None:
+    """Refuse to continue where nobody can be asked: standard input is not a terminal."""
+    if not sys.stdin.isatty():
+        raise refusal(f"{what}; run it again with --yes to go on, nothing was changed")
+
+
+def confirm(what: str) -> None:
+    """Ask whether to go on; exit with 1 if not."""
+    if not typer.confirm(f"{printable(what, LINE_LENGTH)}. Go on?", err=True):
+        echo("nothing was changed", err=True)
+        raise typer.Exit(EXIT_PROBLEM)
