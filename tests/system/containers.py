@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -64,6 +65,8 @@ class Containers:
         """Run the health check of a service."""
         kind, *words = self.services[name]["healthcheck"]["test"]
         done = self.run(name, ["/bin/sh", "-c", *words] if kind == "CMD-SHELL" else words)
+        if done.returncode:
+            sys.stderr.write(f"{name}: {done.stdout}{done.stderr}")  # pytest shows it where the test fails
         return done.returncode == 0
 
     def stop(self, name: str) -> int:
@@ -104,7 +107,8 @@ class Containers:
             f"hostname {name}",
             *early,
             f"mount --rbind {root} {root}",
-            *(f"mount --rbind /{it.name} {it}" for it in (root / "usr", root / "etc") if not any(it.iterdir())),
+            # A root without programs has those of this machine.
+            *(f"mount --rbind /{name} {root}/{name}" for name in ("usr", "etc") if not (root / "usr" / "bin").exists()),
             *([f"mount -o remount,bind,ro {root}"] if service.get("read_only") else []),
             f"mount -t proc proc {root}/proc",
             f"mount --rbind /dev {root}/dev",

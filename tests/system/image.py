@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # What `python:3.11-slim` has and a minimal Debian does not; Debian 12 has Python 3.11.
 PYTHON = "python3-venv,python-is-python3"
+# What its Python 3.11.2 needs, and a newer one that fetches the wheels may not.
+OLDER_PYTHON = "async-timeout"
 WHEELS = "wheels"
 
 
@@ -45,7 +47,7 @@ def build_image(folder: Path) -> Image:
     subprocess.run(include, check=True, timeout=300)
     (extras,) = re.findall(r"\[(\w+)\]", (ROOT / "Dockerfile").read_text("utf-8").partition("pip install")[2])[:1]
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(debian / WHEELS)]
-    execute([*pip, f"{ROOT}[{extras}]", "hatchling"], folder)
+    execute([*pip, f"{ROOT}[{extras}]", "hatchling", OLDER_PYTHON], folder)
     image = Image(debian, {}, "/", "root")
     for name, arguments in instructions():
         match name:

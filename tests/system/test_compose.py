@@ -72,7 +72,7 @@ def start_healthy(containers: Containers, *names: str) -> None:
     for name in names:
         containers.start(name)
     for name in names:
-        eventually(partial(containers.is_healthy, name), 90)
+        eventually(partial(containers.is_healthy, name), 60)
 
 
 @pytest.mark.timeout(400)
