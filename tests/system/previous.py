@@ -27,8 +27,8 @@ PREVIOUS = "60fa5b600b35ba1e785bcb2fa20fee9fcb26a40c"
 PACKAGED = ("pyproject.toml", "README.md", "LICENSE", "migrations", "worker")
 CELERY = ("celery", "--quiet", "-A", "usage_worker")
 PUBLISH = ("python", "-m", "usage_worker.demo.publish")
-# Two seconds of traffic.
-EVENTS = 3_000
+# A second of traffic.
+EVENTS = 1_500
 
 
 class Release(NamedTuple):
