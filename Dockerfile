@@ -5,7 +5,7 @@ RUN python -m venv /opt/usage-worker
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY worker worker
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist . \
+RUN /opt/usage-worker/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /dist . \
  && /opt/usage-worker/bin/pip install --no-cache-dir "$(echo /dist/*.whl)[http]"
 
 FROM python:3.11-slim

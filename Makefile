@@ -13,6 +13,7 @@ SYSTEM_POOLER   := $(wildcard /usr/sbin/pgbouncer)
 NODE            := $(shell command -v node)
 CHROMIUM        := $(shell command -v chromium)
 PROMETHEUS      := $(and $(shell command -v prometheus),$(shell command -v promtool))
+MMDEBSTRAP      := $(shell command -v mmdebstrap)
 # The tests that depend most on the versions of the servers: schema, dumps, access, ingest and publisher.
 ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_dump_restore.py \
 	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py \
@@ -62,12 +63,13 @@ test: check  ## run every check that needs only what pip installs: at most 15 mi
 	# By its own order pytest-xdist begins the long files, which have one test each, last: one core is idle at the end.
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/acceptance tests/faults
 
-test-more: $(STAMP)  ## run what needs Debian's postgresql, redis-server, pgbouncer, nodejs, chromium and prometheus: at most 20 minutes
+test-more: $(STAMP)  ## run what needs the Debian packages that .ci/run installs: at most 20 minutes
 	$(if $(SYSTEM_POSTGRES),,$(error apt-get install postgresql: there is none in /usr/lib/postgresql))
 	$(if $(SYSTEM_REDIS),,$(error apt-get install redis-server: there is no /usr/bin/redis-server))
 	$(if $(SYSTEM_POOLER),,$(error apt-get install pgbouncer: there is no /usr/sbin/pgbouncer))
 	$(if $(CHROMIUM),,$(error apt-get install chromium: there is no chromium))
 	$(if $(PROMETHEUS),,$(error apt-get install prometheus: there is no prometheus, or no promtool))
+	$(if $(MMDEBSTRAP),,$(error apt-get install mmdebstrap: there is no mmdebstrap))
 	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM) \
 		tests/system tests/pooler
 	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -s $(RANDOM_FAULTS)

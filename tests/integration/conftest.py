@@ -121,5 +121,5 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
 
 @pytest.fixture(scope="session")
 def installed(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Install the extra for workers. PyYAML is only for tests that parse the compose file."""
-    return Installed(wheel, tmp_path_factory.mktemp("server"), "[server]", ["pyyaml"])
+    """Install the extra for workers."""
+    return Installed(wheel, tmp_path_factory.mktemp("server"), "[server]")

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
+import sys
 import tomllib
 import zipfile
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+import yaml
 
-from tests.integration.database import run
 from tests.integration.installed import ROOT, copied_files
+from usage_worker.environment import variables_of
+from usage_worker.http.keys import parse_keys
 from usage_worker.migrate import latest_version
 from usage_worker.monitoring.checks.shards import SILENCE_SECONDS
 from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from tests.conftest import Postgres
+    from pathlib import Path
+
     from tests.integration.installed import Installed
 
-# Names that other programs read: libpq, Celery.
-FOREIGN = {"PGPASSWORD"}
-OURS = ("migrate", "worker", "maintenance", "beat", "flower")
+OURS = ("migrate", "worker", "maintenance", "beat", "flower", "serve", "metrics", "traffic")
+OTHERS = {"postgres", "valkey", "roles", "boards-role", "prometheus", "grafana"}
+ONCE = {"migrate", "roles", "boards-role", "traffic"}
+# What deploy/*.sql reads.
+MOUNTED_SQL = {"roles": {"worker_password", "serve_password"}, "boards-role": {"boards_password"}}
 
 
 @pytest.fixture(scope="session")
-def compose(installed: Installed) -> dict[str, Any]:
+def compose() -> dict[str, Any]:
     """Return the compose file, with anchors and merges resolved."""
-    program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)"
-    document = installed.run("python", "-c", program, stdin=(ROOT / "docker-compose.yml").read_text())
-    found: dict[str, Any] = json.loads(document)
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
     return found
 
 
@@ -75,23 +76,41 @@ def test_installed_command_prints_its_version(installed: Installed) -> None:
     assert installed.run("usage-worker", "--version") == f"usage-worker {declared}\n"
 
 
-@pytest.mark.parametrize("service", OURS)
-def test_compose_calls_existing_commands(installed: Installed, services: dict[str, Any], service: str) -> None:
-    command: list[str] = services[service]["command"]
-    assert command[0] in ("usage-worker", "celery")
-    if service == "flower":  # `celery flower` accepts any option; these are the ones that Flower defines
-        known = installed.run("python", "-c", "import flower.options as o; print(*o.options.as_dict())").split()
-        assert {option.strip("-").partition("=")[0] for option in command[4:]} <= set(known)
-        command = command[:4]
-    installed.run(*command, "--help", DATABASE_URL="postgresql://h/d")
+def test_compose_fits_its_schema() -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
+    subprocess.run(check, cwd=ROOT, check=True, timeout=60)
 
 
 def test_compose_sets_only_known_variables(services: dict[str, Any]) -> None:
-    fields = Settings.model_fields.items()
-    settings = {str(field.validation_alias or f"USAGE_{name.upper()}") for name, field in fields}
+    settings = {variable for name in Settings.model_fields for variable in variables_of(name)}
     for service in OURS:
-        assert set(services[service]["environment"]) <= settings | FOREIGN
-        assert {"DATABASE_URL", "REDIS_URL"} <= set(services[service]["environment"])
+        variables = {name.removesuffix("_FILE") for name in services[service]["environment"]}
+        assert variables <= settings
+        assert {"DATABASE_URL", "REDIS_URL"} <= variables
+
+
+def test_compose_gives_each_service_the_secrets_that_it_reads_and_no_others(compose: dict[str, Any]) -> None:
+    text = {name: yaml.safe_dump(service) for name, service in compose["services"].items()}
+    for name, service in compose["services"].items():
+        read = set(re.findall(r"/run/secrets/([\w.]+)", text[name])) | MOUNTED_SQL.get(name, set())
+        assert read == set(service.get("secrets", []))
+
+
+def test_compose_has_no_password_and_says_how_to_make_them(compose: dict[str, Any]) -> None:
+    assert {secret["file"].partition("}")[0] for secret in compose["secrets"].values()} == {
+        "${USAGE_SECRETS:?run deploy/new-secrets secrets, and the export that it prints"
+    }
+
+
+def test_new_secrets_are_those_of_compose_and_random(compose: dict[str, Any], tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        subprocess.run([ROOT / "deploy" / "new-secrets", folder], check=True, stdout=subprocess.DEVNULL, timeout=30)
+        assert {path.name for path in folder.iterdir()} == set(compose["secrets"])
+        assert folder.stat().st_mode & 0o077 == 0
+        assert len(parse_keys((folder / "api_keys").read_text().strip())) == 2
+    for name in compose["secrets"]:
+        assert (folders[0] / name).read_text() != (folders[1] / name).read_text()
 
 
 def test_compose_has_worker_for_every_queue(services: dict[str, Any]) -> None:
@@ -102,32 +121,7 @@ def test_compose_has_worker_for_every_queue(services: dict[str, Any]) -> None:
 
 
 def test_compose_gives_owner_only_to_migrations_and_maintenance(services: dict[str, Any]) -> None:
-    users = {name: urlsplit(services[name]["environment"]["DATABASE_URL"]).username for name in OURS}
-    owner = services["postgres"]["environment"]["POSTGRES_USER"]
-    assert {name for name, user in users.items() if user == owner} == {"migrate", "maintenance"}
-    assert set(users.values()) == {owner, "usage_worker"}
-    for name, user in users.items():
-        password = "POSTGRES_PASSWORD" if user == owner else "INGEST_PASSWORD"
-        assert services[name]["environment"]["PGPASSWORD"] == f"${{{password}:-demo-only}}"
-
-
-def test_compose_creates_login_role_of_workers(compose: dict[str, Any], postgres: Postgres, database: str) -> None:
-    (config,) = compose["services"]["postgres"]["configs"]
-    script = compose["configs"][config["source"]]["content"].replace("$$", "$")
-    target = conninfo_to_dict(database)
-    environment = {
-        "PATH": f"{postgres.bin_dir}:{os.environ['PATH']}",
-        **{f"PG{name.upper()}": str(target[name]) for name in ("host", "port", "password") if target.get(name)},
-        "POSTGRES_USER": str(target["user"]),
-        "POSTGRES_DB": str(target["dbname"]),
-        "INGEST_PASSWORD": 'it\'s "demo" only',
-    }
-    try:
-        subprocess.run(["sh", "-ec", script], env=environment, check=True, timeout=30)
-        granted = "SELECT pg_has_role('usage_worker', 'usage_ingest', 'USAGE'), rolcanlogin, rolsuper FROM pg_roles"
-        assert run(database, f"{granted} WHERE rolname = 'usage_worker'") == [(True, True, False)]
-    finally:
-        run(database, "DROP ROLE IF EXISTS usage_worker")
+    assert {name for name in OURS if "owner_url" in services[name]["secrets"]} == {"migrate", "maintenance"}
 
 
 def test_compose_lets_worker_finish_its_batch(services: dict[str, Any]) -> None:
@@ -142,17 +136,24 @@ def test_compose_has_processes_for_all_shards_and_the_other_tasks(services: dict
 
 
 def test_compose_keeps_data_checks_health_and_is_local(services: dict[str, Any]) -> None:
-    assert set(services) == {"postgres", "valkey", *OURS}
+    assert set(services) == {*OTHERS, *OURS}
     for name, service in services.items():
-        assert service["restart"] == ("on-failure" if name == "migrate" else "unless-stopped")
-        assert name == "migrate" or "healthcheck" in service
+        assert (service["restart"] == "unless-stopped") == (name not in ONCE)
+        assert name in ONCE or service["healthcheck"]["test"]
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
-    assert services["beat"].get("deploy") is None  # exactly one
+    assert not any("replicas" in service["deploy"] for service in services.values())  # beat: exactly one
     assert services["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
     assert services["valkey"]["volumes"] == ["valkey:/data"]
-    options = services["valkey"]["command"][-1]
-    assert "--appendonly yes" in options
-    assert "--maxmemory-policy noeviction" in options
+    assert {"--appendonly yes", "--maxmemory-policy noeviction"} <= set(services["valkey"]["command"])
+
+
+def test_compose_limits_every_service(services: dict[str, Any]) -> None:
+    for service in services.values():
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
+        assert service["logging"]["options"]["max-size"]
 
 
 def test_image_copies_existing_files_and_has_oldest_python() -> None:

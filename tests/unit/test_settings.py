@@ -93,6 +93,32 @@ def test_file_supplies_settings_missing_in_environment(monkeypatch: pytest.Monke
     assert (settings.stream_shards, settings.batch_events) == (7, 80)
 
 
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "REDIS_URL", "USAGE_REDIS_URL", "USAGE_API_KEYS"])
+def test_secret_stands_in_named_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str) -> None:
+    text = {"DATABASE_URL": "postgresql://me@host/db", "USAGE_API_KEYS": "a"}.get(variable, "redis://host")
+    (tmp_path / "secret").write_text(f"{text}\n")
+    for name in ("DATABASE_URL", "REDIS_URL", "USAGE_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(f"{variable}_FILE", str(tmp_path / "secret"))
+    settings = load_settings()
+    assert text in (settings.database_url, settings.redis_url, settings.api_keys)
+    monkeypatch.setenv(variable, f"{text}1")
+    settings = load_settings()
+    assert f"{text}1" in (settings.database_url, settings.redis_url, settings.api_keys)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff"])
+def test_unreadable_secret_names_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "secret"))
+    with pytest.raises(SettingsError, match=rf"DATABASE_URL_FILE: .+{tmp_path / 'secret'}"):
+        load_settings()
+
+
 @pytest.mark.parametrize(("interval", "expires"), [(0.5, 2.0), (1.0, 2.0), (30.0, 60.0)])
 def test_ticks_expire_after_two_intervals(interval: float, expires: float) -> None:
     assert Settings(flush_interval=interval).trigger_expires == expires
@@ -189,6 +215,7 @@ def test_wrong_argument_is_named_like_the_argument(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("given", [{"redis_url": "http://elsewhere"}, {}])
 def test_url_of_a_disabled_publisher_is_not_checked(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> None:
     monkeypatch.setenv("REDIS_URL", "sentinel://elsewhere")
+    monkeypatch.setenv("USAGE_REDIS_URL_FILE", "/nowhere")
     assert load_publisher_settings(**given, disabled=True).redis_url == ""
 
 

@@ -15,6 +15,10 @@ does not set them. A publisher in an application reads only those above `DATABAS
 setting has two variables, the first one that is set counts. A setting that is wrong stops the process with one line
 that names it and does not quote its value. Durations are in seconds unless the name says days.
 
+A secret may stand in a file, as containers and systemd give it: `DATABASE_URL_FILE` names the file whose content is the
+value of `DATABASE_URL` where that is not set, and so do `USAGE_REDIS_URL_FILE`, `REDIS_URL_FILE`, `USAGE_API_KEYS_FILE`
+and `USAGE_EMBEDDER_KEY_FILE`. A line break at the end of the file does not count.
+
 """
 
 

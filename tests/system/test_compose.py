@@ -1,0 +1,104 @@
+"""The compose file on the image of the Dockerfile, without a container engine; a part of `make test-more`, as root.
+
+Each service runs with its command, environment, secrets, user, mounts and rights, in a root that the Dockerfile's steps
+made of an empty Debian; then its health check must pass, and fail once the service has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from functools import partial
+from pathlib import Path
+from pwd import getpwnam
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.helpers import eventually
+from tests.integration.installed import ROOT
+from tests.system.containers import Containers, read_compose
+from tests.system.image import Image, build_image
+from usage_worker.local.account import temporary_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Their programs are not packages of Debian, or their files are tested with the boards.
+NOT_RUN = {"boards-role", "prometheus", "grafana"}
+ONCE = ("migrate", "roles")
+COUNTING = ("worker", "maintenance", "beat", "flower", "serve", "metrics")
+PROGRAMS = {"valkey-server": "redis-server", "valkey-cli": "redis-cli"}
+
+
+def servers_of_this_machine(folder: Path) -> Image:
+    """Return a root for this machine's programs, which stand for the images of PostgreSQL and Valkey."""
+    for name in ("proc", "dev", "run", "tmp", "usr", "etc", "var", "data", "var/lib/postgresql", "programs"):
+        (folder / name).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (folder / name).symlink_to(f"usr/{name}")
+    (folder / "var" / "run").symlink_to("../run")
+    for name, program in PROGRAMS.items():
+        (folder / "programs" / name).symlink_to(f"/usr/bin/{program}")
+    programs = min(Path("/usr/lib/postgresql").glob("*/bin"))
+    path = f"/programs:{programs}:/usr/sbin:/usr/bin:/sbin:/bin"
+    return Image(folder, {"PATH": path, "PGDATA": "/var/lib/postgresql/data"}, "/", "root")
+
+
+def make_volumes(folder: Path, image: Image) -> None:
+    """Make empty volumes, each with the owner that its folder has in the image."""
+    owners = {"postgres": getpwnam("postgres").pw_uid, "valkey": getpwnam("redis").pw_uid}
+    owners["beat"] = (image.root / "var/lib/usage-worker").stat().st_uid
+    for name, owner in owners.items():
+        (folder / name).mkdir()
+        os.chown(folder / name, owner, -1)
+
+
+@pytest.fixture(scope="module")
+def containers() -> Iterator[Containers]:
+    # Accounts of servers cannot enter the folders of pytest, as they cannot those of root.
+    with temporary_folder() as folder:
+        secrets = folder / "secrets"
+        subprocess.run([ROOT / "deploy" / "new-secrets", secrets], check=True, stdout=subprocess.DEVNULL)
+        compose = read_compose({"USAGE_SECRETS": str(secrets), "USAGE_UNKNOWN": "create"})
+        image = build_image(folder)
+        make_volumes(folder, image)
+        with Containers(compose, image, servers_of_this_machine(folder / "servers"), folder) as containers:
+            yield containers
+
+
+def start_healthy(containers: Containers, *names: str) -> None:
+    for name in names:
+        containers.start(name)
+    for name in names:
+        eventually(partial(containers.is_healthy, name), 60)
+
+
+@pytest.mark.timeout(400)
+def test_services_run_and_their_health_checks_tell(containers: Containers) -> None:
+    initdb = "initdb --username=usage --pwfile=/run/secrets/owner_password --auth-host=scram-sha-256"
+    run_once(containers, "postgres", ["sh", "-c", initdb])
+    start_healthy(containers, "postgres", "valkey")
+    create = "PGPASSWORD=$(cat /run/secrets/owner_password) createdb -h postgres -U usage usage"
+    run_once(containers, "postgres", ["sh", "-c", create])
+    for name in ONCE:
+        run_once(containers, name)
+    run_once(containers, "roles")  # at each start
+    start_healthy(containers, *COUNTING)
+    containers.start("traffic")
+    eventually(partial(is_counted, containers), 60)
+    containers.stop("traffic")
+    for name in COUNTING:
+        assert containers.stop(name) == 0, containers.log(name)
+        assert not containers.is_healthy(name)
+
+
+def run_once(containers: Containers, name: str, command: list[str] | None = None) -> None:
+    done = containers.run(name, command)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def is_counted(containers: Containers) -> bool:
+    status = json.loads(containers.run("worker", ["usage-worker", "status", "--json"]).stdout)
+    return bool(status["totals"] and status["totals"]["applied"])
