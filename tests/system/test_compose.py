@@ -77,7 +77,7 @@ def start_healthy(containers: Containers, *names: str) -> None:
 
 @pytest.mark.timeout(400)
 def test_services_run_and_their_health_checks_tell(containers: Containers) -> None:
-    initdb = "initdb --username=usage --pwfile=/run/secrets/owner_password --auth-host=scram-sha-256"
+    initdb = "initdb --encoding=UTF8 --username=usage --pwfile=/run/secrets/owner_password --auth-host=scram-sha-256"
     run_once(containers, "postgres", ["sh", "-c", initdb])
     start_healthy(containers, "postgres", "valkey")
     create = "PGPASSWORD=$(cat /run/secrets/owner_password) createdb -h postgres -U usage usage"
