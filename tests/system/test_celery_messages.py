@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -87,6 +88,32 @@ def test_message_that_redis_refused_to_note_stays_in_its_queue(redis_url: str, r
         assert [message.payload[1] for message in take(app)] == [{"number": 1}]
     finally:
         redis_client.acl_deluser(user)
+
+
+@pytest.mark.parametrize("garbage", ["not JSON", "5", "{}", '{"body": "x", "headers": {}}', "[" * 100_000, b"\xff"])
+def test_garbage_in_a_queue_keeps_no_message_from_its_worker(
+    garbage: str, redis_worker_url: str, redis_client: redis.Redis
+) -> None:
+    app = make_app(Settings(REDIS_URL=redis_worker_url))
+    redis_client.lpush("celery", garbage)
+    app.send_task("usage.track", kwargs={"number": 1})
+    assert [message.payload[1] for message in take(app)] == [{"number": 1}]
+    assert redis_client.hlen("unacked") == 0
+
+
+def test_note_that_cannot_be_read_keeps_no_older_one_from_its_queue(
+    redis_worker_url: str, redis_client: redis.Redis
+) -> None:
+    app = make_app(Settings(REDIS_URL=redis_worker_url))
+    app.conf.broker_transport_options = {"visibility_timeout": 0}
+    app.send_task("usage.track", kwargs={"number": 1})
+    take(app, acknowledged=False)
+    redis_client.hset("unacked", "taken:bad", '[not JSON,"","celery"]')
+    redis_client.zadd("unacked_index", {"taken:bad": time.time()})
+    with app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        eventually(lambda: channel.qos.restore_visible() or redis_client.hlen("unacked") == 0)
+    assert redis_client.llen("celery") == 1
 
 
 def test_worker_on_full_redis_takes_and_waits(redis_worker_url: str, redis_client: redis.Redis) -> None:

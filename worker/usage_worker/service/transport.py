@@ -15,7 +15,17 @@ from typing import Any
 from uuid import uuid4
 
 from kombu.transport import redis, virtual
-from kombu.utils.json import dumps
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+
+from usage_worker.logs import get_logger
+
+# What reading a message raises that somebody else wrote.
+_UNREADABLE = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
+# Seconds after which a worker of several queues looks at all of them.
+_OTHER_QUEUES_SECONDS = 0.2
+
+log = get_logger("broker")
 
 # Small, and gone when the message is acknowledged, so a full Redis takes it as well. What stands in the hash is what
 # kombu restores: the message, its exchange (none: the next is the name of a queue) and its routing key. The message
@@ -52,8 +62,16 @@ class NotingQoS(redis.QoS):
             client.eval(_RENAME, 2, *keys, time(), self.channel.taken, delivery_tag, noted)
         virtual.QoS.append(self, message, delivery_tag)  # type: ignore[no-untyped-call]
 
-    def forget(self, tag: str) -> None:
-        """Delete a note."""
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Put a message back into its queue; what cannot be read would keep all older ones from it."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]
+        except _UNREADABLE as error:
+            self.drop(tag, error)
+
+    def drop(self, tag: str, error: Exception) -> None:
+        """Delete the note of what is no message."""
+        log.warning("dropped what is no message of Celery from its queue", reason=type(error).__name__)
         self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
 
@@ -68,7 +86,8 @@ class _Asked(Enum):
 class NotingChannel(redis.Channel):
     """Takes messages by a script, and waits by BLMOVE where there is none.
 
-    It waits for one queue, the one that had the last message. Another one is looked at after at most a second.
+    It waits for one queue, the one that had the last message. Other queues are looked at after at most 0.2 s, messages
+    with a priority in a queue without others after a second.
     """
 
     QoS = NotingQoS
@@ -96,23 +115,31 @@ class NotingChannel(redis.Channel):
             return
         self._in_poll, self._brpop_sent_at = self.client.connection, monotonic()  # type: ignore[assignment]
         self._asked = _Asked.WAIT if self._is_empty else _Asked.TAKE
-        self.client.connection.send_command(*(self._wait(queues[-1]) if self._is_empty else self._take(queues)))
+        self.client.connection.send_command(*(self._wait(queues) if self._is_empty else self._take(queues)))
 
     def _brpop_read(self, **options: Any) -> Any:
+        if self._asked is _Asked.POP:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         if self._asked is _Asked.WAIT:
             self._read_wait(options)
             raise Empty
-        try:
-            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
-        except Empty:
+        answer = self._answer(options)
+        if answer is None:
             self._is_empty = True
-            raise
-        except (*self.connection.connection_errors, *self.connection.channel_errors):
-            raise
-        except Exception:
-            # It would end the worker at each delivery.
-            self.qos.forget(self.taken)
-            raise
+            raise Empty
+        key, message = answer
+        try:
+            payload = loads(bytes_to_str(message))  # type: ignore[no-untyped-call]
+            read = self.Message(payload, channel=self)  # type: ignore[no-untyped-call]
+            _, _ = read.delivery_info["exchange"], hash(read.delivery_tag)
+        except _UNREADABLE as error:
+            # By itself kombu would end the worker, also at each further delivery.
+            self.qos.drop(self.taken, error)
+            raise Empty from None
+        queue = bytes_to_str(key).rsplit(self.sep, 1)[0]  # type: ignore[no-untyped-call]
+        self._queue_cycle.rotate(queue)
+        self.connection._deliver(payload, queue)  # noqa: SLF001 - as in kombu
+        return True
 
     def _take(self, queues: list[str]) -> tuple[Any, ...]:
         places = [(self._q_for_pri(queue, step), queue) for step in self.priority_steps for queue in queues]  # type: ignore[no-untyped-call]
@@ -120,22 +147,28 @@ class NotingChannel(redis.Channel):
         self.taken = f"taken:{uuid4()}"
         return "EVAL", _TAKE, 2 + len(keys), self.unacked_index_key, self.unacked_key, *keys, time(), self.taken, *names
 
-    def _wait(self, queue: str) -> tuple[Any, ...]:
+    def _wait(self, queues: list[str]) -> tuple[Any, ...]:
+        queue = queues[-1]
+        timeout = self.brpop_timeout if len(queues) == 1 else _OTHER_QUEUES_SECONDS
         if self._is_full:
-            return "BRPOP", f"{queue}.none", self.brpop_timeout
-        return "BLMOVE", queue, queue, "RIGHT", "RIGHT", self.brpop_timeout
+            return "BRPOP", f"{queue}.none", timeout
+        return "BLMOVE", queue, queue, "RIGHT", "RIGHT", timeout
 
     def _read_wait(self, options: dict[str, Any]) -> None:
         self._is_empty = False
         try:
-            self.client.parse_response(self.client.connection, "BLMOVE", **options)
-        except self.connection.connection_errors:
-            self.client.connection.disconnect()
-            raise
+            self._answer(options)
         except self.connection.channel_errors:
             self._is_full = True
         else:
             self._is_full = False
+
+    def _answer(self, options: dict[str, Any]) -> Any:
+        try:
+            return self.client.parse_response(self.client.connection, "EVAL", **options)
+        except self.connection.connection_errors:
+            self.client.connection.disconnect()
+            raise
         finally:
             self._in_poll = False
 
