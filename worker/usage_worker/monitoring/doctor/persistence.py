@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usage_worker.monitoring.check import fail, ok, unknown, warn
-from usage_worker.monitoring.doctor.sizes import size
 from usage_worker.monitoring.inspection import REDIS, Section
 from usage_worker.queue.server_details import server_details
+from usage_worker.wording import short_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,12 +28,12 @@ def _persistence(inspection: Inspection) -> Iterator[Check]:
         yield ok(
             "redis_writes", f"succeed; last snapshot {details.since_save:,.0f} s ago, {details.unsaved:,} changes since"
         )
-    used = f"{size(details.used)} in use, {size(details.peak)} at the peak"
+    used = f"{short_bytes(details.used)} in use, {short_bytes(details.peak)} at the peak"
     if not details.limit:
         remedy = "set maxmemory to what the machine can spare, so that publishers see when it is nearly full"
         yield warn("maxmemory", f"no limit, {used}: Redis grows until the system ends it", remedy)
     else:
-        yield ok("maxmemory", f"{used}, limit {size(details.limit)}, {details.policy or 'policy not shown'}")
+        yield ok("maxmemory", f"{used}, limit {short_bytes(details.limit)}, {details.policy or 'policy not shown'}")
 
 
 def _append_only(details: ServerDetails) -> Check:
