@@ -134,7 +134,7 @@ def test_status_is_collected_only_while_somebody_looks(filled: str, redis_url: s
         return sum(thread.name == "background-status" for thread in threading.enumerate())
 
     before = collectors()
-    watch = StatusWatch(Settings(REDIS_URL=redis_url, DATABASE_URL=filled), idle_seconds=0.5)
+    watch = StatusWatch(Settings(REDIS_URL=redis_url, DATABASE_URL=filled), idle_seconds=3.0)
     assert collectors() == before
     assert watch.look() is not None
     assert collectors() == before + 1
