@@ -13,6 +13,8 @@ from usage_worker.monitoring.checks.upkeep import partitions_failed
 from usage_worker.monitoring.inspection import Figures, Inspection
 from usage_worker.monitoring.remedies import remedy_of
 from usage_worker.printable import printable
+from usage_worker.service.schedule import schedule_entries
+from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,6 +66,17 @@ class SystemStatus:
             "anomalies": figures.alerts,
             "clocks": figures.clocks,
         }
+
+
+def checked_settings() -> Settings:
+    """Read the settings, and the schedules in them.
+
+    Raises:
+        SettingsError: one is wrong.
+    """
+    settings = load_settings()
+    schedule_entries(settings)
+    return settings
 
 
 def collect_status(settings: Settings) -> SystemStatus:
