@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.monitoring.check import fail, ok, unknown, warn
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS, Section
-from usage_worker.queue.server_details import is_local, server_details
+from usage_worker.queue.server_details import is_local
 from usage_worker.store.queries import query
 from usage_worker.wording import short_bytes
 
@@ -43,7 +43,7 @@ def _postgresql_disk(inspection: Inspection) -> Iterator[Check]:
 
 def _redis_disk(inspection: Inspection) -> Iterator[Check]:
     local = is_local(inspection.settings.redis_url)
-    yield _disk("redis_disk", server_details(inspection.stream.connection).config.get("dir") if local else None)
+    yield _disk("redis_disk", inspection.redis_details.folder if local else None)
 
 
 def _disk(name: str, folder: str | None) -> Check:
