@@ -9,6 +9,7 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
+from usage_worker.cli.doctor import COLOURS
 from usage_worker.cli.output import EXIT_PROBLEM, make_table, print_json, print_rows
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
@@ -68,7 +69,7 @@ def _rows(current: SystemStatus) -> Iterator[tuple[str, Cell]]:
 
 
 def _problem(check: Check) -> Text:
-    return Text(f"{check.reason}: {check.remedy}", "red" if check.state == "fail" else "yellow")
+    return Text(f"{check.reason}: {check.remedy}", COLOURS[check.state])
 
 
 def _queue(figures: Figures) -> Iterator[tuple[str, Cell]]:
