@@ -231,7 +231,7 @@ def test_recorded_error_is_printable(
     service.add_old()
     with pytest.raises(Exception, match="not"):
         resources.flusher.flush(0)
-    record = service.records.read(0)
+    record, _ = service.records.read(0)
     assert record.is_failing
     assert record.error
     assert r"not \x1b[31mnow\t" in record.error

@@ -64,7 +64,7 @@ def test_worker_with_wrong_clock_takes_nothing(
     wrong = cli.env | {"PYTHONPATH": ":".join(filter(None, [str(tmp_path), *sys.path]))}
     records = FlushRecords(harness.resources.stream.connection)
     with Popen([sys.executable, "-m", "tests.faults.flusher"], env=wrong, stderr=DEVNULL) as worker:
-        noted = eventually(lambda: (record := records.read(shard)).is_failing and record, 30)
+        noted = eventually(lambda: (record := records.read(shard)[0]).is_failing and record, 30)
         worker.terminate()
     assert noted
     found = re.fullmatch(rf"the clocks differ: this worker's is (\d+) s {where} PostgreSQL's \(.*", noted.error or "")
@@ -80,7 +80,7 @@ def test_worker_with_wrong_clock_takes_nothing(
     assert (backlog.entries, backlog.pending) == (1, 0)
     assert harness.resources.store.intake_totals() == Intake()
     assert cli.drained() == {"applied": 2, "duplicate": 0, "quarantined": 0, "left": 0}
-    assert not records.read(shard).is_failing
+    assert not records.read(shard)[0].is_failing
 
 
 @pytest.mark.parametrize("entry_id", ENTRY_IDS)

@@ -64,7 +64,7 @@ def test_aids_are_replaced_and_counting_goes_on(harness: IngestHarness) -> None:
     assert [record.name for record in Processes(connection).read()] == ["worker@here"]
     assert Heartbeat(connection).beat()
     assert Heartbeat(connection).age() is not None
-    assert FlushRecords(connection).read(0).accepted > 0
+    assert FlushRecords(connection).read(0)[0].accepted > 0
     assert harness.worker.stream.vanished(0).entries == 0
     assert harness.redis.type(deaths_key(0)) in (b"none", b"hash")
     assert harness.redis.get("usage:shards") == b"2"
@@ -120,4 +120,4 @@ def test_command_that_the_user_of_redis_may_not_use_is_named(
     assert "Redis refused a command" in problems["flush"]
     assert "xreadgroup" in problems["flush"]
     harness.flush()
-    assert not FlushRecords(harness.worker.stream.connection).read(0).is_failing
+    assert not FlushRecords(harness.worker.stream.connection).read(0)[0].is_failing

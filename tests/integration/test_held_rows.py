@@ -78,7 +78,7 @@ def test_others_are_counted_while_a_tenant_holds_his_rows(harness: IngestHarness
         # A second pair of the tenant may be new, and not held.
         assert harness.resources.store.intake_totals().applied - before in (len(others), len(others) + 1)
         shard = harness.resources.stream.shard_of(harness.users[0])
-        assert f"pid {pid} (role " in str(FlushRecords(harness.worker.stream.connection).read(shard).holders)
+        assert f"pid {pid} (role " in str(FlushRecords(harness.worker.stream.connection).read(shard)[0].holders)
         # His events are not taken again at once, and a duplicate of them waits, too.
         harness.publish(first[0], counted=False)
         harness.flush()

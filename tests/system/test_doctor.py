@@ -348,6 +348,13 @@ def test_disk_and_memory_of_redis(doctor: Doctor, own_redis: redis.Redis, own_va
     assert doctor.said("redis_writes").startswith("fail: Redis could not write to its disk")
 
 
+def test_redis_is_asked_once_for_its_details(doctor: Doctor, own_redis: redis.Redis) -> None:
+    own_redis.config_resetstat()
+    doctor.ask()
+    # Of the status for its snapshots, and of the doctor for the rest.
+    assert own_redis.info("commandstats")["cmdstat_config|get"]["calls"] == 2
+
+
 @pytest.fixture
 def limited_user(redis_client: redis.Redis) -> Iterator[str]:
     """Return a user with every right, whose password is its name."""

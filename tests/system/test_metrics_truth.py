@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ class Shown:
     def fresh(self) -> Figures:
         """Return the figures of a collection that began after now."""
         now = datetime.now(UTC)
-        eventually(lambda: (self.background.collected_at or now) > now, 30)
+        eventually(lambda: (last := self.background.wait(30)) and last.at > now, 30)
         return self.figures()
 
     def value(self, name: str, **labels: str) -> float:
@@ -112,7 +113,7 @@ def worker(settings: Settings) -> Iterator[Resources]:
 
 @pytest.fixture
 def shown(settings: Settings) -> Iterator[Shown]:
-    with BackgroundStatus(settings, seconds=0.05) as background:
+    with closing(BackgroundStatus(settings, seconds=0.05).start()) as background:
         yield Shown(background)
     eventually(lambda: "background-status" not in {it.name for it in threading.enumerate()})
 
@@ -209,7 +210,7 @@ def test_counters_stay_during_outages_and_a_full_redis_takes_them(
         with (
             Resources(ours) as worker,
             redis.Redis.from_url(valkey.url()) as client,
-            BackgroundStatus(ours, 0.05) as background,
+            closing(BackgroundStatus(ours, 0.05).start()) as background,
         ):
             shown = Shown(background)
             add(client, 0, [GOOD] * 3)
@@ -252,7 +253,7 @@ def kept(figures: Figures) -> Figures:
 def test_redis_failures_are_recorded_afterwards(settings: Settings, server_folder: Path) -> None:
     with EmbeddedValkey(server_folder / "metrics-owed") as valkey:
         ours = settings.model_copy(update={"redis_url": valkey.url()})
-        with Resources(ours) as worker, BackgroundStatus(ours, 0.05) as background:
+        with Resources(ours) as worker, closing(BackgroundStatus(ours, 0.05).start()) as background:
             flushed(worker)
             valkey.kill()
             with pytest.raises(UsageError):
@@ -282,7 +283,7 @@ def test_promtool_finds_nothing_in_served_metrics(
 
 def test_scrape_before_the_first_status_has_only_the_build(settings: Settings) -> None:
     background = BackgroundStatus(settings)
-    assert (background.current, background.collected_at) == (None, None)
+    assert background.wait(0) is None
     assert {name for name, *_ in Shown(background).figures(seconds=0.01)} == {"usage_build_info"}
 
 

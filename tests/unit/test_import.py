@@ -39,3 +39,12 @@ def test_publisher_loads_neither_settings_library_nor_event_loop() -> None:
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
     assert {"pydantic", "uuid_utils"} <= loaded
     assert not loaded & {"pydantic_settings", "dotenv", "redis", "asyncio", "multiprocessing", "pytest"}
+
+
+def test_service_that_only_takes_events_loads_no_celery() -> None:
+    """Celery takes a third of a second to load; the status brings it in, at the first look at the page."""
+    program = "import usage_worker.http.app, json, sys; print(json.dumps([*sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert "starlette" in loaded
+    assert not loaded & {"celery", "kombu"}

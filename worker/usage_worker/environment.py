@@ -20,12 +20,24 @@ T = TypeVar("T", bound=BaseModel)
 
 # The first that is set counts. REDIS_URL may be the application's own, for a cache or as Celery's broker.
 REDIS_VARIABLES = ("USAGE_REDIS_URL", "REDIS_URL")
+# A variable with this ending names the file with the value.
+_FILE = "_FILE"
 _VARIABLES = {"redis_url": REDIS_VARIABLES, "database_url": ("DATABASE_URL",)}
 
 
 def variables_of(name: str) -> tuple[str, ...]:
     """Return the environment variables of a setting, of which the first that is set counts."""
     return _VARIABLES.get(name, (f"USAGE_{name.upper()}",))
+
+
+def known_variables(form: type[BaseModel]) -> set[str]:
+    """Return every environment variable that `read_form` reads for a form."""
+    return {
+        variable + ending
+        for name, field in form.model_fields.items()
+        for variable in variables_of(name)
+        for ending in (("",) if field.repr else ("", _FILE))
+    }
 
 
 def read_form(form: type[T], *sources: Mapping[str, str | None], **given: Any) -> T:
@@ -58,15 +70,15 @@ def _text_of(source: Mapping[str, str | None], variable: str) -> str | None:
 
 
 def _secret_of(source: Mapping[str, str | None], variable: str) -> str | None:
-    file = source.get(f"{variable}_FILE")
+    file = source.get(variable + _FILE)
     if source.get(variable) or not file:
         return source.get(variable)
     try:
         return Path(file).read_text("utf-8").rstrip("\r\n")
     except OSError as error:
-        raise SettingsError(f"{variable}_FILE: {error.strerror}: {file}") from None
+        raise SettingsError(f"{variable}{_FILE}: {error.strerror}: {file}") from None
     except ValueError:
-        raise SettingsError(f"{variable}_FILE: this file is not text in UTF-8: {file}") from None
+        raise SettingsError(f"{variable}{_FILE}: this file is not text in UTF-8: {file}") from None
 
 
 def _complaint(item: Any, variables: Mapping[str, str]) -> str:

@@ -20,6 +20,9 @@ _ROUNDED_FROM = 10_000
 _LEAST_PERCENT = 0.01
 _SECOND = 1000
 _TWO_DIGITS = 100
+_BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
+_KIBI = 1024
+_THREE_DIGITS = 100
 _LARGE = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
 # They are not printable, but join the parts of emoji and of Persian words.
 _JOINERS = re.compile("([\u200c\u200d])")
@@ -80,6 +83,15 @@ def short_milliseconds(duration: float | None) -> str:
         if round(number) >= _TWO_DIGITS:
             number, unit = number / 60, larger
     return f"{_short(number)} {unit}"
+
+
+def short_bytes(number: float) -> str:
+    """Return the size for a sentence, in the largest unit of which there is at least one, such as 512 B or 1.5 GiB."""
+    unit = 0
+    # Rounded before the unit is chosen: 1,048,575 is 1 MiB, and not 1,024 KiB.
+    while round(number) >= _KIBI and unit < len(_BYTES) - 1:
+        number, unit = number / _KIBI, unit + 1
+    return f"{number:.3g} {_BYTES[unit]}" if number < _THREE_DIGITS else f"{number:,.0f} {_BYTES[unit]}"
 
 
 def figures_text(figures: Mapping[str, Any]) -> str:

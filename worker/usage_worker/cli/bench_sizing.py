@@ -11,6 +11,7 @@ from usage_worker.bench.sizing import EVENTS_A_DAY, LEDGER_DAYS, run_sizing
 from usage_worker.cli.outcome import finish
 from usage_worker.cli.output import print_rows
 from usage_worker.local.stopping import leave_on_signal
+from usage_worker.wording import short_bytes
 
 if TYPE_CHECKING:
     from usage_worker.bench.sizing import SizingResult
@@ -21,7 +22,6 @@ Pairs = Annotated[int, typer.Option(min=10, help="Rows in user_agents.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 HEADINGS = ("events_a_day", "cores", "WAL_a_day", f"ledger_{LEDGER_DAYS}_days", "Redis_for_an_hour")
-GIB = 2**30
 
 
 def sizing(rate: Rate = 1_000, seconds: Seconds = 60, pairs: Pairs = 100_000, as_json: AsJson = False) -> None:
@@ -38,7 +38,7 @@ def _show(result: SizingResult) -> None:
     for number in EVENTS_A_DAY:
         needs = result.needs(number)
         sizes = (needs.wal_bytes_a_day, needs.ledger_bytes, needs.redis_bytes_an_hour)
-        rows.append((f"{number:,}", f"{needs.cores:.2f}", *(f"{size / GIB:,.2f} GiB" for size in sizes)))
+        rows.append((f"{number:,}", f"{needs.cores:.2f}", *map(short_bytes, sizes)))
     print_rows(HEADINGS, rows, figures=HEADINGS, headings_in_lines=True)
     costs = ", ".join(f"{name} {cost:.1f}" for name, cost in result.cpu_us_per_event.items())
     idle = ", ".join(f"{name} {cores:.3f}" for name, cores in result.idle_cores.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import closing
 from functools import partial
 from typing import Annotated
 
@@ -43,7 +44,7 @@ def metrics(port: Port = None, address: Address = "127.0.0.1") -> None:
     except OSError as error:
         raise SettingsError(f"--address {address} --port {port}: {error.strerror}") from None
     echo(f"http://{address}:{port}/metrics", err=True)
-    with background, leave_on_signal():
+    with closing(background.start()), leave_on_signal():
         signal.pause()
     server.shutdown()
     thread.join()

@@ -9,10 +9,10 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
+from usage_worker.cli.doctor import COLOURS
 from usage_worker.cli.output import EXIT_PROBLEM, make_table, print_json, print_rows
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.settings import load_settings
 from usage_worker.wording import short_seconds
 
 if TYPE_CHECKING:
@@ -31,12 +31,10 @@ Watch = Annotated[bool, typer.Option("--watch", help="Show the status every seco
 def status(as_json: AsJson = False, watch: Watch = False) -> None:
     """Show what is wrong with its remedy, then backlog, processes, totals, partitions; exit with 1 if a check fails."""
     # Celery takes a third of a second to load, which the other commands need not wait for.
-    from usage_worker.monitoring.status import collect_status, wrong_settings  # noqa: PLC0415
-    from usage_worker.service.schedule import schedule_entries  # noqa: PLC0415
+    from usage_worker.monitoring.status import checked_settings, collect_status, wrong_settings  # noqa: PLC0415
 
     try:
-        settings = load_settings()
-        schedule_entries(settings)
+        settings = checked_settings()
     except SettingsError as error:
         if not as_json:
             raise
@@ -71,7 +69,7 @@ def _rows(current: SystemStatus) -> Iterator[tuple[str, Cell]]:
 
 
 def _problem(check: Check) -> Text:
-    return Text(f"{check.reason}: {check.remedy}", "red" if check.state == "fail" else "yellow")
+    return Text(f"{check.reason}: {check.remedy}", COLOURS[check.state])
 
 
 def _queue(figures: Figures) -> Iterator[tuple[str, Cell]]:

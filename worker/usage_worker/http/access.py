@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
 from usage_worker.http.keys import find_key
+from usage_worker.loopback import is_loopback
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -65,18 +65,10 @@ def _given_key(request: Request, *, by_browser: bool) -> str:
     return decoded.decode("utf-8", "surrogateescape").partition(":")[2]
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a name or an address is that of this machine alone."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _is_local(request: Request) -> bool:
     """Whether client and host are this machine: a page of the web that resolves its own name to it has another host."""
     # Not `request.url`, which has the server's own address where it cannot read this header.
     hosts = request.headers.getlist("host")
     host = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
-    is_ours = host is not None and is_loopback((host[1] or host[2]).lower())
+    is_ours = host is not None and is_loopback(host[1] or host[2])
     return is_ours and request.client is not None and is_loopback(request.client.host)

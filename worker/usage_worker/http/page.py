@@ -85,7 +85,7 @@ class PageEndpoint:
         return None
 
     async def _status(self) -> str:
-        return await to_thread.run_sync(lambda: status_html(*self._watch.look()), limiter=self._status_threads)
+        return await to_thread.run_sync(lambda: status_html(self._watch.look()), limiter=self._status_threads)
 
     async def _report(self, wanted: PageQuery) -> ReportPart:
         if self._report_threads.available_tokens < 1:

@@ -14,6 +14,7 @@ from usage_worker.errors import (
     first_line,
 )
 from usage_worker.http.parameters import ParameterError
+from usage_worker.monitoring.remedies import remedy_of
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.reporting import DaysError, page_report, report_days, unknown_days
 from usage_worker.store import ReportStore
@@ -74,9 +75,6 @@ class ReportSource:
             return f"{reason}: reload the page in a few seconds"
         if isinstance(error, SettingsError):  # it says what to do
             return reason
-        # Celery comes with it: see `StatusWatch`.
-        from usage_worker.monitoring.status import remedy_of  # noqa: PLC0415
-
         return f"{reason}: {remedy_of(error)}"
 
 

@@ -16,12 +16,12 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from usage_worker.errors import ArgumentError, SettingsError
-from usage_worker.http.access import is_loopback
 from usage_worker.http.app import create_app
 from usage_worker.http.keys import parse_keys
 from usage_worker.http.paths import WATCHED
 from usage_worker.http.request_metrics import SHARED
 from usage_worker.logs import configure_logs, get_logger
+from usage_worker.loopback import is_loopback
 from usage_worker.settings import load_settings
 from usage_worker.trace_export import begin_export, check_export
 

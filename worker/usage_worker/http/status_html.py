@@ -14,19 +14,21 @@ from usage_worker.wording import UNKNOWN, exact, percentage, short, short_millis
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from usage_worker.monitoring.background import Collected
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.inspection import Figures
     from usage_worker.monitoring.status import SystemStatus
 
 
-def status_html(status: SystemStatus | None, collected_at: datetime | None) -> str:
+def status_html(collected: Collected | None) -> str:
     """Return the section with the status; None is one that is not collected yet."""
-    if status is None or collected_at is None:
+    if collected is None:
         return _section("unknown", "Status: being collected", "<p>Reload the page in a few seconds.</p>")
+    status = collected.status
     state, heading = _verdict(status)
     problems = "".join(map(_problem_html, status.problems))
     figures = status.figures
-    age = (datetime.now(UTC) - collected_at).total_seconds()
+    age = (datetime.now(UTC) - collected.at).total_seconds()
     tables = "".join(
         f"<details><summary>{escape(title)}</summary>{table_html(Table(headings, _shown(rows)), title)}</details>"
         for title, headings, rows in _tables(status)
@@ -35,7 +37,7 @@ def status_html(status: SystemStatus | None, collected_at: datetime | None) -> s
     return _section(
         state,
         heading,
-        f"<p>Collected at {collected_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {_ago(age)}.</p>\n"
+        f"<p>Collected at {collected.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {_ago(age)}.</p>\n"
         + (f'<ul class="problems">{problems}</ul>\n' if problems else "")
         + f"{headlines_html([*_queue(figures), *_database(figures)])}\n{tables}",
     )

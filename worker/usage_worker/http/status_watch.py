@@ -6,10 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from usage_worker.monitoring.background import BackgroundStatus
-    from usage_worker.monitoring.status import SystemStatus
+    from usage_worker.monitoring.background import BackgroundStatus, Collected
     from usage_worker.settings import Settings
 
 # A status takes 0.1 s, and one of a server that does not answer some seconds.
@@ -29,11 +26,9 @@ class StatusWatch:
         self._background: BackgroundStatus | None = None
         self._end = threading.Timer(idle_seconds, self.close)
 
-    def look(self) -> tuple[SystemStatus | None, datetime | None]:
-        """Return the last status and when it was collected; only the first one is waited for, and not forever."""
-        background = self._watched()
-        background.wait(FIRST_SECONDS)
-        return background.current, background.collected_at
+    def look(self) -> Collected | None:
+        """Return the last status; only the first one is waited for, and not forever."""
+        return self._watched().wait(FIRST_SECONDS)
 
     def close(self) -> None:
         """Stop collecting."""
@@ -41,7 +36,7 @@ class StatusWatch:
             self._end.cancel()
             background, self._background = self._background, None
         if background is not None:
-            background.__exit__()
+            background.close()
 
     def _watched(self) -> BackgroundStatus:
         # With it comes Celery, which takes a third of a second to load, and which an events-only service does not need.
@@ -53,5 +48,5 @@ class StatusWatch:
             self._end.daemon = True
             self._end.start()
             if self._background is None:
-                self._background = BackgroundStatus(self._settings).__enter__()
+                self._background = BackgroundStatus(self._settings).start()
             return self._background

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event, Thread
@@ -62,8 +61,8 @@ def _of_shards(shards: range, *known: dict[int, T] | None) -> dict[int, T]:
     return {shard: value for values in known for shard, value in (values or {}).items() if shard in shards}
 
 
-class BackgroundStatus(AbstractContextManager["BackgroundStatus"]):
-    """The last status, collected by a thread of this process within the context.
+class BackgroundStatus:
+    """The last status, collected by a thread of this process from `start` to `close`.
 
     Args:
         settings: the servers to ask, and the limits of the checks.
@@ -78,28 +77,20 @@ class BackgroundStatus(AbstractContextManager["BackgroundStatus"]):
         # A daemon: a server that hangs must not keep the process.
         self._thread = Thread(target=self._run, name="background-status", daemon=True)
 
-    @property
-    def current(self) -> SystemStatus | None:
-        """The last status, at once; None before the first one."""
-        return self._last and self._last.status
+    def start(self) -> Self:
+        """Begin to collect."""
+        self._thread.start()
+        return self
 
-    @property
-    def collected_at(self) -> datetime | None:
-        """When the collection of `current` began."""
-        return self._last and self._last.at
+    def close(self) -> None:
+        """Stop collecting."""
+        self._stopped.set()
+        self._thread.join(_STOP_SECONDS)
 
     def wait(self, seconds: float) -> Collected | None:
         """Wait up to `seconds` for the first status; return the last one, None where there is none yet."""
         self._has_any.wait(seconds)
         return self._last
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         while not self._stopped.is_set():

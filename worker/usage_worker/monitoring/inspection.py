@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from usage_worker.queue.server_details import server_details
 from usage_worker.queue.stream import EventStream
 from usage_worker.store import ImpatientStore, last_runs
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from usage_worker.queue.flush_counters import FlushCounters
     from usage_worker.queue.flush_record import FlushRecord
     from usage_worker.queue.processes import ProcessRecord
+    from usage_worker.queue.server_details import ServerDetails
     from usage_worker.queue.stream import Backlog
     from usage_worker.settings import Settings
     from usage_worker.store import Intake, TaskRun
@@ -98,6 +100,11 @@ class Inspection:
     @cached_property
     def store(self) -> ImpatientStore:
         return ImpatientStore.of(self.settings)
+
+    @cached_property
+    def redis_details(self) -> ServerDetails:
+        """What Redis says about its memory and disk; asked by the first section that needs it."""
+        return server_details(self.stream.connection)
 
     @cached_property
     def last_runs(self) -> dict[str, TaskRun]:

@@ -5,24 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.errors import (
-    ConcurrencyError,
-    ForeignKeyError,
-    SchemaError,
-    StatementCancelledError,
-    StoreUnavailableError,
-    StreamRefusedError,
-    StreamUnavailableError,
-    UnusableServerError,
-    UsageError,
-    first_line,
-)
+from usage_worker.errors import ConcurrencyError, SchemaError, UsageError, first_line
 from usage_worker.monitoring.check import Check, State, fail, joined, unknown
 from usage_worker.monitoring.checks import SECTIONS
 from usage_worker.monitoring.checks.postgresql import SCHEMA_CHECK
 from usage_worker.monitoring.checks.upkeep import partitions_failed
 from usage_worker.monitoring.inspection import Figures, Inspection
+from usage_worker.monitoring.remedies import remedy_of
 from usage_worker.printable import printable
+from usage_worker.service.schedule import schedule_entries
+from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,16 +24,6 @@ if TYPE_CHECKING:
 
 SETTINGS = "settings"
 CHECKS = (SETTINGS, *(name for section in SECTIONS for name in section.checks))
-# The first match counts.
-_REMEDIES: tuple[tuple[type[UsageError], str], ...] = (
-    (UnusableServerError, "name another server in REDIS_URL"),
-    (ForeignKeyError, "find the program that writes keys `usage:…`, then rename or delete the key"),
-    (StreamRefusedError, 'grant what docs/operations.md lists for "Users" to the user of REDIS_URL'),
-    (StreamUnavailableError, "see that the server of REDIS_URL runs and that this machine reaches it"),
-    (StatementCancelledError, "raise the limit of time that the reason names for the role or database of DATABASE_URL"),
-    (StoreUnavailableError, "see that the server of DATABASE_URL runs and that this machine reaches it"),
-    (SchemaError, "run `usage-worker migrate up`"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +68,17 @@ class SystemStatus:
         }
 
 
+def checked_settings() -> Settings:
+    """Read the settings, and the schedules in them.
+
+    Raises:
+        SettingsError: one is wrong.
+    """
+    settings = load_settings()
+    schedule_entries(settings)
+    return settings
+
+
 def collect_status(settings: Settings) -> SystemStatus:
     """Ask Redis and PostgreSQL; what cannot be asked is a failing check, never an exception."""
     return examined(settings, SECTIONS)
@@ -123,11 +116,6 @@ def _examined(section: Section, inspection: Inspection, failed: set[str]) -> lis
             failure = fail(section.checks[0], why, remedy_of(error))
             found[failure.name] = joined(found.get(failure.name), failure)
     return [found.get(name, Check(name, otherwise, why)) for name in section.checks]
-
-
-def remedy_of(error: Exception) -> str:
-    """Return what to do about an error of a server."""
-    return next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
 
 
 def _by_shard(values: dict[int, Any] | None) -> dict[str, Any] | None:

@@ -123,8 +123,8 @@ class FlushRecords:
         """Add to the counters with the next record of the shard: Redis does not answer now."""
         self._owed.setdefault(shard, Counter()).update(increments)
 
-    def read(self, shard: int) -> FlushRecord:
-        """Return the record of a shard.
+    def read(self, shard: int) -> tuple[FlushRecord, FlushCounters]:
+        """Return the record of a shard, and the counters in it.
 
         Raises:
             StreamUnavailableError: Redis did not answer.
@@ -137,11 +137,8 @@ class FlushRecords:
         minute = int(now) // 60
         accepted, quarantined = (_sum(fields, name, minute - MINUTES) for name in (b"accepted:", b"quarantined:"))
         per_second = _sum(fields, b"accepted:", minute - 2) / (60 + now % 60)
-        return FlushRecord(counted, succeeded, failed, error, waiting, holders, accepted, quarantined, per_second)
-
-    def counters(self, shard: int) -> FlushCounters:
-        """Return the counters in the record of a shard. Raises like `read`."""
-        return counters_of(self._fields(shard)[1])
+        flush = FlushRecord(counted, succeeded, failed, error, waiting, holders, accepted, quarantined, per_second)
+        return flush, counters_of(fields)
 
     def _fields(self, shard: int) -> tuple[float, dict[bytes, bytes]]:
         """Return the time by Redis' clock and the fields of a record."""

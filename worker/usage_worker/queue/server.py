@@ -106,12 +106,13 @@ def server_facts(connection: RedisConnection) -> ServerFacts:
 def facts_of(client: redis.Redis) -> ServerFacts | None:
     """Ask a server about itself by INFO alone; return None where it does not let this user ask."""
     try:
-        return _facts(client.info())
+        return facts_in(client.info())
     except ResponseError:
         return None
 
 
-def _facts(info: dict[str, Any]) -> ServerFacts:
+def facts_in(info: dict[str, Any]) -> ServerFacts:
+    """Return what INFO says about the server itself; whether it saves snapshots stands in CONFIG only."""
     return ServerFacts(
         product=str(info.get("server_name", "redis")).capitalize(),
         version=str(info.get("valkey_version", info.get("redis_version", ""))),

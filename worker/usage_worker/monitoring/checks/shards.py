@@ -38,8 +38,8 @@ def _shards(inspection: Inspection) -> Iterator[Check]:
     for shard in shards:
         try:
             backlog = figures.backlog[shard] = stream.backlog(shard)
-            flush = figures.flushes[shard] = records.read(shard)
-            figures.counters[shard] = records.counters(shard)
+            flush, figures.counters[shard] = records.read(shard)
+            figures.flushes[shard] = flush
         except ForeignKeyError as error:
             yield fail("flush", str(error), "events of this shard wait with the publishers meanwhile")
             continue

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from usage_worker.errors import SettingsError
-from usage_worker.monitoring.check import Check, State, fail, unknown
+from usage_worker.monitoring.check import Check, State, unknown
 from usage_worker.monitoring.checks import SECTIONS
 from usage_worker.monitoring.doctor.capacity import CONNECTIONS, POSTGRESQL_DISK, REDIS_DISK
 from usage_worker.monitoring.doctor.clients import REDIS_USER, ROLE
@@ -20,9 +20,8 @@ from usage_worker.monitoring.doctor.settings import CONTRADICTIONS, EMBEDDER, VA
 from usage_worker.monitoring.doctor.tables import DEFINITIONS, INDEXES, TABLES
 from usage_worker.monitoring.doctor.vacuum import AUTOVACUUM, OLD_SNAPSHOTS, PREPARED, SLOTS
 from usage_worker.monitoring.doctor.versions import PACKAGES, POSTGRESQL_VERSION, REDIS_VERSION, WORKER_VERSIONS
-from usage_worker.monitoring.status import SETTINGS, examined
-from usage_worker.service.schedule import schedule_entries
-from usage_worker.settings import Settings, load_settings
+from usage_worker.monitoring.status import SETTINGS, checked_settings, examined, wrong_settings
+from usage_worker.settings import Settings
 
 # These need no right settings.
 _OF_THIS_PROCESS = (VARIABLES, PACKAGES)
@@ -74,12 +73,12 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Read the settings and ask everything; what is wrong or cannot be asked is a check, never an exception."""
     try:
-        settings = load_settings()
-        schedule_entries(settings)
+        settings = checked_settings()
     except SettingsError as error:
+        wrong = wrong_settings(error).checks[0]
         ours = examined(Settings(), _OF_THIS_PROCESS).checks[1:]
         others = [unknown(name, "needs right settings") for section in _OF_SERVERS for name in section.checks]
-        return Diagnosis([fail(SETTINGS, str(error), "correct the variable and run it again"), *ours, *others])
+        return Diagnosis([wrong, *ours, *others])
     status = examined(settings, (*_OF_THIS_PROCESS, *_OF_SERVERS), keeps=False)
     figures = found(status.figures)
     return Diagnosis([_with_figure(check, figures.get(check.name, "")) for check in status.checks])

@@ -6,10 +6,10 @@ import shutil
 from typing import TYPE_CHECKING
 
 from usage_worker.monitoring.check import fail, ok, unknown, warn
-from usage_worker.monitoring.doctor.sizes import size
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS, Section
-from usage_worker.queue.server_details import is_local, server_details
+from usage_worker.queue.server_details import is_local
 from usage_worker.store.queries import query
+from usage_worker.wording import short_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def _postgresql_disk(inspection: Inspection) -> Iterator[Check]:
 
 def _redis_disk(inspection: Inspection) -> Iterator[Check]:
     local = is_local(inspection.settings.redis_url)
-    yield _disk("redis_disk", server_details(inspection.stream.connection).config.get("dir") if local else None)
+    yield _disk("redis_disk", inspection.redis_details.folder if local else None)
 
 
 def _disk(name: str, folder: str | None) -> Check:
@@ -54,7 +54,7 @@ def _disk(name: str, folder: str | None) -> Check:
         usage = None
     if usage is None:
         return unknown(name, "no data folder of it is seen on this machine", "watch the disk where it runs")
-    found = f"{size(usage.free)} of {size(usage.total)} are free"
+    found = f"{short_bytes(usage.free)} of {short_bytes(usage.total)} are free"
     if usage.free < LOW_DISK * usage.total:
         return (fail if usage.free < FULL_DISK * usage.total else warn)(name, found, "make room, or use a larger disk")
     return ok(name, found)

@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 
 from usage_worker.embedders.embedder import unit_vectors
 from usage_worker.embedders.registry import embedder_of
-from usage_worker.environment import variables_of
+from usage_worker.environment import known_variables
 from usage_worker.errors import UsageError
 from usage_worker.monitoring.check import ok, warn
 from usage_worker.monitoring.inspection import Section
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from usage_worker.monitoring.inspection import Inspection
 
 PREFIX = "USAGE_"
+# Read by docker-compose.yml and the set-up of the boards, which share `.env` and a shell with the processes.
+DEPLOYMENT = {"USAGE_SECRETS", "USAGE_BOARDS_PASSWORD"}
 # The oldest day on which `usage_events_ensure_recent_day` creates a partition for a role that only counts.
 OLDEST_DAY_OF_INGEST = 366
 
 
 def _variables(_: Inspection) -> Iterator[Check]:
     """Name the variables that begin as ours and are not; their values may be secret."""
-    known = {variable for name in Settings.model_fields for variable in variables_of(name)}
+    known = known_variables(Settings) | DEPLOYMENT
     given = {name for name in (*os.environ, *dotenv_values(".env")) if name.startswith(PREFIX)}
     endings = {name.removeprefix(PREFIX) for name in known}
     for name in sorted(given - known):

@@ -8,10 +8,9 @@ from usage_worker.errors import SettingsError
 from usage_worker.migrate import deviations, discover
 from usage_worker.monitoring.check import ok, unknown, warn
 from usage_worker.monitoring.checks.postgresql import SCHEMA_CHECK
-from usage_worker.monitoring.doctor.sizes import size
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.store.queries import query
-from usage_worker.wording import percentage, short, utc
+from usage_worker.wording import percentage, short, short_bytes, utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,12 +57,12 @@ def _tables(inspection: Inspection) -> Iterator[Check]:
 def _sizes(tables: list[dict[str, Any]], whole: int) -> Check:
     largest = (_size(it) for it in tables[:SHOWN_TABLES])
     (letters,) = (it["live"] for it in tables if it["name"] == "usage_dead_letters")
-    return ok("sizes", f"database {size(whole)}; {', '.join(largest)}; about {short(letters)} dead letters")
+    return ok("sizes", f"database {short_bytes(whole)}; {', '.join(largest)}; about {short(letters)} dead letters")
 
 
 def _size(table: dict[str, Any]) -> str:
     parts = f" in {table['parts']} partitions" if table["parts"] > 1 else ""
-    return f"{table['name']} {size(table['size'])}{parts}, {size(table['indexes'])} of them indexes"
+    return f"{table['name']} {short_bytes(table['size'])}{parts}, {short_bytes(table['indexes'])} of them indexes"
 
 
 def _dead_rows(tables: list[dict[str, Any]]) -> Iterator[Check]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usage_worker.monitoring.check import fail, ok, unknown, warn
-from usage_worker.monitoring.doctor.sizes import size
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.store.queries import query
+from usage_worker.wording import short_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ def _old_snapshots(inspection: Inspection) -> Iterator[Check]:
 
 def _slots(inspection: Inspection) -> Iterator[Check]:
     for it in inspection.store.rows(query("replication_slots")):
-        kept = f", and it keeps {size(it['bytes'])} of WAL" if it["bytes"] is not None else ""
+        kept = f", and it keeps {short_bytes(it['bytes'])} of WAL" if it["bytes"] is not None else ""
         reason = f"nobody reads the replication slot {printable(it['name'])} ({it['status']}){kept}"
         remedy = f"start its replica, or SELECT pg_drop_replication_slot('{printable(it['name'])}')"
         yield warn("replication_slots", reason, remedy)

@@ -10,7 +10,6 @@ from packaging.requirements import Requirement
 
 from usage_worker.monitoring.check import fail, ok, warn
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS, Section
-from usage_worker.queue.server_details import server_details
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -48,7 +47,8 @@ def _version(package: str) -> str | None:
 
 def _redis_version(inspection: Inspection) -> Iterator[Check]:
     """Tell the version; one that is too old fails the check of Redis."""
-    yield ok("redis_version", server_details(inspection.stream.connection).product)
+    facts = inspection.redis_details.facts
+    yield ok("redis_version", f"{facts.product} {facts.version}")
 
 
 def _worker_versions(inspection: Inspection) -> Iterator[Check]:
