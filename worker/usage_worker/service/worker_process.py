@@ -83,11 +83,15 @@ def configure_worker_processes(settings: Settings) -> None:
     task_postrun.connect(_unbind_task)
     task_failure.connect(_log_failure)
     worker_shutdown.connect(_log_end)
+    _export_traces()
+    worker_process_init.connect(_tune_the_interpreter)
+
+
+def _export_traces() -> None:
     celeryd_after_setup.connect(lambda **_: check_export(), weak=False)
     # In the processes of the pool, whose end runs nothing that `atexit` knows.
     worker_process_init.connect(lambda **_: begin_export(), weak=False)
     worker_process_shutdown.connect(lambda **_: end_export(), weak=False)
-    worker_process_init.connect(_tune_the_interpreter)
 
 
 def _service(arguments: list[str]) -> str | None:
