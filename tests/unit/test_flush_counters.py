@@ -1,4 +1,4 @@
-"""Counters and histograms in the record of a shard, and the kinds of what they count."""
+"""Counters and histograms in the record of a shard, and the kinds of errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from usage_worker.errors import (
     StoreUnavailableError,
     StreamRefusedError,
 )
-from usage_worker.ingest.tally import Tally, kind_of
+from usage_worker.ingest.tally import Tally
 from usage_worker.queue.flush_counters import (
     EVENTS,
     FAILURES,
@@ -97,26 +97,3 @@ def test_kind_of_an_error(error: Exception, kind: str) -> None:
     tally.failed(error)
     assert tally.take() == {failure(kind): 1}
     assert kind in FAILURES
-
-
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("user_id: must be a UUID", "refused_field"),
-        ("tokens: the sum of input and output tokens must be at most 9", "refused_field"),
-        ("Größe: unknown field", "refused_field"),
-        ("event: has 99 fields", "refused_field"),
-        ("the entry ended every worker that read it; it was not decoded again", "unreadable"),
-        ("too large, only the beginning is kept; events: must be a JSON array", "unreadable"),
-        (
-            "occurred_at: the ledger has dropped 2026-01-01: an event of this day may have been counted before",
-            "too_old",
-        ),
-        ("PostgreSQL refused a value: no", "other"),
-        ("KeyError: 'x'", "other"),
-        ("", "other"),
-    ],
-)
-def test_kind_of_a_reason(reason: str, kind: str) -> None:
-    assert kind_of(reason) == kind
-    assert kind in QUARANTINED

@@ -19,6 +19,7 @@ from usage_worker.errors import (
     ReferenceMissingError,
     StatementCancelledError,
 )
+from usage_worker.events.refusals import Refusal
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
@@ -287,7 +288,7 @@ class Applier:
         if self._full and (full := transaction.full_counters()):
             self._full.trip()
             raise RefusedPairsError(
-                {(it.user_id, it.agent_id): f"{it.counter}: this pair's would exceed {it.most}" for it in full}
+                {(it.user_id, it.agent_id): Refusal.FULL_COUNTER.of(it.counter, it.most) for it in full}
             )
         transaction.mark_hours(time_texts(hours_of(events["occurred_at"])))
         # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.
