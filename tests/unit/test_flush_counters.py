@@ -17,7 +17,7 @@ from usage_worker.errors import (
     StoreUnavailableError,
     StreamRefusedError,
 )
-from usage_worker.ingest.tally import Tally
+from usage_worker.ingest.flush_tally import FlushTally
 from usage_worker.queue.flush_counters import (
     EVENTS,
     FAILURES,
@@ -54,7 +54,7 @@ def test_histogram_has_each_value_in_its_buckets() -> None:
 
 
 def test_tally_is_taken_once() -> None:
-    tally = Tally()
+    tally = FlushTally()
     tally.committed(0.2, Intake(10, 7, 1, 2), {"user_id: no such user": 2})
     tally.visible([0.1, 0.2])
     tally.failed(SchemaError())
@@ -93,7 +93,7 @@ def test_foreign_text_in_a_counter_is_zero(text: bytes) -> None:
     ],
 )
 def test_kind_of_an_error(error: Exception, kind: str) -> None:
-    tally = Tally()
+    tally = FlushTally()
     tally.failed(error)
     assert tally.take() == {failure(kind): 1}
     assert kind in FAILURES

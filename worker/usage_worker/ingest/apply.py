@@ -27,6 +27,7 @@ from usage_worker.ingest.deliveries import known_events, register
 from usage_worker.ingest.entries import describe
 from usage_worker.ingest.event_array import TextTable, are_in, hours_of, pairs_of, time_texts
 from usage_worker.ingest.first_times import take_first_times
+from usage_worker.ingest.flush_tally import FlushTally
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
 from usage_worker.ingest.made_ids import keep_ids
@@ -34,7 +35,6 @@ from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
 from usage_worker.ingest.past_days import PastDays
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
-from usage_worker.ingest.tally import Tally
 from usage_worker.ingest.transaction_span import figures_of, transaction_span
 from usage_worker.logs import get_logger
 from usage_worker.printable import REASON_LENGTH, printable
@@ -75,7 +75,7 @@ class Applier:
         self._full = PessimisticMode()
         self._rivals = PessimisticMode()
         self.held = HeldRows()
-        self.tally = Tally()
+        self.tally = FlushTally()
         self._limit = BatchLimit()
         self._last_attempt = self._is_alone = False
         self._texts = TextTable()

@@ -40,7 +40,7 @@ _FAILURES = (
 )
 
 
-class Tally:
+class FlushTally:
     """What was counted since `take`, to be added to the counters of a shard."""
 
     def __init__(self) -> None:
