@@ -22,14 +22,14 @@ from usage_worker.events.event import Window
 from usage_worker.events.wire import exact_row
 from usage_worker.ingest.entries import DecodedEntry
 from usage_worker.ingest.event_array import TextTable
-from usage_worker.ingest.transaction_span import figures_of, transaction_span
+from usage_worker.ingest.transaction_span import intake_attributes, transaction_span
 from usage_worker.integrations.opentelemetry import UsageSpanProcessor
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.account import Account
 from usage_worker.publisher.buffer import Buffer
 from usage_worker.publisher.hooks import Hooks
 from usage_worker.queue.entry import Pack, RawEntry
-from usage_worker.queue.publishing import publishing
+from usage_worker.queue.entry_spans import entry_spans
 from usage_worker.store import Intake
 from usage_worker.testing import capture
 from usage_worker.tracing import (
@@ -113,7 +113,7 @@ def entry(traceparent: object) -> DecodedEntry:
 
 
 def publish(*packs: tuple[int, str, Pack], refusals: Sequence[StreamUnavailableError | None] = ()) -> list[Any]:
-    with publishing(packs) as (entries, answers):
+    with entry_spans(packs) as (entries, answers):
         answers.extend(refusals or [None] * len(packs))
     return [fields for _, fields in entries]
 
@@ -171,7 +171,7 @@ def test_refused_entry_is_an_error_without_its_text(spans: Spans) -> None:
 
 
 def test_outage_is_an_error_of_each_entry(spans: Spans) -> None:
-    with pytest.raises(StreamUnavailableError), publishing([(0, "s", PACK), (1, "s", PACK)]):
+    with pytest.raises(StreamUnavailableError), entry_spans([(0, "s", PACK), (1, "s", PACK)]):
         raise StreamUnavailableError("no answer")
     assert [it.status.status_code for it in spans["usage.publish"]] == [StatusCode.ERROR] * 2
 
@@ -235,7 +235,7 @@ def test_pack_is_linked_to_the_request_of_its_first_event(spans: Spans) -> None:
 def test_transaction_has_a_link_for_each_entry(spans: Spans) -> None:
     senders = [publish((0, "s", PACK))[0]["traceparent"].encode() for _ in range(3)]
     with transaction_span(list(map(entry, [*senders, senders[0], None]))) as made:
-        note_figures(made, figures_of(Intake(5, 3, 1, 1)))
+        note_figures(made, intake_attributes(Intake(5, 3, 1, 1)))
     (span,) = spans["usage.transaction"]
     assert [link.context.span_id for link in span.links] == [it.context.span_id for it in spans["usage.publish"]]
     assert dict(span.attributes or {}) == {
@@ -280,7 +280,7 @@ def test_broken_tracer_costs_no_event(use: Callable[..., Spans]) -> None:
     (fields,) = publish((0, "s", PACK))
     assert fields == PACK.fields()
     with transaction_span([entry(GOOD)]) as span:
-        note_figures(span, figures_of(Intake()))
+        note_figures(span, intake_attributes(Intake()))
 
 
 def test_broken_processor_costs_no_event(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:

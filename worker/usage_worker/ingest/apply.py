@@ -35,7 +35,7 @@ from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
 from usage_worker.ingest.past_days import PastDays
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
-from usage_worker.ingest.transaction_span import figures_of, transaction_span
+from usage_worker.ingest.transaction_span import intake_attributes, transaction_span
 from usage_worker.logs import get_logger
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.store import OUTAGES, Intake, batch_transaction
@@ -138,7 +138,7 @@ class Applier:
                 began = time.monotonic()
                 with transaction_span(batch.entries) as span, batch_transaction(self._store) as transaction:
                     intake, reasons = self._count(transaction, batch)
-                    note_figures(span, figures_of(intake))
+                    note_figures(span, intake_attributes(intake))
             except LockHeldError as error:
                 self.held.mode.trip()
                 if self._last_attempt:
