@@ -166,7 +166,8 @@ class Applier:
             entry.waiting = []  # of an attempt that was rolled back
         stream, has_backfill = batch.entries[0].stream, any(entry.raw.is_backfill for entry in batch.entries)
         deliveries = register(transaction, batch.entries)
-        self._keep_ids(transaction, deliveries.entries)
+        # Also those of refused events; an agent that is created gets its own as its name.
+        keep_ids(transaction, (external for entry in deliveries.entries for external in entry.made))
         batch = self._without_known(transaction, batch, deliveries)
         refused: Refused = []
         counted_others = 0
@@ -183,12 +184,6 @@ class Applier:
         intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
         transaction.add_intake(stream, intake, has_backfill=has_backfill)
         return intake, reasons
-
-    def _keep_ids(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> None:
-        """Keep the originals of ids, also of refused events; an agent that is created gets its own as its name."""
-        made = {external.id.int: external for entry in entries for external in entry.made}
-        if left_out := keep_ids(transaction, [*made.values()]):
-            log.warning("originals of ids are not kept: the database has others, or refuses them", ids=left_out)
 
     def _without_known(self, transaction: BatchTransaction, batch: Batch, deliveries: Deliveries) -> Batch:
         """Return the batch without what was counted before, as far as the database is asked for it."""
