@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -24,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.faults.proxy import Proxy
 from tests.helpers import eventually
-from tests.integration.commands import PROGRAM, Cli
+from tests.integration.commands import Cli
 from tests.integration.database import run
 from tests.integration.test_metrics import served
 from usage_worker.errors import UsageError
@@ -285,24 +283,6 @@ def test_scrape_before_the_first_status_has_only_the_build(settings: Settings) -
     background = BackgroundStatus(settings)
     assert background.wait(0) is None
     assert {name for name, *_ in Shown(background).figures(seconds=0.01)} == {"usage_build_info"}
-
-
-def test_address_that_cannot_be_served_is_one_line(settings: Settings, tmp_path: Path) -> None:
-    cli = Cli(tmp_path, DATABASE_URL=settings.require_database(), REDIS_URL=settings.redis_url)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        for address, port in (("127.0.0.1", taken.getsockname()[1]), ("nowhere.invalid", 9464)):
-            done = cli.run("metrics", "--address", address, "--port", str(port))
-            (line,) = done.stderr.splitlines()
-            assert (done.returncode, done.stdout) == (1, "")
-            assert f"--address {address} --port {port}: " in line
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "wb") as nobody_reads:
-        command = [PROGRAM, "metrics"]
-        ended = subprocess.run(
-            command, cwd=tmp_path, env=cli.env, stdout=nobody_reads, stderr=subprocess.PIPE, check=False
-        )
-    assert ended.stderr == b""
 
 
 def scrape(url: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Counters and histograms in the record of a shard, and the kinds of what they count."""
+"""Counters and histograms in the record of a shard, and the kinds of errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from usage_worker.errors import (
     StoreUnavailableError,
     StreamRefusedError,
 )
-from usage_worker.ingest.tally import Tally, kind_of
+from usage_worker.ingest.flush_tally import FlushTally
 from usage_worker.queue.flush_counters import (
     EVENTS,
     FAILURES,
@@ -54,7 +54,7 @@ def test_histogram_has_each_value_in_its_buckets() -> None:
 
 
 def test_tally_is_taken_once() -> None:
-    tally = Tally()
+    tally = FlushTally()
     tally.committed(0.2, Intake(10, 7, 1, 2), {"user_id: no such user": 2})
     tally.visible([0.1, 0.2])
     tally.failed(SchemaError())
@@ -93,30 +93,7 @@ def test_foreign_text_in_a_counter_is_zero(text: bytes) -> None:
     ],
 )
 def test_kind_of_an_error(error: Exception, kind: str) -> None:
-    tally = Tally()
+    tally = FlushTally()
     tally.failed(error)
     assert tally.take() == {failure(kind): 1}
     assert kind in FAILURES
-
-
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("user_id: must be a UUID", "refused_field"),
-        ("tokens: the sum of input and output tokens must be at most 9", "refused_field"),
-        ("Größe: unknown field", "refused_field"),
-        ("event: has 99 fields", "refused_field"),
-        ("the entry ended every worker that read it; it was not decoded again", "unreadable"),
-        ("too large, only the beginning is kept; events: must be a JSON array", "unreadable"),
-        (
-            "occurred_at: the ledger has dropped 2026-01-01: an event of this day may have been counted before",
-            "too_old",
-        ),
-        ("PostgreSQL refused a value: no", "other"),
-        ("KeyError: 'x'", "other"),
-        ("", "other"),
-    ],
-)
-def test_kind_of_a_reason(reason: str, kind: str) -> None:
-    assert kind_of(reason) == kind
-    assert kind in QUARANTINED

@@ -1,141 +1,36 @@
-"""Spans of publishing and counting, with the SDK's exporter in memory, and what becomes of a hostile `traceparent`."""
+"""Spans of publishing and counting, with the SDK's exporter in memory."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.helpers import environment_without
+from tests.unit.spans import GOOD, PACK, Spans, entry, publish
 from usage_worker.errors import StreamUnavailableError
-from usage_worker.events.event import Window
 from usage_worker.events.wire import exact_row
-from usage_worker.ingest.entries import DecodedEntry
-from usage_worker.ingest.event_array import TextTable
-from usage_worker.ingest.transaction_span import figures_of, transaction_span
+from usage_worker.ingest.transaction_span import intake_attributes, transaction_span
 from usage_worker.integrations.opentelemetry import UsageSpanProcessor
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.account import Account
 from usage_worker.publisher.buffer import Buffer
 from usage_worker.publisher.hooks import Hooks
-from usage_worker.queue.entry import Pack, RawEntry
-from usage_worker.queue.publishing import publishing
+from usage_worker.queue.entry_spans import entry_spans
 from usage_worker.store import Intake
 from usage_worker.testing import capture
 from usage_worker.tracing import (
     MAX_LINKS,
     continued,
-    end_span,
     in_span,
-    link_senders,
     note_figures,
     read_traceparent,
-    span_ids,
-    start_span,
-    traceparent_field,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from opentelemetry.sdk.trace import ReadableSpan
-
-GOOD = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-HOSTILE = [
-    b"",
-    b"x",
-    b"0" * 200_000,
-    GOOD + b"-" + b"0" * 200_000,
-    GOOD + b"\n",
-    b"\n" + GOOD,
-    GOOD + b"-00",
-    GOOD.upper(),
-    GOOD.replace(b"b", b"g"),
-    GOOD.replace(b"00-", b"ff-", 1),
-    b"00-" + b"0" * 32 + GOOD[35:],
-    GOOD[:36] + b"0" * 16 + b"-01",
-    b"\xff\xfe" + GOOD,
-    GOOD.replace(b"-", b"\xe2\x80\x91"),
-    None,
-    7,
-    ["00"],
-    {"a": "b"},
-    "\ud800",
-    "\uff10\uff10" + GOOD[2:].decode(),
-]
-NOW = datetime.now(UTC)
-PACK = Pack.of_objects(uuid4(), [b"{}", b"{}"])
-
-
-class Spans:
-    """A provider of its own, as an application has one, and the spans that it has exported."""
-
-    def __init__(self, sampler: Sampler | None = None) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-
-    def __getitem__(self, name: str) -> Sequence[ReadableSpan]:
-        return [span for span in self.exporter.get_finished_spans() if span.name == name]
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sampler | None], Spans]:
-    """Return a function that makes spans of this process go to a new provider: the API lets nobody replace one."""
-
-    def use(sampler: Sampler | None = None) -> Spans:
-        spans = Spans(sampler)
-        monkeypatch.setattr(trace, "get_tracer_provider", lambda: spans.provider)
-        return spans
-
-    return use
-
-
-@pytest.fixture
-def spans(use: Callable[..., Spans]) -> Spans:
-    return use()
-
-
-def entry(traceparent: object) -> DecodedEntry:
-    fields = {b"traceparent": traceparent} if isinstance(traceparent, bytes) else {}
-    return DecodedEntry.of("s", RawEntry("1-1", fields), TextTable(), Window.around(NOW, timedelta(days=1)))
-
-
-def publish(*packs: tuple[int, str, Pack], refusals: Sequence[StreamUnavailableError | None] = ()) -> list[Any]:
-    with publishing(packs) as (entries, answers):
-        answers.extend(refusals or [None] * len(packs))
-    return [fields for _, fields in entries]
-
-
-@pytest.mark.parametrize("traceparent", HOSTILE, ids=lambda it: repr(it)[:30])
-def test_what_is_no_traceparent_is_ignored(spans: Spans, traceparent: object) -> None:
-    assert read_traceparent(traceparent) is None
-    with continued(traceparent):
-        publish((0, "usage:events:{0}", PACK))
-    with transaction_span([entry(traceparent), entry(GOOD)]):
-        pass
-    assert spans["usage.publish"][0].parent is None
-    assert [link.context.span_id for link in spans["usage.transaction"][0].links] == [0xB7AD6B7169203331]
-
-
-@given(st.one_of(st.binary(), st.text(), st.from_regex(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")))
-def test_any_text_is_read(text: bytes | str) -> None:
-    context = read_traceparent(text)
-    assert context is None or context.is_valid
+    from collections.abc import Callable
 
 
 def test_versions_to_come_are_read() -> None:
@@ -174,7 +69,7 @@ def test_refused_entry_is_an_error_without_its_text(spans: Spans) -> None:
 
 
 def test_outage_is_an_error_of_each_entry(spans: Spans) -> None:
-    with pytest.raises(StreamUnavailableError), publishing([(0, "s", PACK), (1, "s", PACK)]):
+    with pytest.raises(StreamUnavailableError), entry_spans([(0, "s", PACK), (1, "s", PACK)]):
         raise StreamUnavailableError("no answer")
     assert [it.status.status_code for it in spans["usage.publish"]] == [StatusCode.ERROR] * 2
 
@@ -238,7 +133,7 @@ def test_pack_is_linked_to_the_request_of_its_first_event(spans: Spans) -> None:
 def test_transaction_has_a_link_for_each_entry(spans: Spans) -> None:
     senders = [publish((0, "s", PACK))[0]["traceparent"].encode() for _ in range(3)]
     with transaction_span(list(map(entry, [*senders, senders[0], None]))) as made:
-        note_figures(made, figures_of(Intake(5, 3, 1, 1)))
+        note_figures(made, intake_attributes(Intake(5, 3, 1, 1)))
     (span,) = spans["usage.transaction"]
     assert [link.context.span_id for link in span.links] == [it.context.span_id for it in spans["usage.publish"]]
     assert dict(span.attributes or {}) == {
@@ -268,47 +163,6 @@ def test_error_in_a_span_goes_on(spans: Spans) -> None:
     assert not span.events
 
 
-class Broken(Sampler):
-    """A sampler with a bug, or a span processor's: the SDK contains neither."""
-
-    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
-        raise RuntimeError("a bug")
-
-    def get_description(self) -> str:
-        return "broken"
-
-
-def test_broken_tracer_costs_no_event(use: Callable[..., Spans]) -> None:
-    use(Broken())
-    (fields,) = publish((0, "s", PACK))
-    assert fields == PACK.fields()
-    with transaction_span([entry(GOOD)]) as span:
-        note_figures(span, figures_of(Intake()))
-
-
-def test_broken_processor_costs_no_event(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(spans.exporter, "export", fail)
-    monkeypatch.setattr(spans.provider._active_span_processor, "on_end", fail)
-    (fields,) = publish((0, "s", PACK))
-    assert "traceparent" in fields
-
-
-def test_nothing_happens_where_nothing_has_loaded_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "opentelemetry.trace")
-    with continued(GOOD), in_span("usage.flush", "CONSUMER", {}) as span:
-        (fields,) = publish((0, "s", PACK))
-        link_senders(span, [GOOD])
-        note_figures(span, {"usage.events": 1})
-        assert (span, span_ids(), read_traceparent(GOOD)) == (None, {}, None)
-    end_span(start_span("usage.publish", "PRODUCER", {}))
-    assert fields == PACK.fields()
-    assert traceparent_field(None) == {}
-    assert "opentelemetry.trace" not in sys.modules
-
-
 def test_our_spans_are_not_counted_as_calls_of_models(spans: Spans) -> None:
     with capture() as events, UsagePublisher() as usage:
         spans.provider.add_span_processor(UsageSpanProcessor(usage, user_id=uuid4(), agent_id=uuid4()))
@@ -318,69 +172,3 @@ def test_our_spans_are_not_counted_as_calls_of_models(spans: Spans) -> None:
         assert events == []
         spans.provider.get_tracer("app").start_span("chat", attributes={"gen_ai.operation.name": "chat"}).end()
         assert len(events) == 1
-
-
-EXPORT = """
-from usage_worker.logs import configure_from_environment
-from usage_worker.trace_export import begin_export, check_export, end_export
-configure_from_environment()
-check_export()
-begin_export()
-end_export()
-"""
-
-
-@pytest.mark.parametrize(
-    ("variables", "reason"),
-    [
-        ({"OTEL_TRACES_EXPORTER": "none"}, ""),
-        ({"OTEL_TRACES_EXPORTER": "jaeger", "OTEL_SDK_DISABLED": "true"}, ""),
-        ({"OTEL_TRACES_EXPORTER": "otlp"}, ""),
-        ({"OTEL_TRACES_EXPORTER": "jaeger"}, "no package has the exporter jaeger"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "otlp_proto_grpc"),
-        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_BSP_MAX_QUEUE_SIZE": "1"}, "ValueError: max_export_batch_size"),
-    ],
-)
-def test_exporter_that_cannot_be_made_is_one_line(variables: dict[str, str], reason: str) -> None:
-    """And none where the variables say that nothing is to be exported."""
-    env = environment_without("USAGE_", "OTEL_") | variables
-    done = subprocess.run([sys.executable, "-c", EXPORT], env=env, capture_output=True, check=True, timeout=30)
-    assert done.stderr.count(b"\n") == bool(reason), done.stderr
-    assert reason in done.stderr.decode()
-
-
-LOG = """
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from usage_worker.logs import configure_logs, get_logger
-from usage_worker.settings import load_settings
-from usage_worker.tracing import in_span
-trace.set_tracer_provider(TracerProvider())
-configure_logs(load_settings(), service=True)
-import logging
-get_logger("ours").info("outside")
-with in_span("usage.flush", "CONSUMER", {}) as span:
-    get_logger("ours").info("inside")
-    logging.getLogger("library").warning("of a library")
-    context = span.get_span_context()
-print(f"{context.trace_id:032x} {context.span_id:016x}", file=sys.__stdout__) if (sys := __import__("sys")) else None
-"""
-
-
-def logged(log_format: str) -> tuple[list[str], str, str]:
-    env = environment_without("USAGE_", "OTEL_") | {"USAGE_LOG_FORMAT": log_format}
-    done = subprocess.run([sys.executable, "-c", LOG], env=env, capture_output=True, check=True, timeout=30)
-    *lines, ids = (done.stderr + done.stdout).decode().splitlines()
-    return lines, *(json.loads(ids)["event"] if ids.startswith("{") else ids).split()
-
-
-def test_lines_in_a_span_carry_its_ids() -> None:
-    lines, trace_id, span_id = logged("json")
-    outside, *inside = map(json.loads, lines)
-    assert not {"trace_id", "span_id"} & outside.keys()
-    assert [(it["trace_id"], it["span_id"]) for it in inside] == [(trace_id, span_id)] * 2
-
-
-def test_lines_for_people_carry_them_too() -> None:
-    lines, trace_id, span_id = logged("console")
-    assert [f"trace_id={trace_id}" in line and f"span_id={span_id}" in line for line in lines] == [False, True, True]

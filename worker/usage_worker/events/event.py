@@ -28,6 +28,7 @@ from usage_worker.events.columns import (
     Row,
 )
 from usage_worker.events.external_ids import AnyId
+from usage_worker.events.refusals import Refusal
 from usage_worker.events.values import (
     Reading,
     read_count,
@@ -167,9 +168,9 @@ class Window(NamedTuple):
     def refusal(self, occurred_at: int) -> str | None:
         """Return why a time is not accepted, or None."""
         if occurred_at < self.oldest:
-            return f"occurred_at: older than {self.limit} ({self.days} days)"
+            return Refusal.TOO_OLD.of(self.limit, self.days)
         if occurred_at > self.newest:
-            return f"occurred_at: more than {MAX_AHEAD.seconds // 60} minutes in the future"
+            return Refusal.IN_FUTURE.of(MAX_AHEAD.seconds // 60)
         return None
 
 
@@ -191,9 +192,9 @@ def reason_against(
 ) -> str | None:
     """Return why an event of these values is not accepted, or None. The time is in microseconds since 1970."""
     if is_rating != has_rating:
-        return "rating: goes with type rating, and only with it"
+        return Refusal.MISPLACED_RATING.text
     if tokens > MAX_TOKENS:
-        return f"tokens: the sum of input and output tokens must be at most {MAX_TOKENS}"
+        return Refusal.TOO_MANY_TOKENS.of(MAX_TOKENS)
     return None if occurred_at is None else window.refusal(occurred_at)
 
 

@@ -23,7 +23,6 @@ from usage_worker.http.receiver import Receiver
 from usage_worker.http.request_metrics import ObserverMiddleware, RequestMetrics
 from usage_worker.http.usage import UsageEndpoint
 from usage_worker.settings import load_settings
-from usage_worker.trace_export import end_export
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -61,7 +60,6 @@ def create_app(
         yield
         receiver.close()
         usage.close()
-        end_export()
         page.close()
 
     async def document(request: Request) -> Response:

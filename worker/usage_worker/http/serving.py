@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import threading
+from contextlib import asynccontextmanager
 from multiprocessing import parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,9 +24,10 @@ from usage_worker.http.request_metrics import SHARED
 from usage_worker.logs import configure_logs, get_logger
 from usage_worker.loopback import is_loopback
 from usage_worker.settings import load_settings
-from usage_worker.trace_export import begin_export, check_export
+from usage_worker.trace_export import begin_export, check_export, end_export
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from multiprocessing.process import BaseProcess
 
     from starlette.applications import Starlette
@@ -74,10 +76,21 @@ def application() -> Starlette:
     """Return the application of one process; uvicorn calls it."""
     settings = load_settings()
     configure_logs(settings, service=True)
-    begin_export()
     if parent := parent_process():
         threading.Thread(target=_follow, args=[parent], name="usage-parent", daemon=True).start()
-    return create_app(settings, require_keys=bool(settings.api_keys), observer=_log_request)
+    app = create_app(settings, require_keys=bool(settings.api_keys), observer=_log_request)
+    closing = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def exporting(app: Starlette) -> AsyncIterator[None]:
+        begin_export()
+        async with closing(app):
+            yield
+        # Here, as uvicorn ends the process by the signal that it got, without what `atexit` knows.
+        end_export()
+
+    app.router.lifespan_context = exporting
+    return app
 
 
 def _follow(parent: BaseProcess) -> None:

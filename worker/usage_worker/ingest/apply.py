@@ -19,6 +19,7 @@ from usage_worker.errors import (
     ReferenceMissingError,
     StatementCancelledError,
 )
+from usage_worker.events.refusals import Refusal
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
@@ -26,6 +27,7 @@ from usage_worker.ingest.deliveries import known_events, register
 from usage_worker.ingest.entries import describe
 from usage_worker.ingest.event_array import TextTable, are_in, hours_of, pairs_of, time_texts
 from usage_worker.ingest.first_times import take_first_times
+from usage_worker.ingest.flush_tally import FlushTally
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.held_rows import HeldRows
 from usage_worker.ingest.made_ids import keep_ids
@@ -33,8 +35,7 @@ from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
 from usage_worker.ingest.past_days import PastDays
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
-from usage_worker.ingest.tally import Tally
-from usage_worker.ingest.transaction_span import figures_of, transaction_span
+from usage_worker.ingest.transaction_span import intake_attributes, transaction_span
 from usage_worker.logs import get_logger
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.store import OUTAGES, Intake, batch_transaction
@@ -74,7 +75,7 @@ class Applier:
         self._full = PessimisticMode()
         self._rivals = PessimisticMode()
         self.held = HeldRows()
-        self.tally = Tally()
+        self.tally = FlushTally()
         self._limit = BatchLimit()
         self._last_attempt = self._is_alone = False
         self._texts = TextTable()
@@ -137,7 +138,7 @@ class Applier:
                 began = time.monotonic()
                 with transaction_span(batch.entries) as span, batch_transaction(self._store) as transaction:
                     intake, reasons = self._count(transaction, batch)
-                    note_figures(span, figures_of(intake))
+                    note_figures(span, intake_attributes(intake))
             except LockHeldError as error:
                 self.held.mode.trip()
                 if self._last_attempt:
@@ -165,7 +166,8 @@ class Applier:
             entry.waiting = []  # of an attempt that was rolled back
         stream, has_backfill = batch.entries[0].stream, any(entry.raw.is_backfill for entry in batch.entries)
         deliveries = register(transaction, batch.entries)
-        self._keep_ids(transaction, deliveries.entries)
+        # Also those of refused events; an agent that is created gets its own as its name.
+        keep_ids(transaction, (external for entry in deliveries.entries for external in entry.made))
         batch = self._without_known(transaction, batch, deliveries)
         refused: Refused = []
         counted_others = 0
@@ -182,12 +184,6 @@ class Applier:
         intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
         transaction.add_intake(stream, intake, has_backfill=has_backfill)
         return intake, reasons
-
-    def _keep_ids(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> None:
-        """Keep the originals of ids, also of refused events; an agent that is created gets its own as its name."""
-        made = {external.id.int: external for entry in entries for external in entry.made}
-        if left_out := keep_ids(transaction, [*made.values()]):
-            log.warning("originals of ids are not kept: the database has others, or refuses them", ids=left_out)
 
     def _without_known(self, transaction: BatchTransaction, batch: Batch, deliveries: Deliveries) -> Batch:
         """Return the batch without what was counted before, as far as the database is asked for it."""
@@ -287,7 +283,7 @@ class Applier:
         if self._full and (full := transaction.full_counters()):
             self._full.trip()
             raise RefusedPairsError(
-                {(it.user_id, it.agent_id): f"{it.counter}: this pair's would exceed {it.most}" for it in full}
+                {(it.user_id, it.agent_id): Refusal.FULL_COUNTER.of(it.counter, it.most) for it in full}
             )
         transaction.mark_hours(time_texts(hours_of(events["occurred_at"])))
         # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.

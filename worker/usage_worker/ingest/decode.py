@@ -11,6 +11,7 @@ import numpy as np
 
 from usage_worker.events.columns import MAX_TOKENS, NAMES
 from usage_worker.events.event import reason_against
+from usage_worker.events.refusals import Refusal
 from usage_worker.events.spelled_out import spelled_out
 from usage_worker.events.values import read_json
 from usage_worker.ingest.entries import BadEvent, DecodedEntry, describe
@@ -114,19 +115,19 @@ def _read(entry: DecodedEntry, number: int, objects: Objects) -> Columns | None:
     """
     raw = entry.raw
     if raw.deaths >= DEATHS_BEFORE_SET_ASIDE:
-        _unreadable(entry, "the entry ended every worker that read it; it was not decoded again")
+        _unreadable(entry, Refusal.SET_ASIDE.text)
         return None
     if version := newer_version(raw):
         raise _NewerError(f"version {version}")
     if raw.version not in VERSIONS:
-        _unreadable(entry, "v: the entry's version must be 1 or 2")
+        _unreadable(entry, Refusal.UNKNOWN_VERSION.text)
         return None
     try:
         return _read_body(entry, number, raw.body or b"", objects)
     except (MemoryError, _NewerError):
         raise
     except Exception as error:  # noqa: BLE001 - one entry must not stop its shard, whatever it is
-        _unreadable(entry, f"events: {describe(error)}")
+        _unreadable(entry, Refusal.UNREADABLE.of(describe(error)))
         return None
 
 
@@ -168,7 +169,7 @@ def _share_out(events: Events, entries: Sequence[DecodedEntry]) -> Events:
     _refuse(entries, events[bad])
     for entry in entries:
         if not len(entry.events) and not entry.dead_letters:
-            _unreadable(entry, "events: the entry holds no event")
+            _unreadable(entry, Refusal.UNREADABLE.of("the entry holds no event"))
     return good
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from usage_worker.events.refusals import Refusal
 from usage_worker.ingest.event_array import time_texts, uuid_texts
 from usage_worker.queue.entry import former_key, reused_key
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.store import BatchTransaction
 
-_REUSED = "id: was used before with other contents"
 # Events that the ledger is asked for at once: as texts they take 200 bytes each.
 _LOOKED_UP = 20_000
 
@@ -81,7 +81,10 @@ def _quarantine_reused(
     transaction: BatchTransaction, entries: Sequence[DecodedEntry], first_seen: set[UUID]
 ) -> list[DecodedEntry]:
     """Return entries with a used key as dead letters under keys of their own, once; add these to `first_seen`."""
-    letters = {(key := reused_key(entry.key, entry.contents)): entry.refused_whole(_REUSED, key) for entry in entries}
+    letters = {
+        (key := reused_key(entry.key, entry.contents)): entry.refused_whole(Refusal.REUSED_ID.text, key)
+        for entry in entries
+    }
     first_seen |= transaction.register_entries({key: letter.contents for key, letter in letters.items()}, {})
     return [letter for key, letter in letters.items() if key in first_seen]
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from usage_worker.errors import UsageError
 from usage_worker.events.columns import COLUMNS, KINDS, Form
 from usage_worker.events.event import explain, time_text
+from usage_worker.events.refusals import Refusal
 from usage_worker.events.values import decimal_text
 from usage_worker.ingest.event_array import EVENT, UNKNOWN, TextTable, days_of, uuid_of
 from usage_worker.printable import REASON_LENGTH, printable
@@ -130,7 +131,7 @@ class DecodedEntry:
         """Add one dead letter with every field of the entry as it came, which stands for its events."""
         payload = kept(self.stream, self.raw, self.key, events)
         if is_cut(payload):
-            reason = f"too large, only the beginning is kept; {reason}"
+            reason = Refusal.CUT.of(reason)
         self.refuse(0, reason, payload, events)
         return self
 

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from usage_worker.events.external_ids import KINDS
+from usage_worker.logs import get_logger
 from usage_worker.store import OUTAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from usage_worker.events.external_ids import ExternalId, ExternalIds, Kind
     from usage_worker.store import BatchTransaction
+
+log = get_logger("ingest")
 
 # Of the entry, and of three ids of an event whose every character JSON escapes. For 500 events our publisher writes
 # 30 to 60 kB.
@@ -48,7 +51,13 @@ def read_made_ids(field: bytes, ids: ExternalIds, most: int) -> tuple[list[Exter
     return made, "" if len(made) == len(read) else _OTHER_UUID
 
 
-def keep_ids(transaction: BatchTransaction, made: Sequence[ExternalId]) -> int:
+def keep_ids(transaction: BatchTransaction, made: Iterable[ExternalId]) -> None:
+    """Keep the originals of ids, and log how many are left out."""
+    if left_out := _keep(transaction, [*{external.id.int: external for external in made}.values()]):
+        log.warning("originals of ids are not kept: the database has others, or refuses them", ids=left_out)
+
+
+def _keep(transaction: BatchTransaction, made: Sequence[ExternalId]) -> int:
     """Keep the originals of ids; return how many are left out: others have their UUIDs, or PostgreSQL refuses them.
 
     Those that it refuses, as where the encoding of the database lacks a character, are found by halving.
@@ -62,7 +71,7 @@ def keep_ids(transaction: BatchTransaction, made: Sequence[ExternalId]) -> int:
         raise
     except Exception:  # noqa: BLE001 - whatever it is, the events are exact without it
         middle = len(made) // 2
-        return keep_ids(transaction, made[:middle]) + keep_ids(transaction, made[middle:]) if middle else 1
+        return _keep(transaction, made[:middle]) + _keep(transaction, made[middle:]) if middle else 1
 
 
 def _read(ids: ExternalIds, kind: Kind, digits: str, text: str) -> ExternalId | None:

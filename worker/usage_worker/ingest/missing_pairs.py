@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from usage_worker.events.refusals import Refusal
+
 if TYPE_CHECKING:
     from usage_worker.ingest.event_array import Pair
     from usage_worker.store import BatchTransaction, Missing
@@ -31,7 +33,7 @@ def resolve(transaction: BatchTransaction, missing: list[Missing], unknown: Unkn
     if absent and unknown == "quarantine":
         raise RefusedPairsError(
             {
-                (row.user_id, row.agent_id): "agent_id: no such agent" if row.user_exists else "user_id: no such user"
+                (row.user_id, row.agent_id): (Refusal.NO_AGENT if row.user_exists else Refusal.NO_USER).text
                 for row in absent
             }
         )

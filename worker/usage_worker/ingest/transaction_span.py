@@ -24,7 +24,7 @@ def transaction_span(entries: Sequence[DecodedEntry]) -> Iterator[Span | None]:
         yield span
 
 
-def figures_of(intake: Intake) -> dict[str, int]:
+def intake_attributes(intake: Intake) -> dict[str, int]:
     """Return the attributes with what a transaction counted."""
     return {
         "usage.events": intake.accepted,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from usage_worker.events.refusals import Refusal
 from usage_worker.printable import printable
 from usage_worker.store.queries import query
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 NEWEST_DEAD_LETTERS = 1_000
 _CREATE = "create the {}, or set USAGE_UNKNOWN=create for the workers; then `usage-worker dead-letters replay --all`"
 _REMEDIES = {
-    "user_id: no such user": _CREATE.format("user"),
-    "agent_id: no such agent": _CREATE.format("agent"),
+    Refusal.NO_USER.text: _CREATE.format("user"),
+    Refusal.NO_AGENT.text: _CREATE.format("agent"),
 }
 _OTHER_REMEDY = "see `usage-worker dead-letters list`; repair with the options of `usage-worker dead-letters replay`"
 

@@ -11,8 +11,9 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
+from usage_worker.events.refusals import Kind
 from usage_worker.queue.own_keys import number, whole
 
 if TYPE_CHECKING:
@@ -23,17 +24,7 @@ Increments = Counter[str]
 
 FAILURES = ("postgresql_unavailable", "cancelled", "lock", "race", "schema", "settings", "clock", "redis", "other")
 """Kinds of errors that end a flush."""
-QUARANTINED = (
-    "unknown_user",
-    "unknown_agent",
-    "too_old",
-    "in_future",
-    "refused_field",
-    "unreadable",
-    "reused_id",
-    "full_counter",
-    "other",
-)
+QUARANTINED = get_args(Kind)
 """Kinds of reasons for dead letters."""
 
 

@@ -16,9 +16,9 @@ from usage_worker.queue.accounting import Accounting
 from usage_worker.queue.connection import RedisConnection, unavailable
 from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
 from usage_worker.queue.entry import COLUMNAR, RawEntry
+from usage_worker.queue.entry_spans import entry_spans
 from usage_worker.queue.holding import reclaim_arguments, reclaim_script
 from usage_worker.queue.last_id import CLOCK_SECONDS, id_seconds, last_id
-from usage_worker.queue.publishing import publishing
 from usage_worker.queue.skipped import return_skipped
 from usage_worker.queue.vitals import seconds_of
 
@@ -86,7 +86,7 @@ class EventStream:
 
         When it raises, any of them may have arrived: offer all of them again.
         """
-        with publishing([(shard, self.key(shard), pack) for shard, pack in packs]) as (entries, refusals):
+        with entry_spans([(shard, self.key(shard), pack) for shard, pack in packs]) as (entries, refusals):
             with self.connection.client() as client:
                 pipeline = client.pipeline(transaction=False)
                 for key, fields in entries:

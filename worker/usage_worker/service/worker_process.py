@@ -71,7 +71,16 @@ def configure_worker_processes(settings: Settings) -> None:
     setup_logging.connect(configure, weak=False)
     # Flower does not send setup_logging, only this signal.
     import_modules.connect(configure, weak=False)
+    _check_servers(settings)
+    task_prerun.connect(_bind_task)
+    task_postrun.connect(_unbind_task)
+    task_failure.connect(_log_failure)
+    worker_shutdown.connect(_log_end)
+    _export_traces()
+    worker_process_init.connect(_tune_the_interpreter)
 
+
+def _check_servers(settings: Settings) -> None:
     def check(**_: object) -> None:
         leave_unusable_server(settings.redis_url)
 
@@ -79,15 +88,13 @@ def configure_worker_processes(settings: Settings) -> None:
     celeryd_after_setup.connect(check, weak=False)
     celeryd_after_setup.connect(lambda **_: leave_other_namespace(settings), weak=False)
     beat_init.connect(check, weak=False)
-    task_prerun.connect(_bind_task)
-    task_postrun.connect(_unbind_task)
-    task_failure.connect(_log_failure)
-    worker_shutdown.connect(_log_end)
+
+
+def _export_traces() -> None:
     celeryd_after_setup.connect(lambda **_: check_export(), weak=False)
     # In the processes of the pool, whose end runs nothing that `atexit` knows.
     worker_process_init.connect(lambda **_: begin_export(), weak=False)
     worker_process_shutdown.connect(lambda **_: end_export(), weak=False)
-    worker_process_init.connect(_tune_the_interpreter)
 
 
 def _service(arguments: list[str]) -> str | None:

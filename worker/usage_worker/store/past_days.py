@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usage_worker.errors import DataRefusedError
+from usage_worker.events.refusals import Refusal
 from usage_worker.store.holders import begin
 from usage_worker.store.queries import query
 
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usage_worker.store.connection import Store
-
-_DROPPED = "occurred_at: the ledger has dropped {}: an event of this day may have been counted before"
 
 
 def open_past_days(store: Store, days: Sequence[str], accept_days: int) -> dict[str, str | None]:
@@ -27,7 +26,7 @@ def open_past_days(store: Store, days: Sequence[str], accept_days: int) -> dict[
 
 def _opened(store: Store, day: str, state: str) -> str | None:
     if state == "dropped":
-        return _DROPPED.format(day)
+        return Refusal.DROPPED_DAY.of(day)
     if state == "missing":
         try:
             with store.connection() as connection:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def publishing(
+def entry_spans(
     packs: Sequence[tuple[int, str, Pack]],
 ) -> Iterator[tuple[list[Entry], list[StreamUnavailableError | None]]]:
     """Make a span of each pack, given with its shard and stream, which ends with the block.
