@@ -1,0 +1,37 @@
+"""Fixtures of the pages: a browser, and a database of which they show days."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import new_database
+from tests.system.pages import fill
+from tools.screenshot.chromium import Tab, chromium
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Postgres
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Tab]:
+    with chromium() as tab:
+        yield tab
+
+
+@pytest.fixture
+def tab(browser: Tab) -> Tab:
+    browser.set_width(1200)
+    browser.set_scheme("light")
+    return browser
+
+
+@pytest.fixture(scope="module")
+def filled(postgres: Postgres, template_database: str) -> Iterator[str]:
+    """Yield a database with events of the last days."""
+    with new_database(postgres, template_database) as name:
+        fill(postgres.url(name))
+        yield postgres.url(name)
