@@ -164,7 +164,7 @@ def template_database(postgres: Postgres) -> Iterator[str]:
     """Return the name of a migrated database to copy; copying fails while a session is connected to it."""
     from usage_worker.migrate import Runner  # noqa: PLC0415 - only tests with a schema need it
 
-    with _new_database(postgres) as name:
+    with new_database(postgres) as name:
         Runner(postgres.url(name)).up()
         yield name
 
@@ -172,14 +172,14 @@ def template_database(postgres: Postgres) -> Iterator[str]:
 @pytest.fixture
 def empty_database(postgres: Postgres) -> Iterator[str]:
     """Return the URL of a new database without a schema."""
-    with _new_database(postgres) as name:
+    with new_database(postgres) as name:
         yield postgres.url(name)
 
 
 @pytest.fixture
 def database(postgres: Postgres, template_database: str) -> Iterator[str]:
     """Return the URL of a new database with the newest schema."""
-    with _new_database(postgres, template_database) as name:
+    with new_database(postgres, template_database) as name:
         yield postgres.url(name)
 
 
@@ -199,10 +199,15 @@ def ingest_login(postgres: Postgres, template_database: str) -> Iterator[str]:
 @pytest.fixture
 def ingest_url(database: str, ingest_login: str) -> str:
     """Return the URL of `database` for a worker that counts: a login role that has nothing but `usage_ingest`."""
+    return as_login(database, ingest_login)
+
+
+def as_login(database: str, login: str) -> str:
+    """Return the URL of a database for another login, with the password that the URL has."""
     url = urlsplit(database)
-    login, _, host = url.netloc.rpartition("@")
-    _, colon, password = login.partition(":")
-    return _joined(url._replace(netloc=f"{ingest_login}{colon}{password}@{host}"), url.path, url.query)
+    own, _, host = url.netloc.rpartition("@")
+    _, colon, password = own.partition(":")
+    return _joined(url._replace(netloc=f"{login}{colon}{password}@{host}"), url.path, url.query)
 
 
 @pytest.fixture(scope="session")
@@ -262,7 +267,7 @@ def _joined(url: SplitResult, path: str, query: str) -> str:
 
 
 @contextmanager
-def _new_database(postgres: Postgres, template: str = "template1") -> Iterator[str]:
+def new_database(postgres: Postgres, template: str = "template1") -> Iterator[str]:
     name = f"usage_test_{uuid.uuid4().hex[:12]}"
     # Its checkpoints cost less than the log of every page: 21 ms of processor time instead of 39 ms.
     copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")

@@ -1,4 +1,4 @@
-"""Helpers that pytest lacks: waiting for conditions and for the end of processes, a clean environment, ports."""
+"""Helpers that pytest lacks: waiting for conditions and for the end of processes, a clean environment, ports, pages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from urllib.request import urlopen
 
 import pytest
 
@@ -46,6 +47,16 @@ def listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def fetched(url: str) -> str:
+    """Return what a server of this machine answers, or nothing while there is no answer."""
+    try:
+        with urlopen(url, timeout=20) as reply:  # noqa: S310 - our own address
+            text: str = reply.read().decode()
+            return text
+    except OSError:
+        return ""
 
 
 class Process(NamedTuple):

@@ -9,12 +9,10 @@ import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from structlog.testing import capture_logs
 
-from tests.helpers import eventually
+from tests.helpers import eventually, fetched, free_port
 from usage_worker import maintenance
 from usage_worker.local.supervisor import LOCALHOST, Supervisor
 from usage_worker.service.app import make_app
@@ -26,23 +24,12 @@ if TYPE_CHECKING:
     import redis
 
 
-def fetched(url: str) -> str:
-    """Return the answer of Flower, or an empty string if there is none."""
-    try:
-        with urlopen(url, timeout=10) as reply:  # noqa: S310 - our own address
-            text: str = reply.read().decode()
-            return text
-    except URLError:
-        return ""
-
-
 def test_queues_have_their_names_and_lengths(database: str, redis_url: str, tmp_path: Path) -> None:
     with make_app(Settings(REDIS_URL=redis_url)) as app:
         for task in ("usage.flush", "usage.flush", "usage.flush", maintenance.PURGE, maintenance.REFRESH):
             app.send_task(task)
     servers = {"DATABASE_URL": database, "REDIS_URL": redis_url, "FLOWER_UNAUTHENTICATED_API": "true"}
-    with socket.create_server((LOCALHOST, 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "celery", "-A", "usage_worker", "flower", f"--port={port}"]
     with (
         (tmp_path / "flower.log").open("wb") as log,

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.access.sample import populate
-from tests.conftest import _new_database
+from tests.conftest import new_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def populated(postgres: Postgres, template_database: str) -> Iterator[Connection]:
     """Yield a connection to a new database with the sample data, shared by a module."""
-    with _new_database(postgres, template_database) as name, psycopg.connect(postgres.url(name)) as connection:
+    with new_database(postgres, template_database) as name, psycopg.connect(postgres.url(name)) as connection:
         populate(connection)
         yield connection
         connection.rollback()

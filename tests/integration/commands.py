@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from uuid import uuid4
 
 import psycopg
 
-from tests.helpers import environment_without
+from tests.helpers import environment_without, free_port
 from tests.integration.preloaded import preloaded
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.field_mapping import FieldMapping
@@ -24,7 +25,7 @@ from usage_worker.publisher.file_import import ImportReport, publish_file
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 PROGRAM = str(Path(sys.executable).with_name("usage-worker"))
 SECRET = "s3cretword"
@@ -149,3 +150,16 @@ def rows(url: str, query: str) -> list[tuple[Any, ...]]:
 
 def figures(applied: int = 0, duplicate: int = 0, quarantined: int = 0, left: int = 0) -> dict[str, int]:
     return {"applied": applied, "duplicate": duplicate, "quarantined": quarantined, "left": left}
+
+
+@contextmanager
+def served_metrics(cli: Cli) -> Iterator[str]:
+    """Run `usage-worker metrics` as a server and yield its address, at which it answers soon."""
+    port = free_port()
+    with subprocess.Popen([PROGRAM, "metrics", "--port", str(port)], cwd=cli.folder, env=cli.env) as process:
+        try:
+            yield f"http://127.0.0.1:{port}/metrics"
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()

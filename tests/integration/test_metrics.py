@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.helpers import eventually
-from tests.integration.commands import PROGRAM, Cli, send
+from tests.helpers import eventually, fetched
+from tests.integration.commands import Cli, send, served_metrics
 from tests.integration.database import run
 from usage_worker.monitoring.status import CHECKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 Figures = dict[tuple[str, str], float]
@@ -36,30 +30,6 @@ def figures(text: str) -> Figures:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
-
-
-@contextmanager
-def served(cli: Cli) -> Iterator[str]:
-    """Run a metrics server process and yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with subprocess.Popen([PROGRAM, "metrics", "--port", str(port)], cwd=cli.folder, env=cli.env) as process:
-        try:
-            yield f"http://127.0.0.1:{port}/metrics"
-            process.terminate()
-            assert process.wait(10) == 0
-        finally:
-            process.kill()
-
-
-def scraped(url: str) -> Figures:
-    """Return the scraped figures, or none while the server is starting."""
-    try:
-        with urlopen(url, timeout=20) as reply:  # noqa: S310 - our own address
-            return figures(reply.read().decode())
-    except URLError:
-        return {}
 
 
 def test_printed_metrics_show_backlog_intake_and_runs(cli: Cli, redis_url: str) -> None:
@@ -85,11 +55,11 @@ def test_metrics_show_missing_partitions(cli: Cli, database: str) -> None:
 
 
 def test_served_metrics_show_unreachable_server(cli: Cli) -> None:
-    with served(cli) as url:
-        assert eventually(lambda: scraped(url), 30)["usage_problem", "postgresql"] == 0
+    with served_metrics(cli) as url:
+        assert figures(eventually(lambda: fetched(url), 30))["usage_problem", "postgresql"] == 0
     cli.env["DATABASE_URL"] = "postgresql://127.0.0.1:1/nowhere"
-    with served(cli) as url:
-        seen = eventually(lambda: scraped(url), 30)
+    with served_metrics(cli) as url:
+        seen = figures(eventually(lambda: fetched(url), 30))
     assert (seen["usage_healthy", ""], seen["usage_problem", "postgresql"], seen["usage_problem", "redis"]) == (0, 1, 0)
     assert [label for name, label in seen if name == "usage_problem"] == list(CHECKS)
     assert ("usage_stream_entries", "0") in seen

@@ -150,10 +150,10 @@ def test_wrong_arguments(searchable: str, arguments: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def searchable(postgres: Any, template_database: str) -> Any:
     """Return a database with one agent and its vector, shared by tests that change nothing."""
-    from tests.conftest import _new_database  # noqa: PLC0415
+    from tests.conftest import new_database  # noqa: PLC0415
     from usage_worker.store import Store  # noqa: PLC0415
 
-    with _new_database(postgres, template_database) as name, Store(postgres.url(name)) as store:
+    with new_database(postgres, template_database) as name, Store(postgres.url(name)) as store:
         add_agents(postgres.url(name), "agent")
         embed(store)
         yield postgres.url(name)

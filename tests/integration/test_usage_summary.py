@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
-from tests.conftest import _new_database
+from tests.conftest import new_database
 from tests.integration.database import run, traffic
 from tests.integration.ledger import INSERT, create_days, days
 from tests.integration.users import FORBIDDEN, session_as
@@ -54,7 +54,7 @@ class Question(NamedTuple):
 @pytest.fixture(scope="module")
 def filled(postgres: Postgres, template_database: str) -> Iterator[str]:
     """Yield a database in which pairs are deleted, and whose roll-up lacks events of some hours, which are marked."""
-    with _new_database(postgres, template_database) as name:
+    with new_database(postgres, template_database) as name:
         url = postgres.url(name)
         add_events(url, 1, 3_000)
         with Store(url) as store:

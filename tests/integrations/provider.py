@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from select import select
 from typing import TYPE_CHECKING
+
+from tests.http_servers import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,9 +65,5 @@ def provider() -> AbstractContextManager[str]:
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """Run a server on this machine, and yield its URL."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from tests.http_servers import running
 from usage_worker.embedders.minilm import MiniLM
 
 if TYPE_CHECKING:
@@ -73,15 +74,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def embedding_service() -> Iterator[EmbeddingService]:
-    with EmbeddingService() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with running(EmbeddingService()) as server:
         try:
             yield server
         finally:
             server.released.set()
-            server.shutdown()
-            thread.join()
 
 
 def status(code: int, **headers: str) -> Callable[[_Handler, dict[str, Any]], None]:

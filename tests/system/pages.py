@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html import unescape
@@ -32,12 +30,6 @@ def fill(url: str) -> None:
         connection.execute(query("summary_events"), {"days": DAYS, "first": 1, "last": 2_000})
         connection.execute(query("mark_new_hours"))
         connection.execute(query("fill_daily"))
-
-
-def nobody() -> str:
-    """Return the address of a port at which nothing listens."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def answers(app: Starlette, *requests: dict[str, Any]) -> list[Answer]:

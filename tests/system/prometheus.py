@@ -10,18 +10,15 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from urllib.request import urlopen
 
 from tests.boards import PROMETHEUS
-from tests.helpers import eventually, free_port, listens
-from tests.integration.commands import PROGRAM
+from tests.helpers import eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from tests.integration.commands import Cli
 
 # Seconds of a graph.
 RANGE = 30
@@ -60,12 +57,12 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, metrics_port: int, http_port: int) -> Iterator[Prometheus]:
-    """Run a Prometheus with our configuration and rules, other targets and shorter intervals."""
+def prometheus(folder: Path, metrics: str, http: str) -> Iterator[Prometheus]:
+    """Run a Prometheus with our configuration and rules, shorter intervals, and the servers of two URLs as targets."""
     configuration = (PROMETHEUS / "prometheus.yml").read_text("utf-8").replace("15s", "1s")
-    for target, port in (("metrics:9464", metrics_port), ("serve:8889", http_port)):
+    for target, url in (("metrics:9464", metrics), ("serve:8889", http)):
         assert target in configuration
-        configuration = configuration.replace(target, f"127.0.0.1:{port}")
+        configuration = configuration.replace(target, urlsplit(url).netloc)
     (folder / "prometheus.yml").write_text(configuration, "utf-8")
     shutil.copy(PROMETHEUS / "alerts.yml", folder)
     port = free_port()
@@ -80,17 +77,5 @@ def prometheus(folder: Path, metrics_port: int, http_port: int) -> Iterator[Prom
             server = Prometheus(port)
             eventually(server.is_ready, 30)
             yield server
-        finally:
-            process.terminate()
-
-
-@contextmanager
-def metrics_server(cli: Cli) -> Iterator[int]:
-    """Run `usage-worker metrics` as a server and yield its port."""
-    port = free_port()
-    with subprocess.Popen([PROGRAM, "metrics", "--port", str(port)], cwd=cli.folder, env=cli.env) as process:
-        try:
-            eventually(lambda: listens(port), 30)
-            yield port
         finally:
             process.terminate()

@@ -15,11 +15,11 @@ from psycopg.rows import dict_row
 
 from tests.boards import ALERT_NAMES, ALERTS, GRAFANA, OPERATIONS, PROMETHEUS, USAGE, interpolated
 from tests.helpers import eventually
-from tests.integration.commands import Cli
+from tests.integration.commands import Cli, served_metrics
 from tests.integration.database import run, traffic
 from tests.integration.service import serving
 from tests.integration.users import FORBIDDEN
-from tests.system.prometheus import Prometheus, metrics_server, prometheus
+from tests.system.prometheus import Prometheus, prometheus
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.publisher import UsagePublisher
 from usage_worker.store import Store
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Reader = psycopg.Connection[dict[str, Any]]
 
-READER = (GRAFANA / "reader.sql").read_text("utf-8")
+BOARDS_ROLE = (GRAFANA / "boards_role.sql").read_text("utf-8")
 POPULATION = Population.of(8, 4)
 DAYS = timedelta(days=3)
 # Prometheus scrapes every second, and Grafana takes at least four scrapes.
@@ -70,7 +70,7 @@ def loaded(database: str, redis_url: str, tmp_path: Path) -> Cli:
 def reader(database: str) -> Iterator[Reader]:
     """Connect as the role of Grafana's data source, which the file for it makes; it can be run again."""
     for _ in range(2):
-        run(database, READER)
+        run(database, BOARDS_ROLE)
     try:
         with psycopg.connect(database, autocommit=True, row_factory=dict_row) as connection:
             connection.execute("SET SESSION AUTHORIZATION usage_boards")
@@ -154,10 +154,10 @@ def test_panels_of_operations_have_values(loaded: Cli, tmp_path: Path) -> None:
     often = {"USAGE_SCHEDULE_PARTITIONS": "2", "USAGE_FLUSH_INTERVAL": "1"}
     with (
         Supervisor(database, redis_url, flower_port=None, log_dir=tmp_path, variables=often),
-        metrics_server(loaded) as metrics_port,
+        served_metrics(loaded) as metrics,
         serving(tmp_path, redis_url, DATABASE_URL=database) as service,
         traffic(lambda over: send_until(over, redis_url, service)),
-        prometheus(tmp_path, metrics_port, service.port) as server,
+        prometheus(tmp_path, metrics, f"http://127.0.0.1:{service.port}") as server,
     ):
         with suppress(pytest.fail.Exception):
             eventually(lambda: not empty_panels(server), 90)

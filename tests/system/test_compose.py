@@ -25,10 +25,12 @@ from usage_worker.local.account import temporary_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Their programs are not packages of Debian, or their files are tested with the boards.
-NOT_RUN = {"boards-role", "prometheus", "grafana"}
-ONCE = ("migrate", "roles")
+# Debian has no Grafana; the files of both are tested with the boards.
+NOT_RUN = {"prometheus", "grafana"}
+SERVERS = ("postgres", "valkey")
+ONCE = ("migrate", "roles", "boards-role")
 COUNTING = ("worker", "maintenance", "beat", "flower", "serve", "metrics")
+TRAFFIC = "traffic"
 PROGRAMS = {"valkey-server": "redis-server", "valkey-cli": "redis-cli"}
 
 
@@ -75,20 +77,26 @@ def start_healthy(containers: Containers, *names: str) -> None:
         eventually(partial(containers.is_healthy, name), 60)
 
 
+def test_every_service_is_run_or_named_as_not_run() -> None:
+    services = read_compose({"USAGE_SECRETS": "secrets"})["services"]
+    assert sorted((*SERVERS, *ONCE, *COUNTING, TRAFFIC, *NOT_RUN)) == sorted(services)
+
+
 @pytest.mark.timeout(400)
 def test_services_run_and_their_health_checks_tell(containers: Containers) -> None:
     initdb = "initdb --encoding=UTF8 --username=usage --pwfile=/run/secrets/owner_password --auth-host=scram-sha-256"
     run_once(containers, "postgres", ["sh", "-c", initdb])
-    start_healthy(containers, "postgres", "valkey")
+    start_healthy(containers, *SERVERS)
     create = "PGPASSWORD=$(cat /run/secrets/owner_password) createdb -h postgres -U usage usage"
     run_once(containers, "postgres", ["sh", "-c", create])
     for name in ONCE:
         run_once(containers, name)
-    run_once(containers, "roles")  # at each start
+    for name in ("roles", "boards-role"):  # at each start
+        run_once(containers, name)
     start_healthy(containers, *COUNTING)
-    containers.start("traffic")
+    containers.start(TRAFFIC)
     eventually(partial(is_counted, containers), 60)
-    containers.stop("traffic")
+    containers.stop(TRAFFIC)
     for name in COUNTING:
         assert containers.stop(name) == 0, containers.log(name)
         assert not containers.is_healthy(name)

@@ -22,9 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.faults.proxy import Proxy
 from tests.helpers import eventually
-from tests.integration.commands import Cli
+from tests.integration.commands import Cli, served_metrics
 from tests.integration.database import run
-from tests.integration.test_metrics import served
 from usage_worker.errors import UsageError
 from usage_worker.local import EmbeddedValkey
 from usage_worker.monitoring.background import BackgroundStatus
@@ -271,7 +270,7 @@ def test_promtool_finds_nothing_in_served_metrics(
     add(redis_client, 0, [GOOD, *BAD["unknown_user"]])
     flushed(worker)
     cli = Cli(tmp_path, DATABASE_URL=settings.require_database(), REDIS_URL=settings.redis_url)
-    with served(cli) as url:
+    with served_metrics(cli) as url:
         text = eventually(lambda: scrape(url), 30)
     assert b"usage_event_visible_seconds_bucket" in text
     for scraped in (text, cli.run("metrics").stdout.encode()):

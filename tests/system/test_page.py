@@ -10,28 +10,25 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from tests.conftest import _new_database
 from tests.integration.asgi import ask
 from tests.integration.database import run
 from tests.integration.service import KEYS, READER, WRITER
 from tests.sql import query
-from tests.system.pages import DAYS, TODAY, answers, fill, line_of, opened, text_of, totals_of
+from tests.system.pages import DAYS, TODAY, answers, line_of, opened, text_of, totals_of
 from usage_worker.http import create_app
 from usage_worker.queue.processes import Process
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import redis
 
-    from tests.conftest import Postgres
 
 ZONES = ["UTC", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "America/St_Johns"]
 LEDGER = """
@@ -39,14 +36,6 @@ LEDGER = """
      WHERE type = 'usage' AND occurred_at >= %s::date::timestamp AT TIME ZONE %s
        AND occurred_at < (%s::date + 1)::timestamp AT TIME ZONE %s"""
 HOSTILE = '"><script>hacked=1</script>\u202e'
-
-
-@pytest.fixture(scope="module")
-def filled(postgres: Postgres, template_database: str) -> Iterator[str]:
-    """Yield a database with events of the last days."""
-    with _new_database(postgres, template_database) as name:
-        fill(postgres.url(name))
-        yield postgres.url(name)
 
 
 def test_totals_equal_the_ledger(filled: str, redis_url: str) -> None:

@@ -8,13 +8,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import _new_database
+from tests.conftest import new_database
 from tests.helpers import eventually
 from tests.integration.database import run
 from tests.integration.service import READER, serving
-from tests.system.test_report_page import CHARTS, CONTRAST, READABLE, SHAPES, WRONG
+from tests.system.browser import CHARTS, CONTRAST, READABLE, SHAPES, WRONG
 from tests.usage_reports import HOSTILE_NAMES
-from tools.screenshot.chromium import Tab, chromium
 from usage_worker.wording import shown_name
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Postgres, Valkey
     from tests.integration.service import Service
+    from tools.screenshot.chromium import Tab
 
 CALLS = """
     SELECT track_agent_usage(%s, agent, n %% 4 > 0, n, n * 0.0000000123, n)
@@ -35,22 +35,9 @@ NAMES = [name for name in HOSTILE_NAMES if name and "\ud800" not in name]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Tab]:
-    with chromium() as tab:
-        yield tab
-
-
-@pytest.fixture
-def tab(browser: Tab) -> Tab:
-    browser.set_width(1200)
-    browser.set_scheme("light")
-    return browser
-
-
-@pytest.fixture(scope="module")
-def filled(postgres: Postgres, template_database: str) -> Iterator[str]:
+def hostile(postgres: Postgres, template_database: str) -> Iterator[str]:
     """Yield a database with uses of agents with hostile names."""
-    with _new_database(postgres, template_database) as name:
+    with new_database(postgres, template_database) as name:
         url = postgres.url(name)
         (user,) = run(url, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0]
         agents = [run(url, "INSERT INTO agents (name) VALUES (%s) RETURNING id", name)[0][0] for name in NAMES]
@@ -59,8 +46,8 @@ def filled(postgres: Postgres, template_database: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def service(filled: str, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(tmp_path_factory.mktemp("service"), valkey.url(), DATABASE_URL=filled) as service:
+def service(hostile: str, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(tmp_path_factory.mktemp("service"), valkey.url(), DATABASE_URL=hostile) as service:
         yield service
 
 
@@ -78,14 +65,14 @@ def check_quiet(tab: Tab, service: Service, *paths: str) -> None:
     assert [event for event in tab.events if event["method"] in WRONG] == []
 
 
-def test_charts_have_the_totals_of_the_ledger(tab: Tab, service: Service, filled: str) -> None:
+def test_charts_have_the_totals_of_the_ledger(tab: Tab, service: Service, hostile: str) -> None:
     open_page(tab, service)
     shapes = tab.run(SHAPES)
     assert len(shapes) == CHARTS
     assert all(shapes)
     found = [Decimal(cell.strip("$").replace(",", "")) for cell in tab.run(TOTALS)]
     ledger = "SELECT count(*), sum(tokens), sum(cost_usd), count(*) FILTER (WHERE NOT success) FROM usage_events"
-    assert [tuple(found)] == run(filled, ledger)
+    assert [tuple(found)] == run(hostile, ledger)
     check_quiet(tab, service, "/")
 
 

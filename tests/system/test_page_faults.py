@@ -10,20 +10,19 @@ import threading
 from typing import TYPE_CHECKING
 
 import psycopg
-import pytest
 
-from tests.conftest import _new_database
-from tests.helpers import eventually
+from tests.conftest import as_login
+from tests.helpers import eventually, free_port
 from tests.integration.asgi import Answer, ask
 from tests.integration.database import run
-from tests.system.pages import answers, fill, line_of, nobody, opened, text_of, totals_of
+from tests.system.pages import answers, line_of, opened, text_of, totals_of
 from usage_worker.http import page, usage
 from usage_worker.http.report_source import MAX_REPORTS
 from usage_worker.http.status_watch import StatusWatch
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import pytest
 
     from tests.conftest import Postgres
 
@@ -33,14 +32,6 @@ SESSIONS = """
      WHERE application_name = 'usage-worker' AND datname = current_database()"""
 
 
-@pytest.fixture(scope="module")
-def filled(postgres: Postgres, template_database: str) -> Iterator[str]:
-    """Yield a database with events of the last days."""
-    with _new_database(postgres, template_database) as name:
-        fill(postgres.url(name))
-        yield postgres.url(name)
-
-
 def test_each_section_stands_alone(filled: str, redis_url: str, postgres: Postgres, ingest_login: str) -> None:
     (without,) = answers(opened(redis_url), {})
     assert line_of(without) == "DATABASE_URL is not set for this service: set it to a login with service_role"
@@ -48,19 +39,18 @@ def test_each_section_stands_alone(filled: str, redis_url: str, postgres: Postgr
     assert "DATABASE_URL is not set" in text_of(without).split('id="range"')[0]
 
     secret = "s3cretword"
-    (down,) = answers(opened(redis_url, DATABASE_URL=f"postgresql://user:{secret}@{nobody()}/usage"), {})
+    (down,) = answers(opened(redis_url, DATABASE_URL=f"postgresql://user:{secret}@127.0.0.1:{free_port()}/usage"), {})
     assert "see that the server of DATABASE_URL runs" in line_of(down)
     assert secret not in text_of(down)
     assert re.search(r"<dt>Backlog</dt><dd class=\"figure\">0</dd>", text_of(down))
 
-    (away,) = answers(opened(f"redis://:{secret}@{nobody()}/0", DATABASE_URL=filled), {})
+    (away,) = answers(opened(f"redis://:{secret}@127.0.0.1:{free_port()}/0", DATABASE_URL=filled), {})
     assert totals_of(away)[0]
     assert "see that the server of REDIS_URL runs" in text_of(away)
     assert re.search(r"<dt>Backlog</dt><dd class=\"figure\">unknown</dd>", text_of(away))
     assert secret not in text_of(away)
 
-    user = re.sub(r"//[^@]*@", f"//{ingest_login}@", filled) if "@" in filled else filled
-    (refused,) = answers(opened(redis_url, DATABASE_URL=user), {})
+    (refused,) = answers(opened(redis_url, DATABASE_URL=as_login(filled, ingest_login)), {})
     assert line_of(refused).endswith("DATABASE_URL must name the owner, or a login with service_role")
     assert [it.status for it in (without, down, away, refused)] == [200] * 4
 

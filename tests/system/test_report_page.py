@@ -10,49 +10,22 @@ import pytest
 
 from tests.integration.commands import Cli
 from tests.integration.database import run
+from tests.system.browser import CHARTS, CONTRAST, READABLE, SHAPES, WRONG
 from tests.usage_reports import HOSTILE_NAMES, NOTHING, report_of, usual_report
-from tools.screenshot.chromium import Tab, chromium
 from usage_worker.report.page import render_page
 from usage_worker.store import Store
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
+    from tools.screenshot.chromium import Tab
     from usage_worker.report.usage_report import UsageReport
 
     Open = Callable[[UsageReport], None]
 
-# What a browser says of itself or of a page.
-WRONG = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
-READABLE = 4.5
-CHARTS = 8
-# The lowest contrast of a text with the background behind it, by WCAG 2; a text of a chart has its colour as fill.
-CONTRAST = """(() => {
-  const channels = text => text.match(/[\\d.]+/g).map(Number);
-  const light = text => { const [r, g, b] = channels(text).map(it => it / 255)
-    .map(it => it <= 0.04045 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-  const opaque = text => { const found = channels(text); return found.length === 3 || found[3] > 0; };
-  const behind = it => opaque(getComputedStyle(it).backgroundColor) ? getComputedStyle(it).backgroundColor
-    : behind(it.parentElement);
-  const ratios = [...document.body.querySelectorAll('*')]
-    .filter(it => it.getClientRects().length && [...it.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
-    .map(it => { const style = getComputedStyle(it);
-      const [a, b] = [light(it.closest('svg') ? style.fill : style.color), light(behind(it))].sort((x, y) => y - x);
-      return (a + 0.05) / (b + 0.05); });
-  return [ratios.length, Math.min(...ratios)];
-})()"""
-# For each chart: how many shapes with an area or a length are drawn in its first colour.
-SHAPES = """JSON.parse(document.getElementById('charts').textContent).map(({ name, colours }) => {
-  const colour = getComputedStyle(document.documentElement).getPropertyValue(`--${colours[0]}`).trim();
-  return [...document.querySelectorAll(`#${name} svg path`)].filter(it => {
-    const box = it.getBBox();
-    return [it.getAttribute('fill'), it.getAttribute('stroke')].includes(colour) && box.width + box.height > 0;
-  }).length;
-})"""
 # Where a bar is, and its uses as the table has them.
 BAR = """(() => {{
   const box = document.querySelector('#{0} .chart');
@@ -65,19 +38,6 @@ CALLS = """
     SELECT track_agent_usage((%s::uuid[])[1 + n %% 7], (%s::uuid[])[1 + n %% 3], n %% 4 > 0, n, n * 0.0000000123, n)
       FROM generate_series(1, 200) AS n"""
 TEXTS = "[...document.querySelectorAll('#{} svg text')].map(it => it.textContent)"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Tab]:
-    with chromium() as tab:
-        yield tab
-
-
-@pytest.fixture
-def tab(browser: Tab) -> Tab:
-    browser.set_width(1200)
-    browser.set_scheme("light")
-    return browser
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from usage_worker.monitoring.status import CHECKS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-METRICS = metrics_of((ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8"))
+METRICS_PAGE = (ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8")
+METRICS = metrics_of(METRICS_PAGE)
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 BOARDS_PAGE = (ROOT / "docs" / "boards.md").read_text("utf-8")
 # Grafana's ids of units.
@@ -116,6 +117,17 @@ def test_page_lists_each_alert_with_its_severity() -> None:
     severities = re.findall(r"- alert: (\w+)$.*?severity: (\w+)", ALERTS, re.MULTILINE | re.DOTALL)
     listed = re.findall(r"^\| (Usage\w+) \| (\w+) \|", BOARDS_PAGE, re.MULTILINE)
     assert sorted(listed) == sorted(severities)
+
+
+def test_page_of_metrics_names_each_alert_beside_a_metric_that_it_watches() -> None:
+    rows = re.findall(r"^\| `(usage_\w+)`.*\|(.*) \|$", METRICS_PAGE, re.MULTILINE)
+    named = {
+        (metric.removesuffix("_bucket"), name) for metric, worry in rows for name in re.findall(r"\[(\w+)\]", worry)
+    }
+    expressions = re.findall(r"- alert: (\w+)\n +expr: (.*)", ALERTS)
+    watched = {(metric, name) for name, expression in expressions for metric in metrics_of(expression)}
+    assert named - watched == set()
+    assert {name for _, name in named} == set(ALERT_NAMES)
 
 
 def test_runbook_has_each_check_once() -> None:

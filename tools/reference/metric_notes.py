@@ -1,34 +1,36 @@
-"""The unit of each metric, and when to worry: what the page of metrics says beside what the code does."""
+"""The unit of each metric, and when to worry: what the page of metrics says beside what the code does.
+
+Where an alert watches a metric, the note is the alert's name, so that each threshold is written once.
+"""
 
 from __future__ import annotations
 
+
+def _alert(*names: str) -> str:
+    return " or ".join(f"[{name}](../boards.md#alerts)" for name in names) + " fires"
+
+
 NOTES = {
     "usage_build_info": ("", "processes that were upgraded together have different versions"),
-    "usage_status_collected_timestamp_seconds": (
-        "seconds since 1970",
-        "it is older than a minute: the process no longer collects, and every other figure is as old",
-    ),
-    "usage_healthy": ("0 or 1", "0 for a minute: events are not counted, or soon will not be"),
-    "usage_problem": ("0 or 1", "1 for a minute"),
-    "usage_stream_entries": ("entries", "it grows for minutes: the workers do not keep up"),
+    "usage_status_collected_timestamp_seconds": ("seconds since 1970", _alert("UsageMetricsStale")),
+    "usage_healthy": ("0 or 1", _alert("UsageMetricsMissing", "UsageCheckFails")),
+    "usage_problem": ("0 or 1", _alert("UsageCheckFails", "UsageCheckWarns")),
+    "usage_stream_entries": ("entries", _alert("UsageBacklogGrows")),
     "usage_stream_pending_entries": ("entries", "above 0 while no batch is counted: see `usage_flush_failures_total`"),
-    "usage_stream_oldest_entry_seconds": ("seconds", "above 60: what people see is so old"),
-    "usage_stream_vanished_entries": ("entries", "any increase: their events are lost"),
-    "usage_redis_memory_ratio": ("0 to 1", "above 0.6; above 0.8 publishers hold events back"),
+    "usage_stream_oldest_entry_seconds": ("seconds", _alert("UsageBacklogGrows")),
+    "usage_stream_vanished_entries": ("entries", _alert("UsageEntriesVanished")),
+    "usage_redis_memory_ratio": ("0 to 1", _alert("UsageRedisFilling")),
     "usage_workers": ("processes", "fewer than you have started"),
     "usage_beat_last_heartbeat_timestamp_seconds": ("seconds since 1970", "older than a minute: no periodic task runs"),
     "usage_flush_last_success_timestamp_seconds": (
         "seconds since 1970",
         "older than a minute: the shard is not counted",
     ),
-    "usage_flush_failures": ("flushes", "an increase that goes on for minutes; single ones are retried"),
-    "usage_quarantined_events": (
-        "events",
-        "an increase above 5 % of `usage_batch_events_sum`: a producer sends what cannot be counted",
-    ),
+    "usage_flush_failures": ("flushes", _alert("UsageFlushesFail")),
+    "usage_quarantined_events": ("events", _alert("UsageQuarantine")),
     "usage_flush_duration_seconds": ("seconds", "the 95th percentile is above 5, or ten times that of yesterday"),
     "usage_batch_events": ("events", "most are above 20,000: there is always a backlog; add a worker"),
-    "usage_event_visible_seconds": ("seconds", "the 95th percentile is above 10"),
+    "usage_event_visible_seconds": ("seconds", _alert("UsageEventsLate")),
     "usage_schema_info": ("", "it is not the version that the workers need; `usage_problem` says so, too"),
     "usage_events": ("events", "`applied` does not increase during hours of use"),
     "usage_partitions_ahead": ("days", "below 2: events of the day after need a partition"),
@@ -41,7 +43,7 @@ NOTES = {
     "usage_task_duration_seconds": ("seconds", "it is longer than the interval of the task's schedule"),
     "usage_anomalies_open": ("anomalies", "above 0: `usage-worker anomalies` names them"),
     "usage_agents_not_embedded": ("agents", "above 0 for an hour"),
-    "usage_http_requests": ("requests", "the share with status 5xx is above 1 %"),
+    "usage_http_requests": ("requests", _alert("UsageHttpErrors")),
     "usage_http_request_seconds": ("seconds", "the 95th percentile is above 0.5"),
     "usage_http_events": ("events", "`refused` increases faster than `accepted`"),
 }

@@ -1,0 +1,32 @@
+"""The manifests for Kubernetes, which no cluster runs here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes" / "usage-worker.yaml"
+
+
+@pytest.fixture(scope="module")
+def pods() -> dict[str, Any]:
+    """Return the specification of each container's pod, by the name of the container."""
+    items = yaml.safe_load(MANIFESTS.read_text("utf-8"))["items"]
+    templates = [item["spec"]["template"]["spec"] for item in items if item["kind"] in {"Job", "Deployment"}]
+    return {pod["containers"][0]["name"]: pod for pod in templates}
+
+
+def test_each_pod_has_the_secrets_that_it_reads_and_no_others(pods: dict[str, Any]) -> None:
+    for pod in pods.values():
+        [secret] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+        mounted = {item["path"]: item["key"] for item in secret.get("items", [])}
+        read = set(re.findall(r"/run/secrets/([\w.]+)", yaml.safe_dump(pod["containers"])))
+        assert mounted == {name: name for name in read}
+
+
+def test_owner_is_only_in_pods_of_migrations_and_maintenance(pods: dict[str, Any]) -> None:
+    assert {name for name, pod in pods.items() if "owner_url" in str(pod["volumes"])} == {"migrate", "maintenance"}
