@@ -116,6 +116,8 @@ def export(
 ) -> None:
     """Write dead letters as JSON, one per line, with every column."""
     wanted = _filter(reason, containing, since, until, replayed=replayed)
+    if ids and wanted.is_narrow:
+        raise ArgumentError("export: give numbers of dead letters or a filter such as --reason, not both")
     with _store() as store:
         if ids:
             found = iter(dead_letters.dead_letters_by_id(store, ids))
@@ -132,6 +134,8 @@ def replay(
     every: All = False,
     reason: Reason = None,
     containing: Containing = None,
+    since: Since = None,
+    until: Until = None,
     constants: Set = None,
     unset: Unset = None,
     body: Body = None,
@@ -142,7 +146,7 @@ def replay(
     Replayed twice, an event counts once.
     """
     settings = load_settings()
-    wanted = _chosen("replay", ids, _filter(reason, containing), every=every)
+    wanted = _chosen("replay", ids, _filter(reason, containing, since, until), every=every)
     if body and len(ids or ()) != 1:
         raise ArgumentError("--body: give exactly one dead letter with it")
     edits = dead_letters.RepairEdits(
@@ -197,8 +201,8 @@ def discard(
 def _filter(
     reason: str | None,
     text: str | None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: datetime | None,
+    until: datetime | None,
     *,
     replayed: bool = False,
 ) -> DeadLetterFilter:
