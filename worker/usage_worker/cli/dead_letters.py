@@ -77,18 +77,17 @@ def list_letters(
     wanted = _filter(reason, containing, since, until, replayed=replayed)
     columns = REASON_COLUMNS if by_reason else COLUMNS
     with _store() as store:
-        found = choice.matching(store, wanted)
+        found = choice.matching(store, wanted, 0 if by_reason else limit)
         if by_reason:
-            rows = choice.reasons(store, found.ids, limit)
+            rows = choice.reasons(store, wanted, limit)
         else:
-            rows = dead_letters.dead_letters_by_id(store, found.ids[:limit], missing_ok=True)[::-1]
+            rows = dead_letters.dead_letters_by_id(store, found.ids, missing_ok=True)[::-1]
     if as_json:
         print_json(rows)
         return
     print_rows(columns, [[_dash(row[name]) for name in columns] for row in rows], forms=FORMS, figures=FIGURES)
-    left = (
-        "" if by_reason or len(rows) == len(found.ids) else f"; {len(found.ids) - len(rows):,} are not listed (--limit)"
-    )
+    unlisted = 0 if by_reason else found.dead_letters - len(rows)
+    left = f"; {unlisted:,} are not listed (--limit)" if unlisted else ""
     echo(f"{_counted(found)}{left}", err=True)
 
 
@@ -178,18 +177,10 @@ def discard(
     """
     wanted = _chosen("discard", ids, _filter(reason, containing, since, until, replayed=replayed), every=every)
     with _store() as store:
-        if ids:
-            rows = dead_letters.dead_letters_by_id(store, ids)
-            found = choice.Matching([row["id"] for row in rows], sum(row["events"] for row in rows))
-        else:
-            found = choice.matching(store, wanted)
+        found = _found(store, ids, wanted)
         if found.ids and not yes:
-            what = (
-                f"{_counted(found)} would be deleted for good; `usage-worker dead-letters export` keeps them elsewhere"
-            )
-            require_terminal(what, ArgumentError)
-            confirm(what)
-        groups = choice.reasons(store, found.ids, MOST_REASONS)
+            _confirm_deletion(found)
+        groups = choice.reasons(store, DeadLetterFilter(ids=found.ids, replayed=True), MOST_REASONS)
         done = choice.discard(store, found.ids)
     if as_json:
         print_json(done._asdict() | {"reasons": {row["reason"]: row["events"] for row in groups}})
@@ -221,8 +212,21 @@ def _chosen(command: str, ids: list[int] | None, wanted: DeadLetterFilter, *, ev
     return wanted
 
 
+def _found(store: Store, ids: list[int] | None, wanted: DeadLetterFilter) -> choice.Matching:
+    if ids:
+        rows = dead_letters.dead_letters_by_id(store, ids)
+        return choice.Matching(len(rows), sum(row["events"] for row in rows), [row["id"] for row in rows])
+    return choice.matching(store, wanted)
+
+
+def _confirm_deletion(found: choice.Matching) -> None:
+    what = f"{_counted(found)} would be deleted for good; `usage-worker dead-letters export` keeps them elsewhere"
+    require_terminal(what, ArgumentError)
+    confirm(what)
+
+
 def _counted(found: choice.Matching) -> str:
-    return f"{counted(len(found.ids), 'dead letter')} with {counted(found.events, 'event')}"
+    return f"{counted(found.dead_letters, 'dead letter')} with {counted(found.events, 'event')}"
 
 
 def _store() -> Store:
