@@ -10,7 +10,7 @@ import typer
 
 from usage_worker.cli.confirmation import confirm, require_terminal
 from usage_worker.cli.external_ids import external_ids_as_json, print_external_ids
-from usage_worker.cli.output import Form, counted, echo, print_json, print_lines, print_rows
+from usage_worker.cli.output import Form, echo, print_json, print_lines, print_rows
 from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import ArgumentError, EventRefusedError
 from usage_worker.maintenance import dead_letter_choice as choice
@@ -18,7 +18,7 @@ from usage_worker.maintenance import dead_letters
 from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, external_ids_in
-from usage_worker.wording import exact, moment
+from usage_worker.wording import counted, exact, moment
 
 COLUMNS = ("id", "created_at", "events", "reason", "replayed_at")
 REASON_COLUMNS = ("events", "dead_letters", "first", "last", "reason")

@@ -181,11 +181,6 @@ def _formed(cell: Cell, form: Form | None) -> Cell:
     return form(cell) if form and not isinstance(cell, str) else cell
 
 
-def counted(number: int, noun: str) -> str:
-    """Return the number with the noun, whose plural ends with s."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def escaped(text: str) -> str:
     """Escape what is not printable, and cut nothing."""
     return printable(text, ESCAPE_LENGTH * len(text))
