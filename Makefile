@@ -86,7 +86,7 @@ reference: $(STAMP)  ## generate docs/reference from the code
 schema: $(STAMP)  ## generate docs/schema.md from a database on an embedded server
 	$(BIN)/python -m tools.schema
 
-screenshot: $(STAMP)  ## take PICTURE (report.png, flower.png) of the file or address PAGE for the documents; needs chromium
+screenshot: $(STAMP)  ## take PICTURE (report.png, flower.png, page.png) of the file or address PAGE for the documents; needs chromium
 	$(BIN)/python -m tools.screenshot $(or $(PAGE),$(error PAGE=report.html is missing)) $(PICTURE)
 
 bench: $(STAMP)  ## measure a bare COPY, one task for each event, COPY and roll-up, and usage-worker, side by side

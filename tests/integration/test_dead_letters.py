@@ -13,7 +13,9 @@ import pytest
 from tests.integration.database import run
 from tests.unit.sockets import refusing_url
 from usage_worker.errors import SettingsError, StreamUnavailableError
+from usage_worker.maintenance import dead_letter_choice as choice
 from usage_worker.maintenance import dead_letters, pruning
+from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, replay
 from usage_worker.maintenance.pruning import PRUNE, prune, run_prune
 from usage_worker.maintenance.reconcile import run_reconcile
@@ -37,6 +39,20 @@ def test_pages_and_numbers(harness: IngestHarness, monkeypatch: pytest.MonkeyPat
     assert dead_letters.dead_letters_by_id(store, [ids[4], ids[1], ids[4]]) == [every[1], every[4]]
     with pytest.raises(SettingsError, match=f"there is no dead letter {ids[4] + 1}$"):
         dead_letters.dead_letters_by_id(store, [ids[0], ids[4] + 1])
+
+
+def test_all_that_match_are_counted_and_the_newest_are_returned(harness: IngestHarness) -> None:
+    store = quarantined(harness, 5)
+    ids = [row["id"] for row in dead_letters.all_dead_letters(store)]
+    every = DeadLetterFilter()
+    assert choice.matching(store, every) == (5, 5, ids[::-1])
+    assert choice.matching(store, every, 2) == (5, 5, [ids[4], ids[3]])
+    assert choice.matching(store, every, 0) == (5, 5, [])
+    some = DeadLetterFilter(reason="such user", ids=ids[:3])
+    assert choice.matching(store, some, 1) == (3, 3, [ids[2]])
+    (group,) = choice.reasons(store, some, 9)
+    assert (group["reason"], group["events"], group["dead_letters"]) == ("user_id: no such user", 3, 3)
+    assert choice.matching(store, DeadLetterFilter(ids=[])) == (0, 0, [])
 
 
 def test_replay_marks_sent_events_and_names_others(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,10 @@ def test_dead_letters_are_found_newest_first_and_by_reason(cli: Cli, database: s
     ):
         assert len(json.loads(cli.run("dead-letters", "list", "--json", *options).stdout)) == number, options
         assert len(cli.run("dead-letters", "export", *options).stdout.splitlines()) == number, options
+    for filtered in ("--reason user", "--containing x", "--since 2020-01-01", "--until 2020-01-01"):
+        # One of the two would be ignored.
+        refused = cli.error_line(f"dead-letters export {newest[0]} {filtered}")
+        assert refused.endswith("give numbers of dead letters or a filter such as --reason, not both")
 
 
 def test_discarded_dead_letters_stay_counted(cli: Cli, database: str) -> None:
@@ -78,7 +82,8 @@ def test_discarded_dead_letters_stay_counted(cli: Cli, database: str) -> None:
 def test_dead_letters_of_one_reason_are_replayed(cli: Cli, database: str) -> None:
     for (agent,) in rows(database, "SELECT DISTINCT payload::jsonb ->> 'agent_id' FROM usage_dead_letters"):
         run(database, "INSERT INTO public.agents (id, name) VALUES (%s, 'one')", agent)
-    done = cli.run("dead-letters", "replay", "--reason", "no such agent")
+    assert cli.run("dead-letters", "replay", "--until", "2020-01-01").stdout == "0 events sent, 0 bad dead letters\n"
+    done = cli.run("dead-letters", "replay", "--reason", "no such agent", "--since", "2020-01-01")
     assert (done.returncode, done.stdout) == (0, "3 events sent, 0 bad dead letters\n")
     assert cli.drained()["applied"] == 3
 

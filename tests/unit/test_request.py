@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from usage_worker.service.request import HIDDEN, _readable, _shown_arguments
+from usage_worker.wording import figures_text
 
 USER = "801f89e3-ec6d-5edc-baac-174308bd9fae"
 
@@ -15,7 +16,7 @@ USER = "801f89e3-ec6d-5edc-baac-174308bd9fae"
     ("args", "kwargs", "shown"),
     [
         ([[{"user_id": USER}, {"user_id": USER}]], {}, "2 events"),
-        ([], {"events": [{"user_id": USER}]}, "1 events"),
+        ([], {"events": [{"user_id": USER}]}, "1 event"),
         ([{"user_id": USER}], {}, HIDDEN),
         ([], {"events": USER}, HIDDEN),
         (USER, [USER], HIDDEN),
@@ -49,8 +50,16 @@ def test_other_arguments_stay(args: Any) -> None:
         ("{'created': ['a', 'b'], 'dropped': [], 'failed': {}, 'left': None}", "created 2"),
         ("{'ahead_days': {'usage_events': 7, 'others': 3}}", "ahead_days usage_events=7 others=3"),
         ("{'created': ['a', ...", "{'created': ['a', ..."),
+        ("{'created': [], 'busy': False, 'moved': 0}", "busy False, moved 0"),
+        ("{'created': []}", "-"),
         ("None", "None"),
     ],
 )
 def test_figures_are_readable(result: str, text: str) -> None:
     assert _readable(result) == text
+
+
+def test_schedule_leaves_zeros_out() -> None:
+    figures = {"purged": 0, "dropped": ["a", "b"], "failed": {}, "oldest_seconds": 2, "ahead": {"usage_events": 7}}
+    assert figures_text(figures) == "dropped 2, oldest 2 s, ahead usage_events=7"
+    assert figures_text({"purged": 0, "busy": False}) == "-"

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from usage_worker.http.parameters import ParameterError
+from usage_worker.errors import ParameterError
 from usage_worker.http.usage_query import UsageQuery, cursor_of, read_query
 from usage_worker.store.usage_totals import Place
 

@@ -10,7 +10,7 @@ from tools.screenshot.chromium import chromium
 
 FOLDER = Path(__file__).parents[2] / "docs" / "assets"
 # Width and height. Of a report, down to the cost: the rest looks alike, and would double the file.
-SIZES = {"report.png": (1200, 1000), "flower.png": (1460, 720)}
+SIZES = {"report.png": (1200, 1000), "flower.png": (1460, 720), "page.png": (1200, 1080)}
 
 
 def main(page: str, picture: str = "report.png") -> None:

@@ -101,6 +101,14 @@ class BusyError(UsageError):
     """another process is doing this already."""
 
 
+class ParameterError(Exception):
+    """A parameter of a request or an option of a command is wrong."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field, self.reason = field, reason
+        super().__init__(f"{field}: {reason}")
+
+
 class DataRefusedError(UsageError):
     """PostgreSQL refused a value."""
 

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
+from usage_worker.errors import DataRefusedError, ParameterError
 from usage_worker.report.usage_report import DayTotals, NamedTotals, Totals, UsageReport
 from usage_worker.store.usage_summary import Days, local_day, names_of, usage_summary
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from uuid import UUID
 
-    from usage_worker.errors import DataRefusedError
     from usage_worker.store import Store
+    from usage_worker.store.usage_summary import Grouping
 
 By = Literal["day", "hour", "week", "month", "agent", "user", "model", "provider"]
 """What each row of a table is about."""
@@ -44,45 +45,31 @@ _NO_USE: dict[str, Any] = (
 )
 
 
-class DaysError(Exception):
-    """Days that a report cannot have; `field` is the parameter: from, to or days."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        self.field, self.reason = field, reason
-        super().__init__(f"{field}: {reason}")
-
-
 def report_days(store: Store, zone: str, count: int | None, first: date | None, last: date | None) -> Days:
     """Return the days of a report: `count` days up to the last one (today unless given), or those from `first` on.
 
     Raises:
-        DaysError: both are given, or the days are too many or none.
+        ParameterError: both are given, or the days are too many or none.
     """
     if count is not None and first is not None:
-        raise DaysError("days", "leave it out, or leave out the first day")
+        raise ParameterError("days", "leave it out, or leave out the first day")
     end = last or local_day(store, zone)
     begin = first or date.fromordinal(max(end.toordinal() - (count or DEFAULT_DAYS) + 1, 1))
     if begin > end:
-        raise DaysError("from", f"{begin} is after the last day, {end}; give an earlier one, or a later last day")
+        raise ParameterError("from", f"{begin} is after the last day, {end}; give an earlier one, or a later last day")
     if (end - begin).days >= MOST_DAYS:
         oldest = end - timedelta(days=MOST_DAYS - 1)
-        raise DaysError("from", f"at most {MOST_DAYS:,} days; give {oldest} or later")
+        raise ParameterError("from", f"at most {MOST_DAYS:,} days; give {oldest} or later")
     return Days(begin, end, zone)
-
-
-def unknown_days(error: DataRefusedError) -> DaysError | None:
-    """Return what is wrong with the days where the database knows too little of the first ones, otherwise None."""
-    _, ours, reason = error.detail.partition("usage_summary: ")
-    return DaysError("from", f"{reason}; older ones are known by whole UTC days") if ours else None
 
 
 def table_rows(store: Store, days: Days, by: By, user_id: UUID | None = None) -> list[dict[str, Any]]:
     """Return a row with `FIGURES` for each period, ascending, days also without uses; or for each name, by uses.
 
     Raises:
-        DataRefusedError: as by `usage_summary`.
+        ParameterError: the database knows too little of the first days.
     """
-    found = usage_summary(store, days, [by], user_id)[by]
+    found = _summary(store, days, [by], user_id)[by]
     if by == "day":
         return [{"day": day, **_figures(totals)} for day, totals in _each_day(days, found)]
     if by in ("hour", "week", "month"):
@@ -99,9 +86,9 @@ def page_report(store: Store, days: Days, user_id: UUID | None = None, user: str
     """Return the figures of a page, all of the same moment; `user` is what the page calls the user.
 
     Raises:
-        DataRefusedError: as by `usage_summary`.
+        ParameterError: the database knows too little of the first days.
     """
-    rows = usage_summary(store, days, ["", "day", "agent", "user", "model"], user_id)
+    rows = _summary(store, days, ["", "day", "agent", "user", "model"], user_id)
     return UsageReport(
         generated_at=store.now(),
         time_zone=days.zone,
@@ -112,6 +99,18 @@ def page_report(store: Store, days: Days, user_id: UUID | None = None, user: str
         users=_most_used(store, "user", rows["user"]),
         models=_most_used(store, "model", rows["model"]),
     )
+
+
+def _summary(
+    store: Store, days: Days, groupings: Sequence[Grouping], user_id: UUID | None
+) -> dict[Grouping, list[dict[str, Any]]]:
+    try:
+        return usage_summary(store, days, groupings, user_id)
+    except DataRefusedError as error:
+        _, ours, reason = error.detail.partition("usage_summary: ")
+        if not ours:
+            raise
+        raise ParameterError("from", f"{reason}; older ones are known by whole UTC days") from error
 
 
 def _each_day(days: Days, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[date, Totals]]:

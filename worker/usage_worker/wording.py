@@ -33,6 +33,11 @@ def exact(number: int | None) -> str:
     return UNKNOWN if number is None else f"{number:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return the number with the noun, whose plural ends with s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def exact_dollars(cost: Decimal | None) -> str:
     """Return the cost with all its decimals, at least two, and never with an exponent."""
     if cost is None:
@@ -94,9 +99,13 @@ def short_bytes(number: float) -> str:
     return f"{number:.3g} {_BYTES[unit]}" if number < _THREE_DIGITS else f"{number:,.0f} {_BYTES[unit]}"
 
 
-def figures_text(figures: Mapping[str, Any]) -> str:
-    """Return the figures of a task's run in one line, without those that are empty or 0."""
-    return ", ".join(f"{name} {_figure(value)}" for name, value in figures.items() if value) or "-"
+def figures_text(figures: Mapping[str, Any], *, zeros: bool = False) -> str:
+    """Return the figures of a task's run in one line, without those that are empty, nor zeros unless asked for.
+
+    Lists are counted.
+    """
+    shown = ((name, value) for name, value in figures.items() if value or (zeros and value == 0))
+    return ", ".join(_figure(name, value) for name, value in shown) or "-"
 
 
 def short_seconds(duration: float | None) -> str:
@@ -126,10 +135,12 @@ def shown_name(name: str | None) -> str:
     return "".join(pieces)
 
 
-def _figure(value: object) -> str:
+def _figure(name: str, value: object) -> str:
     if isinstance(value, dict):
-        return " ".join(f"{name}={item}" for name, item in value.items())
-    return str(len(value)) if isinstance(value, list) else str(value)
+        value = " ".join(f"{key}={item}" for key, item in value.items())
+    elif isinstance(value, list):
+        value = len(value)
+    return f"{name.removesuffix('_seconds')} {value}{' s' if name.endswith('_seconds') else ''}"
 
 
 def _short(number: float | Decimal) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from usage_worker.cli.confirmation import confirm, require_terminal
 from usage_worker.cli.external_ids import external_ids_as_json, print_external_ids
-from usage_worker.cli.output import Form, counted, echo, print_json, print_lines, print_rows
+from usage_worker.cli.output import Form, echo, print_json, print_lines, print_rows
 from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.errors import ArgumentError, EventRefusedError
 from usage_worker.maintenance import dead_letter_choice as choice
@@ -18,7 +18,7 @@ from usage_worker.maintenance import dead_letters
 from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, external_ids_in
-from usage_worker.wording import exact, moment
+from usage_worker.wording import counted, exact, moment
 
 COLUMNS = ("id", "created_at", "events", "reason", "replayed_at")
 REASON_COLUMNS = ("events", "dead_letters", "first", "last", "reason")
@@ -77,18 +77,17 @@ def list_letters(
     wanted = _filter(reason, containing, since, until, replayed=replayed)
     columns = REASON_COLUMNS if by_reason else COLUMNS
     with _store() as store:
-        found = choice.matching(store, wanted)
+        found = choice.matching(store, wanted, 0 if by_reason else limit)
         if by_reason:
-            rows = choice.reasons(store, found.ids, limit)
+            rows = choice.reasons(store, wanted, limit)
         else:
-            rows = dead_letters.dead_letters_by_id(store, found.ids[:limit], missing_ok=True)[::-1]
+            rows = dead_letters.dead_letters_by_id(store, found.ids, missing_ok=True)[::-1]
     if as_json:
         print_json(rows)
         return
-    print_rows(columns, [[_dash(row[name]) for name in columns] for row in rows], forms=FORMS, figures=FIGURES)
-    left = (
-        "" if by_reason or len(rows) == len(found.ids) else f"; {len(found.ids) - len(rows):,} are not listed (--limit)"
-    )
+    print_rows(columns, [[row[name] for name in columns] for row in rows], forms=FORMS, figures=FIGURES)
+    unlisted = 0 if by_reason else found.dead_letters - len(rows)
+    left = f"; {unlisted:,} are not listed (--limit)" if unlisted else ""
     echo(f"{_counted(found)}{left}", err=True)
 
 
@@ -101,7 +100,7 @@ def show(letter_id: Id, as_json: AsJson = False) -> None:
     if as_json:
         print_json(dead_letter | {"external_ids": external_ids_as_json(named)})
         return
-    print_lines((name, _dash(value)) for name, value in dead_letter.items())
+    print_lines(dead_letter.items())
     print_external_ids(named)
 
 
@@ -116,6 +115,8 @@ def export(
 ) -> None:
     """Write dead letters as JSON, one per line, with every column."""
     wanted = _filter(reason, containing, since, until, replayed=replayed)
+    if ids and wanted.is_narrow:
+        raise ArgumentError("export: give numbers of dead letters or a filter such as --reason, not both")
     with _store() as store:
         if ids:
             found = iter(dead_letters.dead_letters_by_id(store, ids))
@@ -132,6 +133,8 @@ def replay(
     every: All = False,
     reason: Reason = None,
     containing: Containing = None,
+    since: Since = None,
+    until: Until = None,
     constants: Set = None,
     unset: Unset = None,
     body: Body = None,
@@ -142,7 +145,7 @@ def replay(
     Replayed twice, an event counts once.
     """
     settings = load_settings()
-    wanted = _chosen("replay", ids, _filter(reason, containing), every=every)
+    wanted = _chosen("replay", ids, _filter(reason, containing, since, until), every=every)
     if body and len(ids or ()) != 1:
         raise ArgumentError("--body: give exactly one dead letter with it")
     edits = dead_letters.RepairEdits(
@@ -174,18 +177,10 @@ def discard(
     """
     wanted = _chosen("discard", ids, _filter(reason, containing, since, until, replayed=replayed), every=every)
     with _store() as store:
-        if ids:
-            rows = dead_letters.dead_letters_by_id(store, ids)
-            found = choice.Matching([row["id"] for row in rows], sum(row["events"] for row in rows))
-        else:
-            found = choice.matching(store, wanted)
+        found = _found(store, ids, wanted)
         if found.ids and not yes:
-            what = (
-                f"{_counted(found)} would be deleted for good; `usage-worker dead-letters export` keeps them elsewhere"
-            )
-            require_terminal(what, ArgumentError)
-            confirm(what)
-        groups = choice.reasons(store, found.ids, MOST_REASONS)
+            _confirm_deletion(found)
+        groups = choice.reasons(store, DeadLetterFilter(ids=found.ids, replayed=True), MOST_REASONS)
         done = choice.discard(store, found.ids)
     if as_json:
         print_json(done._asdict() | {"reasons": {row["reason"]: row["events"] for row in groups}})
@@ -197,8 +192,8 @@ def discard(
 def _filter(
     reason: str | None,
     text: str | None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: datetime | None,
+    until: datetime | None,
     *,
     replayed: bool = False,
 ) -> DeadLetterFilter:
@@ -217,8 +212,21 @@ def _chosen(command: str, ids: list[int] | None, wanted: DeadLetterFilter, *, ev
     return wanted
 
 
+def _found(store: Store, ids: list[int] | None, wanted: DeadLetterFilter) -> choice.Matching:
+    if ids:
+        rows = dead_letters.dead_letters_by_id(store, ids)
+        return choice.Matching(len(rows), sum(row["events"] for row in rows), [row["id"] for row in rows])
+    return choice.matching(store, wanted)
+
+
+def _confirm_deletion(found: choice.Matching) -> None:
+    what = f"{_counted(found)} would be deleted for good; `usage-worker dead-letters export` keeps them elsewhere"
+    require_terminal(what, ArgumentError)
+    confirm(what)
+
+
 def _counted(found: choice.Matching) -> str:
-    return f"{counted(len(found.ids), 'dead letter')} with {counted(found.events, 'event')}"
+    return f"{counted(found.dead_letters, 'dead letter')} with {counted(found.events, 'event')}"
 
 
 def _store() -> Store:
@@ -237,7 +245,3 @@ def _read(path: Path) -> str:
         raise ArgumentError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ArgumentError(f"{path}: is not UTF-8") from None
-
-
-def _dash(value: object) -> object:
-    return "-" if value is None else value

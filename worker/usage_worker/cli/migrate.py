@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from usage_worker.cli.confirmation import confirm, require_terminal
-from usage_worker.cli.output import EXIT_PROBLEM, Form, counted, echo, print_json, print_rows, write
+from usage_worker.cli.output import EXIT_PROBLEM, Form, echo, print_json, print_rows, write
 from usage_worker.errors import MigrationError, SettingsError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.adoption import adopt, examine
@@ -17,7 +17,7 @@ from usage_worker.migrate.connection import DIRECT_URL
 from usage_worker.migrate.repair import repair
 from usage_worker.migrate.script import script
 from usage_worker.settings import load_settings
-from usage_worker.wording import moment, short_milliseconds
+from usage_worker.wording import counted, moment, short_milliseconds
 
 if TYPE_CHECKING:
     from usage_worker.migrate import Kept, Migration, SchemaStatus, Step
@@ -234,8 +234,8 @@ def _show_status(found: SchemaStatus) -> None:
             f"{migration.number:03d}_{migration.name}",
             migration.version,
             Text(migration.state, _STYLES.get(migration.state, "")),
-            migration.started_at or "-",
-            "-" if migration.duration_ms is None else migration.duration_ms,
+            migration.started_at,
+            migration.duration_ms,
         )
         for migration in found.migrations
     ]

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from usage_worker.cli.output import EXIT_PROBLEM, counted, echo, print_json
+from usage_worker.cli.output import EXIT_PROBLEM, echo, print_json
 from usage_worker.errors import ArgumentError
 from usage_worker.events.columns import NAMES
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.vitals import read_vitals
+from usage_worker.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,9 +9,9 @@ import typer
 
 from usage_worker.cli.output import Form, print_json, print_rows
 from usage_worker.cli.written_file import write_file
-from usage_worker.errors import ArgumentError, DataRefusedError
+from usage_worker.errors import ArgumentError, ParameterError
 from usage_worker.report.page import render_page
-from usage_worker.reporting import FIGURES, By, DaysError, page_report, report_days, table_rows, unknown_days
+from usage_worker.reporting import FIGURES, By, page_report, report_days, table_rows
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, require_id
 from usage_worker.store.needed_role import needed_role
@@ -68,11 +68,8 @@ def report(
                 write_file(html, render_page(page_report(store, wanted, user_id, user)))
                 return
             rows = table_rows(store, wanted, by, user_id)
-        except DataRefusedError as error:
-            wrong = unknown_days(error)
-            raise (_wrong_option(wrong) if wrong else error) from error
-        except DaysError as error:
-            raise _wrong_option(error) from None
+        except ParameterError as error:
+            raise ArgumentError(f"--{error.field}: {error.reason}") from error
     if as_json:
         print_json(rows)
         return
@@ -80,10 +77,6 @@ def report(
     cells = [[row[heading] for heading in headings] for row in rows]
     title = f"{wanted.first} to {wanted.last}, days in {wanted.zone}"
     print_rows(headings, cells, title=title, figures=FIGURES, forms=FORMS, headings_in_lines=True)
-
-
-def _wrong_option(error: DaysError) -> ArgumentError:
-    return ArgumentError(f"--{error.field}: {error.reason}")
 
 
 def _headings(by: By) -> list[str]:

@@ -9,10 +9,10 @@ from anyio import CapacityLimiter, to_thread
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
+from usage_worker.errors import ParameterError
 from usage_worker.http.keys import Right
 from usage_worker.http.page_html import PART_POLICY, Rendered, ReportPart, message_html, page_html
 from usage_worker.http.page_query import given_parameters, page_query
-from usage_worker.http.parameters import ParameterError
 from usage_worker.http.report_source import MAX_REPORTS, NoReportError, ReportSource
 from usage_worker.http.status_html import status_html
 from usage_worker.http.status_watch import StatusWatch

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from usage_worker.http.parameters import ParameterError, date_of, read_parameters
+from usage_worker.errors import ParameterError
+from usage_worker.http.parameters import date_of, integer_of, read_parameters
 from usage_worker.reporting import MOST_DAYS
 from usage_worker.settings import known_zone
 
@@ -40,18 +40,8 @@ def page_query(given: Mapping[str, str], zone: str) -> PageQuery:
     Raises:
         ParameterError: one is wrong.
     """
-    kind = "day"
-    return PageQuery(date_of(given, "from", kind), date_of(given, "to", kind), _days(given), _zone(given, zone))
-
-
-def _days(given: Mapping[str, str]) -> int | None:
-    text = given.get("days")
-    if text is None:
-        return None
-    days = int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
-    if not 1 <= days <= MOST_DAYS:
-        raise ParameterError("days", f"must be an integer from 1 to {MOST_DAYS}")
-    return days
+    days = integer_of(given, "days", MOST_DAYS, None)
+    return PageQuery(date_of(given, "from", "day"), date_of(given, "to", "day"), days, _zone(given, zone))
 
 
 def _zone(given: Mapping[str, str], zone: str) -> str:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
+
+from usage_worker.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+D = TypeVar("D", int, None)
+
+_INTEGER = re.compile("[0-9]{1,9}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
-
-class ParameterError(Exception):
-    """A parameter is wrong."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        self.field, self.reason = field, reason
-        super().__init__(f"{field}: {reason}")
 
 
 def read_parameters(query: bytes, names: Collection[str]) -> dict[str, str]:
@@ -57,6 +54,21 @@ def date_of(given: Mapping[str, str], name: str, kind: str = "UTC day") -> date 
         return date.fromisoformat(text if _DATE.fullmatch(text) else "")
     except ValueError:
         raise ParameterError(name, f"must be a {kind} like 2026-01-31") from None
+
+
+def integer_of(given: Mapping[str, str], name: str, most: int, default: D) -> int | D:
+    """Return the integer from 1 to `most` that a parameter names, `default` where it is not given.
+
+    Raises:
+        ParameterError: it is none.
+    """
+    text = given.get(name)
+    if text is None:
+        return default
+    number = int(text) if _INTEGER.fullmatch(text) else 0
+    if not 1 <= number <= most:
+        raise ParameterError(name, f"must be an integer from 1 to {most}")
+    return number
 
 
 def _count(parameters: Sequence[tuple[str, str]], name: str) -> int:

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 from usage_worker.errors import (
     ConcurrencyError,
-    DataRefusedError,
+    ParameterError,
     SettingsError,
     StatementCancelledError,
     UsageError,
     first_line,
 )
-from usage_worker.http.parameters import ParameterError
 from usage_worker.monitoring.remedies import remedy_of
 from usage_worker.printable import REASON_LENGTH, printable
-from usage_worker.reporting import DaysError, page_report, report_days, unknown_days
+from usage_worker.reporting import page_report, report_days
 from usage_worker.store import ReportStore
 from usage_worker.store.needed_role import needed_role
 
@@ -55,9 +54,11 @@ class ReportSource:
         if self._store is None:
             raise NoReportError("DATABASE_URL is not set for this service: set it to a login with service_role")
         try:
-            return _computed(self._store, wanted)
-        except DaysError as error:
-            raise ParameterError(error.field, error.reason) from None
+            with needed_role("service_role"):
+                days = report_days(self._store, wanted.zone, wanted.days, wanted.first, wanted.last)
+                return page_report(self._store, days)
+        except ParameterError:
+            raise
         except Exception as error:  # whatever is wrong here, the status must be shown
             log.warning("no report: %s", error, exc_info=not isinstance(error, UsageError))
             raise NoReportError(self._explained(error)) from error
@@ -76,12 +77,3 @@ class ReportSource:
         if isinstance(error, SettingsError):  # it says what to do
             return reason
         return f"{reason}: {remedy_of(error)}"
-
-
-def _computed(store: ReportStore, wanted: PageQuery) -> UsageReport:
-    with needed_role("service_role"):
-        days = report_days(store, wanted.zone, wanted.days, wanted.first, wanted.last)
-        try:
-            return page_report(store, days)
-        except DataRefusedError as error:
-            raise unknown_days(error) or error from None

@@ -12,11 +12,10 @@ from anyio import CapacityLimiter
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from usage_worker.errors import StatementCancelledError, UsageError
+from usage_worker.errors import ParameterError, StatementCancelledError, UsageError
 from usage_worker.events.external_ids import MAX_EXTERNAL_ID, uuid_of
 from usage_worker.http.events import RETRY_SECONDS
 from usage_worker.http.keys import Right
-from usage_worker.http.parameters import ParameterError
 from usage_worker.http.threads import within
 from usage_worker.http.usage_query import cursor_of, read_query
 from usage_worker.printable import printable

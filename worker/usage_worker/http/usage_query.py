@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, date, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
+from usage_worker.errors import ParameterError
 from usage_worker.events.columns import MAX_MODEL
-from usage_worker.http.parameters import ParameterError, date_of, read_parameters
+from usage_worker.http.parameters import date_of, integer_of, read_parameters
 from usage_worker.store.usage_totals import GROUPS, Place, TotalsQuery
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def read_query(query: bytes, ledger_days: int) -> UsageQuery:
     given = read_parameters(query, NAMES)
     group_by = _groups(given)
     first, last = _days(given, ledger_days if "model" in group_by else None)
-    rows, digest = _rows(given), _digest(given, group_by)
+    rows, digest = integer_of(given, "limit", MAX_ROWS, DEFAULT_ROWS), _digest(given, group_by)
     totals = TotalsQuery(first, last, group_by, after=_place(given, digest))
     return UsageQuery(totals, rows, given.get("user_id"), given.get("agent_id"), digest)
 
@@ -91,14 +91,6 @@ def _days(given: Mapping[str, str], ledger_days: int | None) -> tuple[date, date
     if first > last:
         raise ParameterError("from", "later than the last day")
     return first, last
-
-
-def _rows(given: Mapping[str, str]) -> int:
-    text = given.get("limit", str(DEFAULT_ROWS))
-    rows = int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
-    if not 1 <= rows <= MAX_ROWS:
-        raise ParameterError("limit", f"must be an integer from 1 to {MAX_ROWS}")
-    return rows
 
 
 def _place(given: Mapping[str, str], digest: str) -> Place | None:

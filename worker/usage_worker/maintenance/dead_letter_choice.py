@@ -26,6 +26,7 @@ class DeadLetterFilter:
     until: datetime | None = None
     replayed: bool = False
     """Whether those that were replayed are meant, too."""
+    ids: Sequence[int] | None = None
 
     @property
     def is_narrow(self) -> bool:
@@ -34,10 +35,11 @@ class DeadLetterFilter:
 
 
 class Matching(NamedTuple):
-    """Numbers of the dead letters that match a filter, newest first, and how many events they hold."""
+    """How many dead letters match a filter, how many events they hold, and the ids of the newest ones, these first."""
 
-    ids: list[int]
+    dead_letters: int
     events: int
+    ids: list[int]
 
 
 class Discarded(NamedTuple):
@@ -47,15 +49,15 @@ class Discarded(NamedTuple):
     events: int
 
 
-def matching(store: Store, wanted: DeadLetterFilter) -> Matching:
-    """Return the dead letters that match a filter."""
-    (row,) = store.rows(query("matching_dead_letters"), **asdict(wanted))
+def matching(store: Store, wanted: DeadLetterFilter, limit: int | None = None) -> Matching:
+    """Count the dead letters that match a filter; `limit` is the greatest number of ids, None is no limit."""
+    (row,) = store.rows(query("matching_dead_letters"), **asdict(wanted), limit=limit)
     return Matching(**row)
 
 
-def reasons(store: Store, ids: Sequence[int], limit: int) -> list[dict[str, Any]]:
-    """Return at most `limit` reasons of these dead letters, those of the most events first."""
-    return store.rows(query("dead_letter_reasons"), ids=ids, limit=limit)
+def reasons(store: Store, wanted: DeadLetterFilter, limit: int) -> list[dict[str, Any]]:
+    """Return at most `limit` reasons of the dead letters that match a filter, those of the most events first."""
+    return store.rows(query("dead_letter_reasons"), **asdict(wanted), limit=limit)
 
 
 def discard(store: Store, ids: Sequence[int]) -> Discarded:

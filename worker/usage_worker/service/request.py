@@ -12,6 +12,8 @@ from typing import Any
 
 from celery.worker.request import Request
 
+from usage_worker.wording import counted, figures_text
+
 HIDDEN = "(not shown: ids of people)"
 
 
@@ -63,25 +65,12 @@ def _with_readable_result(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readable(result: str) -> str:
-    """Return figures without brackets and quotes: "backlog 3, oldest 0.1 s" for {'backlog': 3, 'oldest_seconds': 0.1}.
-
-    Lists are counted; what is empty is left out, but zeros are not.
-    """
+    """Return figures for people: "backlog 3, oldest 0.1 s" for {'backlog': 3, 'oldest_seconds': 0.1}."""
     try:
         figures = ast.literal_eval(result)
     except (SyntaxError, ValueError):  # Celery has cut it, or it holds what is no literal
         return result
-    if not isinstance(figures, dict):
-        return result
-    return ", ".join(_figure(name, value) for name, value in figures.items() if value not in (None, [], {}))
-
-
-def _figure(name: str, value: object) -> str:
-    if isinstance(value, dict):
-        value = " ".join(f"{key}={item}" for key, item in value.items())
-    elif isinstance(value, list):
-        value = len(value)
-    return f"{name.removesuffix('_seconds')} {value}{' s' if name.endswith('_seconds') else ''}"
+    return figures_text(figures, zeros=True) if isinstance(figures, dict) else result
 
 
 def _shown_arguments(task: str, args: Any, kwargs: Any) -> tuple[str, str] | None:
@@ -92,7 +81,7 @@ def _shown_arguments(task: str, args: Any, kwargs: Any) -> tuple[str, str] | Non
         case "usage.track", _, _:
             return "1 event", HIDDEN
         case ("usage.track_many", [list() as events], _) | ("usage.track_many", _, {"events": list() as events}):
-            return f"{len(events):,} events", HIDDEN
+            return counted(len(events), "event"), HIDDEN
         case "usage.track_many", _, _:
             return HIDDEN, HIDDEN
     return None

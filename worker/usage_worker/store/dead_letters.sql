@@ -12,21 +12,33 @@ SELECT id, entry_key, position, stream, entry_id, events, reason, payload, creat
  LIMIT %(limit)s
 
 -- name: matching_dead_letters
--- Ids, newest first, and events of the dead letters that match every given filter (NULL: any). The payload is searched
--- for ids of users, agents and events in whatever form it has; nobody does so often, and there is no index.
-SELECT coalesce(array_agg(id ORDER BY id DESC), '{}') AS ids, coalesce(sum(events), 0)::bigint AS events
+-- How many dead letters match every given filter (NULL: any), their events, and the ids of the newest `limit` of them
+-- (NULL: all). The payload is searched for ids of users, agents and events in whatever form it has; nobody does so
+-- often, and there is no index.
+WITH matching AS MATERIALIZED (
+    SELECT id, events
+      FROM public.usage_dead_letters
+     WHERE (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+       AND (%(replayed)s OR replayed_at IS NULL)
+       AND (%(reason)s::text IS NULL OR strpos(reason, %(reason)s) > 0)
+       AND (%(text)s::text IS NULL OR strpos(payload, %(text)s) > 0)
+       AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
+       AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s)
+)
+SELECT count(*) AS dead_letters, coalesce(sum(events), 0)::bigint AS events,
+       ARRAY(SELECT id FROM matching ORDER BY id DESC LIMIT %(limit)s) AS ids
+  FROM matching
+
+-- name: dead_letter_reasons
+-- What each reason kept from being counted, the most events first, of the dead letters that match every given filter.
+SELECT reason, sum(events)::bigint AS events, count(*) AS dead_letters, min(created_at) AS first, max(created_at) AS last
   FROM public.usage_dead_letters
- WHERE (%(replayed)s OR replayed_at IS NULL)
+ WHERE (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+   AND (%(replayed)s OR replayed_at IS NULL)
    AND (%(reason)s::text IS NULL OR strpos(reason, %(reason)s) > 0)
    AND (%(text)s::text IS NULL OR strpos(payload, %(text)s) > 0)
    AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
    AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s)
-
--- name: dead_letter_reasons
--- What each reason kept from being counted, the most events first.
-SELECT reason, sum(events)::bigint AS events, count(*) AS dead_letters, min(created_at) AS first, max(created_at) AS last
-  FROM public.usage_dead_letters
- WHERE id = ANY (%(ids)s::bigint[])
  GROUP BY reason
  ORDER BY events DESC, reason
  LIMIT %(limit)s

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, counted, echo, print_json, print_rows
+from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.cli.progress import shown
+from usage_worker.cli.run.ending import finish
 from usage_worker.embedders import embedder_of
 from usage_worker.errors import ArgumentError, SettingsError
 from usage_worker.local.stopping import leave_on_signal
@@ -16,6 +17,7 @@ from usage_worker.maintenance import EMBED, EmbedReport, run_task
 from usage_worker.maintenance import embed as embed_agents
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, embedding_status, retire_model
+from usage_worker.wording import counted
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings
@@ -59,21 +61,20 @@ def _embed(store: Store, settings: Settings, *, as_json: bool) -> None:
     embedder = embedder_of(settings)
     if embedder is None:
         raise SettingsError(NO_EMBEDDER)
-    report, figures = EmbedReport(), dict[str, Any]()
+    report, done = EmbedReport(), dict[str, Any]()
     with leave_on_signal() as stop, shown("embedding agents") as on_progress:
         work = partial(embed_agents, store, embedder, on_progress=on_progress, report=report)
-        figures |= run_task(store, EMBED, work, report)
-    if as_json:
-        print_json(report.as_dict() | figures | ({"interrupted": True} if stop.is_set else {}))
-    else:
-        refused = f"; {counted(report.failed, 'text')} cannot be embedded" if report.failed else ""
-        duration = f" in {figures['seconds']:.1f} s" if "seconds" in figures else ""
-        done = f"{counted(report.embedded, 'agent')} embedded by {report.model}{duration}"
-        echo(f"{done}, {report.pending:,} pending{refused}")
-    if stop.is_set:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if report.failed:
-        raise typer.Exit(EXIT_PROBLEM)
+        done = run_task(store, EMBED, work, report)
+    show = partial(_show, report, done.get("seconds"))
+    figures, problem = report.as_dict() | done, bool(report.failed)
+    finish(EMBED, done, show, as_json=as_json, interrupted=stop.is_set, figures=figures, problem=problem)
+
+
+def _show(report: EmbedReport, seconds: float | None) -> None:
+    refused = f"; {counted(report.failed, 'text')} cannot be embedded" if report.failed else ""
+    duration = "" if seconds is None else f" in {seconds:.1f} s"
+    embedded = f"{counted(report.embedded, 'agent')} embedded by {report.model}{duration}"
+    echo(f"{embedded}, {report.pending:,} pending{refused}")
 
 
 def _show_models(store: Store, *, as_json: bool) -> None:

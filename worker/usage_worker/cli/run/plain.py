@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, echo, print_json
+from usage_worker.cli.output import echo
 from usage_worker.cli.progress import shown
-from usage_worker.errors import BusyError
+from usage_worker.cli.run.ending import finish
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.settings import load_settings
 from usage_worker.store import Store
@@ -27,17 +27,15 @@ def plain_command(task: PeriodicTask) -> Callable[..., None]:
 
     def command(as_json: AsJson = False) -> None:
         settings = load_settings()
-        figures: dict[str, Any] | None = None
-        with leave_on_signal(), Store.of(settings) as store, shown(task.name):
-            figures = task.run(store, settings)
-        if figures == {"busy": True}:
-            raise BusyError(task.name)
-        if as_json:
-            print_json(figures or {"interrupted": True})
-        elif figures:
-            echo(figures_text(figures))
-        if figures is None:
-            raise typer.Exit(EXIT_INTERRUPTED)
+        done = dict[str, Any]()
+        with leave_on_signal() as stop, Store.of(settings) as store, shown(task.name):
+            done = task.run(store, settings)
+
+        def show() -> None:
+            if done:
+                echo(figures_text(done))
+
+        finish(task.name, done, show, as_json=as_json, interrupted=stop.is_set)
 
     command.__doc__ = task.run.__doc__
     return command

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, echo, print_json
+from usage_worker.cli.output import echo
 from usage_worker.cli.progress import shown
-from usage_worker.errors import ArgumentError, BusyError
+from usage_worker.cli.run.ending import finish
+from usage_worker.errors import ArgumentError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.maintenance import PURGE, PurgeReport, run_task
 from usage_worker.maintenance import purge as do_purge
@@ -42,7 +43,7 @@ def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson
     """
     settings = load_settings()
     age = _age(older_than, settings)
-    report = PurgeReport()
+    report, done = PurgeReport(), dict[str, Any]()
     with (
         Store.of(settings) as store,
         leave_on_signal() as stop,
@@ -60,17 +61,17 @@ def purge(dry_run: DryRun = False, older_than: OlderThan = None, as_json: AsJson
         if dry_run:
             require_owner(store)
             work()
-        elif "busy" in run_task(store, PURGE, work, report):
-            raise BusyError(PURGE)
-    if as_json:
-        print_json(report.as_dict() | ({"interrupted": True} if stop.is_set else {}))
-    else:
-        oldest = report.oldest_remaining_seconds
-        since = "" if oldest is None else f", the oldest deleted {timedelta(seconds=round(oldest))} ago"
-        shares = f"; {report.expired_shares:,} expired shares" if report.expired_shares else ""
-        echo(f"{report.purged:,} purged, {report.remaining:,} due{since}{shares}")
-    if stop.is_set:
-        raise typer.Exit(EXIT_INTERRUPTED)
+        else:
+            done = run_task(store, PURGE, work, report)
+    show = partial(_show, report)
+    finish(PURGE, done, show, as_json=as_json, interrupted=stop.is_set, figures=report.as_dict())
+
+
+def _show(report: PurgeReport) -> None:
+    oldest = report.oldest_remaining_seconds
+    since = "" if oldest is None else f", the oldest deleted {timedelta(seconds=round(oldest))} ago"
+    shares = f"; {report.expired_shares:,} expired shares" if report.expired_shares else ""
+    echo(f"{report.purged:,} purged, {report.remaining:,} due{since}{shares}")
 
 
 def _age(text: str | None, settings: Settings) -> timedelta:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from usage_worker.cli.external_ids import external_ids_as_json, print_external_ids
-from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, counted, echo, print_json
+from usage_worker.cli.output import echo
 from usage_worker.cli.progress import shown
-from usage_worker.errors import BusyError
+from usage_worker.cli.run.ending import finish
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, run_task
 from usage_worker.maintenance import reconcile as do_reconcile
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, external_ids_in
+from usage_worker.wording import counted
 
 if TYPE_CHECKING:
     from usage_worker.cli.external_ids import ExternalIdsByKind
@@ -53,7 +54,7 @@ def reconcile(
     """
     settings = load_settings()
     scope = Scope(first.date() if first else None, last.date() if last else None)
-    report = ReconcileReport()
+    report, done = ReconcileReport(), dict[str, Any]()
     named: ExternalIdsByKind = {}
     with (
         Store.of(settings) as store,
@@ -70,25 +71,19 @@ def reconcile(
             on_progress=on_progress,
             report=report,
         )
-        if "busy" in run_task(store, RECONCILE, work, report):
-            raise BusyError(RECONCILE)
+        done = run_task(store, RECONCILE, work, report)
         named = external_ids_in(store, " ".join(f"{it.user_id} {it.agent_id}" for it in report.differences))
-    if as_json:
-        differences = [difference._asdict() for difference in report.differences]
-        figures = report.as_dict() | {"differences": differences, "external_ids": external_ids_as_json(named)}
-        print_json(figures | ({"interrupted": True} if stop.is_set else {}))
-    else:
-        for difference in report.differences:
-            echo(_line(difference, accepted=accept_unexplained))
-        print_external_ids(named)
-        _show_totals(report)
-    if stop.is_set:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if report.left:
-        raise typer.Exit(EXIT_PROBLEM)
+    differences = [difference._asdict() for difference in report.differences]
+    figures = report.as_dict() | {"differences": differences, "external_ids": external_ids_as_json(named)}
+    show = partial(_show, report, named, accepted=accept_unexplained)
+    problem = bool(report.left)
+    finish(RECONCILE, done, show, as_json=as_json, interrupted=stop.is_set, figures=figures, problem=problem)
 
 
-def _show_totals(report: ReconcileReport) -> None:
+def _show(report: ReconcileReport, named: ExternalIdsByKind, *, accepted: bool) -> None:
+    for difference in report.differences:
+        echo(_line(difference, accepted=accepted))
+    print_external_ids(named)
     unexplained = f", {report.unexplained:,} of them unexplained" if report.unexplained else ""
     echo(
         f"{counted(report.checked, 'pair')} and {counted(report.days, 'day')} compared:"

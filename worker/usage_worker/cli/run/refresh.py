@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, counted, echo, print_json
+from usage_worker.cli.output import echo
 from usage_worker.cli.progress import shown
+from usage_worker.cli.run.ending import finish
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.maintenance import HOURS, REFRESH, HoursReport, roll_up_hours, run_task
 from usage_worker.maintenance import refresh as refresh_analytics
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
+from usage_worker.wording import counted
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
@@ -26,33 +29,31 @@ def refresh(as_json: AsJson = False) -> None:
     settings = load_settings()
     figures: dict[str, dict[str, Any]] = {}
     hours = HoursReport()
-    with leave_on_signal(), Resources(settings) as resources:
+    with leave_on_signal() as stop, Resources(settings) as resources:
         store = resources.store
         with shown("refreshing the analytics"):
             figures["analytics"] = run_task(store, REFRESH, lambda: refresh_analytics(store))
         with shown("rolling up hours") as on_progress:
             figures["hours"] = run_task(store, HOURS, lambda: roll_up_hours(store, on_progress, hours), hours)
-    is_interrupted = figures.keys() != _LINES.keys()
-    if as_json:
-        print_json(figures | ({"interrupted": True} if is_interrupted else {}))
-    else:
-        for name, done in figures.items():
+    busy = [task for name, task in (("analytics", REFRESH), ("hours", HOURS)) if "busy" in figures.get(name, ())]
+    done = figures | ({"busy": True} if busy else {})
+    show = partial(_show, figures)
+    finish(", ".join(busy), done, show, as_json=as_json, interrupted=stop.is_set, figures=figures)
+
+
+def _show(figures: dict[str, dict[str, Any]]) -> None:
+    for name, done in figures.items():
+        if done != {"busy": True}:
             echo(_LINES[name](done))
-    if is_interrupted:
-        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _analytics_line(figures: dict[str, Any]) -> str:
-    if "busy" in figures:
-        return "another process is refreshing the analytics"
     if figures["refreshed"]:
         return f"analytics refreshed in {figures['seconds']:.1f} s"
     return f"nothing has changed since the analytics of {figures['refreshed_at']}"
 
 
 def _hours_line(figures: dict[str, Any]) -> str:
-    if "busy" in figures:
-        return "another process is rolling up hours"
     return f"{counted(figures['hours'], 'hour')} rolled up in {figures['seconds']:.1f} s"
 
 
