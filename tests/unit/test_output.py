@@ -31,6 +31,18 @@ def test_long_cell_is_escaped_and_not_cut(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == "payload\t" + r"\U000e0001\x00" * 5_000 + "\n"
 
 
+def test_none_is_empty_in_lines_and_a_dash_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = ("x", None, 0)
+    print_rows(("name", "at", "uses"), [row])
+    print_lines([row])
+    assert capsys.readouterr().out == "x\t\t0\n" * 2
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_rows(("name", "at", "uses"), [row], forms={"at": str, "uses": str})
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["x", "-", "0"]
+
+
 @pytest.mark.parametrize("title", [None, "a title"])
 def test_table_shows_cells_literally(title: str | None) -> None:
     console = Console(width=120, force_terminal=True, color_system="standard", record=True)

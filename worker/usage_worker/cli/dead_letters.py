@@ -85,7 +85,7 @@ def list_letters(
     if as_json:
         print_json(rows)
         return
-    print_rows(columns, [[_dash(row[name]) for name in columns] for row in rows], forms=FORMS, figures=FIGURES)
+    print_rows(columns, [[row[name] for name in columns] for row in rows], forms=FORMS, figures=FIGURES)
     unlisted = 0 if by_reason else found.dead_letters - len(rows)
     left = f"; {unlisted:,} are not listed (--limit)" if unlisted else ""
     echo(f"{_counted(found)}{left}", err=True)
@@ -100,7 +100,7 @@ def show(letter_id: Id, as_json: AsJson = False) -> None:
     if as_json:
         print_json(dead_letter | {"external_ids": external_ids_as_json(named)})
         return
-    print_lines((name, _dash(value)) for name, value in dead_letter.items())
+    print_lines(dead_letter.items())
     print_external_ids(named)
 
 
@@ -245,7 +245,3 @@ def _read(path: Path) -> str:
         raise ArgumentError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ArgumentError(f"{path}: is not UTF-8") from None
-
-
-def _dash(value: object) -> object:
-    return "-" if value is None else value

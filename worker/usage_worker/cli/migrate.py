@@ -234,8 +234,8 @@ def _show_status(found: SchemaStatus) -> None:
             f"{migration.number:03d}_{migration.name}",
             migration.version,
             Text(migration.state, _STYLES.get(migration.state, "")),
-            migration.started_at or "-",
-            "-" if migration.duration_ms is None else migration.duration_ms,
+            migration.started_at,
+            migration.duration_ms,
         )
         for migration in found.migrations
     ]

@@ -30,7 +30,6 @@ EXIT_PROBLEM = 1
 EXIT_INTERRUPTED = 130
 # The longest escape of one character, such as \U000e0001.
 ESCAPE_LENGTH = 10
-
 Cell = object
 """Text or a value; a `Text` has a style, which only a terminal shows."""
 Form = Callable[[Any], str]
@@ -91,29 +90,30 @@ def print_rows(
 
     Args:
         headings: names of the columns; an empty sequence leaves them out.
-        rows: the cells, which are escaped and cut; lines have them as they are, times as ISO 8601.
+        rows: the cells, which are escaped and cut; None is a dash. In lines it is empty, and the others
+            are as they are, times as ISO 8601.
         title: stands above the table, which then has a frame.
         figures: headings of the columns of figures, which are aligned to the right.
-        forms: how a terminal shows values of a column, by its heading; those that are unknown are a dash there.
+        forms: how a terminal shows values of a column, by its heading.
         spare: heading of the column that a narrow table leaves out.
         headings_in_lines: prints the headings also where there is no terminal.
     """
     console = Console()
     if not console.is_terminal:
-        if headings_in_lines:
-            _print_lines([headings], printable)
-        _print_lines(rows, _cut)
+        _print_lines([headings, *rows] if headings_in_lines else rows, _cut)
         return
     of_columns = [forms.get(heading) for heading in headings]
     shown = [[_formed(cell, form) for cell, form in zip_longest(row, of_columns)] for row in rows]
     if least_width(headings, shown) > console.width and spare in headings:
-        left_out = list(headings).index(spare)
-        headings = [*headings[:left_out], *headings[left_out + 1 :]]
-        shown = [[*row[:left_out], *row[left_out + 1 :]] for row in shown]
+        headings, *shown = _without(list(headings).index(spare), [headings, *shown])
     if least_width(headings, shown) > console.width:
         console.print(make_paragraphs(headings, shown, title=title))
     else:
         console.print(make_table(headings, shown, title=title, figures=figures))
+
+
+def _without(column: int, rows: Iterable[Sequence[Cell]]) -> list[list[Any]]:
+    return [[*row[:column], *row[column + 1 :]] for row in rows]
 
 
 def print_lines(rows: Iterable[Sequence[Cell]]) -> None:

@@ -67,5 +67,4 @@ def _line(entry: ScheduleEntry, now: datetime, run: TaskRun | None) -> dict[str,
 
 
 def _cells(line: dict[str, Any]) -> list[object]:
-    values = ["-" if value is None else value for value in line.values()]
-    return [*values[:-1], figures_text(line["figures"] or {})]
+    return [*list(line.values())[:-1], figures_text(line["figures"] or {})]

@@ -22,6 +22,7 @@ from usage_worker.service.server_check import leave_unusable_server
 from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
+    from usage_worker.local.stopping import StopFlag
     from usage_worker.settings import Settings
 
 ROOT_DATA_DIR = Path("/var/lib/usage-worker")
@@ -60,9 +61,7 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: F
     set. Only warnings and errors are logged, unless USAGE_LOG_LEVEL is set. Flower's own variables, such as
     FLOWER_BASIC_AUTH, reach Flower.
     """
-    settings = load_settings()
-    if "log_level" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"log_level": LOG_LEVEL})
+    settings = _settings()
     configure_logs(settings, service=True)
     _require_free(flower_port)
     folder = (data_dir or _default_data_dir()).expanduser().absolute()
@@ -81,10 +80,21 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: F
             variables=exports | {"USAGE_LOG_LEVEL": settings.log_level},
         ) as supervisor:
             _announce(supervisor, exports)
-            while not stop.is_set:
-                servers.poll()
-                supervisor.poll()
-                time.sleep(POLL_INTERVAL)
+            _watch(servers, supervisor, stop)
+
+
+def _settings() -> Settings:
+    settings = load_settings()
+    if "log_level" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"log_level": LOG_LEVEL})
+
+
+def _watch(servers: Servers, supervisor: Supervisor, stop: StopFlag) -> None:
+    while not stop.is_set:
+        servers.poll()
+        supervisor.poll()
+        time.sleep(POLL_INTERVAL)
 
 
 def _announce(supervisor: Supervisor, exports: dict[str, str]) -> None:

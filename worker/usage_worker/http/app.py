@@ -64,19 +64,12 @@ def create_app(
         end_export()
         page.close()
 
-    async def document(request: Request) -> Response:
-        return JSONResponse(openapi(request.scope.get("root_path", ""), any_id=settings.takes_any_id))
-
-    health = _Health(receiver, metrics)
     routes = [
         Route(paths.PAGE, page.page, methods=["GET"]),
         Route(paths.STATUS, page.status, methods=["GET"]),
         Route(paths.EVENTS, EventsEndpoint(receiver, access, metrics).answer, methods=["POST"]),
         Route(paths.USAGE, usage.answer, methods=["GET"]),
-        Route(paths.LIVE, health.live),
-        Route(paths.READY, health.ready),
-        Route(paths.METRICS, health.metrics),
-        Route(paths.DOCUMENT, document),
+        *_open_routes(settings, receiver, metrics),
     ]
     observers = [metrics.count_request, *([observer] if observer else [])]
     app = Starlette(
@@ -88,6 +81,21 @@ def create_app(
     # To a path with another slash at its end: it would name the host of the request, which may be anybody's.
     app.router.redirect_slashes = False
     return app
+
+
+def _open_routes(settings: Settings, receiver: Receiver, metrics: RequestMetrics) -> list[Route]:
+    """Return the routes that need no key."""
+
+    async def document(request: Request) -> Response:
+        return JSONResponse(openapi(request.scope.get("root_path", ""), any_id=settings.takes_any_id))
+
+    health = _Health(receiver, metrics)
+    return [
+        Route(paths.LIVE, health.live),
+        Route(paths.READY, health.ready),
+        Route(paths.METRICS, health.metrics),
+        Route(paths.DOCUMENT, document),
+    ]
 
 
 class _Health:
