@@ -67,7 +67,7 @@ def test_definitions_that_differ(doctor: Doctor, database: str) -> None:
     assert doctor.said("definitions").startswith("ok: ")
     run(database, "ALTER TABLE public.user_agents SET (fillfactor = 90)")
     said = doctor.said("definitions")
-    assert said.startswith("warn: 1 objects differ")
+    assert said.startswith("warn: not as the migrations made them: 1 object, ")
     assert "fillfactor" in said
     assert "migrate repair" in said
 

@@ -90,8 +90,8 @@ def print_rows(
 
     Args:
         headings: names of the columns; an empty sequence leaves them out.
-        rows: the cells, which are escaped and cut; None is a dash. In lines None is empty, and the others are as they
-            are, with times by ISO 8601.
+        rows: the cells, which are escaped and cut; None is a dash. In lines it is empty, and the others
+            are as they are, times as ISO 8601.
         title: stands above the table, which then has a frame.
         figures: headings of the columns of figures, which are aligned to the right.
         forms: how a terminal shows values of a column, by its heading.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from usage_worker.printable import printable
 from usage_worker.report.page import headlines_html
 from usage_worker.report.tables import Table, table_html
-from usage_worker.wording import UNKNOWN, exact, percentage, short, short_milliseconds
+from usage_worker.wording import UNKNOWN, counted, exact, percentage, short, short_milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,8 +49,7 @@ def _section(state: str, heading: str, html: str) -> str:
 
 def _verdict(status: SystemStatus) -> tuple[str, str]:
     """Return the class of the heading, and the heading."""
-    number = len(status.problems)
-    count = f"{number} problem{'' if number == 1 else 's'}"
+    count = counted(len(status.problems), "problem")
     if not status.healthy:
         return "fail", f"Status: not healthy, {count}"
     return ("warn", f"Status: healthy, {count}") if number else ("ok", "Status: healthy")

@@ -10,7 +10,7 @@ from usage_worker.monitoring.check import ok, unknown, warn
 from usage_worker.monitoring.checks.postgresql import SCHEMA_CHECK
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.store.queries import query
-from usage_worker.wording import percentage, short, short_bytes, utc
+from usage_worker.wording import counted, percentage, short, short_bytes, utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ def _definitions(inspection: Inspection) -> Iterator[Check]:
         return
     if found:
         listed = "; ".join(f"{it.kind} {it.object} {it.problem}" for it in found[:SHOWN_DEVIATIONS])
-        reason = f"{len(found)} objects differ from what the migrations made: {listed}"
+        reason = f"not as the migrations made them: {counted(len(found), 'object')}, {listed}"
         yield warn("definitions", reason, "see `usage-worker migrate verify`, then run `usage-worker migrate repair`")
     else:
         yield ok("definitions", "all are as the migrations made them")
