@@ -52,7 +52,7 @@ def _verdict(status: SystemStatus) -> tuple[str, str]:
     count = counted(len(status.problems), "problem")
     if not status.healthy:
         return "fail", f"Status: not healthy, {count}"
-    return ("warn", f"Status: healthy, {count}") if number else ("ok", "Status: healthy")
+    return ("warn", f"Status: healthy, {count}") if status.problems else ("ok", "Status: healthy")
 
 
 def _problem_html(check: Check) -> str:
