@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,9 +14,9 @@ from usage_worker.settings import PublisherSettings, Settings, load_publisher_se
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SECRET = "s3cretword"
+SECRETS = ["DATABASE_URL", "REDIS_URL", "USAGE_REDIS_URL", "USAGE_API_KEYS", "USAGE_EMBEDDER_KEY"]
 
 
 @pytest.mark.parametrize(
@@ -107,16 +109,46 @@ def test_secret_stands_in_named_file(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert f"{text}1" in (settings.database_url, settings.redis_url, settings.api_keys)
 
 
-@pytest.mark.parametrize("content", [None, b"\xff"])
+@pytest.mark.parametrize("variable", SECRETS)
+@pytest.mark.parametrize("content", [None, b"\xff", "folder", "/dev/zero"])
 def test_unreadable_secret_names_its_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, content: bytes | str | None
 ) -> None:
-    if content is not None:
-        (tmp_path / "secret").write_bytes(content)
-    monkeypatch.delenv("DATABASE_URL", raising=False)
-    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "secret"))
-    with pytest.raises(SettingsError, match=rf"DATABASE_URL_FILE: .+{tmp_path / 'secret'}"):
+    file = tmp_path / "secret"
+    match content:
+        case bytes():
+            file.write_bytes(content)
+        case "folder":
+            file.mkdir()
+        case str():
+            file = Path(content)
+    monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(f"{variable}_FILE", str(file))
+    with pytest.raises(SettingsError, match=rf"wrong: {variable}_FILE: .+: {file}$"):
         load_settings()
+
+
+@pytest.mark.parametrize("variable", SECRETS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql://me:s3cretword@host/db",
+        "unix://:s3cretword@/run/valkey.sock",
+        "s3cretword",
+        "/s3cretword",
+        "s3cretword" * 1000,
+        "application:write:s3cretword",
+        "tests/unit/../s3cretword",
+        "pyproject.toml/s3cretword",
+        "/s3cretword\0",
+    ],
+)
+def test_value_in_place_of_a_path_is_not_quoted(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setattr(os, "environ", {f"{variable}_FILE": value})
+    with pytest.raises(SettingsError, match=f"wrong: {variable}_FILE: .+must be the path of a file") as refused:
+        load_settings()
+    assert SECRET not in str(refused.value)
+    assert refused.value.__cause__ is None
 
 
 @pytest.mark.parametrize(("interval", "expires"), [(0.5, 2.0), (1.0, 2.0), (30.0, 60.0)])
