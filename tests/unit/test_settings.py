@@ -151,6 +151,28 @@ def test_value_in_place_of_a_path_is_not_quoted(monkeypatch: pytest.MonkeyPatch,
     assert refused.value.__cause__ is None
 
 
+@pytest.mark.parametrize("content", ["", "\n", " \r\n"])
+@pytest.mark.parametrize(
+    ("load", "variable"),
+    [
+        *((load_settings, variable) for variable in SECRETS),
+        *((load_publisher_settings, variable) for variable in ("REDIS_URL", "USAGE_REDIS_URL")),
+    ],
+)
+def test_empty_file_of_a_secret_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    load: Callable[[], PublisherSettings],
+    variable: str,
+    content: str,
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(content)
+    monkeypatch.setattr(os, "environ", {f"{variable}_FILE": str(file)})
+    with pytest.raises(SettingsError, match=f"wrong: {variable}_FILE: this file is empty: {file}$"):
+        load()
+
+
 @pytest.mark.parametrize(("interval", "expires"), [(0.5, 2.0), (1.0, 2.0), (30.0, 60.0)])
 def test_ticks_expire_after_two_intervals(interval: float, expires: float) -> None:
     assert Settings(flush_interval=interval).trigger_expires == expires

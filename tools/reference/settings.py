@@ -17,9 +17,9 @@ that names it and does not quote its value. Durations are in seconds unless the 
 
 A secret may stand in a file, as containers and systemd give it: `DATABASE_URL_FILE` names the file whose content is the
 value of `DATABASE_URL` where that is not set, and so do `USAGE_REDIS_URL_FILE`, `REDIS_URL_FILE`, `USAGE_API_KEYS_FILE`
-and `USAGE_EMBEDDER_KEY_FILE`. A line break at the end of the file does not count. Where
-such a file is missing, unreadable or larger than 1 MiB, one line names the variable, and the file if there is one: the
-value itself may have been written in place of its path.
+and `USAGE_EMBEDDER_KEY_FILE`. A line break at the end of the file does not count. A file that is missing, unreadable,
+empty or larger than 1 MiB stops the process with one line that names the variable, and the file if there is one: the
+secret itself may have been written in place of its path.
 
 """
 

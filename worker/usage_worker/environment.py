@@ -78,6 +78,9 @@ def _content(file: str) -> str:
         content = opened.read(_MAX_SECRET + 1)
     if len(content) > _MAX_SECRET:
         raise ValueError(f"this file has more than {_MAX_SECRET:,} bytes")
+    # Taken as not set, it would let `serve` answer without a key, and disable publishers.
+    if not content.strip():
+        raise ValueError("this file is empty")
     try:
         return content.decode()
     except UnicodeDecodeError:
