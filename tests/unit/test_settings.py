@@ -210,6 +210,54 @@ def test_own_variable_goes_before_that_of_the_application(
     assert load().redis_url == url
 
 
+@pytest.mark.parametrize("load", [load_settings, load_publisher_settings])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"USAGE_REDIS_URL": FIRST, "USAGE_REDIS_URL_FILE": "/nowhere"},
+        {"USAGE_REDIS_URL": FIRST, "REDIS_URL_FILE": "/nowhere"},
+        {"REDIS_URL": FIRST, "REDIS_URL_FILE": "/nowhere"},
+        {"REDIS_URL": FIRST, "REDIS_URL_FILE": "/nowhere", "USAGE_REDIS_URL_FILE": ""},
+    ],
+)
+def test_file_that_is_not_needed_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, load: Callable[[], PublisherSettings], environment: dict[str, str]
+) -> None:
+    monkeypatch.setattr(os, "environ", environment)
+    assert load().redis_url == FIRST
+
+
+@pytest.mark.parametrize(
+    ("environment", "lines"),
+    [
+        ({"DATABASE_URL": "postgresql://one/a"}, "DATABASE_URL_FILE=/nowhere"),
+        ({"DATABASE_URL_FILE": "url"}, "DATABASE_URL_FILE=/nowhere"),
+        ({"DATABASE_URL_FILE": "url"}, "DATABASE_URL=postgresql://two/b"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL_FILE=url"),
+    ],
+)
+def test_file_of_the_settings_is_read_where_the_environment_has_neither_form(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str], lines: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"{lines}\n")
+    (tmp_path / "url").write_text("postgresql://one/a\n")
+    monkeypatch.setattr(os, "environ", environment)
+    assert load_settings().database_url == "postgresql://one/a"
+
+
+@pytest.mark.parametrize("environment", [{"USAGE_API_KEYS": ""}, {"USAGE_API_KEYS": "", "USAGE_API_KEYS_FILE": ""}])
+@pytest.mark.parametrize("lines", ["USAGE_API_KEYS=a", "USAGE_API_KEYS_FILE=keys"])
+def test_empty_secret_counts_as_not_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str], lines: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"{lines}\n")
+    (tmp_path / "keys").write_text("a\n")
+    monkeypatch.setattr(os, "environ", environment)
+    assert load_settings().api_keys == "a"
+
+
 @pytest.mark.parametrize("variable", ["USAGE_REDIS_URL", "REDIS_URL"])
 @pytest.mark.parametrize("load", [load_settings, load_publisher_settings])
 def test_wrong_url_names_the_variable_that_has_it(

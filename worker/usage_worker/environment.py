@@ -45,10 +45,12 @@ def read_form(form: type[T], *sources: Mapping[str, str | None], **given: Any) -
         if name in given:
             continue
         look_up = _text_of if field.repr else _secret_of
-        for variable, text in ((it, look_up(source, it)) for source in sources for it in variables_of(name)):
-            # An empty URL, as compose files write where a variable is missing, counts as not set.
-            if name not in values and text is not None and (text or name not in _VARIABLES):
+        # Not read further than the first: a file that is not needed may be missing.
+        texts = ((it, look_up(source, it)) for source in sources for it in variables_of(name))
+        for variable, text in texts:
+            if text is not None:
                 values[name], variables[name] = text, variable
+                break
     # The message about an argument names the argument.
     variables |= {name: name for name in given}
     try:
@@ -62,9 +64,10 @@ def _text_of(source: Mapping[str, str | None], variable: str) -> str | None:
 
 
 def _secret_of(source: Mapping[str, str | None], variable: str) -> str | None:
-    file = source.get(f"{variable}_FILE")
-    if source.get(variable) or not file:
-        return source.get(variable)
+    text, file = source.get(variable), source.get(f"{variable}_FILE")
+    if text or not file:
+        # Empty, as compose files write where a variable is missing, counts as not set.
+        return text or None
     try:
         return _content(file).rstrip("\r\n")
     except ValueError as error:
