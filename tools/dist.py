@@ -1,4 +1,4 @@
-"""Check what `make dist` built: the wheel, made from the sources in the archive, installs and says its version."""
+"""Check what `make dist` built: the archive has what git tracks; the wheel made from it says its version."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-DIST = Path(__file__).parents[1] / "dist"
-# Without these a contributor could not test the archive.
-NEEDED = {"pyproject.toml", "LICENSE", "CHANGELOG.md", "Makefile", "migrations", "tests", "docs", "worker"}
+ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Exit with 1 and a line where the archive or the wheel is not complete."""
+    """Exit with 1 and a line where the archive or the wheel is not as it should be."""
     expected = version("usage-worker")
-    (wheel,), (archive,) = DIST.glob("*.whl"), DIST.glob("*.tar.gz")
-    with tarfile.open(archive) as files:
-        names = {Path(name).parts[1] for name in files.getnames()}
-    if missing := NEEDED - names:
-        sys.exit(f"{archive.name} lacks {', '.join(sorted(missing))}")
+    (wheel,), (archive,) = (ROOT / "dist").glob("*.whl"), (ROOT / "dist").glob("*.tar.gz")
+    if complaint := compare(archive, ROOT):
+        sys.exit(complaint)
     with TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         programs = f"{folder}/bin"
@@ -32,6 +28,16 @@ def main() -> None:
     if said != f"usage-worker {expected}":
         sys.exit(f"the wheel says {said!r}; pyproject.toml has {expected}: run make .venv/.installed")
     sys.stdout.write(f"dist/{wheel.name} and dist/{archive.name}: {said}\n")
+
+
+def compare(archive: Path, checkout: Path) -> str:
+    """Return how the files in an archive differ from those that git tracks; an empty text where they do not."""
+    with tarfile.open(archive) as files:
+        packed = {member.name.partition("/")[2] for member in files if not member.isdir()} - {"PKG-INFO"}
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=checkout, check=True, capture_output=True, text=True).stdout
+    tracked = set(listed.split("\0")) - {""}
+    differences = {"lacks": tracked - packed, "has what git does not track:": packed - tracked}
+    return "; ".join(f"{archive.name} {what} {', '.join(sorted(it))}" for what, it in differences.items() if it)
 
 
 if __name__ == "__main__":

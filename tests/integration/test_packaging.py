@@ -118,6 +118,14 @@ def test_new_secrets_are_those_of_compose_and_random(compose: dict[str, Any], tm
         assert (folders[0] / name).read_text() != (folders[1] / name).read_text()
 
 
+def test_export_line_of_new_secrets_names_their_folder(tmp_path: Path) -> None:
+    folder = tmp_path / """it's "$HOME" `a` \\b"""
+    new = [ROOT / "deploy" / "new-secrets", folder]
+    lines = subprocess.run(new, check=True, capture_output=True, text=True, timeout=30).stdout
+    shell = ["sh", "-euc", f'{lines}\nprintf %s "$USAGE_SECRETS"']
+    assert subprocess.run(shell, check=True, capture_output=True, text=True, timeout=30).stdout == str(folder)
+
+
 def test_compose_has_worker_for_every_queue(services: dict[str, Any]) -> None:
     commands = [services[name]["command"] for name in ("worker", "maintenance")]
     assert {option for command in commands for option in command if option.startswith("--queues")} == {

@@ -7,6 +7,8 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,3 +23,12 @@ def test_changelog_begins_with_the_version_of_the_package() -> None:
 def test_workflow_calls_what_ci_runs() -> None:
     workflow = (ROOT / ".github/workflows/ci.yml").read_text()
     assert re.findall(r"^ +- run: (.+)$", workflow, re.MULTILINE) == [".ci/run"]
+
+
+@pytest.mark.parametrize("page", ["deploy.md", "stability.md"])
+def test_servers_install_the_wheel_of_this_checkout(page: str) -> None:
+    """The name on PyPI may be anybody's."""
+    installed = re.findall(r"pip install (.+)$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    assert len(installed) == 1
+    wheel = re.escape(f"./dist/usage_worker-{version('usage-worker')}-py3-none-any.whl")
+    assert re.match(rf"'{wheel}\[\w+\]'", installed[0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,9 +14,9 @@ from usage_worker.settings import PublisherSettings, Settings, load_publisher_se
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SECRET = "s3cretword"
+SECRETS = ["DATABASE_URL", "REDIS_URL", "USAGE_REDIS_URL", "USAGE_API_KEYS", "USAGE_EMBEDDER_KEY"]
 
 
 @pytest.mark.parametrize(
@@ -107,16 +109,68 @@ def test_secret_stands_in_named_file(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert f"{text}1" in (settings.database_url, settings.redis_url, settings.api_keys)
 
 
-@pytest.mark.parametrize("content", [None, b"\xff"])
+@pytest.mark.parametrize("variable", SECRETS)
+@pytest.mark.parametrize("content", [None, b"\xff", "folder", "/dev/zero"])
 def test_unreadable_secret_names_its_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, content: bytes | str | None
 ) -> None:
-    if content is not None:
-        (tmp_path / "secret").write_bytes(content)
-    monkeypatch.delenv("DATABASE_URL", raising=False)
-    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "secret"))
-    with pytest.raises(SettingsError, match=rf"DATABASE_URL_FILE: .+{tmp_path / 'secret'}"):
+    file = tmp_path / "secret"
+    match content:
+        case bytes():
+            file.write_bytes(content)
+        case "folder":
+            file.mkdir()
+        case str():
+            file = Path(content)
+    monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(f"{variable}_FILE", str(file))
+    with pytest.raises(SettingsError, match=rf"wrong: {variable}_FILE: .+: {file}$"):
         load_settings()
+
+
+@pytest.mark.parametrize("variable", SECRETS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql://me:s3cretword@host/db",
+        "unix://:s3cretword@/run/valkey.sock",
+        "s3cretword",
+        "/s3cretword",
+        "s3cretword" * 1000,
+        "application:write:s3cretword",
+        "tests/unit/../s3cretword",
+        "pyproject.toml/s3cretword",
+        "/s3cretword\0",
+    ],
+)
+def test_value_in_place_of_a_path_is_not_quoted(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setattr(os, "environ", {f"{variable}_FILE": value})
+    with pytest.raises(SettingsError, match=f"wrong: {variable}_FILE: .+must be the path of a file") as refused:
+        load_settings()
+    assert SECRET not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \r\n"])
+@pytest.mark.parametrize(
+    ("load", "variable"),
+    [
+        *((load_settings, variable) for variable in SECRETS),
+        *((load_publisher_settings, variable) for variable in ("REDIS_URL", "USAGE_REDIS_URL")),
+    ],
+)
+def test_empty_file_of_a_secret_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    load: Callable[[], PublisherSettings],
+    variable: str,
+    content: str,
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(content)
+    monkeypatch.setattr(os, "environ", {f"{variable}_FILE": str(file)})
+    with pytest.raises(SettingsError, match=f"wrong: {variable}_FILE: this file is empty: {file}$"):
+        load()
 
 
 @pytest.mark.parametrize(("interval", "expires"), [(0.5, 2.0), (1.0, 2.0), (30.0, 60.0)])
@@ -154,6 +208,54 @@ def test_own_variable_goes_before_that_of_the_application(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert load().redis_url == url
+
+
+@pytest.mark.parametrize("load", [load_settings, load_publisher_settings])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"USAGE_REDIS_URL": FIRST, "USAGE_REDIS_URL_FILE": "/nowhere"},
+        {"USAGE_REDIS_URL": FIRST, "REDIS_URL_FILE": "/nowhere"},
+        {"REDIS_URL": FIRST, "REDIS_URL_FILE": "/nowhere"},
+        {"REDIS_URL": FIRST, "REDIS_URL_FILE": "/nowhere", "USAGE_REDIS_URL_FILE": ""},
+    ],
+)
+def test_file_that_is_not_needed_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, load: Callable[[], PublisherSettings], environment: dict[str, str]
+) -> None:
+    monkeypatch.setattr(os, "environ", environment)
+    assert load().redis_url == FIRST
+
+
+@pytest.mark.parametrize(
+    ("environment", "lines"),
+    [
+        ({"DATABASE_URL": "postgresql://one/a"}, "DATABASE_URL_FILE=/nowhere"),
+        ({"DATABASE_URL_FILE": "url"}, "DATABASE_URL_FILE=/nowhere"),
+        ({"DATABASE_URL_FILE": "url"}, "DATABASE_URL=postgresql://two/b"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL_FILE=url"),
+    ],
+)
+def test_file_of_the_settings_is_read_where_the_environment_has_neither_form(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str], lines: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"{lines}\n")
+    (tmp_path / "url").write_text("postgresql://one/a\n")
+    monkeypatch.setattr(os, "environ", environment)
+    assert load_settings().database_url == "postgresql://one/a"
+
+
+@pytest.mark.parametrize("environment", [{"USAGE_API_KEYS": ""}, {"USAGE_API_KEYS": "", "USAGE_API_KEYS_FILE": ""}])
+@pytest.mark.parametrize("lines", ["USAGE_API_KEYS=a", "USAGE_API_KEYS_FILE=keys"])
+def test_empty_secret_counts_as_not_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str], lines: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"{lines}\n")
+    (tmp_path / "keys").write_text("a\n")
+    monkeypatch.setattr(os, "environ", environment)
+    assert load_settings().api_keys == "a"
 
 
 @pytest.mark.parametrize("variable", ["USAGE_REDIS_URL", "REDIS_URL"])

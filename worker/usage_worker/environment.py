@@ -6,12 +6,14 @@ Without pydantic-settings, which took 80 ms of processor time, a quarter of what
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from usage_worker.errors import SettingsError
+from usage_worker.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +25,8 @@ REDIS_VARIABLES = ("USAGE_REDIS_URL", "REDIS_URL")
 # A variable with this ending names the file with the value.
 _FILE = "_FILE"
 _VARIABLES = {"redis_url": REDIS_VARIABLES, "database_url": ("DATABASE_URL",)}
+# A list of 10,000 keys has 1 MB; /dev/zero has no end.
+_MAX_SECRET = 2**20
 
 
 def variables_of(name: str) -> tuple[str, ...]:
@@ -53,10 +57,12 @@ def read_form(form: type[T], *sources: Mapping[str, str | None], **given: Any) -
         if name in given:
             continue
         look_up = _text_of if field.repr else _secret_of
-        for variable, text in ((it, look_up(source, it)) for source in sources for it in variables_of(name)):
-            # An empty URL, as compose files write where a variable is missing, counts as not set.
-            if name not in values and text is not None and (text or name not in _VARIABLES):
+        # Not read further than the first: a file that is not needed may be missing.
+        texts = ((it, look_up(source, it)) for source in sources for it in variables_of(name))
+        for variable, text in texts:
+            if text is not None:
                 values[name], variables[name] = text, variable
+                break
     # The message about an argument names the argument.
     variables |= {name: name for name in given}
     try:
@@ -70,15 +76,39 @@ def _text_of(source: Mapping[str, str | None], variable: str) -> str | None:
 
 
 def _secret_of(source: Mapping[str, str | None], variable: str) -> str | None:
-    file = source.get(variable + _FILE)
-    if source.get(variable) or not file:
-        return source.get(variable)
+    text, file = source.get(variable), source.get(variable + _FILE)
+    if text or not file:
+        # Empty, as compose files write where a variable is missing, counts as not set.
+        return text or None
     try:
-        return Path(file).read_text("utf-8").rstrip("\r\n")
+        return _content(file).rstrip("\r\n")
+    except ValueError as error:
+        raise SettingsError(f"{variable}{_FILE}: {error}{_shown(file)}") from None
     except OSError as error:
-        raise SettingsError(f"{variable}{_FILE}: {error.strerror}: {file}") from None
-    except ValueError:
-        raise SettingsError(f"{variable}{_FILE}: this file is not text in UTF-8: {file}") from None
+        raise SettingsError(f"{variable}{_FILE}: {error.strerror}{_shown(file)}") from None
+
+
+def _content(file: str) -> str:
+    with Path(file).open("rb") as opened:
+        content = opened.read(_MAX_SECRET + 1)
+    if len(content) > _MAX_SECRET:
+        raise ValueError(f"this file has more than {_MAX_SECRET:,} bytes")
+    # Taken as not set, it would let `serve` answer without a key, and disable publishers.
+    if not content.strip():
+        raise ValueError("this file is empty")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ValueError("this file is not text in UTF-8") from None
+
+
+def _shown(file: str) -> str:
+    """Return the path, or where nothing is there, and perhaps the secret itself was written, a hint."""
+    folder = Path(file).parent
+    is_path = "\0" not in file and (
+        os.access(file, os.F_OK) or (folder.is_absolute() and folder != Path("/") and os.access(folder, os.F_OK))
+    )
+    return f": {printable(file)}" if is_path else "; it must be the path of a file that has the value"
 
 
 def _complaint(item: Any, variables: Mapping[str, str]) -> str:
