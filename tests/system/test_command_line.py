@@ -94,6 +94,15 @@ def test_wrong_argument_is_not_called_a_setting(cli: Cli) -> None:
         assert cli.error_line(command) == f"usage-worker: an argument is wrong: {reason}"
 
 
+def test_up_refuses_its_data_folder_before_anything_starts(cli: Cli) -> None:
+    (cli.folder / "file").touch()
+    for folder in ("file", "file/below"):
+        line = cli.error_line(f"up --flower-port 0 --data-dir {folder}")
+        assert line == f"usage-worker: a setting is wrong: {cli.folder / 'file'} cannot be the data folder; set --data-dir"
+    # /proc is a folder in which even root can create none.
+    assert "cannot create /proc/below" in cli.run("up", "--flower-port", "0", "--data-dir", "/proc/below").stderr
+
+
 def test_url_that_cannot_be_read_is_the_same_error_in_every_command(cli: Cli) -> None:
     cli.env["DATABASE_URL"] = "postgresql://somebody:p%zz@localhost/usage"
     commands = ("report", "run graph", "migrate up", "dead-letters list", "search x", "anomalies", "drain")
