@@ -5,11 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import (
     beat_init,
     celeryd_after_setup,
@@ -56,8 +54,7 @@ def configure_worker_processes(settings: Settings) -> None:
         configure_logs(settings, service=_service(sys.argv) is not None)
         for name in QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
-        # At each loss of Redis Celery announces, in 900 characters, a default of a version to come.
-        warnings.simplefilter("ignore", CPendingDeprecationWarning)
+        logging.getLogger("py.warnings").addFilter(_is_no_announcement)
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_without_bodies)
         logging.getLogger("celery.beat").addFilter(_without_stack)
         # Four warnings at each start at which Flower is faster than the workers; its page shows who does not answer.
@@ -119,6 +116,14 @@ def _log_end(**_: object) -> None:
     """Log the end: what Celery says about it is printed from a signal handler, where nothing can be logged."""
     log.info("the worker has stopped")
     gc.freeze()  # or the interpreter would traverse all objects at its exit, 0.1 s of computing
+
+
+def _is_no_announcement(record: logging.LogRecord) -> bool:
+    """Drop Celery's announcement of a future default, 900 characters at each loss of Redis.
+
+    Celery shows such warnings whatever the filters of `warnings` say: it sets them after `setup_logging`.
+    """
+    return "CPendingDeprecationWarning" not in record.getMessage()
 
 
 def _without_stack(record: logging.LogRecord) -> bool:
