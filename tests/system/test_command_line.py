@@ -98,7 +98,9 @@ def test_up_refuses_its_data_folder_before_anything_starts(cli: Cli) -> None:
     (cli.folder / "file").touch()
     for folder in ("file", "file/below"):
         line = cli.error_line(f"up --flower-port 0 --data-dir {folder}")
-        assert line == f"usage-worker: a setting is wrong: {cli.folder / 'file'} cannot be the data folder; set --data-dir"
+        assert (
+            line == f"usage-worker: a setting is wrong: {cli.folder / 'file'} cannot be the data folder; set --data-dir"
+        )
     # /proc is a folder in which even root can create none.
     assert "cannot create /proc/below" in cli.run("up", "--flower-port", "0", "--data-dir", "/proc/below").stderr
 
