@@ -105,6 +105,18 @@ def test_up_refuses_its_data_folder_before_anything_starts(cli: Cli) -> None:
     assert "cannot create /proc/below" in cli.run("up", "--flower-port", "0", "--data-dir", "/proc/below").stderr
 
 
+def test_up_prints_nothing_but_warnings_of_its_processes(cli: Cli, tmp_path: Path) -> None:
+    command = [PROGRAM, "up", "--flower-port", "0", "--concurrency", "1", "--data-dir", str(tmp_path / "data")]
+    with subprocess.Popen(
+        command, cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert any(line.startswith("ready") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+
+
 def test_url_that_cannot_be_read_is_the_same_error_in_every_command(cli: Cli) -> None:
     cli.env["DATABASE_URL"] = "postgresql://somebody:p%zz@localhost/usage"
     commands = ("report", "run graph", "migrate up", "dead-letters list", "search x", "anomalies", "drain")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from celery.apps import worker
 from celery.signals import (
     beat_init,
     celeryd_after_setup,
@@ -68,6 +69,8 @@ def configure_worker_processes(settings: Settings) -> None:
     setup_logging.connect(configure, weak=False)
     # Flower does not send setup_logging, only this signal.
     import_modules.connect(configure, weak=False)
+    if service == "worker" and settings.log_level not in {"debug", "info"}:
+        _print_no_signals()
     _check_servers(settings)
     task_prerun.connect(_bind_task)
     task_postrun.connect(_unbind_task)
@@ -75,6 +78,11 @@ def configure_worker_processes(settings: Settings) -> None:
     worker_shutdown.connect(_log_end)
     _export_traces()
     worker_process_init.connect(_tune_the_interpreter)
+
+
+def _print_no_signals() -> None:
+    """Keep Celery from printing, past the logs and whatever their level, which signal it has received."""
+    worker.safe_say = lambda *_: None
 
 
 def _check_servers(settings: Settings) -> None:
