@@ -196,6 +196,8 @@ def test_tables_cut_nothing_at_any_width(cli: Cli) -> None:
     cases = [(width, command) for command in words for width in (40, 80, 100, 160)]
     with ThreadPoolExecutor(2) as pool:
         shown = dict(zip(cases, pool.map(lambda case: on_terminal(cli, *case), cases), strict=True))
+    for width in (100, 160):
+        assert any(line.startswith("┏") for line in shown[width, "report --days 1"]), width
     for (width, command), lines in shown.items():
         # A sentence below a table is broken by the terminal.
         assert max(len(line) for line in lines if not line.startswith("the schema is")) <= width, (
