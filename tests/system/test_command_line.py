@@ -9,10 +9,12 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import termios
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -164,6 +166,23 @@ def test_ctrl_c_during_a_query_ends_a_command(cli: Cli, database: str, command: 
         errors = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+
+
+def test_driver_reports_no_rollback_that_fails_after_an_interruption(cli: Cli) -> None:
+    """Ctrl-C came between a statement and its result; the error that ends the command is another one."""
+    script = """
+        import os, psycopg
+        from usage_worker.logs import configure_from_environment
+        configure_from_environment()
+        try:
+            with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+                connection.pgconn.send_query(b"SELECT pg_sleep(5)")
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            print("ended")
+    """
+    done = cli.run(program=(sys.executable, "-c", dedent(script)))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
 
 
 def on_terminal(cli: Cli, width: int, command: str) -> list[str]:
