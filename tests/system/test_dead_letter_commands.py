@@ -89,6 +89,7 @@ def test_number_beyond_every_dead_letter_is_not_found(cli: Cli) -> None:
         for command in ("show", "export", "replay", "discard --yes"):
             line = cli.error_line(f"dead-letters {command} {number}")
             assert line == f"usage-worker: an argument is wrong: there is no dead letter {number}"
+        assert "Invalid value for '--limit'" in cli.run("dead-letters", "list", "--limit", str(number)).stderr
 
 
 def test_discarded_dead_letters_stay_counted(cli: Cli, database: str) -> None:

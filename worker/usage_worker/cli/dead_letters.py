@@ -40,7 +40,7 @@ Ids = Annotated[
 Id = Annotated[int, typer.Argument(metavar="ID", help="Number of a dead letter.")]
 All = Annotated[bool, typer.Option("--all", help="Every dead letter that was not replayed yet.")]
 Replayed = Annotated[bool, typer.Option("--replayed", help="Include those that were replayed.")]
-Limit = Annotated[int, typer.Option(min=1, help="Greatest number of lines.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Greatest number of lines.")]
 ByReason = Annotated[bool, typer.Option("--by-reason", help="A line for each reason, that of the most events first.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Only those whose reason has this text in it.")]
 Containing = Annotated[
