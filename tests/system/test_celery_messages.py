@@ -54,6 +54,10 @@ def test_celery_messages_survive_redis_restart(database: str, server_folder: Pat
 
             eventually(all_are_counted, RESTORED_SECONDS)
             harness.check()
+        logged = "".join(path.read_text() for path in tmp_path.glob("*.log"))
+        assert "Connection to broker lost" in logged
+        # Of a default of a version to come, in 900 characters at each loss.
+        assert "CPendingDeprecationWarning" not in logged
 
 
 def test_message_whose_answer_never_arrived_is_delivered_again(

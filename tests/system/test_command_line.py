@@ -9,10 +9,12 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import termios
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -94,6 +96,29 @@ def test_wrong_argument_is_not_called_a_setting(cli: Cli) -> None:
         assert cli.error_line(command) == f"usage-worker: an argument is wrong: {reason}"
 
 
+def test_up_refuses_its_data_folder_before_anything_starts(cli: Cli) -> None:
+    (cli.folder / "file").touch()
+    for folder in ("file", "file/below"):
+        line = cli.error_line(f"up --flower-port 0 --data-dir {folder}")
+        assert (
+            line == f"usage-worker: a setting is wrong: {cli.folder / 'file'} cannot be the data folder; set --data-dir"
+        )
+    # /proc is a folder in which even root can create none.
+    assert "cannot create /proc/below" in cli.run("up", "--flower-port", "0", "--data-dir", "/proc/below").stderr
+
+
+def test_up_prints_nothing_but_warnings_of_its_processes(cli: Cli, tmp_path: Path) -> None:
+    command = [PROGRAM, "up", "--flower-port", "0", "--concurrency", "1", "--data-dir", str(tmp_path / "data")]
+    with subprocess.Popen(
+        command, cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert any(line.startswith("ready") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+
+
 def test_url_that_cannot_be_read_is_the_same_error_in_every_command(cli: Cli) -> None:
     cli.env["DATABASE_URL"] = "postgresql://somebody:p%zz@localhost/usage"
     commands = ("report", "run graph", "migrate up", "dead-letters list", "search x", "anomalies", "drain")
@@ -143,6 +168,23 @@ def test_ctrl_c_during_a_query_ends_a_command(cli: Cli, database: str, command: 
     assert "Traceback" not in errors
 
 
+def test_driver_reports_no_rollback_that_fails_after_an_interruption(cli: Cli) -> None:
+    """Ctrl-C came between a statement and its result; the error that ends the command is another one."""
+    script = """
+        import os, psycopg
+        from usage_worker.logs import configure_from_environment
+        configure_from_environment()
+        try:
+            with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+                connection.pgconn.send_query(b"SELECT pg_sleep(5)")
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            print("ended")
+    """
+    done = cli.run(program=(sys.executable, "-c", dedent(script)))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
 def on_terminal(cli: Cli, width: int, command: str) -> list[str]:
     """Return the lines that a command prints on a terminal of this width, without colours."""
     ours, its = pty.openpty()
@@ -173,6 +215,8 @@ def test_tables_cut_nothing_at_any_width(cli: Cli) -> None:
     cases = [(width, command) for command in words for width in (40, 80, 100, 160)]
     with ThreadPoolExecutor(2) as pool:
         shown = dict(zip(cases, pool.map(lambda case: on_terminal(cli, *case), cases), strict=True))
+    for width in (100, 160):
+        assert any(line.startswith("┏") for line in shown[width, "report --days 1"]), width
     for (width, command), lines in shown.items():
         # A sentence below a table is broken by the terminal.
         assert max(len(line) for line in lines if not line.startswith("the schema is")) <= width, (

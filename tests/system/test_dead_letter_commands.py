@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ from tests.hostile import HOSTILE_TEXT
 from tests.integration.commands import Cli, events, rows
 from tests.integration.database import run
 from usage_worker.store import Intake, Store
+from usage_worker.wording import moment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,10 +58,45 @@ def test_dead_letters_are_found_newest_first_and_by_reason(cli: Cli, database: s
         assert refused.endswith("give numbers of dead letters or a filter such as --reason, not both")
 
 
+def test_times_are_read_as_they_are_printed(cli: Cli) -> None:
+    (oldest, *_) = sorted(
+        json.loads(line)["created_at"] for line in cli.run("dead-letters", "export").stdout.splitlines()
+    )
+    printed = [line.split("\t")[1] for line in cli.run("dead-letters", "list").stdout.splitlines()]
+    utc = datetime.fromisoformat(oldest)
+    forms = (oldest, min(printed), f"{utc:%Y-%m-%dT%H:%M:%SZ}", moment(utc), f"{utc:%Y-%m-%d %H:%M:%S}")
+    local = utc.astimezone(timezone(timedelta(hours=5, minutes=30))).isoformat()
+    for time in (*forms, local):
+        assert len(cli.run("dead-letters", "list", "--since", time).stdout.splitlines()) == 7, time
+        assert len(cli.run("dead-letters", "list", "--until", time).stdout.splitlines()) == 0, time
+    done = cli.run("dead-letters", "list", "--since", "yesterday")
+    assert done.returncode == 2
+    assert "Invalid value for '--since': 'yesterday' is not a time by ISO 8601, such as " in done.stderr
+    assert "Invalid value for '--start-at'" in cli.run("publish", "-", "--start-at", "yesterday").stderr
+    assert cli.run("publish", "-", "--start-at", oldest).returncode == 0
+
+
+def test_text_that_is_not_utf_8_is_one_line(cli: Cli) -> None:
+    text = os.fsdecode(b"a\xffb")
+    for command in ("list", "export", "replay", "discard --yes"):
+        for option in ("--reason", "--containing"):
+            line = cli.error_line(f"dead-letters {command} {option} {text}")
+            assert line == "usage-worker: PostgreSQL refused a value: a text cannot be encoded as UTF-8"
+
+
+def test_number_beyond_every_dead_letter_is_not_found(cli: Cli) -> None:
+    for number in (2**63, 10**26):
+        for command in ("show", "export", "replay", "discard --yes"):
+            line = cli.error_line(f"dead-letters {command} {number}")
+            assert line == f"usage-worker: an argument is wrong: there is no dead letter {number}"
+        assert "Invalid value for '--limit'" in cli.run("dead-letters", "list", "--limit", str(number)).stderr
+
+
 def test_discarded_dead_letters_stay_counted(cli: Cli, database: str) -> None:
     refused = cli.error_line("dead-letters discard --reason user")
     assert "4 dead letters with 4 events would be deleted for good" in refused
     assert "export" in refused
+    assert "argument" not in refused
     assert "give numbers of dead letters, or --all" in cli.error_line("dead-letters discard")
     assert cli.on_terminal("n\n", "dead-letters", "discard", "--all")[0] == 1
     assert rows(database, "SELECT count(*) FROM usage_dead_letters") == [(7,)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from usage_worker.cli.output import make_table, print_json, print_lines, print_rows
+from usage_worker.wording import moment
 
 HOSTILE = "a\x1b[31m\tb\nc [red]d[/]"
 
@@ -41,6 +43,28 @@ def test_none_is_empty_in_lines_and_a_dash_on_a_terminal(
     monkeypatch.setenv("FORCE_COLOR", "1")
     print_rows(("name", "at", "uses"), [row], forms={"at": str, "uses": str})
     assert capsys.readouterr().out.splitlines()[-1].split() == ["x", "-", "0"]
+
+
+def test_narrow_table_leaves_spare_columns_out_before_it_folds_times(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    at = datetime(2026, 1, 31, 23, tzinfo=UTC)
+
+    def shown(width: int) -> list[list[str]]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        row = ("x", at, "first", "second")
+        print_rows(("name", "at", "one", "two"), [row], forms={"at": moment}, spare=("two", "one"))
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        return [line.split() for line in plain.splitlines() if line.strip()]
+
+    time = ["2026-01-31", "23:00:00", "UTC"]
+    assert shown(60)[-1] == ["x", *time, "first", "second"]
+    assert shown(48)[-1] == ["x", *time, "first"]
+    assert shown(38)[-1] == ["x", *time]
+    assert shown(24)[-2:] == [["x", time[0]], time[1:]]
+    # A paragraph leaves nothing out.
+    assert [words[0] for words in shown(20)] == ["name", "at", "23:00:00", "one", "two"]
 
 
 @pytest.mark.parametrize("title", [None, "a title"])

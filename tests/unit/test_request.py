@@ -52,6 +52,7 @@ def test_other_arguments_stay(args: Any) -> None:
         ("{'created': ['a', ...", "{'created': ['a', ..."),
         ("{'created': [], 'busy': False, 'moved': 0}", "busy False, moved 0"),
         ("{'created': []}", "-"),
+        ("{'refreshed_at': '2026-01-31T23:00:00+00:00'}", "refreshed_at 2026-01-31 23:00:00 UTC"),
         ("None", "None"),
     ],
 )

@@ -34,6 +34,10 @@ class ArgumentError(SettingsError):
     """an argument is wrong."""
 
 
+class ConfirmationError(UsageError):
+    """nobody can be asked whether to go on."""
+
+
 class NamespaceError(SettingsError):
     """the namespace of ids is another one."""
 

@@ -198,6 +198,9 @@ def translated() -> Iterator[None]:
         if kind is None:
             raise
         raise kind(message + _ADVICE.get(kind, "")) from error
+    except UnicodeEncodeError as error:
+        # Half a surrogate pair, as in a word of the command line that is not UTF-8.
+        raise DataRefusedError(f"a text cannot be encoded as {error.encoding.upper()}") from error
 
 
 def meaning(error: psycopg.Error) -> type[UsageError] | None:

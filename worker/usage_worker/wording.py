@@ -24,6 +24,8 @@ _BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
 _KIBI = 1024
 _THREE_DIGITS = 100
 _LARGE = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
+# As reports of tasks hold it.
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?[+-]\d\d:\d\d\Z")
 # They are not printable, but join the parts of emoji and of Persian words.
 _JOINERS = re.compile("([\u200c\u200d])")
 
@@ -140,6 +142,8 @@ def _figure(name: str, value: object) -> str:
         value = " ".join(f"{key}={item}" for key, item in value.items())
     elif isinstance(value, list):
         value = len(value)
+    elif isinstance(value, str) and _TIME.match(value):
+        value = moment(datetime.fromisoformat(value))
     return f"{name.removesuffix('_seconds')} {value}{' s' if name.endswith('_seconds') else ''}"
 
 

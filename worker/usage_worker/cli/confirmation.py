@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import typer
 
 from usage_worker.cli.output import EXIT_PROBLEM, echo
+from usage_worker.errors import ConfirmationError
 from usage_worker.printable import LINE_LENGTH, printable
 
-if TYPE_CHECKING:
-    from usage_worker.errors import UsageError
 
+def require_terminal(what: str) -> None:
+    """Refuse to continue where standard input is not a terminal.
 
-def require_terminal(what: str, refusal: type[UsageError]) -> None:
-    """Refuse to continue where nobody can be asked: standard input is not a terminal."""
+    Raises:
+        ConfirmationError: it is not.
+    """
     if not sys.stdin.isatty():
-        raise refusal(f"{what}; run it again with --yes to go on, nothing was changed")
+        raise ConfirmationError(f"{what}; run it again with --yes to go on, nothing was changed")
 
 
 def confirm(what: str) -> None:

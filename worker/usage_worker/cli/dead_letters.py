@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from usage_worker.cli.confirmation import confirm, require_terminal
 from usage_worker.cli.external_ids import external_ids_as_json, print_external_ids
 from usage_worker.cli.output import Form, echo, print_json, print_lines, print_rows
 from usage_worker.cli.publishing import assignments, finish, open_publisher
+from usage_worker.cli.times import utc_time
 from usage_worker.errors import ArgumentError, EventRefusedError
 from usage_worker.maintenance import dead_letter_choice as choice
 from usage_worker.maintenance import dead_letters
@@ -39,18 +40,19 @@ Ids = Annotated[
 Id = Annotated[int, typer.Argument(metavar="ID", help="Number of a dead letter.")]
 All = Annotated[bool, typer.Option("--all", help="Every dead letter that was not replayed yet.")]
 Replayed = Annotated[bool, typer.Option("--replayed", help="Include those that were replayed.")]
-Limit = Annotated[int, typer.Option(min=1, help="Greatest number of lines.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Greatest number of lines.")]
 ByReason = Annotated[bool, typer.Option("--by-reason", help="A line for each reason, that of the most events first.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Only those whose reason has this text in it.")]
 Containing = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Only those whose payload has this text in it, such as a user's id.")
 ]
-_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 Since = Annotated[
-    datetime | None, typer.Option(metavar="TIME", formats=_FORMATS, help="Only those quarantined then or later, UTC.")
+    datetime | None,
+    typer.Option(metavar="TIME", parser=utc_time, help="Only those quarantined then or later; UTC without an offset."),
 ]
 Until = Annotated[
-    datetime | None, typer.Option(metavar="TIME", formats=_FORMATS, help="Only those quarantined before, UTC.")
+    datetime | None,
+    typer.Option(metavar="TIME", parser=utc_time, help="Only those quarantined before; UTC without an offset."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field to this value.")]
@@ -74,7 +76,7 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, the newest first, or their reasons; then how many there are, with how many events."""
-    wanted = _filter(reason, containing, since, until, replayed=replayed)
+    wanted = DeadLetterFilter(reason, containing, since, until, replayed=replayed)
     columns = REASON_COLUMNS if by_reason else COLUMNS
     with _store() as store:
         found = choice.matching(store, wanted, 0 if by_reason else limit)
@@ -114,7 +116,7 @@ def export(
     replayed: Replayed = False,
 ) -> None:
     """Write dead letters as JSON, one per line, with every column."""
-    wanted = _filter(reason, containing, since, until, replayed=replayed)
+    wanted = DeadLetterFilter(reason, containing, since, until, replayed=replayed)
     if ids and wanted.is_narrow:
         raise ArgumentError("export: give numbers of dead letters or a filter such as --reason, not both")
     with _store() as store:
@@ -145,7 +147,7 @@ def replay(
     Replayed twice, an event counts once.
     """
     settings = load_settings()
-    wanted = _chosen("replay", ids, _filter(reason, containing, since, until), every=every)
+    wanted = _chosen("replay", ids, DeadLetterFilter(reason, containing, since, until), every=every)
     if body and len(ids or ()) != 1:
         raise ArgumentError("--body: give exactly one dead letter with it")
     edits = dead_letters.RepairEdits(
@@ -175,7 +177,7 @@ def discard(
 
     Their events stay counted as quarantined. Old dead letters are deleted by themselves after USAGE_DEAD_LETTER_DAYS.
     """
-    wanted = _chosen("discard", ids, _filter(reason, containing, since, until, replayed=replayed), every=every)
+    wanted = _chosen("discard", ids, DeadLetterFilter(reason, containing, since, until, replayed=replayed), every=every)
     with _store() as store:
         found = _found(store, ids, wanted)
         if found.ids and not yes:
@@ -187,18 +189,6 @@ def discard(
     else:
         print_rows(DISCARDED, [[row[name] for name in DISCARDED] for row in groups], forms=FORMS, figures=FIGURES)
         echo(f"{counted(done.dead_letters, 'dead letter')} with {counted(done.events, 'event')} deleted")
-
-
-def _filter(
-    reason: str | None,
-    text: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    *,
-    replayed: bool = False,
-) -> DeadLetterFilter:
-    begin, end = (time and time.replace(tzinfo=UTC) for time in (since, until))
-    return DeadLetterFilter(reason, text, begin, end, replayed)
 
 
 def _chosen(command: str, ids: list[int] | None, wanted: DeadLetterFilter, *, every: bool) -> DeadLetterFilter:
@@ -221,7 +211,7 @@ def _found(store: Store, ids: list[int] | None, wanted: DeadLetterFilter) -> cho
 
 def _confirm_deletion(found: choice.Matching) -> None:
     what = f"{_counted(found)} would be deleted for good; `usage-worker dead-letters export` keeps them elsewhere"
-    require_terminal(what, ArgumentError)
+    require_terminal(what)
     confirm(what)
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from usage_worker.cli.confirmation import confirm, require_terminal
 from usage_worker.cli.output import EXIT_PROBLEM, Form, echo, print_json, print_rows, write
-from usage_worker.errors import MigrationError, SettingsError
+from usage_worker.errors import SettingsError
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.adoption import adopt, examine
 from usage_worker.migrate.connection import DIRECT_URL
@@ -151,19 +151,19 @@ def _database_url() -> str:
 
 
 def _confirm_down(runner: Runner, to: str) -> None:
-    """Show what the rollback keeps aside, and ask for confirmation. Raises MigrationError where nobody can be asked."""
+    """Show what the rollback keeps aside, and ask for confirmation."""
     found = runner.kept_by_down(to)
     if found is None:
         return
     what = f"down to {to} keeps aside {_kept_rows(found)}"
-    require_terminal(what, MigrationError)
+    require_terminal(what)
     confirm(f"{what}, for the next up")
 
 
 def _confirm_adoption(found: Adoptable) -> None:
-    """Show what differs, and ask for confirmation. Raises MigrationError where nobody can be asked."""
+    """Show what differs, and ask for confirmation."""
     what = f"the database is adopted as {found}; {len(found.differs)} objects differ, and ours are completed"
-    require_terminal(what, MigrationError)
+    require_terminal(what)
     print_rows(("kind", "object", "problem"), [(it.kind, it.object, it.problem) for it in found.differs])
     confirm(what)
 

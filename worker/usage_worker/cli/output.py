@@ -81,12 +81,13 @@ def print_rows(
     title: str | None = None,
     figures: Collection[str] = (),
     forms: Mapping[str, Form] = NO_FORMS,
-    spare: str = "",
+    spare: Sequence[str] = (),
     headings_in_lines: bool = False,
 ) -> None:
     """Print a table on a terminal; elsewhere a line for each row, with tabs, for grep and cut.
 
-    On a terminal that is too narrow for the table, each row is a paragraph with a line for each cell.
+    On a narrow terminal, a table leaves spare columns out, then it folds times; where that is not enough, each row is a
+    paragraph with a line for each cell.
 
     Args:
         headings: names of the columns; an empty sequence leaves them out.
@@ -95,7 +96,7 @@ def print_rows(
         title: stands above the table, which then has a frame.
         figures: headings of the columns of figures, which are aligned to the right.
         forms: how a terminal shows values of a column, by its heading.
-        spare: heading of the column that a narrow table leaves out.
+        spare: headings of the columns that a narrow table leaves out, the first one first.
         headings_in_lines: prints the headings also where there is no terminal.
     """
     console = Console()
@@ -104,12 +105,27 @@ def print_rows(
         return
     of_columns = [forms.get(heading) for heading in headings]
     shown = [[_formed(cell, form) for cell, form in zip_longest(row, of_columns)] for row in rows]
-    if least_width(headings, shown) > console.width and spare in headings:
-        headings, *shown = _without(list(headings).index(spare), [headings, *shown])
-    if least_width(headings, shown) > console.width:
-        console.print(make_paragraphs(headings, shown, title=title))
+    fitting = _fitting(console.width, headings, shown, spare)
+    if fitting is None:
+        console.print(make_paragraphs(headings, map(_folded, shown), title=title))
     else:
-        console.print(make_table(headings, shown, title=title, figures=figures))
+        console.print(make_table(*fitting, title=title, figures=figures, width=console.width))
+
+
+def _fitting(
+    width: int, headings: Sequence[str], rows: list[list[Cell]], spare: Sequence[str]
+) -> tuple[Sequence[str], list[list[Cell]]] | None:
+    """Return headings and rows of a table of at most this width, None if there is none."""
+    for heading in spare:
+        if least_width(headings, rows) > width and heading in headings:
+            headings, *rows = _without(list(headings).index(heading), [headings, *rows])
+    if least_width(headings, rows) > width:
+        rows = list(map(_folded, rows))
+    return None if least_width(headings, rows) > width else (headings, rows)
+
+
+def _folded(row: list[Cell]) -> list[Cell]:
+    return [Text(cell.plain, cell.style) if isinstance(cell, Text) else cell for cell in row]
 
 
 def _without(column: int, rows: Iterable[Sequence[Cell]]) -> list[list[Any]]:
@@ -132,14 +148,19 @@ def make_table(
     *,
     title: str | None = None,
     figures: Collection[str] = (),
+    width: int | None = None,
 ) -> Table:
-    """Return the table that `print_rows` prints on a terminal."""
+    """Return the table that `print_rows` prints on a terminal; with `width`, it is at most that wide if it can be."""
     rows = list(rows)
+    widths = _word_widths(headings, rows)
+    if width is not None:
+        widths = _spread(width - 3 * len(widths) - 1, widths, _text_widths(headings, rows))
     table = Table(title=title, box=HEAVY_HEAD if title else None, show_header=bool(headings))
-    for heading, width in zip(headings, _word_widths(headings, rows), strict=True):
+    for heading, least in zip(headings, widths, strict=True):
         justify: Literal["right", "left"] = "right" if heading in figures else "left"
         # Words are never cut: a figure or a time that is would look like another.
-        table.add_column(_heading(heading), justify=justify, min_width=width, overflow="fold")
+        given = None if width is None else least
+        table.add_column(_heading(heading), justify=justify, min_width=least, width=given, overflow="fold")
     for row in rows:
         table.add_row(*map(_escaped_cell, row))
     return table
@@ -164,11 +185,30 @@ def least_width(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> int:
 
 
 def _word_widths(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[int]:
-    """Return the width of the longest word of each column; a longer one than 32 is folded."""
+    """Return the width of the longest word of each column, a time being one; a longer one than 32 is folded."""
     if not headings:
         return []
+    columns = zip(map(Text, map(_heading, headings)), *(map(_escaped_cell, row) for row in rows), strict=True)
+    return [min(max((cell_len(word) for cell in column for word in _words(cell)), default=1), 32) for column in columns]
+
+
+def _text_widths(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[int]:
     columns = zip(map(_heading, headings), *(map(str, map(_escaped_cell, row)) for row in rows), strict=True)
-    return [min(max((cell_len(word) for text in column for word in text.split()), default=1), 32) for column in columns]
+    return [max(map(cell_len, column)) for column in columns] if headings else []
+
+
+def _spread(room: int, least: list[int], most: list[int]) -> list[int]:
+    """Widen columns evenly, to `most` at most; Rich would narrow some below their words, and cut the last column."""
+    widths, spare = least.copy(), room - sum(least)
+    for left, column in enumerate(sorted(range(len(least)), key=lambda it: most[it] - least[it])):
+        more = max(min(most[column] - least[column], spare // (len(least) - left)), 0)
+        widths[column] += more
+        spare -= more
+    return widths
+
+
+def _words(cell: Text) -> list[str]:
+    return [cell.plain] if cell.no_wrap else cell.plain.split()
 
 
 def _heading(heading: str) -> str:
@@ -178,7 +218,9 @@ def _heading(heading: str) -> str:
 def _formed(cell: Cell, form: Form | None) -> Cell:
     if cell is None:
         return "-"
-    return form(cell) if form and not isinstance(cell, str) else cell
+    if not form or isinstance(cell, str):
+        return cell
+    return Text(form(cell), no_wrap=True) if isinstance(cell, datetime) else form(cell)
 
 
 def escaped(text: str) -> str:
@@ -198,7 +240,8 @@ def _cut(text: str) -> str:
 
 def _escaped_cell(cell: Cell) -> Text:
     """Return a `Text`, in which square brackets are no markup."""
-    return Text(_cut(str(cell)), cell.style if isinstance(cell, Text) else "")
+    text = _cut(str(cell))
+    return Text(text, cell.style, no_wrap=cell.no_wrap) if isinstance(cell, Text) else Text(text)
 
 
 def _json_text(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO, cast
 
@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from usage_worker.cli.output import echo
 from usage_worker.cli.publishing import assignments, finish, open_publisher
+from usage_worker.cli.times import utc_time
 from usage_worker.errors import ArgumentError, EventRefusedError
 from usage_worker.publisher import spend_logs
 from usage_worker.publisher.event_files import open_text
@@ -35,8 +36,10 @@ AssumeUtc = Annotated[bool, typer.Option("--assume-utc", help="Read times withou
 StartAt = Annotated[
     datetime | None,
     typer.Option(
-        formats=["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"],
-        help="Move all times so that the first event happens then (UTC); for recordings older than USAGE_ACCEPT_DAYS.",
+        metavar="TIME",
+        parser=utc_time,
+        help="Move all times so that the first event happens then (UTC without an offset);"
+        " for recordings older than USAGE_ACCEPT_DAYS.",
     ),
 ]
 DrawPairs = Annotated[
@@ -87,7 +90,7 @@ def publish(
         (spend_logs.COLUMNS if source else {}) | assignments("--map", columns),
         assignments("--set", constants),
         assume_utc or source is not None,
-        start_at.replace(tzinfo=UTC) if start_at else None,
+        start_at,
         draw_pairs,
         spend_logs.read_row if source else None,
     )

@@ -37,9 +37,8 @@ def schedule(as_json: AsJson = False) -> None:
         lines = [_line(entry, now, runs.get(entry.task)) for entry in entries]
         print_json({"timezone": settings.timezone, "schedule": lines})
         return
-    print_rows(
-        HEADINGS, [_cells(_line(entry, now, runs.get(entry.task))) for entry in entries], forms=FORMS, spare="task"
-    )
+    rows = [_cells(_line(entry, now, runs.get(entry.task))) for entry in entries]
+    print_rows(HEADINGS, rows, forms=FORMS, spare=("task",))
 
 
 def _last_runs(settings: Settings) -> dict[str, TaskRun]:

@@ -65,6 +65,7 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: F
     configure_logs(settings, service=True)
     _require_free(flower_port)
     folder = (data_dir or _default_data_dir()).expanduser().absolute()
+    _require_writable(folder)
     with leave_on_signal() as stop, Servers(settings, folder) as servers:
         leave_unusable_server(servers.redis_url)
         _echo("Redis", "keeps events until they are counted", settings.mask(servers.redis_url))
@@ -142,6 +143,17 @@ def _require_free(port: int) -> None:
         raise SettingsError(
             f"Flower cannot have port {port} ({reason}); set --flower-port to another one, or to 0 for any free port"
         ) from None
+
+
+def _require_writable(folder: Path) -> None:
+    """Check the data folder before anything starts; beat's schedule is the last to need it.
+
+    Raises:
+        SettingsError: it is no folder that we may write, or cannot be created.
+    """
+    found = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not (found.is_dir() and os.access(found, os.W_OK | os.X_OK)):
+        raise SettingsError(f"{found} cannot be the data folder; set --data-dir")
 
 
 def _echo(name: str, purpose: str, place: str) -> None:

@@ -154,14 +154,14 @@ class Supervisor:
         """Start every process; `wait_ready` waits until they are ready.
 
         Raises:
-            ProcessError: one cannot be started.
+            ProcessError: one cannot be started, or a folder cannot be created.
         """
         with contextlib.ExitStack() as undo:
             undo.callback(self.stop)
             state = self._state_dir or Path(self._temporary.enter_context(tempfile.TemporaryDirectory()))
             for folder in (state, self._log_dir):
                 if folder is not None:
-                    folder.mkdir(parents=True, exist_ok=True)
+                    _make_folder(folder)
             self._processes = self._plan(state)
             for process in self._processes:
                 process.start(self._env, self._log_dir)
@@ -241,6 +241,13 @@ class Supervisor:
         if ping.returncode != 0:
             return set()
         return set(json.loads(ping.stdout))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProcessError(f"cannot create {folder}: {error.strerror}") from None
 
 
 def _exit_message(process: SupervisedProcess) -> str:

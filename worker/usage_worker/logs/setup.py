@@ -47,8 +47,8 @@ def configure_logs(settings: Settings, *, service: bool = False) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    # It warns at each attempt to connect; the error after the last one says why.
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    # It warns at each attempt to connect, and of a rollback that fails after an error; the error itself says why.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     warnings.showwarning = _log_warning
     _log_uncaught_exceptions()
     if settings.log_format == "json":

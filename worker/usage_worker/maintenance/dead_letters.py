@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from usage_worker.store import Store
 
 PAGE = 500
+# Ids are of the type bigint.
+BEYOND_IDS = 2**63
 FLUSH_SECONDS = 60.0
 # The beginning of the payload that events share (`DecodedEntry.refuse_events`); an event of one letter may look alike.
 _SHARED = re.compile(r'\{"positions": (\[[0-9, ]++\]), "events": \[')
@@ -126,7 +128,8 @@ def dead_letters_by_id(store: Store, ids: Sequence[int], *, missing_ok: bool = F
         ArgumentError: one of them does not exist, and `missing_ok` is false.
     """
     wanted = sorted(set(ids))
-    found = store.rows(query("dead_letters_page"), after=0, ids=wanted, replayed=True, limit=len(wanted))
+    possible = [number for number in wanted if abs(number) < BEYOND_IDS]
+    found = store.rows(query("dead_letters_page"), after=0, ids=possible, replayed=True, limit=len(possible))
     missing = set(wanted) - {dead_letter["id"] for dead_letter in found}
     if missing and not missing_ok:
         raise ArgumentError(f"there is no dead letter {min(missing)}")

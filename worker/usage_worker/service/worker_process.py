@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from celery.exceptions import CPendingDeprecationWarning
+from celery.apps import worker
 from celery.signals import (
     beat_init,
     celeryd_after_setup,
@@ -56,8 +55,7 @@ def configure_worker_processes(settings: Settings) -> None:
         configure_logs(settings, service=_service(sys.argv) is not None)
         for name in QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
-        # At each loss of Redis Celery announces, in 900 characters, a default of a version to come.
-        warnings.simplefilter("ignore", CPendingDeprecationWarning)
+        logging.getLogger("py.warnings").addFilter(_is_no_announcement)
         logging.getLogger("celery.worker.consumer.consumer").addFilter(_without_bodies)
         logging.getLogger("celery.beat").addFilter(_without_stack)
         # Four warnings at each start at which Flower is faster than the workers; its page shows who does not answer.
@@ -71,6 +69,8 @@ def configure_worker_processes(settings: Settings) -> None:
     setup_logging.connect(configure, weak=False)
     # Flower does not send setup_logging, only this signal.
     import_modules.connect(configure, weak=False)
+    if service == "worker" and settings.log_level not in {"debug", "info"}:
+        _print_no_signals()
     _check_servers(settings)
     task_prerun.connect(_bind_task)
     task_postrun.connect(_unbind_task)
@@ -78,6 +78,11 @@ def configure_worker_processes(settings: Settings) -> None:
     worker_shutdown.connect(_log_end)
     _export_traces()
     worker_process_init.connect(_tune_the_interpreter)
+
+
+def _print_no_signals() -> None:
+    """Keep Celery from printing, past the logs and whatever their level, which signal it has received."""
+    worker.safe_say = lambda *_: None
 
 
 def _check_servers(settings: Settings) -> None:
@@ -119,6 +124,14 @@ def _log_end(**_: object) -> None:
     """Log the end: what Celery says about it is printed from a signal handler, where nothing can be logged."""
     log.info("the worker has stopped")
     gc.freeze()  # or the interpreter would traverse all objects at its exit, 0.1 s of computing
+
+
+def _is_no_announcement(record: logging.LogRecord) -> bool:
+    """Drop Celery's announcement of a future default, 900 characters at each loss of Redis.
+
+    Celery shows such warnings whatever the filters of `warnings` say: it sets them after `setup_logging`.
+    """
+    return "CPendingDeprecationWarning" not in record.getMessage()
 
 
 def _without_stack(record: logging.LogRecord) -> bool:

@@ -46,5 +46,5 @@ def _agents_named(connection: Connection, name: str) -> dict[UUID, str]:
     try:
         with translated():
             return dict(connection.execute(query("agents_named"), {"name": name}).fetchall())
-    except (UnicodeEncodeError, DataRefusedError):  # half a surrogate pair, U+0000: no agent can have it
+    except DataRefusedError:  # half a surrogate pair, U+0000: no agent can have it
         return {}

@@ -56,7 +56,7 @@ def id_of(connection: Connection, kind: str, text: str) -> UUID | None:
     try:
         with translated():
             row = connection.execute(query("id_of_external_id"), {"kind": kind, "external_id": text}).fetchone()
-    except (UnicodeEncodeError, DataRefusedError):  # half a surrogate pair, U+0000: no event may have it
+    except DataRefusedError:  # half a surrogate pair, U+0000: no event may have it
         return None
     return row[0] if row else None
 
