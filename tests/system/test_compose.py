@@ -32,6 +32,11 @@ SERVERS = ("postgres", "valkey")
 ONCE = ("migrate", "roles", "boards-role")
 COUNTING = ("worker", "maintenance", "beat", "flower", "serve", "metrics")
 TRAFFIC = "traffic"
+# What docs/deploy.md tells to run on a machine without containers, with another password.
+LOGIN_ROLES = """
+    cp -r /run/secrets /tmp/folder && rm -f /tmp/folder/worker_password && echo another >/tmp/folder/worker_password
+    USAGE_SECRETS=/tmp/folder psql -X -q -f /deploy/roles.sql "$(cat /tmp/folder/owner_url)"
+    PGPASSWORD=another psql -X -q -h localhost -U usage_worker -c "SELECT" yours"""
 PROGRAMS = {"valkey-server": "redis-server", "valkey-cli": "redis-cli"}
 
 
@@ -101,6 +106,7 @@ def test_services_run_and_their_health_checks_tell(containers: Containers) -> No
     run_once(containers, "postgres", ["sh", "-c", create])
     for name in ONCE:
         run_once(containers, name)
+    run_once(containers, "roles", ["sh", "-ec", LOGIN_ROLES])
     for name in ("roles", "boards-role"):  # at each start
         run_once(containers, name)
     start_healthy(containers, *COUNTING)
