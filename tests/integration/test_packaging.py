@@ -120,8 +120,9 @@ def test_new_secrets_are_those_of_compose_and_random(compose: dict[str, Any], tm
 
 
 def test_new_secrets_name_the_servers_of_compose(tmp_path: Path) -> None:
-    subprocess.run([ROOT / "deploy" / "new-secrets", tmp_path / "it"], check=True, stdout=subprocess.DEVNULL, timeout=30)
-    urls = [urlsplit((tmp_path / "it" / f"{name}_url").read_text()) for name in ("owner", "worker", "serve", "redis")]
+    folder = tmp_path / "secrets"
+    subprocess.run([ROOT / "deploy" / "new-secrets", folder], check=True, stdout=subprocess.DEVNULL, timeout=30)
+    urls = [urlsplit((folder / f"{name}_url").read_text()) for name in ("owner", "worker", "serve", "redis")]
     assert [url.hostname for url in urls] == ["postgres", "postgres", "postgres", "valkey"]
 
 

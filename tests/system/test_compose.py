@@ -1,8 +1,7 @@
 """The compose file on the image of the Dockerfile, without a container engine; a part of `make test-more`, as root.
 
 Each service runs with its command, environment, secrets, user, mounts and rights, in a root that the Dockerfile's steps
-made of an empty Debian, and URLs of a user's own servers; then its health check must pass, and fail once the service has
-ended.
+made of an empty Debian, and URLs of a user's own servers; then its health check must pass, and fail once it has ended.
 """
 
 from __future__ import annotations

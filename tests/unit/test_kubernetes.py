@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes" / "usage-worker.yaml"
+FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
+MANIFESTS = FOLDER / "usage-worker.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,17 @@ def test_pods_have_no_variables_of_services(pods: dict[str, Any]) -> None:
 
 
 def test_probes_wait_longer_than_a_busy_machine_takes(pods: dict[str, Any]) -> None:
-    probes = [
-        probe for pod in pods.values() for kind, probe in pod["containers"][0].items() if kind.endswith("Probe")
-    ]
+    probes = [probe for pod in pods.values() for kind, probe in pod["containers"][0].items() if kind.endswith("Probe")]
     assert len(probes) == 5
     for probe in probes:
         # 7 s were measured for a command in a container that lives.
         assert probe["timeoutSeconds"] >= (60 if "exec" in probe else 10)
+
+
+def test_autoscaler_has_one_value_of_all_shards() -> None:
+    text = (FOLDER / "scale-by-lag.yaml").read_text("utf-8")
+    adapter = yaml.safe_load(re.sub("(?m)^# {3}", "", "".join(re.findall(r"(?m)^# {3}.*\n", text))))
+    [rule] = adapter["rules"]["external"]
+    [metric] = yaml.safe_load(text)["spec"]["metrics"]
+    assert metric["external"]["metric"] == {"name": rule["name"]["as"]}
+    assert rule["metricsQuery"].startswith("max(")
