@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -82,8 +83,8 @@ def test_installed_command_prints_its_version(installed: Installed) -> None:
 
 
 def test_compose_fits_its_schema() -> None:
-    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
-    subprocess.run(check, cwd=ROOT, check=True, timeout=60)
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    subprocess.run([*check, "docker-compose.yml", "deploy/own-servers.yml"], cwd=ROOT, check=True, timeout=60)
 
 
 def test_compose_sets_only_known_variables(services: dict[str, Any]) -> None:
@@ -126,6 +127,13 @@ def test_export_line_of_new_secrets_names_their_folder(tmp_path: Path) -> None:
     assert subprocess.run(shell, check=True, capture_output=True, text=True, timeout=30).stdout == str(folder)
 
 
+def test_new_secrets_name_the_servers_of_compose(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    subprocess.run([ROOT / "deploy" / "new-secrets", folder], check=True, stdout=subprocess.DEVNULL, timeout=30)
+    urls = [urlsplit((folder / f"{name}_url").read_text()) for name in ("owner", "worker", "serve", "redis")]
+    assert [url.hostname for url in urls] == ["postgres", "postgres", "postgres", "valkey"]
+
+
 def test_compose_has_worker_for_every_queue(services: dict[str, Any]) -> None:
     commands = [services[name]["command"] for name in ("worker", "maintenance")]
     assert {option for command in commands for option in command if option.startswith("--queues")} == {
@@ -135,6 +143,15 @@ def test_compose_has_worker_for_every_queue(services: dict[str, Any]) -> None:
 
 def test_compose_gives_owner_only_to_migrations_and_maintenance(services: dict[str, Any]) -> None:
     assert {name for name in OURS if "owner_url" in services[name]["secrets"]} == {"migrate", "maintenance"}
+
+
+def test_compose_starts_with_servers_elsewhere(services: dict[str, Any]) -> None:
+    override = yaml.safe_load((ROOT / "deploy" / "own-servers.yml").read_text("utf-8"))["services"]
+    assert override == {name: {"profiles": ["unused"]} for name in ("postgres", "valkey")}
+    for name in services.keys() - override.keys():
+        waits = services[name].get("depends_on", {})
+        assert all(waits[server].get("required") is False for server in waits.keys() & override.keys()), name
+        assert not re.search(r"postgres|valkey", str(services[name].get("command"))), name
 
 
 def test_compose_lets_worker_finish_its_batch(services: dict[str, Any]) -> None:

@@ -144,6 +144,7 @@ def take(app: Celery, *, acknowledged: bool = True, timeout: float = 10) -> list
 
     with app.connection_for_read() as connection:
         queue = Queue("celery")  # type: ignore[no-untyped-call]
-        with connection.Consumer([queue], callbacks=[keep]):
+        # A full Redis 7 declares no queue, as a worker does at its start.
+        with connection.Consumer([queue], callbacks=[keep], auto_declare=False):
             connection.drain_events(timeout=timeout)
         return taken

@@ -1,7 +1,7 @@
 """The compose file on the image of the Dockerfile, without a container engine; a part of `make test-more`, as root.
 
 Each service runs with its command, environment, secrets, user, mounts and rights, in a root that the Dockerfile's steps
-made of an empty Debian; then its health check must pass, and fail once the service has ended.
+made of an empty Debian, and URLs of a user's own servers; then its health check must pass, and fail once it has ended.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ SERVERS = ("postgres", "valkey")
 ONCE = ("migrate", "roles", "boards-role")
 COUNTING = ("worker", "maintenance", "beat", "flower", "serve", "metrics")
 TRAFFIC = "traffic"
+# What docs/deploy.md tells to run on a machine without containers, with another password.
+LOGIN_ROLES = """
+    cp -r /run/secrets /tmp/folder && rm -f /tmp/folder/worker_password && echo another >/tmp/folder/worker_password
+    USAGE_SECRETS=/tmp/folder psql -X -q -f /deploy/roles.sql "$(cat /tmp/folder/owner_url)"
+    PGPASSWORD=another psql -X -q -h localhost -U usage_worker -c "SELECT" yours"""
 PROGRAMS = {"valkey-server": "redis-server", "valkey-cli": "redis-cli"}
 
 
@@ -63,11 +68,20 @@ def containers() -> Iterator[Containers]:
     with temporary_folder() as folder:
         secrets = folder / "secrets"
         subprocess.run([ROOT / "deploy" / "new-secrets", secrets], check=True, stdout=subprocess.DEVNULL)
+        name_other_servers(secrets)
         compose = read_compose({"USAGE_SECRETS": str(secrets), "USAGE_UNKNOWN": "create"})
         image = build_image(folder)
         make_volumes(folder, image)
         with Containers(compose, image, servers_of_this_machine(folder / "servers"), folder) as containers:
             yield containers
+
+
+def name_other_servers(secrets: Path) -> None:
+    """Let the URLs name servers and databases as a user's own: whatever still names those of compose fails."""
+    for name in ("owner_url", "worker_url", "serve_url", "redis_url"):
+        file = secrets / name
+        other = file.read_text().replace("@postgres:5432/usage", "@localhost:5432/yours")
+        file.write_text(other.replace("@valkey:6379/0", "@localhost:6379/1"))
 
 
 def start_healthy(containers: Containers, *names: str) -> None:
@@ -87,10 +101,11 @@ def test_services_run_and_their_health_checks_tell(containers: Containers) -> No
     initdb = "initdb --encoding=UTF8 --username=usage --pwfile=/run/secrets/owner_password --auth-host=scram-sha-256"
     run_once(containers, "postgres", ["sh", "-c", initdb])
     start_healthy(containers, *SERVERS)
-    create = "PGPASSWORD=$(cat /run/secrets/owner_password) createdb -h postgres -U usage usage"
+    create = "PGPASSWORD=$(cat /run/secrets/owner_password) createdb -h postgres -U usage yours"
     run_once(containers, "postgres", ["sh", "-c", create])
     for name in ONCE:
         run_once(containers, name)
+    run_once(containers, "roles", ["sh", "-ec", LOGIN_ROLES])
     for name in ("roles", "boards-role"):  # at each start
         run_once(containers, name)
     start_healthy(containers, *COUNTING)
