@@ -29,6 +29,10 @@ class StatusWatch:
         self._background: BackgroundStatus | None = None
         self._end = threading.Timer(idle_seconds, self.close)
 
+    def begin(self) -> None:
+        """Collect from now on."""
+        self._watched()
+
     def look(self) -> tuple[SystemStatus | None, datetime | None]:
         """Return the last status and when it was collected; only the first one is waited for, and not forever."""
         background = self._watched()
