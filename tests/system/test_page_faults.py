@@ -62,7 +62,7 @@ def test_each_section_stands_alone(filled: str, redis_url: str, postgres: Postgr
 
     user = re.sub(r"//[^@]*@", f"//{ingest_login}@", filled) if "@" in filled else filled
     (refused,) = answers(opened(redis_url, DATABASE_URL=user), {})
-    assert line_of(refused).endswith("DATABASE_URL must name the owner, or a login with service_role")
+    assert line_of(refused).endswith("this needs the DATABASE_URL of the owner, or of a login with service_role")
     assert [it.status for it in (without, down, away, refused)] == [200] * 4
 
 

@@ -34,6 +34,10 @@ class ArgumentError(SettingsError):
     """an argument is wrong."""
 
 
+class RoleError(SettingsError):
+    """the role lacks a right."""
+
+
 class NamespaceError(SettingsError):
     """the namespace of ids is another one."""
 
