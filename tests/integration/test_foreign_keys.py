@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -12,10 +14,12 @@ from usage_worker.monitoring.status import collect_status
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.accounting import counted_key
 from usage_worker.queue.claim import CLAIM_SECONDS, FlushClaim
+from usage_worker.queue.entry import Pack
+from usage_worker.queue.flush_counters import VISIBLE, Increments, counters_of, failure
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.heartbeat import HEARTBEAT_KEY, Heartbeat
 from usage_worker.queue.holding import deaths_key
-from usage_worker.queue.processes import PROCESSES_KEY, Process, Processes
+from usage_worker.queue.processes import PROCESSES_KEY, Process, Processes, shards_of_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +80,73 @@ def test_status_with_foreign_keys_and_no_worker(harness: IngestHarness) -> None:
     assert {check.name for check in status.problems} >= {"consumer_counting", "beat"}
     assert not [check for check in status.problems if "Error" in check.reason or "REDIS_URL" in check.remedy]
     assert json.dumps(status.as_dict())
+
+
+FOREIGN_NUMBERS = ("nan", "1e999", "-9000000000000000000", "9000000000000000000", "9" * 5000)
+
+
+@pytest.mark.parametrize("text", FOREIGN_NUMBERS, ids=lambda text: text[:20])
+def test_foreign_numbers_are_unknown_and_replaced(harness: IngestHarness, text: str) -> None:
+    connection, records = harness.worker.stream.connection, FlushRecords(harness.worker.stream.connection)
+    in_future = int(time.time() // 60) + 1_000_000
+    fields = ("succeeded", "counted", "failed", "waiting", failure("lock"), VISIBLE.sum_field, f"accepted:{in_future}")
+    harness.redis.hset("usage:flush:{0}", mapping=dict.fromkeys(fields, text))
+    for name in ("x", f"{text} ", '99999999999 {"kind": "worker", "roles": ["counting"], "clock": 0}'):
+        harness.redis.hset(PROCESSES_KEY, f"other-{len(name)}", name)
+    for key in (HEARTBEAT_KEY, "usage:shards"):
+        harness.redis.set(key, text)
+    assert records.read(0) == ((None, None, None, None, None, None, 0, 0, 0.0), counters_of({}))
+    assert Processes(connection).read() == []
+    assert Heartbeat(connection).age() is None
+    assert shards_of_workers(connection) is None
+    records.counted(0, 3, 0, Increments({failure("lock"): 2, VISIBLE.sum_field: 2_000}))
+    flush, counters = records.read(0)
+    assert (flush.accepted, counters.failures["lock"], counters.visible.total) == (3, 2, 2.0)
+    assert not harness.redis.hexists("usage:flush:{0}", f"accepted:{in_future}")
+    Processes(connection).record("worker@here", PROCESS)
+    assert harness.redis.hkeys(PROCESSES_KEY) == [b"worker@here"]
+    Heartbeat(connection).beat()
+    assert Heartbeat(connection).age() is not None
+
+
+FOREIGN_FIELDS: list[dict[str, object]] = [
+    {"shards": 10**18},
+    {"shards": "2"},
+    {"shards": -1},
+    {"uptime": -5},
+    {"uptime": float("nan")},
+    {"uptime": 10**400},
+    {"clock": float("inf")},
+    {"clock": "x"},
+    {"roles": "counting"},
+    {"queues": 5},
+    {"version": {}},
+]
+
+
+def test_record_with_a_foreign_value_is_no_process(harness: IngestHarness) -> None:
+    ours, now = PROCESS._asdict() | {"clock": 0}, int(time.time())
+    records = {"ours": f"{now} {json.dumps(ours)}", "nested": f"{now} {'[' * 100_000}"}
+    records |= {str(fields)[:30]: f"{now} {json.dumps(ours | fields)}" for fields in FOREIGN_FIELDS}
+    harness.redis.hset(PROCESSES_KEY, mapping=records)  # type: ignore[arg-type]
+    assert [it.name for it in Processes(harness.worker.stream.connection).read()] == ["ours"]
+
+
+def test_times_in_the_future_are_unknown(harness: IngestHarness) -> None:
+    connection, records = harness.worker.stream.connection, FlushRecords(harness.worker.stream.connection)
+    later = str(time.time() + 86_400)
+    harness.redis.hset("usage:flush:{0}", mapping=dict.fromkeys(("succeeded", "counted", f"accepted:{2**40}"), later))
+    harness.redis.set(HEARTBEAT_KEY, later)
+    assert records.read(0)[0][:2] == (None, None)
+    assert Heartbeat(connection).age() is None
+
+
+def test_foreign_number_of_deaths_is_none(harness: IngestHarness) -> None:
+    stream, foreign = harness.worker.stream, ("nan", "inf", "-1000000", "1000000", "x")
+    stream.append((0, Pack.of_objects(uuid4(), [b"{}"])) for _ in foreign)
+    for entry, deaths in zip(stream.read(0, "other", 10), foreign, strict=True):
+        harness.redis.hset(deaths_key(0), entry.entry_id, deaths)
+    assert [it.deaths for it in stream.reclaim(0, "another", 10, 0) or []] == [0] * len(foreign)
 
 
 def test_claim_that_no_worker_wrote(harness: IngestHarness) -> None:

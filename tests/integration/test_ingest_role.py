@@ -18,7 +18,7 @@ from tests.integration.database import run
 from tests.integration.test_ingest import event
 from tests.integration.test_queries import accept
 from usage_worker import store
-from usage_worker.errors import SettingsError
+from usage_worker.errors import RoleError
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.migrate import discover
 from usage_worker.migrate.connection import connect
@@ -140,18 +140,18 @@ def test_commands_of_worker_and_owner(worker_cli: Cli, harness: IngestHarness) -
         "run purge", "run partitions", "run refresh", "run reconcile", "migrate down --to 3.0.0 --yes"
     )
     for line in lines[:4]:
-        assert "which does not own the tables; periodic tasks need the owner's URL" in line
-    assert "migrations need the DATABASE_URL of the schema's owner" in lines[4]
+        assert "which does not own the tables; this needs the owner's DATABASE_URL" in line
+    assert "this needs the owner's DATABASE_URL" in lines[4]
     lines = worker_cli.error_lines("report", "anomalies", "search text", f"related {uuid4()}")
     for line in lines[:2]:
-        assert line.endswith("; DATABASE_URL must name the owner, or a login with service_role"), line
+        assert line.endswith("; this needs the DATABASE_URL of the owner, or of a login with service_role"), line
     for line in lines[2:]:
-        assert line.endswith("; DATABASE_URL must name the owner, or a login with authenticated or service_role"), line
+        assert line.endswith(" or of a login with authenticated or service_role"), line
 
 
 def test_periodic_tasks_name_the_wrong_url(harness: IngestHarness) -> None:
     for task in PERIODIC_TASKS:
-        with pytest.raises(SettingsError, match="periodic tasks need the owner's URL"):
+        with pytest.raises(RoleError, match="this needs the owner's DATABASE_URL"):
             task.run(harness.worker.store, harness.worker.settings)
 
 

@@ -136,6 +136,46 @@ def test_group_of_somebody_else_is_no_obstacle(stream: EventStream, redis_client
     assert (stream.backlog(0).entries, stream.backlog(0).pending) == (1, 0)
 
 
+FOREIGN = [
+    {"base": "-1", "vanished": "nan", "entries": "999999999999999999999", "added": "x"},
+    *({field: text} for field in ("base", "entries", "added", "vanished") for text in ("nan", "9" * 30)),
+    # The base of a stream that was made again is negative, and never so far.
+    {"base": "-90000000000000"},
+    {"entries": "-5", "vanished": "-5"},
+    {"entries": ""},
+    {"vanished_at": "99999999999"},
+    {"vanished_at": "nan"},
+]
+
+
+@pytest.mark.parametrize("fields", FOREIGN, ids=str)
+def test_foreign_numbers_end_with_next_look(
+    half_counted: EventStream, redis_client: redis.Redis, fields: dict[str, str]
+) -> None:
+    redis_client.hset(counted_key(0), mapping=fields)  # type: ignore[arg-type]
+    assert half_counted.vanished(0, keep=False) == (0, None)
+    half_counted.done(0, read(half_counted, 2))
+    assert half_counted.vanished(0) == (0, None)
+    redis_client.xtrim(KEY, 3, approximate=False)
+    entries, seconds = half_counted.vanished(0)
+    assert entries == 5
+    assert seconds is not None
+    assert 0 <= seconds < 60
+
+
+def test_foreign_count_of_entries_is_replaced_where_a_user_may_not_ask(
+    half_counted: EventStream, redis_client: redis.Redis, redis_worker_url: str
+) -> None:
+    redis_client.hset(counted_key(0), "entries", "nan")
+    redis_client.acl_setuser("usage-worker", enabled=True, commands=["-xinfo"])
+    try:
+        with closing(EventStream(redis_worker_url, 1)) as stream:
+            stream.done(0, read(half_counted, 5))
+    finally:
+        redis_client.acl_setuser("usage-worker", enabled=True, commands=["+xinfo"])
+    assert half_counted.vanished(0) == (0, None)
+
+
 def test_acknowledgement_alone_counts_nothing(half_counted: EventStream, redis_client: redis.Redis) -> None:
     entries = read(half_counted, 10)
     redis_client.xdel(KEY, *entries[:4])

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -51,7 +52,7 @@ def test_each_section_stands_alone(filled: str, redis_url: str, postgres: Postgr
     assert secret not in text_of(away)
 
     (refused,) = answers(opened(redis_url, DATABASE_URL=as_login(filled, ingest_login)), {})
-    assert line_of(refused).endswith("DATABASE_URL must name the owner, or a login with service_role")
+    assert line_of(refused).endswith("this needs the DATABASE_URL of the owner, or of a login with service_role")
     assert [it.status for it in (without, down, away, refused)] == [200] * 4
 
 
@@ -89,9 +90,11 @@ def test_server_that_stands_still_holds_no_request(
     filled: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No limit of PostgreSQL's own ends a statement then, and its host goes on answering for TCP."""
-    monkeypatch.setattr(page, "REPORT_SECONDS", 1.0)
+    monkeypatch.setattr(page, "REPORT_SECONDS", 3.0)
     monkeypatch.setattr(usage, "MAX_SECONDS", 1.0)
     app = opened(redis_url, DATABASE_URL=filled)
+
+    stopped_at: list[datetime] = []
 
     def sessions() -> set[int]:
         return {pid for (pid,) in run(filled, SESSIONS)}
@@ -105,6 +108,7 @@ def test_server_that_stands_still_holds_no_request(
             held = sessions() - before
             for session in held:
                 os.kill(session, signal.SIGSTOP)
+            stopped_at.append(datetime.now(UTC))
             try:
                 return first + [await ask(app, "GET", path) for path in ("/", "/api/v1/usage")]
             finally:
@@ -115,8 +119,16 @@ def test_server_that_stands_still_holds_no_request(
     assert (report.status, totals.status) == (200, 200)
     assert totals_of(report)[0]
     assert late_report.status == 200
-    assert line_of(late_report).startswith("PostgreSQL has not answered within 1 s: ask for fewer days")
+    assert line_of(late_report).startswith("PostgreSQL has not answered within 3 s: ask for fewer days")
+    # The age of the status is that at the end of the report, not at its beginning; whole seconds are shown.
+    assert told_at(late_report) - stopped_at[0] > timedelta(seconds=1)
     assert (late_totals.status, late_totals.headers["retry-after"]) == (503, "5")
+
+
+def told_at(answer: Answer) -> datetime:
+    """Return when the page was rendered, by what it says of the age of the status."""
+    ((begin, age, unit),) = re.findall(r"Collected at (.*?) UTC, ([\d.]+) (m?s) ago", text_of(answer))
+    return datetime.fromisoformat(f"{begin}+00:00") + timedelta(seconds=float(age) / (1000 if unit == "ms" else 1))
 
 
 def test_status_is_collected_only_while_somebody_looks(filled: str, redis_url: str) -> None:

@@ -38,6 +38,10 @@ class ConfirmationError(UsageError):
     """nobody can be asked whether to go on."""
 
 
+class RoleError(SettingsError):
+    """the role lacks a right."""
+
+
 class NamespaceError(SettingsError):
     """the namespace of ids is another one."""
 

@@ -22,6 +22,7 @@ from usage_worker.errors import (
     ObstacleError,
     OutOfRangeError,
     ReferenceMissingError,
+    RoleError,
     SchemaError,
     SettingsError,
     StatementCancelledError,
@@ -83,7 +84,8 @@ _MEANINGS: tuple[tuple[type[UsageError], tuple[type[psycopg.Error], ...]], ...] 
     # another worker has just created the same partition.
     (ConcurrencyError, (*LOST_RACES, errors.DuplicateTable)),
     (SchemaError, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)),
-    (SettingsError, (errors.InsufficientPrivilege, errors.InvalidCatalogName, errors.InvalidPassword)),
+    (RoleError, (errors.InsufficientPrivilege,)),
+    (SettingsError, (errors.InvalidCatalogName, errors.InvalidPassword)),
     # A view on a partition that is to be dropped, or a partition that the application made where ours should be.
     (
         ObstacleError,
@@ -136,7 +138,12 @@ OUTAGES = (
 _SET_SETTINGS = sql.SQL("; ").join(
     sql.SQL("SET LOCAL {} = {}").format(sql.SQL(name), sql.Literal(value)) for name, value in _SETTINGS.items()
 )
-_ADVICE = {SchemaError: "; run `usage-worker migrate up`", SettingsError: "; is DATABASE_URL right?"}
+NEEDS_OWNER = "this needs the owner's DATABASE_URL"
+_ADVICE = {
+    SchemaError: "; run `usage-worker migrate up`",
+    RoleError: f"; {NEEDS_OWNER}",
+    SettingsError: "; is DATABASE_URL right?",
+}
 
 
 def parameters(database_url: str, *, pooled: bool = False, **overrides: Any) -> dict[str, Any]:

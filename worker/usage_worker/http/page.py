@@ -54,8 +54,8 @@ class PageEndpoint:
         given: dict[str, str] = {}
         report: ReportPart | str
         code = HTTPStatus.OK
-        # Before the report, which may take longer than the first status.
-        status = await self._status()
+        # The first status is collected while the report is computed.
+        await to_thread.run_sync(self._watch.begin, limiter=self._status_threads)
         try:
             given = given_parameters(request.scope["query_string"])
             report = await self._report(page_query(given, self._zone))
@@ -63,7 +63,8 @@ class PageEndpoint:
             code, report = HTTPStatus.BAD_REQUEST, f"{printable(error.field)}: {error.reason}"
         except NoReportError as error:
             report = str(error)
-        return _answer(code, page_html(status, given, self._zone, report))
+        # After the report, which takes up to 40 s: the age of the status is true when the page is shown.
+        return _answer(code, page_html(await self._status(), given, self._zone, report))
 
     async def status(self, request: Request) -> Response:
         """Answer the request for the part with the status, which an open page sends every ten seconds."""

@@ -26,6 +26,10 @@ class StatusWatch:
         self._background: BackgroundStatus | None = None
         self._end = threading.Timer(idle_seconds, self.close)
 
+    def begin(self) -> None:
+        """Collect from now on."""
+        self._watched()
+
     def look(self) -> Collected | None:
         """Return the last status; only the first one is waited for, and not forever."""
         return self._watched().wait(FIRST_SECONDS)

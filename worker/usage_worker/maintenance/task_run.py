@@ -43,7 +43,7 @@ def run_task(
         The figures of the report and `seconds`, which Flower shows; with `busy` if another process was at work.
 
     Raises:
-        SettingsError: our role does not own the tables.
+        RoleError: our role does not own the tables.
     """
     require_owner(store)
     started = time.monotonic()

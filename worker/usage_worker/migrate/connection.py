@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from usage_worker import postgres
-from usage_worker.errors import MigrationError, StoreUnavailableError
+from usage_worker.errors import MigrationError, RoleError, StoreUnavailableError
 from usage_worker.migrate.queries import query
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def connect(database_url: str, name: str = READ_NAME, *, pooled: bool = False) -
 
     Raises:
         MigrationError: PostgreSQL refused a statement, or a pooler is in between.
+        RoleError: the role lacks a right.
         SettingsError: the URL cannot be read.
         StoreUnavailableError: there is no server, or it went away.
     """
@@ -71,8 +72,10 @@ def _translated() -> Iterator[None]:
     except psycopg.Error as error:
         if postgres.POOLER_REFUSAL in str(error):
             raise MigrationError(DIRECT_URL) from None
-        outage = postgres.meaning(error) is StoreUnavailableError
-        raise (StoreUnavailableError if outage else MigrationError)(one_line(error)) from error
+        kind = postgres.meaning(error)
+        if kind is not StoreUnavailableError and kind is not RoleError:
+            kind = MigrationError
+        raise kind(one_line(error)) from error
 
 
 @contextmanager
@@ -117,7 +120,7 @@ def one_line(error: psycopg.Error) -> str:
         return f"{message}; drop what depends on it, run this command again, then create that again"
     message = postgres.one_line(error, with_hint=True)
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        message += "; migrations need the DATABASE_URL of the schema's owner"
+        message += f"; {postgres.NEEDS_OWNER}"
     return message
 
 

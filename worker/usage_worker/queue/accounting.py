@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from usage_worker.queue.own_keys import FIELDS, OWN
+from usage_worker.queue.own_keys import FIELDS, OWN, WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
 
 # Redis lets a script with `allow-oom` write where it is full; the hash of a shard takes a few hundred bytes.
-# What is not a number of ours is as if it did not exist.
+# Where one is not a number of ours, the accounting begins again; the figure goes on, if it is one.
 _LOOK = (
-    f"#!lua flags=allow-oom\n{OWN}{FIELDS}"
+    f"#!lua flags=allow-oom\n{OWN}{FIELDS}{WHOLE}"
     """
 local stream, counted = KEYS[1], KEYS[2]
 local keep = ARGV[1] ~= 'only look'
@@ -40,11 +40,15 @@ local function look()
   local fields = fields_of(info)
   local added, length = fields['entries-added'] or 0, fields['length'] or 0
   local kept = redis.pcall('HMGET', counted, 'base', 'entries', 'added', 'vanished', 'vanished_at')
-  local base, before, at = tonumber(kept[1]), tonumber(kept[3]), tonumber(kept[5])
-  local entries, vanished = math.floor(tonumber(kept[2]) or 0), tonumber(kept[4]) or 0
+  local base, entries, before = whole(kept[1], -math.huge), whole(kept[2]), whole(kept[3])
+  local vanished, at = whole(kept[4]), whole(kept[5])
   local now = redis.call('TIME')
+  if at and at > tonumber(now[1]) then at = nil end
+  -- The sum is what was added and did not wait when the base was noted, and grows since then.
+  local known = base and entries and before and vanished and base + entries + vanished >= 0
+  entries, vanished = entries or 0, vanished or 0
   if unknown then return {vanished, at and now[1] - at or -1} end
-  if not base or not before then
+  if not known then
     base = added - length - entries - vanished
   elseif added < before or added - base - entries - length < vanished then
     base = added - length - entries - math.max(before - base - entries, vanished)
@@ -68,7 +72,9 @@ for first = 2, #ARGV, 1000 do
   deleted = deleted + redis.call('XDEL', stream, unpack(ARGV, first, last))
   redis.call('XACK', stream, ARGV[1], unpack(ARGV, first, last))
 end
-redis.call('HINCRBY', counted, 'entries', deleted)
+-- Not a number only where this user may not look: without it, the next look begins the accounting again.
+local sum = redis.pcall('HINCRBY', counted, 'entries', deleted)
+if type(sum) == 'table' then redis.call('HDEL', counted, 'entries') end
 local now = redis.call('TIME')
 return now[1] * 1000 + math.floor(now[2] / 1000)
 """

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from usage_worker.events.refusals import Kind
-from usage_worker.queue.own_keys import number, whole
+from usage_worker.queue.own_keys import time_in, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,7 +101,7 @@ class FlushCounters(NamedTuple):
 def counters_of(fields: Mapping[bytes, bytes]) -> FlushCounters:
     """Return the counters of a record; what is not a number of ours counts as 0."""
     return FlushCounters(
-        number(fields.get(b"succeeded")),
+        time_in(fields.get(b"succeeded")),
         SECONDS.read(fields),
         EVENTS.read(fields),
         VISIBLE.read(fields),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.errors import StreamUnavailableError
 from usage_worker.queue.flush_counters import counters_of
-from usage_worker.queue.own_keys import OWN, answered, number, whole
+from usage_worker.queue.own_keys import OWN, WHOLE, age_of, answered, whole
 from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
@@ -27,19 +27,16 @@ _IDLE_SECONDS = 5.0
 _KEPT_SECONDS = 7 * 86_400
 # Small and bounded, so a full Redis takes it as well. Times are by Redis' own clock, in seconds.
 _SCRIPT = (
-    f"#!lua flags=allow-oom\n{OWN}"
+    f"#!lua flags=allow-oom\n{OWN}{WHOLE}"
     """
 own(KEYS[1], 'hash')
 local time = redis.call('TIME')
 local now, minute = string.format('%d.%06d', time[1], time[2]), math.floor(time[1] / 60)
 local outcome, accepted, quarantined, text = unpack(ARGV)
--- Adds to a counter; where somebody has written something else, or it is full, it begins again.
+-- Adds to a counter; where somebody has written something else, it begins again.
 local function add(field, number)
-    local sum = redis.pcall('HINCRBY', KEYS[1], field, number)
-    if type(sum) == 'table' then
-        redis.call('HSET', KEYS[1], field, number)
-        return tonumber(number)
-    end
+    local sum = (whole(redis.call('HGET', KEYS[1], field)) or 0) + number
+    redis.call('HSET', KEYS[1], field, sum)
     return sum
 end
 redis.call('HSET', KEYS[1], outcome, now)
@@ -54,7 +51,7 @@ elseif outcome == 'counted' then
     if add('accepted:' .. minute, accepted) == tonumber(accepted) then
         for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
             local old = tonumber(string.match(field, ':(%d+)$'))
-            if old and old <= minute - tonumber(ARGV[5]) then redis.call('HDEL', KEYS[1], field) end
+            if old and (old <= minute - tonumber(ARGV[5]) or old > minute) then redis.call('HDEL', KEYS[1], field) end
         end
     end
 end
@@ -131,12 +128,13 @@ class FlushRecords:
         """
         now, fields = self._fields(shard)
         counted, succeeded, failed, waiting = (
-            _age(fields, name, now) for name in (b"counted", b"succeeded", b"failed", b"waiting")
+            age_of(fields.get(name), now) for name in (b"counted", b"succeeded", b"failed", b"waiting")
         )
         error, holders = (_text(fields.get(name)) for name in (b"error", b"holders"))
         minute = int(now) // 60
-        accepted, quarantined = (_sum(fields, name, minute - MINUTES) for name in (b"accepted:", b"quarantined:"))
-        per_second = _sum(fields, b"accepted:", minute - 2) / (60 + now % 60)
+        lately, last_minutes = range(minute - MINUTES + 1, minute + 1), range(minute - 1, minute + 1)
+        accepted, quarantined = (_sum(fields, name, lately) for name in (b"accepted:", b"quarantined:"))
+        per_second = _sum(fields, b"accepted:", last_minutes) / (60 + now % 60)
         flush = FlushRecord(counted, succeeded, failed, error, waiting, holders, accepted, quarantined, per_second)
         return flush, counters_of(fields)
 
@@ -181,11 +179,5 @@ def _key(shard: int) -> str:
     return f"usage:flush:{{{shard}}}"
 
 
-def _age(fields: dict[bytes, bytes], name: bytes, now: float) -> float | None:
-    at = number(fields.get(name))
-    return None if at is None else max(now - at, 0.0)
-
-
-def _sum(fields: dict[bytes, bytes], prefix: bytes, after: int) -> int:
-    ours = ((whole(field.removeprefix(prefix)), events) for field, events in fields.items() if field.startswith(prefix))
-    return sum(whole(events) for minute, events in ours if minute > after)
+def _sum(fields: dict[bytes, bytes], prefix: bytes, minutes: range) -> int:
+    return sum(whole(fields.get(prefix + b"%d" % minute)) for minute in minutes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usage_worker.queue.own_keys import answered, number
+from usage_worker.queue.own_keys import age_of, answered, time_in
 from usage_worker.queue.vitals import seconds_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Heartbeat:
     def beat(self) -> bool:
         """Note the current time; return whether this is the first heartbeat of a minute, for what need not be often."""
         with self._connection.client() as client:
-            now, before = seconds_of(client.time()), _last(client)
+            now, before = seconds_of(client.time()), time_in(_last(client))
             client.set(HEARTBEAT_KEY, now)
             return before is None or now // SWEEP_SECONDS > before // SWEEP_SECONDS
 
@@ -34,12 +34,13 @@ class Heartbeat:
         """Return the seconds since the last heartbeat, or None where there was none."""
         with self._connection.client() as client:
             beat = _last(client)
-            return None if beat is None else max(seconds_of(client.time()) - beat, 0.0)
+            return age_of(beat, seconds_of(client.time()))
 
 
-def _last(client: redis.Redis) -> float | None:
+def _last(client: redis.Redis) -> bytes | None:
     # Not SET with GET, which refuses a key that another program has written as a list, say; SET alone replaces it.
     pipeline = client.pipeline(transaction=False)
     pipeline.get(HEARTBEAT_KEY)
     (beat,) = pipeline.execute(raise_on_error=False)
-    return number(answered(beat, otherwise=None))
+    text: bytes | None = answered(beat, otherwise=None)
+    return text

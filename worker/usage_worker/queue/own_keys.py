@@ -12,8 +12,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-# Of the greatest integer of Redis.
-_DIGITS = 19
+# What is longer was not written by us: a sum of such numbers is exact in Lua, whose numbers are doubles.
+_DIGITS = 15
+# A time may be so many seconds ahead, after Redis' clock was set back.
+AHEAD_SECONDS = 60.0
 # A function for scripts: afterwards the key is of this kind or does not exist.
 OWN = """
 local function own(key, kind)
@@ -21,8 +23,13 @@ local function own(key, kind)
   if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
 end
 """
-
-
+# A function for scripts: a whole number that we have written, nil where there is none, or something else.
+WHOLE = f"""
+local function whole(text, least)
+  local number = type(text) == 'string' and #text <= {_DIGITS} and text:find('^%-?%d+$') and tonumber(text)
+  if number and number >= (least or 0) then return number end
+end
+"""
 # A function for scripts: XINFO answers with a list of names and values.
 FIELDS = """
 local function fields_of(list)
@@ -51,16 +58,21 @@ def answered(answer: Any, *, otherwise: Any) -> Any:
     raise answer
 
 
-def number(text: bytes | None) -> float | None:
-    """Return a number that we have written, None where there is none, or something else."""
+def time_in(text: bytes | None) -> float | None:
+    """Return a time in seconds since 1970 that we have written, None where there is none, or something else."""
     try:
         value = math.nan if text is None else float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if 0 <= value < 10**_DIGITS else None
+
+
+def age_of(text: bytes | None, now: float) -> float | None:
+    """Return the seconds since a time that we have written, None where there is none, or something else."""
+    time = time_in(text)
+    return None if time is None or time > now + AHEAD_SECONDS else max(now - time, 0.0)
 
 
 def whole(text: bytes | None) -> int:
     """Return a count that we have written, 0 where there is none, or something else."""
-    # No longer than the integers of Redis: Python refuses to convert thousands of digits.
     return int(text) if text and text.isdigit() and len(text) <= _DIGITS else 0

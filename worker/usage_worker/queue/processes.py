@@ -6,14 +6,15 @@ A record costs one small command each few seconds, also on a full Redis, on whic
 from __future__ import annotations
 
 import json
+import math
 import time
-from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from usage_worker.errors import StreamUnavailableError
-from usage_worker.queue.own_keys import OWN
+from usage_worker.queue.own_keys import AHEAD_SECONDS, OWN, age_of, whole
 from usage_worker.queue.vitals import seconds_of
+from usage_worker.settings import MAX_SHARDS
 
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
@@ -38,7 +39,9 @@ if ARGV[4] ~= '' then redis.call('SET', KEYS[3], ARGV[4]) end
 local records = redis.call('HGETALL', KEYS[1])
 for i = 1, #records, 2 do
     local at = tonumber(string.match(records[i + 1], '^%d+'))
-    if not at or at < now - tonumber(ARGV[5]) then redis.call('HDEL', KEYS[1], records[i]) end
+    if not at or at < now - tonumber(ARGV[5]) or at > now + tonumber(ARGV[6]) then
+        redis.call('HDEL', KEYS[1], records[i])
+    end
 end
 """
 )
@@ -91,7 +94,7 @@ class Processes:
         with self._connection.client() as client:
             script = client.register_script(_SCRIPT)
             keys = [PROCESSES_KEY, _SHARDS_KEY, _NAMESPACE_KEY]
-            script(keys=keys, args=[name, text, shards, process.namespace or "", _KEPT_SECONDS])
+            script(keys=keys, args=[name, text, shards, process.namespace or "", _KEPT_SECONDS, int(AHEAD_SECONDS)])
 
     def read(self) -> list[ProcessRecord]:
         """Return the records of the last hour, by name.
@@ -108,8 +111,8 @@ class Processes:
 
 def shards_of_workers(connection: RedisConnection) -> int | None:
     """Return the workers' number of shards, None where it is not known or may not be read."""
-    shards = _value(connection, _SHARDS_KEY)
-    return int(shards) if shards.isdigit() else None
+    shards = whole(_value(connection, _SHARDS_KEY))
+    return shards if 0 < shards <= MAX_SHARDS else None
 
 
 def namespace_of_workers(connection: RedisConnection) -> UUID | None:
@@ -136,8 +139,17 @@ def _parse(name: str, text: bytes, now: float) -> ProcessRecord | None:
         fields = json.loads(body)
         # A newer version may say more, an older one less.
         process = Process(**{field: fields[field] for field in Process._fields if field in fields})
-        if not isinstance(process.roles, list) or not isfinite(float(at) + fields["clock"] + process.uptime):
+        seconds, clock = age_of(at, now), float(fields["clock"])
+        if seconds is None or not _is_ours(process) or not math.isfinite(clock + process.uptime):
             return None
-        return ProcessRecord(name, process, max(now - float(at), 0.0), fields["clock"] - float(at))
-    except (ValueError, LookupError, TypeError):
+        return ProcessRecord(name, process, seconds, clock - float(at))
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def _is_ours(process: Process) -> bool:
+    """Return whether the fields have our types and bounds."""
+    lists = isinstance(process.roles, list) and isinstance(process.queues, list)
+    texts = (process.kind, process.version, process.namespace or "", *process.roles, *process.queues)
+    shards = process.shards is None or process.shards in range(1, MAX_SHARDS + 1)
+    return lists and shards and all(isinstance(text, str) for text in texts) and process.uptime >= 0

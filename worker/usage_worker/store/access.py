@@ -16,6 +16,6 @@ def act_as_user(connection: Connection, user: UUID) -> None:
     """Take the rights of a user until the transaction ends.
 
     Raises:
-        SettingsError: our role may not do that.
+        RoleError: our role may not do that.
     """
     connection.execute(query("act_as_user"), {"user_id": user})

@@ -156,7 +156,7 @@ def require_anomalies(store: Store) -> None:
     """Check that this role sees the anomalies; hidden rows would look like none.
 
     Raises:
-        SettingsError: it does not.
+        RoleError: it does not.
     """
     if not may_read_anomalies(store):
         raise wrong_role("this role may not read the anomalies", "service_role")

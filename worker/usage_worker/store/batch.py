@@ -13,6 +13,7 @@ from usage_worker.postgres import translated
 from usage_worker.store.copy_binary import HEADER, TRAILER
 from usage_worker.store.external_ids import keep_external_ids
 from usage_worker.store.holders import begin, holders
+from usage_worker.store.needed_role import needed_role
 from usage_worker.store.quarantine import quarantine
 from usage_worker.store.queries import query
 
@@ -245,7 +246,7 @@ def batch_transaction(store: Store) -> Iterator[BatchTransaction]:
         StatementCancelledError: the administrator's time limit, which the message names, ended it.
         ConcurrencyError: somebody cancelled a statement by hand.
     """
-    with store.connection() as connection:
+    with needed_role("usage_ingest"), store.connection() as connection:
         transaction = BatchTransaction(connection, store)
         try:
             with translated():

@@ -107,7 +107,8 @@ class Store:
             DataRefusedError: PostgreSQL refused a value.
             ObstacleError: something of the application is in the way.
             SchemaError: the schema is missing or too old.
-            SettingsError: the role lacks a right.
+            RoleError: the role lacks a right.
+            SettingsError: there is no such database, or the password is wrong.
         """
         with translated(), self._from_pool() as connection:
             try:

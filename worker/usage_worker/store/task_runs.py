@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg import ClientCursor
 
-from usage_worker.errors import BusyError, SettingsError
+from usage_worker.errors import BusyError, RoleError
+from usage_worker.postgres import NEEDS_OWNER
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -32,14 +33,11 @@ def require_owner(store: Store) -> None:
     """Check that this role owns the tables and sees all their rows.
 
     Raises:
-        SettingsError: it does not, as the role of the workers that count.
+        RoleError: it does not, as the role of the workers that count.
     """
     (found,) = store.rows(query("owns_tables"))
     if not found["owns_tables"]:
-        raise SettingsError(
-            f"DATABASE_URL names the role {found['role']}, which does not own the tables;"
-            " periodic tasks need the owner's URL"
-        )
+        raise RoleError(f"DATABASE_URL names {found['role']}, which does not own the tables; {NEEDS_OWNER}")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from usage_worker.errors import MigrationError
+from usage_worker.errors import MigrationError, RoleError
 from usage_worker.migrate import latest_version, schema_version
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
@@ -50,7 +50,7 @@ def _schema(inspection: Inspection) -> Iterator[Check]:
     settings = inspection.settings
     try:
         version = schema_version(settings.require_database(), pooled=settings.pooled)
-    except MigrationError as error:  # only a role or a limit of time: nothing is being migrated here
+    except (MigrationError, RoleError) as error:  # only a role or a limit of time: nothing is being migrated here
         yield fail(SCHEMA_CHECK, f"its version cannot be read: {error.detail}", "correct what the reason names")
         return
     inspection.figures.schema = version
