@@ -120,7 +120,9 @@ def test_flush_and_stats_within_track_do_not_wait_for_it(redis_url: str, redis_c
 
         def track_two() -> None:
             tracked.extend(usage.track(USER, AGENT) for _ in range(2))
-            assert usage.stats().accepted == len(tracked)
+            before = len(tracked)
+            # The handler may track its event while the figures are taken.
+            assert before <= usage.stats().accepted <= len(tracked)
 
         def handler() -> None:
             tracked.append(usage.track(USER, AGENT))

@@ -204,7 +204,7 @@ def test_purge_needs_owner(database: str) -> None:
     seed(database, 1)
     run(database, "GRANT SELECT, DELETE ON ALL TABLES IN SCHEMA public TO authenticated")
     separator = "&" if "?" in database else "?"
-    refused = pytest.raises(SettingsError, match="role authenticated, which does not own")
+    refused = pytest.raises(SettingsError, match="names authenticated, which does not own")
     with Store(f"{database}{separator}options=-crole%3Dauthenticated") as under_rls, refused:
         run_purge(under_rls, Settings())
     assert len(pairs(database)) == 1

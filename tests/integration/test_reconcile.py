@@ -290,7 +290,7 @@ def test_reconcile_needs_owner(harness: IngestHarness) -> None:
     url = settings.database_url
     run(url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO authenticated")
     under_rls = f"{url}{'&' if '?' in url else '?'}options=-crole%3Dauthenticated"
-    with Store(under_rls) as store, pytest.raises(SettingsError, match="role authenticated, which does not own"):
+    with Store(under_rls) as store, pytest.raises(SettingsError, match="names authenticated, which does not own"):
         run_reconcile(store, settings)
 
 
