@@ -49,7 +49,7 @@ for _, consumer in ipairs(consumers) do
             local id = entry[1]
             local died = tonumber(redis.call('HGET', deaths, id) or 0)
             -- We write no others; a comparison with nan would leave the entry for ever.
-            if not died or not (died >= 0 and died < before_left) then died = 0 end
+            if not died or not (died >= 0 and died <= before_left + alone) then died = 0 end
             if held == id then died = died + alone elseif held == '' then died = died + 1 end
             if died < before_alone then
                 found = true
