@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from base64 import b64encode
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -178,7 +179,7 @@ def test_names_and_reasons_are_text(database: str, redis_url: str, redis_client:
     hostile = Process(HOSTILE, [HOSTILE], [], 2, HOSTILE, 1.0)._asdict() | {"clock": 0}
     strange = [hostile, hostile | {"roles": 5}, hostile | {"uptime": float("inf")}, hostile | {"version": None}, [], 5]
     for place, record in enumerate(strange):
-        redis_client.hset("usage:processes", f"{HOSTILE}{place}", f"9999999999 {json.dumps(record)}")
+        redis_client.hset("usage:processes", f"{HOSTILE}{place}", f"{int(time.time())} {json.dumps(record)}")
     (answer,) = answers(opened(redis_url, DATABASE_URL=database), {})
     assert "<script>hacked" not in text_of(answer)
     assert "\u202e" not in text_of(answer)
