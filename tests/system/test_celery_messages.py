@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -94,9 +95,31 @@ def test_message_that_redis_refused_to_note_stays_in_its_queue(redis_url: str, r
         redis_client.acl_deluser(user)
 
 
-@pytest.mark.parametrize("garbage", ["not JSON", "5", "{}", '{"body": "x", "headers": {}}', "[" * 100_000, b"\xff"])
+def message_with(**properties: Any) -> str:
+    """Return a message whose properties another program wrote."""
+    info = {"exchange": "", "routing_key": "celery"}
+    return json.dumps(
+        {"body": "x", "headers": {}, "properties": {"delivery_info": info, "delivery_tag": "1"} | properties}
+    )
+
+
+GARBAGE = {
+    "text": "not JSON",
+    "number": "5",
+    "object": "{}",
+    "no properties": '{"body": "x", "headers": {}}',
+    "nested": "[" * 100_000,
+    "bytes": b"\xff",
+    "no tag": message_with(delivery_tag=None),
+    "tag of another type": message_with(delivery_tag=True),
+    "no routing key": message_with(delivery_info={"exchange": ""}),
+    "no exchange": message_with(delivery_info={"routing_key": "celery"}),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_in_a_queue_keeps_no_message_from_its_worker(
-    garbage: str, redis_worker_url: str, redis_client: redis.Redis
+    garbage: str | bytes, redis_worker_url: str, redis_client: redis.Redis
 ) -> None:
     app = make_app(Settings(REDIS_URL=redis_worker_url))
     redis_client.lpush("celery", garbage)

@@ -188,7 +188,7 @@ def discard(
         print_json(done._asdict() | {"reasons": {row["reason"]: row["events"] for row in groups}})
     else:
         print_rows(DISCARDED, [[row[name] for name in DISCARDED] for row in groups], forms=FORMS, figures=FIGURES)
-        echo(f"{counted(done.dead_letters, 'dead letter')} with {counted(done.events, 'event')} deleted")
+        echo(f"{_counted(done)} deleted")
 
 
 def _chosen(command: str, ids: list[int] | None, wanted: DeadLetterFilter, *, every: bool) -> DeadLetterFilter:
@@ -215,7 +215,7 @@ def _confirm_deletion(found: choice.Matching) -> None:
     confirm(what)
 
 
-def _counted(found: choice.Matching) -> str:
+def _counted(found: choice.Matching | choice.Discarded) -> str:
     return f"{counted(found.dead_letters, 'dead letter')} with {counted(found.events, 'event')}"
 
 

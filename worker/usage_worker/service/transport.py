@@ -129,9 +129,7 @@ class NotingChannel(redis.Channel):
             raise Empty
         key, message = answer
         try:
-            payload = loads(bytes_to_str(message))  # type: ignore[no-untyped-call]
-            read = self.Message(payload, channel=self)  # type: ignore[no-untyped-call]
-            _, _ = read.delivery_info["exchange"], hash(read.delivery_tag)
+            payload = self._readable(message)
         except _UNREADABLE as error:
             # By itself kombu would end the worker, also at each further delivery.
             self.qos.drop(self.taken, error)
@@ -140,6 +138,15 @@ class NotingChannel(redis.Channel):
         self._queue_cycle.rotate(queue)
         self.connection._deliver(payload, queue)  # noqa: SLF001 - as in kombu
         return True
+
+    def _readable(self, message: bytes) -> Any:
+        """Return a message; what `NotingQoS.append` would raise for is raised here, and not at each delivery."""
+        payload = loads(bytes_to_str(message))  # type: ignore[no-untyped-call]
+        read = self.Message(payload, channel=self)  # type: ignore[no-untyped-call]
+        _, _ = read.delivery_info["exchange"], read.delivery_info["routing_key"]
+        if not isinstance(read.delivery_tag, str):
+            raise TypeError("the delivery tag is not a text")
+        return payload
 
     def _take(self, queues: list[str]) -> tuple[Any, ...]:
         places = [(self._q_for_pri(queue, step), queue) for step in self.priority_steps for queue in queues]  # type: ignore[no-untyped-call]
