@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
 
 PAGE = Path(__file__).parents[2] / "docs" / "backup.md"
-# Yesterday at noon: events some seconds earlier are of the same day.
-NOW = datetime.combine(datetime.now(UTC) - timedelta(days=1), time(12), UTC)
 TABLES = """
     SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
         AND NOT relispartition
@@ -80,10 +78,12 @@ def blocks(section: str, language: str) -> list[str]:
 
 def events(harness: IngestHarness, agents: slice) -> list[dict[str, Any]]:
     """Two uses of each of twenty pairs, one yesterday and one some days before."""
+    # At noon: events some seconds earlier are of the same day.
+    yesterday = datetime.combine(datetime.now(UTC) - timedelta(days=1), time(12), UTC)
     return [
         {
             "event_id": uuid4(),
-            "occurred_at": NOW - timedelta(days=days, seconds=number),
+            "occurred_at": yesterday - timedelta(days=days, seconds=number),
             "user_id": user,
             "agent_id": harness.agents[agents][number % 2],
             "input_tokens": 7,

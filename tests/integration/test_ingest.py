@@ -341,7 +341,7 @@ def test_soft_deleted_pair_is_counted_and_stays_deleted(harness: IngestHarness, 
 
 def test_days_are_utc_days(harness: IngestHarness, database: str) -> None:
     midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
-    times = [midnight - timedelta(microseconds=1), midnight, midnight - timedelta(days=34)]
+    times = [midnight - timedelta(microseconds=1), midnight, midnight - timedelta(days=33)]
     harness.publish(*[event(harness, occurred_at=when) for when in times])
     harness.flush()
     harness.check()
