@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from contextlib import closing
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from prometheus_client import generate_latest, start_http_server
@@ -14,6 +14,9 @@ from usage_worker.cli.output import echo, write
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from usage_worker.settings import Settings
 
 # A scrape in the first moment waits so long for the first status: half of Prometheus' usual scrape_timeout.
 FIRST_SECONDS = 5.0
@@ -29,22 +32,33 @@ Address = Annotated[str, typer.Option(help="Address to listen on.")]
 
 def metrics(port: Port = None, address: Address = "127.0.0.1") -> None:
     """Print checks, backlog, totals, processes, partitions and tasks as Prometheus metrics, or serve them."""
+    settings = load_settings()
+    if port is not None:
+        # As the first process of a container, it would otherwise ignore SIGTERM until it serves.
+        with leave_on_signal():
+            _serve(settings, address, port)
+        return
     # Celery takes a third of a second to load, which the other commands need not wait for.
-    from usage_worker.monitoring.background import BackgroundStatus, collected  # noqa: PLC0415
+    from usage_worker.monitoring.background import collected  # noqa: PLC0415
     from usage_worker.monitoring.metrics import registry  # noqa: PLC0415
 
-    settings = load_settings()
-    if port is None:
-        write(generate_latest(registry(partial(collected, settings))).decode())
-        return
+    write(generate_latest(registry(partial(collected, settings))).decode())
+
+
+def _serve(settings: Settings, address: str, port: int) -> None:
+    from usage_worker.monitoring.background import BackgroundStatus  # noqa: PLC0415 - as above
+    from usage_worker.monitoring.metrics import registry  # noqa: PLC0415
+
     background = BackgroundStatus(settings)
     try:
         made = registry(partial(background.wait, FIRST_SECONDS))
         server, thread = start_http_server(port, address, made)
     except OSError as error:
         raise SettingsError(f"--address {address} --port {port}: {error.strerror}") from None
-    echo(f"http://{address}:{port}/metrics", err=True)
-    with closing(background.start()), leave_on_signal():
-        signal.pause()
-    server.shutdown()
-    thread.join()
+    try:
+        echo(f"http://{address}:{port}/metrics", err=True)
+        with closing(background.start()):
+            signal.pause()
+    finally:
+        server.shutdown()
+        thread.join()
