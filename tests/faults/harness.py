@@ -184,7 +184,7 @@ class Harness:
 
     def settled(self) -> bool:
         """Return whether all sent events are in the intake totals and no entry waits."""
-        empty = not any(self.redis.xlen(f"usage:events:{{{shard}}}") for shard in range(2))
+        empty = not any(self.redis.xlen(f"usage:events:{{{shard}}}") for shard in range(self.resources.stream.shards))
         return empty and self.intake.accepted >= self.sent and not self.pending
 
     def check(self) -> None:

@@ -29,6 +29,17 @@ REDIS = "redis"
 POSTGRESQL = "postgresql"
 
 
+class Node(NamedTuple):
+    """A worker: the shards of which it has counted events in the last ten minutes, how many, and its last record."""
+
+    name: str
+    host: str
+    version: str
+    shards: list[int]
+    events: int
+    seconds: float
+
+
 @dataclass(slots=True)
 class Figures:
     """What the sections found; None where it is unknown.
@@ -75,6 +86,23 @@ class Figures:
     def workers(self) -> list[str]:
         """The names of the workers that are alive."""
         return [record.name for record in self.alive if record.process.kind == "worker"]
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The workers that are alive, and what each has counted lately."""
+        flushes = self.flushes or {}
+        return [
+            Node(
+                it.name,
+                it.process.host,
+                it.process.version,
+                [shard for shard, flush in flushes.items() if it.name in flush.by_node],
+                sum(flush.by_node.get(it.name, 0) for flush in flushes.values()),
+                it.seconds,
+            )
+            for it in self.alive
+            if it.process.kind == "worker"
+        ]
 
     @property
     def accepted_per_second(self) -> float | None:

@@ -49,7 +49,8 @@ class FlushClaim:
 
     def __init__(self, connection: RedisConnection, consumer: str) -> None:
         self._connection = connection
-        self._consumer = consumer
+        # Two containers may have the same host name and process numbers.
+        self._consumer = f"{consumer}-{token_hex(4)}"
 
     def take(self, shard: int, token: str | None = None) -> bool:
         """Claim a shard for `CLAIM_SECONDS`, or renew the claim.

@@ -1,4 +1,4 @@
-"""Entries where no worker reads: in shards beyond the workers' number, and in other databases of the same Redis."""
+"""Entries beyond the workers' number of shards, which the heartbeat finds, and in databases that nobody reads."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from usage_worker.queue.stream import EventStream
 
 
-def foreign_shards(stream: EventStream, shards: int) -> dict[int, int]:
-    """Return the entries of each shard that has some, from the number `shards` on.
+def waiting_entries(stream: EventStream, first: int = 0) -> dict[int, int]:
+    """Return the entries of each shard that has some, from the shard `first` to the greatest that a setting allows.
 
     Raises:
         StreamUnavailableError: Redis did not answer.
     """
-    beyond = range(shards, MAX_SHARDS)
+    shards = range(first, MAX_SHARDS)
     with stream.connection.client() as client:
         pipeline = client.pipeline(transaction=False)
-        for shard in beyond:
+        for shard in shards:
             pipeline.xlen(stream.key(shard))
         lengths = pipeline.execute(raise_on_error=False)
-    return {shard: length for shard, length in zip(beyond, lengths, strict=True) if isinstance(length, int) and length}
+    return {shard: length for shard, length in zip(shards, lengths, strict=True) if isinstance(length, int) and length}
 
 
 def foreign_databases(stream: EventStream, shards: int) -> dict[int, int]:

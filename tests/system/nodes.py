@@ -1,0 +1,108 @@
+"""Celery workers under several host names, as on several machines: each with processes, and a process group, of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Self
+
+from tests.faults.harness import ROOT, Harness
+from tests.helpers import eventually
+from usage_worker.monitoring.status import collect_status
+from usage_worker.queue.processes import Processes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from usage_worker.monitoring.status import SystemStatus
+    from usage_worker.settings import Settings
+
+
+class Nodes:
+    """Workers and beat on the servers of a harness; a context manager that ends those that still run.
+
+    Args:
+        harness: the servers, and the environment of the processes.
+        folder: for their logs.
+        concurrency: processes of each worker.
+    """
+
+    def __init__(self, harness: Harness, folder: Path, concurrency: int = 2) -> None:
+        self._harness = harness
+        self._folder = folder
+        self._concurrency = concurrency
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._stack:
+            for name in self._processes:
+                self._stack.callback(self._end, name)
+
+    @property
+    def settings(self) -> Settings:
+        return self._harness.resources.settings
+
+    def start(self, *names: str, **settings: object) -> None:
+        """Start workers with settings of their own; `ready` waits for them."""
+        for name in names:
+            self._start(name, "worker", f"--hostname={name}", f"--concurrency={self._concurrency}", **settings)
+
+    def start_beat(self, **settings: object) -> None:
+        self._start("beat", "beat", "--pidfile=", f"--schedule={self._folder / 'beat'}", **settings)
+
+    def ready(self, *names: str) -> None:
+        """Wait until these workers, and no others, are alive."""
+        eventually(lambda: self.alive() == set(names), 60)
+
+    def alive(self) -> set[str]:
+        records = Processes(self._harness.resources.stream.connection).read()
+        return {it.name for it in records if it.is_alive and it.process.kind == "worker"}
+
+    def signal(self, number: int, name: str) -> None:
+        """Send a signal to all processes of a worker at once."""
+        os.killpg(self._processes[name].pid, number)
+
+    def stop(self, *names: str) -> None:
+        """Ask workers to end, as an orchestrator does, and wait for it."""
+        for name in names:
+            self._processes[name].terminate()
+        for name in names:
+            assert self._processes.pop(name).wait(30) == 0
+
+    def kill(self, name: str) -> None:
+        """Kill all processes of a worker, as the loss of its machine does."""
+        self.signal(signal.SIGKILL, name)
+        self._processes.pop(name).wait()
+
+    def status(self) -> SystemStatus:
+        return collect_status(self.settings)
+
+    def counted(self) -> dict[str, int]:
+        """Return how many events each worker has counted."""
+        return {node.name: node.events for node in self.status().figures.nodes}
+
+    def _start(self, name: str, *arguments: str, **settings: object) -> None:
+        servers = {"DATABASE_URL": self._harness.database, "REDIS_URL": self._harness.redis_url}
+        own = {f"USAGE_{key.upper()}": str(value) for key, value in settings.items()}
+        command = [sys.executable, "-m", "usage_worker.service", "--quiet", *arguments]
+        with (self._folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **self._harness.env, **servers, **own},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _end(self, name: str) -> None:
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL, name)
+        self._processes[name].wait()
