@@ -36,7 +36,8 @@ def _server(inspection: Inspection) -> Iterator[Check]:
     inspection.figures.redis_memory = used = facts.memory_used
     if used > REDIS_MEMORY_LIMIT:
         limit = f"publishers hold events back above {REDIS_MEMORY_LIMIT:.0%}"
-        reason = f"{used:.0%} of Redis' maxmemory is in use: {limit}{', and Celery cannot work' if used >= 1 else ''}"
+        stopped = ", and Celery cannot work" if used >= 1 and not inspection.settings.has_own_broker else ""
+        reason = f"{used:.0%} of Redis' maxmemory is in use: {limit}{stopped}"
         yield fail("redis_memory", reason, "raise maxmemory, or run `usage-worker drain`")
     for concern in facts.concerns:
         yield Check(concern.name, State(concern.state), concern.reason, concern.remedy)
