@@ -54,7 +54,7 @@ def broker_facts(settings: Settings) -> ServerFacts | None:
     if facts and facts.cluster:
         raise UnusableBrokerError("it is a node of a Redis Cluster")
     if facts and facts.refusal:
-        raise UnusableBrokerError(facts.refusal)
+        raise UnusableBrokerError(_of_broker(facts.refusal))
     return facts
 
 
