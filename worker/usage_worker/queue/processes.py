@@ -45,7 +45,7 @@ end
 return {now, records}
 """
 )
-_SET = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], ARGV[1])"
+_KEEP = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], ARGV[1])"
 
 
 class Process(NamedTuple):
@@ -102,17 +102,15 @@ class Processes:
         """
         process = process._replace(life=self._life, twin=self._twin or "")
         text = json.dumps(process._asdict() | {"clock": time.time()})
-        with self._connection.client() as client:
-            arguments: list[str | int] = [name, text, _KEPT_SECONDS, int(AHEAD_SECONDS)]
-            reply: Any = client.register_script(_SCRIPT)(keys=[PROCESSES_KEY], args=arguments)
-        now, before = reply
+        now, before = self._write(_SCRIPT, PROCESSES_KEY, name, text, _KEPT_SECONDS, int(AHEAD_SECONDS))
         others = _parsed(dict(zip(before[::2], before[1::2], strict=True)), float(now))
         self._twin = self._twin_in(others, name)
+        # Each by itself: on a Cluster, another node may hold it.
         if process.shards is not None:
             living = (it.process.shards for it in others if it.is_alive and it.name != name)
-            self._set(_SHARDS_KEY, max(process.shards, *(it or 0 for it in living)))
-        if process.namespace is not None:
-            self._set(_NAMESPACE_KEY, process.namespace)
+            self._write(_KEEP, _SHARDS_KEY, max([process.shards, *(it or 0 for it in living)]))
+        if process.namespace:
+            self._write(_KEEP, _NAMESPACE_KEY, process.namespace)
 
     def read(self) -> list[ProcessRecord]:
         """Return the records of the last hour, by name.
@@ -120,7 +118,7 @@ class Processes:
         Raises:
             StreamUnavailableError: Redis did not answer.
         """
-        with self._connection.client() as client:
+        with self._connection.client(PROCESSES_KEY) as client:
             now = seconds_of(client.time())
             records: Any = client.hgetall(PROCESSES_KEY)
         return _parsed(records, now)
@@ -131,9 +129,9 @@ class Processes:
         is_first = self._twin is None
         return "" if is_first or other is None or other.life == self._life else other.host or "another host"
 
-    def _set(self, key: str, value: str | int) -> None:
-        with self._connection.client() as client:
-            client.register_script(_SET)(keys=[key], args=[value])
+    def _write(self, script: str, key: str, *arguments: str | int) -> Any:
+        with self._connection.client(key) as client:
+            return client.register_script(script)(keys=[key], args=arguments)
 
 
 def shards_of_workers(connection: RedisConnection) -> int | None:
@@ -152,7 +150,7 @@ def namespace_of_workers(connection: RedisConnection) -> UUID | None:
 
 def _value(connection: RedisConnection, key: str) -> bytes:
     try:
-        with connection.client() as client:
+        with connection.client(key) as client:
             value: Any = client.get(key)
     except StreamUnavailableError:
         return b""
