@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 RANDOM_FAULTS := tests/faults/test_random_faults.py
 
-.PHONY: help demo check lint unit test test-more test-integrations reference schema screenshot bench bench-http bench-sizing migrate-traffic fuzz soak dist clean
+.PHONY: help demo check lint unit test test-more test-integrations reference schema screenshot bench bench-http bench-sizing bench-nodes migrate-traffic fuzz soak dist clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -91,6 +91,9 @@ screenshot: $(STAMP)  ## take PICTURE (report.png, flower.png, page.png) of the 
 
 bench: $(STAMP)  ## measure a bare COPY, one task for each event, COPY and roll-up, and usage-worker, side by side
 	$(BIN)/usage-worker bench
+
+bench-nodes: $(STAMP)  ## count one backlog with one, two and four nodes of four processes in all, for docs/nodes.md
+	$(BIN)/python -m tests.system.bench_nodes
 
 bench-sizing: $(STAMP)  ## measure what an event costs at a steady 1,000 a second, for docs/sizing.md: 3 minutes
 	$(BIN)/usage-worker bench sizing

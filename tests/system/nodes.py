@@ -1,4 +1,4 @@
-"""Celery workers under several host names, as on several machines: each with processes, and a process group, of its own."""
+"""Celery workers under several host names, as on several machines: each in a process group of its own."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ class Nodes:
         for name in names:
             self._start(name, "worker", f"--hostname={name}", f"--concurrency={self._concurrency}", **settings)
 
+    def start_twin(self, name: str) -> None:
+        """Start another worker of the same name, as on another machine."""
+        self._start(f"{name} twin", "worker", f"--hostname={name}", f"--concurrency={self._concurrency}")
+
     def start_beat(self, **settings: object) -> None:
         self._start("beat", "beat", "--pidfile=", f"--schedule={self._folder / 'beat'}", **settings)
 
@@ -83,6 +87,15 @@ class Nodes:
 
     def status(self) -> SystemStatus:
         return collect_status(self.settings)
+
+    def problems(self) -> dict[str, str]:
+        """Return the reasons by check; a check that only warns is here, too."""
+        return {problem.name: problem.reason for problem in self.status().problems}
+
+    def by_shard(self, name: str) -> dict[int, int]:
+        """Return how many events of each shard a worker has counted."""
+        flushes = self.status().figures.flushes or {}
+        return {shard: flush.by_node.get(name, 0) for shard, flush in flushes.items()}
 
     def counted(self) -> dict[str, int]:
         """Return how many events each worker has counted."""
