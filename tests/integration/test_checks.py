@@ -22,7 +22,7 @@ from usage_worker.monitoring.status import CHECKS, collect_status
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.heartbeat import Heartbeat
-from usage_worker.queue.processes import Process, Processes
+from usage_worker.queue.processes import Process, Processes, shards_of_workers
 from usage_worker.service.schedule import schedule_entries
 from usage_worker.settings import Settings
 
