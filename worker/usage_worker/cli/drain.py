@@ -36,7 +36,8 @@ def drain(as_json: AsJson = False) -> None:
         schema_version(settings.require_database(), pooled=settings.pooled)
         resources.store.intake_totals()
         beyond = waiting_entries(resources.stream, settings.stream_shards)
-        reports = [_drain_shard(resources, shard) for shard in (*range(settings.stream_shards), *beyond)]
+        reports: list[FlushReport] = []
+        resources.stream.each(lambda shard: reports.append(_drain_shard(resources, shard)), beyond)
         left = [resources.stream.backlog(report.shard).entries for report in reports]
     if stop.is_set:
         raise typer.Exit(EXIT_INTERRUPTED)
