@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
-from tests.faults.harness import ROOT, Harness
 from tests.helpers import eventually
+from usage_worker.local.processes import ChildProcess
 from usage_worker.monitoring.status import collect_status
 from usage_worker.queue.processes import Processes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.faults.harness import Harness
     from usage_worker.monitoring.status import SystemStatus
     from usage_worker.settings import Settings
 
@@ -34,7 +34,7 @@ class Nodes:
         self._harness = harness
         self._folder = folder
         self._concurrency = concurrency
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, ChildProcess] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -42,8 +42,8 @@ class Nodes:
 
     def __exit__(self, *_: object) -> None:
         with self._stack:
-            for name in self._processes:
-                self._stack.callback(self._end, name)
+            for process in self._processes.values():
+                self._stack.callback(process.kill)
 
     @property
     def settings(self) -> Settings:
@@ -76,14 +76,13 @@ class Nodes:
     def stop(self, *names: str) -> None:
         """Ask workers to end, as an orchestrator does, and wait for it."""
         for name in names:
-            self._processes[name].terminate()
+            self._processes[name].ask_to_stop()
         for name in names:
             assert self._processes.pop(name).wait(30) == 0
 
     def kill(self, name: str) -> None:
         """Kill all processes of a worker, as the loss of its machine does."""
-        self.signal(signal.SIGKILL, name)
-        self._processes.pop(name).wait()
+        self._processes.pop(name).kill()
 
     def status(self) -> SystemStatus:
         return collect_status(self.settings)
@@ -104,18 +103,10 @@ class Nodes:
     def _start(self, name: str, *arguments: str, **settings: object) -> None:
         servers = {"DATABASE_URL": self._harness.database, "REDIS_URL": self._harness.redis_url}
         own = {f"USAGE_{key.upper()}": str(value) for key, value in settings.items()}
-        command = [sys.executable, "-m", "usage_worker.service", "--quiet", *arguments]
-        with (self._folder / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**os.environ, **self._harness.env, **servers, **own},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def _end(self, name: str) -> None:
-        with suppress(ProcessLookupError):
-            self.signal(signal.SIGKILL, name)
-        self._processes[name].wait()
+        self._processes[name] = ChildProcess(
+            name,
+            [sys.executable, "-P", "-m", "usage_worker.service", "--quiet", *arguments],
+            orphan_signal=signal.SIGKILL,
+            env={**os.environ, **self._harness.env, **servers, **own},
+            log=self._folder / f"{name}.log",
+        )
