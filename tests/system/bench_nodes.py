@@ -71,9 +71,9 @@ def main(events: int) -> None:
         EmbeddedPostgres(folder / "postgres", FAST_POSTGRES) as postgres,
         EmbeddedValkey(folder / "valkey", FAST_VALKEY) as valkey,
     ):
-        database = postgres.ensure_database("nodes")
-        Runner(database).up()
         for count in (1, 2, 4):
+            database = postgres.ensure_database(f"of_{count}_nodes")
+            Runner(database).up()
             found = rate(folder, database, valkey.url(), count, events)
             sys.stdout.write(f"{count} nodes of {PROCESSES // count} processes: {found:,.0f} events/s\n")
             sys.stdout.flush()
