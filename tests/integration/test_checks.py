@@ -22,7 +22,7 @@ from usage_worker.monitoring.status import CHECKS, collect_status
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.heartbeat import Heartbeat
-from usage_worker.queue.processes import Process, Processes
+from usage_worker.queue.processes import Process, Processes, shards_of_workers
 from usage_worker.service.schedule import schedule_entries
 from usage_worker.settings import Settings
 
@@ -149,7 +149,7 @@ def test_different_numbers_of_shards(service: Service) -> None:
     assert "the workers have 4 shards, and this command has 2" in service.problems()["shards_setting"]
     service.worker("other@here", "counting")
     assert "worker@here: 4" in service.problems()["shards_setting"]
-    assert not service.status().healthy
+    assert service.status().healthy
 
 
 def test_publisher_compares_its_shards(service: Service, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,7 +160,40 @@ def test_publisher_compares_its_shards(service: Service, caplog: pytest.LogCaptu
             assert publisher.add(dict(event))
             assert publisher.flush()
     warned = [record.getMessage() for record in caplog.records if "USAGE_STREAM_SHARDS" in record.getMessage()]
-    assert warned == ["USAGE_STREAM_SHARDS is 2 here, and the workers have 3 shards: nobody reads the others"]
+    assert warned == ["USAGE_STREAM_SHARDS is 2 here, and the workers have 3 shards: the others stay empty"]
+
+
+def test_publishers_see_the_greatest_number_of_living_workers(service: Service) -> None:
+    service.worker("worker@here", "counting", "maintenance", shards=4)
+    service.worker("other@here", "counting")
+    assert shards_of_workers(service.connection) == 4
+    service.age("worker@here", 16)
+    service.worker("other@here", "counting")
+    assert shards_of_workers(service.connection) == 2
+
+
+def test_two_workers_of_one_name(service: Service) -> None:
+    process = Process("worker", ["counting", "maintenance"], ["celery", "maintenance"], 2, "1", host="one, process 7")
+    one, two = Processes(service.connection), Processes(service.connection)
+    one.record("worker@here", process)
+    two.record("worker@here", process._replace(host="two, process 9"))
+    two.record("worker@here", process._replace(host="two, process 9"))
+    assert service.problems() == {}  # a worker that was restarted
+    for _ in range(2):
+        one.record("worker@here", process)
+        two.record("worker@here", process._replace(host="two, process 9"))
+    assert "worker@here on two, process 9 and on one, process 7" in service.problems()["node_names"]
+
+
+def test_entries_beyond_the_number_of_shards(service: Service) -> None:
+    service.redis.xadd("usage:events:{5}", {"v": "1"})
+    stack = service.status()
+    assert stack.healthy
+    assert "1 in shard 5" in service.problems()["foreign_shards"]
+    service.redis.delete("usage:events:{5}")
+    service.redis.xadd("usage:events:{5}", {"v": "1"}, id=f"{int((time.time() - 60) * 1000)}-0")
+    assert not service.status().healthy
+    assert "the oldest for 6" in service.problems()["foreign_shards"]
 
 
 def test_old_entry_without_commit(service: Service) -> None:

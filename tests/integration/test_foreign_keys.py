@@ -95,7 +95,7 @@ def test_foreign_numbers_are_unknown_and_replaced(harness: IngestHarness, text: 
         harness.redis.hset(PROCESSES_KEY, f"other-{len(name)}", name)
     for key in (HEARTBEAT_KEY, "usage:shards"):
         harness.redis.set(key, text)
-    assert records.read(0) == ((None, None, None, None, None, None, 0, 0, 0.0), counters_of({}))
+    assert records.read(0) == ((None, None, None, None, None, None, 0, 0, 0.0, {}), counters_of({}))
     assert Processes(connection).read() == []
     assert Heartbeat(connection).age() is None
     assert shards_of_workers(connection) is None

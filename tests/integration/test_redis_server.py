@@ -25,11 +25,12 @@ from usage_worker.local import EmbeddedValkey
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.entry import Pack
+from usage_worker.queue.heartbeat import HEARTBEAT_KEY
 from usage_worker.queue.last_id import LAST_ID
 from usage_worker.queue.server import server_facts
 from usage_worker.queue.stream import EventStream
 from usage_worker.service.app import make_app
-from usage_worker.settings import Settings
+from usage_worker.settings import DEFAULT_MASTER, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,6 +189,17 @@ def test_url_that_no_connection_takes_is_refused(query: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+def refusal(redis_url: str, master: str = DEFAULT_MASTER) -> str:
+    """Return why the servers of a URL cannot be used."""
+    with (
+        closing(RedisConnection(redis_url, master=master)) as connection,
+        pytest.raises(UnusableServerError) as refused,
+        connection.client(HEARTBEAT_KEY),
+    ):
+        pass
+    return str(refused.value)
+
+
 def test_publisher_holds_events_for_cluster(cluster_url: str) -> None:
     with UsagePublisher(cluster_url, linger=0) as publisher:
         publisher.track(uuid4(), uuid4())
@@ -233,8 +245,8 @@ def test_processes_refuse_cluster_in_one_line(tmp_path: Path, cluster_url: str) 
             done = run.result()
             assert done.returncode == 1
             assert [line for line in done.stderr.splitlines() if "Redis" in line] == [
-                "usage-worker: Redis cannot be used: it is a node of a Redis Cluster, which Celery cannot use; "
-                "name a server with cluster-enabled no in REDIS_URL"
+                "usage-worker: Redis cannot be used: it is a node of a Redis Cluster; "
+                "write redis+cluster:// in REDIS_URL, and set USAGE_BROKER_URL for Celery"
             ]
 
 

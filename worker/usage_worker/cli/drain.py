@@ -12,6 +12,7 @@ from usage_worker.cli.output import EXIT_INTERRUPTED, echo, print_json
 from usage_worker.ingest import FlushReport
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.migrate import schema_version
+from usage_worker.queue.unread import waiting_entries
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
 
@@ -23,6 +24,7 @@ POLL_SECONDS = 0.2
 def drain(as_json: AsJson = False) -> None:
     """Count the backlog and remove it from the streams; for a full Redis, where Celery cannot work, or an emergency.
 
+    Counts every shard with entries, whatever USAGE_STREAM_SHARDS is.
     Waits for the entries of a dead worker until they may be reclaimed (USAGE_RECLAIM_IDLE). `left` is the number of
     entries that arrived in the meantime, that a running worker has read, or whose rows others hold.
     """
@@ -33,7 +35,9 @@ def drain(as_json: AsJson = False) -> None:
         # direct connection names the error; a pool only reports that it waited.
         schema_version(settings.require_database(), pooled=settings.pooled)
         resources.store.intake_totals()
-        reports = [_drain_shard(resources, shard) for shard in range(settings.stream_shards)]
+        beyond = waiting_entries(resources.stream, settings.stream_shards)
+        reports: list[FlushReport] = []
+        resources.stream.each(lambda shard: reports.append(_drain_shard(resources, shard)), beyond)
         left = [resources.stream.backlog(report.shard).entries for report in reports]
     if stop.is_set:
         raise typer.Exit(EXIT_INTERRUPTED)

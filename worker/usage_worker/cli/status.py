@@ -87,8 +87,18 @@ def _queue(figures: Figures) -> Iterator[tuple[str, Cell]]:
         yield "rate", f"{figures.accepted_per_second:,.0f} events/s"
     if figures.processes is not None:
         yield "workers", ", ".join(figures.workers) or "none"
+        yield from _nodes(figures)
         beat = figures.beat_seconds
         yield "beat", "no heartbeat yet" if beat is None else f"last heartbeat {short_seconds(beat)} ago"
+
+
+def _nodes(figures: Figures) -> Iterator[tuple[str, Cell]]:
+    """Yield what each worker that counts has done, where there are several."""
+    counting = {it.name for it in figures.alive if "counting" in it.process.roles}
+    nodes = [node for node in figures.nodes if node.name in counting]
+    for node in nodes if len(nodes) > 1 else ():
+        shards = f"{node.events:,} events of shards {', '.join(map(str, node.shards))}" if node.shards else "no events"
+        yield node.name, f"{shards} in ten minutes; version {node.version} on {node.host or 'an unknown host'}"
 
 
 def _database(figures: Figures) -> Iterator[tuple[str, Cell]]:

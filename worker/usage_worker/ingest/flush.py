@@ -53,12 +53,12 @@ class FlushReport:
 
 
 class Flusher:
-    """Flushes shards as one consumer of the group."""
+    """Flushes shards as one consumer of the group, in a process of the worker `node`, if of any."""
 
-    def __init__(self, stream: EventStream, store: Store, settings: Settings, consumer: str) -> None:
+    def __init__(self, stream: EventStream, store: Store, settings: Settings, consumer: str, node: str = "") -> None:
         self._stream = stream
         self._claim = FlushClaim(stream.connection, consumer)
-        self._records = FlushRecords(stream.connection)
+        self._records = FlushRecords(stream.connection, node)
         self._store = store
         self._prices = Prices(settings.prices)
         self._applier = Applier(store, settings.unknown, self._prices, settings.accept_days)
@@ -87,7 +87,10 @@ class Flusher:
                 self._claim.release(shard)
             raise
         with suppress(StreamUnavailableError):
-            return replace(report, successor=self._claim.hand_over(shard))
+            if shard < self._stream.shards or report.batches:
+                return replace(report, successor=self._claim.hand_over(shard))
+            # Beyond the number of shards, the chain ends with the entries, and the heartbeat begins another one.
+            self._claim.release(shard)
         return report
 
     def flush(self, shard: int, budget: float | None = None) -> FlushReport:

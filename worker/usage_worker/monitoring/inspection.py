@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 
 # The checks that every other one of a server needs.
 REDIS = "redis"
+BROKER = "broker"
 POSTGRESQL = "postgresql"
+
+
+class Node(NamedTuple):
+    """A worker: the shards of which it has counted events in the last ten minutes, how many, and its last record."""
+
+    name: str
+    host: str
+    version: str
+    shards: list[int]
+    events: int
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -77,6 +89,23 @@ class Figures:
         return [record.name for record in self.alive if record.process.kind == "worker"]
 
     @property
+    def nodes(self) -> list[Node]:
+        """The workers that are alive, and what each has counted lately."""
+        flushes = self.flushes or {}
+        return [
+            Node(
+                it.name,
+                it.process.host,
+                it.process.version,
+                [shard for shard, flush in flushes.items() if it.name in flush.by_node],
+                sum(flush.by_node.get(it.name, 0) for flush in flushes.values()),
+                it.seconds,
+            )
+            for it in self.alive
+            if it.process.kind == "worker"
+        ]
+
+    @property
     def accepted_per_second(self) -> float | None:
         """Events that were counted or quarantined, averaged over the last one to two minutes."""
         return None if self.flushes is None else sum(record.per_second for record in self.flushes.values())
@@ -95,16 +124,17 @@ class Inspection:
 
     @cached_property
     def stream(self) -> EventStream:
-        return EventStream(self.settings.redis_url, self.settings.stream_shards)
+        return EventStream.of(self.settings)
 
     @cached_property
     def store(self) -> ImpatientStore:
         return ImpatientStore.of(self.settings)
 
     @cached_property
-    def redis_details(self) -> ServerDetails:
-        """What Redis says about its memory and disk; asked by the first section that needs it."""
-        return server_details(self.stream.connection)
+    def redis_details(self) -> dict[str, ServerDetails]:
+        """What each server says about its memory and disk, by its name; asked by the first section that needs it."""
+        connection = self.stream.connection
+        return {name: server_details(connection, name) for name in connection.servers()}
 
     @cached_property
     def last_runs(self) -> dict[str, TaskRun]:

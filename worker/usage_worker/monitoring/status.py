@@ -56,6 +56,7 @@ class SystemStatus:
             "foreign_shards": figures.foreign_shards,
             "redis_memory": figures.redis_memory,
             "workers": None if figures.processes is None else figures.workers,
+            "nodes": None if figures.processes is None else [node._asdict() for node in figures.nodes],
             "beat_seconds": figures.beat_seconds,
             "accepted_per_second": figures.accepted_per_second,
             "schema": figures.schema,

@@ -45,9 +45,10 @@ class WorkersWatch:
 
     def _compare_shards(self, workers: int | None) -> None:
         if workers and self._differs(workers, self._stream.shards):
+            effect = "stay empty" if self._stream.shards < workers else "are only looked at every 10 s"
             say(
                 logging.WARNING,
-                "USAGE_STREAM_SHARDS is %d here, and the workers have %d shards: nobody reads the others",
+                f"USAGE_STREAM_SHARDS is %d here, and the workers have %d shards: the others {effect}",
                 self._stream.shards,
                 workers,
             )

@@ -32,7 +32,7 @@ _SCRIPT = (
 own(KEYS[1], 'hash')
 local time = redis.call('TIME')
 local now, minute = string.format('%d.%06d', time[1], time[2]), math.floor(time[1] / 60)
-local outcome, accepted, quarantined, text = unpack(ARGV)
+local outcome, accepted, quarantined, text, minutes, kept, node = unpack(ARGV)
 -- Adds to a counter; where somebody has written something else, it begins again.
 local function add(field, number)
     local sum = (whole(redis.call('HGET', KEYS[1], field)) or 0) + number
@@ -47,16 +47,17 @@ elseif outcome == 'waiting' then
 elseif outcome == 'counted' then
     redis.call('HSET', KEYS[1], 'succeeded', now)
     add('quarantined:' .. minute, quarantined)
+    if node ~= '' then add('by ' .. node .. ':' .. minute, accepted) end
     -- The first of a minute deletes the old ones.
     if add('accepted:' .. minute, accepted) == tonumber(accepted) then
         for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
             local old = tonumber(string.match(field, ':(%d+)$'))
-            if old and (old <= minute - tonumber(ARGV[5]) or old > minute) then redis.call('HDEL', KEYS[1], field) end
+            if old and (old <= minute - tonumber(minutes) or old > minute) then redis.call('HDEL', KEYS[1], field) end
         end
     end
 end
-for i = 7, #ARGV, 2 do add(ARGV[i], ARGV[i + 1]) end
-redis.call('EXPIRE', KEYS[1], ARGV[6])
+for i = 8, #ARGV, 2 do add(ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[1], kept)
 """
 )
 
@@ -67,7 +68,8 @@ class FlushRecord(NamedTuple):
     `counted_seconds`: since the last commit. `succeeded_seconds`: since the last flush without an error, also one that
     found nothing. `failed_seconds` and `error`: the last flush that failed. `waiting_seconds` and `holders`: the last
     batch of which events wait for rows that others hold. `accepted` and `quarantined`: events of the
-    last `MINUTES` minutes. `per_second`: accepted events, averaged over the last one to two minutes.
+    last `MINUTES` minutes. `per_second`: accepted events, averaged over the last one to two minutes. `by_node`:
+    accepted events of the last `MINUTES` minutes by the worker that counted them.
     """
 
     counted_seconds: float | None
@@ -79,6 +81,7 @@ class FlushRecord(NamedTuple):
     accepted: int
     quarantined: int
     per_second: float
+    by_node: dict[str, int]
 
     @property
     def is_failing(self) -> bool:
@@ -89,10 +92,14 @@ class FlushRecord(NamedTuple):
 
 
 class FlushRecords:
-    """The records by shard. Where Redis refuses one, nothing is recorded: counting does not depend on it."""
+    """The records by shard. Where Redis refuses one, nothing is recorded: counting does not depend on it.
 
-    def __init__(self, connection: RedisConnection) -> None:
+    `node` is the name of the worker that this process belongs to; empty for a process without a worker.
+    """
+
+    def __init__(self, connection: RedisConnection, node: str = "") -> None:
         self._connection = connection
+        self._node = node.encode(errors="backslashreplace")
         self._succeeded: dict[int, float] = {}
         self._owed: dict[int, Increments] = {}
 
@@ -135,17 +142,20 @@ class FlushRecords:
         lately, last_minutes = range(minute - MINUTES + 1, minute + 1), range(minute - 1, minute + 1)
         accepted, quarantined = (_sum(fields, name, lately) for name in (b"accepted:", b"quarantined:"))
         per_second = _sum(fields, b"accepted:", last_minutes) / (60 + now % 60)
-        flush = FlushRecord(counted, succeeded, failed, error, waiting, holders, accepted, quarantined, per_second)
+        nodes = _by_node(fields, lately)
+        flush = FlushRecord(
+            counted, succeeded, failed, error, waiting, holders, accepted, quarantined, per_second, nodes
+        )
         return flush, counters_of(fields)
 
     def _fields(self, shard: int) -> tuple[float, dict[bytes, bytes]]:
         """Return the time by Redis' clock and the fields of a record."""
-        with self._connection.client() as client:
+        with self._connection.client(_key(shard)) as client:
             pipeline = client.pipeline(transaction=False)
             pipeline.time()
             pipeline.hgetall(_key(shard))
             time_of_redis, record = pipeline.execute(raise_on_error=False)
-        return seconds_of(answered(time_of_redis, otherwise=None)), answered(record, otherwise={})
+            return seconds_of(answered(time_of_redis, otherwise=None)), answered(record, otherwise={})
 
     def _record(
         self,
@@ -161,11 +171,11 @@ class FlushRecords:
             self.owe(shard, increments)
         owed = self._owed.pop(shard, Counter())
         error = text.encode(errors="backslashreplace")
-        arguments: list[str | bytes | int] = [outcome, accepted, quarantined, error, MINUTES, _KEPT_SECONDS]
+        arguments: list[str | bytes | int] = [outcome, accepted, quarantined, error, MINUTES, _KEPT_SECONDS, self._node]
         for field, count in owed.items():
             arguments += (field, count)
         try:
-            with self._connection.client() as client:
+            with self._connection.client(_key(shard)) as client:
                 client.register_script(_SCRIPT)(keys=[_key(shard)], args=arguments)
         except StreamUnavailableError:
             self._owed[shard] = owed
@@ -177,6 +187,15 @@ def _text(value: bytes | None) -> str | None:
 
 def _key(shard: int) -> str:
     return f"usage:flush:{{{shard}}}"
+
+
+def _by_node(fields: dict[bytes, bytes], minutes: range) -> dict[str, int]:
+    nodes = Counter[str]()
+    for field, count in fields.items():
+        name, _, minute = field.removeprefix(b"by ").rpartition(b":")
+        if field.startswith(b"by ") and whole(minute) in minutes:
+            nodes[name.decode(errors="replace")] += whole(count)
+    return dict(sorted(nodes.items()))
 
 
 def _sum(fields: dict[bytes, bytes], prefix: bytes, minutes: range) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -33,25 +34,27 @@ _SCRIPT = (
     """
 own(KEYS[1], 'hash')
 local now = redis.call('TIME')[1]
-redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
-if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3]) end
-if ARGV[4] ~= '' then redis.call('SET', KEYS[3], ARGV[4]) end
 local records = redis.call('HGETALL', KEYS[1])
+redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
 for i = 1, #records, 2 do
     local at = tonumber(string.match(records[i + 1], '^%d+'))
-    if not at or at < now - tonumber(ARGV[5]) or at > now + tonumber(ARGV[6]) then
+    if records[i] ~= ARGV[1] and (not at or at < now - tonumber(ARGV[3]) or at > now + tonumber(ARGV[4])) then
         redis.call('HDEL', KEYS[1], records[i])
     end
 end
+return {now, records}
 """
 )
+_KEEP = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], ARGV[1])"
 
 
 class Process(NamedTuple):
     """What a process says about itself.
 
     `kind` is "worker" or "beat"; `roles` are "counting" and "maintenance", by the queues that it takes from; `shards`
-    is its number of shards, `namespace` that of its ids, and both are None for beat; `uptime` is in seconds.
+    is its number of shards, `namespace` that of its ids, and both are None for beat; `uptime` is in seconds. `host` is
+    its machine and process number, `life` what no other process has. `twin` is the host of another process that writes
+    records of the same name, empty where there is none.
     """
 
     kind: str
@@ -61,6 +64,9 @@ class Process(NamedTuple):
     version: str
     uptime: float = 0.0
     namespace: str | None = None
+    host: str = ""
+    life: str = ""
+    twin: str = ""
 
 
 class ProcessRecord(NamedTuple):
@@ -82,19 +88,29 @@ class Processes:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
+        self._life = token_hex(8)
+        self._twin: str | None = None
 
     def record(self, name: str, process: Process) -> None:
-        """Write the record of this process; for publishers also a worker's number of shards and namespace.
+        """Write the record of this process; for publishers also a worker's namespace, and the number of shards.
+
+        That number is the greatest of the living workers: while they are restarted with another one, it does not
+        alternate.
 
         Raises:
             StreamUnavailableError: Redis did not take it.
         """
+        process = process._replace(life=self._life, twin=self._twin or "")
         text = json.dumps(process._asdict() | {"clock": time.time()})
-        shards = "" if process.shards is None else process.shards
-        with self._connection.client() as client:
-            script = client.register_script(_SCRIPT)
-            keys = [PROCESSES_KEY, _SHARDS_KEY, _NAMESPACE_KEY]
-            script(keys=keys, args=[name, text, shards, process.namespace or "", _KEPT_SECONDS, int(AHEAD_SECONDS)])
+        now, before = self._write(_SCRIPT, PROCESSES_KEY, name, text, _KEPT_SECONDS, int(AHEAD_SECONDS))
+        others = _parsed(dict(zip(before[::2], before[1::2], strict=True)), float(now))
+        self._twin = self._twin_in(others, name)
+        # Each by itself: on a Cluster, another node may hold it.
+        if process.shards is not None:
+            living = (it.process.shards for it in others if it.is_alive and it.name != name)
+            self._write(_KEEP, _SHARDS_KEY, max([process.shards, *(it or 0 for it in living)]))
+        if process.namespace:
+            self._write(_KEEP, _NAMESPACE_KEY, process.namespace)
 
     def read(self) -> list[ProcessRecord]:
         """Return the records of the last hour, by name.
@@ -102,11 +118,20 @@ class Processes:
         Raises:
             StreamUnavailableError: Redis did not answer.
         """
-        with self._connection.client() as client:
+        with self._connection.client(PROCESSES_KEY) as client:
             now = seconds_of(client.time())
             records: Any = client.hgetall(PROCESSES_KEY)
-        parsed = (_parse(name.decode(errors="replace"), text, now) for name, text in records.items())
-        return sorted(record for record in parsed if record)
+        return _parsed(records, now)
+
+    def _twin_in(self, records: list[ProcessRecord], name: str) -> str:
+        """Return who has written the record of this name since we did; a former process of the name did so before."""
+        other = next((it.process for it in records if it.name == name), None)
+        is_first = self._twin is None
+        return "" if is_first or other is None or other.life == self._life else other.host or "another host"
+
+    def _write(self, script: str, key: str, *arguments: str | int) -> Any:
+        with self._connection.client(key) as client:
+            return client.register_script(script)(keys=[key], args=arguments)
 
 
 def shards_of_workers(connection: RedisConnection) -> int | None:
@@ -125,11 +150,16 @@ def namespace_of_workers(connection: RedisConnection) -> UUID | None:
 
 def _value(connection: RedisConnection, key: str) -> bytes:
     try:
-        with connection.client() as client:
+        with connection.client(key) as client:
             value: Any = client.get(key)
     except StreamUnavailableError:
         return b""
     return value or b""
+
+
+def _parsed(records: dict[bytes, bytes], now: float) -> list[ProcessRecord]:
+    parsed = (_parse(name.decode(errors="replace"), text, now) for name, text in records.items())
+    return sorted(record for record in parsed if record)
 
 
 def _parse(name: str, text: bytes, now: float) -> ProcessRecord | None:
@@ -150,6 +180,7 @@ def _parse(name: str, text: bytes, now: float) -> ProcessRecord | None:
 def _is_ours(process: Process) -> bool:
     """Return whether the fields have our types and bounds."""
     lists = isinstance(process.roles, list) and isinstance(process.queues, list)
-    texts = (process.kind, process.version, process.namespace or "", *process.roles, *process.queues)
+    own = (process.kind, process.version, process.namespace or "", process.host, process.life, process.twin)
+    texts = (*own, *process.roles, *process.queues)
     shards = process.shards is None or process.shards in range(1, MAX_SHARDS + 1)
     return lists and shards and all(isinstance(text, str) for text in texts) and process.uptime >= 0

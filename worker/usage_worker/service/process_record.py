@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -32,11 +33,11 @@ def record_processes(app: Celery) -> None:
             settings = app.usage_resources.settings
             process = Process("worker", roles(sender), _queues(sender), settings.stream_shards, _version())
             namespace = external_ids(settings.id_namespace).namespace
-            _start(app, sender.hostname, process._replace(namespace=str(namespace)))
+            _start(app, sender.hostname, process._replace(namespace=str(namespace), host=_host()))
 
     def beat_begins(sender: Any, **_: object) -> None:
         if sender.app is app:
-            _start(app, f"beat@{socket.gethostname()}", Process("beat", [], [], None, _version()))
+            _start(app, f"beat@{socket.gethostname()}", Process("beat", [], [], None, _version(), host=_host()))
 
     worker_ready.connect(worker_is_ready, weak=False)
     beat_init.connect(beat_begins, weak=False)
@@ -44,7 +45,7 @@ def record_processes(app: Celery) -> None:
 
 def _start(app: Celery, name: str, process: Process) -> None:
     # A connection of its own: what the pool's processes inherit must not be in use.
-    processes = Processes(RedisConnection(app.usage_resources.settings.redis_url))
+    processes = Processes(RedisConnection.of(app.usage_resources.settings))
     threading.Thread(target=_record, args=(processes, name, process), name="usage-process-record", daemon=True).start()
 
 
@@ -70,6 +71,10 @@ def _queues(consumer: Any) -> list[str]:
 def _queue_of(app: Celery, task: str) -> str:
     queue: Any = app.amqp.router.route({}, task)["queue"]
     return str(getattr(queue, "name", queue))
+
+
+def _host() -> str:
+    return f"{socket.gethostname()}, process {os.getpid()}"
 
 
 def _version() -> str:

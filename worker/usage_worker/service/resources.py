@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 
 class Resources:
-    """The connections of a process, opened at first use and so never before a fork."""
+    """The connections of a process, opened at first use and so never before a fork.
+
+    `node` is the name of the worker that the process belongs to; empty without one.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.node = ""
 
     @cached_property
     def stream(self) -> EventStream:
-        return EventStream(self.settings.redis_url, self.settings.stream_shards)
+        return EventStream.of(self.settings)
 
     @cached_property
     def store(self) -> Store:
@@ -31,7 +35,8 @@ class Resources:
 
     @cached_property
     def flusher(self) -> Flusher:
-        return Flusher(self.stream, self.store, self.settings, f"{socket.gethostname()}-{os.getpid()}")
+        consumer = f"{socket.gethostname()}-{os.getpid()}"
+        return Flusher(self.stream, self.store, self.settings, consumer, self.node)
 
     def close(self) -> None:
         for name in ("stream", "store"):

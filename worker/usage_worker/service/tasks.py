@@ -13,6 +13,7 @@ from usage_worker.ingest import FlushReport
 from usage_worker.logs import get_logger
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.queue.heartbeat import Heartbeat
+from usage_worker.queue.unread import waiting_entries
 from usage_worker.service import entry_point
 from usage_worker.service.process_record import COUNTING, roles
 
@@ -92,15 +93,24 @@ def send_flush(app: Celery, shard: int, token: str | None = None) -> None:
 
 
 def heartbeat(self: Task) -> None:
-    """Note that beat sends tasks and a worker executes them; look for vanished and for skipped entries."""
+    """Note that beat sends tasks and a worker executes them; look for vanished, skipped and unread entries."""
     stream = _resources(self).stream
-    if Heartbeat(stream.connection).beat():
-        for shard in range(stream.shards):
-            stream.sweep_consumers(shard)
-    for shard in range(stream.shards):
+
+    def look(shard: int) -> None:
         stream.vanished(shard)
         if skipped := stream.return_skipped(shard):
             log.warning("somebody made the group skip entries; they are counted now", shard=shard, entries=skipped)
+
+    # Beat may know fewer shards than a publisher, and so may this worker, while all are restarted with another number.
+    for shard in waiting_entries(stream):
+        send_flush(self.app, shard)
+
+    try:
+        is_first_of_minute = Heartbeat(stream.connection).beat()
+    finally:  # on a Cluster, another node than those of the shards may have failed
+        stream.each(look)
+    if is_first_of_minute:
+        stream.each(stream.sweep_consumers)
 
 
 def _body(periodic: PeriodicTask) -> Any:

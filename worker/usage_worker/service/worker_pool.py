@@ -46,7 +46,7 @@ class WorkerPool:
 
     def _begin(self, sender: Any, **_: object) -> None:
         if sender.app is self._app:
-            self._hostname = sender.hostname
+            self._hostname = self._app.usage_resources.node = sender.hostname
             # The pool `solo` executes one task at a time, whatever the option says.
             self._processes = 1 if "solo" in str(sender.pool_cls) else sender.concurrency
             # Not the one of a worker that ran in this process before.

@@ -26,6 +26,7 @@ def _processes(inspection: Inspection) -> Iterator[Check]:
     figures = inspection.figures
     figures.processes = Processes(inspection.stream.connection).read()
     yield from _consumers(figures, inspection.settings)
+    yield from _names(figures)
     yield from _numbers_of_shards(figures, inspection.settings)
     yield from _namespaces(figures, inspection.settings)
 
@@ -43,13 +44,21 @@ def _consumers(figures: Figures, settings: Settings) -> Iterator[Check]:
             yield fail(f"consumer_{role}", reason, f"start {start.format(queue.value)}")
 
 
+def _names(figures: Figures) -> Iterator[Check]:
+    twins = [it for it in figures.alive if it.process.twin and it.process.kind == "worker"]
+    listed = "; ".join(f"{it.name} on {it.process.host} and on {it.process.twin}" for it in twins)
+    if listed:
+        reason = f"two workers have one name, so that the end of one would not be seen: {listed}"
+        yield warn("node_names", reason, "start one of them with another --hostname")
+
+
 def _numbers_of_shards(figures: Figures, settings: Settings) -> Iterator[Check]:
     numbers = {it.name: it.process.shards for it in figures.alive if it.process.shards and it.process.roles}
     figures.shards = max(numbers.values(), default=settings.stream_shards)
     remedy = "set the same USAGE_STREAM_SHARDS for all processes and restart them"
     if len(set(numbers.values())) > 1:
         listed = ", ".join(f"{name}: {number}" for name, number in numbers.items())
-        yield fail("shards_setting", f"workers have different numbers of shards: {listed}", remedy)
+        yield warn("shards_setting", f"workers have different numbers of shards: {listed}", remedy)
     elif numbers and figures.shards != settings.stream_shards:
         reason = f"the workers have {figures.shards} shards, and this command has {settings.stream_shards}"
         yield warn("shards_setting", reason, remedy)
@@ -76,5 +85,7 @@ def last_seen(records: list[ProcessRecord]) -> str:
 
 
 PROCESSES = Section(
-    ("consumer_counting", "consumer_maintenance", "shards_setting", "namespace_setting"), _processes, needs=(REDIS,)
+    ("consumer_counting", "consumer_maintenance", "node_names", "shards_setting", "namespace_setting"),
+    _processes,
+    needs=(REDIS,),
 )

@@ -1,0 +1,95 @@
+"""Workers under several host names: added, stopped, killed, suspended and thawed under load, with exact totals."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import closing
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.harness import Harness
+from tests.helpers import eventually
+from tests.integration.commands import Cli
+from tests.system.nodes import Nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SHARDS = 8
+NAMES = [f"count@node{number}" for number in range(1, 5)]
+# The share of one of four nodes was 22 to 28 % in half a minute of steady load.
+LARGEST_SHARE = 0.6
+# Seconds in which the shards of a node that is gone are counted by others, and the start of a worker.
+PROMISE = 45
+
+
+@pytest.fixture
+def harness(database: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
+    monkeypatch.setenv("USAGE_STREAM_SHARDS", str(SHARDS))
+    with closing(Harness(database, redis_url, stream_shards=SHARDS)) as harness:
+        yield harness
+
+
+def test_load_is_spread_while_nodes_come_and_go(harness: Harness, tmp_path: Path, redis_url: str) -> None:
+    with Nodes(harness, tmp_path) as nodes:
+        nodes.start(*NAMES[:3])
+        nodes.start_beat()
+        nodes.ready(*NAMES[:3])
+        with harness.publishers(tmp_path, 1, 12_000):
+            nodes.start(NAMES[3])
+            eventually(lambda: all(nodes.counted().get(name) for name in NAMES), 60)
+            shown = Cli(tmp_path, DATABASE_URL=harness.database, REDIS_URL=redis_url).run("status").stdout
+            nodes.stop(NAMES[0])
+            nodes.kill(NAMES[1])
+        eventually(harness.settled, 60)
+        counted = nodes.counted()
+        harness.check()
+    # A killed one is alive to the others until its record is old.
+    assert max(counted.values()) < LARGEST_SHARE * harness.sent, counted
+    for name in NAMES:
+        assert f"{name}\t" in shown
+    assert "events of shards " in shown
+
+
+def test_shards_of_suspended_and_of_killed_node_are_taken_over(harness: Harness, tmp_path: Path) -> None:
+    """Every shard is in the hands of the node that goes; one comes back, and finds that others have counted."""
+    harness.env |= {"USAGE_FLUSH_INTERVAL": "1"}
+    with Nodes(harness, tmp_path, concurrency=4) as nodes:
+        nodes.start(NAMES[0])
+        nodes.start_beat()
+        nodes.ready(NAMES[0])
+        await_all_shards(harness, nodes, NAMES[0])
+        nodes.signal(signal.SIGSTOP, NAMES[0])
+        nodes.start(NAMES[1])
+        await_all_shards(harness, nodes, NAMES[1])
+        nodes.signal(signal.SIGCONT, NAMES[0])
+        nodes.ready(*NAMES[:2])
+        nodes.kill(NAMES[1])
+        await_all_shards(harness, nodes, NAMES[0])
+        eventually(harness.settled, 60)
+    harness.check()
+
+
+def await_all_shards(harness: Harness, nodes: Nodes, name: str) -> None:
+    """Publish until a worker has counted events of every shard, within the time that the documents promise."""
+    before, seeds = nodes.by_shard(name), count(harness.sent)
+
+    def has_counted() -> bool:
+        harness.publish(harness.traffic(50, seed=next(seeds)))
+        after = nodes.by_shard(name)
+        return all(after[shard] > before[shard] for shard in range(SHARDS))
+
+    eventually(has_counted, PROMISE)
+
+
+def test_two_nodes_of_one_name_are_named(harness: Harness, tmp_path: Path) -> None:
+    with Nodes(harness, tmp_path, concurrency=1) as nodes:
+        nodes.start(NAMES[0])
+        nodes.start_twin(NAMES[0])
+        problem = eventually(lambda: nodes.problems().get("node_names", ""), 60)
+        assert problem.count(", process ") == 2
+        nodes.stop(NAMES[0])
+        eventually(lambda: "node_names" not in nodes.problems(), 60)
