@@ -65,7 +65,7 @@ class EventStream:
     def __init__(self, redis_url: str, shards: int, warn: Callable[[Concern], None] | None = None) -> None:
         self.shards = shards
         self.connection = RedisConnection(redis_url, warn)
-        self._accounting = Accounting(self.connection)
+        self._accounting = Accounting(self.connection, GROUP)
 
     def key(self, shard: int) -> str:
         """Return the key of a shard's stream."""
@@ -113,7 +113,9 @@ class EventStream:
                     return self.read(shard, consumer, count)
                 # Without a group no entry is pending; which ones two workers have both read, the ledger decides.
                 reply = [(None, client.xrange(self.key(shard), count=count))]
-        return [RawEntry(entry_id.decode(), fields) for _, entries in reply or [] for entry_id, fields in entries]
+        found = [RawEntry(entry_id.decode(), fields) for _, entries in reply or [] for entry_id, fields in entries]
+        self._accounting.was_read(shard, len(found))
+        return found
 
     def reclaim(self, shard: int, consumer: str, count: int, idle: float) -> list[RawEntry] | None:
         """Take over entries that have been pending for `idle` seconds, and leave the consumer's mark (`Holding`).
@@ -141,12 +143,20 @@ class EventStream:
         Returns:
             Their ages in seconds, by Redis' clock and their ids; 0 where a producer chose an id in the future.
         """
-        now = self._accounting.done(self.key(shard), GROUP, entry_ids, shard=shard)
+        now = self._accounting.done(self.key(shard), entry_ids, shard=shard)
         return [max(now - int(entry_id.partition("-")[0]), 0) / 1000 for entry_id in entry_ids]
 
     def vanished(self, shard: int, *, keep: bool = True) -> Vanished:
         """Return how many entries left a shard uncounted since its group was made; `keep` notes it in Redis."""
         return self._accounting.vanished(self.key(shard), shard, keep=keep)
+
+    def watch(self, shard: int) -> None:
+        """Look at a shard before it is counted: what Redis has lost since this process last saw it, has vanished."""
+        self._accounting.watch(self.key(shard), shard)
+
+    def leave(self, shard: int) -> None:
+        """End `watch`, since another process may count the shard from now on."""
+        self._accounting.leave(shard)
 
     def last_id(self, shard: int) -> LastId:
         """Return the last id of a shard, which may lie in the future."""
