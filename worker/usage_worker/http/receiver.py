@@ -58,7 +58,7 @@ class Receiver:
 
     def __init__(self, settings: Settings) -> None:
         self._accept_window = settings.accept_window
-        self._stream = EventStream(settings.redis_url, settings.stream_shards, warn_of)
+        self._stream = EventStream(settings.redis_url, settings.stream_shards, warn_of, replicas=settings.redis_replicas)
         self._ids = external_ids(settings.id_namespace) if settings.takes_any_id else None
         self._watch = RedisWatch(self._stream.connection, REDIS_MEMORY_LIMIT)
         self._workers_watch = WorkersWatch(self._stream, settings.id_namespace if self._ids else None)

@@ -42,3 +42,4 @@ class SenderKey(NamedTuple):
     namespace: UUID | None = None
     is_backfill: bool = False
     """See `Pack`."""
+    redis_replicas: int = 0

@@ -19,6 +19,7 @@ from usage_worker.queue.entry import COLUMNAR, RawEntry
 from usage_worker.queue.entry_spans import entry_spans
 from usage_worker.queue.holding import reclaim_arguments, reclaim_script
 from usage_worker.queue.last_id import CLOCK_SECONDS, id_seconds, last_id
+from usage_worker.queue.replicas import Replicas
 from usage_worker.queue.skipped import return_skipped
 from usage_worker.queue.vitals import seconds_of
 
@@ -62,8 +63,16 @@ class EventStream:
     Every method raises StreamUnavailableError: see `RedisConnection.client`.
     """
 
-    def __init__(self, redis_url: str, shards: int, warn: Callable[[Concern], None] | None = None) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        shards: int,
+        warn: Callable[[Concern], None] | None = None,
+        *,
+        replicas: int = 0,
+    ) -> None:
         self.shards = shards
+        self._replicas = Replicas(replicas)
         self.connection = RedisConnection(redis_url, warn)
         self._accounting = Accounting(self.connection, GROUP)
 
@@ -92,7 +101,7 @@ class EventStream:
                 for key, fields in entries:
                     pipeline.xadd(key, fields)  # type: ignore[arg-type]
                 # The pipeline itself would quote the command in the error, and events with it.
-                answers = pipeline.execute(raise_on_error=False)
+                answers = self._replicas.execute(client, pipeline)
             refusals += [unavailable(answer) if isinstance(answer, RedisError) else None for answer in answers]
         return refusals
 

@@ -23,7 +23,8 @@ class Resources:
 
     @cached_property
     def stream(self) -> EventStream:
-        return EventStream(self.settings.redis_url, self.settings.stream_shards)
+        settings = self.settings
+        return EventStream(settings.redis_url, settings.stream_shards, replicas=settings.redis_replicas)
 
     @cached_property
     def store(self) -> Store:
