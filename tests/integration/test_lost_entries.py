@@ -75,7 +75,7 @@ class Shard:
                 self.client.restore(key, 0, value, replace=True)
             else:
                 self.client.delete(key)
-        self.client.execute_command("DEBUG", "CHANGE-REPL-ID")
+        self.client.execute_command("DEBUG", "CHANGE-REPL-ID")  # type: ignore[no-untyped-call]
         self.lost |= before - self.waiting - self.read
 
     def look(self) -> int:

@@ -93,9 +93,11 @@ def test_events_wait_without_replica_and_are_sent_with_it(primary: RedisNode, re
 def test_hanging_replica_is_none(primary: RedisNode, replica: RedisNode) -> None:
     replica.pause()
     try:
-        with closing(EventStream(primary.tcp_url(), 1, replicas=1)) as stream:
-            with pytest.raises(StreamUnavailableError, match="0 of 1 replicas"):
-                stream.append([(0, PACK)])
+        with (
+            closing(EventStream(primary.tcp_url(), 1, replicas=1)) as stream,
+            pytest.raises(StreamUnavailableError, match="0 of 1 replicas"),
+        ):
+            stream.append([(0, PACK)])
     finally:
         replica.resume()
 

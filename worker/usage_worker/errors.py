@@ -64,6 +64,9 @@ class EventRefusedError(UsageError):
 class StreamUnavailableError(UsageError):
     """Redis is not available."""
 
+    # Whether what was sent may have arrived nevertheless.
+    is_uncertain = False
+
 
 class StreamRefusedError(StreamUnavailableError):
     """Redis refused a command."""

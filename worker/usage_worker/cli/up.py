@@ -67,7 +67,7 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: F
     folder = (data_dir or _default_data_dir()).expanduser().absolute()
     _require_writable(folder)
     with leave_on_signal() as stop, Servers(settings, folder) as servers:
-        leave_unusable_server(servers.redis_url)
+        leave_unusable_server(servers.redis_url, settings.redis_master)
         _echo("Redis", "keeps events until they are counted", settings.mask(servers.redis_url))
         Runner(servers.database_url).up()
         _echo("PostgreSQL", f"keeps the counters, schema {latest_version()}", settings.mask(servers.database_url))

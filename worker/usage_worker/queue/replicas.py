@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 if TYPE_CHECKING:
     import redis
@@ -21,7 +21,7 @@ WAIT_SECONDS = 1.0
 _LAG_SECONDS = 1
 
 
-class TooFewReplicasError(RedisError):
+class TooFewReplicasError(ResponseError):
     """Entries that the primary has, and fewer replicas than there must be."""
 
     def __init__(self, replicas: int, wanted: int) -> None:
@@ -33,25 +33,28 @@ class Replicas:
 
     def __init__(self, wanted: int) -> None:
         self._wanted = wanted
-        self._lacked = False
+        self._lacking: set[str] = set()
 
-    def execute(self, client: redis.Redis, pipeline: Pipeline) -> list[Any]:
-        """Return the answers; those to commands whose effect too few replicas have are errors.
+    def execute(self, server: str, client: redis.Redis, pipeline: Pipeline) -> list[Any]:
+        """Return the answers of a server; those to commands whose effect too few replicas have are errors.
 
         Raises:
-            RedisError: any of the commands may have been executed, unless it is TooFewReplicasError.
+            RedisError: any of the commands may have been executed.
         """
         if self._wanted == 0:
             return pipeline.execute(raise_on_error=False)
-        if self._lacked:  # each attempt would add the entries once more
+        if server in self._lacking:  # each attempt would add the entries once more
             self._check(client)
         pipeline.wait(self._wanted, int(WAIT_SECONDS * 1000))
         *answers, replicas = pipeline.execute(raise_on_error=False)
-        lack = replicas if isinstance(replicas, RedisError) else None
-        if lack is None and replicas < self._wanted:
+        self._lacking.add(server)
+        if isinstance(replicas, RedisError):
+            raise replicas
+        if replicas < self._wanted:
             lack = TooFewReplicasError(replicas, self._wanted)
-        self._lacked = lack is not None
-        return [answer if isinstance(answer, RedisError) else lack or answer for answer in answers]
+            return [answer if isinstance(answer, RedisError) else lack for answer in answers]
+        self._lacking.discard(server)
+        return answers
 
     def _check(self, client: redis.Redis) -> None:
         """Raise where replicas are still missing, or this user may not wait for them."""

@@ -147,7 +147,7 @@ def _within_bounds(name: str, value: Any) -> bool:
 
 
 def _parsed(redis_url: str) -> tuple[dict[str, Any], ConnectionClass] | None:
-    """Return the parameters and the class, None if the driver does not understand the URL; its own error quotes the password."""
+    """Return parameters and class, None if the driver does not understand the URL; its error quotes the password."""
     try:
         given = dict(parse_url(redis_url))  # type: ignore[no-untyped-call]
         kind = given.pop("connection_class", Connection)

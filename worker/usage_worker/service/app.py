@@ -77,7 +77,8 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
     record_processes(app)
     begin_flushes(app)
     # A weak reference would not keep the lambdas alive.
-    worker_ready.connect(lambda **_: log_concerns(resources.settings.redis_url), weak=False)
+    settings = resources.settings
+    worker_ready.connect(lambda **_: log_concerns(settings.redis_url, settings.redis_master), weak=False)
     worker_process_shutdown.connect(lambda **_: resources.close(), weak=False)
 
 

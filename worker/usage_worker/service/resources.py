@@ -23,8 +23,7 @@ class Resources:
 
     @cached_property
     def stream(self) -> EventStream:
-        settings = self.settings
-        return EventStream(settings.redis_url, settings.stream_shards, replicas=settings.redis_replicas)
+        return EventStream.of(self.settings)
 
     @cached_property
     def store(self) -> Store:

@@ -87,7 +87,7 @@ def _print_no_signals() -> None:
 
 def _check_servers(settings: Settings) -> None:
     def check(**_: object) -> None:
-        leave_unusable_server(settings.redis_url)
+        leave_unusable_server(settings.redis_url, settings.redis_master)
 
     # Both come after the set-up of the logs, and before the first connection to the broker.
     celeryd_after_setup.connect(check, weak=False)

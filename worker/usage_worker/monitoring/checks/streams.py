@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 # How long vanished entries are a problem, in seconds: nothing brings them back, and the figure stays.
 VANISHED_SECONDS = 3600.0
 _PREVENT_LOSS = "set USAGE_REDIS_REPLICAS for publishers (docs/redis-failover.md)"
-_FIND_CAUSE = "look for XTRIM, MAXLEN, XDEL and DEL of other programs, or eviction; docs/redis-failover.md for failovers"
+_FIND_CAUSE = (
+    "look for XTRIM, MAXLEN, XDEL and DEL of other programs, or eviction; docs/redis-failover.md for failovers"
+)
 
 
 def _streams(inspection: Inspection) -> Iterator[Check]:
     figures, stream = inspection.figures, inspection.stream
-    # Of a shard without a backlog, the key is not a stream.
+    # Of a shard without a backlog, the key is not a stream, or its node of a Cluster does not answer.
     shards = list(figures.backlog or ())
     vanished = {shard: stream.vanished(shard, keep=inspection.keeps) for shard in shards}
     figures.vanished = {shard: it.entries for shard, it in vanished.items()}
