@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
 # How long vanished entries are a problem, in seconds: nothing brings them back, and the figure stays.
 VANISHED_SECONDS = 3600.0
-_PREVENT_LOSS = "set USAGE_REDIS_REPLICAS for publishers (docs/redis-failover.md)"
-_FIND_CAUSE = (
-    "look for XTRIM, MAXLEN, XDEL and DEL of other programs, or eviction; docs/redis-failover.md for failovers"
-)
+_PREVENT_LOSS = "set USAGE_REDIS_REPLICAS=1 for publishers; docs/redis-failover.md says what it costs"
+_FIND_CAUSE = "look for XTRIM, MAXLEN, XDEL and DEL of other programs, or eviction"
 
 
 def _streams(inspection: Inspection) -> Iterator[Check]:
