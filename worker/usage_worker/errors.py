@@ -80,6 +80,14 @@ class UnusableServerError(StreamUnavailableError):
     """Redis cannot be used."""
 
 
+class BrokerUnavailableError(UsageError):
+    """the broker is not available."""
+
+
+class UnusableBrokerError(BrokerUnavailableError):
+    """the broker cannot be used."""
+
+
 class StoreUnavailableError(UsageError):
     """PostgreSQL is not available."""
 

@@ -93,6 +93,11 @@ class Settings(PublisherSettings):
     publisher in an application has no default: without a URL it is disabled."""
     database_url: str = Field("", validation_alias="DATABASE_URL", repr=False)
     """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none."""
+    broker_url: str = Field("", repr=False)
+    """Where Celery's messages go, by default to the server of `REDIS_URL`: another Redis, written like that one, or
+    what else Celery speaks, as `amqp://user:password@host/vhost`; required where `REDIS_URL` names a Cluster."""
+    broker_master: str = ""
+    """The name by which the Sentinels in `USAGE_BROKER_URL` know its Redis; by default `mymaster`."""
     pooled: bool = False
     """Whether `DATABASE_URL` leads to a pooler in transaction mode, as PgBouncer; migrations need a direct URL."""
     batch_events: int = Field(200_000, ge=1, le=500_000)
@@ -195,6 +200,14 @@ class Settings(PublisherSettings):
             raise ValueError(_MISPLACED_AT)
         return _checked_scheme(url, DATABASE_SCHEMES)
 
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_scheme(cls, url: str) -> str:
+        # What stands behind the scheme is read where Celery is loaded.
+        if url and not re.match(r"[a-z][a-z0-9+]*://", url):
+            raise ValueError("must be a URL as redis://host or amqp://user:password@host/vhost")
+        return url
+
     @field_validator("embedder_url")
     @classmethod
     def _embedder_scheme(cls, url: str) -> str:
@@ -232,9 +245,15 @@ class Settings(PublisherSettings):
         return max(2 * self.flush_interval, 2.0)
 
     @property
+    def has_own_broker(self) -> bool:
+        """Whether Celery's messages go to another server than the streams."""
+        return self.broker_url not in ("", self.redis_url)
+
+    @property
     def mask(self) -> Mask:
-        """The mask that removes the passwords of both servers, and the key of the embedder, from a text."""
-        return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", ""), self.embedder_key])
+        """The mask that removes the passwords of all servers, and the key of the embedder, from a text."""
+        urls = [self.database_url, self.redis_url, self.broker_url]
+        return Mask(urls, [os.environ.get("PGPASSWORD", ""), self.embedder_key])
 
     def require_database(self) -> str:
         """Return the database URL.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # The checks that every other one of a server needs.
 REDIS = "redis"
+BROKER = "broker"
 POSTGRESQL = "postgresql"
 
 

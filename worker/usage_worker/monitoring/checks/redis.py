@@ -55,7 +55,8 @@ def _server(inspection: Inspection) -> Iterator[Check]:
                 raise
             continue  # said by the check of the nodes
         inspection.figures.redis_memory = max(inspection.figures.redis_memory or 0.0, facts.memory_used)
-        yield from _memory(f"of {name}'s" if name else "of Redis'", facts.memory_used)
+        is_broker = not inspection.settings.has_own_broker
+        yield from _memory(f"of {name}'s" if name else "of Redis'", facts.memory_used, is_broker=is_broker)
         for concern in facts.concerns_as(connection.kind, name):
             yield Check(concern.name, State(concern.state), concern.reason, concern.remedy)
         if facts.replicas < (wanted := inspection.settings.redis_replicas):
@@ -63,10 +64,11 @@ def _server(inspection: Inspection) -> Iterator[Check]:
             yield fail("replicas", reason, "start the replica, or lower USAGE_REDIS_REPLICAS")
 
 
-def _memory(whose: str, used: float) -> Iterator[Check]:
+def _memory(whose: str, used: float, *, is_broker: bool) -> Iterator[Check]:
     if used > REDIS_MEMORY_LIMIT:
         limit = f"publishers hold events back above {REDIS_MEMORY_LIMIT:.0%}"
-        reason = f"{used:.0%} {whose} maxmemory is in use: {limit}{', and Celery cannot work' if used >= 1 else ''}"
+        stopped = ", and Celery cannot work" if used >= 1 and is_broker else ""
+        reason = f"{used:.0%} {whose} maxmemory is in use: {limit}{stopped}"
         yield fail("redis_memory", reason, "raise maxmemory, or run `usage-worker drain`")
 
 
