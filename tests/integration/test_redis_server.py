@@ -233,8 +233,8 @@ def test_processes_refuse_cluster_in_one_line(tmp_path: Path, cluster_url: str) 
             done = run.result()
             assert done.returncode == 1
             assert [line for line in done.stderr.splitlines() if "Redis" in line] == [
-                "usage-worker: Redis cannot be used: it is a node of a Redis Cluster, which Celery cannot use; "
-                "name a server with cluster-enabled no in REDIS_URL"
+                "usage-worker: Redis cannot be used: it is a node of a Redis Cluster; "
+                "write redis+cluster:// in REDIS_URL, and set USAGE_BROKER_URL for Celery"
             ]
 
 
