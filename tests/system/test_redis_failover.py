@@ -136,15 +136,13 @@ def test_lost_events_are_seen_and_all_others_counted(harness: Harness, failover:
 @contextmanager
 def database_closed(harness: Harness) -> Iterator[None]:
     """Let nobody into the database, after each shard has had a flush that failed; the streams fill meanwhile."""
-    parts = psycopg.conninfo.conninfo_to_dict(harness.database)
-    server = psycopg.conninfo.make_conninfo(**{**parts, "dbname": "postgres"})
-    name = psycopg.sql.Identifier(str(parts["dbname"]))
+    database = str(psycopg.conninfo.conninfo_to_dict(harness.database)["dbname"])
+    server = psycopg.conninfo.make_conninfo(harness.database, dbname="postgres")
+    name = psycopg.sql.Identifier(database)
     records = FlushRecords(harness.resources.stream.connection)
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(psycopg.sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [parts["dbname"]]
-        )
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
         try:
             eventually(lambda: all(records.read(shard)[0].failed_seconds is not None for shard in range(2)), PATIENCE)
             yield
