@@ -16,6 +16,8 @@ from tests.integration.commands import Cli
 from tests.integration.test_redis_server import refusal
 from tests.redis_nodes import HOST
 from tests.redis_topologies import ClusterServers
+from tests.system.test_broker_of_its_own import running
+from usage_worker.http.receiver import Receiver
 from usage_worker.publisher import UsagePublisher
 
 if TYPE_CHECKING:
@@ -124,7 +126,7 @@ def test_slots_move_and_primaries_change_under_traffic(
 
 
 def test_shards_of_other_nodes_are_counted_while_one_is_down(
-    cluster: ClusterServers, harness: Harness, cli: Cli
+    tmp_path: Path, cluster: ClusterServers, harness: Harness, redis_url: str
 ) -> None:
     stream = harness.resources.stream
     lost = cluster.primary_of(stream.key(0))
@@ -134,15 +136,20 @@ def test_shards_of_other_nodes_are_counted_while_one_is_down(
     waiting = [shard for shard in range(SHARDS) if cluster.primary_of(stream.key(shard)) is lost]
     events = harness.traffic(800)
     held = sum(stream.shard_of(event["user_id"]) in waiting for event in events)
-    replica.kill()
-    lost.kill()
-    with harness.workers(1), UsagePublisher(cluster.url(), linger=0) as publisher:
+    with (
+        running(harness, redis_url, tmp_path) as stack,
+        UsagePublisher(cluster.url(), linger=0) as publisher,
+        closing(Receiver(harness.resources.settings)) as receiver,
+    ):
+        replica.kill()
+        lost.kill()
         for event in events:
             publisher.add(dict(event))
         harness.record(events)
         eventually(lambda: harness.has_counted(len(events) - held), 30)
         assert publisher.stats().buffered == held > 0
-        status = said(cli, "status")
+        assert receiver.is_ready()
+        status = said(stack.cli, "status")
         assert status["checks"]["redis"] == "ok"
         reasons = {check["check"]: check["reason"] for check in status["problems"]}
         assert lost.address in reasons["redis_nodes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.redis_nodes import RedisNode
+
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[SentinelServers]:
@@ -29,6 +32,11 @@ def servers() -> Iterator[SentinelServers]:
 def harness(database: str, servers: SentinelServers) -> Iterator[Harness]:
     with closing(Harness(database, servers.url())) as harness:
         yield harness
+
+
+def is_synchronised(node: RedisNode) -> bool:
+    """Return whether a server is a replica that has all data."""
+    return node.replication.get("master_link_status") == "up"
 
 
 def test_publisher_and_workers_follow_the_primary(tmp_path: Path, servers: SentinelServers, harness: Harness) -> None:
@@ -45,7 +53,7 @@ def test_publisher_and_workers_follow_the_primary(tmp_path: Path, servers: Senti
                 servers.sentinels[0].ask("SENTINEL FAILOVER", servers.master)
                 servers.await_promotion(before)
                 # Until it is a replica, it takes events, and then drops them.
-                eventually(lambda: before.replication.get("master_link_status") == "up", 30)
+                eventually(partial(is_synchronised, before), 30)
             elif number == 1:
                 servers.await_promotion(servers.kill_primary())
     harness.check()

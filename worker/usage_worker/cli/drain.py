@@ -33,7 +33,8 @@ def drain(as_json: AsJson = False) -> None:
         # direct connection names the error; a pool only reports that it waited.
         schema_version(settings.require_database(), pooled=settings.pooled)
         resources.store.intake_totals()
-        reports = [_drain_shard(resources, shard) for shard in range(settings.stream_shards)]
+        reports: list[FlushReport] = []
+        resources.stream.each(lambda shard: reports.append(_drain_shard(resources, shard)))
         left = [resources.stream.backlog(report.shard).entries for report in reports]
     if stop.is_set:
         raise typer.Exit(EXIT_INTERRUPTED)

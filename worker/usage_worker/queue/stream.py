@@ -93,6 +93,23 @@ class EventStream:
         """Return a user's shard: all events of a user are in one stream, so that two workers rarely need one row."""
         return shard_of_number(user_id.int, self.shards)
 
+    def each(self, act: Callable[[int], object]) -> None:
+        """Call a function with each shard; where a node of a Cluster does not answer, go on with the others first.
+
+        Raises:
+            StreamUnavailableError: the first one that the function has raised.
+        """
+        failure: StreamUnavailableError | None = None
+        for shard in range(self.shards):
+            try:
+                act(shard)
+            except StreamUnavailableError as error:
+                if self.connection.kind != "cluster":
+                    raise
+                failure = failure or error
+        if failure:
+            raise failure
+
     def append(self, packs: Iterable[tuple[int, Pack]]) -> None:
         """Add packs to their shards. When it raises, any of them may have arrived: send all of them again."""
         for refusal in self.offer(packs):

@@ -94,13 +94,18 @@ def send_flush(app: Celery, shard: int, token: str | None = None) -> None:
 def heartbeat(self: Task) -> None:
     """Note that beat sends tasks and a worker executes them; look for vanished and for skipped entries."""
     stream = _resources(self).stream
-    if Heartbeat(stream.connection).beat():
-        for shard in range(stream.shards):
-            stream.sweep_consumers(shard)
-    for shard in range(stream.shards):
+
+    def look(shard: int) -> None:
         stream.vanished(shard)
         if skipped := stream.return_skipped(shard):
             log.warning("somebody made the group skip entries; they are counted now", shard=shard, entries=skipped)
+
+    try:
+        is_first_of_minute = Heartbeat(stream.connection).beat()
+    finally:  # on a Cluster, another node than those of the shards may have failed
+        stream.each(look)
+    if is_first_of_minute:
+        stream.each(stream.sweep_consumers)
 
 
 def _body(periodic: PeriodicTask) -> Any:

@@ -9,6 +9,7 @@ from usage_worker.errors import StreamRefusedError, StreamUnavailableError
 from usage_worker.monitoring.check import Check, State, fail, unknown
 from usage_worker.monitoring.inspection import REDIS, Section
 from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT
+from usage_worker.queue.processes import PROCESSES_KEY
 from usage_worker.queue.server import server_facts
 from usage_worker.queue.vitals import seconds_of
 
@@ -23,6 +24,7 @@ _OF_SERVER = ("redis_memory", "eviction", "persistence", "replica", "loading", "
 def _redis(inspection: Inspection) -> Iterator[Check]:
     """Ask each server for its time. Where one of a Cluster answers, the other checks can be asked, too."""
     connection = inspection.stream.connection
+    clocks = inspection.figures.clocks
     failures: dict[str, StreamUnavailableError] = {}
     names = connection.servers()
     for name in names:
@@ -32,9 +34,13 @@ def _redis(inspection: Inspection) -> Iterator[Check]:
         except StreamUnavailableError as error:
             failures[name] = error
         else:
-            inspection.figures.clocks[f"Redis {name}".strip()] = ahead
+            clocks[f"Redis {name}".strip()] = ahead
     if len(failures) == len(names):
         raise failures[names[0]]
+    # That with which the processes compare their own.
+    (compared,) = connection.by_server([PROCESSES_KEY])
+    if (own := f"Redis {compared}".strip()) in clocks:
+        clocks["Redis"] = clocks[own]
     for name, failure in failures.items():
         reason = f"{name}: {failure}; only the shards on other nodes are counted"
         yield fail("redis_nodes", reason, "start it again, or let a replica take over")
