@@ -277,7 +277,7 @@ def test_documented_way_out_of_future_id(harness: IngestHarness, entry_id: str) 
     harness.xadd(f'[{{"user_id": "{event["user_id"]}", "agent_id": "{event["agent_id"]}"}}]', shard=0)
     assert harness.flush().applied == 1
     assert not stream.last_id(0).in_future
-    assert stream.vanished(0) == (0, None)
+    assert stream.vanished(0) == (0, None, 0)
 
 
 def test_worker_that_waits_survives_deleted_stream(redis_url: str, redis_client: redis.Redis) -> None:
