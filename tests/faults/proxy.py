@@ -82,13 +82,14 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            try:
                 if self._refusing:
                     client.close()
                     continue
                 server = self._connect()
             except OSError:
-                if self._listener.fileno() < 0:
-                    return
                 client.close()
                 continue
             self._connections |= {client, server}
