@@ -58,7 +58,7 @@ def install_fault(point: str, inject: Callable[[], None]) -> None:
 
         def halved(self: EventStream, shard: int, entry_ids: Sequence[str]) -> list[float]:
             """Delete the entries as another program could; they stay pending."""
-            with self.connection.client() as client:
+            with self.connection.client(self.key(shard)) as client:
                 client.xdel(self.key(shard), *entry_ids)
             inject()
             return []

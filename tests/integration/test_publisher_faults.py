@@ -258,7 +258,7 @@ def test_clock_that_differs_from_that_of_redis_is_said_once(caplog: pytest.LogCa
             publisher.track(USERS[0], AGENT)
             assert publisher.flush()
             assert isinstance(publisher._sender, Sender)
-            publisher._sender._packs._watch._checked = 0.0  # as if a second had passed
+            publisher._sender._packs._watch._checked.clear()  # as if a second had passed
     assert [record.getMessage() for record in caplog.records if "ahead of that of Redis" in record.getMessage()]
     assert caplog.text.count("ahead of that of Redis") == 1
 

@@ -51,7 +51,7 @@ def test_xadd_alone_is_enough_for_publisher(
                 assert publisher.track(uuid4(), uuid4())
                 assert publisher.flush()
                 assert isinstance(publisher._sender, Sender)
-                publisher._sender._packs._watch._checked = 0.0  # as if a second had passed
+                publisher._sender._packs._watch._checked.clear()  # as if a second had passed
         cli.env["REDIS_URL"] = with_login(redis_url, user, password)
         assert cli.run("publish", "-", stdin=events(2).encode()).returncode == 0
     finally:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from usage_worker.errors import SettingsError
+from usage_worker.masking import Mask
 from usage_worker.queue.stream import EventStream
 from usage_worker.queue.url import parse_redis_url
 from usage_worker.service.broker import broker_settings
+from usage_worker.settings import load_publisher_settings
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
 
@@ -50,6 +52,22 @@ OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("u
         ("unix://:hush@/s?ssl_cert_reqs=none", "ssl_cert_reqs is for rediss:// only"),
         ("unix://:hush@run/s", "unix:///path"),
         ("unix://", "unix:///path"),
+        ("redis://:hush@a:1,b:2/0", "the host"),
+        ("redis+sentinel://:hush@a:1,b:x/0", "the port"),
+        ("redis+sentinel://:hush@a,,b/0", "write the hosts as redis+sentinel://one,two,three"),
+        ("redis+sentinel:///0", "write the hosts"),
+        ("redis+sentinel://:hush@a,b/hush", "number of a database"),
+        ("sentinel://:hush@a,b/0?socket_timout=5", "parameter socket_timout,"),
+        ("sentinel://:hush@a,b/0?sentinel_pasword=hush", "parameter sentinel_pasword,"),
+        ("sentinel://:hush@a:1;sentinel://b:1", "write the hosts as"),
+        ("sentinel://:hush@a;b:1", "write the hosts as sentinel://one,two,three"),
+        ("redis+sentinel://:hush@a?ssl_ca_certs=/ca.pem", "ssl_ca_certs is for rediss+sentinel:// only"),
+        ("redis://:hush@a?sentinel_password=hush", "sentinel_password is for redis+sentinel:// only"),
+        ("redis+cluster://:hush@a?sentinel_password=hush", "sentinel_password is for redis+sentinel:// only"),
+        ("redis+cluster://:hush@a,b/1", "the database 0 only"),
+        ("redis+cluster://:hush@a,b?db=1", "the database 0 only"),
+        ("redis+cluster://:hush@a?ssl_cert_reqs=none", "ssl_cert_reqs is for rediss+cluster:// only"),
+        ("redis+cluster://:1?a&hush=b@h/0", "in a password"),
     ],
 )
 def test_refusal_names_wrong_part(url: str, part: str) -> None:
@@ -66,7 +84,9 @@ def test_refusal_names_wrong_part(url: str, part: str) -> None:
         "encoding=latin1&encoding_errors=ignore&retry_on_timeout=true&retry_on_error=x",
     ],
 )
-@pytest.mark.parametrize("base", ["redis://h/0", "rediss://h/0", "unix:///s"])
+@pytest.mark.parametrize(
+    "base", ["redis://h/0", "rediss://h/0", "unix:///s", "redis+sentinel://h,i/0", "rediss+cluster://h"]
+)
 def test_parameters_that_clients_set_themselves_are_ignored(base: str, query: str) -> None:
     assert parse_redis_url(f"{base}?{query}") == parse_redis_url(base)
     EventStream(f"{base}?{query}", 1).close()
@@ -86,6 +106,44 @@ def test_parameters_that_clients_set_themselves_are_ignored(base: str, query: st
 )
 def test_parameters_are_taken(url: str, parameters: dict[str, object]) -> None:
     assert parse_redis_url(url).parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "hosts", "parameters"),
+    [
+        ("redis://h:1/2", "server", [("h", 1)], {"host": "h", "port": 1, "db": 2}),
+        ("redis://", "server", [("localhost", 6379)], {}),
+        ("unix:///s", "server", [], {"path": "/s"}),
+        ("redis+sentinel://a:1,b/3", "sentinel", [("a", 1), ("b", 26379)], {"db": 3}),
+        (
+            "sentinel://u:w%2Cd@a,[::1]:5?socket_timeout=2",
+            "sentinel",
+            [("a", 26379), ("::1", 5)],
+            {"username": "u", "password": "w,d", "socket_timeout": 2.0},
+        ),
+        ("redis+cluster://:w,rd@a,b:7/0", "cluster", [("a", 6379), ("b", 7)], {"password": "w,rd"}),
+    ],
+)
+def test_hosts(url: str, kind: str, hosts: list[tuple[str, int]], parameters: dict[str, object]) -> None:
+    load_publisher_settings(url)
+    address = parse_redis_url(url)
+    assert (address.kind, list(address.hosts), address.parameters) == (kind, hosts, parameters)
+
+
+def test_sentinels_have_a_login_of_their_own() -> None:
+    url = "rediss+sentinel://u:w@a,b/1?sentinel_password=x%40y&sentinel_username=s"
+    address = parse_redis_url(url)
+    assert address.tls
+    assert address.parameters == {"username": "u", "password": "w", "db": 1}
+    assert address.sentinel_login == {"username": "s", "password": "x@y"}
+    assert "x@y" not in Mask([url], [])("x@y x%40y")
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://:hush@a:1,b:x", "sentinel://u:hu/sh@a,b", "redis+clusters://:hush@a"])
+def test_settings_refuse_hosts(url: str) -> None:
+    with pytest.raises(SettingsError, match="redis_url: ") as refused:
+        load_publisher_settings(url)
+    assert "hu" not in str(refused.value)
 
 
 def test_documents_list_every_parameter() -> None:

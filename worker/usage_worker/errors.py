@@ -64,6 +64,9 @@ class EventRefusedError(UsageError):
 class StreamUnavailableError(UsageError):
     """Redis is not available."""
 
+    # Whether what was sent may have arrived nevertheless.
+    is_uncertain = False
+
 
 class StreamRefusedError(StreamUnavailableError):
     """Redis refused a command."""
@@ -75,6 +78,14 @@ class ForeignKeyError(StreamRefusedError):
 
 class UnusableServerError(StreamUnavailableError):
     """Redis cannot be used."""
+
+
+class BrokerUnavailableError(UsageError):
+    """the broker is not available."""
+
+
+class UnusableBrokerError(BrokerUnavailableError):
+    """the broker cannot be used."""
 
 
 class StoreUnavailableError(UsageError):

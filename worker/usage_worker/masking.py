@@ -11,7 +11,7 @@ _PASSWORDS = (
     re.compile(r"://[^:@/]*:([^@/]*)@"),
     re.compile(r"://[^:/?#]*:([^/?#]*)@"),
     # Parameters, as the two drivers call them.
-    re.compile(r"[?&](?:password|sslpassword|ssl_password)=([^&#]*)"),
+    re.compile(r"[?&](?:password|sslpassword|(?:ssl|sentinel)_password)=([^&#]*)"),
 )
 
 

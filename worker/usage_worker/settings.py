@@ -20,7 +20,10 @@ from usage_worker.errors import SettingsError
 from usage_worker.masking import Mask
 
 DATABASE_SCHEMES = ("postgresql", "postgres")
+# After these, a URL may name several hosts.
+PLURAL_SCHEMES = ("redis+sentinel", "rediss+sentinel", "sentinel", "redis+cluster", "rediss+cluster")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
+DEFAULT_MASTER = "mymaster"
 MAX_SHARDS = 256
 # The UUIDv5 of `usage-worker` in the namespace of domain names.
 DEFAULT_ID_NAMESPACE = UUID("c2cce1b7-d584-5e34-8fb0-123f0b8de01f")
@@ -38,6 +41,8 @@ class PublisherSettings(BaseModel):
 
     redis_url: str = Field("", validation_alias="REDIS_URL", repr=False)
     """The Redis with the streams; without one, a publisher is disabled."""
+    redis_master: str = Field(DEFAULT_MASTER, min_length=1)
+    """The name by which the Sentinels of a URL as `redis+sentinel://` know the Redis with the streams."""
     disabled: bool = False
     """Whether publishers in applications do nothing: no thread, no connection, and `track` returns `None`."""
     stream_shards: int = Field(2, ge=1, le=MAX_SHARDS)
@@ -56,11 +61,14 @@ class PublisherSettings(BaseModel):
             return url
         try:
             parts = urlsplit(url)
-            parts.port  # noqa: B018 - reading it is the check
+            for place in _places(url, parts.netloc):
+                urlsplit(f"//{place}").port  # noqa: B018 - reading it is the check
         except ValueError:
             raise ValueError(_NO_PORT) from None
         if parts.scheme != "unix" and "@" in parts.path + parts.fragment + parts.query.partition("=")[0]:
             raise ValueError(_MISPLACED_AT)
+        if url.partition("://")[0] in PLURAL_SCHEMES:
+            return url
         return _checked_scheme(url, REDIS_SCHEMES)
 
     @property
@@ -78,10 +86,16 @@ class Settings(PublisherSettings):
     """Settings of one process; durations are in seconds unless the name says days."""
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias="REDIS_URL", repr=False)
-    """Redis 7, Valkey 8 or newer, as `redis://`, `rediss://` or `unix://`; a database number of its own. A publisher in
-    an application has no default: without a URL it is disabled."""
+    """Redis 7, Valkey 8 or newer, as `redis://`, `rediss://` or `unix://`, with a database number of its own; through
+    Sentinel as `redis+sentinel://host,host`, or a Cluster as `redis+cluster://host,host`, with TLS as `rediss+…`. A
+    publisher in an application has no default: without a URL it is disabled."""
     database_url: str = Field("", validation_alias="DATABASE_URL", repr=False)
     """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none."""
+    broker_url: str = Field("", repr=False)
+    """Where Celery's messages go, by default to the server of `REDIS_URL`: another Redis, written like that one, or
+    what else Celery speaks, as `amqp://user:password@host/vhost`; required where `REDIS_URL` names a Cluster."""
+    broker_master: str = ""
+    """The name by which the Sentinels in `USAGE_BROKER_URL` know its Redis; by default `mymaster`."""
     pooled: bool = False
     """Whether `DATABASE_URL` leads to a pooler in transaction mode, as PgBouncer; migrations need a direct URL."""
     batch_events: int = Field(200_000, ge=1, le=500_000)
@@ -184,6 +198,14 @@ class Settings(PublisherSettings):
             raise ValueError(_MISPLACED_AT)
         return _checked_scheme(url, DATABASE_SCHEMES)
 
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_scheme(cls, url: str) -> str:
+        # What stands behind the scheme is read where Celery is loaded.
+        if url and not re.match(r"[a-z][a-z0-9+]*://", url):
+            raise ValueError("must be a URL as redis://host or amqp://user:password@host/vhost")
+        return url
+
     @field_validator("embedder_url")
     @classmethod
     def _embedder_scheme(cls, url: str) -> str:
@@ -221,9 +243,15 @@ class Settings(PublisherSettings):
         return max(2 * self.flush_interval, 2.0)
 
     @property
+    def has_own_broker(self) -> bool:
+        """Whether Celery's messages go to another server than the streams."""
+        return self.broker_url not in ("", self.redis_url)
+
+    @property
     def mask(self) -> Mask:
-        """The mask that removes the passwords of both servers, and the key of the embedder, from a text."""
-        return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", ""), self.embedder_key])
+        """The mask that removes the passwords of all servers, and the key of the embedder, from a text."""
+        urls = [self.database_url, self.redis_url, self.broker_url]
+        return Mask(urls, [os.environ.get("PGPASSWORD", ""), self.embedder_key])
 
     def require_database(self) -> str:
         """Return the database URL.
@@ -279,6 +307,11 @@ def load_publisher_settings(redis_url: str | None = None, *, disabled: bool | No
     # A URL that is not used need not be right: the environment's may be the application's own.
     given = {"redis_url": ""} if disabled else {"redis_url": redis_url} if redis_url else {}
     return read_form(PublisherSettings, os.environ, disabled=disabled, **given)
+
+
+def _places(url: str, place: str) -> list[str]:
+    """Return the hosts of a URL with their ports."""
+    return place.rpartition("@")[2].split(",") if url.partition("://")[0] in PLURAL_SCHEMES else [place]
 
 
 def _checked_scheme(url: str, schemes: tuple[str, ...]) -> str:

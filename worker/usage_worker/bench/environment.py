@@ -37,7 +37,8 @@ class BenchEnvironment:
     @property
     def process_env(self) -> dict[str, str]:
         """The environment variables of a process that uses these servers."""
-        return os.environ | {"DATABASE_URL": self.servers.database_url, "USAGE_REDIS_URL": self.servers.redis_url}
+        redis = dict.fromkeys(("USAGE_REDIS_URL", "USAGE_BROKER_URL"), self.servers.redis_url)
+        return os.environ | {"DATABASE_URL": self.servers.database_url} | redis
 
     def reset(self) -> None:
         """Give every pair a row whose counters are 0."""

@@ -11,14 +11,14 @@ from functools import cache
 from celery import Celery
 
 from usage_worker.bench.sql import query as bench_query
-from usage_worker.service.broker import broker_settings
+from usage_worker.service.broker import broker_of
 from usage_worker.settings import load_settings
 from usage_worker.store import Store
 
 QUEUE = "naive"
 
 app = Celery("naive")
-app.conf.update(broker_settings(load_settings().redis_url))
+app.conf.update(broker_of(load_settings()))
 app.conf.update(task_ignore_result=True, task_default_queue=QUEUE, broker_connection_retry_on_startup=True)
 
 

@@ -150,6 +150,6 @@ def _waiting_bytes(environment: BenchEnvironment, load: Load) -> float:
 
 def _used_memory(stream: EventStream) -> int:
     """Return the bytes of Redis' data, without what belongs to connections."""
-    with stream.connection.client() as client:
+    with stream.connection.server("") as client:
         info: Any = client.info("memory")
         return int(info["used_memory_dataset"])

@@ -28,8 +28,9 @@ def open_publisher(settings: Settings, *, backfill: bool = False) -> Iterator[Us
     Raises:
         StreamUnavailableError: Redis is not available; a publisher would wait for it.
     """
-    with closing(RedisConnection(settings.redis_url)) as connection:
-        read_vitals(connection)
+    with closing(RedisConnection.of(settings)) as connection:
+        for name in connection.servers():
+            read_vitals(connection, name)
     with UsagePublisher(settings=settings, disabled=False, backfill=backfill) as publisher:
         yield publisher
 

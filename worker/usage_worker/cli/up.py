@@ -18,6 +18,8 @@ from usage_worker.local.stopping import leave_on_signal
 from usage_worker.local.supervisor import FLOWER, LOCALHOST, Supervisor
 from usage_worker.logs import configure_logs
 from usage_worker.migrate import Runner, latest_version
+from usage_worker.service.broker import broker_of
+from usage_worker.service.broker_server import leave_unusable_broker
 from usage_worker.service.server_check import leave_unusable_server
 from usage_worker.settings import load_settings
 
@@ -57,24 +59,29 @@ def up(data_dir: DataDir = None, concurrency: Concurrency = None, flower_port: F
     """Run everything until Ctrl-C: servers, schema, worker, beat and Flower.
 
     DATABASE_URL and USAGE_REDIS_URL, or REDIS_URL, name the servers to use; where one is not set, an embedded server
-    starts and keeps its data. In an embedded PostgreSQL unknown users and agents are created, unless USAGE_UNKNOWN is
-    set. Only warnings and errors are logged, unless USAGE_LOG_LEVEL is set. Flower's own variables, such as
-    FLOWER_BASIC_AUTH, reach Flower.
+    starts and keeps its data. USAGE_BROKER_URL may name another server for Celery's messages. In an embedded PostgreSQL
+    unknown users and agents are created, unless USAGE_UNKNOWN is set. Only warnings and errors are logged, unless
+    USAGE_LOG_LEVEL is set. Flower's own variables, such as FLOWER_BASIC_AUTH, reach Flower.
     """
     settings = _settings()
+    broker_of(settings)  # a wrong one stops nothing that was started
     configure_logs(settings, service=True)
     _require_free(flower_port)
     folder = (data_dir or _default_data_dir()).expanduser().absolute()
     _require_writable(folder)
     with leave_on_signal() as stop, Servers(settings, folder) as servers:
-        leave_unusable_server(servers.redis_url)
+        leave_unusable_server(servers.redis_url, settings.redis_master)
+        leave_unusable_broker(settings)
         _echo("Redis", "keeps events until they are counted", settings.mask(servers.redis_url))
+        if settings.has_own_broker:
+            _echo("broker", "carries Celery's messages", settings.mask(settings.broker_url))
         Runner(servers.database_url).up()
         _echo("PostgreSQL", f"keeps the counters, schema {latest_version()}", settings.mask(servers.database_url))
         exports = _exports(servers, settings)
         with Supervisor(
             servers.database_url,
             servers.redis_url,
+            broker_url=settings.broker_url,
             concurrency=concurrency,
             flower_port=flower_port,
             state_dir=folder,

@@ -66,7 +66,7 @@ def run_demo(events: int, echo: Callable[[str], None], on_progress: Callable[[Li
         if celery.flower_listens:
             echo(f"Flower, until the demo ends: {celery.flower_url}")
         publishers = stack.enter_context(Publishers(servers.redis_url, folder))
-        stream = EventStream(servers.redis_url, load_settings().stream_shards)
+        stream = EventStream.of(load_settings().model_copy(update={"redis_url": servers.redis_url}))
         stack.callback(stream.close)
         return DemoRun(store, stream, celery, publishers, echo, on_progress).run(events)
 
@@ -153,9 +153,11 @@ class DemoRun:
 
     def _consumers(self) -> int:
         """Return the number of consumers; a new process of a worker is a new one from its first read on."""
-        with self._stream.connection.client() as client:
-            keys = map(self._stream.key, range(self._stream.shards))
-            return sum(len(client.xinfo_consumers(key, GROUP)) for key in keys)
+        found = 0
+        for key in map(self._stream.key, range(self._stream.shards)):
+            with self._stream.connection.client(key) as client:
+                found += len(client.xinfo_consumers(key, GROUP))
+        return found
 
     def _pending(self) -> int:
         """Return the number of entries that were read and not acknowledged."""

@@ -58,7 +58,7 @@ class Receiver:
 
     def __init__(self, settings: Settings) -> None:
         self._accept_window = settings.accept_window
-        self._stream = EventStream(settings.redis_url, settings.stream_shards, warn_of)
+        self._stream = EventStream.of(settings, warn_of)
         self._ids = external_ids(settings.id_namespace) if settings.takes_any_id else None
         self._watch = RedisWatch(self._stream.connection, REDIS_MEMORY_LIMIT)
         self._workers_watch = WorkersWatch(self._stream, settings.id_namespace if self._ids else None)
@@ -105,15 +105,12 @@ class Receiver:
     def _send(self, events: list[tuple[int, Prepared]], refused: list[Refused]) -> Taken:
         packs = list(self._packs(events))
         try:
-            self._watch.check(now=False)
+            answers = self._stream.offer(((shard, pack) for shard, pack, _ in packs), self._look)
         except StreamUnavailableError as error:
             log.warning("refusing events: %s", error)
-            return Taken(0, refused, UNAVAILABLE)
-        self._workers_watch.check()
-        try:
-            answers = self._stream.offer((shard, pack) for shard, pack, _ in packs)
-        except StreamUnavailableError as error:
-            log.warning("refusing events: %s", error)
+            return Taken(None if error.is_uncertain else 0, refused, UNAVAILABLE)
+        if uncertain := next((answer for answer in answers if answer and answer.is_uncertain), None):
+            log.warning("refusing events: %s", uncertain)
             return Taken(None, refused, UNAVAILABLE)
         lost = [index for (_, _, places), answer in zip(packs, answers, strict=True) if answer for index in places]
         if not lost:
@@ -121,6 +118,10 @@ class Receiver:
         log.warning("refusing events: %s", next(filter(None, answers)))
         held = [Refused(index, None, UNAVAILABLE) for index in lost]
         return Taken(len(events) - len(lost), sorted(refused + held, key=attrgetter("index")), UNAVAILABLE)
+
+    def _look(self, server: str) -> None:
+        self._watch.check(server, now=False)
+        self._workers_watch.check()
 
     def _packs(self, events: list[tuple[int, Prepared]]) -> Iterator[tuple[int, Pack, list[int]]]:
         """Yield the packs with their shards and the places of their events."""

@@ -87,6 +87,7 @@ class Supervisor:
     Args:
         database_url: PostgreSQL.
         redis_url: Redis.
+        broker_url: where Celery's messages go; by default to that Redis, whatever the environment says.
         workers: number of workers that count; one more does the maintenance.
         concurrency: processes of each worker that counts; by default one for each shard, where a flush waits for
             events, and one for the other tasks.
@@ -101,6 +102,7 @@ class Supervisor:
         database_url: str,
         redis_url: str,
         *,
+        broker_url: str = "",
         workers: int = 1,
         concurrency: int | None = None,
         flower_port: int | None = 0,
@@ -117,6 +119,7 @@ class Supervisor:
         self._state_dir = state_dir
         self._log_dir = log_dir
         servers = {"DATABASE_URL": database_url, "USAGE_REDIS_URL": redis_url}
+        servers["USAGE_BROKER_URL"] = broker_url or redis_url
         self._env = {**os.environ, **servers, **(variables or {})}
         self._processes: list[SupervisedProcess] = []
         self._temporary = contextlib.ExitStack()

@@ -65,6 +65,8 @@ def joined(first: Check | None, second: Check) -> Check:
     if first is None:
         return second
     state = max(first.state, second.state, key=_BY_SEVERITY.index)
-    reason = printable(f"{first.reason}; {second.reason}", REASON_LENGTH)
+    reason = (
+        first.reason if first.reason == second.reason else printable(f"{first.reason}; {second.reason}", REASON_LENGTH)
+    )
     remedies = (first.remedy, "" if second.remedy in first.remedy else second.remedy)
     return Check(first.name, state, reason, "; ".join(filter(None, remedies)))

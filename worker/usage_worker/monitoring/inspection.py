@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # The checks that every other one of a server needs.
 REDIS = "redis"
+BROKER = "broker"
 POSTGRESQL = "postgresql"
 
 
@@ -95,16 +96,17 @@ class Inspection:
 
     @cached_property
     def stream(self) -> EventStream:
-        return EventStream(self.settings.redis_url, self.settings.stream_shards)
+        return EventStream.of(self.settings)
 
     @cached_property
     def store(self) -> ImpatientStore:
         return ImpatientStore.of(self.settings)
 
     @cached_property
-    def redis_details(self) -> ServerDetails:
-        """What Redis says about its memory and disk; asked by the first section that needs it."""
-        return server_details(self.stream.connection)
+    def redis_details(self) -> dict[str, ServerDetails]:
+        """What each server says about its memory and disk, by its name; asked by the first section that needs it."""
+        connection = self.stream.connection
+        return {name: server_details(connection, name) for name in connection.servers()}
 
     @cached_property
     def last_runs(self) -> dict[str, TaskRun]:

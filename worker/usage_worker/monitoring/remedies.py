@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from usage_worker.errors import (
+    BrokerUnavailableError,
     ForeignKeyError,
     SchemaError,
     StatementCancelledError,
     StoreUnavailableError,
     StreamRefusedError,
     StreamUnavailableError,
+    UnusableBrokerError,
     UnusableServerError,
     UsageError,
 )
@@ -19,6 +21,8 @@ _REMEDIES: tuple[tuple[type[UsageError], str], ...] = (
     (ForeignKeyError, "find the program that writes keys `usage:…`, then rename or delete the key"),
     (StreamRefusedError, 'grant what docs/operations.md lists for "Users" to the user of REDIS_URL'),
     (StreamUnavailableError, "see that the server of REDIS_URL runs and that this machine reaches it"),
+    (UnusableBrokerError, "name another server in USAGE_BROKER_URL"),
+    (BrokerUnavailableError, "see that the server of USAGE_BROKER_URL runs and that this machine reaches it"),
     (StatementCancelledError, "raise the limit of time that the reason names for the role or database of DATABASE_URL"),
     (StoreUnavailableError, "see that the server of DATABASE_URL runs and that this machine reaches it"),
     (SchemaError, "run `usage-worker migrate up`"),

@@ -70,9 +70,8 @@ class PackSender:
             self._seal()
             self.write()
             if packs := self._take():
-                self._watch.check(now=bool(self._retry.reason))
-                self._workers_watch.check()
-                self._settle(packs, self._stream.offer((sealed.lane.shard, pack) for sealed, pack in packs))
+                listed = [(sealed.lane.shard, pack) for sealed, pack in packs]
+                self._settle(packs, self._stream.offer(listed, self._look))
         except Exception as error:  # noqa: BLE001 - whatever it is: without this thread nothing would ever be sent
             with self._changed:
                 self._retry.failed(self._text(error))
@@ -97,6 +96,10 @@ class PackSender:
                 del values
                 with self._changed:
                     self._buffer.keep_written(sealed, pack)
+
+    def _look(self, server: str) -> None:
+        self._watch.check(server, now=bool(self._retry.reason))
+        self._workers_watch.check()
 
     def _seal(self) -> None:
         with self._changed:

@@ -23,34 +23,50 @@ SECONDS_BETWEEN_CHECKS = 1.0
 
 
 class RedisWatch:
-    """The checks of one connection, once a second at most."""
+    """The checks of the servers of one connection, each once a second at most."""
 
     def __init__(self, connection: RedisConnection, memory_limit: float) -> None:
         self._connection = connection
         self._memory_limit = memory_limit
-        self._checked = float("-inf")
+        self._checked: dict[str, float] = {}
         self._may_ask = True
         self._clock_differs = False
 
-    def check(self, *, now: bool) -> None:
-        """Look again if a second has passed, or `now`.
+    def check(self, server: str, *, now: bool) -> None:
+        """Look at a server again if a second has passed, or `now`.
 
         Raises:
             StreamUnavailableError: the memory is nearly full; the workers need the rest to drain it.
         """
-        if not self._may_ask or (not now and time.monotonic() - self._checked < SECONDS_BETWEEN_CHECKS):
+        last = self._checked.get(server, float("-inf"))
+        if not self._may_ask or (not now and time.monotonic() - last < SECONDS_BETWEEN_CHECKS):
             return
-        if not self.has_room():
-            raise StreamUnavailableError(f"its memory is more than {self._memory_limit:.0%} full")
-        self._checked = time.monotonic()
+        if not self._has_room(server):
+            of_server = f"the memory of {server}" if server else "its memory"
+            raise StreamUnavailableError(f"{of_server} is more than {self._memory_limit:.0%} full")
+        self._checked[server] = time.monotonic()
 
     def has_room(self) -> bool:
-        """Ask Redis whether its memory has room for events; it has where this user may not ask.
+        """Ask whether the memory of any server has room for events; it has where this user may not ask.
 
         Raises:
-            StreamUnavailableError: it does not answer.
+            StreamUnavailableError: none answers.
         """
-        used, clock = read_vitals(self._connection)
+        failure: StreamUnavailableError | None = None
+        answered = False
+        for server in self._connection.servers():
+            try:
+                if self._has_room(server):
+                    return True
+                answered = True
+            except StreamUnavailableError as error:
+                failure = error
+        if failure and not answered:
+            raise failure
+        return False
+
+    def _has_room(self, server: str) -> bool:
+        used, clock = read_vitals(self._connection, server)
         if clock is not None:
             self._compare(clock)
         if used is None and self._may_ask:

@@ -59,19 +59,17 @@ class Sender:
 
         Returns whether any publisher uses this sender.
         """
-        _, shards, limits, namespace, is_backfill = self.key
+        url, shards, limits, namespace, is_backfill, master = self.key
         self._shared, self._is_held, self._postponed = shared, shared.is_held, shared.postponed
         # Entered directly: a Condition does it in Python, which costs 0.15 µs for each event.
         self._lock, self._changed = shared.lock, threading.Condition(shared.lock)
         self._thread: threading.Thread | None = None
         self._no_thread = ""
-        self._stream = EventStream(self.key.redis_url, shards, warn_of)
+        self._stream = EventStream(url, shards, warn_of, master=master)
         self._buffer = Buffer(shards, limits.buffer_bytes, is_backfill=is_backfill)
         self._log_limited = RateLimitedLog()
         watch = WorkersWatch(self._stream, namespace)
-        self._packs = PackSender(
-            self.key.redis_url, self._stream, self._buffer, self._changed, self._log_limited, watch
-        )
+        self._packs = PackSender(url, self._stream, self._buffer, self._changed, self._log_limited, watch)
         self._linger, self._pack_events, self._announced = limits.linger, limits.pack_events, (1, limits.pack_events)
         for account in self._accounts:
             account.start_over()

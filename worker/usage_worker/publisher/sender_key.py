@@ -7,6 +7,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.errors import SettingsError
+from usage_worker.settings import DEFAULT_MASTER
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -42,3 +43,4 @@ class SenderKey(NamedTuple):
     namespace: UUID | None = None
     is_backfill: bool = False
     """See `Pack`."""
+    redis_master: str = DEFAULT_MASTER

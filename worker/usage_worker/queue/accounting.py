@@ -101,14 +101,14 @@ class Accounting:
         Returns:
             The time by Redis' clock, in milliseconds since 1970.
         """
-        with self._connection.client() as client:
+        with self._connection.client(stream) as client:
             script = client.register_script(_DONE)
             now: Any = script([stream, counted_key(shard)], [group, *entry_ids])
         return int(now)
 
     def vanished(self, stream: str, shard: int, *, keep: bool = True) -> Vanished:
         """Look at a shard: return what vanished; unless `keep` is false, note it, and begin an accounting."""
-        with self._connection.client() as client:
+        with self._connection.client(stream) as client:
             arguments = [] if keep else ["only look"]
             reply: Any = client.register_script(_VANISHED)([stream, counted_key(shard)], arguments)
         entries, seconds = reply

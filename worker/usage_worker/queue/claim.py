@@ -56,7 +56,7 @@ class FlushClaim:
 
         Returns False when another consumer has it, or when another message than that of this token flushes it next.
         """
-        with self._connection.client() as client:
+        with self._connection.client(_key(shard)) as client:
             arguments: list[str | int] = [self._holder, CLAIM_SECONDS, token or ""]
             taken: Any = client.register_script(_TAKE)(keys=[_key(shard)], args=arguments)
         return bool(taken)
@@ -64,14 +64,14 @@ class FlushClaim:
     def hand_over(self, shard: int) -> str | None:
         """Keep the shard for a message for `CLAIM_SECONDS`; return its token, None when another has the claim."""
         token = token_hex(4)
-        with self._connection.client() as client:
+        with self._connection.client(_key(shard)) as client:
             arguments: list[str | int] = [self._holder, token, CLAIM_SECONDS]
             handed: Any = client.register_script(_HAND_OVER)(keys=[_key(shard)], args=arguments)
         return token if handed else None
 
     def release(self, shard: int) -> None:
         """Let another consumer claim the shard."""
-        with self._connection.client() as client:
+        with self._connection.client(_key(shard)) as client:
             client.register_script(_RELEASE)(keys=[_key(shard)], args=[self._holder])
 
     @property

@@ -1,39 +1,44 @@
-"""The connection to Redis, and the one place where the driver's errors become ours."""
+"""The connections to Redis, and the one place where the driver's errors become ours."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import redis
-from redis.backoff import NoBackoff
-from redis.connection import ConnectionPool
 from redis.exceptions import (
     AskError,
     ClusterCrossSlotError,
+    ClusterDownError,
     ClusterError,
     MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
-    ReadOnlyError,
     RedisError,
+    TryAgainError,
 )
-from redis.retry import Retry
 
 from usage_worker.errors import ForeignKeyError, StreamRefusedError, StreamUnavailableError, UnusableServerError
 from usage_worker.printable import printable
 from usage_worker.queue.last_id import WAY_OUT
 from usage_worker.queue.own_keys import is_wrong_type
-from usage_worker.queue.server import CLUSTER, facts_of
+from usage_worker.queue.server import CLUSTER, NO_CLUSTER, facts_of
+from usage_worker.queue.servers import servers_of
 from usage_worker.queue.url import parse_redis_url
+from usage_worker.settings import DEFAULT_MASTER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    import redis
 
     from usage_worker.queue.server import Concern
+    from usage_worker.queue.url import Kind
+    from usage_worker.settings import PublisherSettings
 
-TIMEOUT_SECONDS = 5.0
 _OF_A_CLUSTER = (AskError, ClusterError, ClusterCrossSlotError)
+# Of the answer to CLUSTER SLOTS of a server, or of a Sentinel.
+_OF_NO_CLUSTER = ("cluster support disabled", "unknown command 'CLUSTER'")
 
 # What to do, by a part of the driver's message.
 _REMEDIES = (
@@ -47,29 +52,32 @@ _REMEDIES = (
 
 
 class RedisConnection:
-    """The connection of one process, opened at first use (never before a fork).
+    """The connections of one process, opened at first use (never before a fork).
 
     Args:
-        redis_url: the server.
-        warn: called once with each threat to events on this server.
+        redis_url: the server, its Sentinels, or nodes of its Cluster.
+        warn: called once with each threat to events on a server.
+        master: the name that Sentinels have for the server with the streams.
     """
 
-    def __init__(self, redis_url: str, warn: Callable[[Concern], None] | None = None) -> None:
+    def __init__(
+        self, redis_url: str, warn: Callable[[Concern], None] | None = None, *, master: str = DEFAULT_MASTER
+    ) -> None:
         address = parse_redis_url(redis_url)
-        timeouts = {"socket_timeout": TIMEOUT_SECONDS}
-        if "path" not in address.parameters:
-            timeouts["socket_connect_timeout"] = TIMEOUT_SECONDS
-        # No retries inside the client: the callers retry, and they know what a second attempt means.
-        pool = ConnectionPool(
-            address.connection_class, protocol=2, retry=Retry(NoBackoff(), 0), **(timeouts | address.parameters)
-        )
-        self._redis = redis.Redis.from_pool(pool)
+        self.kind = address.kind
+        self._servers = servers_of(address, master)
         self._warn = warn
-        self._accepted = False
+        self._accepted: set[str] = set()
 
-    @contextmanager
-    def client(self) -> Iterator[redis.Redis]:
-        """Yield the driver's client, and translate what it raises.
+    @classmethod
+    def of(cls, settings: PublisherSettings, warn: Callable[[Concern], None] | None = None) -> RedisConnection:
+        """Return the connection to the servers of the settings."""
+        return cls(settings.redis_url, warn, master=settings.redis_master)
+
+    def client(self, key: str) -> AbstractContextManager[redis.Redis]:
+        """Yield the driver's client of the server that holds this key, and translate what it raises.
+
+        On a Cluster, its commands, pipelines and scripts may only use keys of the same slot; ours of a shard are.
 
         Raises:
             StreamUnavailableError: Redis refused, did not answer for 5 s, is full or cannot be reached.
@@ -77,43 +85,84 @@ class RedisConnection:
             ForeignKeyError: a key holds something of another type than ours.
             UnusableServerError: it is of a kind or a version that we cannot use, or REDIS_URL cannot work.
         """
+        return self._using(key=key)
+
+    def server(self, name: str) -> AbstractContextManager[redis.Redis]:
+        """Yield the client of one of `servers`, as `client` does."""
+        return self._using(name)
+
+    def servers(self) -> list[str]:
+        """Return the names of all servers with keys: host and port of a Cluster's primaries, "" for an only one.
+
+        Those that failed lately come last: one that does not answer keeps its caller waiting for 5 s.
+
+        Raises:
+            StreamUnavailableError: no node of a Cluster answers.
+        """
         try:
-            if not self._accepted:
-                self._accept()
-            yield self._redis
+            return self._servers.names()
         except RedisError as error:
-            if isinstance(error, ReadOnlyError):
-                # A primary was demoted: a new connection may lead to the new one.
-                self._redis.connection_pool.disconnect()
-            raise unavailable(error) from error
+            raise self.refusal("", error) from error
+
+    def by_server(self, keys: Sequence[str]) -> dict[str, list[int]]:
+        """Return the places of the keys that each of the `servers` holds; of keys that none holds, under no name.
+
+        Raises:
+            StreamUnavailableError: no node of a Cluster answers.
+        """
+        if self.kind != "cluster":
+            return {"": [*range(len(keys))]}
+        groups: dict[str, list[int]] = {name: [] for name in [*self.servers(), ""]}
+        for place, key in enumerate(keys):
+            groups.setdefault(self._servers.name_of(key), []).append(place)
+        return {name: places for name, places in groups.items() if places}
+
+    def refusal(self, name: str, error: RedisError) -> StreamUnavailableError:
+        """Translate an error of the driver, or of one command in a pipeline, by a server; "" where none was found."""
+        self._servers.failed(name, error)
+        return unavailable(error, self.kind)
 
     def close(self) -> None:
-        self._redis.close()
+        self._servers.close()
 
-    def _accept(self) -> None:
-        """Ask the server once what it is, where it lets us.
+    @contextmanager
+    def _using(self, name: str = "", key: str | None = None) -> Iterator[redis.Redis]:
+        try:
+            if key is not None:
+                name = self._servers.name_of(key)
+            client = self._servers.named(name)
+            if name not in self._accepted:
+                self._accept(name, client)
+            yield client
+        except RedisError as error:
+            raise self.refusal(name, error) from error
+
+    def _accept(self, name: str, client: redis.Redis) -> None:
+        """Ask a server once what it is, where it lets us.
 
         Raises:
             UnusableServerError: it is of a kind or a version that we cannot use, or REDIS_URL cannot work.
         """
         try:
-            facts = facts_of(self._redis)
+            facts = facts_of(client)
         except (TypeError, ValueError, ArithmeticError) as error:  # of a value in the URL that only a connection uses
             raise UnusableServerError(
                 f"the driver cannot connect with this REDIS_URL: {printable(str(error))}"
             ) from None
+        if facts and facts.cluster and self.kind != "cluster":
+            raise UnusableServerError(CLUSTER)
         if facts and facts.refusal:
             raise UnusableServerError(facts.refusal)
-        self._accepted = True
+        self._accepted.add(name)
         if facts and self._warn:
-            for concern in facts.concerns:
+            for concern in facts.concerns_as(self.kind, name):
                 self._warn(concern)
 
 
-def unavailable(error: RedisError) -> StreamUnavailableError:
-    """Translate an error of the driver, or of one command in a pipeline."""
-    if isinstance(error, _OF_A_CLUSTER) and not isinstance(error, MasterDownError):
-        return UnusableServerError(CLUSTER)
+def unavailable(error: RedisError, kind: Kind) -> StreamUnavailableError:
+    """Translate an error of the driver; `kind` is what REDIS_URL names."""
+    if unusable := _unusable(error, kind):
+        return UnusableServerError(unusable)
     if isinstance(error, OutOfMemoryError):
         return StreamUnavailableError(
             "Redis is full; raise its maxmemory, or let `usage-worker drain` work off the backlog"
@@ -123,4 +172,21 @@ def unavailable(error: RedisError) -> StreamUnavailableError:
         return ForeignKeyError(f"{text}; find the program that writes keys `usage:…`, then rename or delete the key")
     if isinstance(error, NoPermissionError):
         return StreamRefusedError(f'{text}; grant what docs/operations.md lists for "Users" to the user of REDIS_URL')
-    return StreamUnavailableError(f"{text}; {next(remedy for part, remedy in _REMEDIES if part in text)}")
+    return StreamUnavailableError(_with_remedy(error))
+
+
+def _unusable(error: RedisError, kind: Kind) -> str | None:
+    """Return why the server is of another kind than REDIS_URL says, None if it is not."""
+    if kind == "cluster":
+        return NO_CLUSTER if any(part in str(error) for part in _OF_NO_CLUSTER) else None
+    is_cluster = isinstance(error, _OF_A_CLUSTER) and not isinstance(error, MasterDownError)
+    return CLUSTER if is_cluster else None
+
+
+def _with_remedy(error: RedisError) -> str:
+    if isinstance(error, AskError | TryAgainError):
+        return "a slot is moving to another node of the Cluster; the next attempt asks where it is"
+    text = str(error)
+    if isinstance(error, ClusterDownError):
+        return f"{text}; `CLUSTER NODES` shows which nodes are down"
+    return f"{text}; {next(remedy for part, remedy in _REMEDIES if part in text)}"

@@ -35,6 +35,6 @@ def sweep_consumers(connection: RedisConnection, stream: str, group: str, idle: 
     Raises:
         StreamUnavailableError: Redis did not answer.
     """
-    with connection.client() as client:
+    with connection.client(stream) as client:
         removed: Any = client.register_script(_SWEEP)([stream], [group, int(idle * 1000)])
     return int(removed)

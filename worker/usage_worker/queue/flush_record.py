@@ -140,12 +140,12 @@ class FlushRecords:
 
     def _fields(self, shard: int) -> tuple[float, dict[bytes, bytes]]:
         """Return the time by Redis' clock and the fields of a record."""
-        with self._connection.client() as client:
+        with self._connection.client(_key(shard)) as client:
             pipeline = client.pipeline(transaction=False)
             pipeline.time()
             pipeline.hgetall(_key(shard))
             time_of_redis, record = pipeline.execute(raise_on_error=False)
-        return seconds_of(answered(time_of_redis, otherwise=None)), answered(record, otherwise={})
+            return seconds_of(answered(time_of_redis, otherwise=None)), answered(record, otherwise={})
 
     def _record(
         self,
@@ -165,7 +165,7 @@ class FlushRecords:
         for field, count in owed.items():
             arguments += (field, count)
         try:
-            with self._connection.client() as client:
+            with self._connection.client(_key(shard)) as client:
                 client.register_script(_SCRIPT)(keys=[_key(shard)], args=arguments)
         except StreamUnavailableError:
             self._owed[shard] = owed

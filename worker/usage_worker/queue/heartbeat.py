@@ -25,14 +25,14 @@ class Heartbeat:
 
     def beat(self) -> bool:
         """Note the current time; return whether this is the first heartbeat of a minute, for what need not be often."""
-        with self._connection.client() as client:
+        with self._connection.client(HEARTBEAT_KEY) as client:
             now, before = seconds_of(client.time()), time_in(_last(client))
             client.set(HEARTBEAT_KEY, now)
             return before is None or now // SWEEP_SECONDS > before // SWEEP_SECONDS
 
     def age(self) -> float | None:
         """Return the seconds since the last heartbeat, or None where there was none."""
-        with self._connection.client() as client:
+        with self._connection.client(HEARTBEAT_KEY) as client:
             beat = _last(client)
             return age_of(beat, seconds_of(client.time()))
 

@@ -78,20 +78,21 @@ class Holding:
 
     def decoded(self, shard: int) -> None:
         """Note that an entry that was tried alone did not end this consumer when it was decoded."""
-        with suppress(StreamUnavailableError), self._connection.client() as client:  # a full Redis refuses it
-            client.set(mark_key(shard, self.consumer), "", ex=KEPT_SECONDS)
+        mark = mark_key(shard, self.consumer)
+        with suppress(StreamUnavailableError), self._connection.client(mark) as client:  # a full Redis refuses it
+            client.set(mark, "", ex=KEPT_SECONDS)
 
     def survived(self, shard: int, entry_ids: Sequence[str]) -> None:
         """Remove the deaths of entries that were counted after all."""
         if entry_ids:
-            with self._connection.client() as client:
+            with self._connection.client(deaths_key(shard)) as client:
                 client.hdel(deaths_key(shard), *entry_ids)
 
     def _end(self, shard: int) -> None:
         late = shard in self._ended_late
         alive = [entry_id for entry_id, deaths in self._held.get(shard, ()) if late or deaths]
         self._ended_late.add(shard)  # until it has succeeded
-        with self._connection.client() as client:
+        with self._connection.client(deaths_key(shard)) as client:
             pipeline = client.pipeline(transaction=False)
             pipeline.delete(mark_key(shard, self.consumer))
             if alive:
@@ -103,7 +104,7 @@ class Holding:
     def _renew(self, shard: int, over: threading.Event) -> None:
         mark = mark_key(shard, self.consumer)
         while not over.wait(self._idle * _RENEWED_EACH):
-            with suppress(StreamUnavailableError), self._connection.client() as client:
+            with suppress(StreamUnavailableError), self._connection.client(mark) as client:
                 client.expire(mark, KEPT_SECONDS)
 
     def _new_name(self) -> str:

@@ -54,7 +54,7 @@ def last_id(connection: RedisConnection, stream: str) -> LastId:
     Raises:
         StreamUnavailableError: Redis did not answer.
     """
-    with connection.client() as client:
+    with connection.client(stream) as client:
         pipeline = client.pipeline(transaction=False)
         pipeline.xinfo_stream(stream)
         pipeline.time()

@@ -36,7 +36,7 @@ def oldest_entry(stream: EventStream, shard: int) -> OldestEntry | None:
         StreamUnavailableError: Redis did not answer.
     """
     key = stream.key(shard)
-    with stream.connection.client() as client:
+    with stream.connection.client(key) as client:
         entries: Any = client.xrange(key, count=1)
         if not entries:
             return None

@@ -34,17 +34,16 @@ _SCRIPT = (
 own(KEYS[1], 'hash')
 local now = redis.call('TIME')[1]
 redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
-if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3]) end
-if ARGV[4] ~= '' then redis.call('SET', KEYS[3], ARGV[4]) end
 local records = redis.call('HGETALL', KEYS[1])
 for i = 1, #records, 2 do
     local at = tonumber(string.match(records[i + 1], '^%d+'))
-    if not at or at < now - tonumber(ARGV[5]) or at > now + tonumber(ARGV[6]) then
+    if not at or at < now - tonumber(ARGV[3]) or at > now + tonumber(ARGV[4]) then
         redis.call('HDEL', KEYS[1], records[i])
     end
 end
 """
 )
+_KEEP = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], ARGV[1])"
 
 
 class Process(NamedTuple):
@@ -90,11 +89,12 @@ class Processes:
             StreamUnavailableError: Redis did not take it.
         """
         text = json.dumps(process._asdict() | {"clock": time.time()})
-        shards = "" if process.shards is None else process.shards
-        with self._connection.client() as client:
-            script = client.register_script(_SCRIPT)
-            keys = [PROCESSES_KEY, _SHARDS_KEY, _NAMESPACE_KEY]
-            script(keys=keys, args=[name, text, shards, process.namespace or "", _KEPT_SECONDS, int(AHEAD_SECONDS)])
+        self._write(_SCRIPT, PROCESSES_KEY, name, text, _KEPT_SECONDS, int(AHEAD_SECONDS))
+        # Each by itself: on a Cluster, another node may hold it.
+        if process.shards is not None:
+            self._write(_KEEP, _SHARDS_KEY, process.shards)
+        if process.namespace:
+            self._write(_KEEP, _NAMESPACE_KEY, process.namespace)
 
     def read(self) -> list[ProcessRecord]:
         """Return the records of the last hour, by name.
@@ -102,11 +102,15 @@ class Processes:
         Raises:
             StreamUnavailableError: Redis did not answer.
         """
-        with self._connection.client() as client:
+        with self._connection.client(PROCESSES_KEY) as client:
             now = seconds_of(client.time())
             records: Any = client.hgetall(PROCESSES_KEY)
         parsed = (_parse(name.decode(errors="replace"), text, now) for name, text in records.items())
         return sorted(record for record in parsed if record)
+
+    def _write(self, script: str, key: str, *arguments: str | int) -> None:
+        with self._connection.client(key) as client:
+            client.register_script(script)(keys=[key], args=arguments)
 
 
 def shards_of_workers(connection: RedisConnection) -> int | None:
@@ -125,7 +129,7 @@ def namespace_of_workers(connection: RedisConnection) -> UUID | None:
 
 def _value(connection: RedisConnection, key: str) -> bytes:
     try:
-        with connection.client() as client:
+        with connection.client(key) as client:
             value: Any = client.get(key)
     except StreamUnavailableError:
         return b""

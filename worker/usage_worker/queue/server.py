@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     import redis
 
     from usage_worker.queue.connection import RedisConnection
+    from usage_worker.queue.url import Kind
 
 # The first version whose streams count the entries added, and whose scripts a full server executes.
 LEAST_VERSION = 7
 
-CLUSTER = "it is a node of a Redis Cluster, which Celery cannot use; name a server with cluster-enabled no in REDIS_URL"
+CLUSTER = "it is a node of a Redis Cluster; write redis+cluster:// in REDIS_URL, and set USAGE_BROKER_URL for Celery"
+NO_CLUSTER = "it is not a node of a Redis Cluster; write redis:// in REDIS_URL for a single server"
+SENTINEL = "it is a Sentinel; write redis+sentinel:// in REDIS_URL"
 
 
 class Concern(NamedTuple):
@@ -42,6 +45,7 @@ class ServerFacts:
     """`Redis` or `Valkey`."""
     version: str
     cluster: bool
+    sentinel: bool
     replica: bool
     loading: bool
     memory_used: float
@@ -54,9 +58,9 @@ class ServerFacts:
 
     @property
     def refusal(self) -> str | None:
-        """Why this server cannot be used at all, None if it can."""
-        if self.cluster:
-            return CLUSTER
+        """Why no server of this kind or version can be used, None if it can."""
+        if self.sentinel:
+            return SENTINEL
         major = self.version.partition(".")[0]
         if major.isdigit() and int(major) < LEAST_VERSION:
             return f"it is {self.product} {self.version}; Redis 7, Valkey 8 or newer is needed"
@@ -82,19 +86,24 @@ class ServerFacts:
             found.append(Concern("persistence", "warn", reason, "set appendonly yes"))
         return found
 
+    def concerns_as(self, kind: Kind, name: str) -> list[Concern]:
+        """Return the concerns about a server by its name; of Sentinels and a Cluster, none is a replica for long."""
+        found = [it for it in self.concerns if kind == "server" or it.name != "replica"]
+        return [it._replace(reason=f"{name}: {it.reason}") for it in found] if name else found
+
 
 _NO_EVICTION = "set maxmemory-policy noeviction"
 
 
-def server_facts(connection: RedisConnection) -> ServerFacts:
-    """Ask the server about itself.
+def server_facts(connection: RedisConnection, name: str = "") -> ServerFacts:
+    """Ask one of the servers about itself.
 
     Raises:
         StreamUnavailableError: it does not answer.
         StreamRefusedError: it does not let this user ask.
         UnusableServerError: it cannot be used at all (`refusal`).
     """
-    with connection.client() as client:
+    with connection.server(name) as client:
         facts = facts_of(client)
         if facts is None:
             raise StreamRefusedError("this user may not ask the server about itself; grant +info")
@@ -117,6 +126,7 @@ def facts_in(info: dict[str, Any]) -> ServerFacts:
         product=str(info.get("server_name", "redis")).capitalize(),
         version=str(info.get("valkey_version", info.get("redis_version", ""))),
         cluster=bool(info.get("cluster_enabled")),
+        sentinel=info.get("redis_mode", info.get("server_mode")) == "sentinel",
         replica=info.get("role") == "slave",
         loading=bool(info.get("loading")),
         memory_used=memory_share(info),

@@ -32,17 +32,17 @@ class ServerDetails(NamedTuple):
     """Where the server keeps its files."""
 
 
-def server_details(connection: RedisConnection) -> ServerDetails:
-    """Ask the server.
+def server_details(connection: RedisConnection, name: str) -> ServerDetails:
+    """Ask one of the servers.
 
     Raises:
         StreamUnavailableError: it does not answer.
         StreamRefusedError: it does not let this user ask.
     """
-    with connection.client() as client:
+    with connection.server(name) as client:
         info: dict[str, Any] = client.info()
         now = float(client.time()[0])
-    config = _config(connection, "appendfsync", "dir")
+    config = _config(connection, name, "appendfsync", "dir")
     states = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
     return ServerDetails(
         facts=facts_in(info),
@@ -58,15 +58,14 @@ def server_details(connection: RedisConnection) -> ServerDetails:
 
 
 def is_local(redis_url: str) -> bool:
-    """Return whether the server is reached by a socket, or by the loopback of this machine."""
-    parameters = parse_redis_url(redis_url).parameters
-    return "path" in parameters or is_loopback(parameters.get("host", "localhost"))
+    """Return whether the servers are reached by a socket, or by the loopback of this machine."""
+    return all(is_loopback(host) for host, _ in parse_redis_url(redis_url).hosts)
 
 
-def _config(connection: RedisConnection, *names: str) -> dict[str, str]:
+def _config(connection: RedisConnection, server: str, *names: str) -> dict[str, str]:
     """Return settings, nothing where the server has no CONFIG, or does not let us read it."""
     try:
-        with connection.client() as client:
+        with connection.server(server) as client:
             return {str(key): str(value) for key, value in client.config_get(*names).items()}
     except StreamUnavailableError:
         return {}

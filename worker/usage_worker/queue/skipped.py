@@ -52,7 +52,7 @@ def return_skipped(connection: RedisConnection, stream: str, group: str, idle: f
     Raises:
         StreamUnavailableError: Redis did not answer.
     """
-    with connection.client() as client:
+    with connection.client(stream) as client:
         script = client.register_script(_RETURN)
         returned: Any = script([stream], [group, _CONSUMER, int(idle * 1000), _MOST, _MOST_PENDING])
     return int(returned)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
+from usage_worker.errors import StreamUnavailableError
 from usage_worker.events.columns import COLUMNS, NAMES
 from usage_worker.queue.accounting import Accounting
-from usage_worker.queue.connection import RedisConnection, unavailable
+from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.consumers import DEAD_SECONDS, sweep_consumers
 from usage_worker.queue.entry import COLUMNAR, RawEntry
 from usage_worker.queue.entry_spans import entry_spans
@@ -21,6 +22,7 @@ from usage_worker.queue.holding import reclaim_arguments, reclaim_script
 from usage_worker.queue.last_id import CLOCK_SECONDS, id_seconds, last_id
 from usage_worker.queue.skipped import return_skipped
 from usage_worker.queue.vitals import seconds_of
+from usage_worker.settings import DEFAULT_MASTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,12 +30,12 @@ if TYPE_CHECKING:
 
     import redis
 
-    from usage_worker.errors import StreamUnavailableError
     from usage_worker.events.columns import Row
     from usage_worker.queue.accounting import Vanished
     from usage_worker.queue.entry import Pack
     from usage_worker.queue.last_id import LastId
     from usage_worker.queue.server import Concern
+    from usage_worker.settings import PublisherSettings
 
 GROUP = "usage"
 # The consumer that has the entries which these workers leave to newer ones; those have another, and reclaim them.
@@ -57,15 +59,27 @@ class Backlog(NamedTuple):
 
 
 class EventStream:
-    """The sharded stream of one Redis; it owns the `connection`, which claims, records and heartbeats share.
+    """The sharded stream of one Redis or Cluster; it owns the `connection`, which claims, records and heartbeats share.
 
     Every method raises StreamUnavailableError: see `RedisConnection.client`.
     """
 
-    def __init__(self, redis_url: str, shards: int, warn: Callable[[Concern], None] | None = None) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        shards: int,
+        warn: Callable[[Concern], None] | None = None,
+        *,
+        master: str = DEFAULT_MASTER,
+    ) -> None:
         self.shards = shards
-        self.connection = RedisConnection(redis_url, warn)
+        self.connection = RedisConnection(redis_url, warn, master=master)
         self._accounting = Accounting(self.connection)
+
+    @classmethod
+    def of(cls, settings: PublisherSettings, warn: Callable[[Concern], None] | None = None) -> EventStream:
+        """Return the stream of the settings."""
+        return cls(settings.redis_url, settings.stream_shards, warn, master=settings.redis_master)
 
     def key(self, shard: int) -> str:
         """Return the key of a shard's stream."""
@@ -81,19 +95,32 @@ class EventStream:
             if refusal:
                 raise refusal
 
-    def offer(self, packs: Iterable[tuple[int, Pack]]) -> list[StreamUnavailableError | None]:
+    def offer(
+        self, packs: Iterable[tuple[int, Pack]], look: Callable[[str], None] | None = None
+    ) -> list[StreamUnavailableError | None]:
         """Add packs to their shards; return for each why Redis refused it, None where it is in the stream.
 
-        When it raises, any of them may have arrived: offer all of them again.
+        When it raises, any of them may have arrived, where the error `is_uncertain`: offer all of them again. On a
+        Cluster, a node that is not available refuses its packs alone in that way.
+
+        Args:
+            packs: the packs with their shards.
+            look: is called with the name of each server before its packs are sent, and raises StreamUnavailableError
+                where they must not be.
         """
-        with entry_spans([(shard, self.key(shard), pack) for shard, pack in packs]) as (entries, refusals):
-            with self.connection.client() as client:
-                pipeline = client.pipeline(transaction=False)
-                for key, fields in entries:
-                    pipeline.xadd(key, fields)  # type: ignore[arg-type]
-                # The pipeline itself would quote the command in the error, and events with it.
-                answers = pipeline.execute(raise_on_error=False)
-            refusals += [unavailable(answer) if isinstance(answer, RedisError) else None for answer in answers]
+        listed = [(shard, self.key(shard), pack) for shard, pack in packs]
+        refusals: list[StreamUnavailableError | None] = [None] * len(listed)
+        for server, places in self.connection.by_server([key for _, key, _ in listed]).items():
+            try:
+                if look:
+                    look(server)
+                answers = self._add(server, [listed[place] for place in places])
+            except StreamUnavailableError as error:
+                if self.connection.kind != "cluster":
+                    raise
+                answers = [error] * len(places)
+            for place, answer in zip(places, answers, strict=True):
+                refusals[place] = answer
         return refusals
 
     def read(self, shard: int, consumer: str, count: int, wait: float = 0.0) -> list[RawEntry]:
@@ -102,7 +129,7 @@ class EventStream:
         Where there are none, wait up to `wait` seconds for the first.
         """
         block = int(wait * 1000) or None
-        with self.connection.client() as client:
+        with self.connection.client(self.key(shard)) as client:
             try:
                 reply: Any = client.xreadgroup(GROUP, consumer, {self.key(shard): ">"}, count=count, block=block)
             except ResponseError as error:
@@ -122,7 +149,7 @@ class EventStream:
         were deleted are no longer pending then.
         """
         (deaths, mark), numbers = reclaim_arguments(shard, consumer, count, idle)
-        with self.connection.client() as client:
+        with self.connection.client(self.key(shard)) as client:
             reply: Any = client.register_script(reclaim_script())(
                 keys=[self.key(shard), deaths, mark], args=[GROUP, consumer, WAITING, *numbers]
             )
@@ -132,7 +159,7 @@ class EventStream:
 
     def leave_waiting(self, shard: int, entry_ids: Sequence[str]) -> None:
         """Leave entries pending for a newer worker, which reclaims them; the workers of `WAITING` never do."""
-        with self.connection.client() as client:
+        with self.connection.client(self.key(shard)) as client:
             client.xclaim(self.key(shard), GROUP, WAITING, 0, list(entry_ids), justid=True)
 
     def done(self, shard: int, entry_ids: Sequence[str]) -> list[float]:
@@ -163,7 +190,7 @@ class EventStream:
     def backlog(self, shard: int) -> Backlog:
         """Count the entries of a shard."""
         key = self.key(shard)
-        with self.connection.client() as client:
+        with self.connection.client(self.key(shard)) as client:
             pipeline = client.pipeline(transaction=False)
             pipeline.xlen(key)
             pipeline.xrange(key, count=1)
@@ -179,6 +206,25 @@ class EventStream:
 
     def close(self) -> None:
         self.connection.close()
+
+    def _add(self, server: str, packs: Sequence[tuple[int, str, Pack]]) -> list[StreamUnavailableError | None]:
+        """Add packs, given with their shards and streams, to one server; as `offer`."""
+        with entry_spans(packs) as (entries, refusals):
+            try:
+                with self.connection.server(server) as client:
+                    pipeline = client.pipeline(transaction=False)
+                    for key, fields in entries:
+                        pipeline.xadd(key, fields)  # type: ignore[arg-type]
+                    # The pipeline itself would quote the command in the error, and events with it.
+                    answers = pipeline.execute(raise_on_error=False)
+            except StreamUnavailableError as error:
+                error.is_uncertain = True
+                raise
+            refusals += [
+                self.connection.refusal(server, answer) if isinstance(answer, RedisError) else None
+                for answer in answers
+            ]
+        return refusals
 
     def _create_group(self, client: redis.Redis, shard: int) -> bool:
         """Create the group from the first entry on; return False when Redis is too full.

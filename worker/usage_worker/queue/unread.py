@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.errors import StreamUnavailableError
 from usage_worker.queue.processes import PROCESSES_KEY
 from usage_worker.settings import MAX_SHARDS
 
@@ -18,12 +19,21 @@ def foreign_shards(stream: EventStream, shards: int) -> dict[int, int]:
         StreamUnavailableError: Redis did not answer.
     """
     beyond = range(shards, MAX_SHARDS)
-    with stream.connection.client() as client:
-        pipeline = client.pipeline(transaction=False)
-        for shard in beyond:
-            pipeline.xlen(stream.key(shard))
-        lengths = pipeline.execute(raise_on_error=False)
-    return {shard: length for shard, length in zip(beyond, lengths, strict=True) if isinstance(length, int) and length}
+    keys = [stream.key(shard) for shard in beyond]
+    lengths: dict[int, Any] = {}
+    for server, places in stream.connection.by_server(keys).items():
+        try:
+            with stream.connection.server(server) as client:
+                pipeline = client.pipeline(transaction=False)
+                for place in places:
+                    pipeline.xlen(keys[place])
+                answers = pipeline.execute(raise_on_error=False)
+        except StreamUnavailableError:
+            if stream.connection.kind != "cluster":
+                raise
+            continue  # one node of several, which has a check of its own
+        lengths |= {beyond[place]: length for place, length in zip(places, answers, strict=True)}
+    return {shard: length for shard, length in sorted(lengths.items()) if isinstance(length, int) and length}
 
 
 def foreign_databases(stream: EventStream, shards: int) -> dict[int, int]:
@@ -32,7 +42,9 @@ def foreign_databases(stream: EventStream, shards: int) -> dict[int, int]:
     Raises:
         StreamUnavailableError: Redis did not answer, or this user may not look there.
     """
-    with stream.connection.client() as client:
+    if stream.connection.kind == "cluster":
+        return {}  # it has one database only
+    with stream.connection.server("") as client:
         own = client.get_connection_kwargs().get("db", 0)
         found: Any = client.info("keyspace")
         others = [number for number in (int(name.removeprefix("db")) for name in found) if number != own]

@@ -5,7 +5,7 @@ A parameter is taken by both clients, ignored by both because they set it themse
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from usage_worker.errors import SettingsError
 from usage_worker.printable import printable
+from usage_worker.settings import PLURAL_SCHEMES
 
 # Of these, Celery's client takes the first not for a Unix socket, and the stream's not the second.
 _TCP_ONLY = frozenset({"socket_connect_timeout", "socket_keepalive"})
@@ -33,37 +34,83 @@ _IGNORED = frozenset(
 # A day in seconds; much more than a month overflows the kernel's type.
 _LONGEST_TIMEOUT = 86_400
 _KNOWN = _TAKEN | _TCP_ONLY | _TLS_ONLY | _IGNORED
+# Of the Sentinels themselves, whose login may be another one than that of the servers they know.
+_SENTINEL = "sentinel_"
+_SENTINEL_ONLY = frozenset({f"{_SENTINEL}username", f"{_SENTINEL}password"})
+
+Kind = Literal["server", "sentinel", "cluster"]
+ConnectionClass = type[Connection | UnixDomainSocketConnection]
+_PORTS: dict[Kind, int] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
 
 
 class RedisAddress(NamedTuple):
-    """The parameters of a connection that both clients take, and the driver's class for it."""
+    """What a URL says.
 
+    Attributes:
+        kind: a single server, the Sentinels that know one, or nodes of a Cluster.
+        hosts: host and port of the server, of each Sentinel or of each node; none of a Unix socket.
+        parameters: those of a connection that both clients take; `host` and `port`, or `path`, of a single server only.
+        connection_class: the driver's class for such a connection.
+        sentinel_login: `username` and `password` at the Sentinels, where they want any.
+    """
+
+    kind: Kind
+    hosts: tuple[tuple[str, int], ...]
     parameters: dict[str, Any]
-    connection_class: type[Connection | UnixDomainSocketConnection]
+    connection_class: ConnectionClass
+    sentinel_login: dict[str, str]
 
     @property
     def tls(self) -> bool:
         return self.connection_class is SSLConnection
 
 
-def parse_redis_url(redis_url: str) -> RedisAddress:
-    """Parse a URL as the Redis client does.
+def parse_redis_url(redis_url: str, variable: str = "REDIS_URL") -> RedisAddress:
+    """Parse a URL as the Redis client does; `variable` is where it was set.
 
     Raises:
         SettingsError: it cannot be read; the message names the wrong part, and quotes no value.
     """
-    base, _, query = redis_url.partition("?")
-    wrong = _wrong_place(base) or next(filter(None, (_wrong_parameter(base, part) for part in query.split("&"))), None)
-    # Behind a ? that belongs to the password stands an @.
-    if wrong and "@" in query:
-        wrong = _WRONG_PLACE
-    address = None if wrong else _parsed(redis_url)
-    if address is None:
-        raise SettingsError(f"REDIS_URL: {wrong or _WRONG_PLACE}")
-    return address
+    scheme, _, rest = redis_url.partition("://")
+    if scheme not in PLURAL_SCHEMES:
+        return _address("server", redis_url, variable)
+    base, _, query = rest.partition("?")
+    place, slash, path = base.partition("/")
+    login, at, hosts = place.rpartition("@")
+    if "@" not in query and (";" in hosts or not all(host.partition(":")[0] for host in hosts.split(","))):
+        raise SettingsError(f"{variable}: write the hosts as {scheme}://one,two,three")
+    kind: Kind = "cluster" if scheme.endswith("cluster") else "sentinel"
+    plain = "rediss" if scheme.startswith("rediss") else "redis"
+    found = [_address(kind, f"{plain}://{login}{at}{host}{slash}{path}?{query}", variable) for host in hosts.split(",")]
+    if kind == "cluster" and found[0].parameters.pop("db", 0):
+        raise SettingsError(f"{variable}: a Cluster has the database 0 only; leave out its number")
+    return found[0]._replace(hosts=tuple(host for address in found for host in address.hosts))
 
 
 _WRONG_PLACE = "the scheme, the host or the port is wrong; write / # ? @ in a password as %2F %23 %3F %40"
+
+
+def _address(kind: Kind, redis_url: str, variable: str) -> RedisAddress:
+    """Return the address in a URL of one host; of several, each has the same parameters."""
+    base, _, query = redis_url.partition("?")
+    wrong = _wrong_place(base) or next(
+        filter(None, (_wrong_parameter(kind, base, part) for part in query.split("&"))), None
+    )
+    # Behind a ? that belongs to the password stands an @.
+    if wrong and "@" in query:
+        wrong = _WRONG_PLACE
+    pairs = parse_qsl(query, keep_blank_values=True)
+    given = "&".join(part for part in query.split("&") if not part.startswith(_SENTINEL))
+    parsed = None if wrong else _parsed(f"{base}?{given}" if given else base)
+    if parsed is None:
+        raise SettingsError(f"{variable}: {wrong or _WRONG_PLACE}")
+    parameters, connection_class = parsed
+    host, port = parameters.get("host", "localhost"), parameters.get("port", _PORTS[kind])
+    if kind != "server":
+        parameters = {name: value for name, value in parameters.items() if name not in ("host", "port")}
+    hosts = () if "path" in parameters else ((host, port),)
+    sentinel_login = {name.removeprefix(_SENTINEL): value for name, value in pairs if name in _SENTINEL_ONLY}
+    return RedisAddress(kind, hosts, parameters, connection_class, sentinel_login)
 
 
 def _wrong_place(base: str) -> str | None:
@@ -77,15 +124,17 @@ def _wrong_place(base: str) -> str | None:
     return None if number.isdecimal() or not number else "the path is not the number of a database"
 
 
-def _wrong_parameter(base: str, part: str) -> str | None:
+def _wrong_parameter(kind: Kind, base: str, part: str) -> str | None:
     """Return what is wrong with a parameter of the query, as `db=3`."""
     for name, _ in parse_qsl(part, keep_blank_values=True):
+        if name in _SENTINEL_ONLY:
+            return None if kind == "sentinel" else f"the parameter {name} is for redis+sentinel:// only"
         if name in _TLS_ONLY and not base.startswith("rediss:"):
-            return f"the parameter {name} is for rediss:// only"
+            return f"the parameter {name} is for rediss{'' if kind == 'server' else f'+{kind}'}:// only"
         if name in _TCP_ONLY and base.startswith("unix:"):
             return f"the parameter {name} is not for a Unix socket"
-        address = _parsed(f"{base}?{part}") if name in _KNOWN else None
-        if address is None or not _within_bounds(name, address.parameters.get(name)):
+        parsed = _parsed(f"{base}?{part}") if name in _KNOWN else None
+        if parsed is None or not _within_bounds(name, parsed[0].get(name)):
             return f"the Redis driver does not know the parameter {printable(name)}, or not this value of it"
     return None
 
@@ -97,8 +146,8 @@ def _within_bounds(name: str, value: Any) -> bool:
     return value is None or not name.endswith("_timeout") or 0 < value <= _LONGEST_TIMEOUT
 
 
-def _parsed(redis_url: str) -> RedisAddress | None:
-    """Return the parameters, None if the driver does not understand the URL; its own error quotes the password."""
+def _parsed(redis_url: str) -> tuple[dict[str, Any], ConnectionClass] | None:
+    """Return parameters and class, None if the driver does not understand the URL; its error quotes the password."""
     try:
         given = dict(parse_url(redis_url))  # type: ignore[no-untyped-call]
         kind = given.pop("connection_class", Connection)
@@ -107,4 +156,4 @@ def _parsed(redis_url: str) -> RedisAddress | None:
         kind(**parameters)
     except (TypeError, ValueError, RedisError):
         return None
-    return RedisAddress(parameters, kind)
+    return parameters, kind

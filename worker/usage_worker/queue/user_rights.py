@@ -24,6 +24,10 @@ _TRIALS = (
     "HDEL usage:doctor field",
     "HGETALL usage:doctor",
     "DEL usage:doctor",
+    "TIME",
+)
+# Where Celery has its messages on the same server.
+_OF_CELERY = (
     "LREM celery:doctor 0 message",
     "LREM maintenance:doctor 0 message",
     "HDEL unacked:doctor tag",
@@ -33,32 +37,41 @@ _TRIALS = (
     "LREM doctor.celery.pidbox 0 message",
     "EXISTS celery:doctor",
     "BRPOP celery:doctor 0.001",
-    "TIME",
 )
+_OF_CLUSTER = ("CLUSTER SLOTS",)
 _SCRIPT = "return redis.call('EXISTS', KEYS[1])"
+_MOVED = "moving to another node"
 _CHANNELS = "/doctor.*"
 
 
 def missing_rights(connection: RedisConnection) -> list[str]:
-    """Return the commands with keys or channels that this user may not use.
+    """Return the commands with keys or channels that this user may not use, on any of the servers.
 
     Raises:
-        StreamUnavailableError: the server does not answer.
+        StreamUnavailableError: a server does not answer.
     """
-    trials = [tuple(trial.split()) for trial in _TRIALS] + [("EVAL", _SCRIPT, "1", "celery:doctor")]
-    missing = [_shown(trial) for trial in trials if not _may(connection, trial)]
-    return missing if _may_subscribe(connection) else [*missing, f"PSUBSCRIBE {_CHANNELS}"]
+    is_cluster = connection.kind == "cluster"
+    trials = [tuple(trial.split()) for trial in (*_TRIALS, *(_OF_CLUSTER if is_cluster else _OF_CELERY))]
+    trials.append(("EVAL", _SCRIPT, "1", "usage:doctor" if is_cluster else "celery:doctor"))
+    missing = [
+        _shown(trial) for server in connection.servers() for trial in trials if not _may(connection, server, trial)
+    ]
+    # Celery does not use a Cluster.
+    if not is_cluster and not _may_subscribe(connection):
+        missing.append(f"PSUBSCRIBE {_CHANNELS}")
+    return list(dict.fromkeys(missing))
 
 
-def _may(connection: RedisConnection, trial: tuple[str, ...]) -> bool:
+def _may(connection: RedisConnection, server: str, trial: tuple[str, ...]) -> bool:
     try:
-        with connection.client() as client:
+        with connection.server(server) as client:
             client.execute_command(*trial)  # type: ignore[no-untyped-call]
     except StreamRefusedError:
         return False
     except StreamUnavailableError as error:
-        # Rights are looked at first: then the stream or the group is missing, as it should be, or memory.
-        if any(reason in str(error) for reason in ("no such key", "NOGROUP", "Redis is full")):
+        # Rights are looked at first: then the stream or the group is missing, as it should be, or memory, or another
+        # node holds the key.
+        if any(reason in str(error) for reason in ("no such key", "NOGROUP", "Redis is full", _MOVED)):
             return True
         raise
     return True
@@ -66,7 +79,7 @@ def _may(connection: RedisConnection, trial: tuple[str, ...]) -> bool:
 
 def _may_subscribe(connection: RedisConnection) -> bool:
     try:
-        with connection.client() as client, client.pubsub() as channels:  # type: ignore[no-untyped-call]
+        with connection.server("") as client, client.pubsub() as channels:  # type: ignore[no-untyped-call]
             channels.psubscribe(_CHANNELS)
             channels.get_message(timeout=1)
     except StreamRefusedError:

@@ -20,13 +20,13 @@ class Vitals(NamedTuple):
     clock: float | None
 
 
-def read_vitals(connection: RedisConnection) -> Vitals:
-    """Ask for both in one round trip.
+def read_vitals(connection: RedisConnection, name: str = "") -> Vitals:
+    """Ask one of the servers for both in one round trip.
 
     Raises:
         StreamUnavailableError: Redis does not answer.
     """
-    with connection.client() as client:
+    with connection.server(name) as client:
         pipeline = client.pipeline(transaction=False)
         pipeline.info("memory")
         pipeline.time()

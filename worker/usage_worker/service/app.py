@@ -12,7 +12,7 @@ from usage_worker.embedders import embedder_of
 from usage_worker.errors import SettingsError
 from usage_worker.logs import configure_from_environment, report_failure
 from usage_worker.maintenance import PERIODIC_TASKS
-from usage_worker.service.broker import OwnAMQP, broker_settings
+from usage_worker.service.broker import OwnAMQP, broker_of
 from usage_worker.service.process_record import record_processes
 from usage_worker.service.queues import QueueName
 from usage_worker.service.resources import Resources
@@ -77,15 +77,18 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
     record_processes(app)
     begin_flushes(app)
     # A weak reference would not keep the lambdas alive.
-    worker_ready.connect(lambda **_: log_concerns(resources.settings.redis_url), weak=False)
+    settings = resources.settings
+    worker_ready.connect(lambda **_: log_concerns(settings.redis_url, settings.redis_master), weak=False)
     worker_process_shutdown.connect(lambda **_: resources.close(), weak=False)
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
     """Return the configuration of our own Celery app."""
     return {
-        **broker_settings(settings.redis_url),
+        **broker_of(settings),
         "broker_connection_retry_on_startup": True,
+        # By default a worker ends after about an hour without a broker.
+        "broker_connection_max_retries": None,
         # A full Redis refuses to note the message that the worker has just taken; by default the worker would end.
         "broker_channel_error_retry": True,
         "task_ignore_result": True,

@@ -25,7 +25,6 @@ class QuarantiningConsumer(Consumer):  # type: ignore[misc]
         try:
             entry_point.quarantine(self.app.usage_resources.stream, name, message, exc)
         except StreamUnavailableError as outage:
-            # Not acknowledged, it is delivered again.
-            entry_point.log.warning("an unreadable message waits", task=name, reason=str(outage))
+            entry_point.return_later(self, message, name, outage)
         else:
             message.ack()  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from hashlib import sha256
 from json import dumps
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _HARMLESS_BRACKETS = 100
 # Seconds after each attempt to append events while Redis is not available.
 _PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+# Seconds for which the main process keeps an unreadable message that Redis did not take.
+RETURN_SECONDS = 5.0
 
 log = get_logger("entry_point")
 
@@ -61,9 +64,8 @@ def strategy(task: Task, app: Celery, consumer: Any, **options: Any) -> Callable
     def refuse(message: Message, error: Exception, ack: Any) -> Any:
         try:
             quarantine(app.usage_resources.stream, task.name, message, error)
-        except StreamUnavailableError as outage:
-            # Left unacknowledged, it is delivered again; an exception would end the worker.
-            log.warning("an unreadable message waits", task=task.name, reason=str(outage))
+        except StreamUnavailableError as outage:  # which would end the worker
+            return_later(consumer, message, task.name, outage)
             return None
         return ack(log, consumer.connection_errors)
 
@@ -109,6 +111,12 @@ def _check_headers(headers: Mapping[str, Any]) -> None:
             raise TypeError("eta or expires is not a time")
 
 
+def return_later(consumer: Any, message: Message, name: str, outage: StreamUnavailableError) -> None:
+    """Put a message back into its queue after a pause; AMQP delivers none again while its connection lasts."""
+    log.warning("an unreadable message waits", task=name, reason=str(outage))
+    consumer.timer.call_after(RETURN_SECONDS, message.reject_log_error, (log, consumer.connection_errors, True))
+
+
 def quarantine(stream: EventStream, name: str, message: Message, error: Exception) -> None:
     """Append a message as an event that ingest quarantines.
 
@@ -117,8 +125,10 @@ def quarantine(stream: EventStream, name: str, message: Message, error: Exceptio
     """
     raw = message.body
     text = raw if isinstance(raw, str) else bytes(raw).decode("utf-8", "backslashreplace")
-    key = _key(str(message.headers.get("id") or message.delivery_tag))
     body = dumps({"task": name, "message": text}).encode()
+    # The tags of AMQP are numbers of a connection: what has no id either is told by its content.
+    tag = message.delivery_tag if isinstance(message.delivery_tag, str) else sha256(body).hexdigest()
+    key = _key(str(message.headers.get("id") or tag))
     log.warning("a message cannot be read", task=name, reason=type(error).__name__)
     stream.append([(stream.shard_of(key), Pack.of_objects(key, [body]))])
 

@@ -44,7 +44,7 @@ def record_processes(app: Celery) -> None:
 
 def _start(app: Celery, name: str, process: Process) -> None:
     # A connection of its own: what the pool's processes inherit must not be in use.
-    processes = Processes(RedisConnection(app.usage_resources.settings.redis_url))
+    processes = Processes(RedisConnection.of(app.usage_resources.settings))
     threading.Thread(target=_record, args=(processes, name, process), name="usage-process-record", daemon=True).start()
 
 

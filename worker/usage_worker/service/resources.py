@@ -23,7 +23,7 @@ class Resources:
 
     @cached_property
     def stream(self) -> EventStream:
-        return EventStream(self.settings.redis_url, self.settings.stream_shards)
+        return EventStream.of(self.settings)
 
     @cached_property
     def store(self) -> Store:

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 log = get_logger("redis")
 
 
-def leave_unusable_server(redis_url: str) -> None:
+def leave_unusable_server(redis_url: str, master: str) -> None:
     """End the process where no server of this kind can be used; else log why it is not available, as Celery waits.
 
     Raises:
         SystemExit: the server, or REDIS_URL, can never work.
     """
     try:
-        with closing(RedisConnection(redis_url)) as connection, connection.client():
-            pass  # the first use asks the server what it is
+        with closing(RedisConnection(redis_url, master=master)) as connection:
+            for name in connection.servers():
+                with connection.server(name):
+                    pass  # the first use asks the server what it is
     except UnusableServerError as error:
         report_failure(str(error))
         raise SystemExit(1) from None
@@ -50,12 +52,13 @@ def leave_other_namespace(settings: Settings) -> None:
             raise SystemExit(1) from None
 
 
-def log_concerns(redis_url: str) -> None:
-    """Log each threat to events on the server: a warning for one that loses or refuses them, else for information."""
+def log_concerns(redis_url: str, master: str) -> None:
+    """Log each threat to events on a server: a warning for one that loses or refuses them, else for information."""
     try:
-        with closing(RedisConnection(redis_url)) as connection:
-            for concern in server_facts(connection).concerns:
-                write = log.warning if concern.state == "fail" else log.info
-                write(str(concern))
+        with closing(RedisConnection(redis_url, master=master)) as connection:
+            for name in connection.servers():
+                for concern in server_facts(connection, name).concerns_as(connection.kind, name):
+                    write = log.warning if concern.state == "fail" else log.info
+                    write(str(concern))
     except StreamUnavailableError as error:
         log.warning(str(error))

@@ -180,7 +180,17 @@ class NotingChannel(redis.Channel):
             self._in_poll = False
 
 
+class NotingSentinelChannel(NotingChannel, redis.SentinelChannel):
+    """The same at the master that Sentinels name."""
+
+
 class NotingTransport(redis.Transport):
     """kombu's Redis transport with these channels."""
 
     Channel = NotingChannel
+
+
+class NotingSentinelTransport(redis.SentinelTransport):
+    """kombu's transport by way of Sentinel with these channels."""
+
+    Channel = NotingSentinelChannel

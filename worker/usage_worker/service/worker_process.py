@@ -24,6 +24,7 @@ from celery.signals import (
 
 from usage_worker.errors import UsageError
 from usage_worker.logs import bind_to_lines, configure_logs, get_logger, unbind_from_lines
+from usage_worker.service.broker_server import leave_unusable_broker
 from usage_worker.service.flower import configure_flower
 from usage_worker.service.server_check import leave_other_namespace, leave_unusable_server
 from usage_worker.trace_export import begin_export, check_export, end_export
@@ -87,7 +88,8 @@ def _print_no_signals() -> None:
 
 def _check_servers(settings: Settings) -> None:
     def check(**_: object) -> None:
-        leave_unusable_server(settings.redis_url)
+        leave_unusable_server(settings.redis_url, settings.redis_master)
+        leave_unusable_broker(settings)
 
     # Both come after the set-up of the logs, and before the first connection to the broker.
     celeryd_after_setup.connect(check, weak=False)

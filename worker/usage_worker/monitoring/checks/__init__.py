@@ -2,6 +2,7 @@
 
 from usage_worker.monitoring.checks.anomalies import ANOMALIES_SECTION
 from usage_worker.monitoring.checks.beat import BEAT
+from usage_worker.monitoring.checks.broker import BROKER_SECTION
 from usage_worker.monitoring.checks.clocks import CLOCKS
 from usage_worker.monitoring.checks.embeddings import EMBEDDINGS
 from usage_worker.monitoring.checks.locks import LOCKS
@@ -19,6 +20,7 @@ from usage_worker.monitoring.checks.upkeep import PARTITIONS, PERIODIC
 SECTIONS = (
     REDIS_SECTION,
     SERVER,
+    BROKER_SECTION,
     PROCESSES,
     SHARDS,
     BEAT,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.checks.processes import last_seen
-from usage_worker.monitoring.inspection import REDIS, Section
+from usage_worker.monitoring.inspection import BROKER, REDIS, Section
 from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT
 from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.service.process_record import COUNTING
@@ -37,7 +37,7 @@ def _beat(inspection: Inspection) -> Iterator[Check]:
         yield fail(
             "beat", "no beat runs" + last_seen(beats), "start `celery -A usage_worker beat`, or `usage-worker up`"
         )
-    elif _ticks_should_arrive(figures, uptime):
+    elif _ticks_should_arrive(figures, uptime, has_own_broker=inspection.settings.has_own_broker):
         since = (
             "nothing that it sends was ever executed"
             if silence is None
@@ -46,7 +46,7 @@ def _beat(inspection: Inspection) -> Iterator[Check]:
         yield fail("beat", f"beat runs, but {since}", "see the logs of beat and of the worker that counts")
 
 
-def _ticks_should_arrive(figures: Figures, uptime: float) -> bool:
+def _ticks_should_arrive(figures: Figures, uptime: float, *, has_own_broker: bool) -> bool:
     """Return whether beat has run long enough, Redis has room for what it sends, and a worker has time to take that.
 
     Where workers flush a backlog all the time, heartbeats expire before their turn.
@@ -59,8 +59,8 @@ def _ticks_should_arrive(figures: Figures, uptime: float) -> bool:
         or backlog[shard].oldest_seconds < BACKLOG_SECONDS
         for shard, it in flushes.items()
     )
-    has_room = (figures.redis_memory or 0) <= REDIS_MEMORY_LIMIT
+    has_room = has_own_broker or (figures.redis_memory or 0) <= REDIS_MEMORY_LIMIT
     return has_room and has_time and bool(counting) and min(uptime, *counting) >= SILENCE
 
 
-BEAT = Section(("beat",), _beat, needs=(REDIS,))
+BEAT = Section(("beat",), _beat, needs=(REDIS, BROKER))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from usage_worker.errors import ForeignKeyError
+from usage_worker.errors import ForeignKeyError, StreamUnavailableError
 from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import REDIS, Section
 from usage_worker.queue.claim import CLAIM_SECONDS
@@ -35,13 +35,25 @@ def _shards(inspection: Inspection) -> Iterator[Check]:
     shards = range(figures.shards or stream.shards)
     records = FlushRecords(stream.connection)
     figures.backlog, figures.flushes, figures.counters = {}, {}, {}
+    servers = stream.connection.by_server([stream.key(shard) for shard in shards])
+    server_of = {place: server for server, places in servers.items() for place in places}
+    down: dict[str, StreamUnavailableError] = {}
     for shard in shards:
         try:
+            # Each shard of a node that does not answer would wait for it again.
+            if error := down.get(server_of[shard]):
+                raise error
             backlog = figures.backlog[shard] = stream.backlog(shard)
             flush, figures.counters[shard] = records.read(shard)
             figures.flushes[shard] = flush
         except ForeignKeyError as error:
             yield fail("flush", str(error), "events of this shard wait with the publishers meanwhile")
+            continue
+        except StreamUnavailableError as error:
+            if stream.connection.kind != "cluster":
+                raise
+            down[server_of[shard]] = error
+            yield fail("flush", f"shard {shard}: {error}", "events of this shard wait with the publishers meanwhile")
             continue
         yield from _failing(shard, flush)
         yield from _held(shard, flush, inspection.settings)

@@ -19,7 +19,7 @@ VANISHED_SECONDS = 3600.0
 
 def _streams(inspection: Inspection) -> Iterator[Check]:
     figures, stream = inspection.figures, inspection.stream
-    # Of a shard without a backlog, the key is not a stream.
+    # Of a shard without a backlog, the key is not a stream, or its node of a Cluster does not answer.
     shards = list(figures.backlog or ())
     vanished = {shard: stream.vanished(shard, keep=inspection.keeps) for shard in shards}
     figures.vanished = {shard: it.entries for shard, it in vanished.items()}

@@ -43,7 +43,8 @@ def _postgresql_disk(inspection: Inspection) -> Iterator[Check]:
 
 def _redis_disk(inspection: Inspection) -> Iterator[Check]:
     local = is_local(inspection.settings.redis_url)
-    yield _disk("redis_disk", inspection.redis_details.folder if local else None)
+    for folder in {it.folder for it in inspection.redis_details.values()}:
+        yield _disk("redis_disk", folder if local else None)
 
 
 def _disk(name: str, folder: str | None) -> Check:

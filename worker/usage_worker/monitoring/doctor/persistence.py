@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usage_worker.monitoring.check import fail, ok, unknown, warn
@@ -14,10 +15,16 @@ if TYPE_CHECKING:
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.inspection import Inspection
     from usage_worker.queue.server import ServerFacts
+    from usage_worker.queue.server_details import ServerDetails
 
 
 def _persistence(inspection: Inspection) -> Iterator[Check]:
-    details = inspection.redis_details
+    for name, details in inspection.redis_details.items():
+        for check in _of_server(details):
+            yield replace(check, reason=f"{name}: {check.reason}") if name else check
+
+
+def _of_server(details: ServerDetails) -> Iterator[Check]:
     facts = details.facts
     yield _append_only(facts)
     yield _append_fsync(details.append_fsync)

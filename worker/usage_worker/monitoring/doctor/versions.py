@@ -47,8 +47,8 @@ def _version(package: str) -> str | None:
 
 def _redis_version(inspection: Inspection) -> Iterator[Check]:
     """Tell the version; one that is too old fails the check of Redis."""
-    facts = inspection.redis_details.facts
-    yield ok("redis_version", f"{facts.product} {facts.version}")
+    found = {f"{it.facts.product} {it.facts.version}" for it in inspection.redis_details.values()}
+    yield ok("redis_version", ", ".join(sorted(found)))
 
 
 def _worker_versions(inspection: Inspection) -> Iterator[Check]:

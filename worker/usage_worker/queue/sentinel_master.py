@@ -1,0 +1,94 @@
+"""The master that Sentinels know: each new connection asks them which server it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.sentinel import MasterNotFoundError, Sentinel
+
+from usage_worker.errors import UnusableServerError
+from usage_worker.printable import printable
+
+if TYPE_CHECKING:
+    import redis
+    from redis.exceptions import RedisError
+
+    from usage_worker.queue.url import RedisAddress
+
+NO_SENTINEL = "it is not a Sentinel; name the Sentinels in REDIS_URL, or write redis:// for a server without them"
+# Of the servers with the streams only.
+_OF_THE_STREAMS = {"username", "password", "db"}
+
+
+class SentinelMaster:
+    """The current master.
+
+    A connection to a server that is no longer the master ends: a Sentinel that demotes one makes it close them, and the
+    driver closes one of which a write was refused as a replica's.
+    """
+
+    def __init__(self, address: RedisAddress, master: str, options: dict[str, Any]) -> None:
+        of_all = {name: value for name, value in options.items() if name not in _OF_THE_STREAMS}
+        tls = {"ssl": True} if address.tls else {}
+        self._sentinels = _Sentinels(  # type: ignore[no-untyped-call]
+            address.hosts, sentinel_kwargs={**of_all, **tls, **address.sentinel_login}, **options, **tls
+        )
+        self._client: redis.Redis = self._sentinels.master_for(master)  # type: ignore[no-untyped-call]
+
+    def names(self) -> list[str]:
+        return [""]
+
+    def named(self, name: str) -> redis.Redis:  # noqa: ARG002 - it has none
+        return self._client
+
+    def name_of(self, key: str) -> str:  # noqa: ARG002 - the master holds every key
+        return ""
+
+    def failed(self, name: str, error: RedisError) -> None:  # noqa: ARG002 - it has none
+        # The driver's word for a refused write. A Sentinel that is cut off from the others names the former master.
+        if "previous master" in str(error):
+            self._sentinels.ask_another()
+
+    def close(self) -> None:
+        self._client.close()
+        self._sentinels.close()
+
+
+class _Sentinels(Sentinel):
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return host and port of the master.
+
+        Raises:
+            MasterNotFoundError: no Sentinel answers, or the master is down, and no other one has been promoted yet.
+            UnusableServerError: it is not a Sentinel, or does not know this master.
+        """
+        known: set[str] = set()
+        problem = ""
+        for number, sentinel in enumerate(self.sentinels):
+            try:
+                masters: Any = sentinel.sentinel_masters()
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                problem = problem or f"no Sentinel answers: {error}"
+                continue
+            except ResponseError as error:
+                if "unknown command" in str(error):
+                    raise UnusableServerError(NO_SENTINEL) from None
+                raise
+            known |= set(masters)
+            if not (state := masters.get(service_name)):
+                continue
+            if self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
+                self.sentinels[0], self.sentinels[number] = sentinel, self.sentinels[0]
+                return state["ip"], state["port"]
+            problem = f"the master {service_name} is down, and no replica has been promoted yet"
+        if known and service_name not in known:
+            names = printable(", ".join(sorted(known)))
+            raise UnusableServerError(f"the Sentinels know no master {service_name}; set USAGE_REDIS_MASTER to {names}")
+        raise MasterNotFoundError(problem or "the Sentinels know no master")
+
+    def ask_another(self) -> None:
+        """Begin with another Sentinel the next time."""
+        self.sentinels.append(self.sentinels.pop(0))
