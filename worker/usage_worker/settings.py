@@ -81,7 +81,10 @@ class Settings(PublisherSettings):
     """Redis 7, Valkey 8 or newer, as `redis://`, `rediss://` or `unix://`; a database number of its own. A publisher in
     an application has no default: without a URL it is disabled."""
     database_url: str = Field("", validation_alias="DATABASE_URL", repr=False)
-    """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none."""
+    """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none. Of several hosts, as
+    `host1,host2:5433`, the one that can be written is used: after a failover it is another."""
+    report_database_url: str = Field("", repr=False)
+    """A standby of that PostgreSQL, which reports, searches and the comparisons of `run reconcile` read instead."""
     pooled: bool = False
     """Whether `DATABASE_URL` leads to a pooler in transaction mode, as PgBouncer; migrations need a direct URL."""
     batch_events: int = Field(200_000, ge=1, le=500_000)
@@ -169,7 +172,7 @@ class Settings(PublisherSettings):
     log_format: Literal["console", "json"] = "console"
     """`console` for people, `json` for one object per line."""
 
-    @field_validator("database_url")
+    @field_validator("database_url", "report_database_url")
     @classmethod
     def _database_scheme(cls, url: str) -> str:
         if not url:
@@ -222,8 +225,11 @@ class Settings(PublisherSettings):
 
     @property
     def mask(self) -> Mask:
-        """The mask that removes the passwords of both servers, and the key of the embedder, from a text."""
-        return Mask([self.database_url, self.redis_url], [os.environ.get("PGPASSWORD", ""), self.embedder_key])
+        """The mask that removes the passwords of all servers, and the key of the embedder, from a text."""
+        return Mask(
+            [self.database_url, self.report_database_url, self.redis_url],
+            [os.environ.get("PGPASSWORD", ""), self.embedder_key],
+        )
 
     def require_database(self) -> str:
         """Return the database URL.
