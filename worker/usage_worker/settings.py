@@ -253,15 +253,8 @@ class Settings(PublisherSettings):
     @property
     def mask(self) -> Mask:
         """The mask that removes the passwords of all servers, and the key of the embedder, from a text."""
-<<<<<<< HEAD
-        urls = [self.database_url, self.redis_url, self.broker_url]
+        urls = [self.database_url, self.report_database_url, self.redis_url, self.broker_url]
         return Mask(urls, [os.environ.get("PGPASSWORD", ""), self.embedder_key])
-=======
-        return Mask(
-            [self.database_url, self.report_database_url, self.redis_url],
-            [os.environ.get("PGPASSWORD", ""), self.embedder_key],
-        )
->>>>>>> c7a08e9
 
     def require_database(self) -> str:
         """Return the database URL.
