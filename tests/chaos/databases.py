@@ -36,7 +36,7 @@ class Database:
             stack.callback(self._stop)
             self.primary.start()
             Runner(self.primary.ensure_database(NAME)).up()
-            self._join(stack)
+            self._join()
             self.proxies = [stack.enter_context(closing(Proxy(it.url(NAME)))) for it in self.servers]
             self._stack = stack.pop_all()
         return self
@@ -85,7 +85,7 @@ class Database:
             if not server.is_running:
                 server.restart()
 
-    def _join(self, stack: ExitStack) -> None:
+    def _join(self) -> None:
         """Start what else there is, before the proxies."""
 
     def _stop(self) -> None:
@@ -143,7 +143,7 @@ class ReplicatedDatabase(Database):
         self.standby.kill()
         return self.revive
 
-    def _join(self, stack: ExitStack) -> None:
+    def _join(self) -> None:
         self.servers.append(copy_of(self.primary, self.folders[1]))
         self.standby.start()
         require_standby(self.primary)

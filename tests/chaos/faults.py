@@ -13,33 +13,30 @@ import psycopg
 import redis
 
 from tests.chaos.fleet import PRODUCERS
-from usage_worker.queue.stream import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
     from tests.chaos.fleet import Fleet
-    from tests.chaos.topology import Plain
+    from tests.chaos.topology import Topology
+    from tests.faults.proxy import Cut
 
-SHARDS = 2
 COMMANDS = [
-    *(("run", task) for task in ("purge", "partitions", "reconcile", "refresh", "hours", "dead-letters")),
+    *(("run", task) for task in ("purge", "partitions", "reconcile", "refresh", "graph", "dead-letters")),
     *(("status", "--json"), ("drain",), ("report",), ("dead-letters", "list", "--json"), ("doctor",)),
 ]
-# What others may write under our names: these keys are aids, and replaced.
-AIDS = ["usage:processes", "usage:heartbeat"]
-AIDS += [f"usage:{name}:{{{shard}}}" for name in ("flush", "flushing", "deaths") for shard in range(SHARDS)]
 TABLES = ["user_agents", "usage_daily", "usage_events", "usage_entries", "usage_dead_letters", "agents"]
 
 
 class Chaos:
     """Injects faults into a fleet and its servers, and ends each after some seconds."""
 
-    def __init__(self, fleet: Fleet, topology: Plain, random: Random) -> None:
+    def __init__(self, fleet: Fleet, topology: Topology, random: Random) -> None:
         self.fleet, self.topology, self.random = fleet, topology, random
         self.log: list[str] = []
         self._began = time.monotonic()
+        self._faults = 0
         self._undo: list[tuple[float, str, Callable[[], object]]] = []
         often = [
             self.kill_worker,
@@ -49,12 +46,11 @@ class Chaos:
             self.kill_producer,
             self.command,
         ]
-        database = [self.kill_postgres, self.crash_postgres, self.terminate, self.kill_backend, self.lock_table]
-        database += [self.lock_rows, self.cut_at_commit, self.stall_database, self.lock_rows, self.terminate]
-        stream = [self.kill_redis, self.restart_redis, self.kill_clients, self.destroy_group, self.write_aids]
-        stream += [self.fill_redis, self.stall_redis, self.cut_redis, self.delete_bindings]
+        database = [self.terminate, self.kill_backend, self.lock_table, self.lock_rows, self.cut_at_commit]
+        database += [self.stall_database, self.lock_rows, self.terminate]
         rare = [self.kill_other, self.end_worker, self.two_beats, self.cut_database]
-        self.faults = [*often, *often, *database, *stream, *rare]
+        servers = [partial(fault, self.note) for fault in (*topology.database.faults, *topology.streams.faults)]
+        self.faults: list[Callable[[], Callable[[], object] | None]] = [*often, *often, *database, *servers, *rare]
 
     def run(self, seconds: float) -> None:
         """Cause faults for so many seconds."""
@@ -72,10 +68,12 @@ class Chaos:
         try:
             undo = fault()
         except (psycopg.Error, redis.RedisError, OSError) as error:  # its server is away just now
-            self.note(f"{fault.__name__}: not now, {type(error).__name__}")
+            self.note(f"not now: {type(error).__name__}")
             return
         if undo:
-            self._undo.append((time.monotonic() + self.random.choice([0.3, 1, 3, 6]), fault.__name__, undo))
+            number = self._faults = self._faults + 1
+            self.log[-1] += f" (fault {number})"
+            self._undo.append((time.monotonic() + self.random.choice([0.3, 1, 3, 6]), f"fault {number}", undo))
 
     def end(self) -> None:
         """End all faults."""
@@ -157,26 +155,15 @@ class Chaos:
 
     # PostgreSQL
 
-    def kill_postgres(self) -> Callable[[], object] | None:
-        if not self.topology.postgres.is_running:
-            return None
-        self.note("SIGKILL to PostgreSQL")
-        return self.topology.kill_postgres()
-
-    def crash_postgres(self) -> None:
-        if self.topology.postgres.is_running:
-            self.note("PostgreSQL restarts")
-            self.topology.crash_postgres()
-
     def terminate(self) -> None:
         function = self.random.choice(["pg_terminate_backend", "pg_cancel_backend"])
         self.note(f"{function} of some sessions")
         others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        self.topology.execute(f"SELECT {function}(pid) {others} AND random() < 0.5")
+        self.topology.database.execute(f"SELECT {function}(pid) {others} AND random() < 0.5")
 
     def kill_backend(self) -> None:
         """Kill the process of a session: PostgreSQL ends all others, and recovers."""
-        found = self.topology.execute(
+        found = self.topology.database.execute(
             "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'usage%' ORDER BY random() LIMIT 1"
         )
         for (pid,) in found:
@@ -193,7 +180,7 @@ class Chaos:
         return self._hold(f"SELECT FROM {table} ORDER BY random() LIMIT 20 FOR UPDATE", f"20 rows of {table} held")
 
     def _hold(self, statement: str, text: str) -> Callable[[], object]:
-        connection = psycopg.connect(self.topology.database_url, connect_timeout=5)
+        connection = psycopg.connect(self.topology.database.direct_url, connect_timeout=5)
         try:
             connection.execute("SET lock_timeout = '2s'")
             connection.execute(statement.encode())
@@ -204,67 +191,19 @@ class Chaos:
         return connection.close
 
     def cut_at_commit(self) -> None:
-        moment = self.random.choice(["before COMMIT", "after COMMIT"])
+        moments: list[Cut] = ["before COMMIT", "after COMMIT"]
+        moment = self.random.choice(moments)
         self.note(f"connection cut {moment}")
-        self.topology.database_proxy.cut_next(moment)  # type: ignore[arg-type]
+        self.random.choice(self.topology.database.proxies).cut_next(moment)
 
     def cut_database(self) -> None:
         self.note("all connections to PostgreSQL cut")
-        self.topology.database_proxy.cut_all()
+        for proxy in self.topology.database.proxies:
+            proxy.cut_all()
 
     def stall_database(self) -> Callable[[], object]:
-        return self._stall(self.topology.database_proxy, "PostgreSQL")
-
-    # Redis
-
-    def kill_redis(self) -> Callable[[], object] | None:
-        if not self.topology.redis_server.is_running:
-            return None
-        self.note("SIGKILL to Redis")
-        return self.topology.kill_redis()
-
-    def restart_redis(self) -> None:
-        if self.topology.redis_server.is_running:
-            self.note("Redis restarts")
-            self.topology.restart_redis()
-
-    def kill_clients(self) -> None:
-        self.note("CLIENT KILL of all")
-        self.topology.client.client_kill_filter(skipme=True, _type="normal")
-
-    def destroy_group(self) -> None:
-        self.note("consumer group destroyed")
-        with suppress(redis.ResponseError):
-            self.topology.client.xgroup_destroy(f"usage:events:{{{self.random.randrange(SHARDS)}}}", GROUP)
-
-    def write_aids(self) -> None:
-        key = self.random.choice(AIDS)
-        self.note(f"something else written to {key}")
-        if self.random.random() < 0.5:
-            self.topology.client.set(key, "something else")
-        else:
-            self.topology.client.delete(key)
-            self.topology.client.lpush(key, "something else")
-
-    def delete_bindings(self) -> None:
-        self.note("Celery's bindings deleted")
-        keys = list(self.topology.client.scan_iter("_kombu.binding.*"))
-        if keys:
-            self.topology.client.delete(*keys)
-
-    def fill_redis(self) -> Callable[[], object]:
-        self.note("Redis is full")
-        return self.topology.fill_redis()
-
-    def cut_redis(self) -> None:
-        self.note("connections of the proxy to Redis cut")
-        self.topology.redis_proxy.cut_all()
-
-    def stall_redis(self) -> Callable[[], object]:
-        return self._stall(self.topology.redis_proxy, "Redis")
-
-    def _stall(self, proxy: object, name: str) -> Callable[[], object]:
-        stall = proxy.silent() if self.random.random() < 0.5 else proxy.unreachable()  # type: ignore[attr-defined]
-        stall.__enter__()
-        self.note(f"network to {name} stalls")
-        return partial(stall.__exit__, None, None, None)
+        proxy = self.random.choice(self.topology.database.proxies)
+        stalled = proxy.silent() if self.random.random() < 0.5 else proxy.unreachable()
+        self.note("the network to PostgreSQL stalls")
+        stalled.__enter__()
+        return partial(stalled.__exit__, None, None, None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from random import Random
 
-    from tests.chaos.topology import Plain
+    from tests.chaos.topology import Topology
 
 ROOT = Path(__file__).parents[2]
 # As quick as the tests of single faults: a run has some hundred of them. The periodic tasks run all the time.
@@ -47,7 +47,7 @@ END_SECONDS = 90.0
 class Fleet:
     """The processes by name; `tend` starts again what has ended, as a supervisor does."""
 
-    def __init__(self, folder: Path, topology: Plain, random: Random, rate: float) -> None:
+    def __init__(self, folder: Path, topology: Topology, random: Random, rate: float) -> None:
         self.folder, self.topology, self.random, self.rate = folder, topology, random, rate
         self.running: dict[str, ChildProcess] = {}
         self.commands: list[ChildProcess] = []
@@ -157,7 +157,7 @@ class Fleet:
         return [sys.executable, "-m", "tests.chaos.producers", kind, str(journal), seed, rate, str(self._port)]
 
     def _start(self, name: str, command: list[str]) -> ChildProcess:
-        env = self._env | self.topology.settings_of(name) | {"PYTHONPATH": str(ROOT)}
+        env = self._env | self.topology.settings_of(name) | {"PYTHONPATH": f"{ROOT}:{ROOT / 'worker'}"}
         log = self.folder / f"{name}.log"
         return ChildProcess(name, command, orphan_signal=signal.SIGKILL, env=env, log=log)
 

@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from random import Random
@@ -32,12 +33,12 @@ from usage_worker.demo.publish import AGENTS, USERS
 from usage_worker.errors import UsageError
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.stream import EventStream
-from usage_worker.service.broker import broker_url
+from usage_worker.service.broker import broker_of
 from usage_worker.settings import load_settings
 from usage_worker.testing.workload import Population, generate_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.chaos.journal import Event
 
@@ -112,10 +113,10 @@ class Adder:
 
     def __init__(self, journal: Journal) -> None:
         self.journal, settings = journal, load_settings()
-        self.stream = EventStream(settings.redis_url, settings.stream_shards)
+        self.stream = EventStream.of(settings)
 
     def send(self, events: list[Event], random: Random) -> None:
-        fields: dict[str, Any] = {"v": "1", "n": str(len(events)), "id": str(uuid4()), "events": text(events)}
+        fields: Any = {"v": "1", "n": str(len(events)), "id": str(uuid4()), "events": text(events)}
         letters: list[Letter] = []
         if random.random() < HOSTILE:
             fields, events, letters = entry(random, events[:3])
@@ -125,7 +126,7 @@ class Adder:
         while True:
             if not lines or "id" not in fields:
                 lines = self.journal.intend(events, letters)
-            with suppress(UsageError), self.stream.connection.client() as client:
+            with suppress(UsageError), self.stream.connection.client(key) as client:
                 client.xadd(key, fields)
                 break
             time.sleep(RETRY_SECONDS)
@@ -140,7 +141,8 @@ class CelerySender:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.app = Celery(broker=broker_url(load_settings().redis_url))
+        self.app = Celery()
+        self.app.conf.update(broker_of(load_settings()))
 
     def send(self, events: list[Event], random: Random) -> None:
         events, task_id, letters, body = events[: random.choice([1, 1, 10])], str(uuid4()), list[Letter](), ""
@@ -201,8 +203,13 @@ def main(kind: str, path: str, seed: str, rate: str, port: str = "0") -> None:
     ending: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, _: ending.append(number))
     journal, random = Journal(Path(path)), Random(int(seed))
-    kinds = {"track": Tracker, "xadd": Adder, "celery": CelerySender}
-    producer: Producer = Poster(journal, int(port)) if kind == "http" else kinds[kind](journal)
+    kinds: dict[str, Callable[[], Producer]] = {
+        "track": partial(Tracker, journal),
+        "xadd": partial(Adder, journal),
+        "celery": partial(CelerySender, journal),
+        "http": partial(Poster, journal, int(port)),
+    }
+    producer = kinds[kind]()
     events, due = traffic(random), time.monotonic()
     while not ending:
         batch = [next(events) for _ in range(random.randint(1, MOST_EVENTS))]

@@ -8,16 +8,17 @@ import time
 from contextlib import closing
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 
 from tests.chaos.comparison import Comparison
-from tests.chaos.faults import SHARDS, Chaos
+from tests.chaos.faults import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.journal import Owed
-from tests.chaos.topology import Plain
+from tests.chaos.streams import SHARDS
+from tests.chaos.topology import Topology
 from tests.helpers import eventually
 from usage_worker.demo.publish import AGENTS, USERS
 from usage_worker.monitoring.status import collect_status
@@ -39,12 +40,10 @@ GREEN_SECONDS = 90.0
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_chaos(server_folder: Path, tmp_path: Path, seed: int) -> None:
-    print(f"\nchaos for {SECONDS:.0f} s with USAGE_CHAOS_SEED={seed}; logs in {tmp_path}", flush=True)  # noqa: T201
     random = Random(seed)
-    with Plain(server_folder / f"chaos-{seed}", random) as topology:
-        settings = Settings(
-            DATABASE_URL=topology.database_url, REDIS_URL=topology.redis_url, reclaim_idle=2, flush_interval=1
-        )
+    with Topology(server_folder / f"chaos-{seed}", seed, random) as topology:
+        say(f"\nchaos for {SECONDS:.0f} s with USAGE_CHAOS_SEED={seed}: {topology.name}; logs in {tmp_path}")
+        settings = settings_of(topology)
         fleet = Fleet(tmp_path, topology, random, EVENTS_PER_SECOND)
         chaos = Chaos(fleet, topology, random)
         with closing(Resources(settings)) as resources:
@@ -63,7 +62,19 @@ def test_chaos(server_folder: Path, tmp_path: Path, seed: int) -> None:
     assert found == []
 
 
-def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Plain, settings: Settings) -> list[str]:
+def settings_of(topology: Topology) -> Settings:
+    """Return the settings of this process, which the faults of the network do not meet."""
+    given = topology.streams.settings()
+    return Settings(
+        DATABASE_URL=topology.database.direct_url,
+        REDIS_URL=given["REDIS_URL"],
+        broker_url=given.get("USAGE_BROKER_URL", ""),
+        reclaim_idle=2,
+        flush_interval=1,
+    )
+
+
+def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Topology, settings: Settings) -> list[str]:
     """Let everything be counted, and return what is wrong then."""
     fleet.tend()
     fleet.end_producers()
@@ -77,7 +88,6 @@ def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Plain, settings: Se
         problems = eventually(lambda: is_green(fleet, settings), GREEN_SECONDS)
         chaos.note(f"green: {problems}")
         fleet.end()
-        assert resources.store.rows  # its connection outlives the workers
         found = Comparison(resources.store, settings, owed).run()
         vanished = [resources.stream.vanished(shard).entries for shard in range(SHARDS)]
     if any(vanished):
@@ -87,25 +97,27 @@ def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Plain, settings: Se
     return found + fleet.unexplained
 
 
-def is_drained(fleet: Fleet, topology: Plain, store: Store) -> str:
+def is_drained(fleet: Fleet, topology: Topology, store: Store) -> str:
     """Return a text when no event waits in a stream or in a message of Celery, otherwise an empty one."""
     fleet.tend()
-    client = topology.client
     for shard in range(SHARDS):
         key = f"usage:events:{{{shard}}}"
+        client = topology.streams.client(key)
         if client.xlen(key) or any(group["pending"] for group in groups(client, key)):
             return ""
-    messages = [*client.lrange("celery", 0, -1), *client.hvals("unacked")]  # type: ignore[misc]
+    broker: Any = topology.streams.broker
+    messages = [*broker.lrange("celery", 0, -1), *broker.hvals("unacked")]
     if any(b"usage.track" in message for message in messages):
         return ""
     return f"{store.intake_totals()}"
 
 
-def groups(client: redis.Redis, key: str) -> list[dict[str, int]]:
+def groups(client: redis.Redis, key: str) -> list[dict[str, Any]]:
     try:
-        return client.xinfo_groups(key)  # type: ignore[return-value]
-    except redis.ResponseError:
+        found: Any = client.xinfo_groups(key)
+    except redis.ResponseError:  # there was never an entry
         return []
+    return list(found)
 
 
 def is_green(fleet: Fleet, settings: Settings) -> str:
@@ -115,5 +127,9 @@ def is_green(fleet: Fleet, settings: Settings) -> str:
 
 
 def report(chaos: Chaos, found: list[str]) -> None:
-    print("\n".join([*chaos.log, *found[:50], f"{len(found)} differences"]))  # noqa: T201
+    say(*chaos.log, *found[:50], f"{len(found)} differences")
+
+
+def say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
