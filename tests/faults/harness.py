@@ -10,7 +10,7 @@ import sys
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -50,13 +50,17 @@ class Harness:
         # PostgreSQL ends the transaction of a stopped worker after this time; the default is 15 s.
         self.env["PGOPTIONS"] = "-c idle_in_transaction_session_timeout=1s"
         self.resources = Resources(Settings(DATABASE_URL=database, REDIS_URL=redis_url, reclaim_idle=0.5, **settings))
-        self.redis = redis.Redis.from_url(redis_url, protocol=2)
         self.population = Population.of(USERS, AGENTS)
         self.oracle, self.days = Oracle(), defaultdict[date, Oracle](Oracle)
         self.sent = 0
         self.unknown_pairs: set[str] = set()
         users, agents = self.population.users, self.population.agents
         self.resources.store.rows(testing_query("seed_population"), users=users, agents=agents)
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """A client of the only server."""
+        return redis.Redis.from_url(self.redis_url, protocol=2)
 
     def reconnect(self) -> None:
         """Close all connections, since new settings of a database apply only to new ones."""
@@ -65,7 +69,8 @@ class Harness:
 
     def close(self) -> None:
         self.resources.close()
-        self.redis.close()
+        if "redis" in self.__dict__:
+            self.redis.close()
 
     # Traffic
 
@@ -107,7 +112,9 @@ class Harness:
         self.record(events)
         body = json.dumps(events, default=str)
         entry: Any = {"v": "1", "n": str(len(events)), "events": body, **fields}
-        added: Any = self.redis.xadd(f"usage:events:{{{shard}}}", entry, id=entry_id)
+        key = self.resources.stream.key(shard)
+        with self.resources.stream.connection.client(key) as client:
+            added: Any = client.xadd(key, entry, id=entry_id)
         return str(added.decode())
 
     # Processes
@@ -184,7 +191,8 @@ class Harness:
 
     def settled(self) -> bool:
         """Return whether all sent events are in the intake totals and no entry waits."""
-        empty = not any(self.redis.xlen(f"usage:events:{{{shard}}}") for shard in range(2))
+        stream = self.resources.stream
+        empty = not any(stream.backlog(shard).entries for shard in range(stream.shards))
         return empty and self.intake.accepted >= self.sent and not self.pending
 
     def check(self) -> None:
@@ -201,9 +209,10 @@ class Harness:
         assert (intake.quarantined > 0) == bool(self.unknown_pairs)
         assert intake.quarantined >= len(self.unknown_pairs)
         for shard in range(self.resources.stream.shards):
-            key = f"usage:events:{{{shard}}}"
-            assert self.redis.xlen(key) == 0
-            groups: Any = self.redis.xinfo_groups(key) if self.redis.exists(key) else []
+            key = self.resources.stream.key(shard)
+            with self.resources.stream.connection.client(key) as client:
+                assert client.xlen(key) == 0
+                groups: Any = client.xinfo_groups(key) if client.exists(key) else []
             assert [group["pending"] for group in groups if group["name"] == GROUP.encode()] in ([], [0])
 
 

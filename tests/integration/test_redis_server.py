@@ -233,8 +233,8 @@ def test_processes_refuse_cluster_in_one_line(tmp_path: Path, cluster_url: str) 
             done = run.result()
             assert done.returncode == 1
             assert [line for line in done.stderr.splitlines() if "Redis" in line] == [
-                "usage-worker: Redis cannot be used: it is a node of a Redis Cluster, which Celery cannot use; "
-                "name a server with cluster-enabled no in REDIS_URL"
+                "usage-worker: Redis cannot be used: it is a node of a Redis Cluster; "
+                "write redis+cluster:// in REDIS_URL, and set USAGE_BROKER_URL for Celery"
             ]
 
 
@@ -265,7 +265,7 @@ def test_documented_way_out_of_future_id(harness: IngestHarness, entry_id: str) 
     harness.xadd(f'[{{"user_id": "{event["user_id"]}", "agent_id": "{event["agent_id"]}"}}]', shard=0)
     assert harness.flush().applied == 1
     assert not stream.last_id(0).in_future
-    assert stream.vanished(0) == (0, None)
+    assert stream.vanished(0) == (0, None, 0)
 
 
 def test_worker_that_waits_survives_deleted_stream(redis_url: str, redis_client: redis.Redis) -> None:

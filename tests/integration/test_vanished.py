@@ -57,7 +57,7 @@ def half_counted(stream: EventStream) -> EventStream:
     """Return a stream to which 20 entries were added, of which 10 were counted."""
     add(stream, 20)
     stream.done(0, read(stream, 10))
-    assert stream.vanished(0) == (0, None)
+    assert stream.vanished(0) == (0, None, 0)
     return stream
 
 
@@ -101,12 +101,12 @@ def test_nothing_vanishes_where_everything_was_counted(
 ) -> None:
     half_counted.done(0, read(half_counted, 10))
     HARMLESS[name](redis_client)
-    assert half_counted.vanished(0) == (0, None)
+    assert half_counted.vanished(0) == (0, None, 0)
     add(half_counted, 5)
     half_counted.done(0, read(half_counted, 2))
     redis_client.xgroup_destroy(KEY, GROUP)
     half_counted.done(0, read(half_counted, 10))
-    assert half_counted.vanished(0) == (0, None)
+    assert half_counted.vanished(0) == (0, None, 0)
     assert redis_client.xlen(KEY) == 0
 
 
@@ -132,7 +132,7 @@ def test_group_of_somebody_else_is_no_obstacle(stream: EventStream, redis_client
     add(stream, 4)
     redis_client.xreadgroup("theirs", "them", {KEY: ">"})
     stream.done(0, read(stream, 3))
-    assert stream.vanished(0) == (0, None)
+    assert stream.vanished(0) == (0, None, 0)
     assert (stream.backlog(0).entries, stream.backlog(0).pending) == (1, 0)
 
 
@@ -153,11 +153,11 @@ def test_foreign_numbers_end_with_next_look(
     half_counted: EventStream, redis_client: redis.Redis, fields: dict[str, str]
 ) -> None:
     redis_client.hset(counted_key(0), mapping=fields)  # type: ignore[arg-type]
-    assert half_counted.vanished(0, keep=False) == (0, None)
+    assert half_counted.vanished(0, keep=False) == (0, None, 0)
     half_counted.done(0, read(half_counted, 2))
-    assert half_counted.vanished(0) == (0, None)
+    assert half_counted.vanished(0) == (0, None, 0)
     redis_client.xtrim(KEY, 3, approximate=False)
-    entries, seconds = half_counted.vanished(0)
+    entries, seconds, _ = half_counted.vanished(0)
     assert entries == 5
     assert seconds is not None
     assert 0 <= seconds < 60
@@ -173,7 +173,7 @@ def test_foreign_count_of_entries_is_replaced_where_a_user_may_not_ask(
             stream.done(0, read(half_counted, 5))
     finally:
         redis_client.acl_setuser("usage-worker", enabled=True, commands=["+xinfo"])
-    assert half_counted.vanished(0) == (0, None)
+    assert half_counted.vanished(0) == (0, None, 0)
 
 
 def test_acknowledgement_alone_counts_nothing(half_counted: EventStream, redis_client: redis.Redis) -> None:
@@ -190,7 +190,7 @@ def test_many_entries_are_done_at_once(stream: EventStream) -> None:
     add(stream, 9_000)
     stream.done(0, read(stream, 9_000))
     assert stream.backlog(0).entries == 0
-    assert stream.vanished(0) == (0, None)
+    assert stream.vanished(0) == (0, None, 0)
 
 
 def test_accounting_is_exact_on_full_redis(half_counted: EventStream, redis_client: redis.Redis) -> None:
@@ -214,7 +214,7 @@ def test_counted_and_redelivered_events_do_not_vanish(harness: IngestHarness) ->
         harness.flush()
     harness.xadd("not JSON")
     harness.flush()
-    assert [harness.resources.stream.vanished(shard) for shard in range(2)] == [(0, None)] * 2
+    assert [harness.resources.stream.vanished(shard) for shard in range(2)] == [(0, None, 0)] * 2
 
 
 def test_heartbeat_looks_at_each_shard_and_keeps_live_consumers(redis_url: str, redis_client: redis.Redis) -> None:
@@ -247,8 +247,8 @@ def test_nothing_vanishes_where_a_user_may_not_ask(
     redis_client.acl_setuser("usage-worker", enabled=True, commands=["-xinfo"])
     try:
         with closing(EventStream(redis_worker_url, 1)) as stream:
-            assert stream.vanished(0) == (0, None)
+            assert stream.vanished(0) == (0, None, 0)
             stream.done(0, read(half_counted, 5))
     finally:
         redis_client.acl_setuser("usage-worker", enabled=True, commands=["+xinfo"])
-    assert half_counted.vanished(0) == (0, None)
+    assert half_counted.vanished(0) == (0, None, 0)

@@ -43,6 +43,8 @@ class PublisherSettings(BaseModel):
     """The Redis with the streams; without one, a publisher is disabled."""
     redis_master: str = Field(DEFAULT_MASTER, min_length=1)
     """The name by which the Sentinels of a URL as `redis+sentinel://` know the Redis with the streams."""
+    redis_replicas: int = Field(0, ge=0, le=100)
+    """Replicas of Redis that must have an event before it counts as sent: 1 where none may be lost in a failover."""
     disabled: bool = False
     """Whether publishers in applications do nothing: no thread, no connection, and `track` returns `None`."""
     stream_shards: int = Field(2, ge=1, le=MAX_SHARDS)

@@ -116,6 +116,7 @@ class Flusher:
 
     def _flush(self, shard: int, turn: Turn, spans: ExitStack, *, renew: bool) -> FlushReport:
         batches, intake = 0, Intake()
+        self._stream.watch(shard)
         # Before anything is read: without the database, an entry that was read would only wait to be reclaimed.
         clock = database_clock(self._store)
         if self._settings.takes_any_id:
@@ -137,6 +138,7 @@ class Flusher:
         # Not for each batch: calm traffic makes up to twenty a second.
         if intake.quarantined:
             log.warning("quarantined", shard=shard, events=intake.quarantined)
+        self._stream.leave(shard)
         self._records.succeeded(shard)
         return report
 

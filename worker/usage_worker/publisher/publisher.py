@@ -106,7 +106,8 @@ class UsagePublisher(Measuring):
             from usage_worker.publisher.senders import senders  # noqa: PLC0415
 
             namespace = self.ids.namespace if self.ids else None
-            key = SenderKey(redis_url, settings.stream_shards, limits, namespace, backfill, settings.redis_master)
+            servers = (settings.redis_master, settings.redis_replicas)
+            key = SenderKey(redis_url, settings.stream_shards, limits, namespace, backfill, *servers)
             self._sender = senders().join(key, self._account)
         self._forget = weakref.finalize(self, self._sender.leave, self._account)
         self._forget.atexit = False  # the senders see to the end of the process

@@ -59,13 +59,13 @@ class Sender:
 
         Returns whether any publisher uses this sender.
         """
-        url, shards, limits, namespace, is_backfill, master = self.key
+        url, shards, limits, namespace, is_backfill, master, replicas = self.key
         self._shared, self._is_held, self._postponed = shared, shared.is_held, shared.postponed
         # Entered directly: a Condition does it in Python, which costs 0.15 µs for each event.
         self._lock, self._changed = shared.lock, threading.Condition(shared.lock)
         self._thread: threading.Thread | None = None
         self._no_thread = ""
-        self._stream = EventStream(url, shards, warn_of, master=master)
+        self._stream = EventStream(url, shards, warn_of, master=master, replicas=replicas)
         self._buffer = Buffer(shards, limits.buffer_bytes, is_backfill=is_backfill)
         self._log_limited = RateLimitedLog()
         watch = WorkersWatch(self._stream, namespace)

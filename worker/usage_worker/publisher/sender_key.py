@@ -44,3 +44,4 @@ class SenderKey(NamedTuple):
     is_backfill: bool = False
     """See `Pack`."""
     redis_master: str = DEFAULT_MASTER
+    redis_replicas: int = 0

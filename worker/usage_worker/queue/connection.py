@@ -43,6 +43,8 @@ _OF_NO_CLUSTER = ("cluster support disabled", "unknown command 'CLUSTER'")
 # What to do, by a part of the driver's message.
 _REMEDIES = (
     ("last possible ID", f"a producer chose the last possible id, so that a shard takes no entry any more; {WAY_OUT}"),
+    ("replicas have the entries", "start the others, or lower USAGE_REDIS_REPLICAS; the events are sent again"),
+    ("NOREPLICAS", "start the replicas that its min-replicas-to-write asks for"),
     ("read only replica", "name the primary in REDIS_URL"),
     ("certificate is not valid for", "name the host in REDIS_URL as its certificate does"),
     ("certificate verify failed", "name its authority in REDIS_URL: rediss://host?ssl_ca_certs=/path/ca.pem"),

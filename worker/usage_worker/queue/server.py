@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from redis.exceptions import NoPermissionError, ResponseError
 
 from usage_worker.errors import StreamRefusedError
+from usage_worker.queue.replicas import live_replicas
 from usage_worker.queue.vitals import memory_share
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class ServerFacts:
     loading: bool
     memory_used: float
     """The share of `maxmemory` in use, 0.0 where there is no limit."""
+    replicas: int
+    """How many replicas have all its data."""
     policy: str
     """What happens when the memory is full, as `noeviction`."""
     append_only: bool
@@ -130,6 +133,7 @@ def facts_in(info: dict[str, Any]) -> ServerFacts:
         replica=info.get("role") == "slave",
         loading=bool(info.get("loading")),
         memory_used=memory_share(info),
+        replicas=live_replicas(info),
         policy=info.get("maxmemory_policy", ""),
         append_only=bool(info.get("aof_enabled")),
         snapshots=None,

@@ -20,6 +20,7 @@ from usage_worker.queue.entry import COLUMNAR, RawEntry
 from usage_worker.queue.entry_spans import entry_spans
 from usage_worker.queue.holding import reclaim_arguments, reclaim_script
 from usage_worker.queue.last_id import CLOCK_SECONDS, id_seconds, last_id
+from usage_worker.queue.replicas import Replicas, TooFewReplicasError
 from usage_worker.queue.skipped import return_skipped
 from usage_worker.queue.vitals import seconds_of
 from usage_worker.settings import DEFAULT_MASTER
@@ -71,15 +72,18 @@ class EventStream:
         warn: Callable[[Concern], None] | None = None,
         *,
         master: str = DEFAULT_MASTER,
+        replicas: int = 0,
     ) -> None:
         self.shards = shards
+        self._replicas = Replicas(replicas)
         self.connection = RedisConnection(redis_url, warn, master=master)
-        self._accounting = Accounting(self.connection)
+        self._accounting = Accounting(self.connection, GROUP)
 
     @classmethod
     def of(cls, settings: PublisherSettings, warn: Callable[[Concern], None] | None = None) -> EventStream:
         """Return the stream of the settings."""
-        return cls(settings.redis_url, settings.stream_shards, warn, master=settings.redis_master)
+        master, replicas = settings.redis_master, settings.redis_replicas
+        return cls(settings.redis_url, settings.stream_shards, warn, master=master, replicas=replicas)
 
     def key(self, shard: int) -> str:
         """Return the key of a shard's stream."""
@@ -140,7 +144,9 @@ class EventStream:
                     return self.read(shard, consumer, count)
                 # Without a group no entry is pending; which ones two workers have both read, the ledger decides.
                 reply = [(None, client.xrange(self.key(shard), count=count))]
-        return [RawEntry(entry_id.decode(), fields) for _, entries in reply or [] for entry_id, fields in entries]
+        found = [RawEntry(entry_id.decode(), fields) for _, entries in reply or [] for entry_id, fields in entries]
+        self._accounting.was_read(shard, len(found))
+        return found
 
     def reclaim(self, shard: int, consumer: str, count: int, idle: float) -> list[RawEntry] | None:
         """Take over entries that have been pending for `idle` seconds, and leave the consumer's mark (`Holding`).
@@ -168,12 +174,20 @@ class EventStream:
         Returns:
             Their ages in seconds, by Redis' clock and their ids; 0 where a producer chose an id in the future.
         """
-        now = self._accounting.done(self.key(shard), GROUP, entry_ids, shard=shard)
+        now = self._accounting.done(self.key(shard), entry_ids, shard=shard)
         return [max(now - int(entry_id.partition("-")[0]), 0) / 1000 for entry_id in entry_ids]
 
     def vanished(self, shard: int, *, keep: bool = True) -> Vanished:
         """Return how many entries left a shard uncounted since its group was made; `keep` notes it in Redis."""
         return self._accounting.vanished(self.key(shard), shard, keep=keep)
+
+    def watch(self, shard: int) -> None:
+        """Look at a shard before it is counted: what Redis has lost since this process last saw it, has vanished."""
+        self._accounting.watch(self.key(shard), shard)
+
+    def leave(self, shard: int) -> None:
+        """End `watch`, since another process may count the shard from now on."""
+        self._accounting.leave(shard)
 
     def last_id(self, shard: int) -> LastId:
         """Return the last id of a shard, which may lie in the future."""
@@ -216,15 +230,19 @@ class EventStream:
                     for key, fields in entries:
                         pipeline.xadd(key, fields)  # type: ignore[arg-type]
                     # The pipeline itself would quote the command in the error, and events with it.
-                    answers = pipeline.execute(raise_on_error=False)
+                    answers = self._replicas.execute(server, client, pipeline)
             except StreamUnavailableError as error:
                 error.is_uncertain = True
                 raise
             refusals += [
-                self.connection.refusal(server, answer) if isinstance(answer, RedisError) else None
-                for answer in answers
+                self._refusal(server, answer) if isinstance(answer, RedisError) else None for answer in answers
             ]
         return refusals
+
+    def _refusal(self, server: str, error: RedisError) -> StreamUnavailableError:
+        refusal = self.connection.refusal(server, error)
+        refusal.is_uncertain = isinstance(error, TooFewReplicasError)
+        return refusal
 
     def _create_group(self, client: redis.Redis, shard: int) -> bool:
         """Create the group from the first entry on; return False when Redis is too full.

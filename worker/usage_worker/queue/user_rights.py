@@ -52,7 +52,7 @@ def missing_rights(connection: RedisConnection) -> list[str]:
     """
     is_cluster = connection.kind == "cluster"
     trials = [tuple(trial.split()) for trial in (*_TRIALS, *(_OF_CLUSTER if is_cluster else _OF_CELERY))]
-    trials.append(("EVAL", _SCRIPT, "1", "usage:doctor" if is_cluster else "celery:doctor"))
+    trials.append(("EVAL", _SCRIPT, "1", "usage:events:{doctor}" if is_cluster else "celery:doctor"))
     missing = [
         _shown(trial) for server in connection.servers() for trial in trials if not _may(connection, server, trial)
     ]

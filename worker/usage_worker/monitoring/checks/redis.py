@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from usage_worker.monitoring.inspection import Inspection
 
-_OF_SERVER = ("redis_memory", "eviction", "persistence", "replica", "loading")
+_OF_SERVER = ("redis_memory", "eviction", "persistence", "replica", "loading", "replicas")
 
 
 def _redis(inspection: Inspection) -> Iterator[Check]:
@@ -59,6 +59,9 @@ def _server(inspection: Inspection) -> Iterator[Check]:
         yield from _memory(f"of {name}'s" if name else "of Redis'", facts.memory_used, is_broker=is_broker)
         for concern in facts.concerns_as(connection.kind, name):
             yield Check(concern.name, State(concern.state), concern.reason, concern.remedy)
+        if facts.replicas < (wanted := inspection.settings.redis_replicas):
+            reason = f"{name or 'Redis'} has {facts.replicas} of {wanted} replicas: events wait with the publishers"
+            yield fail("replicas", reason, "start the replica, or lower USAGE_REDIS_REPLICAS")
 
 
 def _memory(whose: str, used: float, *, is_broker: bool) -> Iterator[Check]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # How long vanished entries are a problem, in seconds: nothing brings them back, and the figure stays.
 VANISHED_SECONDS = 3600.0
+_PREVENT_LOSS = "set USAGE_REDIS_REPLICAS=1 for publishers; docs/redis-failover.md says what it costs"
+_FIND_CAUSE = "look for XTRIM, MAXLEN, XDEL and DEL of other programs, or eviction"
 
 
 def _streams(inspection: Inspection) -> Iterator[Check]:
@@ -26,9 +28,9 @@ def _streams(inspection: Inspection) -> Iterator[Check]:
     for shard, it in vanished.items():
         if it.entries and it.seconds is not None and it.seconds < VANISHED_SECONDS:
             reason = f"shard {shard}: {it.entries:,} entries vanished uncounted, the last {it.seconds:.0f} s ago"
-            yield fail(
-                "vanished_entries", reason, "look for XTRIM, MAXLEN, XDEL and DEL of other programs, or eviction"
-            )
+            if it.lost:
+                reason += f"; {it.lost:,} of them were lost in a failover or a restart of Redis"
+            yield fail("vanished_entries", reason, _PREVENT_LOSS if it.lost == it.entries else _FIND_CAUSE)
     for shard in shards:
         if (last := stream.last_id(shard)).in_future:
             yield fail("future_ids", f"shard {shard}: {last.reason}", last.remedy)
