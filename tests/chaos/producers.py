@@ -113,7 +113,7 @@ class Adder:
 
     def __init__(self, journal: Journal) -> None:
         self.journal, settings = journal, load_settings()
-        self.stream = EventStream.of(settings)
+        self.stream, self.replicas = EventStream.of(settings), settings.redis_replicas
 
     def send(self, events: list[Event], random: Random) -> None:
         fields: Any = {"v": "1", "n": str(len(events)), "id": str(uuid4()), "events": text(events)}
@@ -127,8 +127,11 @@ class Adder:
             if not lines or "id" not in fields:
                 lines = self.journal.intend(events, letters)
             with suppress(UsageError), self.stream.connection.client(key) as client:
-                client.xadd(key, fields)
-                break
+                pipeline = client.pipeline(transaction=False)
+                pipeline.xadd(key, fields)
+                pipeline.wait(self.replicas, 1_000)
+                if pipeline.execute()[1] >= self.replicas:
+                    break
             time.sleep(RETRY_SECONDS)
         self.journal.arrived(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -50,13 +51,70 @@ class RedisProxy(Proxy):
         return server
 
 
-class OneRedis:
+class Streams(ABC):
+    """The servers of a run with the streams and with Celery's messages; faults return what ends them."""
+
+    name: str
+    may_vanish = False
+    """Whether entries that nobody has been told to be sent may be lost."""
+    broker: redis.Redis
+    """The client of the server with Celery's messages."""
+
+    def __init__(self, folder: Path, random: Random) -> None:
+        self.folder, self.random, self._stack = folder, random, ExitStack()
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @abstractmethod
+    def settings(self, *, far: bool = False) -> dict[str, str]:
+        """Return the variables by which a process finds the servers, `far`: through proxies, if there are any."""
+
+    @abstractmethod
+    def client(self, key: str) -> redis.Redis:
+        """Return the client of the server that has a key now."""
+
+    @abstractmethod
+    def revive(self) -> None:
+        """Start what does not run."""
+
+    @property
+    def faults(self) -> list[Fault]:
+        return [self.destroy_group, self.write_aids, self.delete_bindings]
+
+    def destroy_group(self, note: Note) -> None:
+        key = f"usage:events:{{{self.random.randrange(SHARDS)}}}"
+        note(f"consumer group of {key} destroyed")
+        with suppress(redis.ResponseError):
+            self.client(key).xgroup_destroy(key, GROUP)
+
+    def write_aids(self, note: Note) -> None:
+        key, is_text = self.random.choice(AIDS), self.random.random() < 0.5
+        note(f"something else written to {key}")
+        client = self.client(key)
+        client.delete(key)
+        if is_text:
+            client.set(key, "something else")
+        else:
+            client.lpush(key, "something else")
+
+    def delete_bindings(self, note: Note) -> None:
+        note("Celery's bindings deleted")
+        keys: list[bytes] = list(self.broker.scan_iter("_kombu.binding.*"))
+        if keys:
+            self.broker.delete(*keys)
+
+
+class OneRedis(Streams):
     """A durable server with a proxy before it, for the streams and for Celery."""
 
     name = "one Redis"
 
     def __init__(self, folder: Path, random: Random) -> None:
-        self.random, self._stack = random, ExitStack()
+        super().__init__(folder, random)
         self.servers = [EmbeddedValkey(folder / "redis", DURABLE)]
 
     def __enter__(self) -> Self:
@@ -68,31 +126,25 @@ class OneRedis:
             self.clients = [redis.Redis.from_url(it.url(), socket_timeout=5) for it in self.servers]
             for client in self.clients:
                 stack.enter_context(closing(client))
+            self.broker = self.clients[-1]
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
+    @override
     def settings(self, *, far: bool = False) -> dict[str, str]:
-        """Return the variables by which a process finds the servers, through the proxies if it is `far`."""
         names = ["REDIS_URL", "USAGE_BROKER_URL"]
         places = [proxy.url if far else server.url() for proxy, server in zip(self.proxies, self.servers, strict=True)]
         return dict(zip(names, places, strict=False))
 
-    def client(self, key: str) -> redis.Redis:  # noqa: ARG002 - one server has all keys
-        """Return the client of the server with the streams."""
+    @override
+    def client(self, key: str) -> redis.Redis:
         return self.clients[0]
 
     @property
-    def broker(self) -> redis.Redis:
-        """The client of the server with Celery's messages."""
-        return self.clients[-1]
-
-    @property
+    @override
     def faults(self) -> list[Fault]:
         own = [self.kill, self.restart, self.kill_clients, self.fill, self.stall, self.cut]
-        return [*own, self.destroy_group, self.write_aids, self.delete_bindings]
+        return [*super().faults, *own]
 
     def kill(self, note: Note) -> Undo | None:
         number, server = self._some()
@@ -108,8 +160,8 @@ class OneRedis:
             note(f"Redis {number} restarts")
             server.restart()
 
+    @override
     def revive(self) -> None:
-        """Start what does not run."""
         for server in self.servers:
             if not server.is_running:
                 server.restart()
@@ -143,28 +195,6 @@ class OneRedis:
         number, _ = self._some()
         note(f"connections of the proxy to Redis {number} cut")
         self.proxies[number].cut_all()
-
-    def destroy_group(self, note: Note) -> None:
-        key = f"usage:events:{{{self.random.randrange(SHARDS)}}}"
-        note(f"consumer group of {key} destroyed")
-        with suppress(redis.ResponseError):
-            self.client(key).xgroup_destroy(key, GROUP)
-
-    def write_aids(self, note: Note) -> None:
-        key, is_text = self.random.choice(AIDS), self.random.random() < 0.5
-        note(f"something else written to {key}")
-        client = self.client(key)
-        client.delete(key)
-        if is_text:
-            client.set(key, "something else")
-        else:
-            client.lpush(key, "something else")
-
-    def delete_bindings(self, note: Note) -> None:
-        note("Celery's bindings deleted")
-        keys: list[bytes] = list(self.broker.scan_iter("_kombu.binding.*"))
-        if keys:
-            self.broker.delete(*keys)
 
     def _some(self) -> tuple[int, EmbeddedValkey]:
         number = self.random.randrange(len(self.servers))

@@ -6,16 +6,22 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from tests.chaos.databases import Database, ReplicatedDatabase
+from tests.chaos.replicated_streams import ClusterStreams, SentinelStreams
 from tests.chaos.streams import OneRedis, OwnBroker
 
 if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+    from tests.chaos.streams import Streams
+
 # In turn by the seed: five seeds that follow each other have all of them.
-TOPOLOGIES: list[tuple[type[Database], type[OneRedis]]] = [
+TOPOLOGIES: list[tuple[type[Database], type[Streams]]] = [
     (Database, OneRedis),
     (ReplicatedDatabase, OwnBroker),
+    (ReplicatedDatabase, SentinelStreams),
+    (ReplicatedDatabase, ClusterStreams),
+    (ReplicatedDatabase, OneRedis),
 ]
 # These are behind the proxies; the others reach the servers themselves.
 FAR = ("track", "http", "serve", "worker-2")
