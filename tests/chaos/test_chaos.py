@@ -30,7 +30,7 @@ from usage_worker.testing.workload import Population
 if TYPE_CHECKING:
     from usage_worker.store import Store
 
-SECONDS = float(os.environ.get("USAGE_CHAOS_SECONDS", "8"))
+SECONDS = float(os.environ.get("USAGE_CHAOS_SECONDS", "6"))
 SEEDS = [int(it) for it in os.environ.get("USAGE_CHAOS_SEED", str(time.time_ns() % 1_000_000)).split(",")]
 EVENTS_PER_SECOND = 300.0
 # A Celery message that a killed worker held is delivered again after 40 s.
@@ -85,9 +85,7 @@ def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Topology, settings:
     with closing(Resources(settings)) as resources:
         waiting = eventually(lambda: is_drained(fleet, topology, resources.store), DRAIN_SECONDS)
         chaos.note(f"drained: {waiting}")
-        allowed = {"vanished_entries"} if topology.streams.may_vanish else set()
-        problems = eventually(lambda: is_green(fleet, settings, allowed), GREEN_SECONDS)
-        chaos.note(f"green: {problems}")
+        await_green(chaos, fleet, settings, {"vanished_entries"} if topology.streams.may_vanish else set())
         fleet.end()
         found = Comparison(resources.store, settings, owed).run()
         vanished = [resources.stream.vanished(shard).entries for shard in range(SHARDS)]
@@ -122,11 +120,20 @@ def groups(client: redis.Redis, key: str) -> list[dict[str, Any]]:
     return list(found)
 
 
-def is_green(fleet: Fleet, settings: Settings, allowed: set[str]) -> str:
-    """Return a text when `status` has no problem but those allowed, otherwise an empty one."""
-    fleet.tend()
-    problems = {problem.name for problem in collect_status(settings).problems}
-    return "" if problems - allowed else f"no problem but {problems}" if problems else "no problem"
+def await_green(chaos: Chaos, fleet: Fleet, settings: Settings, allowed: set[str]) -> None:
+    """Wait until `status` has no problem but those allowed."""
+    problems: dict[str, str] = {}
+
+    def is_green() -> bool:
+        nonlocal problems
+        fleet.tend()
+        problems = {problem.name: problem.reason for problem in collect_status(settings).problems}
+        return problems.keys() <= allowed
+
+    try:
+        eventually(is_green, GREEN_SECONDS)
+    finally:
+        chaos.note(f"problems: {problems}")
 
 
 def report(chaos: Chaos, found: list[str]) -> None:
