@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import redis
 
-from tests.chaos.fleet import PRODUCERS
+from tests.chaos.fleet import PRODUCERS, WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class Chaos:
         ]
         database = [self.terminate, self.kill_backend, self.lock_table, self.lock_rows, self.cut_at_commit]
         database += [self.stall_database, self.lock_rows, self.terminate]
-        rare = [self.kill_other, self.end_worker, self.two_beats, self.cut_database]
+        rare = [self.kill_other, self.end_worker, self.two_beats, self.cut_database, self.lose_node]
         servers = [partial(fault, self.note) for fault in (*topology.database.faults, *topology.streams.faults)]
         self.faults: list[Callable[[], Callable[[], object] | None]] = [*often, *often, *database, *servers, *rare]
 
@@ -146,6 +146,17 @@ class Chaos:
         self.fleet.wanted.discard("beat-2")
         if process := self.fleet.running.pop("beat-2", None):
             process.kill()
+
+    def lose_node(self) -> Callable[[], object] | None:
+        """Take one of the two nodes that count away for some seconds."""
+        found = self.fleet.some("worker")
+        if not found or len(self.fleet.wanted.intersection(WORKERS)) < len(WORKERS):
+            return None
+        name, process = found
+        self.note(f"{name} is taken away")
+        self.fleet.wanted.discard(name)
+        self.fleet.harm(process, signal.SIGTERM)
+        return partial(self.fleet.wanted.add, name)
 
     def command(self) -> None:
         if len(self.fleet.commands) < 2:
