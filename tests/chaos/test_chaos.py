@@ -87,6 +87,7 @@ def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Topology, settings:
         chaos.note(f"drained: {waiting}")
         await_green(chaos, fleet, settings, {"vanished_entries"} if topology.streams.may_vanish else set())
         fleet.end()
+        chaos.note("all processes ended")
         found = Comparison(resources.store, settings, owed).run()
         vanished = [resources.stream.vanished(shard).entries for shard in range(SHARDS)]
     chaos.note(f"vanished: {vanished}")
