@@ -25,11 +25,12 @@ from usage_worker.local import EmbeddedValkey
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.entry import Pack
+from usage_worker.queue.heartbeat import HEARTBEAT_KEY
 from usage_worker.queue.last_id import LAST_ID
 from usage_worker.queue.server import server_facts
 from usage_worker.queue.stream import EventStream
 from usage_worker.service.app import make_app
-from usage_worker.settings import Settings
+from usage_worker.settings import DEFAULT_MASTER, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,6 +187,17 @@ def test_url_that_no_connection_takes_is_refused(query: str) -> None:
             stream.backlog(0)
     assert SECRET not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def refusal(redis_url: str, master: str = DEFAULT_MASTER) -> str:
+    """Return why the servers of a URL cannot be used."""
+    with (
+        closing(RedisConnection(redis_url, master=master)) as connection,
+        pytest.raises(UnusableServerError) as refused,
+        connection.client(HEARTBEAT_KEY),
+    ):
+        pass
+    return str(refused.value)
 
 
 def test_publisher_holds_events_for_cluster(cluster_url: str) -> None:

@@ -1,0 +1,64 @@
+"""Streams of a primary with a replica, found through three Sentinels."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.harness import Harness
+from tests.helpers import eventually
+from tests.integration.commands import Cli
+from tests.integration.test_redis_server import refusal
+from tests.redis_topologies import SentinelServers
+from usage_worker.publisher import UsagePublisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[SentinelServers]:
+    with SentinelServers() as servers:
+        yield servers
+
+
+@pytest.fixture
+def harness(database: str, servers: SentinelServers) -> Iterator[Harness]:
+    with closing(Harness(database, servers.url())) as harness:
+        yield harness
+
+
+def test_publisher_and_workers_follow_the_primary(tmp_path: Path, servers: SentinelServers, harness: Harness) -> None:
+    events = harness.traffic(1_500)
+    with harness.workers(2), UsagePublisher(harness.redis_url, linger=0) as publisher:
+        for number, batch in enumerate((events[:500], events[500:1_000], events[1_000:])):
+            for event in batch:
+                publisher.add(dict(event))
+            harness.record(batch)
+            assert publisher.flush(30)
+            eventually(harness.settled, 30)
+            if number == 0:  # a switch, with workers that wait for entries
+                before = servers.primary
+                servers.sentinels[0].ask("SENTINEL FAILOVER", servers.master)
+                servers.await_promotion(before)
+                # Until it is a replica, it takes events, and then drops them.
+                eventually(lambda: before.replication.get("master_link_status") == "up", 30)
+            elif number == 1:
+                servers.await_promotion(servers.kill_primary())
+    harness.check()
+    cli = Cli(tmp_path, DATABASE_URL=harness.database, REDIS_URL=harness.redis_url)
+    assert "Redis memory" in cli.run("status").stdout
+    assert cli.run("drain").returncode == 0
+
+
+def test_urls_of_another_kind_are_refused_with_what_to_write(servers: SentinelServers) -> None:
+    sentinel, primary = servers.sentinels[0].address, servers.primary.address
+    assert "write redis+sentinel:// in REDIS_URL" in refusal(f"redis://{sentinel}")
+    assert "it is not a Sentinel" in refusal(f"sentinel://{primary}")
+    assert "it is not a node of a Redis Cluster; write redis://" in refusal(f"redis+cluster://{primary}")
+    assert "it is not a node of a Redis Cluster" in refusal(f"redis+cluster://{sentinel}")
+    unknown = refusal(servers.url(), master="primary")
+    assert "the Sentinels know no master primary; set USAGE_REDIS_MASTER to mymaster" in unknown
