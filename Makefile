@@ -14,6 +14,7 @@ NODE            := $(shell command -v node)
 CHROMIUM        := $(shell command -v chromium)
 PROMETHEUS      := $(and $(shell command -v prometheus),$(shell command -v promtool))
 MMDEBSTRAP      := $(shell command -v mmdebstrap)
+RABBITMQ        := $(wildcard /usr/lib/rabbitmq/lib/rabbitmq_server-*)
 # The tests that depend most on the versions of the servers: schema, dumps, access, ingest and publisher.
 ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/integration/test_dump_restore.py \
 	tests/integration/test_hot.py tests/integration/test_ingest.py tests/integration/test_publisher.py \
@@ -72,6 +73,7 @@ test-more: $(STAMP)  ## run what needs the Debian packages that .ci/run installs
 	$(if $(CHROMIUM),,$(error apt-get install chromium: there is no chromium))
 	$(if $(PROMETHEUS),,$(error apt-get install prometheus: there is no prometheus, or no promtool))
 	$(if $(MMDEBSTRAP),,$(error apt-get install mmdebstrap: there is no mmdebstrap))
+	$(if $(RABBITMQ),,$(error apt-get install rabbitmq-server: there is none in /usr/lib/rabbitmq))
 	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM) \
 		tests/system tests/pooler
 	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -s $(RANDOM_FAULTS)

@@ -8,7 +8,8 @@ import pytest
 
 from usage_worker.errors import SettingsError
 from usage_worker.service.app import make_app
-from usage_worker.service.broker import broker_settings
+from usage_worker.service.broker import broker_of, broker_settings
+from usage_worker.service.transport import NotingSentinelTransport, NotingTransport
 from usage_worker.settings import Settings
 
 KEPT = {"visibility_timeout": 30, "unacked_restore_throttle": 1}
@@ -60,7 +61,14 @@ def test_malformed_url_is_refused() -> None:
         broker_settings("redis://host?db=word")
 
 
-@pytest.mark.parametrize("url", ["redis://me:s3cret@host", "rediss://:s3cret@host", "unix://:s3cret@/run/valkey.sock"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://me:s3cret@host", "rediss://:s3cret@host", "unix://:s3cret@/run/valkey.sock"),
+        "rediss://host?ssl_password=s3cret",
+        "redis+sentinel://me:s3cret@a,b/1?sentinel_password=s3cret",
+    ],
+)
 def test_connection_is_shown_without_password(url: str) -> None:
     connection = make_app(Settings(REDIS_URL=url)).connection_for_write()
     shown = {name: value for name, value in connection.info().items() if name != "password"}  # as Celery shows it
@@ -72,3 +80,74 @@ def test_parameter_that_no_client_takes_is_a_wrong_setting(query: str) -> None:
     with pytest.raises(SettingsError) as raised:
         broker_settings(f"redis://:hush@host/0?{query}")
     assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://me:s3cret@a//;amqp://me:s3cret@b//", "sentinel://:s3cret@a:1;sentinel://:s3cret@b:2"]
+)
+def test_broker_of_its_own_is_shown_without_password(url: str) -> None:
+    settings = Settings(broker_url=url)
+    connection = make_app(settings).connection_for_write()
+    shown = {name: value for name, value in connection.info().items() if name != "password"}
+    assert "s3cret" not in f"{shown} {connection} {connection.as_uri()} {settings!r} {settings.mask(url)}"
+
+
+@pytest.mark.parametrize(
+    ("url", "transport"),
+    [
+        ("redis://host", NotingTransport),
+        ("rediss://host", NotingTransport),
+        ("unix:///run/valkey.sock", NotingTransport),
+        ("redis+socket:///run/valkey.sock", NotingTransport),
+        ("redis+sentinel://a,b", NotingSentinelTransport),
+        ("sentinel://a:1;sentinel://b:2", NotingSentinelTransport),
+    ],
+)
+def test_no_redis_loses_messages(url: str, transport: type) -> None:
+    settings = broker_of(Settings(broker_url=url))
+    assert make_app(Settings(broker_url=url)).connection_for_write().get_transport_cls() is transport
+    assert settings["broker_transport_options"].items() >= KEPT.items()
+
+
+def test_other_brokers_are_named_as_celery_names_them() -> None:
+    settings = Settings(broker_url="amqp://me@host/v")
+    assert broker_of(settings) == {"broker_url": "amqp://me@host/v"}
+    assert "amqp" in make_app(settings).connection_for_write().get_transport_cls().__module__
+
+
+def test_sentinels_and_their_master() -> None:
+    url = "rediss+sentinel://u:p%40@a,[::1]:5/2?sentinel_password=q&ssl_ca_certs=/ca.pem"
+    settings = broker_of(Settings(broker_url=url, broker_master="messages", redis_master="streams"))
+    assert settings["broker_url"] == "sentinel://u:p%40@a:26379/2;sentinel://u:p%40@[::1]:5/2"
+    assert settings["broker_use_ssl"] == VERIFIED | {"ssl_ca_certs": "/ca.pem"}
+    options = settings["broker_transport_options"]
+    assert options["master_name"] == "messages"
+    assert options["sentinel_kwargs"].items() >= {"password": "q", "ssl": True, "ssl_ca_certs": "/ca.pem"}.items()
+
+
+@pytest.mark.parametrize(
+    ("settings", "master"),
+    [
+        ({"REDIS_URL": "redis+sentinel://a"}, "mymaster"),
+        ({"REDIS_URL": "redis+sentinel://a", "redis_master": "streams"}, "streams"),
+        ({"REDIS_URL": "redis+sentinel://a", "redis_master": "streams", "broker_url": "sentinel://b"}, "mymaster"),
+    ],
+)
+def test_default_master(settings: dict[str, Any], master: str) -> None:
+    assert broker_of(Settings(**settings))["broker_transport_options"]["master_name"] == master
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"REDIS_URL": "redis+cluster://a,b"}, "USAGE_BROKER_URL is not set"),
+        ({"broker_url": "redis+cluster://:hush@a,b"}, "USAGE_BROKER_URL: Celery cannot use a Redis Cluster"),
+        ({"broker_url": "rabbit://:hush@a"}, "USAGE_BROKER_URL: Celery does not speak rabbit://"),
+        ({"broker_url": "amqp://me:hu/sh@a"}, "USAGE_BROKER_URL: the host or the port is wrong"),
+        ({"broker_url": "redis://:hush@a/x"}, "USAGE_BROKER_URL: the path is not the number of a database"),
+    ],
+)
+def test_unusable_broker_is_a_wrong_setting(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason) as raised:
+        broker_of(Settings(**settings))
+    assert "hu" not in str(raised.value)

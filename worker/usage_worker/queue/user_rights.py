@@ -44,20 +44,23 @@ _MOVED = "moving to another node"
 _CHANNELS = "/doctor.*"
 
 
-def missing_rights(connection: RedisConnection) -> list[str]:
+def missing_rights(connection: RedisConnection, *, is_broker: bool) -> list[str]:
     """Return the commands with keys or channels that this user may not use, on any of the servers.
+
+    Args:
+        connection: the servers of the streams.
+        is_broker: whether Celery has its messages there.
 
     Raises:
         StreamUnavailableError: a server does not answer.
     """
-    is_cluster = connection.kind == "cluster"
-    trials = [tuple(trial.split()) for trial in (*_TRIALS, *(_OF_CLUSTER if is_cluster else _OF_CELERY))]
-    trials.append(("EVAL", _SCRIPT, "1", "usage:events:{doctor}" if is_cluster else "celery:doctor"))
+    is_cluster, of_celery = connection.kind == "cluster", _OF_CELERY if is_broker else ()
+    trials = [tuple(trial.split()) for trial in (*_TRIALS, *(_OF_CLUSTER if is_cluster else ()), *of_celery)]
+    trials.append(("EVAL", _SCRIPT, "1", "celery:doctor" if is_broker else "usage:events:{doctor}"))
     missing = [
         _shown(trial) for server in connection.servers() for trial in trials if not _may(connection, server, trial)
     ]
-    # Celery does not use a Cluster.
-    if not is_cluster and not _may_subscribe(connection):
+    if is_broker and not _may_subscribe(connection):
         missing.append(f"PSUBSCRIBE {_CHANNELS}")
     return list(dict.fromkeys(missing))
 

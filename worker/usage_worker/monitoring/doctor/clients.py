@@ -40,7 +40,7 @@ def _role(inspection: Inspection) -> Iterator[Check]:
 
 
 def _user(inspection: Inspection) -> Iterator[Check]:
-    if missing := missing_rights(inspection.stream.connection):
+    if missing := missing_rights(inspection.stream.connection, is_broker=not inspection.settings.has_own_broker):
         yield fail("redis_user", f"the user of REDIS_URL may not use {', '.join(missing)}", GRANT_USER)
     else:
         yield ok("redis_user", "it may do what workers, beat, Flower and commands do")
