@@ -78,6 +78,10 @@ class Fleet:
             if command.exit_code not in (0, 1) and command.pid not in self.harmed:
                 self.unexplained.append(f"{command.name} ended with {command.exit_code}: {command.log_tail()[-600:]}")
 
+    def sends(self) -> bool:
+        """Return whether every producer has begun to send."""
+        return all(journal.exists() and journal.stat().st_size for journal in self.journals)
+
     def run(self, *arguments: str) -> None:
         """Run a command of `usage-worker` beside the others."""
         self.commands.append(self._start("-".join(arguments), [PROGRAM, *arguments]))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SECONDS = float(os.environ.get("USAGE_CHAOS_SECONDS", "6"))
 SEEDS = [int(it) for it in os.environ.get("USAGE_CHAOS_SEED", str(time.time_ns() % 1_000_000)).split(",")]
 EVENTS_PER_SECOND = 300.0
+START_SECONDS = 60.0
 # A Celery message that a killed worker held is delivered again after 40 s.
 DRAIN_SECONDS = 180.0
 GREEN_SECONDS = 90.0
@@ -50,6 +51,8 @@ def test_chaos(server_folder: Path, tmp_path: Path, seed: int) -> None:
             population = Population.of(USERS, AGENTS)
             resources.store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
         try:
+            fleet.tend()
+            eventually(fleet.sends, START_SECONDS)
             chaos.run(SECONDS)
             chaos.end()
             found = settle_and_compare(chaos, fleet, topology, settings)
@@ -95,6 +98,8 @@ def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Topology, settings:
         found.append(f"entries vanished: {vanished}")
     found += [f"process {pid} is left" for pid in fleet.pids()]
     chaos.note(f"{owed.least:,} to {owed.most:,} events, {len(owed.letters):,} dead letters")
+    if not owed.least:
+        found.append("nothing has arrived")
     return found + fleet.unexplained
 
 
