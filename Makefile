@@ -24,8 +24,10 @@ ON_SYSTEM := $(wildcard tests/access tests/integration/test_migrate*.py) tests/i
 unexport PYTHONDONTWRITEBYTECODE
 
 RANDOM_FAULTS := tests/faults/test_random_faults.py
+# One for each kind of servers.
+CHAOS_SEEDS := 1,2,3,4,5
 
-.PHONY: help demo check lint unit test test-more test-integrations reference schema screenshot bench bench-http bench-sizing bench-nodes migrate-traffic fuzz soak dist clean
+.PHONY: help demo check lint unit test test-more test-integrations reference schema screenshot bench bench-http bench-sizing bench-nodes migrate-traffic fuzz soak chaos dist clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -75,6 +77,7 @@ test-more: $(STAMP)  ## run what needs the Debian packages that .ci/run installs
 	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM) \
 		tests/system tests/pooler
 	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -s $(RANDOM_FAULTS)
+	$(BIN)/pytest -s tests/chaos
 	$(MAKE) --no-print-directory test-integrations
 
 test-integrations: $(INTEGRATIONS)/.installed  ## run the integrations with their frameworks, the examples and the pages about them: at most 3 minutes; needs nodejs
@@ -112,6 +115,9 @@ fuzz: $(STAMP)  ## try a million examples of each property of entries, values, f
 
 soak: $(STAMP)  ## cause random faults for SECONDS (600), with a printed seed
 	USAGE_FAULT_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -q --timeout=0 -s $(RANDOM_FAULTS)
+
+chaos: $(STAMP)  ## kill everything at random for SECONDS (2880) with each SEED (1,2,3,4,5): four hours in all
+	USAGE_CHAOS_SECONDS=$(or $(SECONDS),2880) USAGE_CHAOS_SEED=$(or $(SEED),$(CHAOS_SEEDS)) $(BIN)/pytest -q --timeout=0 -s tests/chaos
 
 dist: $(STAMP)  ## build dist/*.whl and *.tar.gz, and run the command of the wheel from an empty environment
 	rm -rf dist

@@ -99,3 +99,41 @@ SELECT %(day)s::date + n, gen_random_uuid(), model, '', 15, 15, 15, 0, 0, 0, 0, 
 INSERT INTO public.usage_daily (user_id, agent_id, day, usage_count, response_time_samples)
 SELECT lpad(pair::text, 32, '0')::uuid, gen_random_uuid(), %(day)s::date + n, uses, uses
   FROM (VALUES (-1, 1, 7), (0, 1, 20), (0, 2, 10), (1, 2, 17)) AS days (n, pair, uses)
+
+-- name: hash_partitions
+-- Put user_agents into hash partitions by user, with every constraint, index and trigger that such a table takes. Its
+-- primary key is the one thing that it does not: id alone cannot be unique.
+ALTER TABLE public.user_agents RENAME TO user_agents_whole;
+
+CREATE TABLE public.user_agents (
+    LIKE public.user_agents_whole INCLUDING ALL EXCLUDING INDEXES,
+    PRIMARY KEY (user_id, id), UNIQUE (user_id, agent_id)
+) PARTITION BY HASH (user_id);
+
+DO $$
+DECLARE
+    statement text;
+BEGIN
+    FOR part IN 0..3 LOOP
+        EXECUTE format('CREATE TABLE public.user_agents_%s PARTITION OF public.user_agents'
+                       ' FOR VALUES WITH (MODULUS 4, REMAINDER %s) WITH (fillfactor = 50)', part, part);
+    END LOOP;
+    INSERT INTO public.user_agents SELECT * FROM public.user_agents_whole;
+    FOR statement IN
+        SELECT replace(regexp_replace(pg_get_indexdef(indexrelid), 'INDEX \S+', 'INDEX'), 'user_agents_whole', 'user_agents')
+          FROM pg_index WHERE indrelid = 'public.user_agents_whole'::regclass AND NOT indisunique
+         UNION ALL
+        SELECT 'ALTER TABLE public.user_agents ADD ' || pg_get_constraintdef(oid)
+          FROM pg_constraint WHERE conrelid = 'public.user_agents_whole'::regclass AND contype = 'f'
+         UNION ALL
+        SELECT replace(pg_get_triggerdef(oid), 'public.user_agents_whole', 'public.user_agents')
+          FROM pg_trigger WHERE tgrelid = 'public.user_agents_whole'::regclass AND NOT tgisinternal
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END $$
+
+-- name: hot_share_of_parts
+-- The share of HOT updates among those of the partitions.
+SELECT sum(n_tup_hot_upd) / nullif(sum(n_tup_upd), 0)
+  FROM pg_stat_user_tables WHERE relname LIKE 'user_agents\__' AND n_tup_upd > 0

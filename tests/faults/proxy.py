@@ -67,8 +67,10 @@ class Proxy:
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
         self._open.clear()
-        yield
-        self._open.set()
+        try:
+            yield
+        finally:
+            self._open.set()
 
     def close(self) -> None:
         self._refusing = True
@@ -82,19 +84,29 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                if self._refusing:
-                    client.close()
-                    continue
-                server = self._connect()
             except OSError:
                 if self._listener.fileno() < 0:
                     return
-                client.close()
                 continue
-            self._connections |= {client, server}
-            link = Link(self, client, server)
-            for job in (link.to_server, link.to_client):
-                threading.Thread(target=job, name="proxy", daemon=True).start()
+            if self._refusing:
+                client.close()
+            else:
+                self._connections.add(client)
+                threading.Thread(target=self._serve, args=(client,), name="proxy", daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        # Here and not while accepting: a silent server keeps others waiting, too, even if it has ended meanwhile.
+        self.wait_open()
+        try:
+            server = self._connect()
+        except OSError:
+            self._connections.discard(client)
+            client.close()
+            return
+        self._connections.add(server)
+        link = Link(self, client, server)
+        for job in (link.to_server, link.to_client):
+            threading.Thread(target=job, name="proxy", daemon=True).start()
 
     def _connect(self) -> socket.socket:
         query = parse_qs(self._url.query)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import threading
 from contextlib import closing, suppress
 from functools import partial
@@ -14,9 +12,9 @@ import pytest
 
 from tests.faults.harness import Harness
 from tests.helpers import eventually
+from tests.standby import SETTINGS, copy_of, promote, require_standby
 from usage_worker.errors import UsageError
 from usage_worker.local import EmbeddedPostgres
-from usage_worker.local.account import server_account
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import Runner
 from usage_worker.service.resources import Resources
@@ -25,33 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from usage_worker.local import EmbeddedValkey
-
-SETTINGS = {"fsync": "off", "synchronous_commit": "on", "shared_buffers": "32MB"}
-
-
-def copy_of(primary: EmbeddedPostgres, folder: Path) -> EmbeddedPostgres:
-    """Make a standby of the primary, which is not started yet."""
-    program = str(primary.bin_dir / "pg_basebackup")
-    options = [
-        "--write-recovery-conf",
-        "--checkpoint=fast",
-        "--dbname",
-        primary.url(),
-        "--pgdata",
-        str(folder / "data"),
-    ]
-    folder.mkdir()
-    subprocess.run([program, *options], check=True, timeout=60)
-    if account := server_account():
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, account.uid, account.gid)
-    return EmbeddedPostgres(folder, SETTINGS)
-
-
-def promote(standby: EmbeddedPostgres) -> None:
-    with psycopg.connect(standby.url(), autocommit=True) as connection:
-        connection.execute("SELECT pg_promote()")
-        eventually(lambda: connection.execute("SELECT NOT pg_is_in_recovery()").fetchone() == (True,), 30)
 
 
 @pytest.mark.parametrize("is_synchronous", [False, True])
@@ -68,9 +39,7 @@ def test_promotion_without_last_commits(
             harness.drain()
             standby = copy_of(primary, folder / "standby")
             if is_synchronous:
-                with psycopg.connect(primary.url(), autocommit=True) as connection:
-                    connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-                    connection.execute("SELECT pg_reload_conf()")
+                require_standby(primary)
             harness.publish(harness.traffic(200, seed=2))
             counting = threading.Thread(target=drain, args=(harness,))
             counting.start()

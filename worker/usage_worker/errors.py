@@ -104,6 +104,10 @@ class ConcurrencyError(UsageError):
     """the transaction lost a race and may be tried again."""
 
 
+class RecoveryConflictError(ConcurrencyError):
+    """the replica cancelled a query to go on with replication."""
+
+
 class LockHeldError(ConcurrencyError):
     """others hold what a statement waits for."""
 

@@ -7,6 +7,7 @@ quote whole rows: neither reaches a message or a traceback of ours.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from usage_worker.errors import (
     LockHeldError,
     ObstacleError,
     OutOfRangeError,
+    RecoveryConflictError,
     ReferenceMissingError,
     RoleError,
     SchemaError,
@@ -31,12 +33,14 @@ from usage_worker.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 # Unless the URL or the caller gives another one.
 _CONNECT_SECONDS = 10
+# For each of several servers, of which one may swallow packets: less is not possible. The URL may give another one.
+_CONNECT_SECONDS_OF_SEVERAL = 2
 _OPTIONS: dict[str, Any] = {
     # Events may hold any text, whatever encoding the URL, PGCLIENTENCODING, the role or the database set.
     "client_encoding": "UTF8",
@@ -139,6 +143,10 @@ _SET_SETTINGS = sql.SQL("; ").join(
     sql.SQL("SET LOCAL {} = {}").format(sql.SQL(name), sql.Literal(value)) for name, value in _SETTINGS.items()
 )
 NEEDS_OWNER = "this needs the owner's DATABASE_URL"
+# How the driver lists its attempts to connect to several servers.
+_ATTEMPT = re.compile(r"^- host: (None|'.*?'), port: (None|'.*?'), hostaddr: (?:None|'.*?'): (.*)$", re.MULTILINE)
+# A replica cancels a query that needs what it must remove to go on.
+RECOVERY_CONFLICT = "conflict with recovery"
 _ADVICE = {
     SchemaError: "; run `usage-worker migrate up`",
     RoleError: f"; {NEEDS_OWNER}",
@@ -146,11 +154,14 @@ _ADVICE = {
 }
 
 
-def parameters(database_url: str, *, pooled: bool = False, **overrides: Any) -> dict[str, Any]:
+def parameters(
+    database_url: str, *, pooled: bool = False, of_several: str = "read-write", **overrides: Any
+) -> dict[str, Any]:
     """Return the arguments of the driver's `connect`; the overrides replace those of the URL.
 
     A pooler in transaction mode has no session that could keep settings or prepared statements: `pooled` omits both,
-    and each transaction begins with `set_settings`.
+    and each transaction begins with `set_settings`. Of several servers in the URL, the first counts that is what
+    `target_session_attrs` says, in the URL or else `of_several`.
 
     Raises:
         SettingsError: the URL cannot be read.
@@ -166,7 +177,18 @@ def parameters(database_url: str, *, pooled: bool = False, **overrides: Any) -> 
         ours = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in _SETTINGS.items())
         theirs = str(given.get("options") or os.environ.get("PGOPTIONS", ""))
         session = {"options": " ".join([theirs, *ours])}
-    return {"connect_timeout": _CONNECT_SECONDS, **given, **_OPTIONS, **session, **overrides}
+    found = {"connect_timeout": _CONNECT_SECONDS, **given, **_OPTIONS, **session, **overrides}
+    if server_count(given) > 1:
+        choice = os.environ.get("PGTARGETSESSIONATTRS") or of_several
+        found["target_session_attrs"] = given.get("target_session_attrs") or choice
+        found["connect_timeout"] = given.get("connect_timeout") or _CONNECT_SECONDS_OF_SEVERAL
+    return found
+
+
+def server_count(given: Mapping[str, Any]) -> int:
+    """Return how many servers the arguments of `connect` name, or else the environment."""
+    hosts = given.get("host") or os.environ.get("PGHOST") or given.get("hostaddr") or os.environ.get("PGHOSTADDR")
+    return str(hosts or "").count(",") + 1
 
 
 def connect(database_url: str, *, pooled: bool = False, **overrides: Any) -> Connection:
@@ -212,6 +234,8 @@ def translated() -> Iterator[None]:
 
 def meaning(error: psycopg.Error) -> type[UsageError] | None:
     """Return our class for an error of the driver, None for a bug in a statement."""
+    if RECOVERY_CONFLICT in str(error):
+        return RecoveryConflictError
     for kind, kinds in _MEANINGS:
         if isinstance(error, kinds):
             return kind
@@ -220,10 +244,24 @@ def meaning(error: psycopg.Error) -> type[UsageError] | None:
 
 def one_line(error: psycopg.Error, *, with_hint: bool = False) -> str:
     """Return the first line of the server's message, and cut the error to it, for tracebacks."""
-    message = (error.diag.message_primary or str(error)).partition("\n")[0]
+    message = error.diag.message_primary or _attempts(str(error)) or str(error)
+    message = message.partition("\n")[0]
     if POOLER_REFUSAL in message:
         message += "; behind a pooler set USAGE_POOLED=1"
+    if RECOVERY_CONFLICT in message:
+        message += "; run it again, or set hot_standby_feedback or a longer max_standby_streaming_delay on the replica"
     if with_hint and error.diag.message_hint:
         message += "; " + " ".join(error.diag.message_hint.split())
     error.args = (message,)
     return message
+
+
+def _attempts(text: str) -> str:
+    """Return why none of several servers could be used, each by its name; empty where only one was tried."""
+    attempts = (
+        (host.strip("'"), port.strip("'"), reason.rpartition(" failed: ")[2])
+        for host, port, reason in _ATTEMPT.findall(text)
+    )
+    return "; ".join(
+        f"{host if host.startswith('/') else f'{host}:{port}'}: {reason}" for host, port, reason in attempts
+    )

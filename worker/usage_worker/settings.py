@@ -92,7 +92,10 @@ class Settings(PublisherSettings):
     Sentinel as `redis+sentinel://host,host`, or a Cluster as `redis+cluster://host,host`, with TLS as `rediss+…`. A
     publisher in an application has no default: without a URL it is disabled."""
     database_url: str = Field("", validation_alias="DATABASE_URL", repr=False)
-    """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none."""
+    """PostgreSQL 15 or newer, as `postgresql://user:password@host/database`; publishers need none. Of several hosts, as
+    `host1,host2:5433`, the one that can be written is used: after a failover it is another."""
+    report_database_url: str = Field("", repr=False)
+    """A standby of that PostgreSQL, which reports, searches and the comparisons of `run reconcile` read instead."""
     broker_url: str = Field("", repr=False)
     """Where Celery's messages go, by default to the server of `REDIS_URL`: another Redis, written like that one, or
     what else Celery speaks, as `amqp://user:password@host/vhost`; required where `REDIS_URL` names a Cluster."""
@@ -185,7 +188,7 @@ class Settings(PublisherSettings):
     log_format: Literal["console", "json"] = "console"
     """`console` for people, `json` for one object per line."""
 
-    @field_validator("database_url")
+    @field_validator("database_url", "report_database_url")
     @classmethod
     def _database_scheme(cls, url: str) -> str:
         if not url:
@@ -252,7 +255,7 @@ class Settings(PublisherSettings):
     @property
     def mask(self) -> Mask:
         """The mask that removes the passwords of all servers, and the key of the embedder, from a text."""
-        urls = [self.database_url, self.redis_url, self.broker_url]
+        urls = [self.database_url, self.report_database_url, self.redis_url, self.broker_url]
         return Mask(urls, [os.environ.get("PGPASSWORD", ""), self.embedder_key])
 
     def require_database(self) -> str:

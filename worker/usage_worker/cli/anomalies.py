@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from usage_worker.cli.data_age import data_age
 from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.maintenance import ANOMALIES
 from usage_worker.maintenance.anomaly_words import figures, meaning, subject
@@ -34,12 +35,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the anomalies and th
 def anomalies(days: Days = 7, agent: Agent = None, only_open: Open = False, as_json: AsJson = False) -> None:
     """Show when cost, errors, latency or silence were far from the same hours of the weeks before, newest first."""
     settings = load_settings()
-    with Store.of(settings) as store:
+    with Store.for_reports(settings) as store:
+        age = data_age(store)
         require_anomalies(store)
         found = find(store, days, None if agent is None else _id_of(store, agent), only_open=only_open)
         run = last_runs(store).get(ANOMALIES)
     if as_json:
-        print_json({"anomalies": [_as_dict(it) for it in found], "judgement": run and run.report})
+        print_json(
+            {"anomalies": [_as_dict(it) for it in found], "judgement": run and run.report, "data_age_seconds": age}
+        )
     elif found:
         print_rows(HEADINGS, map(_cells, found), figures=FIGURES, headings_in_lines=True)
     else:

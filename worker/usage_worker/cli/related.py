@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from usage_worker.cli.data_age import data_age
 from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.errors import ArgumentError
 from usage_worker.settings import load_settings
@@ -36,7 +37,8 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
     The task analytics.graph computes them once a day. Numbers of users are rounded down to a multiple of 5.
     """
     settings = load_settings()
-    with Store.of(settings) as store, needed_role("authenticated", "service_role"):
+    with Store.for_reports(settings) as store, needed_role("authenticated", "service_role"):
+        age = data_age(store)
         user_id = None if user is None else require_id(store, "user", user)
         with store.connection() as connection:
             if user_id is not None:
@@ -46,7 +48,7 @@ def related(agent: Agent, k: Number = 10, user: User = None, as_json: AsJson = F
                 raise ArgumentError(f"there is no agent {agent!r}")
             rows, state = related_agents(connection, uuid, k), graph_state(connection)
     if as_json:
-        print_json(_document(uuid, name, rows, state))
+        print_json(_document(uuid, name, rows, state) | {"data_age_seconds": age})
     elif rows:
         print_rows(
             HEADINGS,

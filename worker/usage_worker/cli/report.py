@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from usage_worker.cli.data_age import data_age
 from usage_worker.cli.output import Form, print_json, print_rows
 from usage_worker.cli.written_file import write_file
 from usage_worker.errors import ArgumentError, ParameterError
@@ -62,7 +63,8 @@ def report(
     settings = load_settings()
     if html is not None and (as_json or by != "day"):
         raise ArgumentError("--html: the page has everything; leave out --json and --by")
-    with Store.of(settings) as store, needed_role("service_role"):
+    with Store.for_reports(settings) as store, needed_role("service_role"):
+        data_age(store)
         user_id = None if user is None else require_id(store, "user", user)
         try:
             wanted = report_days(store, settings.timezone, days, first and first.date(), last and last.date())

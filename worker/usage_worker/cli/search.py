@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from usage_worker.cli.data_age import data_age
 from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.search import find_agents
 from usage_worker.settings import load_settings
@@ -36,12 +37,13 @@ def search(text: Text, user: User = None, k: Most = 10, as_json: AsJson = False)
     Without an embedder (USAGE_EMBEDDER), or before it has embedded the agents, words and names alone count.
     """
     settings = load_settings()
-    with Store.of(settings) as store, needed_role("authenticated", "service_role"):
+    with Store.for_reports(settings) as store, needed_role("authenticated", "service_role"):
+        age = data_age(store)
         user_id = None if user is None else require_id(store, "user", user)
         # The terminal may have sent bytes that are not UTF-8.
         found = find_agents(store, settings, text.encode(errors="replace").decode(), k, user_id)
     if as_json:
-        print_json(found.as_dict())
+        print_json(found.as_dict() | {"data_age_seconds": age})
     else:
         _show(found)
 

@@ -113,5 +113,7 @@ def _database(figures: Figures) -> Iterator[tuple[str, Cell]]:
         yield "dead letters", Text(text, "yellow")
     for table in figures.partitions or []:
         yield f"partitions of {table.table}", f"{max(table.ahead_days, 0)} days ahead"
+    if figures.server is not None:
+        yield "PostgreSQL", str(figures.server)
     if figures.schema is not None:
         yield "schema", figures.schema

@@ -10,6 +10,7 @@ from usage_worker.errors import (
     ParameterError,
     SettingsError,
     StatementCancelledError,
+    StoreUnavailableError,
     UsageError,
     first_line,
 )
@@ -39,8 +40,8 @@ class ReportSource:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store = (
-            ReportStore(settings.database_url, pooled=settings.pooled, connections=MAX_REPORTS)
-            if settings.database_url
+            ReportStore.for_reports(settings, MAX_REPORTS)
+            if settings.database_url or settings.report_database_url
             else None
         )
 
@@ -76,4 +77,6 @@ class ReportSource:
             return f"{reason}: reload the page in a few seconds"
         if isinstance(error, SettingsError):  # it says what to do
             return reason
+        if isinstance(error, StoreUnavailableError) and self._settings.report_database_url:
+            return f"{reason}: see that the server of USAGE_REPORT_DATABASE_URL runs and that this machine reaches it"
         return f"{reason}: {remedy_of(error)}"

@@ -50,8 +50,8 @@ class UsageEndpoint:
         self._ledger_days = settings.retention_days
         self._namespace = settings.id_namespace if settings.takes_any_id else None
         self._store = (
-            ImpatientStore(settings.database_url, pooled=settings.pooled, connections=MAX_READERS)
-            if settings.database_url
+            ImpatientStore.for_reports(settings, MAX_READERS)
+            if settings.database_url or settings.report_database_url
             else None
         )
         self._threads = CapacityLimiter(MAX_READERS)
@@ -64,7 +64,8 @@ class UsageEndpoint:
             if self._store is None:
                 raise HTTPException(501, "DATABASE_URL is not set: this service takes events only")
             page = partial(self._page, self._store, wanted)
-            return JSONResponse(await within(MAX_SECONDS, page, self._threads))
+            content, headers = await within(MAX_SECONDS, page, self._threads)
+            return JSONResponse(content, headers=headers)
         except TimeoutError:
             raise HTTPException(503, "PostgreSQL does not answer", _RETRY) from None
         except ParameterError as error:
@@ -76,9 +77,11 @@ class UsageEndpoint:
         if self._store is not None:
             self._store.close()
 
-    def _page(self, store: ImpatientStore, wanted: UsageQuery) -> dict[str, Any]:
+    def _page(self, store: ImpatientStore, wanted: UsageQuery) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the content of an answer, and its headers: `Age` where a replica is behind."""
         totals = wanted.totals
         try:
+            age = round(store.data_age() or 0.0) if store.is_replica else 0
             with store.connection() as connection:
                 user = self._uuid(connection, "user", wanted.user)
                 agent = self._uuid(connection, "agent", wanted.agent)
@@ -90,12 +93,13 @@ class UsageEndpoint:
             if not isinstance(error, StatementCancelledError):
                 reason = "PostgreSQL is not available, or refuses; the log of the service says why"
             raise HTTPException(503, reason, _RETRY) from None
-        return {
+        content = {
             "from": totals.first.isoformat(),
             "to": totals.last.isoformat(),
             "usage": [_shown(row) for row in page.rows],
             "cursor": cursor_of(page.next, wanted.digest) if page.next else None,
         }
+        return content, {"Age": str(age)} if age else {}
 
     def _uuid(self, connection: Connection, kind: Kind, text: str | None) -> UUID | None:
         """Return the UUID of an id in any notation; with `USAGE_IDS=uuid5` also of one that no event has named yet."""

@@ -3,18 +3,20 @@
 The ledger is right about the days that it has, the days are right about the counters, and the recorded conversations
 about their number; what counters have beyond all of them is not removed. Every comparison is one statement, so events
 that are counted meanwhile make no difference.
+
+A replica for reports is compared in place of the database, except by repairs. It is behind: what differs there is
+compared again in the database, and reported if it differs there, too.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
-from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from usage_worker.errors import ArgumentError
 from usage_worker.logs import get_logger
@@ -24,17 +26,18 @@ from usage_worker.maintenance.differences import (
     list_differences,
     without_explained,
 )
+from usage_worker.maintenance.intake_differences import intake_differences
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import (
     FIRST_PAIR,
+    Store,
     count_pairs,
     counter_differences,
     day_differences,
-    intake_by_day,
+    different_hours,
     mark_different_hours,
     next_pairs,
-    recorded_by_day,
     repair_counters,
     repair_day,
     retained_days,
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
 
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
-    from usage_worker.store import PairDifference, PairKey, RepairStep, Store
+    from usage_worker.store import PairDifference, PairKey, RepairStep
 
 RECONCILE = "maintenance.reconcile"
 # What one statement compares: a number of pairs, or the pairs of a number of rows.
@@ -55,6 +58,8 @@ CHUNK_PAIRS, CHUNK_ROWS = 5_000, 100_000
 REPAIR_PAIRS = 1_000
 # Seconds. Two repairs at once take turns.
 WAIT_TIMEOUT_SECONDS = 600.0
+
+T = TypeVar("T")
 
 log = get_logger("reconcile")
 
@@ -82,6 +87,7 @@ def reconcile(
     *,
     repair: bool = False,
     accept_unexplained: bool = False,
+    replica: Store | None = None,
     budget: float | None = None,
     on_progress: OnProgress = lambda _done, _total: None,
     report: ReconcileReport | None = None,
@@ -97,6 +103,7 @@ def reconcile(
         repair: set days to the sums of the ledger and counters to those of the days, while counting goes on. A counter
             is never lowered: what neither ledger nor days explain stays.
         accept_unexplained: repair, and turn what is unexplained into opening balance; needs all days.
+        replica: a replica of the database that is compared in its place, unless this is a repair.
         budget: seconds after which the run ends early.
         on_progress: called before each step.
         report: the report to fill.
@@ -104,13 +111,16 @@ def reconcile(
     Raises:
         BusyError: another repair did not let this one have its turn.
         ArgumentError: unexplained figures were to be accepted on some days only.
-        StoreUnavailableError: PostgreSQL is away; earlier repairs are committed.
+        StoreUnavailableError: PostgreSQL or the replica is away; earlier repairs are committed.
+        RecoveryConflictError: the replica has cancelled a comparison too often.
     """
     if accept_unexplained and scope != Scope():
         # What is explained by a day left out would be counted again when that day is repaired.
         raise ArgumentError("--accept-unexplained compares all days: leave out --from and --to")
     report = report or ReconcileReport()
-    run = _ReconcileRun(store, report, repair=repair or accept_unexplained, accept=accept_unexplained)
+    repair = repair or accept_unexplained
+    compared = store if repair or replica is None else replica
+    run = _ReconcileRun(store, compared, report, repair=repair, accept=accept_unexplained)
     try:
         report.complete = _execute(
             run.steps(scope, settings.accept_days, shuffled=budget is not None), budget, on_progress
@@ -137,14 +147,18 @@ def _execute(steps: Iterable[Callable[[], None]], budget: float | None, on_progr
 
 def run_reconcile(store: Store, settings: Settings) -> dict[str, Any]:
     """Compare counters, roll-up, ledger and intake totals."""
-    return run_task(store, RECONCILE, partial(reconcile, store, settings, budget=settings.reconcile_budget))
+    with ExitStack() as stack:
+        replica = stack.enter_context(Store.for_reports(settings)) if settings.report_database_url else None
+        work = partial(reconcile, store, settings, replica=replica, budget=settings.reconcile_budget)
+        return run_task(store, RECONCILE, work)
 
 
 class _ReconcileRun:
     """One run, which fills the report."""
 
-    def __init__(self, store: Store, report: ReconcileReport, *, repair: bool, accept: bool) -> None:
+    def __init__(self, store: Store, compared: Store, report: ReconcileReport, *, repair: bool, accept: bool) -> None:
         self._store = store
+        self._compared = compared
         self._report = report
         self._repair = repair
         self._accept = accept
@@ -153,7 +167,7 @@ class _ReconcileRun:
 
     def steps(self, scope: Scope, accept_days: int, *, shuffled: bool) -> Iterable[Callable[[], None]]:
         """Yield the steps of the run in their order."""
-        days = scope.days(self._store)
+        days = scope.days(self._compared)
         by_day: list[Callable[[], None]] = [partial(self._check_day, day) for day in days]
         if scope == Scope():
             by_day.append(partial(self._check_intake, days, accept_days))
@@ -172,13 +186,14 @@ class _ReconcileRun:
     def _check_day(self, day: date) -> None:
         """Compare a day with the ledger."""
         if not self._repair:
-            for row in day_differences(self._store, day):
+            for row in self._confirmed(partial(day_differences, day=day)):
                 self._add(list_differences(day, row))
         elif self._repair_all(
             partial(repair_day, self._store, RECONCILE, day, REPAIR_PAIRS, accept=False), day, final=False
         ):
             self._open_days.append(day)
-        self._report.hours += mark_different_hours(self._store, day)
+        if self._compared is self._store or different_hours(self._compared, day):
+            self._report.hours += mark_different_hours(self._store, day)
         self._report.days += 1
 
     def _close_days(self) -> Iterator[Callable[[], None]]:
@@ -194,29 +209,12 @@ class _ReconcileRun:
         """Yield a step for every range of pairs."""
         first: PairKey | None = FIRST_PAIR
         while first is not None:
-            end = next_pairs(self._store, first, CHUNK_PAIRS, CHUNK_ROWS)
+            end = next_pairs(self._compared, first, CHUNK_PAIRS, CHUNK_ROWS)
             yield partial(self._check_counters, first, end)
             first = end
 
     def _check_intake(self, days: Sequence[date], accept_days: int) -> None:
-        """Compare the intake totals with the ledger and with their own parts.
-
-        An event may be recorded up to `accept_days` days after it happened, so only days are compared whose events
-        all lie within the ledger. The ledger may have dropped some of a backfill by now.
-        """
-        if not days or (first := _unbroken_from(days) + timedelta(days=accept_days + 1)) > days[-1]:
-            return
-        recorded: Counter[date] = Counter()
-        for day in days:
-            recorded.update(recorded_by_day(self._store, day))
-        for intake in intake_by_day(self._store, first, days[-1]):
-            applied = max(recorded[intake.day], intake.applied if intake.has_backfill else 0)
-            pairs = ("applied", applied, intake.applied), ("accepted", intake.parts, intake.accepted)
-            self._add(
-                Difference(None, None, intake.day.isoformat(), column, int(expected), int(found))
-                for column, expected, found in pairs
-                if expected != found
-            )
+        self._add(self._confirmed(partial(intake_differences, days=days, accept_days=accept_days)))
 
     def _check_counters(self, first: PairKey, end: PairKey | None) -> None:
         """Compare the counters of a range of pairs with their days."""
@@ -225,9 +223,14 @@ class _ReconcileRun:
                 partial(repair_counters, self._store, RECONCILE, first, end, REPAIR_PAIRS, accept=self._accept), None
             )
         else:
-            for row in counter_differences(self._store, first, end):
+            for row in self._confirmed(partial(counter_differences, first=first, end=end)):
                 self._add(list_differences(None, row))
-        self._report.checked += count_pairs(self._store, first, end)
+        self._report.checked += count_pairs(self._compared, first, end)
+
+    def _confirmed(self, compare: Callable[[Store], list[T]]) -> list[T]:
+        """Return what differs, if it does so where it is written, too."""
+        found = retry(partial(compare, self._compared))
+        return retry(partial(compare, self._store)) if found and self._compared is not self._store else found
 
     def _repair_all(
         self, step: Callable[[PairKey | None], RepairStep], day: date | None, *, final: bool = True
@@ -256,12 +259,6 @@ class _ReconcileRun:
         for difference in differences:
             self._report.differences.append(difference)
             self._report.left += 1
-
-
-def _unbroken_from(days: Sequence[date]) -> date:
-    """Return the first of the ledger's days after which none is missing; a backfill may have opened one long before."""
-    backwards = days[::-1]
-    return next((day for day, earlier in pairwise(backwards) if (day - earlier).days > 1), days[0])
 
 
 def _sweep(step: Callable[[PairKey | None], RepairStep]) -> Iterator[PairDifference]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from usage_worker.queue.stream import Backlog
     from usage_worker.settings import Settings
     from usage_worker.store import Intake, TaskRun
+    from usage_worker.store.servers import Server
 
 # The checks that every other one of a server needs.
 REDIS = "redis"
@@ -66,6 +67,10 @@ class Figures:
     """The entries of each shard that left it uncounted."""
     foreign_shards: dict[int, int] | None = None
     """The entries of each shard beyond the workers' number."""
+    server: Server | None = None
+    """The PostgreSQL server that is in use."""
+    servers: dict[str, str | None] | None = None
+    """Each server by its place, where DATABASE_URL names several; None for one that does not answer."""
     schema: str | None = None
     totals: Intake | None = None
     quarantine: Quarantine | None = None

@@ -59,6 +59,8 @@ class SystemStatus:
             "nodes": None if figures.processes is None else [node._asdict() for node in figures.nodes],
             "beat_seconds": figures.beat_seconds,
             "accepted_per_second": figures.accepted_per_second,
+            "server": figures.server and {"place": figures.server.place, "is_standby": figures.server.is_standby},
+            "servers": figures.servers,
             "schema": figures.schema,
             "totals": figures.totals and figures.totals._asdict(),
             "quarantine": figures.quarantine and asdict(figures.quarantine),

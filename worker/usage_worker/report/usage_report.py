@@ -57,7 +57,7 @@ class UsageReport:
     """A report on whole days.
 
     Attributes:
-        generated_at: when the figures were read, with a time zone.
+        generated_at: of which moment the figures are, with a time zone.
         time_zone: its days are those of the report.
         user: the only user whose uses count, or None: those of all users.
         total: of the whole period; its percentiles and users are not sums of those of the days.

@@ -37,7 +37,13 @@ from usage_worker.store.graph import (
     related_agents,
     update_pair_counts,
 )
-from usage_worker.store.hours import mark_different_hours, marked_days, roll_up_day, roll_up_marked_hours
+from usage_worker.store.hours import (
+    different_hours,
+    mark_different_hours,
+    marked_days,
+    roll_up_day,
+    roll_up_marked_hours,
+)
 from usage_worker.store.intake import Intake
 from usage_worker.store.partitions import (
     DeletedRows,
@@ -129,6 +135,7 @@ __all__ = [
     "delete_old_keys",
     "delete_ownerless_ids",
     "delete_retired_days",
+    "different_hours",
     "drop_partition",
     "embedding_models",
     "embedding_status",

@@ -16,6 +16,7 @@ from usage_worker.store.holders import begin, holders
 from usage_worker.store.needed_role import needed_role
 from usage_worker.store.quarantine import quarantine
 from usage_worker.store.queries import query
+from usage_worker.store.standby_wait import standby_wait
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -246,7 +247,8 @@ def batch_transaction(store: Store) -> Iterator[BatchTransaction]:
         StatementCancelledError: the administrator's time limit, which the message names, ended it.
         ConcurrencyError: somebody cancelled a statement by hand.
     """
-    with needed_role("usage_ingest"), store.connection() as connection:
+    with needed_role("usage_ingest"), standby_wait() as watch, store.connection() as connection:
+        watch(connection)
         transaction = BatchTransaction(connection, store)
         try:
             with translated():

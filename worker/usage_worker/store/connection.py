@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,8 +12,16 @@ from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from usage_worker.errors import StatementCancelledError, StoreUnavailableError
-from usage_worker.postgres import connect, one_line, overrule_environment, parameters, set_settings, translated
+from usage_worker.errors import RecoveryConflictError, StatementCancelledError, StoreUnavailableError
+from usage_worker.postgres import (
+    connect,
+    one_line,
+    overrule_environment,
+    parameters,
+    server_count,
+    set_settings,
+    translated,
+)
 from usage_worker.store.holders import begin, holders, naming_holders
 from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
     from usage_worker.settings import Settings
 
 CONNECT_SECONDS = 5.0
+# A query that a replica has cancelled once may succeed while nothing is vacuumed; in between, seconds.
+READ_ATTEMPTS, READ_PAUSE = 3, 1.0
 _OPTIONS: dict[str, Any] = {"application_name": "usage-worker", "connect_timeout": int(CONNECT_SECONDS)}
 
 
@@ -64,9 +75,13 @@ class Store:
     """The database of one process: a pool of `connections`, opened at first use (never before a fork).
 
     `pooled` is true behind a pooler in transaction mode: no transaction then leaves anything in its session.
+    `is_replica` is true where it is only read, at the URL for reports. Of several servers in a URL, the one that can be
+    written is used, or for reports a standby, if there is one.
     """
 
-    def __init__(self, database_url: str, *, pooled: bool = False, connections: int = 1) -> None:
+    def __init__(
+        self, database_url: str, *, pooled: bool = False, connections: int = 1, is_replica: bool = False
+    ) -> None:
         """Prepare the pool.
 
         Raises:
@@ -75,14 +90,22 @@ class Store:
         self._url = database_url
         self.pooled = pooled
         self._attempts = _Attempts(pooled=pooled)
+        self.is_replica = is_replica
+        self._options = _OPTIONS | {"of_several": "prefer-standby" if is_replica else "read-write"}
+        arguments = parameters(database_url, pooled=pooled, **self._options)
+        # Each of several servers may swallow packets: the last one must have its turn.
+        attempts = server_count(arguments) * (2 if is_replica else 1)
+        self._seconds = max(CONNECT_SECONDS, attempts * float(arguments["connect_timeout"]) + 1.0)
+        if server_count(arguments) == 1:
+            self._seconds = CONNECT_SECONDS
         self._pool = ConnectionPool(
             connection_class=self._attempts.connection_class(),
-            kwargs=parameters(database_url, pooled=pooled, **_OPTIONS),
+            kwargs=arguments,
             min_size=0,
             max_size=connections,
             open=False,
-            timeout=CONNECT_SECONDS,
-            reconnect_timeout=CONNECT_SECONDS,
+            timeout=self._seconds,
+            reconnect_timeout=self._seconds,
             check=ConnectionPool.check_connection,
             name="usage-worker",
         )
@@ -95,6 +118,13 @@ class Store:
             SettingsError: DATABASE_URL is not set, or cannot be read.
         """
         return cls(settings.require_database(), pooled=settings.pooled)
+
+    @classmethod
+    def for_reports(cls, settings: Settings, connections: int = 1) -> Self:
+        """Return the store that reports read: the replica, if there is one. Raises like `of`."""
+        replica = settings.report_database_url
+        url = replica or settings.require_database()
+        return cls(url, pooled=settings.pooled, connections=connections, is_replica=bool(replica))
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -130,17 +160,28 @@ class Store:
             with self._pool.connection() as connection:
                 yield connection
         except PoolTimeout as error:
-            reason = self._attempts.failure or f"no connection within {CONNECT_SECONDS:g} s"
-            raise StoreUnavailableError(f"{reason}; is DATABASE_URL right and the server up?") from error
+            reason = self._attempts.failure or f"no connection within {self._seconds:g} s"
+            variable = "USAGE_REPORT_DATABASE_URL" if self.is_replica else "DATABASE_URL"
+            raise StoreUnavailableError(f"{reason}; is {variable} right and the server up?") from error
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """Yield a connection outside the pool, in autocommit. Raises like `connection`."""
-        with translated(), connect(self._url, pooled=self.pooled, **_OPTIONS) as connection:
+        with translated(), connect(self._url, pooled=self.pooled, **self._options) as connection:
             yield connection
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
-        """Return all rows of a query, as dictionaries. Raises like `connection`."""
+        """Return all rows of a query, as dictionaries; a replica that cancels it is asked again.
+
+        Raises like `connection`.
+        """
+        for _ in range(READ_ATTEMPTS - 1):
+            with suppress(RecoveryConflictError):
+                return self._rows(statement, parameters)
+            time.sleep(READ_PAUSE)
+        return self._rows(statement, parameters)
+
+    def _rows(self, statement: LiteralString, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(statement, parameters).fetchall()
 
@@ -160,6 +201,14 @@ class Store:
     def now(self) -> datetime:
         """Return the time by the database's clock. Raises like `connection`."""
         return datetime.fromtimestamp(self.rows(query("clock"))[0]["seconds"], UTC)
+
+    def data_age(self) -> float | None:
+        """Return how many seconds a replica's data are behind, as far as it knows itself; None for a primary.
+
+        Raises like `connection`.
+        """
+        age: float | None = self.rows(query("data_age"))[0]["seconds"]
+        return age
 
     def ping(self) -> datetime:
         """Check that ingest can write: raises like `connection`, also where the server is read-only.

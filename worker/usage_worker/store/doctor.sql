@@ -110,6 +110,11 @@ SELECT slot_name::text AS name, wal_status AS status,
  WHERE NOT active AND NOT temporary OR wal_status IN ('unreserved', 'lost')
  ORDER BY 1
 
+-- name: replication
+-- For whom a commit of this role in this database waits, and the standbys that are connected.
+SELECT current_setting('synchronous_commit') AS level, current_setting('synchronous_standby_names') AS names,
+       (SELECT count(*) FROM pg_catalog.pg_stat_replication)::integer AS standbys
+
 -- name: prepared_transactions
 -- Prepared transactions, which keep dead rows and locks until somebody ends them.
 SELECT gid, owner::text AS role, extract(epoch FROM clock_timestamp() - prepared)::float8 AS seconds

@@ -78,10 +78,15 @@ def roll_up_day(connection: Connection, *, task: str, day: date, partition: str)
         _roll_up(connection, _DAILY, partition, None)
 
 
+def different_hours(store: Store, day: date) -> list[datetime]:
+    """Return the hours of a UTC day whose number of uses is not the ledger's, and which no mark names yet."""
+    return [row["hour"] for row in store.rows(query("different_hours"), day=day)]
+
+
 def mark_different_hours(store: Store, day: date) -> int:
     """Mark the hours of a UTC day whose number of uses is not the ledger's; return how many."""
     with store.connection() as connection:
-        return connection.execute(query("mark_different_hours"), {"day": day}).rowcount
+        return connection.execute(query("mark_found_hours") + "\n" + query("different_hours"), {"day": day}).rowcount
 
 
 def _is_final(connection: Connection, day: date) -> bool:

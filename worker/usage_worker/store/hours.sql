@@ -78,10 +78,13 @@ SELECT totals.*, coalesce(buckets, '{{}}'), coalesce(counts, '{{}}'), users
 -- The hours of events that are written in the same transaction. Without a key, so that batches never wait for one another.
 INSERT INTO public.agent_usage_hour_marks (hour) SELECT unnest(%(hours)s::timestamptz[])
 
--- name: mark_different_hours
--- Mark the hours of a day whose uses differ from those of the ledger, without a mark that says so: a worker of a version before
--- 5.0.0 makes none. One statement, so that what is counted meanwhile makes no difference.
+-- name: mark_found_hours
+-- Precedes the query that finds the hours.
 INSERT INTO public.agent_usage_hour_marks (hour)
+
+-- name: different_hours
+-- The hours of a day whose uses differ from those of the ledger, without a mark that says so: a worker of a version before
+-- 5.0.0 makes none. One statement, so that what is counted meanwhile makes no difference.
 SELECT hour
   FROM (
     SELECT date_bin('1 hour', occurred_at, 'epoch'::timestamptz) AS hour, count(*) AS uses

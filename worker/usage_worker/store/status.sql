@@ -21,6 +21,14 @@ SET LOCAL statement_timeout = '20s'
 SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only')::boolean AS read_only,
        extract(epoch FROM clock_timestamp())::float8 AS clock
 
+-- name: data_age
+-- How many seconds a standby is behind: 0 where it has replayed all that it receives, else the age of the last transaction
+-- that it has replayed, which on an idle primary is more than that. NULL for a primary.
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN NULL
+            WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver)
+                 AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+            ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END::float8 AS seconds
+
 -- name: blocking_sessions
 -- The transactions that hold what a flush waits for, or a lock on our tables that no flush gets past, for five seconds
 -- or more; with `rows` also those that have written to them, since a flush passes over rows that it cannot lock. Our own

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from usage_worker.cli.data_age import data_age
 from usage_worker.cli.external_ids import external_ids_as_json, print_external_ids
 from usage_worker.cli.output import echo
 from usage_worker.cli.progress import shown
@@ -56,8 +57,10 @@ def reconcile(
     scope = Scope(first.date() if first else None, last.date() if last else None)
     report, done = ReconcileReport(), dict[str, Any]()
     named: ExternalIdsByKind = {}
+    age: float | None = None
     with (
         Store.of(settings) as store,
+        Store.for_reports(settings) as reports,
         leave_on_signal() as stop,
         shown("reconcile") as on_progress,
     ):
@@ -68,13 +71,17 @@ def reconcile(
             scope,
             repair=repair,
             accept_unexplained=accept_unexplained,
+            replica=reports if reports.is_replica else None,
             on_progress=on_progress,
             report=report,
         )
+        if not (repair or accept_unexplained):
+            age = data_age(reports)
         done = run_task(store, RECONCILE, work, report)
         named = external_ids_in(store, " ".join(f"{it.user_id} {it.agent_id}" for it in report.differences))
     differences = [difference._asdict() for difference in report.differences]
     figures = report.as_dict() | {"differences": differences, "external_ids": external_ids_as_json(named)}
+    figures["data_age_seconds"] = age
     show = partial(_show, report, named, accepted=accept_unexplained)
     problem = bool(report.left)
     finish(RECONCILE, done, show, as_json=as_json, interrupted=stop.is_set, figures=figures, problem=problem)

@@ -7,7 +7,7 @@ from usage_worker.monitoring.checks.clocks import CLOCKS
 from usage_worker.monitoring.checks.embeddings import EMBEDDINGS
 from usage_worker.monitoring.checks.locks import LOCKS
 from usage_worker.monitoring.checks.namespace import NAMESPACE
-from usage_worker.monitoring.checks.postgresql import POSTGRESQL_SECTION, SCHEMA
+from usage_worker.monitoring.checks.postgresql import POSTGRESQL_SECTION, SCHEMA, SERVERS
 from usage_worker.monitoring.checks.processes import PROCESSES
 from usage_worker.monitoring.checks.quarantine import INTAKE, QUARANTINED
 from usage_worker.monitoring.checks.redis import REDIS_SECTION, SERVER
@@ -27,6 +27,7 @@ SECTIONS = (
     STREAMS,
     UNREAD,
     POSTGRESQL_SECTION,
+    SERVERS,
     SCHEMA,
     NAMESPACE,
     LOCKS,

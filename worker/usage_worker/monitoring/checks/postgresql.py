@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from usage_worker.errors import MigrationError, RoleError
 from usage_worker.migrate import latest_version, schema_version
-from usage_worker.monitoring.check import fail
+from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
-from usage_worker.store.queries import query
+from usage_worker.store.servers import each_server, server_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,17 +25,33 @@ SUCCEEDED_LATELY = 30.0
 def _postgresql(inspection: Inspection) -> Iterator[Check]:
     # Outside the pool, which would try again for five seconds.
     with inspection.store.session() as connection:
-        standby, read_only, clock = connection.execute(query("server_state")).fetchone() or (False, False, time.time())
-    inspection.figures.clocks["PostgreSQL"] = clock - time.time()
+        inspection.figures.server = server = server_of(connection)
+    inspection.figures.clocks["PostgreSQL"] = server.clock - time.time()
     if _flushes_succeed(inspection.figures):
         return
-    if standby:
+    if server.is_standby:
         yield fail("read_only", "the server is a standby", "give the workers the DATABASE_URL of the primary")
-    elif read_only:
+    elif server.is_read_only:
         remedy = (
             "find out why (a full disk, a demoted primary), then ALTER DATABASE … RESET default_transaction_read_only"
         )
         yield fail("read_only", "transactions of this database are read-only", remedy)
+
+
+def _servers(inspection: Inspection) -> Iterator[Check]:
+    """Compare the servers of which DATABASE_URL names several."""
+    settings = inspection.settings
+    servers = each_server(settings.require_database(), pooled=settings.pooled)
+    inspection.figures.servers = {place: found and str(found) for place, found in servers.items()}
+    written = [place for place, found in servers.items() if found and not (found.is_standby or found.is_read_only)]
+    if len(written) > 1:
+        reason = f"{' and '.join(written)} both take writes: what one counts, the other does not have"
+        yield fail(
+            "servers", reason, "stop the one that was demoted, and make it a standby: docs/postgresql-failover.md"
+        )
+    if silent := [place for place, found in servers.items() if not found]:
+        reason = f"{', '.join(silent)} does not answer: no failover to it is possible"
+        yield warn("servers", reason, "start it, or take it out of DATABASE_URL")
 
 
 def _flushes_succeed(figures: Figures) -> bool:
@@ -60,4 +76,5 @@ def _schema(inspection: Inspection) -> Iterator[Check]:
 
 
 POSTGRESQL_SECTION = Section((POSTGRESQL, "read_only"), _postgresql)
+SERVERS = Section(("servers",), _servers, needs=(POSTGRESQL,))
 SCHEMA = Section((SCHEMA_CHECK,), _schema, needs=(POSTGRESQL,))

@@ -16,6 +16,7 @@ from usage_worker.monitoring.doctor.capacity import CONNECTIONS, POSTGRESQL_DISK
 from usage_worker.monitoring.doctor.clients import REDIS_USER, ROLE
 from usage_worker.monitoring.doctor.found import found
 from usage_worker.monitoring.doctor.persistence import PERSISTENCE
+from usage_worker.monitoring.doctor.replication import REPLICATION
 from usage_worker.monitoring.doctor.settings import CONTRADICTIONS, EMBEDDER, VARIABLES
 from usage_worker.monitoring.doctor.tables import DEFINITIONS, INDEXES, TABLES
 from usage_worker.monitoring.doctor.vacuum import AUTOVACUUM, OLD_SNAPSHOTS, PREPARED, SLOTS
@@ -42,6 +43,7 @@ _OF_SERVERS = (
     OLD_SNAPSHOTS,
     SLOTS,
     PREPARED,
+    REPLICATION,
     CONNECTIONS,
     POSTGRESQL_DISK,
     REDIS_DISK,

@@ -35,6 +35,9 @@ def _queue(figures: Figures) -> Iterator[tuple[str, str]]:
 
 
 def _database(figures: Figures) -> Iterator[tuple[str, str]]:
+    if figures.server is not None:
+        yield "postgresql", str(figures.server)
+    yield "servers", ", ".join(filter(None, (figures.servers or {}).values())) or "DATABASE_URL names one"
     if figures.schema is not None:
         yield "schema", figures.schema
     if (totals := figures.totals) is not None:

@@ -1,0 +1,104 @@
+"""What must be true at the end: everything that has arrived is counted once, and nothing else is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tests.faults.totals import DAILY, DAILY_COLUMNS, LEDGER, LEDGER_COLUMNS, differences
+from usage_worker.maintenance.reconcile import reconcile
+from usage_worker.testing.oracle import Oracle
+from usage_worker.testing.sql import query as testing_query
+
+if TYPE_CHECKING:
+    from tests.chaos.journal import Event, Owed
+    from usage_worker.settings import Settings
+    from usage_worker.store import Store
+
+TOKEN = re.compile(r"chaos[0-9a-f]{32}")
+
+
+class Comparison:
+    """Compares a database with what producers have sent; `found` has a line for everything that is wrong."""
+
+    def __init__(self, store: Store, settings: Settings, owed: Owed) -> None:
+        self.store, self.settings, self.owed = store, settings, owed
+        self.oracle, self.days = Oracle(), defaultdict[date, Oracle](Oracle)
+        self.found: list[str] = []
+
+    def run(self) -> list[str]:
+        self._choose_events()
+        self._compare_totals()
+        self._compare_letters()
+        self._compare_intake()
+        report = reconcile(self.store, self.settings)
+        self.found += [f"reconcile: {it}" for it in report.differences]
+        if report.hours:
+            self.found.append(f"{report.hours} hours differ from the ledger")
+        return self.found
+
+    def _choose_events(self) -> None:
+        """Add to the oracle what is in the ledger, which must be one of the contents that were sent."""
+        rows = self._fetch("SELECT event_id::text, input_tokens, occurred_at FROM public.usage_events")
+        counted = {row["event_id"]: row for row in rows}
+        if len(counted) < len(rows):
+            self.found.append(f"{len(rows) - len(counted)} identities are in the ledger twice")
+        for identity in counted.keys() - self.owed.events.keys():
+            self.found.append(f"{identity} is in the ledger, and nobody sent it")
+        for identity, contents in self.owed.events.items():
+            row = counted.get(identity)
+            if row is None:
+                if self.owed.certain[identity]:
+                    self.found.append(f"{identity} has arrived, and is not in the ledger: {contents}")
+                continue
+            same = [it for it in contents if (it.get("input_tokens") or 0) == (row["input_tokens"] or 0)]
+            if not same:
+                self.found.append(f"{identity} has contents that nobody sent")
+            else:
+                self._add(same[0])
+
+    def _add(self, event: Event) -> None:
+        self.oracle.add(event)
+        self.days[datetime.fromisoformat(event["occurred_at"]).astimezone(UTC).date()].add(event)
+
+    def _compare_totals(self) -> None:
+        self.found += self.oracle.differences(self.store.rows(testing_query("counters")))
+        self.found += differences(self._fetch(LEDGER), dict(self.oracle.rows), LEDGER_COLUMNS)
+        by_day = {(*pair, day): row for day, oracle in self.days.items() for pair, row in oracle.rows.items()}
+        used = {key: row for key, row in by_day.items() if row.usage_count}
+        self.found += differences(self._fetch(DAILY), used, DAILY_COLUMNS)
+        self.found += [f"unbalanced: {row}" for row in self.store.rows(testing_query("unbalanced"))]
+
+    def _compare_letters(self) -> None:
+        letters = Counter[str]()
+        for row in self._fetch("SELECT id, events, reason, payload FROM public.usage_dead_letters"):
+            tokens = set(TOKEN.findall(row["payload"]))
+            if len(tokens) == 1:
+                letters[tokens.pop()] += row["events"]
+            else:
+                self.found.append(f"dead letter of nobody: {row['reason']}: {row['payload'][:500]}")
+        for token in letters.keys() | self.owed.letters.keys():
+            least, most = self.owed.certain[token], self.owed.letters[token]
+            if not least <= letters[token] <= most:
+                self.found.append(f"{token}: {letters[token]} events are dead letters, not {least} to {most}")
+
+    def _compare_intake(self) -> None:
+        intake = self.store.intake_totals()
+        dead = self._fetch("SELECT coalesce(sum(events), 0) AS events FROM public.usage_dead_letters")[0]["events"]
+        for what, value, least, most in (
+            ("accepted", intake.accepted, self.owed.least, self.owed.most),
+            ("its parts", intake.applied + intake.duplicate + intake.quarantined, intake.accepted, intake.accepted),
+            ("applied", intake.applied, self.oracle.distinct, self.oracle.distinct),
+            ("quarantined", intake.quarantined, dead, dead),
+        ):
+            if not least <= value <= most:
+                self.found.append(f"intake: {what} is {value}, not {least} to {most} ({intake})")
+
+    def _fetch(self, sql: str) -> list[dict[str, Any]]:
+        with psycopg.connect(self.settings.database_url, row_factory=dict_row) as connection:
+            return connection.execute(sql.encode()).fetchall()
