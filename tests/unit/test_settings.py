@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECRET = "s3cretword"
-SECRETS = ["DATABASE_URL", "REDIS_URL", "USAGE_REDIS_URL", "USAGE_API_KEYS", "USAGE_EMBEDDER_KEY"]
+SECRETS = [
+    "DATABASE_URL",
+    "USAGE_REPORT_DATABASE_URL",
+    "REDIS_URL",
+    "USAGE_REDIS_URL",
+    "USAGE_API_KEYS",
+    "USAGE_EMBEDDER_KEY",
+]
 
 
 @pytest.mark.parametrize(
@@ -26,6 +33,8 @@ SECRETS = ["DATABASE_URL", "REDIS_URL", "USAGE_REDIS_URL", "USAGE_API_KEYS", "US
         ("DATABASE_URL", "postgresql://me:1/{}@host/db"),
         ("DATABASE_URL", "postgresql://me:x@{}@host/db"),
         ("DATABASE_URL", "http://me:{}@host/db"),
+        ("DATABASE_URL", "postgresql://me:1@one:5432,me:{}@two:5432/db"),
+        ("USAGE_REPORT_DATABASE_URL", "postgresql://me:1/{}@host/db"),
         ("REDIS_URL", "redis://:x/{}@host/0"),
         ("REDIS_URL", "redis://:1/{}@host/0"),
         ("REDIS_URL", "redis://:1#{}@host/0"),
