@@ -17,7 +17,9 @@ from usage_worker.store.anomalies import (
 )
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
 from usage_worker.store.connection import ImpatientStore, ReportStore, Store
+from usage_worker.store.correct import CorrectedRow, correct_event, delete_old_corrections, events_of_id
 from usage_worker.store.dead_letters import prune_dead_letters
+from usage_worker.store.event_conversation import KeptConversation
 from usage_worker.store.external_ids import (
     delete_ownerless_ids,
     external_ids,
@@ -98,6 +100,7 @@ __all__ = [
     "AgentText",
     "Anomaly",
     "BatchTransaction",
+    "CorrectedRow",
     "DeadLetter",
     "DeletedRows",
     "Embedding",
@@ -108,6 +111,7 @@ __all__ = [
     "Intake",
     "JudgedAgent",
     "Judging",
+    "KeptConversation",
     "Missing",
     "PairDifference",
     "PairKey",
@@ -121,10 +125,12 @@ __all__ = [
     "add_model",
     "anomalies",
     "batch_transaction",
+    "correct_event",
     "count_pairs",
     "counter_differences",
     "day_differences",
     "delete_expired_shares",
+    "delete_old_corrections",
     "delete_old_entries",
     "delete_old_keys",
     "delete_ownerless_ids",
@@ -133,6 +139,7 @@ __all__ = [
     "embedding_models",
     "embedding_status",
     "ensure_vector_indexes",
+    "events_of_id",
     "external_ids",
     "external_ids_in",
     "graph_state",
