@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -107,4 +108,9 @@ def correct(store: Store, event: LedgerRow, edits: Edits, reason: str | None = N
 
 def _changes(old: LedgerRow, new: LedgerRow) -> list[Change]:
     names = (*CORRECTABLE, "cost_source")
-    return [Change(name, old[name], new[name]) for name in names if old[name] != new[name]]
+    return [Change(name, _plain(old[name]), _plain(new[name])) for name in names if old[name] != new[name]]
+
+
+def _plain(value: Any) -> Any:
+    """Return a decimal without the zeros at its end, and any other value as it is."""
+    return value.normalize() if isinstance(value, Decimal) else value
