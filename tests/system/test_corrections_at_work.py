@@ -105,7 +105,9 @@ def test_random_corrections_during_ingest(
             flushes = [pool.submit(worker.flusher.flush, shard, 60) for shard in range(shards) for worker in workers]
             for event in chosen.sample(known, min(12, len(known))):
                 is_rating = event.get("type") == "rating"
-                fields = {"rating": chosen.randrange(11) / 2} if is_rating else random_fields(chosen, conversations)
+                fields: dict[str, Any] = (
+                    {"rating": chosen.randrange(11) / 2} if is_rating else random_fields(chosen, conversations)
+                )
                 correct_one(harness, event, **fields)
                 events[event["event_id"]] = with_fields(event, fields)
             for flush in flushes:
