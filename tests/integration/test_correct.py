@@ -236,14 +236,14 @@ def test_command(harness: IngestHarness, cli: Cli, database: str) -> None:
     count(harness, event)
     command = ("correct", "order 17", "--set", "cost_usd=0.25", "--set", "model=null")
     planned = cli.run(*command, "--dry-run")
-    assert planned.stdout.splitlines()[0] == "cost_usd\t0.5000000000\t0.25"
+    assert planned.stdout.splitlines()[0] == "cost_usd\t0.5\t0.25"
     assert "would be corrected; nothing was changed" in planned.stdout
     code, asked = cli.on_terminal("n\n", *command)
     assert (code, "1 field of event" in asked, "nothing was changed" in asked) == (1, True, True)
     assert run(database, "SELECT count(*) FROM public.usage_corrections") == [(0,)]
     done = json.loads(cli.run(*command, "--yes", "--reason", "refund", "--json").stdout)
     assert done["corrected"]
-    assert done["changes"] == {"cost_usd": {"old": "0.5000000000", "new": "0.25"}}
+    assert done["changes"] == {"cost_usd": {"old": "0.5", "new": "0.25"}}
     assert done["event_id"] == str(identity_of("order 17"))
     again = cli.run(*command, "--yes")
     assert (again.returncode, "nothing to correct" in again.stdout) == (0, True)
