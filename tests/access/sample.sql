@@ -59,6 +59,9 @@ INSERT INTO public.usage_entries (key) VALUES (gen_random_uuid());
 INSERT INTO public.usage_event_keys (key, occurred_at) VALUES (gen_random_uuid(), now());
 INSERT INTO public.usage_external_ids (kind, id, external_id) VALUES ('user', %(owner)s, 'owner 42');
 INSERT INTO public.usage_id_namespace (namespace) VALUES (gen_random_uuid());
+INSERT INTO public.usage_forgotten (hash, key_id) VALUES (sha256(''), '\x0000000000000000');
+INSERT INTO public.usage_corrections (event_id, occurred_at, user_id, agent_id, changes)
+VALUES (gen_random_uuid(), now(), %(owner)s, %(agent)s, '{}');
 INSERT INTO public.usage_intake (day, stream) VALUES ('2026-01-31', 'usage:events:{0}');
 INSERT INTO public.usage_dead_letters (entry_key, position, stream, entry_id, reason, payload)
 VALUES (gen_random_uuid(), 0, 'usage:events:{0}', '1-0', 'test', '{}');

@@ -15,6 +15,7 @@ from usage_worker.cli.bench_queries import queries
 from usage_worker.cli.bench_search import search as bench_search
 from usage_worker.cli.bench_sizing import sizing
 from usage_worker.cli.bench_soak import soak
+from usage_worker.cli.correct import correct
 from usage_worker.cli.dead_letters import dead_letters_app
 from usage_worker.cli.demo import demo
 from usage_worker.cli.doctor import doctor
@@ -69,6 +70,7 @@ for command in (
     doctor,
     metrics,
     drain,
+    correct,
     schedule,
     report,
     related,

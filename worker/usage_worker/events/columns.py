@@ -86,6 +86,9 @@ COLUMNS: Final = (
     Column("rating", Form.DECIMAL, "numeric(12,10)", MAX_RATING * UNIT),
 )
 NAMES: Final = tuple(column.name for column in COLUMNS)
+IDENTITY: Final = ("event_id", "occurred_at", "type", "user_id", "agent_id")
+"""Which event it is, and for whom it counts: what a correction keeps."""
+CORRECTABLE: Final = tuple(name for name in NAMES if name not in IDENTITY)
 
 Row = tuple[Any, ...]
 """An event's values in the order of the columns, as on the wire; None is the default.

@@ -19,6 +19,7 @@ from usage_worker.maintenance.partitioned_table import HOURLY, LEDGER, partition
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import (
+    delete_old_corrections,
     delete_old_entries,
     delete_old_keys,
     drop_partition,
@@ -73,6 +74,7 @@ class PartitionsReport:
     """The partitions that are left to the next run, with the reason."""
     deleted_entries: int = 0
     deleted_keys: int = 0
+    deleted_corrections: int = 0
     ahead_days: dict[str, int] = field(default_factory=dict)
     short: list[str] = field(default_factory=list)
 
@@ -86,7 +88,7 @@ def manage_partitions(
     on_progress: OnProgress = lambda _done, _total: None,
     report: PartitionsReport | None = None,
 ) -> PartitionsReport:
-    """Create partitions ahead, drop those past their retention, delete old entries and keys, check the coverage.
+    """Create partitions ahead, drop those past their retention, delete what goes with them, check the coverage.
 
     Raises:
         BusyError: another process is at work.
@@ -101,6 +103,7 @@ def manage_partitions(
             run.drop(table)
     run.delete_old_entries()
     run.delete_old_keys()
+    run.delete_old_corrections()
     for coverage in partition_coverage(store, settings):
         report.ahead_days[coverage.table] = coverage.ahead_days
         if coverage.is_short:
@@ -191,6 +194,11 @@ class _PartitionsRun:
         for deleted in self._delete(delete_old_keys, before):
             self._report.deleted_keys += deleted
             self._on_progress(self._report.deleted_keys, None)
+
+    def delete_old_corrections(self) -> None:
+        """Delete the history of corrected events that the ledger has dropped."""
+        before = self._today - timedelta(days=self._settings.retention_days)
+        self._report.deleted_corrections = delete_old_corrections(self._store, MANAGE_PARTITIONS, before)
 
     def _delete(self, delete_chunk: DeleteChunk, before: date) -> Iterator[int]:
         """Delete rows of before a day by chunks; yield the size of each."""

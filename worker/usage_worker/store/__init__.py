@@ -17,7 +17,9 @@ from usage_worker.store.anomalies import (
 )
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
 from usage_worker.store.connection import ImpatientStore, ReportStore, Store
+from usage_worker.store.correct import CorrectedRow, correct_event, delete_old_corrections, events_of_id
 from usage_worker.store.dead_letters import prune_dead_letters
+from usage_worker.store.event_conversation import KeptConversation
 from usage_worker.store.external_ids import (
     delete_ownerless_ids,
     external_ids,
@@ -104,6 +106,7 @@ __all__ = [
     "AgentText",
     "Anomaly",
     "BatchTransaction",
+    "CorrectedRow",
     "DeadLetter",
     "DeletedRows",
     "Embedding",
@@ -114,6 +117,7 @@ __all__ = [
     "Intake",
     "JudgedAgent",
     "Judging",
+    "KeptConversation",
     "Missing",
     "PairDifference",
     "PairKey",
@@ -127,10 +131,12 @@ __all__ = [
     "add_model",
     "anomalies",
     "batch_transaction",
+    "correct_event",
     "count_pairs",
     "counter_differences",
     "day_differences",
     "delete_expired_shares",
+    "delete_old_corrections",
     "delete_old_entries",
     "delete_old_keys",
     "delete_ownerless_ids",
@@ -140,6 +146,7 @@ __all__ = [
     "embedding_models",
     "embedding_status",
     "ensure_vector_indexes",
+    "events_of_id",
     "external_ids",
     "external_ids_in",
     "graph_state",

@@ -5,6 +5,7 @@ from usage_worker.queries import Queries
 from usage_worker.store.counters import COLUMNS
 
 _LEDGER = {
+    "corrected": [*columns.CORRECTABLE, "cost_source"],
     "ledger": [*columns.NAMES, "cost_source"],
     "ledger_types": [*(f"{column.name} {column.sql_type}" for column in columns.COLUMNS), "cost_source text"],
 }

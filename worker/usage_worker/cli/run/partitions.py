@@ -37,6 +37,8 @@ def partitions(as_json: AsJson = False) -> None:
 def _show(report: PartitionsReport) -> None:
     made, dropped = len(report.created), len(report.dropped)
     deleted = f"{report.deleted_entries:,} old entries and {report.deleted_keys:,} old keys deleted"
+    if report.deleted_corrections:
+        deleted += f", {report.deleted_corrections:,} old corrections"
     lines = [f"{made} made, {dropped} dropped, {deleted}"]
     lines += [f"failed: {name}: {reason}" for name, reason in report.failed.items()]
     for table, days in report.ahead_days.items():

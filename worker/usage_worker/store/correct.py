@@ -1,0 +1,190 @@
+"""Correct an event of the ledger, and everything that it was counted in, in one transaction."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from usage_worker.errors import ArgumentError, ConcurrencyError, EventRefusedError, NamespaceError, ObstacleError
+from usage_worker.events.refusals import Refusal
+from usage_worker.store.corrected_totals import added_counters
+from usage_worker.store.event_conversation import EventConversation, KeptConversation
+from usage_worker.store.external_ids import keep_external_ids
+from usage_worker.store.holders import begin
+from usage_worker.store.queries import query
+from usage_worker.store.task_runs import sole_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import date, datetime
+    from uuid import UUID
+
+    from usage_worker.events.external_ids import ExternalId
+    from usage_worker.postgres import Connection
+    from usage_worker.store.connection import Store
+
+LedgerRow = dict[str, Any]
+"""An event of the ledger: its fields, and `cost_source`."""
+
+TASK: Final = "correct"
+# A batch that holds the pair may wait for us: give way at once.
+_SHORT_WAIT_MS = 100
+_REPAIR: Final = "repair the totals with `usage-worker run reconcile --repair` first"
+
+
+class _Corrected(Protocol):
+    """An event as it is to be, and those of its ids that were made of numbers and texts."""
+
+    @property
+    def row(self) -> LedgerRow: ...
+
+    @property
+    def made(self) -> Sequence[ExternalId]: ...
+
+
+class CorrectedRow(NamedTuple):
+    """An event before and after the correction, and why its former conversation is still counted, if it is."""
+
+    old: LedgerRow
+    new: LedgerRow
+    kept_conversation: KeptConversation | None = None
+
+
+def events_of_id(store: Store, event_id: UUID) -> list[LedgerRow]:
+    """Return the events of an id, the oldest first."""
+    return store.rows(query("events_of_id"), event_id=event_id)
+
+
+def delete_old_corrections(store: Store, task: str, before: date) -> int:
+    """Delete the history of events before a (UTC) day. Returns the number of corrections deleted."""
+    with sole_transaction(store, task) as connection:
+        return connection.execute(query("delete_old_corrections"), {"before": before}).rowcount
+
+
+def correct_event(
+    store: Store,
+    event_id: UUID,
+    occurred_at: datetime,
+    corrected: Callable[[LedgerRow], _Corrected],
+    reason: str | None,
+) -> CorrectedRow:
+    """Replace an event by what `corrected` makes of it; where that is the same, nothing is written.
+
+    One correction at a time: each sees what the former ones have left of the pair.
+
+    Raises:
+        ArgumentError: the ledger no longer has the event.
+        ObstacleError: the totals do not contain it.
+        EventRefusedError: a counter of the pair cannot hold it.
+        NamespaceError: its conversation is known under another namespace.
+        BusyError: another correction is under way.
+        ConcurrencyError: batches or clients hold what it needs; try it again.
+    """
+    with sole_transaction(store, TASK) as connection:
+        begin(connection)
+        found = _row(connection, "lock_event", {"event_id": event_id, "occurred_at": occurred_at})
+        if found is None:
+            raise ArgumentError(f"event {event_id}: the ledger no longer has it")
+        document, is_of_row = found.pop("document"), found.pop("is_of_row")
+        new, made = (it := corrected(dict(found))).row, it.made
+        if new == found:
+            return CorrectedRow(found, new)
+        if keep_external_ids(connection, made):
+            raise NamespaceError("conversation_id: is known under another UUID")
+        writing = _Writing(connection, found, new)
+        if found["type"] == "rating":
+            writing.rating(is_of_row=is_of_row)
+            kept = None
+        else:
+            kept = writing.use(is_of_row=is_of_row)
+        writing.ledger(document, reason)
+        return CorrectedRow(found, new, kept)
+
+
+class _Writing:
+    """The writes of one correction."""
+
+    def __init__(self, connection: Connection, old: LedgerRow, new: LedgerRow) -> None:
+        self._connection = connection
+        self._old = old
+        self._new = new
+        self._key = {name: old[name] for name in ("event_id", "occurred_at", "user_id", "agent_id")}
+        self._day = old["occurred_at"].date()
+
+    def ledger(self, document: str, reason: str | None) -> None:
+        """Replace the event, and add the correction to the history."""
+        replaced = self._connection.execute(query("replace_event"), self._new).fetchone()
+        assert replaced is not None  # noqa: S101 - the row is locked
+        texts = {"old": document, "new": replaced[0], "reason": reason}
+        self._connection.execute(query("add_correction"), {**self._key, **texts})
+
+    def rating(self, *, is_of_row: bool) -> None:
+        """Let the pair's rating follow."""
+        pair = _row(self._connection, "lock_pair_of_event", self._key)
+        if pair and is_of_row:
+            ratings = {"id": pair["id"], "old": self._old["rating"], "new": self._new["rating"]}
+            self._connection.execute(query("correct_rating"), {**self._key, **ratings})
+
+    def use(self, *, is_of_row: bool) -> KeptConversation | None:
+        """Let the totals of the pair and the day follow. Returns why the former conversation is still counted."""
+        conversation = EventConversation(self._connection, self._key, self._old, self._new)
+        # Read before anything but the event is locked.
+        seen = _row(self._connection, "pair_of_event", self._key)
+        if seen:
+            conversation.look(seen)
+        if conversation.may_be_forgotten:
+            self._connection.execute(query("keep_batches_out"))
+            self._connection.execute(query("limit_lock_waits"), {"milliseconds": str(_SHORT_WAIT_MS)})
+        pair = _row(self._connection, "lock_pair_of_event", self._key)
+        if (seen and seen["id"]) != (pair and pair["id"]):
+            raise ConcurrencyError("the row of the pair was deleted or inserted meanwhile")
+        hour = self._old["occurred_at"].replace(minute=0, second=0, microsecond=0)
+        self._connection.execute(query("mark_hours"), {"hours": [hour]})
+        added = added_counters(self._old, self._new)
+        place = self._place(has_row=pair is not None, is_of_row=is_of_row)
+        if pair is None or place == "usage_retired_daily":
+            self._add_to_day("usage_retired_daily", added)
+            return None
+        moved = conversation.move(pair, self._day)
+        self._add_to_day("usage_daily", added | {"conversation_count": moved.opened})
+        self._add_to_counters(pair, added | {"conversation_count": moved.opened - moved.forgotten}, moved.last)
+        return moved.kept
+
+    def _place(self, *, has_row: bool, is_of_row: bool) -> str:
+        """Return the table whose totals of the day contain the event.
+
+        Where a pair was deleted and used again on the same day, both have some; the time of the deletion decides.
+        """
+        places = _row(self._connection, "places_of_day", {**self._key, "day": self._day}) or {}
+        if has_row and places["is_live"] and (is_of_row or not places["is_retired"]):
+            return "usage_daily"
+        if not places["is_retired"]:
+            raise ObstacleError(f"the totals of {self._day} lack this event; {_REPAIR}")
+        return "usage_retired_daily"
+
+    def _add_to_day(self, table: str, added: dict[str, Any]) -> None:
+        statement = sql.SQL(query("correct_day")).format(table=sql.Identifier(table))
+        parameters = {**self._key, "day": self._day, "added": _json(added)}
+        row = self._connection.execute(statement, parameters).fetchone()
+        if row is None or row[0] < 0:
+            raise ObstacleError(f"the totals of {self._day} lack this event; {_REPAIR}")
+
+    def _add_to_counters(self, pair: dict[str, Any], added: dict[str, Any], last: dict[str, Any]) -> None:
+        parameters = {"id": pair["id"], "added": _json(added)}
+        if impossible := _row(self._connection, "impossible_counter", parameters):
+            if impossible["total"] < 0:
+                raise ObstacleError(f"{impossible['counter']}: the counters of this pair lack this event; {_REPAIR}")
+            raise EventRefusedError(Refusal.FULL_COUNTER.of(impossible["counter"], impossible["most"]))
+        self._connection.execute(query("correct_counters"), {**parameters, **last})
+
+
+def _row(connection: Connection, name: str, parameters: dict[str, Any]) -> dict[str, Any] | None:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query(name), parameters).fetchone()
+
+
+def _json(added: dict[str, Any]) -> str:
+    return json.dumps(added, default=str)
