@@ -217,4 +217,6 @@ def unreadable(stack: Stack) -> None:
 def queue_lengths(stack: Stack) -> dict[str, int]:
     port = stack.supervisor.flower_port
     page = fetched(f"http://{LOCALHOST}:{port}/api/queues/length")
-    return {it["name"]: it["messages"] for it in json.loads(page)["active_queues"]} if page else {}
+    found = json.loads(page)["active_queues"] if page else []
+    # RabbitMQ counts the messages of a new queue some seconds later.
+    return {it["name"]: it["messages"] for it in found} if all("messages" in it for it in found) else {}
