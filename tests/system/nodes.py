@@ -54,10 +54,6 @@ class Nodes:
         for name in names:
             self._start(name, "worker", f"--hostname={name}", f"--concurrency={self._concurrency}", **settings)
 
-    def start_twin(self, name: str) -> None:
-        """Start another worker of the same name, as on another machine."""
-        self._start(f"{name} twin", "worker", f"--hostname={name}", f"--concurrency={self._concurrency}")
-
     def start_beat(self, **settings: object) -> None:
         self._start("beat", "beat", "--pidfile=", f"--schedule={self._folder / 'beat'}", **settings)
 
@@ -88,7 +84,7 @@ class Nodes:
         return collect_status(self.settings)
 
     def problems(self) -> dict[str, str]:
-        """Return the reasons by check; a check that only warns is here, too."""
+        """Return the reason of each check that warns or fails."""
         return {problem.name: problem.reason for problem in self.status().problems}
 
     def by_shard(self, name: str) -> dict[int, int]:

@@ -83,13 +83,3 @@ def await_all_shards(harness: Harness, nodes: Nodes, name: str) -> None:
         return all(after[shard] > before[shard] for shard in range(SHARDS))
 
     eventually(has_counted, PROMISE)
-
-
-def test_two_nodes_of_one_name_are_named(harness: Harness, tmp_path: Path) -> None:
-    with Nodes(harness, tmp_path, concurrency=1) as nodes:
-        nodes.start(NAMES[0])
-        nodes.start_twin(NAMES[0])
-        problem = eventually(lambda: nodes.problems().get("node_names", ""), 60)
-        assert problem.count(", process ") == 2
-        nodes.stop(NAMES[0])
-        eventually(lambda: "node_names" not in nodes.problems(), 60)

@@ -23,11 +23,14 @@ SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only'):
 
 -- name: data_age
 -- How many seconds a standby is behind: 0 where it has replayed all that it receives, else the age of the last transaction
--- that it has replayed, which on an idle primary is more than that. NULL for a primary.
+-- that it has replayed, which on an idle primary is more than that; where it has replayed none since it was started, the
+-- age of the checkpoint from which it began. NULL for a primary.
 SELECT CASE WHEN NOT pg_is_in_recovery() THEN NULL
             WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver)
                  AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
-            ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END::float8 AS seconds
+            ELSE extract(epoch FROM clock_timestamp() - coalesce(
+                pg_last_xact_replay_timestamp(), (SELECT checkpoint_time FROM pg_control_checkpoint())
+            )) END::float8 AS seconds
 
 -- name: blocking_sessions
 -- The transactions that hold what a flush waits for, or a lock on our tables that no flush gets past, for five seconds
