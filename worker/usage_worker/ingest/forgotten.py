@@ -1,7 +1,7 @@
 """Events of erased users, which are never stored in any form: they are counted as quarantined, without a dead letter.
 
-An erased user has no row in `user_agents`, so that the hash of a user is looked up only where a pair of the batch has none,
-or where something is to become a dead letter.
+An erased user has no row in `user_agents`, so that the hash of a user is looked up only where a pair of the batch has
+none, or where something is to become a dead letter.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Forgotten:
 
     def letters_without(
         self, transaction: BatchTransaction, letters: Sequence[DeadLetter]
-    ) -> tuple[Sequence[DeadLetter], int]:
+    ) -> tuple[list[DeadLetter], int]:
         """Return dead letters without the events of erased users, and the number of these events. Raises likewise."""
         erased = transaction.forgotten(self._key, self._named_in(letters))
-        return self._without(letters, erased) if erased else (letters, 0)
+        return self._without(letters, erased) if erased else (list(letters), 0)
 
     def _take_out(self, entry: DecodedEntry, erased: Collection[UUID]) -> None:
         texts = {user.hex for user in erased}
