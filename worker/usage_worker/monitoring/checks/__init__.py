@@ -4,6 +4,7 @@ from usage_worker.monitoring.checks.anomalies import ANOMALIES_SECTION
 from usage_worker.monitoring.checks.beat import BEAT
 from usage_worker.monitoring.checks.clocks import CLOCKS
 from usage_worker.monitoring.checks.embeddings import EMBEDDINGS
+from usage_worker.monitoring.checks.forgotten import FORGOTTEN
 from usage_worker.monitoring.checks.locks import LOCKS
 from usage_worker.monitoring.checks.namespace import NAMESPACE
 from usage_worker.monitoring.checks.postgresql import POSTGRESQL_SECTION, SCHEMA
@@ -27,6 +28,7 @@ SECTIONS = (
     POSTGRESQL_SECTION,
     SCHEMA,
     NAMESPACE,
+    FORGOTTEN,
     LOCKS,
     INTAKE,
     QUARANTINED,
