@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 _UUID = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 # Also in JSON within JSON, whose quotes are escaped.
 _USER_ID = re.compile(r'\\*"user_id\\*"\s*:\s*(?:\\*"(.*?)\\*"|(-?\d+))', re.DOTALL)
+# A printable ASCII character as JSON may write it, but for those that have a meaning in JSON.
+_ESCAPED = re.compile(r"\\+u00(?!22|5c)([2-6][0-9a-f]|7[0-9a-e])", re.IGNORECASE)
 
 
 def named_in(text: str, ids: ExternalIds) -> set[UUID]:
     """Return every UUID in a text, and those of users who are named in it by an application's own id."""
+    text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
     found = set(map(UUID, _UUID.findall(text)))
     for quoted, number in set(_USER_ID.findall(text)):
         try:

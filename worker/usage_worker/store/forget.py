@@ -9,7 +9,7 @@ from psycopg import sql
 
 from usage_worker.errors import ReferenceMissingError, RoleError
 from usage_worker.postgres import translated
-from usage_worker.store.partitions import partition_states
+from usage_worker.store.partitions import partition_states, partitions
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _KEPT = re.compile(r"_kept_\d+_\d+_\d+$")
 _LETTERS_AT_ONCE = 500
+_MADE = 5
 
 
 class Place(NamedTuple):
@@ -36,6 +37,23 @@ class Place(NamedTuple):
     def ending(self) -> str:
         """The ending of the names of its queries."""
         return "" if self.form == "id" else f"_{self.form}"
+
+    @property
+    def name(self) -> str:
+        """Table and column, as people write them."""
+        return f"{self.table.removeprefix('public.')}.{self.column}"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is erased before the pairs and the account."""
+        return self in _SHARES
+
+
+class ErasedAccount(NamedTuple):
+    """How many pairs and accounts were deleted."""
+
+    pairs: int
+    accounts: int
 
 
 # In this order: what a step writes by its triggers, as shares the audit trail, a later one erases.
@@ -65,13 +83,14 @@ _REST = (
 _LEDGER = Place("public.usage_events", "user_id")
 _RETIRED = Place("public.usage_retired_daily", "user_id")
 _GRAPH = Place("public.agent_graph_members", "user_id")
-_PLACES = (*_SHARES, *_ACCOUNT, *_REST, _LEDGER, _RETIRED, _GRAPH)
+_EXTERNAL_IDS = Place("public.usage_external_ids", "id")
+_PLACES = (*_SHARES, *_ACCOUNT, *_REST, _LEDGER, _RETIRED, _GRAPH, _EXTERNAL_IDS)
 _LETTERS = "public.usage_dead_letters"
 
 
 def user_places(store: Store) -> list[Place]:
     """Return the columns that exist, also those that a rollback keeps aside."""
-    return [place for place in _present(store) if _kept_place(place) or place in _PLACES]
+    return list(_present(store))
 
 
 def letter_tables(store: Store) -> list[str]:
@@ -89,8 +108,6 @@ def count_of(store: Store, place: Place, user: UUID) -> int:
 
 def users_in(store: Store, place: Place) -> set[UUID]:
     """Return the ids that stand there."""
-    if place.form == "text":
-        return set()
     with store.connection() as connection:
         _limit(connection)
         return {row[0] for row in connection.execute(_composed(f"forget_users{place.ending}", place)) if row[0]}
@@ -103,40 +120,42 @@ def erase(store: Store, place: Place, user: UUID) -> int:
         return _erase(connection, place, user)
 
 
-def erase_account(store: Store, user: UUID) -> tuple[int, str]:
+def erase_account(store: Store, user: UUID) -> tuple[ErasedAccount, str]:
     """Delete the pairs and the account of a user in one transaction, so that no other session makes pairs in between.
 
     Returns the number of rows, and why the account itself stays, or an empty text.
     """
+    pairs, account = _ACCOUNT
     with store.connection() as connection:
         _limit(connection)
         parameters = {"user": user}
         connection.execute(query("forget_lock_pairs"), parameters)
         connection.execute(query("forget_conversation_ids"), parameters)
-        pairs, account = _ACCOUNT
         rows = _erase(connection, pairs, user)
         try:
             with translated(), connection.transaction():
-                rows += _erase(connection, account, user)
+                return ErasedAccount(rows, _erase(connection, account, user)), ""
         except RoleError:
-            return rows, "this role may not delete from auth.users; delete the account there, as the platform does it"
-        except ReferenceMissingError as error:
-            return rows, f"rows of the application refer to the account; delete them and it: {error.detail}"
-        return rows, ""
+            note = "this role may not delete from auth.users; delete the account there, as the platform does it"
+        except ReferenceMissingError:
+            note = "rows of the application refer to the account in auth.users; delete them, then the account"
+        return ErasedAccount(rows, 0), note
 
 
-def erase_events(store: Store, user: UUID) -> Iterator[int]:
-    """Delete the events of a user, a transaction for each day of the ledger; yields the number of each day."""
+def ledger_days(store: Store) -> list[str]:
+    """Return the partitions of the ledger, also those that are being dropped."""
+    return list(partitions(store, "usage_events"))
+
+
+def erase_day(store: Store, partition: str, user: UUID) -> int:
+    """Delete the events of a user in one partition of the ledger. Returns their number."""
     with store.connection() as connection:
-        names = list(partition_states(connection, "usage_events"))
-    for name in names:
-        with store.connection() as connection:
-            _limit(connection)
-            if name not in partition_states(connection, "usage_events"):
-                continue  # dropped meanwhile
-            statement = sql.SQL(query("forget_day")).format(partition=sql.Identifier(name))
-            row = connection.execute(statement, {"user": user, "day": name[-8:]}).fetchone()
-            yield int(row[0]) if row else 0
+        _limit(connection)
+        if partition not in partition_states(connection, "usage_events"):
+            return 0  # dropped meanwhile
+        statement = sql.SQL(query("forget_day")).format(partition=sql.Identifier(partition))
+        row = connection.execute(statement, {"user": user, "day": partition[-8:]}).fetchone()
+        return int(row[0]) if row else 0
 
 
 def erase_members(store: Store, task: str, user: UUID) -> int:
@@ -154,13 +173,24 @@ def erase_user_id(store: Store, user: UUID) -> int:
         return connection.execute(query("forget_user_id"), {"user": user}).rowcount
 
 
-def letters_that_may_name(store: Store, table: str, user: UUID, text: str | None) -> Iterator[dict[str, Any]]:
-    """Yield dead letters that may name a user, by its UUID or by the application's own id, oldest first."""
+def letters_that_may_name(store: Store, table: str, user: UUID, text: str | None) -> Iterator[list[dict[str, Any]]]:
+    """Yield pages of dead letters that may name a user, by its UUID or by the application's own id, oldest first."""
+    # Of an id that is not known any more, every letter with an id may be it; version 5 is that of such UUIDs.
+    runs = re.findall("[0-9A-Za-z]+", text or "")
+    piece = max(runs, key=len, default="") if text or user.version == _MADE else None
+    yield from _pages(store, table, patterns=[f"%{user.hex}%"], text=piece)
+
+
+def all_letters(store: Store, table: str) -> Iterator[list[dict[str, Any]]]:
+    """Yield pages of all dead letters, oldest first."""
+    yield from _pages(store, table, patterns=["%"], text=None)
+
+
+def _pages(store: Store, table: str, **parameters: Any) -> Iterator[list[dict[str, Any]]]:
     after = 0
-    statement = sql.SQL(query("forget_letters")).format(table=_identifier(table))
-    parameters = {"patterns": [f"%{user.hex}%"], "text": text, "rows": _LETTERS_AT_ONCE}
-    while page := store.rows(cast("Any", statement), after=after, **parameters):
-        yield from page
+    statement = cast("Any", sql.SQL(query("forget_letters")).format(table=_identifier(table)))
+    while page := store.rows(statement, after=after, rows=_LETTERS_AT_ONCE, **parameters):
+        yield page
         after = page[-1]["id"]
 
 
@@ -174,21 +204,16 @@ def rewrite_letters(store: Store, table: str, changes: Iterable[tuple[int, dict[
             connection.execute(sql.SQL(query(name)).format(**names), {**(left or {}), "id": number})
 
 
-def ledger_place() -> Place:
-    """Return the column of the ledger, which `erase_events` erases."""
-    return _LEDGER
-
-
 def steps(store: Store) -> list[Place]:
     """Return the columns that `erase` erases, in their order; `erase_account`, ledger and graph have their own."""
-    own = {*_ACCOUNT, _LEDGER, _RETIRED, _GRAPH}
+    own = {*_ACCOUNT, _LEDGER, _RETIRED, _GRAPH, _EXTERNAL_IDS}
     present = [place for place in user_places(store) if place not in own]
     return sorted(present, key=lambda it: (it not in _SHARES, bool(_kept_place(it))))
 
 
-def retired_place() -> Place:
-    """Return the column of retired days; those that the ledger has go with their events, in `erase_events`."""
-    return _RETIRED
+def erase_retired(store: Store, user: UUID) -> int:
+    """Delete the retired days of a user that are older than the ledger."""
+    return erase(store, _RETIRED, user)
 
 
 def _present(store: Store) -> Iterator[Place]:

@@ -68,7 +68,7 @@ DELETE FROM public.usage_external_ids WHERE kind = 'user' AND id = %(user)s
 -- always agree. The ledger has no index by user: its partition is read once.
 WITH gone AS (
     DELETE FROM public.{partition} WHERE user_id = %(user)s
-    RETURNING event_id, occurred_at, conversation_id
+    RETURNING event_id, occurred_at, recorded_at, conversation_id
 ), retired AS (
     DELETE FROM public.usage_retired_daily WHERE user_id = %(user)s AND day = %(day)s
 ), keys AS (
@@ -80,6 +80,13 @@ WITH gone AS (
                         WHERE c.conversation_id = e.id AND c.user_id <> %(user)s)
 ), marks AS (
     INSERT INTO public.agent_usage_hour_marks (hour) SELECT DISTINCT date_trunc('hour', occurred_at, 'UTC') FROM gone
+), intake AS (
+    -- Moved from the applied to the quarantined ones of their day, in a row of its own: the ledger has no streams.
+    INSERT INTO public.usage_intake AS i (day, stream, applied, quarantined)
+    SELECT (recorded_at AT TIME ZONE 'UTC')::date, 'erased', -count(*), count(*)
+      FROM gone WHERE occurred_at <> recorded_at GROUP BY 1
+    ON CONFLICT (day, stream) DO UPDATE
+       SET applied = i.applied + excluded.applied, quarantined = i.quarantined + excluded.quarantined, booked_at = now()
 )
 SELECT count(*) FROM gone
 
@@ -90,13 +97,14 @@ SELECT user_id, agent_ids AS agents_before, NULL::uuid[] AS agents_after
   FROM public.agent_graph_members WHERE user_id = %(user)s
 
 -- name: forget_letters
--- A page of the dead letters that may name one of the users: with the digits of a UUID in any notation, with a text of an
--- application's own, or packed.
+-- A page of the dead letters that may name the user: with the digits of the UUID in any notation, with letters and digits of
+-- the application's own id, escaped, or packed.
 SELECT id, entry_key, position, stream, entry_id, events, reason, payload
   FROM {table}
  WHERE id > %(after)s
    AND (replace(lower(reason || payload), '-', '') LIKE ANY (%(patterns)s::text[])
         OR payload LIKE ANY (ARRAY['%%"zlib:%%', '%%"base64:%%', '%%"cut:%%'])
+        OR strpos(payload, '\u') > 0
         OR strpos(payload, 'user_id') > 0 AND strpos(payload, %(text)s) > 0)
  ORDER BY id LIMIT %(rows)s
 
@@ -115,3 +123,8 @@ SELECT DISTINCT {column} AS id FROM {table} WHERE {column} IS NOT NULL
 -- name: forget_users_array
 -- Every id in an array of users.
 SELECT DISTINCT unnest({column}) AS id FROM {table}
+
+-- name: forget_users_text
+-- Every UUID in JSON.
+SELECT DISTINCT (regexp_matches({column}::text, '[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}', 'g'))[1]::uuid AS id
+  FROM {table}
