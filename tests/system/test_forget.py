@@ -120,7 +120,7 @@ def started(cli: Cli, user: object) -> subprocess.Popen[bytes]:
 def test_late_events_of_every_entry_point_leave_no_trace(
     eraser: Cli, harness: IngestHarness, owned: str, make_resources: Callable[..., Resources], tmp_path: Path
 ) -> None:
-    resources = make_resources(USAGE_FORGET_KEY=KEY, USAGE_UNKNOWN="create", DATABASE_URL=owned)
+    resources = make_resources(forget_key=KEY, unknown="create", DATABASE_URL=owned)
     harness.xadd(json.dumps([event(OWNER, agent_id=str(uuid4()))]), n="1")
     harness.flush()  # a dead letter, which an export keeps
     letters = eraser.run("dead-letters", "export").stdout
@@ -136,7 +136,7 @@ def test_late_events_of_every_entry_point_leave_no_trace(
     harness.xadd(json.dumps([event(OWNER, tokens="none of a number")]), n="1")
     harness.xadd(f"no JSON of {OWNER}", n="1")
     (tmp_path / "old.ndjson").write_text(json.dumps(event(OWNER)) + "\n")
-    assert eraser.run("publish", "--backfill", "40", str(tmp_path / "old.ndjson")).returncode == 0
+    assert eraser.run("publish", "--backfill", str(tmp_path / "old.ndjson")).returncode == 0
     intakes = [resources.flusher.flush(shard, 60).intake for shard in range(2)]
     assert sum(it.applied for it in intakes) == 1
     assert naming(owned, str(OWNER), OWNER.hex, WORDS) == set()
