@@ -11,9 +11,9 @@ import pytest
 from tests.access.sample import AGENT, OWNER, RECIPIENT, populate
 from tests.integration.commands import NOW
 from tests.integration.database import run
+from usage_worker.events.external_ids import external_ids
 from usage_worker.events.tombstones import ForgetKey
 from usage_worker.queue.letter_parts import named_in
-from usage_worker.events.external_ids import external_ids
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
 from usage_worker.testing.sql import query as testing_query
 
