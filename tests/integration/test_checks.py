@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -16,11 +17,13 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.commands import Cli, events
 from tests.integration.database import run
+from usage_worker.events.tombstones import ForgetKey
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.monitoring.checks.upkeep import missed_two
 from usage_worker.monitoring.status import CHECKS, collect_status
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.flush_record import FlushRecords
+from usage_worker.queue.forgotten import ForgottenSet
 from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.queue.processes import Process, Processes, shards_of_workers
 from usage_worker.service.schedule import schedule_entries
@@ -295,6 +298,33 @@ def test_lost_and_evicted_entries(service: Service) -> None:
     service.redis.xadd("usage:events:{0}", {"v": "1"})
     service.redis.xtrim("usage:events:{0}", 0, approximate=False)
     assert "1 entries vanished uncounted" in service.problems()["vanished_entries"]
+
+
+def only_forgotten(service: Service) -> str:
+    seen = service.problems()
+    assert seen.keys() == {"forgotten"}
+    return seen["forgotten"]
+
+
+def test_erased_users_of_two_servers(service: Service, database: str) -> None:
+    ours = ForgetKey("k" * 32)
+    forgotten, one, two = ForgottenSet(service.connection), ours.tombstone(uuid4()), ours.tombstone(uuid4())
+    insert = "INSERT INTO usage_forgotten (hash, key_id) VALUES (%s, %s)"
+    service.settings = service.settings.model_copy(update={"forget_key": "k" * 32})
+    assert service.problems() == {}
+    forgotten.add([one, two])
+    run(database, insert, *one)
+    assert re.search("Redis knows 1 erased users that the database does not.*--again", only_forgotten(service))
+    run(database, insert, *two)
+    assert service.problems() == {}
+    service.redis.delete("usage:forgotten")
+    assert re.search("in Redis lacks 2 erased users.*--again", only_forgotten(service))
+    forgotten.add([one, two])
+    service.settings = service.settings.model_copy(update={"forget_key": ""})
+    assert re.search("2 users were erased with a USAGE_FORGET_KEY, which is not set", only_forgotten(service))
+    service.settings = service.settings.model_copy(update={"forget_key": "o" * 32})
+    assert re.search("2 users were erased with another USAGE_FORGET_KEY", only_forgotten(service))
+    assert not service.status().healthy
 
 
 def test_clock_that_is_wrong(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,12 @@ PLANNED = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH"}
 EXECUTED = {"SET", "CREATE"}
 NEITHER = {"COPY", "COMMENT", "ALTER", "DROP", "REFRESH"}
 # Names of tables and columns, which only the code fills in.
-NAMES = {"{rollup}": "agent_usage_hourly", "{period}": "hour", "{partition}": "usage_events", "{{}}": "{}"}
+NAMES = {
+    "{rollup}": "agent_usage_hourly",
+    "{period}": "hour",
+    "{partition}": "usage_events",
+    "{{}}": "{}",
+}
 # A fragment, which needs the statement that follows it.
 COMPLETED_BY = {"differing_insert": "day_differences", "agent_texts": "embedding_status"}
 # Statements that begin with a fragment.

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECRET = "s3cretword"
+# Long enough for each key.
+LONG = "s3cretword" * 4
 SECRETS = [
     "DATABASE_URL",
     "USAGE_REPORT_DATABASE_URL",
@@ -23,6 +25,7 @@ SECRETS = [
     "USAGE_REDIS_URL",
     "USAGE_API_KEYS",
     "USAGE_EMBEDDER_KEY",
+    "USAGE_FORGET_KEY",
 ]
 
 
@@ -104,18 +107,22 @@ def test_file_supplies_settings_missing_in_environment(monkeypatch: pytest.Monke
     assert (settings.stream_shards, settings.batch_events) == (7, 80)
 
 
-@pytest.mark.parametrize("variable", ["DATABASE_URL", "REDIS_URL", "USAGE_REDIS_URL", "USAGE_API_KEYS"])
+@pytest.mark.parametrize(
+    "variable", ["DATABASE_URL", "REDIS_URL", "USAGE_REDIS_URL", "USAGE_API_KEYS", "USAGE_FORGET_KEY"]
+)
 def test_secret_stands_in_named_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str) -> None:
-    text = {"DATABASE_URL": "postgresql://me@host/db", "USAGE_API_KEYS": "a"}.get(variable, "redis://host")
+    text = {"DATABASE_URL": "postgresql://me@host/db", "USAGE_API_KEYS": "a", "USAGE_FORGET_KEY": "k" * 32}.get(
+        variable, "redis://host"
+    )
     (tmp_path / "secret").write_text(f"{text}\n")
     for name in ("DATABASE_URL", "REDIS_URL", "USAGE_REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(f"{variable}_FILE", str(tmp_path / "secret"))
     settings = load_settings()
-    assert text in (settings.database_url, settings.redis_url, settings.api_keys)
+    assert text in (settings.database_url, settings.redis_url, settings.api_keys, settings.forget_key)
     monkeypatch.setenv(variable, f"{text}1")
     settings = load_settings()
-    assert f"{text}1" in (settings.database_url, settings.redis_url, settings.api_keys)
+    assert f"{text}1" in (settings.database_url, settings.redis_url, settings.api_keys, settings.forget_key)
 
 
 @pytest.mark.parametrize("variable", SECRETS)
@@ -356,7 +363,18 @@ def test_address_and_key_of_a_service_are_checked_and_not_quoted(
     assert SECRET not in str(refused.value)
 
 
-def test_key_of_a_service_is_not_shown() -> None:
-    settings = Settings(embedder_url="https://[::1]:8080/v1", embedder_key=SECRET)
-    assert SECRET not in repr(settings)
-    assert settings.mask(f"Bearer {SECRET}") == "Bearer ***"
+@pytest.mark.parametrize(
+    "fields", [{"embedder_url": "https://[::1]:8080/v1", "embedder_key": LONG}, {"forget_key": LONG}]
+)
+def test_key_is_not_shown(fields: dict[str, str]) -> None:
+    settings = Settings.model_validate(fields)
+    assert LONG not in repr(settings)
+    assert settings.mask(f"Bearer {LONG}") == "Bearer ***"
+
+
+@pytest.mark.parametrize("value", ["s3cretword", "s3cretword" * 4 + " ", "s3cretwordä" * 4])
+def test_key_of_erasure_is_checked_and_not_quoted(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("USAGE_FORGET_KEY", value)
+    with pytest.raises(SettingsError, match="wrong: USAGE_FORGET_KEY: must be at least 32 characters") as refused:
+        load_settings()
+    assert SECRET not in str(refused.value)

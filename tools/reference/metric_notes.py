@@ -69,5 +69,6 @@ QUARANTINE_NOTES = {
     "unreadable": "the entry is not JSON, has no events, is too large, or ended every worker that read it",
     "reused_id": "an entry under the id of another one, with other contents",
     "full_counter": "a counter of the pair would exceed its column",
+    "forgotten_user": "the user was [erased](../forget.md)",
     "other": "anything else: `usage-worker dead-letters list` has the reasons",
 }

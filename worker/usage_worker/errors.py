@@ -46,6 +46,10 @@ class NamespaceError(SettingsError):
     """the namespace of ids is another one."""
 
 
+class ForgetKeyError(SettingsError):
+    """the key of erasure is missing, or another one."""
+
+
 class ExtraMissingError(UsageError, ImportError):
     """a package is missing."""
 

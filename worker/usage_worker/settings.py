@@ -139,6 +139,9 @@ class Settings(PublisherSettings):
     """What to do with an event whose user or agent does not exist: quarantine it, or create the user and the agent."""
     graph_min_users: int = Field(10, ge=5)
     """Least number of common users with which two agents are related."""
+    forget_key: str = Field("", repr=False)
+    """The key with which `usage-worker forget` notes whom it has erased, at least 32 characters: the same for all
+    workers and commands, kept as long as the database and its backups. `deploy/new-secrets` makes one."""
     prices: Literal["genai-prices", "off"] = "genai-prices"
     """The list from which a cost is filled in that nobody gave, where the extra `prices` is installed; or `off`."""
 
@@ -227,6 +230,14 @@ class Settings(PublisherSettings):
             raise ValueError("must be printable ASCII without spaces, as a header of HTTP requires")
         return key
 
+    @field_validator("forget_key")
+    @classmethod
+    def _forget_key(cls, key: str) -> str:
+        # Ids of users that are few or known can be tried: the key alone keeps them from being found.
+        if key and not re.fullmatch(r"[!-~]{32,}", key, re.ASCII):
+            raise ValueError("must be at least 32 characters of printable ASCII; make one with `openssl rand -hex 32`")
+        return key
+
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -254,9 +265,21 @@ class Settings(PublisherSettings):
 
     @property
     def mask(self) -> Mask:
-        """The mask that removes the passwords of all servers, and the key of the embedder, from a text."""
+        """The mask that removes the passwords of all servers, and the keys, from a text."""
         urls = [self.database_url, self.report_database_url, self.redis_url, self.broker_url]
-        return Mask(urls, [os.environ.get("PGPASSWORD", ""), self.embedder_key])
+        return Mask(urls, [os.environ.get("PGPASSWORD", ""), self.embedder_key, self.forget_key])
+
+    def require_forget_key(self) -> str:
+        """Return the key of erasure.
+
+        Raises:
+            SettingsError: USAGE_FORGET_KEY is not set.
+        """
+        if not self.forget_key:
+            raise SettingsError(
+                "USAGE_FORGET_KEY is not set; make one with `openssl rand -hex 32`, keep it, and set it for all workers"
+            )
+        return self.forget_key
 
     def require_database(self) -> str:
         """Return the database URL.

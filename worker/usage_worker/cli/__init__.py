@@ -20,6 +20,7 @@ from usage_worker.cli.dead_letters import dead_letters_app
 from usage_worker.cli.demo import demo
 from usage_worker.cli.doctor import doctor
 from usage_worker.cli.drain import drain
+from usage_worker.cli.forget import forget
 from usage_worker.cli.metrics import metrics
 from usage_worker.cli.migrate import migrate_app
 from usage_worker.cli.new_key import new_key
@@ -71,6 +72,7 @@ for command in (
     metrics,
     drain,
     correct,
+    forget,
     schedule,
     report,
     related,

@@ -9,6 +9,7 @@ from typing import Literal
 Kind = Literal[
     "unknown_user",
     "unknown_agent",
+    "forgotten_user",
     "too_old",
     "in_future",
     "refused_field",
@@ -24,6 +25,7 @@ class Refusal(Enum):
 
     NO_USER = "unknown_user", "user_id: no such user"
     NO_AGENT = "unknown_agent", "agent_id: no such agent"
+    FORGOTTEN = "forgotten_user", "user_id: this user was erased"
     TOO_OLD = "too_old", "occurred_at: older than {} ({} days)"
     DROPPED_DAY = (
         "too_old",

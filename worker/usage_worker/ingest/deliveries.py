@@ -67,6 +67,12 @@ def register(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> 
     return Deliveries([*known, *letters], first_seen, seen, waited)
 
 
+def forgotten_in(deliveries: Deliveries) -> int:
+    """Return the number of events of erased users in what is delivered for the first time, each pack once."""
+    new = {it.key: it.forgotten for it in reversed(deliveries.entries) if it.key in deliveries.first_seen}
+    return sum(new.values())
+
+
 def known_events(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> list[int]:
     """Return the places of those events that the ledger has, in `events_of(entries)`."""
     ids, times = (np.concatenate([entry.events[name] for entry in entries]) for name in ("event_id", "occurred_at"))

@@ -63,6 +63,8 @@ class DecodedEntry:
     """Why the originals of others are left out, or an empty text."""
     waiting: list[int] = field(default_factory=list)
     """The positions of events that wait for the next delivery, because others hold their rows."""
+    forgotten: int = 0
+    """How many of its events are of erased users; they are neither in `events` nor in `dead_letters` any more."""
     is_readable: bool = True
     """Whether its events were read; else it is a dead letter as a whole."""
     is_counted: bool = False

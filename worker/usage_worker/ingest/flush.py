@@ -11,6 +11,7 @@ from usage_worker.errors import StreamRefusedError, StreamUnavailableError, firs
 from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch_size import BatchSize
 from usage_worker.ingest.clock import database_clock
+from usage_worker.ingest.forgotten import Forgotten
 from usage_worker.ingest.namespace import Namespace
 from usage_worker.ingest.prices import Prices
 from usage_worker.ingest.reading import ShardReader
@@ -61,7 +62,7 @@ class Flusher:
         self._records = FlushRecords(stream.connection, node)
         self._store = store
         self._prices = Prices(settings.prices)
-        self._applier = Applier(store, settings.unknown, self._prices, settings.accept_days)
+        self._applier = Applier(store, settings.unknown, self._prices, settings.accept_days, Forgotten.of(settings))
         self._namespace = Namespace(store, settings.id_namespace)
         self._settings = settings
         self._size = BatchSize(settings.batch_events)
@@ -101,6 +102,7 @@ class Flusher:
                 reclaimed later.
             ClockError: this machine's clock is wrong; nothing was read.
             NamespaceError: the database has ids of another namespace.
+            ForgetKeyError: users were erased with another key, and a pair of the batch has no row.
         """
         return self._flush_recorded(shard, Turn(self._settings.flush_budget if budget is None else budget))
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import uuid5
 
 from usage_worker.errors import ArgumentError, EventRefusedError, StreamUnavailableError
 from usage_worker.events.event import Window
 from usage_worker.events.external_ids import made_of
-from usage_worker.events.spelled_out import spelled_out
 from usage_worker.events.values import read_json
 from usage_worker.events.wire import Prepared, prepare
-from usage_worker.queue.entry import COLUMNAR, RawEntry, key_of, reused_key
-from usage_worker.queue.kept import is_cut, restored
+from usage_worker.queue.entry import RawEntry
+from usage_worker.queue.letter_events import DeadLetterRow, placed_events, restore
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -30,11 +26,6 @@ PAGE = 500
 # Ids are of the type bigint.
 BEYOND_IDS = 2**63
 FLUSH_SECONDS = 60.0
-# The beginning of the payload that events share (`DecodedEntry.refuse_events`); an event of one letter may look alike.
-_SHARED = re.compile(r'\{"positions": (\[[0-9, ]++\]), "events": \[')
-
-DeadLetterRow = dict[str, Any]
-"""A row of `usage_dead_letters`, by column."""
 
 
 class EventSender(Protocol):
@@ -76,7 +67,7 @@ class RepairEdits:
             EventRefusedError: one of them still cannot be counted.
         """
         try:
-            placed = _placed(dead_letter, self.body)
+            placed = placed_events(dead_letter, self.body)
         except (ValueError, RecursionError) as error:
             raise EventRefusedError(f"is not JSON: {error}; give a repaired body with --body") from None
         if not placed or not all(isinstance(item, dict) for _, item in placed):
@@ -101,24 +92,6 @@ class RepairEdits:
         if not has_time:
             fields["occurred_at"] = _entered_at(dead_letter)
         return prepare(fields, window, ids)._replace(time_is_ours=has_key and not has_time)
-
-
-def restore(dead_letter: DeadLetterRow) -> dict[bytes, bytes]:
-    """Return the fields of the stream entry whose dead letter this is, exactly as they were; XADD takes them.
-
-    Raises:
-        ValueError: it is the dead letter of events of an entry, or of an entry that was too large to be kept whole.
-    """
-    payload, stream, entry_id, entry_key, events = (
-        dead_letter[name] for name in ("payload", "stream", "entry_id", "entry_key", "events")
-    )
-    fields = restored(payload, stream, entry_id, entry_key, events)
-    # An event may have the names and the texts of an entry's fields, but not its key, which depends on them.
-    raw = RawEntry(entry_id, fields)
-    key = key_of(stream, raw)
-    if entry_key not in (key, reused_key(key, raw.contents)):
-        raise ValueError("is not a whole entry")
-    return fields
 
 
 def dead_letters_by_id(store: Store, ids: Sequence[int], *, missing_ok: bool = False) -> list[DeadLetterRow]:
@@ -194,67 +167,12 @@ def _repaired(
             on_problem(dead_letter["id"], error)
 
 
-def _placed(dead_letter: DeadLetterRow, body: str | None) -> list[tuple[int | str, Any]]:
-    """Return the events of a dead letter, or of a body instead of it, with their places in the entry.
-
-    Raises:
-        ValueError, RecursionError: they are not JSON.
-    """
-    shared = _SHARED.match(dead_letter["payload"]) if dead_letter["events"] > 1 else None
-    if body is not None:
-        content = read_json(body)
-    elif shared:
-        content = read_json(dead_letter["payload"])["events"]
-    else:
-        content = _content(dead_letter)
-    first = int(dead_letter["position"])
-    positions = json.loads(shared[1]) if shared else range(first, first + dead_letter["events"])
-    return list(zip(_places(positions), content if isinstance(content, list) else [content], strict=False))
-
-
-def _places(positions: Sequence[int]) -> Iterator[int | str]:
-    """Yield the positions of a dead letter, then places that no event of the entry has.
-
-    The next positions are those of its neighbours, and another event with the identity of one would be a duplicate.
-    """
-    yield from positions
-    yield from (f"{positions[0]}.{number}" for number in count(1))
-
-
-def _content(dead_letter: DeadLetterRow) -> Any:
-    """Return the event or the events of a dead letter that is not shared.
-
-    Raises:
-        ValueError, RecursionError: it is not JSON.
-    """
-    content = read_json(dead_letter["payload"])
-    if not isinstance(content, dict) or "events" not in content:
-        return content
-    try:
-        fields = restore(dead_letter)
-    except ValueError:
-        if is_cut(dead_letter["payload"]):
-            raise
-        return content  # an event with a field of this name
-    raw, content = RawEntry("0-0", fields), read_json(fields[b"events"])
-    if raw.version == COLUMNAR:
-        content = spelled_out(content)
-    if raw.times_are_the_publishers and isinstance(content, list):
-        content = list(map(_without_time, content))
-    return content
-
-
 def _originals(dead_letter: DeadLetterRow) -> Any:
     """Return what the field `ids` of a whole entry holds, None where there is none; ingest checks it."""
     try:
         return read_json(restore(dead_letter)[b"ids"])
     except (KeyError, ValueError, RecursionError):
         return None
-
-
-def _without_time(item: Any) -> Any:
-    """Leave out a time that the publisher gave, so that the first time of the event's key counts."""
-    return {name: value for name, value in item.items() if name != "occurred_at"} if isinstance(item, dict) else item
 
 
 def _entered_at(dead_letter: DeadLetterRow) -> datetime:

@@ -30,6 +30,7 @@ from usage_worker.store.external_ids import (
     kept_namespace,
     require_id,
 )
+from usage_worker.store.forgotten import add_tombstones, forgotten_among, tombstones, wait_for_batches
 from usage_worker.store.graph import (
     GraphState,
     RelatedAgent,
@@ -129,6 +130,7 @@ __all__ = [
     "UnusualHour",
     "act_as_user",
     "add_model",
+    "add_tombstones",
     "anomalies",
     "batch_transaction",
     "correct_event",
@@ -149,6 +151,7 @@ __all__ = [
     "events_of_id",
     "external_ids",
     "external_ids_in",
+    "forgotten_among",
     "graph_state",
     "id_of",
     "intake_by_day",
@@ -194,5 +197,7 @@ __all__ = [
     "stale_agents",
     "store_embeddings",
     "today",
+    "tombstones",
     "update_pair_counts",
+    "wait_for_batches",
 ]

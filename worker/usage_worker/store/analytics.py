@@ -26,8 +26,8 @@ class Freshness(NamedTuple):
     refreshed_at: datetime
 
 
-def refresh_analytics(store: Store, task: str) -> Freshness:
-    """Refresh the analytics if anything changed since the last refresh, all in one transaction.
+def refresh_analytics(store: Store, task: str, *, force: bool = False) -> Freshness:
+    """Refresh the analytics if anything changed since the last refresh or `force`, all in one transaction.
 
     Raises:
         BusyError: another process refreshes them, or a user does by hand.
@@ -35,7 +35,7 @@ def refresh_analytics(store: Store, task: str) -> Freshness:
     with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(query("analytics_lock_timeout"))
         state = _row(cursor.execute(query("analytics_state")))
-        if state["fresh"] and state["filled"]:
+        if state["fresh"] and state["filled"] and not force:
             return Freshness(refreshed=False, refreshed_at=state["refreshed_at"])
         try:
             cursor.execute(query("analytics_refresh" if state["filled"] else "analytics_fill"))

@@ -12,6 +12,7 @@ from usage_worker.errors import ConcurrencyError, SettingsError, StatementCancel
 from usage_worker.postgres import translated
 from usage_worker.store.copy_binary import HEADER, TRAILER
 from usage_worker.store.external_ids import keep_external_ids
+from usage_worker.store.forgotten import forgotten_among
 from usage_worker.store.holders import begin, holders
 from usage_worker.store.needed_role import needed_role
 from usage_worker.store.quarantine import quarantine
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from usage_worker.events.external_ids import ExternalId
+    from usage_worker.events.tombstones import ForgetKey
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
     from usage_worker.store.intake import Intake
@@ -220,6 +222,10 @@ class BatchTransaction:
     def keep_external_ids(self, rows: Sequence[ExternalId]) -> list[ExternalId]:
         """Keep the application's own ids; return those that conflict with kept ones and are left out."""
         return keep_external_ids(self._connection, rows)
+
+    def forgotten(self, key: ForgetKey | None, users: Iterable[UUID]) -> set[UUID]:
+        """Return those of the users who were erased. Raises like `forgotten_among`."""
+        return forgotten_among(self._connection, key, users)
 
     def quarantine(self, dead_letters: Sequence[DeadLetter]) -> Counter[str]:
         """Insert dead letters; return the number of events in those that are new in the quarantine, by reason."""

@@ -5,6 +5,7 @@ from usage_worker.monitoring.checks.beat import BEAT
 from usage_worker.monitoring.checks.broker import BROKER_SECTION
 from usage_worker.monitoring.checks.clocks import CLOCKS
 from usage_worker.monitoring.checks.embeddings import EMBEDDINGS
+from usage_worker.monitoring.checks.forgotten import FORGOTTEN
 from usage_worker.monitoring.checks.locks import LOCKS
 from usage_worker.monitoring.checks.namespace import NAMESPACE
 from usage_worker.monitoring.checks.postgresql import POSTGRESQL_SECTION, SCHEMA, SERVERS
@@ -30,6 +31,7 @@ SECTIONS = (
     SERVERS,
     SCHEMA,
     NAMESPACE,
+    FORGOTTEN,
     LOCKS,
     INTAKE,
     QUARANTINED,

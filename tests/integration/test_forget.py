@@ -1,0 +1,157 @@
+"""`usage-worker forget` erases one user everywhere, and nobody else; late events are dropped."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.access.sample import AGENT, OWNER, RECIPIENT, populate
+from tests.integration.commands import NOW
+from tests.integration.database import run
+from usage_worker.events.external_ids import external_ids
+from usage_worker.events.tombstones import ForgetKey
+from usage_worker.queue.letter_parts import named_in
+from usage_worker.settings import DEFAULT_ID_NAMESPACE
+from usage_worker.testing.sql import query as testing_query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.commands import Cli
+    from tests.integration.conftest import IngestHarness
+    from usage_worker.service.resources import Resources
+
+import psycopg
+
+KEY = "0123456789abcdef" * 4
+# Every column that can hold an id, also of views.
+COLUMNS = """
+    SELECT format('%I.%I', n.nspname, c.relname), a.attname::text
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE n.nspname IN ('public', 'auth') AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition
+"""
+
+
+def places_of(url: str, value: str) -> set[tuple[str, str]]:
+    """Return the columns of the database in which a text stands."""
+    return {
+        (table, column)
+        for table, column in run(url, COLUMNS)
+        if run(url, f'SELECT count(*) FROM {table} WHERE "{column}"::text LIKE %s', f"%{value}%") != [(0,)]
+    }
+
+
+def event(user: object, agent: object, **fields: Any) -> dict[str, Any]:
+    return {"event_id": str(uuid4()), "user_id": user, "agent_id": agent, "occurred_at": NOW.isoformat()} | fields
+
+
+def forget(cli: Cli, *arguments: str) -> dict[str, Any]:
+    done = cli.run("forget", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.fixture
+def forgetter(cli: Cli) -> Cli:
+    cli.env["USAGE_FORGET_KEY"] = KEY
+    return cli
+
+
+def test_user_is_erased_everywhere_and_others_stay(
+    forgetter: Cli, harness: IngestHarness, make_resources: Callable[..., Resources], database: str
+) -> None:
+    gone, other = harness.users[:2]
+    agent = harness.agents[0]
+    conversation = str(uuid4())
+    for user in (gone, other):
+        harness.publish(*(event(str(user), str(agent), conversation_id=conversation) for _ in range(3)))
+    broken = [event(str(user), str(uuid4())) for user in (gone, other)]
+    harness.xadd(json.dumps(broken), n="2")
+    harness.flush()
+    run(database, "UPDATE user_agents SET shared_with = ARRAY[%s::uuid] WHERE user_id = %s", gone, other)
+    run(database, "INSERT INTO usage_external_ids (kind, id, external_id) VALUES ('user', %s, 'maryann7')", gone)
+    assert forgetter.run("run", "graph").returncode == 0
+    assert forgetter.run("run", "refresh").returncode == 0
+    before = places_of(database, str(gone))
+    assert len(before) > 8, before
+
+    planned = forget(forgetter, str(gone), "--dry-run")
+    assert planned["rows"]["usage_events.user_id"] == 3
+    assert planned["rows"]["usage_dead_letters.payload"] == 1
+    assert places_of(database, str(gone)) == before
+
+    done = forget(forgetter, str(gone), "--yes")
+    assert done["rows"]["usage_events.user_id"] == 3
+    assert str(gone) not in json.dumps(done)
+    assert places_of(database, str(gone)) == places_of(database, "maryann7") == set()
+    assert run(database, "SELECT usage_count FROM user_agents WHERE user_id = %s", other) == [(3,)]
+    assert run(database, "SELECT count(*) FROM usage_events") == [(3,)]
+    assert run(database, "SELECT sum(usage_count), max(users) FROM agent_usage_hourly") == [(3, 1)]
+    assert run(database, "SELECT events FROM usage_dead_letters") == [(1,)]
+    assert run(database, "SELECT hash FROM usage_forgotten") == [(ForgetKey(KEY).hash(gone),)]
+    assert harness.resources.store.rows(testing_query("unbalanced")) == []
+    found = forgetter.run("run", "reconcile", "--json")
+    assert found.returncode == 0, found.stdout
+
+    # Late events, also where unknown users are created, and without the key none is counted.
+    harness.publish(event(str(gone), str(agent)), event(str(other), str(agent)), counted=False)
+    creating = make_resources(USAGE_FORGET_KEY=KEY, USAGE_UNKNOWN="create", DATABASE_URL=database)
+    intake = [creating.flusher.flush(shard, 60).intake for shard in range(2)]
+    assert sum(it.quarantined for it in intake) == 1
+    assert sum(it.applied for it in intake) == 1
+    assert places_of(database, str(gone)) == set()
+    assert run(database, "SELECT count(*) FROM usage_dead_letters") == [(1,)]
+
+    again = forget(forgetter, str(gone), "--yes")
+    assert sum(again["rows"].values()) == 0
+
+
+def test_restored_user_is_erased_again(forgetter: Cli, harness: IngestHarness, database: str) -> None:
+    gone, agent = harness.users[0], harness.agents[0]
+    assert forget(forgetter, str(gone), "--yes")["users"] == 1
+    # As after the restore of a backup that is older than the erasure: Redis alone knows.
+    run(database, "DELETE FROM usage_forgotten")
+    run(database, "INSERT INTO auth.users (id) VALUES (%s)", gone)
+    run(database, "INSERT INTO user_agents (user_id, agent_id) VALUES (%s, %s)", gone, agent)
+    assert forget(forgetter, "--again", "--dry-run")["users"] == 1
+    assert forget(forgetter, "--again", "--yes")["users"] == 1
+    assert places_of(database, str(gone)) == set()
+    assert run(database, "SELECT count(*) FROM usage_forgotten") == [(1,)]
+    assert forget(forgetter, "--again", "--yes")["users"] == 0
+
+
+def test_sample_with_shares_and_history_is_erased(forgetter: Cli, database: str) -> None:
+    with psycopg.connect(database) as connection:
+        populate(connection)
+    assert len(places_of(database, str(RECIPIENT))) > 3
+    forget(forgetter, str(RECIPIENT), "--yes")
+    assert places_of(database, str(RECIPIENT)) == set()
+    assert run(database, "SELECT count(*) FROM user_agents WHERE user_id = %s", OWNER) == [(1,)]
+    forget(forgetter, str(OWNER), "--yes")
+    assert places_of(database, str(OWNER)) == set()
+
+
+def test_what_is_wrong_is_said_in_one_line(forgetter: Cli, ingest_url: str) -> None:
+    assert "give a user, or --again" in forgetter.error_line("forget")
+    assert "--yes" in forgetter.error_line(f"forget {uuid4()}")
+    forget(forgetter, "mary", "--yes")
+    forgetter.env["USAGE_FORGET_KEY"] = KEY[::-1]
+    assert "another USAGE_FORGET_KEY" in forgetter.error_line("forget john --yes")
+    del forgetter.env["USAGE_FORGET_KEY"]
+    assert "USAGE_FORGET_KEY is not set" in forgetter.error_line("forget john --yes")
+    forgetter.env |= {"USAGE_FORGET_KEY": KEY, "DATABASE_URL": ingest_url}
+    assert "does not own the tables" in forgetter.error_line("forget john --yes")
+
+
+def test_ids_are_found_in_escaped_json() -> None:
+    ids = external_ids(DEFAULT_ID_NAMESPACE)
+    user = UUID("6f2c8a52-3c1f-4c39-9d5e-0b6d4f1f8a01")
+    escaped = "".join(f"\\u{ord(digit):04x}" for digit in str(user))
+    assert user in named_in(f'{{"user_id": "{escaped}"}}', ids)
+    assert ids.of_text("user", "jürgen").id in named_in(r'{"user\u005fid": "j\u00fcrgen"}', ids)
+    assert AGENT not in named_in("{}", ids)

@@ -1,0 +1,149 @@
+"""Erase a user: note a keyed hash, then delete everything that names the user, in short transactions.
+
+The hash is noted first, so that nothing is counted of the user from then on. Every step may be repeated: an erasure
+that was interrupted is finished by another one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from usage_worker.maintenance.analytics import REFRESH
+from usage_worker.maintenance.forget_letters import count_letters, erase_from_letters
+from usage_worker.maintenance.graph import GRAPH
+from usage_worker.maintenance.hours import roll_up_hours
+from usage_worker.maintenance.pruning import PRUNE
+from usage_worker.maintenance.retry import retry
+from usage_worker.queue.forgotten import ForgottenSet
+from usage_worker.store import add_tombstones, delete_ownerless_ids, refresh_analytics, wait_for_batches
+from usage_worker.store.forget import (
+    count_of,
+    erase,
+    erase_account,
+    erase_day,
+    erase_members,
+    erase_retired,
+    erase_user_id,
+    ledger_days,
+    steps,
+    user_places,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+    from usage_worker.events.external_ids import ExternalIds
+    from usage_worker.events.tombstones import ForgetKey
+    from usage_worker.queue.connection import RedisConnection
+    from usage_worker.store import Store
+
+# How long another process may hold what a step needs.
+WAIT_SECONDS = 60.0
+LETTERS = "usage_dead_letters.payload"
+
+
+class Person(NamedTuple):
+    """A user, with the application's own id where it is known."""
+
+    id: UUID
+    external_id: str | None = None
+
+
+@dataclass(slots=True)
+class ForgetReport:
+    """What names a user, or what was erased, without any id."""
+
+    users: int = 0
+    """Number of users."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """Number of rows by table and column."""
+    notes: list[str] = field(default_factory=list)
+    """What is left to do by hand, or was deleted with the rest."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def add(self, name: str, rows: int) -> None:
+        """Add rows of a column."""
+        self.rows[name] = self.rows.get(name, 0) + rows
+
+    def note(self, text: str) -> None:
+        """Add a note, once."""
+        if text and text not in self.notes:
+            self.notes.append(text)
+
+
+def what_names(store: Store, person: Person, ids: ExternalIds) -> ForgetReport:
+    """Return what an erasure would change. Changes nothing.
+
+    Raises:
+        RoleError: the role may not read a table.
+    """
+    report = ForgetReport(users=1)
+    for place in user_places(store):
+        report.add(place.name, count_of(store, place, person.id))
+    report.add(LETTERS, count_letters(store, person, ids))
+    return report
+
+
+class Erasure:
+    """Erases users from one database.
+
+    Every method raises BusyError where another process is at work for a minute, and the errors of a lost connection.
+    """
+
+    def __init__(self, store: Store, connection: RedisConnection, key: ForgetKey, ids: ExternalIds) -> None:
+        self._store = store
+        self._set = ForgottenSet(connection)
+        self._key = key
+        self._ids = ids
+        self.report = ForgetReport()
+
+    def erase(self, people: Sequence[Person]) -> ForgetReport:
+        """Erase users."""
+        added = [self._key.tombstone(person.id) for person in people]
+        # Redis first: where it fails nothing was done, and a database that is restored is older than Redis.
+        self._set.add(added)
+        add_tombstones(self._store, added)
+        wait_for_batches(self._store, WAIT_SECONDS)
+        for person in people:
+            self._erase(person)
+        self._recount()
+        for person in people:  # the application's own id last, since it leads to what names it
+            self._step("usage_external_ids.id", partial(erase_user_id, self._store, person.id))
+        return self.report
+
+    def _erase(self, person: Person) -> None:
+        store, user = self._store, person.id
+        columns = steps(store)
+        for place in columns:
+            if place.is_share:
+                self._step(place.name, partial(erase, store, place, user))
+        rows, note = retry(partial(erase_account, store, user), WAIT_SECONDS)
+        self.report.add("user_agents.user_id", rows.pairs)
+        self.report.add("auth.users.id", rows.accounts)
+        self.report.note(note)
+        for place in columns:
+            if not place.is_share:
+                self._step(place.name, partial(erase, store, place, user))
+        for partition in ledger_days(store):
+            self._step("usage_events.user_id", partial(erase_day, store, partition, user))
+        self._step("usage_retired_daily.user_id", partial(erase_retired, store, user))
+        self._step("agent_graph_members.user_id", partial(erase_members, store, GRAPH, user))
+        changed, cut = erase_from_letters(store, person, self._ids)
+        self.report.add(LETTERS, changed)
+        if cut:
+            self.report.note(f"{cut} dead letters of entries that were too large to be kept whole were deleted, too")
+        self.report.users += 1
+
+    def _step(self, name: str, step: Callable[[], int]) -> None:
+        self.report.add(name, retry(step, WAIT_SECONDS))
+
+    def _recount(self) -> None:
+        """Compute again what has no ids, and was computed of the users, too."""
+        retry(partial(roll_up_hours, self._store), WAIT_SECONDS)
+        retry(partial(refresh_analytics, self._store, REFRESH, force=True), WAIT_SECONDS)
+        self._step("usage_external_ids.id", partial(delete_ownerless_ids, self._store, PRUNE))

@@ -1,0 +1,248 @@
+"""Where ids of users stand in the database, and the transactions that erase one of them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+from psycopg import sql
+
+from usage_worker.errors import ReferenceMissingError, RoleError
+from usage_worker.postgres import translated
+from usage_worker.store.partitions import partition_states, partitions
+from usage_worker.store.queries import query
+from usage_worker.store.task_runs import sole_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from uuid import UUID
+
+    from usage_worker.postgres import Connection
+    from usage_worker.store.connection import Store
+
+_KEPT = re.compile(r"_kept_\d+_\d+_\d+$")
+_LETTERS_AT_ONCE = 500
+_MADE = 5
+
+
+class Place(NamedTuple):
+    """A column with ids of users, and what an erasure does with its rows."""
+
+    table: str
+    column: str
+    action: Literal["delete", "unset"] = "delete"
+    form: Literal["id", "array", "text"] = "id"
+
+    @property
+    def ending(self) -> str:
+        """The ending of the names of its queries."""
+        return "" if self.form == "id" else f"_{self.form}"
+
+    @property
+    def name(self) -> str:
+        """Table and column, as people write them."""
+        return f"{self.table.removeprefix('public.')}.{self.column}"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is erased before the pairs and the account."""
+        return self in _SHARES
+
+
+class ErasedAccount(NamedTuple):
+    """How many pairs and accounts were deleted."""
+
+    pairs: int
+    accounts: int
+
+
+# In this order: what a step writes by its triggers, as shares the audit trail, a later one erases.
+_SHARES = (
+    Place("public.user_agent_shares", "shared_with_user"),
+    Place("public.user_agent_shares", "created_by", "unset"),
+    Place("public.user_agent_shares", "accepted_by", "unset", "array"),
+    Place("public.user_agent_shares", "declined_by", "unset", "array"),
+    Place("public.user_agents", "shared_with", "unset", "array"),
+)
+_ACCOUNT = (
+    Place("public.user_agents", "user_id"),
+    Place("auth.users", "id"),
+)
+_REST = (
+    Place("public.user_agent_shares", "owner_id"),
+    Place("public.user_profiles", "id"),
+    Place("public.user_role_assignments", "user_id"),
+    Place("public.agents", "created_by", "unset"),
+    Place("public.user_agent_conversations", "user_id"),
+    Place("public.usage_daily", "user_id"),
+    Place("public.user_agent_history", "user_id"),
+    Place("public.user_agent_history", "actor", "unset"),
+    Place("public.user_agent_history", "changes", "unset", "text"),
+    Place("public.usage_task_runs", "report", "unset", "text"),
+)
+_LEDGER = Place("public.usage_events", "user_id")
+_RETIRED = Place("public.usage_retired_daily", "user_id")
+_GRAPH = Place("public.agent_graph_members", "user_id")
+_EXTERNAL_IDS = Place("public.usage_external_ids", "id")
+_PLACES = (*_SHARES, *_ACCOUNT, *_REST, _LEDGER, _RETIRED, _GRAPH, _EXTERNAL_IDS)
+_LETTERS = "public.usage_dead_letters"
+
+
+def user_places(store: Store) -> list[Place]:
+    """Return the columns that exist, also those that a rollback keeps aside."""
+    return list(_present(store))
+
+
+def letter_tables(store: Store) -> list[str]:
+    """Return the tables of dead letters."""
+    return [name for name in _columns(store) if _KEPT.sub("", name) == _LETTERS]
+
+
+def count_of(store: Store, place: Place, user: UUID) -> int:
+    """Return how many rows name the user there."""
+    with store.connection() as connection:
+        _limit(connection)
+        row = connection.execute(_composed(f"forget_count{place.ending}", place), {"user": user}).fetchone()
+    return int(row[0]) if row else 0
+
+
+def users_in(store: Store, place: Place) -> set[UUID]:
+    """Return the ids that stand there."""
+    with store.connection() as connection:
+        _limit(connection)
+        return {row[0] for row in connection.execute(_composed(f"forget_users{place.ending}", place)) if row[0]}
+
+
+def erase(store: Store, place: Place, user: UUID) -> int:
+    """Erase the user in one column. Returns the number of rows."""
+    with store.connection() as connection:
+        _limit(connection)
+        return _erase(connection, place, user)
+
+
+def erase_account(store: Store, user: UUID) -> tuple[ErasedAccount, str]:
+    """Delete the pairs and the account of a user in one transaction, so that no other session makes pairs in between.
+
+    Returns the number of rows, and why the account itself stays, or an empty text.
+    """
+    pairs, account = _ACCOUNT
+    with store.connection() as connection:
+        _limit(connection)
+        parameters = {"user": user}
+        connection.execute(query("forget_lock_pairs"), parameters)
+        connection.execute(query("forget_conversation_ids"), parameters)
+        rows = _erase(connection, pairs, user)
+        try:
+            with translated(), connection.transaction():
+                return ErasedAccount(rows, _erase(connection, account, user)), ""
+        except RoleError:
+            note = "this role may not delete from auth.users; delete the account there, as the platform does it"
+        except ReferenceMissingError:
+            note = "rows of the application refer to the account in auth.users; delete them, then the account"
+        return ErasedAccount(rows, 0), note
+
+
+def ledger_days(store: Store) -> list[str]:
+    """Return the partitions of the ledger, also those that are being dropped."""
+    return list(partitions(store, "usage_events"))
+
+
+def erase_day(store: Store, partition: str, user: UUID) -> int:
+    """Delete the events of a user in one partition of the ledger. Returns their number."""
+    with store.connection() as connection:
+        _limit(connection)
+        if partition not in partition_states(connection, "usage_events"):
+            return 0  # dropped meanwhile
+        statement = sql.SQL(query("forget_day")).format(partition=sql.Identifier(partition))
+        row = connection.execute(statement, {"user": user, "day": partition[-8:]}).fetchone()
+        return int(row[0]) if row else 0
+
+
+def erase_members(store: Store, task: str, user: UUID) -> int:
+    """Subtract a user from the counts of pairs of agents. Raises BusyError where the task is at work."""
+    with sole_transaction(store, task) as connection:
+        rows = connection.execute(query("graph_forget"), {"user": user}).rowcount
+        for name in ("graph_changes", "graph_apply_changes", "graph_keep_members"):
+            connection.execute(query(name))
+        return rows
+
+
+def erase_user_id(store: Store, user: UUID) -> int:
+    """Delete the application's own id of a user; the last step, since it leads to the other ones."""
+    with store.connection() as connection:
+        return connection.execute(query("forget_user_id"), {"user": user}).rowcount
+
+
+def letters_that_may_name(store: Store, table: str, user: UUID, text: str | None) -> Iterator[list[dict[str, Any]]]:
+    """Yield pages of dead letters that may name a user, by its UUID or by the application's own id, oldest first."""
+    # Of an id that is not known any more, every letter with an id may be it; version 5 is that of such UUIDs.
+    runs = re.findall("[0-9A-Za-z]+", text or "")
+    piece = max(runs, key=len, default="") if text or user.version == _MADE else None
+    yield from _pages(store, table, patterns=[f"%{user.hex}%"], text=piece)
+
+
+def all_letters(store: Store, table: str) -> Iterator[list[dict[str, Any]]]:
+    """Yield pages of all dead letters, oldest first."""
+    yield from _pages(store, table, patterns=["%"], text=None)
+
+
+def _pages(store: Store, table: str, **parameters: Any) -> Iterator[list[dict[str, Any]]]:
+    after = 0
+    statement = cast("Any", sql.SQL(query("forget_letters")).format(table=_identifier(table)))
+    while page := store.rows(statement, after=after, rows=_LETTERS_AT_ONCE, **parameters):
+        yield page
+        after = page[-1]["id"]
+
+
+def rewrite_letters(store: Store, table: str, changes: Iterable[tuple[int, dict[str, Any] | None]]) -> None:
+    """Delete dead letters, or keep what is left of them, by their id."""
+    names = {"table": _identifier(table)}
+    with store.connection() as connection:
+        _limit(connection)
+        for number, left in changes:
+            name = "forget_in_letter" if left else "forget_letter"
+            connection.execute(sql.SQL(query(name)).format(**names), {**(left or {}), "id": number})
+
+
+def steps(store: Store) -> list[Place]:
+    """Return the columns that `erase` erases, in their order; `erase_account`, ledger and graph have their own."""
+    own = {*_ACCOUNT, _LEDGER, _RETIRED, _GRAPH, _EXTERNAL_IDS}
+    present = [place for place in user_places(store) if place not in own]
+    return sorted(present, key=lambda it: (it not in _SHARES, bool(_kept_place(it))))
+
+
+def erase_retired(store: Store, user: UUID) -> int:
+    """Delete the retired days of a user that are older than the ledger."""
+    return erase(store, _RETIRED, user)
+
+
+def _present(store: Store) -> Iterator[Place]:
+    columns = _columns(store)
+    for place in _PLACES:
+        for table, names in columns.items():
+            if _KEPT.sub("", table) == place.table and place.column in names:
+                yield place._replace(table=table)
+
+
+def _kept_place(place: Place) -> bool:
+    return bool(_KEPT.search(place.table))
+
+
+def _columns(store: Store) -> dict[str, list[str]]:
+    return {row["name"]: row["columns"] for row in store.rows(query("forget_columns"))}
+
+
+def _erase(connection: Connection, place: Place, user: UUID) -> int:
+    return connection.execute(_composed(f"forget_{place.action}{place.ending}", place), {"user": user}).rowcount
+
+
+def _limit(connection: Connection) -> None:
+    connection.execute(query("forget_limits"))
+
+
+def _composed(name: str, place: Place) -> sql.Composed:
+    return sql.SQL(query(name)).format(table=_identifier(place.table), column=sql.Identifier(place.column))
+
+
+def _identifier(table: str) -> sql.Identifier:
+    return sql.Identifier(*table.split(".", 1))
