@@ -100,7 +100,7 @@ def test_user_is_erased_everywhere_and_others_stay(
 
     # Late events, also where unknown users are created, and without the key none is counted.
     harness.publish(event(str(gone), str(agent)), event(str(other), str(agent)), counted=False)
-    creating = make_resources(USAGE_FORGET_KEY=KEY, USAGE_UNKNOWN="create", DATABASE_URL=database)
+    creating = make_resources(forget_key=KEY, unknown="create", DATABASE_URL=database)
     intake = [creating.flusher.flush(shard, 60).intake for shard in range(2)]
     assert sum(it.quarantined for it in intake) == 1
     assert sum(it.applied for it in intake) == 1
@@ -128,6 +128,8 @@ def test_restored_user_is_erased_again(forgetter: Cli, harness: IngestHarness, d
 def test_sample_with_shares_and_history_is_erased(forgetter: Cli, database: str) -> None:
     with psycopg.connect(database) as connection:
         populate(connection)
+        connection.execute("DELETE FROM usage_id_namespace")  # the sample has another namespace and key
+        connection.execute("DELETE FROM usage_forgotten")
     assert len(places_of(database, str(RECIPIENT))) > 3
     forget(forgetter, str(RECIPIENT), "--yes")
     assert places_of(database, str(RECIPIENT)) == set()
