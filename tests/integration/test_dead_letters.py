@@ -20,6 +20,7 @@ from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, rep
 from usage_worker.maintenance.pruning import PRUNE, prune, run_prune
 from usage_worker.maintenance.reconcile import run_reconcile
 from usage_worker.publisher import UsagePublisher
+from usage_worker.queue.letter_events import restore
 from usage_worker.store import Intake, Store, last_runs
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ def test_whole_entry_is_sent_again_as_it_was(harness: IngestHarness) -> None:
     for _ in range(2):
         assert harness.flush() == Intake(3, 0, 0, 3)
         row = harness.dead_letters()[-1]
-        assert dead_letters.restore(row) == fields
-        harness.redis.xadd("usage:events:{0}", dead_letters.restore(row))  # type: ignore[arg-type]
+        assert restore(row) == fields
+        harness.redis.xadd("usage:events:{0}", restore(row))  # type: ignore[arg-type]
 
 
 def test_many_dead_letters_are_inserted_at_once(harness: IngestHarness) -> None:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tests.integration.database import run
 from usage_worker.events.columns import NAMES
 from usage_worker.ingest import decode, packs
-from usage_worker.maintenance.dead_letters import restore
 from usage_worker.monitoring.status import collect_status
 from usage_worker.queue import oldest_entry
 from usage_worker.queue import stream as stream_module
+from usage_worker.queue.letter_events import restore
 from usage_worker.store import Intake
 from usage_worker.testing.sql import query as testing_query
 

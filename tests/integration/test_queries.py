@@ -39,7 +39,11 @@ QUERIES = {
 }
 # Names that code keeps in tables, not at the call.
 NAMES_IN_TABLES = {
-    "usage_worker.store.queries": {table.ensure for table in partitioned_tables(Settings())},
+    "usage_worker.store.queries": {
+        *(table.ensure for table in partitioned_tables(Settings())),
+        *(f"forget_{act}{form}" for act in ("count", "users", "unset") for form in ("", "_array", "_text")),
+        *("forget_delete", "forget_letter", "forget_in_letter"),
+    },
     "usage_worker.migrate.queries": {name for checks in (*CHECKS.values(), REQUIREMENTS) for name, _ in checks},
     "usage_worker.bench.sql": {
         name for schema in schema_versions() for name in (schema.insert, *schema.queries.values())
@@ -48,16 +52,29 @@ NAMES_IN_TABLES = {
 PLANNED = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH"}
 # Statements that have no plan and can be executed: settings of the transaction, and temporary tables.
 EXECUTED = {"SET", "CREATE"}
-NEITHER = {"COPY", "COMMENT", "ALTER", "DROP", "REFRESH"}
+NEITHER = {"LOCK", "COPY", "COMMENT", "ALTER", "DROP", "REFRESH"}
 # Names of tables and columns, which only the code fills in.
 NAMES = {
     "{rollup}": "agent_usage_hourly",
     "{period}": "hour",
     "{partition}": "usage_events",
-    "{{}}": "{}",
+    "{daily}": "message_count",
+    "{{": "{",
+    "}}": "}",
+}
+# Table and column of a statement, by a part of its name.
+PLACES = {
+    "letter": ("usage_dead_letters", "id"),
+    "correct_day": ("usage_daily", ""),
+    "_text": ("user_agent_history", "changes"),
+    "forget": ("user_agent_shares", "accepted_by"),
 }
 # A fragment, which needs the statement that follows it.
-COMPLETED_BY = {"differing_insert": "day_differences", "agent_texts": "embedding_status"}
+COMPLETED_BY = {
+    "differing_insert": "day_differences",
+    "agent_texts": "embedding_status",
+    "mark_found_hours": "different_hours",
+}
 # Statements that begin with a fragment.
 BEGUN_BY = {"stale_agents": "agent_texts", "embedding_status": "agent_texts"}
 # Statements that read temporary tables, which others make in the same transaction.
@@ -93,7 +110,9 @@ def test_postgresql_accepts_every_query(database: str, queries: Queries) -> None
                     for maker in MADE_BY.get(name, []):
                         connection.execute(query(maker))
                     parts = BEGUN_BY.get(name, ""), name, COMPLETED_BY.get(name, "")
-                    accept(connection, "\n".join(queries.texts.get(part, "") for part in parts))
+                    text = "\n".join(queries.texts.get(part, "") for part in parts)
+                    table, column = next((place for part, place in PLACES.items() if part in name), ("", ""))
+                    accept(connection, text.replace("{table}", table).replace("{column}", column))
             except psycopg.Error as error:
                 refused[name] = str(error)
     assert refused == {}
@@ -107,7 +126,7 @@ def accept(connection: psycopg.Connection, text: str) -> None:
             text = text.replace(placeholder, name)
         connection.execute(b"EXPLAIN " + text.encode(), dict.fromkeys(_PARAMETER.findall(text)))
     elif verb in EXECUTED and "{" not in text:
-        connection.execute(text.encode())
+        connection.execute(text.encode(), dict.fromkeys(_PARAMETER.findall(text)) or None)
     else:
         assert verb in NEITHER | EXECUTED
 

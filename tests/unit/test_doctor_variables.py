@@ -64,4 +64,5 @@ def test_only_a_secret_may_stand_in_a_file() -> None:
     assert {it for it in known_variables(Settings) if it.endswith("_FILE")} == {
         *("USAGE_REDIS_URL_FILE", "REDIS_URL_FILE", "DATABASE_URL_FILE", "USAGE_API_KEYS_FILE"),
         *("USAGE_EMBEDDER_KEY_FILE", "USAGE_REPORT_DATABASE_URL_FILE", "USAGE_BROKER_URL_FILE"),
+        "USAGE_FORGET_KEY_FILE",
     }

@@ -13,7 +13,8 @@ from tests.unit.entry_points import counted
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.event import Window
 from usage_worker.events.wire import write_columns
-from usage_worker.maintenance.dead_letters import DeadLetterRow, RepairEdits, restore
+from usage_worker.maintenance.dead_letters import RepairEdits
+from usage_worker.queue.letter_events import DeadLetterRow, restore
 
 ENTERED = datetime(2026, 1, 31, 12, tzinfo=UTC)
 WINDOW = Window.around(ENTERED + timedelta(minutes=1), timedelta(days=35))

@@ -17,9 +17,9 @@ that names it and does not quote its value. Durations are in seconds unless the 
 
 A secret may stand in a file, as containers and systemd give it: `DATABASE_URL_FILE` names the file whose content is the
 value of `DATABASE_URL`, and so do `USAGE_REDIS_URL_FILE`, `REDIS_URL_FILE`, `USAGE_BROKER_URL_FILE`,
-`USAGE_REPORT_DATABASE_URL_FILE`, `USAGE_API_KEYS_FILE` and `USAGE_EMBEDDER_KEY_FILE`. An empty secret or path counts as
-not set. If both forms are set, in the environment or in `.env`, the value counts; a file whose content does not count
-is not read. A line break at its end is ignored.
+`USAGE_REPORT_DATABASE_URL_FILE`, `USAGE_API_KEYS_FILE`, `USAGE_FORGET_KEY_FILE` and `USAGE_EMBEDDER_KEY_FILE`. An empty
+secret or path counts as not set. If both forms are set, in the environment or in `.env`, the value counts; a file whose
+content does not count is not read. A line break at its end is ignored.
 A file that is missing, unreadable, empty or larger than 1 MiB stops the process with one line that names the variable,
 and the file if there is one: the secret itself may have been written in place of its path.
 

@@ -25,13 +25,13 @@ class ForgottenSet:
     def add(self, tombstones: Iterable[Tombstone]) -> None:
         """Add tombstones."""
         members = [it.key_id + it.hash for it in tombstones]
-        with self._connection.client() as client:
+        with self._connection.client(FORGOTTEN_KEY) as client:
             for start in range(0, len(members), _CHUNK):
                 client.sadd(FORGOTTEN_KEY, *members[start : start + _CHUNK])
 
     def all(self) -> set[Tombstone]:
         """Return every tombstone; a member that is none is left out."""
-        with self._connection.client() as client:
+        with self._connection.client(FORGOTTEN_KEY) as client:
             members = set(client.sscan_iter(FORGOTTEN_KEY, count=_CHUNK))
         length = KEY_ID_BYTES + HASH_BYTES
         return {Tombstone(it[KEY_ID_BYTES:], it[:KEY_ID_BYTES]) for it in members if len(it) == length}

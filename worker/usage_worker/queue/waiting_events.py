@@ -8,6 +8,7 @@ from usage_worker.events.spelled_out import spelled_out
 from usage_worker.events.values import read_json
 from usage_worker.queue.entry import COLUMNAR, RawEntry
 from usage_worker.queue.letter_parts import named_in
+from usage_worker.queue.unread import waiting_entries
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -19,18 +20,18 @@ _ENTRIES_AT_ONCE = 100
 
 
 def waiting_events(stream: EventStream, user: UUID, ids: ExternalIds) -> int:
-    """Count the events of a user in all shards; an entry that cannot be read and names the user is one.
+    """Count the events of a user in every shard with entries; an entry that cannot be read and names the user is one.
 
     Raises:
         StreamUnavailableError: Redis cannot be asked.
     """
-    return sum(_in_shard(stream, shard, user, ids) for shard in range(stream.shards))
+    return sum(_in_shard(stream, shard, user, ids) for shard in waiting_entries(stream))
 
 
 def _in_shard(stream: EventStream, shard: int, user: UUID, ids: ExternalIds) -> int:
     found, first = 0, "-"
     while True:
-        with stream.connection.client() as client:
+        with stream.connection.client(stream.key(shard)) as client:
             page: Any = client.xrange(stream.key(shard), min=first, count=_ENTRIES_AT_ONCE)
         found += sum(_in_entry(RawEntry(entry_id.decode(), fields), user, ids) for entry_id, fields in page)
         if len(page) < _ENTRIES_AT_ONCE:

@@ -75,6 +75,7 @@ _REST = (
     Place("public.agents", "created_by", "unset"),
     Place("public.user_agent_conversations", "user_id"),
     Place("public.usage_daily", "user_id"),
+    Place("public.usage_corrections", "user_id"),
     Place("public.user_agent_history", "user_id"),
     Place("public.user_agent_history", "actor", "unset"),
     Place("public.user_agent_history", "changes", "unset", "text"),
