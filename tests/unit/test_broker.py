@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redis.sentinel import MasterNotFoundError, Sentinel
 
-from usage_worker.errors import SettingsError
+from tests.helpers import free_port
+from usage_worker.errors import BrokerUnavailableError, SettingsError
+from usage_worker.queue.sentinel_master import find_master
 from usage_worker.service.app import make_app
 from usage_worker.service.broker import broker_of, broker_settings
+from usage_worker.service.broker_server import broker_facts
 from usage_worker.service.transport import NotingSentinelTransport, NotingTransport
 from usage_worker.settings import Settings
 
@@ -151,3 +155,33 @@ def test_unusable_broker_is_a_wrong_setting(settings: dict[str, Any], reason: st
     with pytest.raises(SettingsError, match=reason) as raised:
         broker_of(Settings(**settings))
     assert "hu" not in str(raised.value)
+
+
+def test_sentinels_that_refuse_are_named_in_one_line() -> None:
+    first, second = free_port(), free_port()
+    url = f"redis+sentinel://me:hush@127.0.0.1:{first},127.0.0.1:{second}/0"
+    with pytest.raises(BrokerUnavailableError) as raised:
+        broker_facts(Settings(broker_url=url, broker_master="messages"))
+    reason = f"no Sentinel at 127.0.0.1:{first}, 127.0.0.1:{second} answers: Error 111"
+    assert str(raised.value).startswith(f"the broker is not available: {reason}")
+    assert "hush" not in str(raised.value)
+
+
+class _KnownMasters:
+    """A Sentinel that knows the masters `streams` and `lost`, of which the second is down."""
+
+    def sentinel_masters(self) -> dict[str, dict[str, Any]]:
+        flags = {"is_master": True, "is_sdown": False, "is_odown": False, "num-other-sentinels": 0}
+        known = flags | {"ip": "10.0.0.1", "port": 6379}
+        return {"streams": known, "lost": known | {"is_sdown": True}}
+
+
+def test_master_that_no_sentinel_knows_is_named_with_its_setting() -> None:
+    asked = Sentinel([])  # type: ignore[no-untyped-call]
+    asked.sentinels = [_KnownMasters()]
+    names = {"url": "USAGE_BROKER_URL", "variable": "USAGE_BROKER_MASTER"}
+    assert find_master(asked, "streams", **names) == ("10.0.0.1", 6379)
+    with pytest.raises(MasterNotFoundError, match="know no master other; set USAGE_BROKER_MASTER to lost, streams"):
+        find_master(asked, "other", **names)
+    with pytest.raises(MasterNotFoundError, match="the master lost is down"):
+        find_master(asked, "lost", **names)

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from redis.exceptions import BusyLoadingError
 
 from usage_worker.errors import SettingsError
 from usage_worker.masking import Mask
+from usage_worker.queue.connection import unavailable
 from usage_worker.queue.stream import EventStream
 from usage_worker.queue.url import parse_redis_url
 from usage_worker.service.broker import broker_settings
@@ -157,3 +159,9 @@ def test_documents_list_every_parameter() -> None:
         assert name in broker_settings(url).get("broker_use_ssl", {}) or not name.startswith("ssl_")
     for name in re.findall(r"`(\w+)`", ignored.split(" are\nignored")[0].split(" are ignored")[0]):
         assert name not in parse_redis_url(f"redis://h?{name}=1").parameters
+
+
+@pytest.mark.parametrize("product", ["Redis", "Valkey"])
+def test_server_that_loads_its_data_is_waited_for(product: str) -> None:
+    error = unavailable(BusyLoadingError(f"{product} is loading the dataset in memory"), "server")
+    assert error.detail == f"{product} is loading the dataset in memory; wait until it has loaded its data"

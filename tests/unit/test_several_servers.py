@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from psycopg.errors import ReadOnlySqlTransaction
 
 from tests.helpers import free_port
 from usage_worker.errors import StoreUnavailableError
@@ -49,6 +50,13 @@ def test_error_names_each_server_and_no_password() -> None:
         connect(url)
     refused = "Connection refused"
     assert raised.value.detail == f"127.0.0.1:{ports[0]}: {refused}; 127.0.0.1:{ports[1]}: {refused}"
+
+
+def test_standby_as_the_only_server_is_said_with_the_way_out() -> None:
+    with pytest.raises(StoreUnavailableError) as raised, translated():
+        raise ReadOnlySqlTransaction("cannot execute INSERT in a read-only transaction")
+    way_out = "name the primary in DATABASE_URL, or several hosts, of which the one that can be written is used"
+    assert raised.value.detail == f"cannot execute INSERT in a read-only transaction; {way_out}"
 
 
 def test_each_server_is_asked_by_itself() -> None:

@@ -30,6 +30,8 @@ from usage_worker.events.wire import prepare, write_columns
 from usage_worker.queue.entry import RawEntry
 
 COUNT = "valid integer"
+DECIMAL = "cost_usd: Input should be a valid decimal"
+LENGTH = "a number may have at most 1000 characters"
 NUMBER = "finite number"
 MOST = "less than or equal to"
 LEAST = "greater than or equal to"
@@ -86,7 +88,7 @@ TABLE: list[tuple[str, str, Any]] = [
             ".",
         )
     ),
-    ("input_tokens", f'"{2_000 * "9"}"', (COUNT,)),
+    ("input_tokens", f'"{2_000 * "9"}"', (LENGTH,)),
     ("input_tokens", "[1]", (COUNT,)),
     ("input_tokens", '{"a": 1}', (COUNT,)),
     ("cost_usd", "0.30000000000000004", Decimal("0.3")),
@@ -114,9 +116,9 @@ TABLE: list[tuple[str, str, Any]] = [
     ("cost_usd", "1000000.01", (MOST,)),
     ("cost_usd", '"1e400"', (MOST,)),
     ("cost_usd", '"1E+99999999999999999999"', (MOST,)),
-    ("cost_usd", "true", ("cost_usd: Decimal",)),
+    ("cost_usd", "true", (DECIMAL,)),
     *(
-        ("cost_usd", f'"{text}"', ("cost_usd: Decimal",))
+        ("cost_usd", f'"{text}"', (DECIMAL,))
         for text in (
             "\N{FULLWIDTH DIGIT ZERO}.\N{FULLWIDTH DIGIT FIVE}",
             "\N{ARABIC-INDIC DIGIT ZERO}.\N{ARABIC-INDIC DIGIT FIVE}",
@@ -129,7 +131,8 @@ TABLE: list[tuple[str, str, Any]] = [
             "1,5",
         )
     ),
-    ("cost_usd", '"0.' + 2_000 * "0" + '1"', ("cost_usd: Decimal",)),
+    ("cost_usd", '"0.' + 2_000 * "0" + '1"', (LENGTH,)),
+    ("cost_usd", f'"{1_001 * "9"}"', (LENGTH,)),
     ("response_time_ms", "812.5", 812),
     ("response_time_ms", "813.5", 814),
     ("response_time_ms", "812.50001", 813),
@@ -194,12 +197,12 @@ RATINGS: list[tuple[str, Any]] = [
     ("4.00000000005", Decimal(4)),
     ("5.00000000005", Decimal(5)),
     ("-0.0", 0),
-    ("true", ("rating: Decimal",)),
+    ("true", ("rating: Input should be a valid decimal",)),
     ("null", ("rating: goes with type rating",)),
     ("5.1", (MOST,)),
     ("NaN", (NUMBER,)),
-    ('"\N{FULLWIDTH DIGIT FOUR}"', ("rating: Decimal",)),
-    ('"five"', ("rating: Decimal",)),
+    ('"\N{FULLWIDTH DIGIT FOUR}"', ("rating: Input should be a valid decimal",)),
+    ('"five"', ("rating: Input should be a valid decimal",)),
 ]
 
 

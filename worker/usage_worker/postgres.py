@@ -143,6 +143,7 @@ _SET_SETTINGS = sql.SQL("; ").join(
     sql.SQL("SET LOCAL {} = {}").format(sql.SQL(name), sql.Literal(value)) for name, value in _SETTINGS.items()
 )
 NEEDS_OWNER = "this needs the owner's DATABASE_URL"
+_NEEDS_PRIMARY = "name the primary in DATABASE_URL, or several hosts, of which the one that can be written is used"
 # How the driver lists its attempts to connect to several servers.
 _ATTEMPT = re.compile(r"^- host: (None|'.*?'), port: (None|'.*?'), hostaddr: (?:None|'.*?'): (.*)$", re.MULTILINE)
 # A replica cancels a query that needs what it must remove to go on.
@@ -250,6 +251,8 @@ def one_line(error: psycopg.Error, *, with_hint: bool = False) -> str:
         message += "; behind a pooler set USAGE_POOLED=1"
     if RECOVERY_CONFLICT in message:
         message += "; run it again, or set hot_standby_feedback or a longer max_standby_streaming_delay on the replica"
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        message += f"; {_NEEDS_PRIMARY}"
     if with_hint and error.diag.message_hint:
         message += "; " + " ".join(error.diag.message_hint.split())
     error.args = (message,)

@@ -87,7 +87,8 @@ def read_milliseconds(value: Any) -> int:
 
 def read_decimal(value: Any) -> Decimal:
     """Read money or a rating, rounded half-even to `DECIMALS`; a float is read by its shortest decimal form."""
-    return _rounded(_number(value, "decimal_type"), _LAST_DECIMAL)
+    # Pydantic's words for the type would ask for a string, also where one was given.
+    return _rounded(_number(value, "decimal_parsing"), _LAST_DECIMAL)
 
 
 def read_truth(value: Any) -> bool:
@@ -214,6 +215,10 @@ def _decimal_of_rational(number: Rational) -> Decimal:
 def _number(value: Any, problem: Any) -> Decimal:
     number = decimal_of(value)
     if number is None:
+        if isinstance(value, str) and len(value) > MAX_NUMBER_LENGTH:
+            raise PydanticCustomError(
+                "number_length", "a number may have at most {most} characters", {"most": MAX_NUMBER_LENGTH}
+            )
         raise PydanticKnownError(problem)
     if not number.is_finite():
         raise PydanticKnownError("finite_number")

@@ -46,6 +46,7 @@ _REMEDIES = (
     ("replicas have the entries", "start the others, or lower USAGE_REDIS_REPLICAS; the events are sent again"),
     ("NOREPLICAS", "start the replicas that its min-replicas-to-write asks for"),
     ("read only replica", "name the primary in REDIS_URL"),
+    ("loading the dataset", "wait until it has loaded its data"),
     ("certificate is not valid for", "name the host in REDIS_URL as its certificate does"),
     ("certificate verify failed", "name its authority in REDIS_URL: rediss://host?ssl_ca_certs=/path/ca.pem"),
     ("No such file", "does the socket or the certificate that REDIS_URL names exist, and is the server up?"),

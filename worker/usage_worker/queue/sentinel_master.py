@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from usage_worker.queue.url import RedisAddress
 
-NO_SENTINEL = "it is not a Sentinel; name the Sentinels in REDIS_URL, or write redis:// for a server without them"
+NO_SENTINEL = "it is not a Sentinel; name the Sentinels in {}, or write redis:// for a server without them"
 # Of the servers with the streams only.
 _OF_THE_STREAMS = {"username", "password", "db"}
 
@@ -57,6 +57,10 @@ class SentinelMaster:
         self._sentinels.close()
 
 
+class UnusableSentinelError(MasterNotFoundError):  # type: ignore[misc]
+    """What answers is not a Sentinel, or does not know this master."""
+
+
 class _Sentinels(Sentinel):
     def discover_master(self, service_name: str) -> tuple[str, int]:
         """Return host and port of the master.
@@ -65,30 +69,48 @@ class _Sentinels(Sentinel):
             MasterNotFoundError: no Sentinel answers, or the master is down, and no other one has been promoted yet.
             UnusableServerError: it is not a Sentinel, or does not know this master.
         """
-        known: set[str] = set()
-        problem = ""
-        for number, sentinel in enumerate(self.sentinels):
-            try:
-                masters: Any = sentinel.sentinel_masters()
-            except (RedisConnectionError, RedisTimeoutError) as error:
-                problem = problem or f"no Sentinel answers: {error}"
-                continue
-            except ResponseError as error:
-                if "unknown command" in str(error):
-                    raise UnusableServerError(NO_SENTINEL) from None
-                raise
-            known |= set(masters)
-            if not (state := masters.get(service_name)):
-                continue
-            if self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
-                self.sentinels[0], self.sentinels[number] = sentinel, self.sentinels[0]
-                return state["ip"], state["port"]
-            problem = f"the master {service_name} is down, and no replica has been promoted yet"
-        if known and service_name not in known:
-            names = printable(", ".join(sorted(known)))
-            raise UnusableServerError(f"the Sentinels know no master {service_name}; set USAGE_REDIS_MASTER to {names}")
-        raise MasterNotFoundError(problem or "the Sentinels know no master")
+        try:
+            return find_master(self, service_name, url="REDIS_URL", variable="USAGE_REDIS_MASTER")
+        except UnusableSentinelError as error:
+            raise UnusableServerError(str(error)) from None
 
     def ask_another(self) -> None:
         """Begin with another Sentinel the next time."""
         self.sentinels.append(self.sentinels.pop(0))
+
+
+def find_master(asked: Sentinel, name: str, *, url: str, variable: str) -> tuple[str, int]:
+    """Ask the Sentinels of the setting `url` for host and port of a master, whose name is in `variable`.
+
+    Raises:
+        MasterNotFoundError: no Sentinel answers, or the master is down, and no other one has been promoted yet.
+        UnusableSentinelError: what answers is not a Sentinel, or does not know this master.
+    """
+    known: set[str] = set()
+    problem = ""
+    for number, sentinel in enumerate(asked.sentinels):
+        try:
+            masters: Any = sentinel.sentinel_masters()
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            problem = problem or f"no Sentinel at {_places(asked)} answers: {error}"
+            continue
+        except ResponseError as error:
+            if "unknown command" in str(error):
+                raise UnusableSentinelError(NO_SENTINEL.format(url)) from None
+            raise
+        known |= set(masters)
+        if not (state := masters.get(name)):
+            continue
+        if asked.check_master_state(state, name):  # type: ignore[no-untyped-call]
+            asked.sentinels[0], asked.sentinels[number] = sentinel, asked.sentinels[0]
+            return state["ip"], state["port"]
+        problem = f"the master {name} is down, and no replica has been promoted yet"
+    if known and name not in known:
+        names = printable(", ".join(sorted(known)))
+        raise UnusableSentinelError(f"the Sentinels know no master {name}; set {variable} to {names}")
+    raise MasterNotFoundError(problem or "the Sentinels know no master")
+
+
+def _places(asked: Sentinel) -> str:
+    given = (sentinel.get_connection_kwargs() for sentinel in asked.sentinels)
+    return ", ".join(f"{it['host']}:{it['port']}" for it in given)
