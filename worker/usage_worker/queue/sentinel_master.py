@@ -57,7 +57,7 @@ class SentinelMaster:
         self._sentinels.close()
 
 
-class UnusableSentinelError(MasterNotFoundError):  # type: ignore[misc]
+class UnusableSentinelError(MasterNotFoundError):
     """What answers is not a Sentinel, or does not know this master."""
 
 
