@@ -178,7 +178,7 @@ class _KnownMasters:
 
 def test_master_that_no_sentinel_knows_is_named_with_its_setting() -> None:
     asked = Sentinel([])  # type: ignore[no-untyped-call]
-    asked.sentinels = [_KnownMasters()]
+    asked.sentinels = [_KnownMasters()]  # type: ignore[list-item]
     names = {"url": "USAGE_BROKER_URL", "variable": "USAGE_BROKER_MASTER"}
     assert find_master(asked, "streams", **names) == ("10.0.0.1", 6379)
     with pytest.raises(MasterNotFoundError, match="know no master other; set USAGE_BROKER_MASTER to lost, streams"):

@@ -17,5 +17,14 @@ def printable(text: str, length: int = PRINTABLE_LENGTH) -> str:
     return head if len(head) <= length else head[: length - 3] + "..."
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether UTF-8 can encode a text, which has no half of a surrogate pair then."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _escaped(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()

@@ -16,7 +16,7 @@ from usage_worker.events.external_ids import external_ids
 from usage_worker.ingest.namespace import require_namespace
 from usage_worker.ingest.one_price import OnePrice
 from usage_worker.ingest.prices import Prices
-from usage_worker.maintenance.correct import Correction, find_event, preview
+from usage_worker.maintenance.correct import Correction, check_reason, find_event, preview
 from usage_worker.maintenance.correct import correct as do_correct
 from usage_worker.maintenance.corrected_event import Edits
 from usage_worker.settings import load_settings
@@ -65,6 +65,7 @@ def correct(
     settings = load_settings()
     texts = assignments("--set", values)
     fields = {name: None if value == "null" else value for name, value in texts.items()}
+    check_reason(reason)
     with Store.of(settings) as store:
         edits = Edits(fields, OnePrice(Prices(settings.prices)), _ids(store, settings))
         edits.check()

@@ -39,9 +39,15 @@ def assignments(option: str, texts: Sequence[str] | None) -> dict[str, str]:
     """Return the values of an option that is given as FIELD=VALUE, by field.
 
     Raises:
-        ArgumentError: a text has no equals sign, or its field is not one of an event's.
+        ArgumentError: a text has no equals sign, its field is not one of an event's, or it was given before.
     """
-    return dict(_assignment(option, text) for text in texts or ())
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, value = _assignment(option, text)
+        if name in found:
+            raise ArgumentError(f"{option} {name}: is given twice; keep one of them")
+        found[name] = value
+    return found
 
 
 def finish(
@@ -65,7 +71,7 @@ def finish(
 
 def _assignment(option: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals:
+    if not (name and equals):
         raise ArgumentError(f"{option} {text}: write FIELD=VALUE")
     if name not in NAMES:
         raise ArgumentError(f"{option} {text}: there is no field {name}; there are {', '.join(NAMES)}")

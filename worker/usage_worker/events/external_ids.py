@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid5
 
 from usage_worker.errors import SettingsError
 from usage_worker.events.columns import NAMES
+from usage_worker.printable import is_unicode
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class ExternalIds:
         return self.of_text(kind, _text(value))
 
     def _of_text(self, kind: Kind, text: str) -> ExternalId:
-        if not 0 < len(text) <= MAX_EXTERNAL_ID or "\x00" in text or not _is_unicode(text):
+        if not 0 < len(text) <= MAX_EXTERNAL_ID or "\x00" in text or not is_unicode(text):
             raise ValueError(_NO_ID)
         if uuid := parse_uuid(text):
             return ExternalId(kind, uuid, "")
@@ -180,14 +181,6 @@ def _text(value: object) -> str:
     if isinstance(value, Decimal) and value.as_tuple().exponent == 0:
         return str(value)
     raise ValueError(_NO_ID)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair
-        return False
-    return True
 
 
 def _configured() -> UUID:

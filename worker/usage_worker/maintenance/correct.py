@@ -11,7 +11,7 @@ from usage_worker.events.columns import CORRECTABLE
 from usage_worker.events.event import identity_of
 from usage_worker.events.external_ids import parse_uuid
 from usage_worker.maintenance.retry import retry
-from usage_worker.printable import printable
+from usage_worker.printable import is_unicode, printable
 from usage_worker.store import KeptConversation, correct_event, events_of_id, require_owner
 
 if TYPE_CHECKING:
@@ -44,13 +44,29 @@ class Correction(NamedTuple):
     """Why the event's former conversation is still counted."""
 
 
+def check_reason(reason: str | None) -> None:
+    """Check the reason of a correction.
+
+    Raises:
+        ArgumentError: it is empty, too long, or nothing that PostgreSQL can keep.
+    """
+    if reason is None:
+        return
+    if not 0 < len(reason) <= MAX_REASON or "\x00" in reason or not is_unicode(reason):
+        raise ArgumentError(
+            f"--reason: give 1 to {MAX_REASON} characters without U+0000 and without half a surrogate pair"
+        )
+
+
 def find_event(store: Store, event: str, at: datetime | None, retention_days: int) -> LedgerRow:
     """Return the event of an id, or of an application's own idempotency key.
 
     Raises:
-        ArgumentError: the ledger does not have it, or has several and `at` does not choose one.
+        ArgumentError: there is no id, the ledger does not have it, or has several and `at` does not choose one.
         RoleError: the role does not own the tables.
     """
+    if not event:
+        raise ArgumentError("EVENT: is empty; give the event_id")
     require_owner(store)
     try:
         found = events_of_id(store, identity_of(parse_uuid(event) or event))
@@ -89,7 +105,7 @@ def correct(store: Store, event: LedgerRow, edits: Edits, reason: str | None = N
         reason: why, for the history; not for personal words.
 
     Raises:
-        ArgumentError: a field cannot be corrected, the reason is too long, or the ledger no longer has the event.
+        ArgumentError: a field cannot be corrected, the reason is none, or the ledger no longer has the event.
         ObstacleError: the totals do not contain the event; reconcile repairs them.
         NamespaceError: the new conversation is known under another namespace.
         EventRefusedError: a value would be refused at publishing, too, or a counter of the pair cannot hold it.
@@ -98,8 +114,7 @@ def correct(store: Store, event: LedgerRow, edits: Edits, reason: str | None = N
         StoreUnavailableError: PostgreSQL is away; whether the correction is committed shows when it is repeated.
     """
     edits.check()
-    if reason is not None and not (0 < len(reason) <= MAX_REASON and "\x00" not in reason):
-        raise ArgumentError(f"--reason: give 1 to {MAX_REASON} characters without U+0000")
+    check_reason(reason)
     identity = event["event_id"], event["occurred_at"]
     step = partial(correct_event, store, *identity, edits.of, reason)
     done = retry(step, WAIT_TIMEOUT_SECONDS, ATTEMPTS)

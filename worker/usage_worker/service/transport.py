@@ -9,7 +9,6 @@ the queue to the place that it has.
 from __future__ import annotations
 
 from enum import Enum, auto
-from functools import partial
 from queue import Empty
 from time import monotonic, time
 from typing import Any
@@ -18,11 +17,9 @@ from uuid import uuid4
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from usage_worker.logs import get_logger
-from usage_worker.queue.sentinel_master import find_master
+from usage_worker.queue.sentinel_master import ask_at_once
 
 # What reading a message raises that somebody else wrote.
 _UNREADABLE = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
@@ -189,11 +186,7 @@ class NotingSentinelChannel(NotingChannel, redis.SentinelChannel):
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
         pool = super()._sentinel_managed_pool(asynchronous)  # type: ignore[no-untyped-call]
-        asked = pool.sentinel_manager
-        # The next Sentinel is asked at once; by default the driver first waits for 4 s at one that refuses.
-        for sentinel in asked.sentinels:
-            sentinel.set_retry(Retry(NoBackoff(), 1))
-        asked.discover_master = partial(find_master, asked, url="USAGE_BROKER_URL", variable="USAGE_BROKER_MASTER")
+        ask_at_once(pool.sentinel_manager, url="USAGE_BROKER_URL", variable="USAGE_BROKER_MASTER")
         return pool
 
 
