@@ -17,9 +17,8 @@ from tests.helpers import eventually
 from usage_worker.local import EmbeddedValkey
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.publisher import UsagePublisher
-from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT
 from usage_worker.queue.stream import GROUP
-from usage_worker.queue.vitals import read_vitals
+from usage_worker.queue.vitals import REDIS_MEMORY_LIMIT, read_vitals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,10 +18,11 @@ from usage_worker.events.columns import PACK_EVENTS
 from usage_worker.events.event import Window
 from usage_worker.events.external_ids import external_ids
 from usage_worker.events.wire import prepare
-from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT, RedisWatch, warn_of
+from usage_worker.publisher.redis_watch import RedisWatch, warn_of
 from usage_worker.publisher.workers_watch import WorkersWatch
 from usage_worker.queue.entry import Pack
 from usage_worker.queue.stream import EventStream, shard_of_row
+from usage_worker.queue.vitals import REDIS_MEMORY_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

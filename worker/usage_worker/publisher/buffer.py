@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from uuid_utils.compat import uuid7
 
 from usage_worker.events.columns import NAMES
-from usage_worker.publisher.redis_watch import BACKFILL_MEMORY_LIMIT, REDIS_MEMORY_LIMIT
+from usage_worker.publisher.redis_watch import BACKFILL_MEMORY_LIMIT
 from usage_worker.queue.entry import Pack
 from usage_worker.queue.stream import shard_of_row
+from usage_worker.queue.vitals import REDIS_MEMORY_LIMIT
 from usage_worker.tracing import current_span
 
 if TYPE_CHECKING:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
     from usage_worker.queue.server import Concern
 
-# Celery shares Redis with the stream and cannot even acknowledge when Redis is full, so we stop well before.
-REDIS_MEMORY_LIMIT = 0.8
 # A backfill is sent faster than it is counted, and leaves the rest to live events.
 BACKFILL_MEMORY_LIMIT = 0.5
 SECONDS_BETWEEN_CHECKS = 1.0

@@ -9,6 +9,9 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 if TYPE_CHECKING:
     from usage_worker.queue.connection import RedisConnection
 
+# Celery shares Redis with the stream and cannot even acknowledge when Redis is full, so senders stop well before.
+REDIS_MEMORY_LIMIT = 0.8
+
 
 class Vitals(NamedTuple):
     """The share of `maxmemory` in use (0.0 without a limit), and the time in seconds since 1970.

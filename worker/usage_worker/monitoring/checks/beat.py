@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.checks.processes import last_seen
 from usage_worker.monitoring.inspection import BROKER, REDIS, Section
-from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT
 from usage_worker.queue.heartbeat import Heartbeat
+from usage_worker.queue.vitals import REDIS_MEMORY_LIMIT
 from usage_worker.service.process_record import COUNTING
 from usage_worker.service.schedule import HEARTBEAT_SECONDS
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from usage_worker.errors import SettingsError
 from usage_worker.monitoring.check import Check, State, ok, unknown, warn
 from usage_worker.monitoring.inspection import BROKER, Section
-from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT
+from usage_worker.queue.vitals import REDIS_MEMORY_LIMIT
 from usage_worker.service.broker import broker_of
 from usage_worker.service.broker_server import broker_concerns, broker_facts
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usage_worker.monitoring.inspection import Inspection
+    from usage_worker.queue.server import ServerFacts
 
 
 def _broker(inspection: Inspection) -> Iterator[Check]:
@@ -28,13 +29,15 @@ def _broker(inspection: Inspection) -> Iterator[Check]:
             yield ok(BROKER, "the server of REDIS_URL")
         return
     facts = broker_facts(settings)
-    if facts and facts.memory_used > REDIS_MEMORY_LIMIT:
+    found = list(_concerns(facts)) if facts else []
+    yield from found or [ok(BROKER, f"{settings.broker_url.partition('://')[0]}:// answers")]
+
+
+def _concerns(facts: ServerFacts) -> Iterator[Check]:
+    if facts.memory_used > REDIS_MEMORY_LIMIT:
         yield warn(BROKER, f"{facts.memory_used:.0%} of the broker's maxmemory is in use", "raise its maxmemory")
-    concerns = broker_concerns(facts) if facts else []
-    for concern in concerns:
+    for concern in broker_concerns(facts):
         yield Check(BROKER, State(concern.state), concern.reason, concern.remedy)
-    if not concerns:
-        yield ok(BROKER, f"{settings.broker_url.partition('://')[0]}:// answers")
 
 
 BROKER_SECTION = Section((BROKER,), _broker)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from usage_worker.errors import StreamRefusedError, StreamUnavailableError
 from usage_worker.monitoring.check import Check, State, fail, unknown
 from usage_worker.monitoring.inspection import REDIS, Section
-from usage_worker.publisher.redis_watch import REDIS_MEMORY_LIMIT
 from usage_worker.queue.processes import PROCESSES_KEY
 from usage_worker.queue.server import server_facts
-from usage_worker.queue.vitals import seconds_of
+from usage_worker.queue.vitals import REDIS_MEMORY_LIMIT, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
