@@ -6,7 +6,7 @@ import random
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from usage_worker.errors import BusyError, ConcurrencyError
+from usage_worker.errors import BusyError, ConcurrencyError, RecoveryConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,7 @@ def retry(
     Raises:
         BusyError: another process was still at work after `wait_timeout` seconds.
         ConcurrencyError: the step lost `attempts` races.
+        RecoveryConflictError: the replica has cancelled a query of the step too often.
     """
     deadline, attempt = time.monotonic() + wait_timeout, 0
     while True:
@@ -48,6 +49,8 @@ def retry(
             if time.monotonic() >= deadline:
                 raise
             time.sleep(PAUSE_SECONDS)
+        except RecoveryConflictError:
+            raise  # `Store.read` has repeated the query
         except ConcurrencyError:
             attempt += 1
             if attempt == attempts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import IsolationLevel
@@ -27,7 +27,7 @@ from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import LiteralString
 
     from usage_worker.postgres import Connection
@@ -37,6 +37,8 @@ CONNECT_SECONDS = 5.0
 # A query that a replica has cancelled once may succeed while nothing is vacuumed; in between, seconds.
 READ_ATTEMPTS, READ_PAUSE = 3, 1.0
 _OPTIONS: dict[str, Any] = {"application_name": "usage-worker", "connect_timeout": int(CONNECT_SECONDS)}
+
+T = TypeVar("T")
 
 
 class _Attempts:
@@ -171,19 +173,26 @@ class Store:
             yield connection
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
-        """Return all rows of a query, as dictionaries; a replica that cancels it is asked again.
+        """Return all rows of a query, as dictionaries. Raises like `read`."""
 
-        Raises like `connection`.
+        def fetch(connection: Connection) -> list[dict[str, Any]]:
+            with connection.cursor(row_factory=dict_row) as cursor:
+                return cursor.execute(statement, parameters).fetchall()
+
+        return self.read(fetch)
+
+    def read(self, fetch: Callable[[Connection], T]) -> T:
+        """Return what `fetch` reads in one transaction, again where a replica cancels it. Raises like `connection`.
+
+        Raises:
+            RecoveryConflictError: the replica has cancelled it three times.
         """
         for _ in range(READ_ATTEMPTS - 1):
-            with suppress(RecoveryConflictError):
-                return self._rows(statement, parameters)
+            with suppress(RecoveryConflictError), self.connection() as connection:
+                return fetch(connection)
             time.sleep(READ_PAUSE)
-        return self._rows(statement, parameters)
-
-    def _rows(self, statement: LiteralString, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(statement, parameters).fetchall()
+        with self.connection() as connection:
+            return fetch(connection)
 
     def execute(self, statement: LiteralString, *, alone: bool = False) -> None:
         """Run a statement; `alone` runs it outside a transaction, as VACUUM requires. Raises like `connection`."""

@@ -166,9 +166,11 @@ def _range(first: PairKey, end: PairKey | None) -> dict[str, object]:
 
 
 def _differences(store: Store, name: str, parameters: Mapping[str, object]) -> list[PairDifference]:
-    with store.connection() as connection:
+    def fetch(connection: Connection) -> list[PairDifference]:
         cursor = _unprepared(connection, query(name), {**parameters, **_part(None, None), "accept": False})
         return [_difference(row[0], row[1], row[3], row[4], row[7]) for row in cursor]
+
+    return store.read(fetch)
 
 
 def _part(most: int | None, after: PairKey | None) -> dict[str, object]:
