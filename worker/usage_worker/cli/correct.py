@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,7 @@ from usage_worker.store import Store
 from usage_worker.wording import counted
 
 if TYPE_CHECKING:
+    from usage_worker.events.external_ids import ExternalIds
     from usage_worker.settings import Settings
 
 COLUMNS = ("field", "before", "after")
@@ -79,7 +80,7 @@ def correct(
         _show(do_correct(store, found, edits, reason), is_done=True, as_json=as_json)
 
 
-def _ids(store: Store, settings: Settings) -> Any:
+def _ids(store: Store, settings: Settings) -> ExternalIds | None:
     if not settings.takes_any_id:
         return None
     require_namespace(store, settings.id_namespace)

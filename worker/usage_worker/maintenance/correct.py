@@ -17,8 +17,8 @@ from usage_worker.store import KeptConversation, correct_event, events_of_id, re
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from usage_worker.maintenance.corrected_event import Edits, LedgerRow
-    from usage_worker.store import Store
+    from usage_worker.maintenance.corrected_event import Edits
+    from usage_worker.store import LedgerRow, Store
 
 MAX_REASON: Final = 500
 # For another correction; it reads the days on which the pair was used.

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from usage_worker.events.external_ids import ExternalId, ExternalIds
-
-LedgerRow = dict[str, Any]
-"""An event of the ledger: its fields, and `cost_source`."""
+    from usage_worker.store import LedgerRow
 
 CALLER, UNKNOWN_COST = "caller", "unknown"
 _PRICED_BY = frozenset(

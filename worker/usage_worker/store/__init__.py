@@ -17,7 +17,7 @@ from usage_worker.store.anomalies import (
 )
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
 from usage_worker.store.connection import ImpatientStore, ReportStore, Store
-from usage_worker.store.correct import CorrectedRow, correct_event, delete_old_corrections, events_of_id
+from usage_worker.store.correct import CorrectedRow, LedgerRow, correct_event, delete_old_corrections, events_of_id
 from usage_worker.store.dead_letters import prune_dead_letters
 from usage_worker.store.event_conversation import KeptConversation
 from usage_worker.store.external_ids import (
@@ -119,6 +119,7 @@ __all__ = [
     "JudgedAgent",
     "Judging",
     "KeptConversation",
+    "LedgerRow",
     "Missing",
     "PairDifference",
     "PairKey",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -35,16 +35,6 @@ _SHORT_WAIT_MS = 100
 _REPAIR: Final = "repair the totals with `usage-worker run reconcile --repair` first"
 
 
-class _Corrected(Protocol):
-    """An event as it is to be, and those of its ids that were made of numbers and texts."""
-
-    @property
-    def row(self) -> LedgerRow: ...
-
-    @property
-    def made(self) -> Sequence[ExternalId]: ...
-
-
 class CorrectedRow(NamedTuple):
     """An event before and after the correction, and why its former conversation is still counted, if it is."""
 
@@ -68,12 +58,13 @@ def correct_event(
     store: Store,
     event_id: UUID,
     occurred_at: datetime,
-    corrected: Callable[[LedgerRow], _Corrected],
+    corrected: Callable[[LedgerRow], tuple[LedgerRow, Sequence[ExternalId]]],
     reason: str | None,
 ) -> CorrectedRow:
     """Replace an event by what `corrected` makes of it; where that is the same, nothing is written.
 
-    One correction at a time: each sees what the former ones have left of the pair.
+    One correction at a time: each sees what the former ones have left of the pair. `corrected` returns the event as it
+    is to be, and those of its ids that were made of numbers and texts.
 
     Raises:
         ArgumentError: the ledger no longer has the event.
@@ -87,9 +78,9 @@ def correct_event(
         begin(connection)
         found = _row(connection, "lock_event", {"event_id": event_id, "occurred_at": occurred_at})
         if found is None:
-            raise ArgumentError(f"event {event_id}: the ledger no longer has it")
+            raise _gone(event_id)
         document, is_of_row = found.pop("document"), found.pop("is_of_row")
-        new, made = (it := corrected(dict(found))).row, it.made
+        new, made = corrected(dict(found))
         if new == found:
             return CorrectedRow(found, new)
         if keep_external_ids(connection, made):
@@ -117,7 +108,8 @@ class _Writing:
     def ledger(self, document: str, reason: str | None) -> None:
         """Replace the event, and add the correction to the history."""
         replaced = self._connection.execute(query("replace_event"), self._new).fetchone()
-        assert replaced is not None  # noqa: S101 - the row is locked
+        if replaced is None:
+            raise _gone(self._key["event_id"])
         texts = {"old": document, "new": replaced[0], "reason": reason}
         self._connection.execute(query("add_correction"), {**self._key, **texts})
 
@@ -158,7 +150,7 @@ class _Writing:
 
         Where a pair was deleted and used again on the same day, both have some; the time of the deletion decides.
         """
-        places = _row(self._connection, "places_of_day", {**self._key, "day": self._day}) or {}
+        [places] = _rows(self._connection, "places_of_day", {**self._key, "day": self._day})
         if has_row and places["is_live"] and (is_of_row or not places["is_retired"]):
             return "usage_daily"
         if not places["is_retired"]:
@@ -181,9 +173,17 @@ class _Writing:
         self._connection.execute(query("correct_counters"), {**parameters, **last})
 
 
+def _gone(event_id: UUID) -> ArgumentError:
+    return ArgumentError(f"event {event_id}: the ledger no longer has it")
+
+
 def _row(connection: Connection, name: str, parameters: dict[str, Any]) -> dict[str, Any] | None:
+    return next(iter(_rows(connection, name, parameters)), None)
+
+
+def _rows(connection: Connection, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query(name), parameters).fetchone()
+        return cursor.execute(query(name), parameters).fetchall()
 
 
 def _json(added: dict[str, Any]) -> str:
