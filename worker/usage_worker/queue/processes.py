@@ -1,6 +1,6 @@
 """The records of the processes: every worker and beat writes one about itself, so that `status` sees who is alive.
 
-A record costs one small command each few seconds, also on a full Redis, on which no worker can answer a ping.
+A record costs up to three small scripts every 5 s, also on a full Redis, on which no worker can answer a ping.
 """
 
 from __future__ import annotations
