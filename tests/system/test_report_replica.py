@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tests.conftest import Valkey
 
 DATABASE = "usage"
+DELAY = "max_standby_streaming_delay"
 
 
 class Servers:
@@ -64,10 +65,19 @@ class Servers:
     @contextmanager
     def locked_once_it_sleeps(self) -> Iterator[None]:
         """Lock a table on the primary as soon as a query of the block sleeps on the replica."""
-        locking = threading.Thread(target=self._lock_once_it_sleeps)
-        locking.start()
-        yield
-        locking.join()
+        with ThreadPoolExecutor(1) as pool:
+            locked = pool.submit(self._lock_once_it_sleeps)
+            yield
+            locked.result()
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Let the replica cancel at once, during the block, what stands in the way of replication."""
+        configure(self.replica, DELAY, "0")
+        try:
+            yield
+        finally:
+            configure(self.replica, DELAY, "30s")
 
     def _lock_once_it_sleeps(self) -> None:
         sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
@@ -118,9 +128,8 @@ def test_what_differs_on_the_replica_alone_is_not_reported(servers: Servers) -> 
 
 
 def test_query_that_replication_cancels_is_repeated(servers: Servers) -> None:
-    configure(servers.replica, "max_standby_streaming_delay", "0")
     sleep = "SELECT pg_sleep(2) FROM (SELECT FROM public.usage_daily LIMIT 1) AS one"
-    with Store.for_reports(servers.settings) as store:
+    with servers.impatient(), Store.for_reports(servers.settings) as store:
         with (
             servers.locked_once_it_sleeps(),
             pytest.raises(RecoveryConflictError, match="hot_standby_feedback"),
