@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 
 from usage_worker.errors import ConcurrencyError, RecoveryConflictError
 from usage_worker.maintenance.retry import retry
+from usage_worker.store import Store, connection
 
 
 @pytest.mark.parametrize(("error", "attempts"), [(ConcurrencyError, 4), (RecoveryConflictError, 1)])
@@ -21,3 +25,17 @@ def test_query_that_a_replica_cancels_is_repeated_by_the_store_alone(
     with pytest.raises(error):
         retry(step, attempts=4, pause=lambda _attempt: 0.0)
     assert len(tried) == attempts
+
+
+def test_store_repeats_a_cancelled_query_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "READ_PAUSE", 0.0)
+    monkeypatch.setattr(Store, "connection", lambda _store: nullcontext())
+    tried = []
+
+    def fetch(_connection: Any) -> None:
+        tried.append(1)
+        raise RecoveryConflictError("cancelled")
+
+    with Store("postgresql://localhost/none", is_replica=True) as store, pytest.raises(RecoveryConflictError):
+        retry(lambda: store.read(fetch))
+    assert len(tried) == 3
