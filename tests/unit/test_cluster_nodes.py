@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,6 @@ import redis
 from redis.exceptions import ClusterDownError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from usage_worker.queue import cluster_nodes
 from usage_worker.queue.cluster_nodes import ClusterNodes
 from usage_worker.queue.url import parse_redis_url
 
@@ -52,7 +52,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
         return cluster.answer(client)
 
     monkeypatch.setattr(redis.Redis, "execute_command", execute)
-    monkeypatch.setattr(cluster_nodes.time, "monotonic", lambda: cluster.now)
+    monkeypatch.setattr(time, "monotonic", lambda: cluster.now)
     return cluster
 
 
