@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from tests.helpers import free_port
 from usage_worker.errors import BrokerUnavailableError, SettingsError
-from usage_worker.queue.sentinel_master import find_master
+from usage_worker.queue.sentinel_master import UnusableSentinelError, _Sentinels, find_master
 from usage_worker.service.app import make_app
 from usage_worker.service.broker import broker_of, broker_settings
 from usage_worker.service.broker_server import broker_facts
@@ -175,6 +176,9 @@ class _KnownMasters:
         known = flags | {"ip": "10.0.0.1", "port": 6379}
         return {"streams": known, "lost": known | {"is_sdown": True}}
 
+    def get_connection_kwargs(self) -> dict[str, Any]:
+        return {"host": "10.0.0.9", "port": 26379}
+
 
 def test_master_that_no_sentinel_knows_is_named_with_its_setting() -> None:
     asked = Sentinel([])  # type: ignore[no-untyped-call]
@@ -185,3 +189,31 @@ def test_master_that_no_sentinel_knows_is_named_with_its_setting() -> None:
         find_master(asked, "other", **names)
     with pytest.raises(MasterNotFoundError, match="the master lost is down"):
         find_master(asked, "lost", **names)
+
+
+class _SilentSentinel(_KnownMasters):
+    def sentinel_masters(self) -> dict[str, dict[str, Any]]:
+        raise RedisConnectionError("refused")
+
+
+@pytest.mark.parametrize("silent_first", [True, False])
+def test_silent_sentinel_may_know_the_master(silent_first: bool) -> None:
+    asked = Sentinel([])  # type: ignore[no-untyped-call]
+    asked.sentinels = [_KnownMasters(), _SilentSentinel()][:: -1 if silent_first else 1]  # type: ignore[assignment]
+    with pytest.raises(MasterNotFoundError, match="the Sentinels that answer know no master other") as raised:
+        find_master(asked, "other", url="REDIS_URL", variable="USAGE_REDIS_MASTER")
+    assert not isinstance(raised.value, UnusableSentinelError)
+
+
+def test_each_sentinel_is_asked_though_another_thread_reorders_them() -> None:
+    asked = Sentinel([])  # type: ignore[no-untyped-call]
+    sentinel = _KnownMasters()
+
+    class Reordering(_SilentSentinel):
+        def sentinel_masters(self) -> dict[str, dict[str, Any]]:
+            _Sentinels.ask_another(asked)  # type: ignore[arg-type]  # as another thread would
+            return super().sentinel_masters()
+
+    asked.sentinels = silent, *_ = [Reordering(), sentinel]  # type: ignore[assignment]
+    assert find_master(asked, "streams", url="", variable="") == ("10.0.0.1", 6379)
+    assert [*map(id, asked.sentinels)] == [id(sentinel), id(silent)]

@@ -25,15 +25,20 @@ if TYPE_CHECKING:
 # While a Cluster fails over, each attempt would ask again.
 _SECONDS_BETWEEN_LOOKS = 0.2
 # Of an answer: the node cannot serve the key now, or has not got it.
-_MISPLACED = (AskError, ClusterDownError, ReadOnlyError)
+_NOT_SERVED = (AskError, ClusterDownError, ReadOnlyError)
+# How long a node that failed is asked after the others.
+_SECONDS_LAST = 30
 
 
 class _Slots(NamedTuple):
-    """Ranges of slots, ordered: the first slot, the last one, and the primary of each."""
+    """What one node has answered, never changed: a thread that uses it while another asks anew finds it whole."""
 
     firsts: list[int]
+    """The first slot of each range, in order."""
     lasts: list[int]
     primaries: list[str]
+    places: dict[str, Place]
+    """Of all nodes, the primaries among them."""
 
     def primary_of(self, key: str) -> str:
         """Return the name of the primary that holds a key, "" where none does."""
@@ -49,48 +54,51 @@ class ClusterNodes:
         self._address = address
         self._options = options
         self._clients: dict[str, redis.Redis] = {}
-        self._places: dict[str, Place] = dict(map(_named, address.hosts))
-        # Those that did not answer lately are asked last.
-        self._failing: set[str] = set()
-        self._slots: _Slots | None = None
+        # Until when those that failed are asked last.
+        self._failing: dict[str, float] = {}
+        self._changing = threading.Lock()  # of both
+        self._slots = _Slots([], [], [], dict(map(_named, address.hosts)))
         self._is_stale = True
         self._looked = float("-inf")
         self._looking = threading.Lock()
 
     def names(self) -> list[str]:
-        return sorted(set(self._current().primaries), key=lambda name: (name in self._failing, name))
+        return sorted(set(self._current().primaries), key=lambda name: (self._is_failing(name), name))
 
     def named(self, name: str) -> redis.Redis:
-        if name not in self._current().primaries:
+        slots = self._current()
+        if name not in slots.primaries:
             self._is_stale = True
             raise ClusterDownError(f"{name} holds no slots any more" if name else "no node holds the slot of a key")
-        return self._client(name)
+        return self._client(name, slots.places[name])
 
     def name_of(self, key: str) -> str:
         return self._current().primary_of(key)
 
     def failed(self, name: str, error: RedisError) -> None:
-        if isinstance(error, ResponseError) and not isinstance(error, _MISPLACED):
+        if isinstance(error, ResponseError) and not isinstance(error, _NOT_SERVED):
             return
         self._is_stale = True
         if not isinstance(error, AskError):
-            self._failing.add(name)
+            self._note(name, failed=True)
 
     def close(self) -> None:
-        for client in self._clients.copy().values():
-            client.close()
+        with self._changing:
+            for client in self._clients.values():
+                client.close()
 
     def _current(self) -> _Slots:
         """Return who holds which slots; ask anew where a node has said that this has changed."""
         slots = self._slots
-        if slots and (not self._is_stale or time.monotonic() - self._looked < _SECONDS_BETWEEN_LOOKS):
+        if slots.primaries and (not self._is_stale or time.monotonic() - self._looked < _SECONDS_BETWEEN_LOOKS):
             return slots
         # While another thread asks, and a node may keep it waiting, what was known will do for the other nodes.
-        if not self._looking.acquire(blocking=slots is None):
-            return slots  # type: ignore[return-value]  # it waits for the lock where there are none
+        if not self._looking.acquire(blocking=not slots.primaries):
+            return slots
         try:
-            if self._slots is None or self._is_stale:
+            if not self._slots.primaries or self._is_stale:
                 self._slots = self._look()
+                self._forget_others()
             return self._slots
         finally:
             self._looking.release()
@@ -103,42 +111,61 @@ class ClusterNodes:
         """
         self._looked = time.monotonic()
         failure: RedisError | None = None
-        for name in sorted(self._places, key=self._failing.__contains__):
+        places = self._slots.places
+        for name in sorted(places, key=self._is_failing):
             # Unset before the answer: what another thread finds meanwhile makes it old again.
             self._is_stale = False
             try:
-                ranges: Any = self._client(name).execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+                ranges: Any = self._client(name, places[name]).execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
             except RedisError as error:
                 failure = failure or error
-                self._failing.add(name)
+                self._note(name, failed=True)
                 continue
-            self._failing.discard(name)
+            self._note(name, failed=False)
             if ranges:  # a node that has left its Cluster knows none
-                return self._learn(name, sorted(ranges))
+                return self._slots_of(sorted(ranges), places[name])
         self._is_stale = True
         raise failure or ClusterDownError("no node of REDIS_URL knows any slots")
 
-    def _learn(self, asked: str, ranges: list[Any]) -> _Slots:
-        """Return what a node has answered, and close the connections to nodes that are none any more."""
-        host, _ = self._places[asked]
-        found = [[_place(node, host) for node in nodes] for _, _, *nodes in ranges]
-        known = dict(map(_named, [*(place for places in found for place in places), *self._address.hosts]))
-        self._places = {asked: self._places[asked], **known}
-        for name in self._clients.keys() - self._places.keys():
-            self._clients.pop(name).close()
+    def _slots_of(self, ranges: list[Any], asked: Place) -> _Slots:
+        """Return what the node at `asked` has answered."""
+        found = [[_place(node, asked[0]) for node in nodes] for _, _, *nodes in ranges]
         return _Slots(
             [first for first, *_ in ranges],
             [last for _, last, *_ in ranges],
             [_named(primary)[0] for primary, *_ in found],
+            dict(map(_named, [asked, *(place for places in found for place in places), *self._address.hosts])),
         )
 
-    def _client(self, name: str) -> redis.Redis:
-        if (client := self._clients.get(name)) is None:
-            host, port = self._places[name]
-            pool = ConnectionPool(self._address.connection_class, **self._options, host=host, port=port)
-            # Of two threads, both take the first one's.
-            client = self._clients.setdefault(name, redis.Redis.from_pool(pool))
-        return client
+    def _forget_others(self) -> None:
+        """Close the connections to nodes that are none any more.
+
+        A client that another thread made meanwhile, by the slots before, goes after the next look.
+        """
+        with self._changing:
+            for name in self._clients.keys() - self._slots.places.keys():
+                # Those in use end with the command of their thread.
+                self._clients.pop(name).connection_pool.disconnect(inuse_connections=False)
+            for name in self._failing.keys() - self._slots.places.keys():
+                del self._failing[name]
+
+    def _client(self, name: str, place: Place) -> redis.Redis:
+        with self._changing:
+            if (client := self._clients.get(name)) is None:
+                host, port = place
+                pool = ConnectionPool(self._address.connection_class, **self._options, host=host, port=port)
+                client = self._clients[name] = redis.Redis.from_pool(pool)
+            return client
+
+    def _note(self, name: str, *, failed: bool) -> None:
+        with self._changing:
+            if failed:
+                self._failing[name] = time.monotonic() + _SECONDS_LAST
+            else:
+                self._failing.pop(name, None)
+
+    def _is_failing(self, name: str) -> bool:
+        return time.monotonic() < self._failing.get(name, 0)
 
 
 def _place(node: Any, asked: str) -> Place:

@@ -13,9 +13,12 @@ from redis.exceptions import (
     MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from usage_worker.errors import ForeignKeyError, StreamRefusedError, StreamUnavailableError, UnusableServerError
 from usage_worker.printable import printable
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from usage_worker.settings import PublisherSettings
 
 _OF_A_CLUSTER = (AskError, ClusterError, ClusterCrossSlotError)
+# After these, another server may answer under the same name.
+_OF_A_FAILOVER = (RedisConnectionError, RedisTimeoutError, ReadOnlyError)
 # Of the answer to CLUSTER SLOTS of a server, or of a Sentinel.
 _OF_NO_CLUSTER = ("cluster support disabled", "unknown command 'CLUSTER'")
 
@@ -71,6 +76,7 @@ class RedisConnection:
         self._servers = servers_of(address, master)
         self._warn = warn
         self._accepted: set[str] = set()
+        self._warned: set[Concern] = set()
 
     @classmethod
     def of(cls, settings: PublisherSettings, warn: Callable[[Concern], None] | None = None) -> RedisConnection:
@@ -123,6 +129,8 @@ class RedisConnection:
     def refusal(self, name: str, error: RedisError) -> StreamUnavailableError:
         """Translate an error of the driver, or of one command in a pipeline, by a server; "" where none was found."""
         self._servers.failed(name, error)
+        if isinstance(error, _OF_A_FAILOVER):
+            self._accepted.discard(name)
         return unavailable(error, self.kind)
 
     def close(self) -> None:
@@ -141,7 +149,7 @@ class RedisConnection:
             raise self.refusal(name, error) from error
 
     def _accept(self, name: str, client: redis.Redis) -> None:
-        """Ask a server once what it is, where it lets us.
+        """Ask a server what it is, where it lets us: at first, and after its connection was lost.
 
         Raises:
             UnusableServerError: it is of a kind or a version that we cannot use, or REDIS_URL cannot work.
@@ -159,7 +167,9 @@ class RedisConnection:
         self._accepted.add(name)
         if facts and self._warn:
             for concern in facts.concerns_as(self.kind, name):
-                self._warn(concern)
+                if concern not in self._warned:
+                    self._warned.add(concern)
+                    self._warn(concern)
 
 
 def unavailable(error: RedisError, kind: Kind) -> StreamUnavailableError:

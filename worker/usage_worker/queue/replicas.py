@@ -47,10 +47,11 @@ class Replicas:
             self._check(client)
         pipeline.wait(self._wanted, int(WAIT_SECONDS * 1000))
         *answers, replicas = pipeline.execute(raise_on_error=False)
-        self._lacking.add(server)
         if isinstance(replicas, RedisError):
+            self._lacking.add(server)
             raise replicas
         if replicas < self._wanted:
+            self._lacking.add(server)
             lack = TooFewReplicasError(replicas, self._wanted)
             return [answer if isinstance(answer, RedisError) else lack for answer in answers]
         self._lacking.discard(server)
@@ -58,7 +59,7 @@ class Replicas:
 
     def _check(self, client: redis.Redis) -> None:
         """Raise where replicas are still missing, or this user may not wait for them."""
-        client.wait(0, 1)
+        client.wait(0, 1)  # NOPERM where this user may not WAIT
         replicas = live_replicas(client.info("replication"))
         if replicas < self._wanted:
             raise TooFewReplicasError(replicas, self._wanted)

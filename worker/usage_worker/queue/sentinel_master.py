@@ -79,7 +79,8 @@ class _Sentinels(Sentinel):
 
     def ask_another(self) -> None:
         """Begin with another Sentinel the next time."""
-        self.sentinels.append(self.sentinels.pop(0))
+        first, *others = self.sentinels
+        self.sentinels = [*others, first]  # another thread may be going through the former list
 
 
 def ask_at_once(asked: Any, *, url: str, variable: str) -> None:
@@ -96,12 +97,13 @@ def find_master(asked: Sentinel, name: str, *, url: str, variable: str) -> tuple
     """Ask the Sentinels of the setting `url` for host and port of a master, whose name is in `variable`.
 
     Raises:
-        MasterNotFoundError: no Sentinel answers, or the master is down, and no other one has been promoted yet.
-        UnusableSentinelError: what answers is not a Sentinel, or does not know this master.
+        MasterNotFoundError: no Sentinel that answers knows it, or it is down, and no other one has been promoted yet.
+        UnusableSentinelError: what answers is not a Sentinel, or all of them answer, and none knows this master.
     """
     known: set[str] = set()
     problem = ""
-    for number, sentinel in enumerate(asked.sentinels):
+    sentinels = asked.sentinels
+    for sentinel in sentinels:
         try:
             masters: Any = sentinel.sentinel_masters()
         except (RedisConnectionError, RedisTimeoutError) as error:
@@ -115,12 +117,16 @@ def find_master(asked: Sentinel, name: str, *, url: str, variable: str) -> tuple
         if not (state := masters.get(name)):
             continue
         if asked.check_master_state(state, name):  # type: ignore[no-untyped-call]
-            asked.sentinels[0], asked.sentinels[number] = sentinel, asked.sentinels[0]
+            # A new list: another thread may be going through this one.
+            asked.sentinels = [sentinel, *(it for it in sentinels if it is not sentinel)]
             return state["ip"], state["port"]
         problem = f"the master {name} is down, and no replica has been promoted yet"
     if known and name not in known:
         names = printable(", ".join(sorted(known)))
-        raise UnusableSentinelError(f"the Sentinels know no master {name}; set {variable} to {names}")
+        reason = f"know no master {name}; set {variable} to {names}"
+        if problem:  # a silent one may know it
+            raise MasterNotFoundError(f"the Sentinels that answer {reason}")
+        raise UnusableSentinelError(f"the Sentinels {reason}")
     raise MasterNotFoundError(problem or "the Sentinels know no master")
 
 
