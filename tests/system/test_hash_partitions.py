@@ -24,7 +24,7 @@ REFUSED = {
     " PARTITION BY HASH (user_id)": LACKS_USER,
     "CREATE TABLE parts (LIKE usage_entries INCLUDING ALL) PARTITION BY HASH (user_id)": 'column "user_id" named in',
     "CREATE TABLE parts (LIKE usage_event_keys INCLUDING ALL) PARTITION BY HASH (user_id)": 'column "user_id" named in',
-    "CREATE TABLE parts (user_id uuid) PARTITION BY HASH (user_id) WITH (fillfactor = 50)": "storage parameters",
+    "CREATE TABLE parts (user_id uuid) PARTITION BY HASH (user_id) WITH (fillfactor = 50)": "storage param|unrecognized param",
 }
 TAKEN = ("usage_daily", "usage_retired_daily", "user_agent_conversations")
 
@@ -61,7 +61,9 @@ def test_user_agents_in_hash_partitions_are_counted(
             harness.publish(harness.traffic(300, seed=seed, mix="production"))
             harness.drain()
         harness.check()
-    eventually(lambda: hot_share(connection) > 0.9, 20)
+    # Before 16, an index of the kind BRIN on a counter makes each update one of all indexes, too.
+    if connection.info.server_version >= 160_000:
+        eventually(lambda: hot_share(connection) > 0.9, 20)
     used = connection.execute("SELECT count(DISTINCT tableoid) FROM user_agents").fetchone()
     assert used == (4,)
 
