@@ -24,7 +24,7 @@ REFUSED = {
     " PARTITION BY HASH (user_id)": LACKS_USER,
     "CREATE TABLE parts (LIKE usage_entries INCLUDING ALL) PARTITION BY HASH (user_id)": 'column "user_id" named in',
     "CREATE TABLE parts (LIKE usage_event_keys INCLUDING ALL) PARTITION BY HASH (user_id)": 'column "user_id" named in',
-    "CREATE TABLE parts (user_id uuid) PARTITION BY HASH (user_id) WITH (fillfactor = 50)": "storage param|unrecognized param",
+    "CREATE TABLE parts (user_id uuid) PARTITION BY HASH (user_id) WITH (fillfactor = 50)": "parameter",
 }
 TAKEN = ("usage_daily", "usage_retired_daily", "user_agent_conversations")
 
