@@ -26,6 +26,8 @@ def forgotten_among(connection: Connection, key: ForgetKey | None, users: Iterab
     Raises:
         ForgetKeyError: some were erased with another key, so that nobody can tell.
     """
+    if connection.execute(query("has_forgotten")).fetchone() != (True,):
+        return set()
     are_any, are_others = connection.execute(query("forget_keys"), {"key_id": key and key.id}).fetchone() or ()
     if are_others or (are_any and not key):
         what = "another USAGE_FORGET_KEY" if key else "a USAGE_FORGET_KEY, which is not set here"
