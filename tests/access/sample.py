@@ -54,12 +54,17 @@ STATES = {
 
 def populate(connection: Connection) -> None:
     """Create the users, their rows and the roles in the open transaction of the connection."""
+    add_rows(connection)
+    for script in ("roles", "objects", "probe"):
+        connection.execute((HERE / f"{script}.sql").read_bytes())
+
+
+def add_rows(connection: Connection) -> None:
+    """Create the users and their rows alone: roles are of the whole server, and other tests create them, too."""
     users = {"owner": OWNER, "recipient": RECIPIENT, "member": TEAM_MEMBER, "stranger": STRANGER}
     with psycopg.ClientCursor(connection) as cursor:
         others = {"agent": AGENT, "other_agent": OTHER_AGENT, "team": TEAM, "row": ROW}
         cursor.execute((HERE / "sample.sql").read_bytes(), users | others)
-    for script in ("objects", "probe"):
-        connection.execute((HERE / f"{script}.sql").read_bytes())
 
 
 def act_as(connection: Connection, role: Role) -> None:

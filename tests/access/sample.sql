@@ -1,4 +1,4 @@
--- A row of the owner in every relation, and the roles behind the columns of the table. A new relation needs a row here.
+-- A row of the owner in every relation. A new relation needs a row here.
 -- Parameters are bound by the client, since this is more than one statement.
 INSERT INTO auth.users (id, email)
 VALUES (%(owner)s, 'owner'), (%(recipient)s, 'recipient'), (%(member)s, 'member'), (%(stranger)s, 'stranger');
@@ -73,12 +73,3 @@ INSERT INTO public.agent_relationships (source_id, target_id, kind, weight, user
 VALUES (%(agent)s, %(other_agent)s, 'used_with', 0.5, 10);
 INSERT INTO public.agent_popularity (agent_id, users) VALUES (%(agent)s, 10);
 REFRESH MATERIALIZED VIEW public.user_agent_analytics;
-
-CREATE ROLE access_test_other;
-CREATE ROLE access_test_granted IN ROLE authenticated;
-GRANT ALL ON ALL TABLES IN SCHEMA public TO access_test_granted;
-GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO access_test_granted;
-GRANT ALL ON ALL FUNCTIONS IN SCHEMA public TO access_test_granted;
--- Members inherit the privileges of a role, but not BYPASSRLS.
-CREATE ROLE access_test_service IN ROLE service_role;
-CREATE ROLE access_test_ingest IN ROLE usage_ingest;

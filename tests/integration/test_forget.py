@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.access.sample import AGENT, OWNER, RECIPIENT, populate
+from tests.access.sample import AGENT, OWNER, RECIPIENT, add_rows
 from tests.integration.commands import NOW
 from tests.integration.database import run
 from usage_worker.events.external_ids import external_ids
@@ -127,7 +127,7 @@ def test_restored_user_is_erased_again(forgetter: Cli, harness: IngestHarness, d
 
 def test_sample_with_shares_and_history_is_erased(forgetter: Cli, database: str) -> None:
     with psycopg.connect(database) as connection:
-        populate(connection)
+        add_rows(connection)
         connection.execute("DELETE FROM usage_id_namespace")  # the sample has another namespace and key
         connection.execute("DELETE FROM usage_forgotten")
     assert len(places_of(database, str(RECIPIENT))) > 3

@@ -12,7 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.access.sample import AGENT, OWNER, populate
+from tests.access.sample import AGENT, OWNER, add_rows
 from tests.conftest import new_database
 from tests.helpers import eventually
 from tests.integration.commands import NOW, PROGRAM, Cli
@@ -87,10 +87,7 @@ def eraser(cli: Cli) -> Cli:
 def owned(database: str) -> str:
     """Fill every table with rows of the owner, whose own id is `owner 42`, and a free text of the owner's."""
     with psycopg.connect(database) as connection:
-        populate(connection)
-        # Roles are the whole server's, and the next test makes them again.
-        for (role,) in connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'access_test_%'").fetchall():
-            connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+        add_rows(connection)
         connection.execute("DELETE FROM public.usage_forgotten")
         connection.execute("DELETE FROM public.usage_id_namespace")
         connection.execute(WRITE.encode(), {"w": WORDS, "user": OWNER})
