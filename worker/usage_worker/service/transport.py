@@ -136,6 +136,10 @@ class NotingChannel(redis.Channel):
             self.qos.drop(self.taken, error)
             raise Empty from None
         queue = bytes_to_str(key).rsplit(self.sep, 1)[0]  # type: ignore[no-untyped-call]
+        if queue not in self.connection._callbacks:  # noqa: SLF001 - as in kombu
+            # The worker stopped to consume after it had asked. kombu would note the message a second time.
+            self.qos.restore_by_tag(self.taken)
+            raise Empty
         self._queue_cycle.rotate(queue)
         self.connection._deliver(payload, queue)  # noqa: SLF001 - as in kombu
         return True
