@@ -11,6 +11,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from usage_worker.service.broker import broker_settings
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -26,6 +28,12 @@ def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T:
             pytest.fail(f"still {value!r} after {timeout} s")
         time.sleep(POLL_INTERVAL)
     return value
+
+
+def broker_url(redis_url: str) -> str:
+    """Return the URL of a Redis as Celery spells it."""
+    url: str = broker_settings(redis_url)["broker_url"]
+    return url
 
 
 def environment_without(*prefixes: str) -> dict[str, str]:

@@ -19,11 +19,10 @@ from celery import Celery
 from typing_extensions import override
 
 from tests.faults.harness import ROOT
-from tests.helpers import eventually
+from tests.helpers import broker_url, eventually
 from tests.integration.commands import PROGRAM
 from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 from usage_worker.local.supervisor import Supervisor
-from usage_worker.service.broker import broker_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

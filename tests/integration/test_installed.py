@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.helpers import eventually
+from tests.helpers import broker_url, eventually
 from tests.integration.installed import Installed, environment
 from usage_worker.migrate import Runner
 from usage_worker.monitoring.check import State
 from usage_worker.monitoring.status import collect_status
-from usage_worker.service.broker import broker_url
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from uuid import uuid4
 
 from celery import Celery
 
-from tests.helpers import eventually
+from tests.helpers import broker_url, eventually
 from tests.integration.test_poison_events import EARLIEST, HALF, LATEST, pair
-from usage_worker.service.broker import broker_url
 from usage_worker.store import Intake
 
 if TYPE_CHECKING:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from celery import Celery
 
-from tests.helpers import eventually
+from tests.helpers import broker_url, eventually
 from tests.integration.commands import PROGRAM, Cli, send
 from tests.integration.database import run
 from usage_worker.maintenance import HOURS, REFRESH
-from usage_worker.service.broker import broker_url
 from usage_worker.store import Store, last_runs, sole_transaction
 
 if TYPE_CHECKING:

@@ -14,12 +14,11 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
-from tests.helpers import eventually
+from tests.helpers import broker_url, eventually
 from tests.integration.database import run
 from usage_worker.maintenance import MANAGE_PARTITIONS
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.heartbeat import HEARTBEAT_KEY
-from usage_worker.service.broker import broker_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
+from queue import Empty
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -14,11 +15,10 @@ from kombu.entity import Queue
 
 from tests.conftest import with_login
 from tests.faults.harness import Harness
-from tests.helpers import eventually
+from tests.helpers import broker_url, eventually
 from usage_worker.local import EmbeddedValkey
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.service.app import make_app
-from usage_worker.service.broker import broker_url
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,6 +78,26 @@ def test_message_whose_answer_never_arrived_is_delivered_again(
         channel.qos.restore_visible()
     assert [message.payload[1] for message in take(app)] == [{"number": 1}]
     assert redis_client.hlen("unacked") == 0
+
+
+def test_message_for_a_consumer_that_is_gone_goes_back_into_its_queue(
+    redis_worker_url: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a worker is stopped between its question and the answer."""
+    app = make_app(Settings(REDIS_URL=redis_worker_url))
+    app.send_task("usage.track", kwargs={"number": 1})
+    with app.connection_for_read() as connection:
+        consumer = connection.Consumer([Queue("celery")])  # type: ignore[no-untyped-call]
+        consumer.consume()
+        channel: Any = consumer.channel
+        channel.connection.cycle._register_BRPOP(channel)
+        eventually(lambda: redis_client.llen("celery") == 0)
+        consumer.cancel()
+        with pytest.raises(Empty):
+            channel.handlers["BRPOP"]()
+    assert (redis_client.llen("celery"), redis_client.hlen("unacked")) == (1, 0)
+    assert not caplog.records
+    assert [message.payload[1] for message in take(app)] == [{"number": 1}]
 
 
 def test_message_that_redis_refused_to_note_stays_in_its_queue(redis_url: str, redis_client: redis.Redis) -> None:

@@ -18,10 +18,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Exported
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from tests.faults.harness import Harness
-from tests.helpers import environment_without, eventually
+from tests.helpers import broker_url, environment_without, eventually
 from tests.integration.service import complete_lines, serving
 from usage_worker.local.supervisor import Supervisor
-from usage_worker.service.broker import broker_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

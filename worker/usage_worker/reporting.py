@@ -90,7 +90,7 @@ def page_report(store: Store, days: Days, user_id: UUID | None = None, user: str
     """
     rows = _summary(store, days, ["", "day", "agent", "user", "model"], user_id)
     return UsageReport(
-        generated_at=store.now() - timedelta(seconds=store.data_age() or 0.0 if store.is_replica else 0.0),
+        generated_at=store.now() - timedelta(seconds=store.data_age() or 0.0),
         time_zone=days.zone,
         user=user,
         total=_totals(rows[""][0] if rows[""] else None),

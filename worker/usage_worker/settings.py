@@ -9,7 +9,6 @@ import os
 import re
 from datetime import timedelta
 from typing import Literal
-from urllib.parse import urlsplit
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -18,20 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from usage_worker.environment import read_form, variables_of
 from usage_worker.errors import SettingsError
 from usage_worker.masking import Mask
+from usage_worker.urls import checked_broker_url, checked_database_url, checked_redis_url, checked_service_url
 
-DATABASE_SCHEMES = ("postgresql", "postgres")
-# After these, a URL may name several hosts.
-PLURAL_SCHEMES = ("redis+sentinel", "rediss+sentinel", "sentinel", "redis+cluster", "rediss+cluster")
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 DEFAULT_MASTER = "mymaster"
 MAX_SHARDS = 256
 # The UUIDv5 of `usage-worker` in the namespace of domain names.
 DEFAULT_ID_NAMESPACE = UUID("c2cce1b7-d584-5e34-8fb0-123f0b8de01f")
-# Host, port and path, without a user and without parameters.
-_SERVICE = re.compile(r"https?://(?:[^\s/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?:/[!\"$->@-~]*)?")
-# Neither message quotes the text, which may be part of a password.
-_NO_PORT = "the port is not a number; write / # ? @ in a password as %2F %23 %3F %40"
-_MISPLACED_AT = "an @ stands behind the host; write / # ? @ in a password as %2F %23 %3F %40"
 
 
 class PublisherSettings(BaseModel):
@@ -48,7 +39,7 @@ class PublisherSettings(BaseModel):
     disabled: bool = False
     """Whether publishers in applications do nothing: no thread, no connection, and `track` returns `None`."""
     stream_shards: int = Field(2, ge=1, le=MAX_SHARDS)
-    """Number of streams; must be the same for publishers and workers."""
+    """Number of streams, the same for publishers and workers; it can be changed while they run."""
     accept_days: int = Field(35, ge=1, le=36_500)
     """Length of the acceptance window: older events are quarantined, except those of a backfill."""
     ids: Literal["uuid", "uuid5"] = "uuid"
@@ -58,20 +49,8 @@ class PublisherSettings(BaseModel):
 
     @field_validator("redis_url")
     @classmethod
-    def _redis_scheme(cls, url: str) -> str:
-        if not url:
-            return url
-        try:
-            parts = urlsplit(url)
-            for place in _places(url, parts.netloc):
-                urlsplit(f"//{place}").port  # noqa: B018 - reading it is the check
-        except ValueError:
-            raise ValueError(_NO_PORT) from None
-        if parts.scheme != "unix" and "@" in parts.path + parts.fragment + parts.query.partition("=")[0]:
-            raise ValueError(_MISPLACED_AT)
-        if url.partition("://")[0] in PLURAL_SCHEMES:
-            return url
-        return _checked_scheme(url, REDIS_SCHEMES)
+    def _redis_url(cls, url: str) -> str:
+        return checked_redis_url(url)
 
     @property
     def takes_any_id(self) -> bool:
@@ -193,35 +172,18 @@ class Settings(PublisherSettings):
 
     @field_validator("database_url", "report_database_url")
     @classmethod
-    def _database_scheme(cls, url: str) -> str:
-        if not url:
-            return url
-        # As libpq reads it: the user part ends at the first @ before a slash. A password that is cut in two there
-        # would become a part of the host, the port or the database, which the driver's messages quote.
-        place = re.sub(r"^[^:]*://([^@/]*@)?", "", url).partition("?")[0]
-        ports = [host.rpartition("]")[2].partition(":")[2] for host in place.partition("/")[0].split(",")]
-        if any(port and not port.isdigit() for port in ports):
-            raise ValueError(_NO_PORT)
-        if "@" in place:
-            raise ValueError(_MISPLACED_AT)
-        return _checked_scheme(url, DATABASE_SCHEMES)
+    def _database_url(cls, url: str) -> str:
+        return checked_database_url(url)
 
     @field_validator("broker_url")
     @classmethod
-    def _broker_scheme(cls, url: str) -> str:
-        # What stands behind the scheme is read where Celery is loaded.
-        if url and not re.match(r"[a-z][a-z0-9+]*://", url):
-            raise ValueError("must be a URL as redis://host or amqp://user:password@host/vhost")
-        return url
+    def _broker_url(cls, url: str) -> str:
+        return checked_broker_url(url)
 
     @field_validator("embedder_url")
     @classmethod
-    def _embedder_scheme(cls, url: str) -> str:
-        # As strict as urllib's own reading is lax: its complaints quote a password.
-        match = re.fullmatch(_SERVICE, url)
-        if url and not (match and int(match["port"] or 0) < 2**16):
-            raise ValueError("write https://host/path; a key belongs in USAGE_EMBEDDER_KEY")
-        return url
+    def _embedder_url(cls, url: str) -> str:
+        return checked_service_url(url, "a key belongs in USAGE_EMBEDDER_KEY")
 
     @field_validator("embedder_key")
     @classmethod
@@ -266,8 +228,8 @@ class Settings(PublisherSettings):
     @property
     def mask(self) -> Mask:
         """The mask that removes the passwords of all servers, and the keys, from a text."""
-        urls = [self.database_url, self.report_database_url, self.redis_url, self.broker_url]
-        return Mask(urls, [os.environ.get("PGPASSWORD", ""), self.embedder_key, self.forget_key])
+        servers = [self.database_url, self.report_database_url, self.redis_url, self.broker_url]
+        return Mask(servers, [os.environ.get("PGPASSWORD", ""), self.embedder_key, self.forget_key])
 
     def require_forget_key(self) -> str:
         """Return the key of erasure.
@@ -335,15 +297,3 @@ def load_publisher_settings(redis_url: str | None = None, *, disabled: bool | No
     # A URL that is not used need not be right: the environment's may be the application's own.
     given = {"redis_url": ""} if disabled else {"redis_url": redis_url} if redis_url else {}
     return read_form(PublisherSettings, os.environ, disabled=disabled, **given)
-
-
-def _places(url: str, place: str) -> list[str]:
-    """Return the hosts of a URL with their ports."""
-    return place.rpartition("@")[2].split(",") if url.partition("://")[0] in PLURAL_SCHEMES else [place]
-
-
-def _checked_scheme(url: str, schemes: tuple[str, ...]) -> str:
-    # Not by urlsplit, whose complaints quote the password.
-    if url.partition("://")[0] not in schemes:
-        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-    return url

@@ -15,7 +15,7 @@ SHOWN_FROM = 1.0
 
 def data_age(store: Store) -> float | None:
     """Say on standard error how far a replica for reports is behind. Returns the seconds; None for a primary."""
-    age = store.data_age() if store.is_replica else None
+    age = store.data_age()
     if age is not None and age >= SHOWN_FROM:
         echo(f"these figures are those of a replica that is {age:,.0f} s behind", err=True)
     return age

@@ -12,8 +12,9 @@ from usage_worker.errors import ArgumentError
 from usage_worker.events.external_ids import ExternalIds, external_ids
 from usage_worker.events.tombstones import ForgetKey
 from usage_worker.ingest import require_forget_key, require_namespace
-from usage_worker.maintenance.forget import Erasure, ForgetReport, Person, what_names
+from usage_worker.maintenance.forget import Erasure, ForgetReport, what_names
 from usage_worker.maintenance.forget_again import keep_tombstones, known_tombstones, returned
+from usage_worker.maintenance.person import Person
 from usage_worker.queue.waiting_events import waiting_events
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
@@ -55,7 +56,7 @@ def forget(
         known = known_tombstones(store, connection, key)
         people = returned(store, known, key, ids) if again else [_person(resources, user or "", ids)]
         if dry_run or not yes:
-            found = _found(resources, people, ids)
+            found = what_names(store, people, ids)
             if dry_run:
                 _show(found, "would be erased", _waiting(resources, people, ids), as_json=as_json)
                 return
@@ -77,18 +78,8 @@ def _person(resources: Resources, text: str, ids: ExternalIds) -> Person:
     return Person(given.id, given.external_id or texts.get(given.id))
 
 
-def _found(resources: Resources, people: Sequence[Person], ids: ExternalIds) -> ForgetReport:
-    found = ForgetReport()
-    for person in people:
-        one = what_names(resources.store, person, ids)
-        found.users += 1
-        for name, rows in one.rows.items():
-            found.add(name, rows)
-    return found
-
-
 def _waiting(resources: Resources, people: Sequence[Person], ids: ExternalIds) -> int:
-    return sum(waiting_events(resources.stream, person.id, ids) for person in people)
+    return waiting_events(resources.stream, {person.id for person in people}, ids)
 
 
 def _ask(found: ForgetReport) -> None:

@@ -81,7 +81,7 @@ class UsageEndpoint:
         """Return the content of an answer, and its headers: `Age` where a replica is behind."""
         totals = wanted.totals
         try:
-            age = round(store.data_age() or 0.0) if store.is_replica else 0
+            age = round(store.data_age() or 0.0)
             with store.connection() as connection:
                 user = self._uuid(connection, "user", wanted.user)
                 agent = self._uuid(connection, "agent", wanted.agent)

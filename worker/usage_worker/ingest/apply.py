@@ -23,7 +23,7 @@ from usage_worker.events.refusals import Refusal
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
-from usage_worker.ingest.deliveries import forgotten_in, known_events, register
+from usage_worker.ingest.deliveries import known_events, register
 from usage_worker.ingest.entries import describe
 from usage_worker.ingest.event_array import TextTable, are_in, hours_of, pairs_of, time_texts
 from usage_worker.ingest.first_times import take_first_times
@@ -167,7 +167,9 @@ class Applier:
         for entry in batch.entries:
             entry.waiting = []  # of an attempt that was rolled back
         stream, has_backfill = batch.entries[0].stream, any(entry.raw.is_backfill for entry in batch.entries)
-        deliveries = self._without_forgotten(transaction, register(transaction, batch.entries))
+        deliveries = register(transaction, batch.entries)
+        # An erased user has no pair any more.
+        deliveries = self._forgotten.taken_out(transaction, deliveries, may_lack_pairs=bool(self._missing))
         # Also those of refused events; an agent that is created gets its own as its name.
         keep_ids(transaction, (external for entry in deliveries.entries for external in entry.made))
         batch = self._without_known(transaction, batch, deliveries)
@@ -179,32 +181,14 @@ class Applier:
             for others, others_refused in others_of(batch, refused):
                 self._count_events(transaction, others, None, others_refused)
                 counted_others += len(others) - len(others_refused)
-        letters, forgotten = letters_of(deliveries.entries, refused), forgotten_in(deliveries)
-        if refused:
-            letters, taken = self._forgotten.letters_without(transaction, letters)
-            forgotten += taken
-        reasons = transaction.quarantine(letters)
-        if forgotten:
-            reasons[Refusal.FORGOTTEN.text] += forgotten
+        letters = letters_of(deliveries.entries, refused)
+        reasons = self._forgotten.quarantine(transaction, deliveries, letters, has_refused=bool(refused))
         self.held.note(transaction, deliveries.entries, deliveries.waited)
         applied = len(batch.events) - len(refused) - len(self.held.events) + counted_others
         duplicate, quarantined = len(batch.duplicates) - counted_others, reasons.total()
         intake = Intake(applied + duplicate + quarantined, applied, duplicate, quarantined)
         transaction.add_intake(stream, intake, has_backfill=has_backfill)
         return intake, reasons
-
-    def _without_forgotten(self, transaction: BatchTransaction, deliveries: Deliveries) -> Deliveries:
-        """Return the deliveries without events of erased users, who have no pair any more.
-
-        Before anything of them is stored; what this look did not find comes only of transactions for which an erasure
-        waits before it begins.
-        """
-        entries = deliveries.entries
-        if not self._missing and not any(entry.dead_letters or entry.forgotten for entry in entries):
-            return deliveries
-        if not self._forgotten.take_out(transaction, entries):
-            return deliveries
-        return deliveries._replace(entries=[*entries])  # another list: the batch must be built again
 
     def _without_known(self, transaction: BatchTransaction, batch: Batch, deliveries: Deliveries) -> Batch:
         """Return the batch without what was counted before, as far as the database is asked for it."""

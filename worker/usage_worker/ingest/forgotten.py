@@ -12,16 +12,20 @@ from uuid import UUID
 import numpy as np
 
 from usage_worker.events.external_ids import external_ids
+from usage_worker.events.refusals import Refusal
 from usage_worker.events.tombstones import ForgetKey
+from usage_worker.ingest.deliveries import forgotten_in
 from usage_worker.ingest.event_array import uuid_texts
 from usage_worker.postgres import translated
 from usage_worker.queue.letter_parts import named_in_letter, without
 from usage_worker.store import DeadLetter, forgotten_among
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Collection, Iterable, Sequence
 
     from usage_worker.events.external_ids import ExternalIds
+    from usage_worker.ingest.deliveries import Deliveries
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.settings import Settings
     from usage_worker.store import BatchTransaction, Store
@@ -39,27 +43,42 @@ class Forgotten:
         """Return it with the key and the namespace of the settings."""
         return cls(_key_of(settings), external_ids(settings.id_namespace))
 
-    def take_out(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> bool:
-        """Take out events, dead letters and originals of ids; `forgotten` of an entry says how many events.
+    def taken_out(self, transaction: BatchTransaction, deliveries: Deliveries, *, may_lack_pairs: bool) -> Deliveries:
+        """Return the deliveries without events, dead letters and originals of ids of erased users.
 
-        Returns whether entries lack events, also those that an earlier attempt took out.
+        To be called before anything of them is stored. What this look does not find comes only of transactions for
+        which an erasure waits before it begins. `forgotten` of an entry says how many events were taken out.
 
         Raises:
             ForgetKeyError: without the key nobody can tell which.
         """
-        users = {UUID(text) for entry in entries for text in set(uuid_texts(entry.events["user_id"]))}
+        entries = deliveries.entries
         letters = [letter for entry in entries for letter in entry.dead_letters]
-        if erased := transaction.forgotten(self._key, users | self._named_in(letters)):
-            for entry in entries:
-                self._take_out(entry, erased)
-        return any(entry.forgotten for entry in entries)
+        if may_lack_pairs or letters or any(entry.forgotten for entry in entries):
+            users = {UUID(text) for entry in entries for text in set(uuid_texts(entry.events["user_id"]))}
+            if erased := transaction.forgotten(self._key, users | self._named_in(letters)):
+                for entry in entries:
+                    self._take_out(entry, erased)
+        if not any(entry.forgotten for entry in entries):
+            return deliveries
+        return deliveries._replace(entries=[*entries])  # another list: the batch must be built again
 
-    def letters_without(
-        self, transaction: BatchTransaction, letters: Sequence[DeadLetter]
-    ) -> tuple[list[DeadLetter], int]:
-        """Return dead letters without the events of erased users, and the number of these events. Raises likewise."""
-        erased = transaction.forgotten(self._key, self._named_in(letters))
-        return self._without(letters, erased) if erased else (list(letters), 0)
+    def quarantine(
+        self, transaction: BatchTransaction, deliveries: Deliveries, letters: Sequence[DeadLetter], *, has_refused: bool
+    ) -> Counter[str]:
+        """Insert dead letters without the events of erased users; return all quarantined events by reason.
+
+        `has_refused` is whether some letters are of events that this transaction has refused, at which nobody has
+        looked yet. Raises like `taken_out`.
+        """
+        forgotten = forgotten_in(deliveries)
+        if has_refused and (erased := transaction.forgotten(self._key, self._named_in(letters))):
+            letters, taken = self._without(letters, erased)
+            forgotten += taken
+        reasons = transaction.quarantine(letters)
+        if forgotten:
+            reasons[Refusal.FORGOTTEN.text] += forgotten
+        return reasons
 
     def _take_out(self, entry: DecodedEntry, erased: Collection[UUID]) -> None:
         texts = {user.hex for user in erased}
@@ -71,7 +90,7 @@ class Forgotten:
         if not taken:
             return
         entry.forgotten += taken
-        entry.events, entry.dead_letters = entry.events[~is_theirs], list(letters)
+        entry.events, entry.dead_letters = entry.events[~is_theirs], letters
         # Its other users and their conversations; agents are nobody's.
         needed = self._named_in(letters)
         for name in ("user_id", "conversation_id"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.analytics import REFRESH
 from usage_worker.maintenance.forget_letters import count_letters, erase_from_letters
@@ -33,23 +33,16 @@ from usage_worker.store.forget import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from uuid import UUID
 
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.events.tombstones import ForgetKey
+    from usage_worker.maintenance.person import Person
     from usage_worker.queue.connection import RedisConnection
     from usage_worker.store import Store
 
 # How long another process may hold what a step needs.
 WAIT_SECONDS = 60.0
 LETTERS = "usage_dead_letters.payload"
-
-
-class Person(NamedTuple):
-    """A user, with the application's own id where it is known."""
-
-    id: UUID
-    external_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -76,16 +69,17 @@ class ForgetReport:
             self.notes.append(text)
 
 
-def what_names(store: Store, person: Person, ids: ExternalIds) -> ForgetReport:
+def what_names(store: Store, people: Sequence[Person], ids: ExternalIds) -> ForgetReport:
     """Return what an erasure would change. Changes nothing.
 
     Raises:
         RoleError: the role may not read a table.
     """
-    report = ForgetReport(users=1)
-    for place in user_places(store):
-        report.add(place.name, count_of(store, place, person.id))
-    report.add(LETTERS, count_letters(store, person, ids))
+    report = ForgetReport(users=len(people))
+    for person in people:
+        for place in user_places(store):
+            report.add(place.name, count_of(store, place, person.id))
+        report.add(LETTERS, count_letters(store, person, ids))
     return report
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usage_worker.errors import ForgetKeyError
-from usage_worker.maintenance.forget import Person
+from usage_worker.maintenance.person import Person
 from usage_worker.queue.forgotten import ForgottenSet
 from usage_worker.queue.letter_parts import named_in_letter
 from usage_worker.store import add_tombstones, external_ids, tombstones

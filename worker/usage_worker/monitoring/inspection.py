@@ -135,6 +135,11 @@ class Inspection:
     def store(self) -> ImpatientStore:
         return ImpatientStore.of(self.settings)
 
+    @property
+    def is_broker(self) -> bool:
+        """Whether Celery's messages are on the server of the streams; a Cluster cannot have them."""
+        return not self.settings.has_own_broker and self.stream.connection.kind != "cluster"
+
     @cached_property
     def redis_details(self) -> dict[str, ServerDetails]:
         """What each server says about its memory and disk, by its name; asked by the first section that needs it."""

@@ -33,7 +33,7 @@ _LOOK = (
     f"#!lua flags=allow-oom\n{OWN}{FIELDS}{WHOLE}{LOST}"
     """
 local stream, counted, group = KEYS[1], KEYS[2], ARGV[1]
-local keep = ARGV[2] ~= 'only look'
+local keep = ARGV[2] == ''
 local seen = {history = ARGV[3], total = tonumber(ARGV[4]), unread = tonumber(ARGV[5]), last_id = ARGV[6]}
 if keep then own(counted, 'hash') end
 

@@ -94,11 +94,11 @@ class RedisConnection:
             ForeignKeyError: a key holds something of another type than ours.
             UnusableServerError: it is of a kind or a version that we cannot use, or REDIS_URL cannot work.
         """
-        return self._using(key=key)
+        return self._using(lambda: self._servers.name_of(key))
 
     def server(self, name: str) -> AbstractContextManager[redis.Redis]:
         """Yield the client of one of `servers`, as `client` does."""
-        return self._using(name)
+        return self._using(lambda: name)
 
     def servers(self) -> list[str]:
         """Return the names of all servers with keys: host and port of a Cluster's primaries, "" for an only one.
@@ -137,10 +137,11 @@ class RedisConnection:
         self._servers.close()
 
     @contextmanager
-    def _using(self, name: str = "", key: str | None = None) -> Iterator[redis.Redis]:
+    def _using(self, find: Callable[[], str]) -> Iterator[redis.Redis]:
+        """Yield the client of the server whose name `find` returns."""
+        name = ""
         try:
-            if key is not None:
-                name = self._servers.name_of(key)
+            name = find()
             client = self._servers.named(name)
             if name not in self._accepted:
                 self._accept(name, client)

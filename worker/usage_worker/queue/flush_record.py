@@ -170,8 +170,8 @@ class FlushRecords:
         if increments:
             self.owe(shard, increments)
         owed = self._owed.pop(shard, Counter())
-        error = text.encode(errors="backslashreplace")
-        arguments: list[str | bytes | int] = [outcome, accepted, quarantined, error, MINUTES, _KEPT_SECONDS, self._node]
+        cause = text.encode(errors="backslashreplace")
+        arguments: list[str | bytes | int] = [outcome, accepted, quarantined, cause, MINUTES, _KEPT_SECONDS, self._node]
         for field, count in owed.items():
             arguments += (field, count)
         try:

@@ -5,9 +5,12 @@ of the accounting, so it cannot know what is missing: the processes that count r
 it with their next look. The `history` is the replication id of the server, which changes whenever a replica is
 promoted or a server restarted, and with nothing else; within one history nothing is ever missing.
 
-What is missing are the entries between the number that was seen and the number here, less those that came since, whose
-ids are later. Those of them that nobody had read are lost; the others were read, and are counted by the process that
-read them. Both go into the accounting of the shard, so that what several processes saw is noted once.
+- Missing: the entries between the number that was seen and the number here, less those that came since, whose ids are
+  later.
+- Lost: those missing ones that nobody had read.
+- Read: the other missing ones. The process that read them counts them.
+
+Lost and read ones go into the accounting of the shard, so that what several processes saw is noted once.
 
 The figure is a lower bound: it cannot have what was added after the last look before the server died, nor what was
 read by a process that died with it.

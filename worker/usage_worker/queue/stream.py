@@ -223,7 +223,7 @@ class EventStream:
     def backlog(self, shard: int) -> Backlog:
         """Count the entries of a shard."""
         key = self.key(shard)
-        with self.connection.client(self.key(shard)) as client:
+        with self.connection.client(key) as client:
             pipeline = client.pipeline(transaction=False)
             pipeline.xlen(key)
             pipeline.xrange(key, count=1)

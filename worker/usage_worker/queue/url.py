@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from usage_worker.errors import SettingsError
 from usage_worker.printable import printable
-from usage_worker.settings import PLURAL_SCHEMES
+from usage_worker.urls import PLURAL_SCHEMES
 
 # Of these, Celery's client takes the first not for a Unix socket, and the stream's not the second.
 _TCP_ONLY = frozenset({"socket_connect_timeout", "socket_keepalive"})

@@ -1,4 +1,4 @@
-"""The events of a user that wait in the streams."""
+"""The events of some users that wait in the streams."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from usage_worker.queue.letter_parts import named_in
 from usage_worker.queue.unread import waiting_entries
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
     from uuid import UUID
 
     from usage_worker.events.external_ids import ExternalIds
@@ -19,34 +20,36 @@ if TYPE_CHECKING:
 _ENTRIES_AT_ONCE = 100
 
 
-def waiting_events(stream: EventStream, user: UUID, ids: ExternalIds) -> int:
-    """Count the events of a user in every shard with entries; an entry that cannot be read and names the user is one.
+def waiting_events(stream: EventStream, users: AbstractSet[UUID], ids: ExternalIds) -> int:
+    """Count the events of users in every shard with entries; an entry that cannot be read and names one of them is one.
 
     Raises:
         StreamUnavailableError: Redis cannot be asked.
     """
-    return sum(_in_shard(stream, shard, user, ids) for shard in waiting_entries(stream))
+    return sum(_in_shard(stream, shard, users, ids) for shard in waiting_entries(stream))
 
 
-def _in_shard(stream: EventStream, shard: int, user: UUID, ids: ExternalIds) -> int:
+def _in_shard(stream: EventStream, shard: int, users: AbstractSet[UUID], ids: ExternalIds) -> int:
     found, first = 0, "-"
     while True:
         with stream.connection.client(stream.key(shard)) as client:
             page: Any = client.xrange(stream.key(shard), min=first, count=_ENTRIES_AT_ONCE)
-        found += sum(_in_entry(RawEntry(entry_id.decode(), fields), user, ids) for entry_id, fields in page)
+        found += sum(_in_entry(RawEntry(entry_id.decode(), fields), users, ids) for entry_id, fields in page)
         if len(page) < _ENTRIES_AT_ONCE:
             return found
         first = f"({page[-1][0].decode()}"
 
 
-def _in_entry(raw: RawEntry, user: UUID, ids: ExternalIds) -> int:
+def _in_entry(raw: RawEntry, users: AbstractSet[UUID], ids: ExternalIds) -> int:
     try:
         content = read_json(raw.body or b"")
         events = spelled_out(content) if raw.version == COLUMNAR else content
-        return sum(user in _user_of(event, ids) for event in (events if isinstance(events, list) else [events]))
+        return sum(
+            not users.isdisjoint(_user_of(event, ids)) for event in (events if isinstance(events, list) else [events])
+        )
     except (ValueError, RecursionError):
         text = b"\n".join(raw.fields.values()).decode("utf-8", "backslashreplace")
-        return int(user in named_in(text, ids))
+        return int(not users.isdisjoint(named_in(text, ids)))
 
 
 def _user_of(event: Any, ids: ExternalIds) -> set[UUID]:

@@ -12,9 +12,11 @@ from kombu.utils.url import maybe_sanitize_url
 
 from usage_worker.errors import SettingsError
 from usage_worker.printable import printable
+from usage_worker.queue.servers import TIMEOUT_SECONDS
 from usage_worker.queue.url import parse_redis_url
 from usage_worker.service.transport import NotingSentinelTransport, NotingTransport
-from usage_worker.settings import DEFAULT_MASTER, PLURAL_SCHEMES, REDIS_SCHEMES
+from usage_worker.settings import DEFAULT_MASTER
+from usage_worker.urls import PLURAL_SCHEMES, REDIS_SCHEMES
 
 if TYPE_CHECKING:
     from usage_worker.queue.url import RedisAddress
@@ -28,7 +30,7 @@ REDELIVERY = {"visibility_timeout": 30, "unacked_restore_throttle": 1}
 # What kombu takes as an option of the transport instead of a part of the URL.
 _OPTIONS = ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval", "client_name")
 # Seconds after which the next Sentinel is asked; by default one that hangs is waited for without an end.
-_SENTINEL_TIMEOUTS = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
+_SENTINEL_TIMEOUTS = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
 _OURS: dict[type, type] = {redis.Transport: NotingTransport, redis.SentinelTransport: NotingSentinelTransport}
 _CLUSTER = "Celery cannot use a Redis Cluster for its messages"
 
@@ -96,12 +98,6 @@ def broker_settings(url: str, master: str = DEFAULT_MASTER, variable: str = "RED
         options |= {"master_name": master, "sentinel_kwargs": of_sentinels}
     settings = {"broker_url": _url(address), "broker_transport_options": options}
     return settings | ({"broker_use_ssl": tls} if address.tls else {})
-
-
-def broker_url(redis_url: str) -> str:
-    """Return the URL of the same Redis as Celery spells it."""
-    url: str = broker_settings(redis_url)["broker_url"]
-    return url
 
 
 def _url(address: RedisAddress) -> str:

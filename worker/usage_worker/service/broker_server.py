@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from usage_worker.errors import BrokerUnavailableError, UnusableBrokerError
-from usage_worker.logs import get_logger, report_failure
+from usage_worker.logs import get_logger
 from usage_worker.printable import printable
 from usage_worker.queue.server import facts_of
+from usage_worker.queue.servers import TIMEOUT_SECONDS
 from usage_worker.service.broker import BROKER_VARIABLE, OwnConnection, broker_of
+from usage_worker.service.server_check import leave, log_concern
 from usage_worker.service.transport import NotingChannel
 
 if TYPE_CHECKING:
     from usage_worker.queue.server import Concern, ServerFacts
     from usage_worker.settings import Settings
-
-TIMEOUT_SECONDS = 5.0
 
 log = get_logger("broker")
 
@@ -76,14 +76,12 @@ def leave_unusable_broker(settings: Settings) -> None:
     try:
         facts = broker_facts(settings)
     except UnusableBrokerError as error:
-        report_failure(f"{error}; name another server in {BROKER_VARIABLE}")
-        raise SystemExit(1) from None
+        leave(f"{error}; name another server in {BROKER_VARIABLE}")
     except BrokerUnavailableError as error:
         log.warning(str(error))
         return
     for concern in broker_concerns(facts) if facts else ():
-        write = log.warning if concern.state == "fail" else log.info
-        write(str(concern))
+        log_concern(log, concern)
 
 
 def _facts(channel: Any) -> ServerFacts | None:

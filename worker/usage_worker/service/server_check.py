@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from usage_worker.errors import NamespaceError, StreamUnavailableError, UnusableServerError, UsageError
 from usage_worker.ingest import require_namespace
@@ -13,6 +13,9 @@ from usage_worker.queue.server import server_facts
 from usage_worker.store import Store
 
 if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from usage_worker.queue.server import Concern
     from usage_worker.settings import Settings
 
 log = get_logger("redis")
@@ -30,8 +33,7 @@ def leave_unusable_server(redis_url: str, master: str) -> None:
                 with connection.server(name):
                     pass  # the first use asks the server what it is
     except UnusableServerError as error:
-        report_failure(str(error))
-        raise SystemExit(1) from None
+        leave(str(error))
     except StreamUnavailableError as error:
         log.warning(str(error))
 
@@ -48,17 +50,27 @@ def leave_other_namespace(settings: Settings) -> None:
         try:
             require_namespace(store, settings.id_namespace)
         except NamespaceError as error:
-            report_failure(str(error))
-            raise SystemExit(1) from None
+            leave(str(error))
 
 
 def log_concerns(redis_url: str, master: str) -> None:
-    """Log each threat to events on a server: a warning for one that loses or refuses them, else for information."""
+    """Log each threat to events on a server."""
     try:
         with closing(RedisConnection(redis_url, master=master)) as connection:
             for name in connection.servers():
                 for concern in server_facts(connection, name).concerns_as(connection.kind, name):
-                    write = log.warning if concern.state == "fail" else log.info
-                    write(str(concern))
+                    log_concern(log, concern)
     except StreamUnavailableError as error:
         log.warning(str(error))
+
+
+def leave(reason: str) -> NoReturn:
+    """End the process with one line that says why it can never work."""
+    report_failure(reason)
+    raise SystemExit(1)
+
+
+def log_concern(log: FilteringBoundLogger, concern: Concern) -> None:
+    """Log a threat: a warning where the server loses or refuses something, else for information."""
+    write = log.warning if concern.state == "fail" else log.info
+    write(str(concern))

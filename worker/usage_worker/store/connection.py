@@ -95,11 +95,11 @@ class Store:
         self.is_replica = is_replica
         self._options = _OPTIONS | {"of_several": "prefer-standby" if is_replica else "read-write"}
         arguments = parameters(database_url, pooled=pooled, **self._options)
-        # Each of several servers may swallow packets: the last one must have its turn.
-        attempts = server_count(arguments) * (2 if is_replica else 1)
-        self._seconds = max(CONNECT_SECONDS, attempts * float(arguments["connect_timeout"]) + 1.0)
-        if server_count(arguments) == 1:
-            self._seconds = CONNECT_SECONDS
+        self._seconds = CONNECT_SECONDS
+        if (servers := server_count(arguments)) > 1:
+            # Each may swallow packets, and the last one must have its turn.
+            attempts = servers * (2 if is_replica else 1)
+            self._seconds = max(CONNECT_SECONDS, attempts * float(arguments["connect_timeout"]) + 1.0)
         self._pool = ConnectionPool(
             connection_class=self._attempts.connection_class(),
             kwargs=arguments,
@@ -216,6 +216,8 @@ class Store:
 
         Raises like `connection`.
         """
+        if not self.is_replica:
+            return None
         age: float | None = self.rows(query("data_age"))[0]["seconds"]
         return age
 

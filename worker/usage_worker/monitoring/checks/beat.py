@@ -37,7 +37,7 @@ def _beat(inspection: Inspection) -> Iterator[Check]:
         yield fail(
             "beat", "no beat runs" + last_seen(beats), "start `celery -A usage_worker beat`, or `usage-worker up`"
         )
-    elif _ticks_should_arrive(figures, uptime, has_own_broker=inspection.settings.has_own_broker):
+    elif _ticks_should_arrive(figures, uptime, is_broker=inspection.is_broker):
         since = (
             "nothing that it sends was ever executed"
             if silence is None
@@ -46,7 +46,7 @@ def _beat(inspection: Inspection) -> Iterator[Check]:
         yield fail("beat", f"beat runs, but {since}", "see the logs of beat and of the worker that counts")
 
 
-def _ticks_should_arrive(figures: Figures, uptime: float, *, has_own_broker: bool) -> bool:
+def _ticks_should_arrive(figures: Figures, uptime: float, *, is_broker: bool) -> bool:
     """Return whether beat has run long enough, Redis has room for what it sends, and a worker has time to take that.
 
     Where workers flush a backlog all the time, heartbeats expire before their turn.
@@ -59,7 +59,7 @@ def _ticks_should_arrive(figures: Figures, uptime: float, *, has_own_broker: boo
         or backlog[shard].oldest_seconds < BACKLOG_SECONDS
         for shard, it in flushes.items()
     )
-    has_room = has_own_broker or (figures.redis_memory or 0) <= REDIS_MEMORY_LIMIT
+    has_room = not is_broker or (figures.redis_memory or 0) <= REDIS_MEMORY_LIMIT
     return has_room and has_time and bool(counting) and min(uptime, *counting) >= SILENCE
 
 

@@ -60,8 +60,7 @@ def _server(inspection: Inspection) -> Iterator[Check]:
                 raise
             continue  # said by the check of the nodes
         inspection.figures.redis_memory = max(inspection.figures.redis_memory or 0.0, facts.memory_used)
-        is_broker = not inspection.settings.has_own_broker
-        yield from _memory(f"of {name}'s" if name else "of Redis'", facts.memory_used, is_broker=is_broker)
+        yield from _memory(f"of {name}'s" if name else "of Redis'", facts.memory_used, is_broker=inspection.is_broker)
         for concern in facts.concerns_as(connection.kind, name):
             yield Check(concern.name, State(concern.state), concern.reason, concern.remedy)
         if facts.replicas < (wanted := inspection.settings.redis_replicas):

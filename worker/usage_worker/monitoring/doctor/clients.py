@@ -40,10 +40,7 @@ def _role(inspection: Inspection) -> Iterator[Check]:
 
 
 def _user(inspection: Inspection) -> Iterator[Check]:
-    connection = inspection.stream.connection
-    # A Cluster is no broker, also where the broker's URL is missing here.
-    is_broker = not inspection.settings.has_own_broker and connection.kind != "cluster"
-    if missing := missing_rights(connection, is_broker=is_broker):
+    if missing := missing_rights(inspection.stream.connection, is_broker=inspection.is_broker):
         yield fail("redis_user", f"the user of REDIS_URL may not use {', '.join(missing)}", GRANT_USER)
     else:
         yield ok("redis_user", "it may do what workers, beat, Flower and commands do")
