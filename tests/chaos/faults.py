@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -214,7 +214,7 @@ class Chaos:
 
     def stall_database(self) -> Callable[[], object]:
         proxy = self.random.choice(self.topology.database.proxies)
-        stalled = proxy.silent() if self.random.random() < 0.5 else proxy.unreachable()
+        stack = ExitStack()
+        stack.enter_context(proxy.silent() if self.random.random() < 0.5 else proxy.unreachable())
         self.note("the network to PostgreSQL stalls")
-        stalled.__enter__()
-        return partial(stalled.__exit__, None, None, None)
+        return stack.close

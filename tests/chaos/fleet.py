@@ -119,14 +119,11 @@ class Fleet:
         """End all others as a supervisor does; what does not end in time is killed, and noted."""
         for command in self.commands:
             command.wait(END_SECONDS)
-        self.tend_nothing()
+        self.wanted.clear()
         for name in sorted(self.running, key=lambda name: name in WORKERS):
             process = self.running.pop(name)
             if process.exit_code is None and not process.stop(END_SECONDS):
                 self.unexplained.append(f"{name} did not end within {END_SECONDS:.0f} s of SIGTERM")
-
-    def tend_nothing(self) -> None:
-        self.wanted.clear()
 
     def kill(self) -> None:
         """Kill everything, at the end of a run that failed."""
