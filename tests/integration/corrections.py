@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tests.integration.database import run
+from usage_worker.events.external_ids import external_ids
+from usage_worker.ingest import forget_key_of
 from usage_worker.ingest.one_price import OnePrice
 from usage_worker.ingest.prices import Prices
 from usage_worker.maintenance import reconcile
@@ -41,12 +43,25 @@ def count(harness: IngestHarness, *events: dict[str, Any]) -> None:
 
 
 def correct_one(
-    harness: IngestHarness, event: dict[str, Any], *, reason: str | None = None, **fields: object
+    harness: IngestHarness,
+    event: dict[str, Any],
+    *,
+    reason: str | None = None,
+    at: datetime | None = None,
+    **fields: object,
 ) -> Correction:
     """Correct an event in the database; values are given as on the command line."""
     store, settings = harness.resources.store, harness.resources.settings
-    edits = Edits(texts(fields), OnePrice(Prices(settings.prices)))
-    return correct(store, find_event(store, str(event["event_id"]), None, settings.retention_days), edits, reason)
+    ids = external_ids(settings.id_namespace) if settings.takes_any_id else None
+    edits = Edits(texts(fields), OnePrice(Prices(settings.prices)), ids)
+    found = find_event(store, str(event["event_id"]), at, settings.retention_days)
+    return correct(store, found, edits, reason, forget_key_of(settings))
+
+
+def corrected(harness: IngestHarness, event: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Correct an event; return it as it is then."""
+    assert correct_one(harness, event, **fields).changes
+    return with_fields(event, fields)
 
 
 def texts(fields: dict[str, object]) -> dict[str, str | None]:

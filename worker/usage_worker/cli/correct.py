@@ -13,6 +13,7 @@ from usage_worker.cli.publishing import assignments
 from usage_worker.cli.times import utc_time
 from usage_worker.events.columns import IDENTITY
 from usage_worker.events.external_ids import external_ids
+from usage_worker.ingest import forget_key_of
 from usage_worker.ingest.namespace import require_namespace
 from usage_worker.ingest.one_price import OnePrice
 from usage_worker.ingest.prices import Prices
@@ -77,7 +78,7 @@ def correct(
             return
         if not yes:
             _ask(wanted)
-        _show(do_correct(store, found, edits, reason), is_done=True, as_json=as_json)
+        _show(do_correct(store, found, edits, reason, forget_key_of(settings)), is_done=True, as_json=as_json)
 
 
 def _ids(store: Store, settings: Settings) -> ExternalIds | None:

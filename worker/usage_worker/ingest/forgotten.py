@@ -41,7 +41,7 @@ class Forgotten:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return it with the key and the namespace of the settings."""
-        return cls(_key_of(settings), external_ids(settings.id_namespace))
+        return cls(forget_key_of(settings), external_ids(settings.id_namespace))
 
     def taken_out(self, transaction: BatchTransaction, deliveries: Deliveries, *, may_lack_pairs: bool) -> Deliveries:
         """Return the deliveries without events, dead letters and originals of ids of erased users.
@@ -117,8 +117,9 @@ def require_forget_key(store: Store, settings: Settings) -> None:
         UsageError: it cannot be asked.
     """
     with translated(), store.connection() as connection:
-        forgotten_among(connection, _key_of(settings), ())
+        forgotten_among(connection, forget_key_of(settings), ())
 
 
-def _key_of(settings: Settings) -> ForgetKey | None:
+def forget_key_of(settings: Settings) -> ForgetKey | None:
+    """Return the key of erasure, if it is set."""
     return ForgetKey(settings.forget_key) if settings.forget_key else None

@@ -17,6 +17,7 @@ from usage_worker.store import KeptConversation, correct_event, events_of_id, re
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from usage_worker.events.tombstones import ForgetKey
     from usage_worker.maintenance.corrected_event import Edits
     from usage_worker.store import LedgerRow, Store
 
@@ -95,7 +96,9 @@ def preview(event: LedgerRow, edits: Edits) -> Correction:
     return Correction(event, _changes(event, edits.of(event).row))
 
 
-def correct(store: Store, event: LedgerRow, edits: Edits, reason: str | None = None) -> Correction:
+def correct(
+    store: Store, event: LedgerRow, edits: Edits, reason: str | None = None, key: ForgetKey | None = None
+) -> Correction:
     """Correct an event of the ledger, with everything that follows from it; repeated, it changes nothing.
 
     Args:
@@ -103,9 +106,12 @@ def correct(store: Store, event: LedgerRow, edits: Edits, reason: str | None = N
         event: the event, as `find_event` returned it; what others have corrected since then counts.
         edits: the values to set.
         reason: why, for the history; not for personal words.
+        key: the key of erasure, where users were erased.
 
     Raises:
-        ArgumentError: a field cannot be corrected, the reason is none, or the ledger no longer has the event.
+        ArgumentError: a field cannot be corrected, the reason is none, the ledger no longer has the event, or its
+            user was erased.
+        ForgetKeyError: users were erased, and the key is missing, or another one.
         ObstacleError: the totals do not contain the event; reconcile repairs them.
         NamespaceError: the new conversation is known under another namespace.
         EventRefusedError: a value would be refused at publishing, too, or a counter of the pair cannot hold it.
@@ -116,7 +122,7 @@ def correct(store: Store, event: LedgerRow, edits: Edits, reason: str | None = N
     edits.check()
     check_reason(reason)
     identity = event["event_id"], event["occurred_at"]
-    step = partial(correct_event, store, *identity, edits.of, reason)
+    step = partial(correct_event, store, *identity, edits.of, reason, key)
     done = retry(step, WAIT_TIMEOUT_SECONDS, ATTEMPTS)
     return Correction(done.old, _changes(done.old, done.new), done.kept_conversation)
 

@@ -13,6 +13,7 @@ from usage_worker.events.refusals import Refusal
 from usage_worker.store.corrected_totals import added_counters
 from usage_worker.store.event_conversation import EventConversation, KeptConversation
 from usage_worker.store.external_ids import keep_external_ids
+from usage_worker.store.forgotten import forgotten_among
 from usage_worker.store.holders import begin
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from usage_worker.events.external_ids import ExternalId
+    from usage_worker.events.tombstones import ForgetKey
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
@@ -51,6 +53,8 @@ def events_of_id(store: Store, event_id: UUID) -> list[LedgerRow]:
 def delete_old_corrections(store: Store, task: str, before: date) -> int:
     """Delete the history of events before a (UTC) day. Returns the number of corrections deleted."""
     with sole_transaction(store, task) as connection:
+        if connection.execute(query("has_corrections")).fetchone() != (True,):
+            return 0
         return connection.execute(query("delete_old_corrections"), {"before": before}).rowcount
 
 
@@ -60,14 +64,16 @@ def correct_event(
     occurred_at: datetime,
     corrected: Callable[[LedgerRow], tuple[LedgerRow, Sequence[ExternalId]]],
     reason: str | None,
+    key: ForgetKey | None,
 ) -> CorrectedRow:
     """Replace an event by what `corrected` makes of it; where that is the same, nothing is written.
 
     One correction at a time: each sees what the former ones have left of the pair. `corrected` returns the event as it
-    is to be, and those of its ids that were made of numbers and texts.
+    is to be, and those of its ids that were made of numbers and texts. With `key` it knows whose user was erased.
 
     Raises:
-        ArgumentError: the ledger no longer has the event.
+        ArgumentError: the ledger no longer has the event, or its user was erased.
+        ForgetKeyError: without the key nobody can tell whose.
         ObstacleError: the totals do not contain it.
         EventRefusedError: a counter of the pair cannot hold it.
         NamespaceError: its conversation is known under another namespace.
@@ -79,6 +85,11 @@ def correct_event(
         found = _row(connection, "lock_event", {"event_id": event_id, "occurred_at": occurred_at})
         if found is None:
             raise _gone(event_id)
+        # An erasure that begins after this look waits for our end, and finds what we write.
+        if forgotten_among(connection, key, [found["user_id"]]):
+            raise ArgumentError(
+                f"event {event_id}: its user was erased; `usage-worker forget --again` erases the event"
+            )
         document, is_of_row = found.pop("document"), found.pop("is_of_row")
         new, made = corrected(dict(found))
         if new == found:
