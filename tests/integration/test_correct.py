@@ -114,7 +114,7 @@ def test_rating(harness: IngestHarness, database: str) -> None:
     same = new | {"event_id": uuid4(), "rating": 4}
     count(harness, use(harness), old, new, same)
     rating = "SELECT user_rating, last_rating_at FROM public.user_agents"
-    for event, value, expected in (
+    for event, value, now in (
         (old, 5, 4),
         (new, 2, 4),
         (same, 1, 2),
@@ -122,7 +122,7 @@ def test_rating(harness: IngestHarness, database: str) -> None:
         (new, "4.256", Decimal("4.26")),
     ):
         correct_one(harness, event, rating=value)
-        assert run(database, rating) == [(expected, new["occurred_at"])]
+        assert run(database, rating) == [(now, new["occurred_at"])]
     # What the user has rated in the application since then is not the event's.
     run(database, "UPDATE public.user_agents SET user_rating = 5, last_rating_at = now()")
     correct_one(harness, new, rating=1)

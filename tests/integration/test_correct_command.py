@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import psycopg
 import pytest
 
 from tests.integration.corrections import HISTORY, check_corrected, correct_one, count, use
@@ -93,32 +92,17 @@ def test_only_the_owner_corrects(harness: IngestHarness, ingest_url: str) -> Non
             correct_one(harness, event, messages=2)
 
 
-def test_who_reads_the_history(harness: IngestHarness, database: str) -> None:
-    event = use(harness)
-    count(harness, event)
-    correct_one(harness, event, messages=2)
-    for role in ("anon", "authenticated", "usage_ingest"):
-        with pytest.raises(psycopg.errors.InsufficientPrivilege), psycopg.connect(database) as connection:
-            connection.execute(f"SET ROLE {role}".encode())
-            connection.execute("SELECT FROM public.usage_corrections")
-    with psycopg.connect(database) as connection:
-        connection.execute("SET ROLE service_role")
-        assert len(connection.execute("SELECT FROM public.usage_corrections").fetchall()) == 1
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("DELETE FROM public.usage_corrections")
-
-
 def test_schema_without_corrections(harness: IngestHarness, cli: Cli, database: str) -> None:
     """Without the table nothing but the command stops; an upgrade after a rollback has the history again."""
     event = use(harness)
     count(harness, event)
     correct_one(harness, event, messages=2)
     history = run(database, HISTORY, event["event_id"])
-    with Runner(database) as runner:
-        runner.down("5.0.0")
-        assert manage_partitions(harness.resources.store, harness.resources.settings).deleted_corrections == 0
-        assert "run `usage-worker migrate up`" in cli.error_line(f"correct {event['event_id']} --set messages=3 --yes")
-        runner.up()
+    runner = Runner(database)
+    runner.down("5.0.0")
+    assert manage_partitions(harness.resources.store, harness.resources.settings).deleted_corrections == 0
+    assert "run `usage-worker migrate up`" in cli.error_line(f"correct {event['event_id']} --set messages=3 --yes")
+    runner.up()
     assert run(database, HISTORY, event["event_id"]) == history
     correct_one(harness, event, messages=3)
     check_corrected(harness, [event | {"messages": 3}])

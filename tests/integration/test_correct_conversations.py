@@ -71,7 +71,7 @@ def test_conversation_of_the_applications_own(
     count(harness, event)
     with pytest.raises(EventRefusedError, match="conversation_id: Input should be a valid UUID"):
         correct_one(harness, event, conversation_id="chat 7")
-    harness.resources = make_resources(DATABASE_URL=database, unknown="create")
+    harness.resources = make_resources(DATABASE_URL=database, ids="uuid5")
     for text in ("chat 7", "chat 8"):
         correct_one(harness, event, conversation_id=text)
         check_corrected(harness, [event | {"conversation_id": uuid_of("conversation", text)}])

@@ -72,7 +72,7 @@ def test_day_is_dropped(harness: IngestHarness, database: str) -> None:
     assert run(database, HISTORY, event["event_id"]) == []
     correct_one(harness, twin, messages=5)
     assert run(database, "SELECT message_count FROM public.user_agents") == [(7,)]
-    with pytest.raises(ArgumentError, match="the ledger has it at .*; choose one with --at"):
+    with pytest.raises(ArgumentError, match=r"the ledger has it at .*; choose one with --at"):
         correct_one(harness, twin, at=event["occurred_at"], messages=3)
     assert reconcile(harness.resources.store, settings).differences == []
 
@@ -87,7 +87,7 @@ def test_erased_user_is_not_corrected(
     with pytest.raises(ForgetKeyError, match="USAGE_FORGET_KEY, which is not set here"):
         correct_one(harness, other, messages=2)
     harness.resources = make_resources(DATABASE_URL=database, forget_key=KEY)
-    with pytest.raises(ArgumentError, match="its user was erased; `usage-worker forget --again` erases the event"):
+    with pytest.raises(ArgumentError, match="its user was erased; `usage-worker forget --again` erases it, too"):
         correct_one(harness, event, messages=2)
     assert run(database, "SELECT count(*) FROM public.usage_corrections") == [(0,)]
     check_corrected(harness, [event, corrected(harness, other, messages=2)])

@@ -1,4 +1,4 @@
-"""The master that Sentinels know: each new connection asks them which server it is."""
+"""The primary that Sentinels know, in their own words a master: each new connection asks them which server it is."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _OF_THE_STREAMS = {"username", "password", "db"}
 
 
 class SentinelMaster:
-    """The current master.
+    """The current primary.
 
-    A connection to a server that is no longer the master ends: a Sentinel that demotes one makes it close them, and the
+    A connection to a server that is no longer the primary ends: a Sentinel that demotes one makes it close them, and the
     driver closes one of which a write was refused as a replica's.
     """
 
@@ -47,11 +47,11 @@ class SentinelMaster:
     def named(self, name: str) -> redis.Redis:  # noqa: ARG002 - it has none
         return self._client
 
-    def name_of(self, key: str) -> str:  # noqa: ARG002 - the master holds every key
+    def name_of(self, key: str) -> str:  # noqa: ARG002 - the primary holds every key
         return ""
 
     def failed(self, name: str, error: RedisError) -> None:  # noqa: ARG002 - it has none
-        # The driver's word for a refused write. A Sentinel that is cut off from the others names the former master.
+        # The driver's word for a refused write. A Sentinel that is cut off from the others names the former primary.
         if "previous master" in str(error):
             self._sentinels.ask_another()
 
@@ -61,16 +61,16 @@ class SentinelMaster:
 
 
 class UnusableSentinelError(MasterNotFoundError):
-    """What answers is not a Sentinel, or does not know this master."""
+    """What answers is not a Sentinel, or does not know a primary of this name."""
 
 
 class _Sentinels(Sentinel):
     def discover_master(self, service_name: str) -> tuple[str, int]:
-        """Return host and port of the master.
+        """Return host and port of the primary.
 
         Raises:
-            MasterNotFoundError: no Sentinel answers, or the master is down, and no other one has been promoted yet.
-            UnusableServerError: it is not a Sentinel, or does not know this master.
+            MasterNotFoundError: no Sentinel answers, or the primary is down, and no replica has been promoted yet.
+            UnusableServerError: it is not a Sentinel, or does not know a primary of this name.
         """
         try:
             return find_master(self, service_name, url="REDIS_URL", variable="USAGE_REDIS_MASTER")
@@ -84,7 +84,7 @@ class _Sentinels(Sentinel):
 
 
 def ask_at_once(asked: Any, *, url: str, variable: str) -> None:
-    """Let Sentinels of another library's find their master by `find_master`, without a pause before the next one.
+    """Let Sentinels of another library's find their primary by `find_master`, without a pause before the next one.
 
     By default the driver waits for 4 s at one that refuses.
     """
@@ -94,11 +94,11 @@ def ask_at_once(asked: Any, *, url: str, variable: str) -> None:
 
 
 def find_master(asked: Sentinel, name: str, *, url: str, variable: str) -> tuple[str, int]:
-    """Ask the Sentinels of the setting `url` for host and port of a master, whose name is in `variable`.
+    """Ask the Sentinels of the setting `url` for host and port of a primary, whose name is in `variable`.
 
     Raises:
-        MasterNotFoundError: no Sentinel that answers knows it, or it is down, and no other one has been promoted yet.
-        UnusableSentinelError: what answers is not a Sentinel, or all of them answer, and none knows this master.
+        MasterNotFoundError: no Sentinel that answers knows it, or it is down, and no replica has been promoted yet.
+        UnusableSentinelError: what answers is not a Sentinel, or all of them answer, and none knows the name.
     """
     known: set[str] = set()
     problem = ""
@@ -120,14 +120,14 @@ def find_master(asked: Sentinel, name: str, *, url: str, variable: str) -> tuple
             # A new list: another thread may be going through this one.
             asked.sentinels = [sentinel, *(it for it in sentinels if it is not sentinel)]
             return state["ip"], state["port"]
-        problem = f"the master {name} is down, and no replica has been promoted yet"
+        problem = f"the primary {name} is down, and no replica has been promoted yet"
     if known and name not in known:
         names = printable(", ".join(sorted(known)))
-        reason = f"know no master {name}; set {variable} to {names}"
+        reason = f"know no primary {name}; set {variable} to {names}"
         if problem:  # a silent one may know it
             raise MasterNotFoundError(f"the Sentinels that answer {reason}")
         raise UnusableSentinelError(f"the Sentinels {reason}")
-    raise MasterNotFoundError(problem or "the Sentinels know no master")
+    raise MasterNotFoundError(problem or "the Sentinels know no primary")
 
 
 def _places(asked: Sentinel) -> str:

@@ -1,4 +1,4 @@
-"""The servers that hold the streams: the only one, the master that Sentinels know, or the primaries of a Cluster."""
+"""The servers that hold the streams: the only one, the primary that Sentinels know, or the primaries of a Cluster."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class NotingChannel(redis.Channel):
 
 
 class NotingSentinelChannel(NotingChannel, redis.SentinelChannel):
-    """The same at the master that Sentinels name, with reasons of one line where they name none."""
+    """The same at the primary that Sentinels name, with reasons of one line where they name none."""
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
         pool = super()._sentinel_managed_pool(asynchronous)  # type: ignore[no-untyped-call]

@@ -88,7 +88,7 @@ def correct_event(
         # An erasure that begins after this look waits for our end, and finds what we write.
         if forgotten_among(connection, key, [found["user_id"]]):
             raise ArgumentError(
-                f"event {event_id}: its user was erased; `usage-worker forget --again` erases the event"
+                f"event {event_id}: its user was erased; `usage-worker forget --again` erases it, too"
             )
         document, is_of_row = found.pop("document"), found.pop("is_of_row")
         new, made = corrected(dict(found))
