@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
@@ -14,18 +15,21 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.conftest import harness, make_resources
-from tests.integration.corrections import HISTORY, NOW, check_corrected, correct_one, count, use, with_fields
+from tests.integration.commands import PROGRAM
+from tests.integration.conftest import cli, harness, make_resources
+from tests.integration.corrections import HISTORY, NOW, check_corrected, correct_one, corrected, count, use, with_fields
 from tests.integration.database import run
+from usage_worker.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.integration.commands import Cli
     from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
 
-__all__ = ["harness", "make_resources"]
-WAITS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+__all__ = ["cli", "harness", "make_resources"]
+WAITS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 def test_two_corrections_at_once(harness: IngestHarness, database: str) -> None:
@@ -115,3 +119,70 @@ def test_random_corrections_during_ingest(
         harness.flush()
         events |= {event["event_id"]: event for event in fresh}
     check_corrected(harness, events.values())
+
+
+def test_duplicate_during_a_correction(harness: IngestHarness, database: str) -> None:
+    """The event comes again, as it was, while its correction waits for its pair: it undoes nothing."""
+    event, other = use(harness, cost_usd=1, conversation_id=uuid4()), use(harness, user=1)
+    count(harness, event)
+    harness.publish(event, other, counted=False)
+    with psycopg.connect(database) as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute("SELECT FROM public.user_agents FOR UPDATE")
+        correction = pool.submit(correct_one, harness, event, cost_usd=2, conversation_id=None)
+        eventually(lambda: run(database, WAITS))
+        intake = harness.flush()
+        assert (intake.applied, intake.duplicate) == (1, 1)
+        holder.rollback()
+        assert correction.result(30).changes
+    harness.publish(event, counted=False)
+    assert harness.flush().duplicate == 1
+    check_corrected(harness, [with_fields(event, {"cost_usd": 2, "conversation_id": None}), other])
+
+
+def test_command_is_killed(harness: IngestHarness, cli: Cli, database: str) -> None:
+    event = use(harness, cost_usd=1, messages=2)
+    count(harness, event)
+    command = ["correct", str(event["event_id"]), "--set", "cost_usd=3", "--set", "messages=5", "--yes"]
+    with psycopg.connect(database) as holder:
+        holder.execute("SELECT FROM public.user_agents FOR UPDATE")
+        with subprocess.Popen([PROGRAM, *command], env=cli.env) as process:
+            try:
+                eventually(lambda: run(database, WAITS), timeout=30)
+            finally:
+                process.kill()
+    check_corrected(harness, [event])
+    assert run(database, HISTORY, event["event_id"]) == []
+    assert cli.run(*command).returncode == 0
+    check_corrected(harness, [event | {"cost_usd": 3, "messages": 5}])
+
+
+def test_connection_is_ended(harness: IngestHarness, database: str) -> None:
+    event = use(harness, cost_usd=1)
+    count(harness, event)
+    with psycopg.connect(database) as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute("SELECT FROM public.user_agents FOR UPDATE")
+        correction = pool.submit(correct_one, harness, event, cost_usd=3)
+        [(backend,)] = eventually(lambda: run(database, WAITS))
+        run(database, "SELECT pg_terminate_backend(%s)", backend)
+        with pytest.raises(StoreUnavailableError):
+            correction.result(30)
+    check_corrected(harness, [event])
+    check_corrected(harness, [corrected(harness, event, cost_usd=3)])
+
+
+def test_erasure_waits_for_a_correction(harness: IngestHarness, cli: Cli, database: str) -> None:
+    """Otherwise the history that it writes would name the user for ever."""
+    event = use(harness)
+    count(harness, event)
+    cli.env["USAGE_FORGET_KEY"] = "0123456789abcdef0123456789abcdef"
+    with psycopg.connect(database) as holder, ThreadPoolExecutor(2) as pool:
+        holder.execute("SELECT FROM public.user_agents FOR UPDATE")
+        correction = pool.submit(correct_one, harness, event, messages=2)
+        eventually(lambda: run(database, WAITS))
+        erasure = pool.submit(cli.run, "forget", str(event["user_id"]), "--yes")
+        eventually(lambda: run(database, "SELECT FROM public.usage_forgotten"), timeout=30)
+        holder.rollback()
+        assert correction.result(30).changes
+        assert erasure.result(60).returncode == 0
+    for table in ("usage_corrections", "usage_events", "user_agents"):
+        assert run(database, f"SELECT FROM public.{table}") == []

@@ -69,4 +69,4 @@ def test_urls_of_another_kind_are_refused_with_what_to_write(servers: SentinelSe
     assert "it is not a node of a Redis Cluster; write redis://" in refusal(f"redis+cluster://{primary}")
     assert "it is not a node of a Redis Cluster" in refusal(f"redis+cluster://{sentinel}")
     unknown = refusal(servers.url(), master="primary")
-    assert "the Sentinels know no master primary; set USAGE_REDIS_MASTER to mymaster" in unknown
+    assert "the Sentinels know no primary primary; set USAGE_REDIS_MASTER to mymaster" in unknown

@@ -185,9 +185,9 @@ def test_master_that_no_sentinel_knows_is_named_with_its_setting() -> None:
     asked.sentinels = [_KnownMasters()]  # type: ignore[list-item]
     names = {"url": "USAGE_BROKER_URL", "variable": "USAGE_BROKER_MASTER"}
     assert find_master(asked, "streams", **names) == ("10.0.0.1", 6379)
-    with pytest.raises(MasterNotFoundError, match="know no master other; set USAGE_BROKER_MASTER to lost, streams"):
+    with pytest.raises(MasterNotFoundError, match="know no primary other; set USAGE_BROKER_MASTER to lost, streams"):
         find_master(asked, "other", **names)
-    with pytest.raises(MasterNotFoundError, match="the master lost is down"):
+    with pytest.raises(MasterNotFoundError, match="the primary lost is down"):
         find_master(asked, "lost", **names)
 
 
@@ -200,7 +200,7 @@ class _SilentSentinel(_KnownMasters):
 def test_silent_sentinel_may_know_the_master(silent_first: bool) -> None:
     asked = Sentinel([])  # type: ignore[no-untyped-call]
     asked.sentinels = [_KnownMasters(), _SilentSentinel()][:: -1 if silent_first else 1]  # type: ignore[assignment]
-    with pytest.raises(MasterNotFoundError, match="the Sentinels that answer know no master other") as raised:
+    with pytest.raises(MasterNotFoundError, match="the Sentinels that answer know no primary other") as raised:
         find_master(asked, "other", url="REDIS_URL", variable="USAGE_REDIS_MASTER")
     assert not isinstance(raised.value, UnusableSentinelError)
 

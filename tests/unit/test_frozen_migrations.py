@@ -12,7 +12,7 @@ from usage_worker.migrate import discover
 
 CHECKSUMS = Path(__file__).with_name("migrations.sha256")
 # To freeze a later version: `cd migrations; sha256sum *.up.sql *.down.sql > ../tests/unit/migrations.sha256`.
-FROZEN_VERSIONS = {"1.0.0", "2.0.0", "3.0.0", "4.0.0", "4.1.0", "4.2.0", "4.3.0", "5.0.0"}
+FROZEN_VERSIONS = {"1.0.0", "2.0.0", "3.0.0", "4.0.0", "4.1.0", "4.2.0", "4.3.0", "5.0.0", "5.1.0"}
 
 
 def test_frozen_migrations_are_unchanged() -> None:

@@ -87,9 +87,7 @@ def correct_event(
             raise _gone(event_id)
         # An erasure that begins after this look waits for our end, and finds what we write.
         if forgotten_among(connection, key, [found["user_id"]]):
-            raise ArgumentError(
-                f"event {event_id}: its user was erased; `usage-worker forget --again` erases it, too"
-            )
+            raise ArgumentError(f"event {event_id}: its user was erased; `usage-worker forget --again` erases it, too")
         document, is_of_row = found.pop("document"), found.pop("is_of_row")
         new, made = corrected(dict(found))
         if new == found:
