@@ -180,9 +180,9 @@ def test_erasure_waits_for_a_correction(harness: IngestHarness, cli: Cli, databa
         correction = pool.submit(correct_one, harness, event, messages=2)
         eventually(lambda: run(database, WAITS))
         erasure = pool.submit(cli.run, "forget", str(event["user_id"]), "--yes")
-        eventually(lambda: run(database, "SELECT FROM public.usage_forgotten"), timeout=30)
+        eventually(lambda: run(database, "SELECT 1 FROM public.usage_forgotten"), timeout=30)
         holder.rollback()
         assert correction.result(30).changes
         assert erasure.result(60).returncode == 0
     for table in ("usage_corrections", "usage_events", "user_agents"):
-        assert run(database, f"SELECT FROM public.{table}") == []
+        assert run(database, f"SELECT 1 FROM public.{table}") == []

@@ -29,7 +29,7 @@ _OF_THE_STREAMS = {"username", "password", "db"}
 class SentinelMaster:
     """The current primary.
 
-    A connection to a server that is no longer the primary ends: a Sentinel that demotes one makes it close them, and the
+    A connection to a server that is the primary no more ends: a Sentinel that demotes one makes it close them, and the
     driver closes one of which a write was refused as a replica's.
     """
 
