@@ -17,6 +17,7 @@ from tests.conftest import new_database
 from tests.helpers import eventually
 from tests.integration.commands import NOW, PROGRAM, Cli
 from tests.integration.database import run
+from usage_worker.http.receiver import Receiver
 from usage_worker.publisher import UsagePublisher
 
 if TYPE_CHECKING:
@@ -132,6 +133,13 @@ def test_late_events_of_every_entry_point_leave_no_trace(
     harness.xadd(json.dumps([event(OWNER), event(harness.users[0])]), n="2")
     harness.xadd(json.dumps([event(OWNER, tokens="none of a number")]), n="1")
     harness.xadd(f"no JSON of {OWNER}", n="1")
+    late = event(OWNER)
+    harness.xadd(
+        json.dumps({name: [late[name], late[name]] for name in late} | {"event_id": [uuid4().hex] * 2}), "2", n="2"
+    )
+    receiver = Receiver(resources.settings)
+    assert receiver.take(lambda: [event(OWNER), event(OWNER)], lambda fields: fields).accepted == 2
+    receiver.close()
     (tmp_path / "old.ndjson").write_text(json.dumps(event(OWNER)) + "\n")
     assert eraser.run("publish", "--backfill", str(tmp_path / "old.ndjson")).returncode == 0
     intakes = [resources.flusher.flush(shard, 60).intake for shard in range(2)]

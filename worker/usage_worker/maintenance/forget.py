@@ -19,6 +19,7 @@ from usage_worker.maintenance.retry import retry
 from usage_worker.queue.forgotten import ForgottenSet
 from usage_worker.store import add_tombstones, delete_ownerless_ids, refresh_analytics, wait_for_batches
 from usage_worker.store.forget import (
+    ACCOUNT,
     count_of,
     erase,
     erase_account,
@@ -94,50 +95,47 @@ class Erasure:
         self._set = ForgottenSet(connection)
         self._key = key
         self._ids = ids
-        self.report = ForgetReport()
 
     def erase(self, people: Sequence[Person]) -> ForgetReport:
-        """Erase users."""
+        """Erase users. Returns what named them when their last batch had ended."""
         added = [self._key.tombstone(person.id) for person in people]
         # Redis first: where it fails nothing was done, and a database that is restored is older than Redis.
         self._set.add(added)
         add_tombstones(self._store, added)
         wait_for_batches(self._store, WAIT_SECONDS)
+        # Counted before, not by the steps: foreign keys and triggers delete rows, and move or add some.
+        report = what_names(self._store, people, self._ids)
         for person in people:
-            self._erase(person)
+            self._erase(person, report)
         self._recount()
         for person in people:  # the application's own id last, since it leads to what names it
-            self._step("usage_external_ids.id", partial(erase_user_id, self._store, person.id))
-        return self.report
+            self._step(partial(erase_user_id, self._store, person.id))
+        return report
 
-    def _erase(self, person: Person) -> None:
+    def _erase(self, person: Person, report: ForgetReport) -> None:
         store, user = self._store, person.id
         columns = steps(store)
         for place in columns:
             if place.is_share:
-                self._step(place.name, partial(erase, store, place, user))
-        rows, note = retry(partial(erase_account, store, user), WAIT_SECONDS)
-        self.report.add("user_agents.user_id", rows.pairs)
-        self.report.add("auth.users.id", rows.accounts)
-        self.report.note(note)
+                self._step(partial(erase, store, place, user))
+        if note := retry(partial(erase_account, store, user), WAIT_SECONDS):
+            report.note(note)
+            report.rows[ACCOUNT.name] = 0
         for place in columns:
             if not place.is_share:
-                self._step(place.name, partial(erase, store, place, user))
+                self._step(partial(erase, store, place, user))
         for partition in ledger_days(store):
-            self._step("usage_events.user_id", partial(erase_day, store, partition, user))
-        self._step("usage_retired_daily.user_id", partial(erase_retired, store, user))
-        self._step("agent_graph_members.user_id", partial(erase_members, store, GRAPH, user))
-        changed, cut = erase_from_letters(store, person, self._ids)
-        self.report.add(LETTERS, changed)
-        if cut:
-            self.report.note(f"{cut} dead letters of entries that were too large to be kept whole were deleted, too")
-        self.report.users += 1
+            self._step(partial(erase_day, store, partition, user))
+        self._step(partial(erase_retired, store, user))
+        self._step(partial(erase_members, store, GRAPH, user))
+        if cut := erase_from_letters(store, person, self._ids):
+            report.note(f"{cut} dead letters of entries that were too large to be kept whole were deleted, too")
 
-    def _step(self, name: str, step: Callable[[], int]) -> None:
-        self.report.add(name, retry(step, WAIT_SECONDS))
+    def _step(self, step: Callable[[], object]) -> None:
+        retry(step, WAIT_SECONDS)
 
     def _recount(self) -> None:
         """Compute again what has no ids, and was computed of the users, too."""
-        retry(partial(roll_up_hours, self._store), WAIT_SECONDS)
-        retry(partial(refresh_analytics, self._store, REFRESH, force=True), WAIT_SECONDS)
-        self._step("usage_external_ids.id", partial(delete_ownerless_ids, self._store, PRUNE))
+        self._step(partial(roll_up_hours, self._store))
+        self._step(partial(refresh_analytics, self._store, REFRESH, force=True))
+        self._step(partial(delete_ownerless_ids, self._store, PRUNE))

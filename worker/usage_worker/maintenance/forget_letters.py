@@ -27,12 +27,12 @@ def count_letters(store: Store, person: Person, ids: ExternalIds) -> int:
     )
 
 
-def erase_from_letters(store: Store, person: Person, ids: ExternalIds) -> tuple[int, int]:
+def erase_from_letters(store: Store, person: Person, ids: ExternalIds) -> int:
     """Take a user's events out of the dead letters.
 
-    Returns the number of letters that were changed or deleted, and of those among them that nobody can search whole.
+    Returns the number of letters that were deleted since nobody can search them whole.
     """
-    changed = cut = 0
+    cut = 0
     for table, page in _pages(store, person):
         changes: list[tuple[int, dict[str, Any] | None]] = []
         for letter in page:
@@ -42,8 +42,7 @@ def erase_from_letters(store: Store, person: Person, ids: ExternalIds) -> tuple[
                 changes.append((letter["id"], left))
                 cut += unsearchable
         retry(partial(rewrite_letters, store, table, changes))
-        changed += len(changes)
-    return changed, cut
+    return cut
 
 
 def _pages(store: Store, person: Person) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -49,13 +49,6 @@ class Place(NamedTuple):
         return self in _SHARES
 
 
-class ErasedAccount(NamedTuple):
-    """How many pairs and accounts were deleted."""
-
-    pairs: int
-    accounts: int
-
-
 # In this order: what a step writes by its triggers, as shares the audit trail, a later one erases.
 _SHARES = (
     Place("public.user_agent_shares", "shared_with_user"),
@@ -64,10 +57,8 @@ _SHARES = (
     Place("public.user_agent_shares", "declined_by", "unset", "array"),
     Place("public.user_agents", "shared_with", "unset", "array"),
 )
-_ACCOUNT = (
-    Place("public.user_agents", "user_id"),
-    Place("auth.users", "id"),
-)
+_PAIRS = Place("public.user_agents", "user_id")
+ACCOUNT = Place("auth.users", "id")
 _REST = (
     Place("public.user_agent_shares", "owner_id"),
     Place("public.user_profiles", "id"),
@@ -85,7 +76,7 @@ _LEDGER = Place("public.usage_events", "user_id")
 _RETIRED = Place("public.usage_retired_daily", "user_id")
 _GRAPH = Place("public.agent_graph_members", "user_id")
 _EXTERNAL_IDS = Place("public.usage_external_ids", "id")
-_PLACES = (*_SHARES, *_ACCOUNT, *_REST, _LEDGER, _RETIRED, _GRAPH, _EXTERNAL_IDS)
+_PLACES = (*_SHARES, _PAIRS, ACCOUNT, *_REST, _LEDGER, _RETIRED, _GRAPH, _EXTERNAL_IDS)
 _LETTERS = "public.usage_dead_letters"
 
 
@@ -121,26 +112,25 @@ def erase(store: Store, place: Place, user: UUID) -> int:
         return _erase(connection, place, user)
 
 
-def erase_account(store: Store, user: UUID) -> tuple[ErasedAccount, str]:
+def erase_account(store: Store, user: UUID) -> str:
     """Delete the pairs and the account of a user in one transaction, so that no other session makes pairs in between.
 
-    Returns the number of rows, and why the account itself stays, or an empty text.
+    Returns why the account itself stays, or an empty text.
     """
-    pairs, account = _ACCOUNT
     with store.connection() as connection:
         _limit(connection)
         parameters = {"user": user}
         connection.execute(query("forget_lock_pairs"), parameters)
         connection.execute(query("forget_conversation_ids"), parameters)
-        rows = _erase(connection, pairs, user)
+        _erase(connection, _PAIRS, user)
         try:
             with translated(), connection.transaction():
-                return ErasedAccount(rows, _erase(connection, account, user)), ""
+                _erase(connection, ACCOUNT, user)
         except RoleError:
-            note = "this role may not delete from auth.users; delete the account there, as the platform does it"
+            return "this role may not delete from auth.users; delete the account there, as the platform does it"
         except ReferenceMissingError:
-            note = "rows of the application refer to the account in auth.users; delete them, then the account"
-        return ErasedAccount(rows, 0), note
+            return "rows of the application refer to the account in auth.users; delete them, then the account"
+    return ""
 
 
 def ledger_days(store: Store) -> list[str]:
@@ -207,7 +197,7 @@ def rewrite_letters(store: Store, table: str, changes: Iterable[tuple[int, dict[
 
 def steps(store: Store) -> list[Place]:
     """Return the columns that `erase` erases, in their order; `erase_account`, ledger and graph have their own."""
-    own = {*_ACCOUNT, _LEDGER, _RETIRED, _GRAPH, _EXTERNAL_IDS}
+    own = {_PAIRS, ACCOUNT, _LEDGER, _RETIRED, _GRAPH, _EXTERNAL_IDS}
     present = [place for place in user_places(store) if place not in own]
     return sorted(present, key=lambda it: (it not in _SHARES, bool(_kept_place(it))))
 
