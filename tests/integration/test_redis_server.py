@@ -189,11 +189,13 @@ def test_url_that_no_connection_takes_is_refused(query: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-def refusal(redis_url: str, master: str = DEFAULT_MASTER) -> str:
+def refusal(
+    redis_url: str, master: str = DEFAULT_MASTER, kind: type[StreamUnavailableError] = UnusableServerError
+) -> str:
     """Return why the servers of a URL cannot be used."""
     with (
         closing(RedisConnection(redis_url, master=master)) as connection,
-        pytest.raises(UnusableServerError) as refused,
+        pytest.raises(kind) as refused,
         connection.client(HEARTBEAT_KEY),
     ):
         pass

@@ -12,13 +12,15 @@ from redis.crc import key_slot
 
 from tests.faults.harness import UNKNOWN_USER, Harness
 from tests.helpers import eventually
-from tests.integration.commands import Cli
+from tests.integration.commands import SECRET, Cli
 from tests.integration.test_redis_server import refusal
 from tests.redis_nodes import HOST
 from tests.redis_topologies import ClusterServers
 from tests.system.test_broker_of_its_own import running
+from usage_worker.errors import StreamUnavailableError
 from usage_worker.http.receiver import Receiver
 from usage_worker.publisher import UsagePublisher
+from usage_worker.queue.connection import RedisConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,6 +167,20 @@ def test_node_under_a_url_of_another_kind_is_refused(cluster: ClusterServers) ->
     node = cluster.nodes[0].address
     assert "write redis+cluster:// in REDIS_URL" in refusal(f"redis://{node}")
     assert "it is not a Sentinel" in refusal(f"redis+sentinel://{node}")
+
+
+def test_login_is_that_of_every_node(cluster: ClusterServers) -> None:
+    for node in cluster.nodes:
+        node.ask("ACL", "SETUSER", "usage", "on", f">{SECRET}", "~*", "&*", "+@all")
+    url = cluster.url().replace("//", f"//usage:{SECRET}@127.0.0.1:1,")  # nothing listens at the first seed
+    with closing(RedisConnection(url)) as connection:
+        for name in connection.servers():
+            with connection.server(name) as client:
+                assert client.ping()
+    wrong = cluster.url().replace("//", f"//usage:{SECRET}x@")
+    line = refusal(wrong, kind=StreamUnavailableError)
+    assert line.endswith("correct the login in REDIS_URL, user:password@host")
+    assert SECRET not in line
 
 
 def move_slot(cluster: ClusterServers, key: str, source: RedisNode, target: RedisNode) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,10 +11,13 @@ import pytest
 
 from tests.faults.harness import Harness
 from tests.helpers import eventually
-from tests.integration.commands import Cli
+from tests.integration.commands import SECRET, Cli
 from tests.integration.test_redis_server import refusal
 from tests.redis_topologies import SentinelServers
+from usage_worker.errors import BrokerUnavailableError, StreamUnavailableError
 from usage_worker.publisher import UsagePublisher
+from usage_worker.service.broker_server import broker_facts
+from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,3 +74,38 @@ def test_urls_of_another_kind_are_refused_with_what_to_write(servers: SentinelSe
     assert "it is not a node of a Redis Cluster" in refusal(f"redis+cluster://{sentinel}")
     unknown = refusal(servers.url(), master="primary")
     assert "the Sentinels know no primary primary; set USAGE_REDIS_MASTER to mymaster" in unknown
+
+
+def test_sentinels_and_servers_have_logins_of_their_own(servers: SentinelServers) -> None:
+    for server in servers.nodes:
+        server.ask("ACL", "SETUSER", "usage", "on", f">{SECRET}", "~*", "&*", "+@all")
+    for sentinel in servers.sentinels:
+        sentinel.ask("ACL", "SETUSER", "watcher", "on", f">{SECRET}", "&*", "+@all")
+        sentinel.ask("ACL", "SETUSER", "blind", "on", f">{SECRET}", "&*", "+ping")
+    url = servers.url().replace("//", f"//usage:{SECRET}@")
+    login = f"{url}?sentinel_username=watcher&sentinel_password={SECRET}"
+    assert broker_facts(Settings(broker_url=login))
+    with UsagePublisher(login, linger=0) as publisher:
+        assert publisher.flush(5)
+    for wrong in (f"{login}x", login.replace("watcher", "blind")):
+        line = refusal(wrong, kind=StreamUnavailableError)
+        assert "a Sentinel refuses the login: " in line
+        assert line.endswith("; set the parameters sentinel_username and sentinel_password of REDIS_URL")
+        with pytest.raises(BrokerUnavailableError, match="a Sentinel refuses the login: ") as refused:
+            broker_facts(Settings(broker_url=wrong))
+        assert SECRET not in line + str(refused.value)
+    line = refusal(url.replace(SECRET, f"{SECRET}x"), kind=StreamUnavailableError)
+    assert line.endswith("correct the login in REDIS_URL, user:password@host")
+    assert SECRET not in line
+
+
+def test_check_of_the_broker_asks_a_hanging_sentinel_once(servers: SentinelServers) -> None:
+    sentinel = servers.sentinels[0]
+    sentinel.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailableError, match="no Sentinel at"):
+            broker_facts(Settings(broker_url=f"redis+sentinel://{sentinel.address}/0"))
+        assert time.monotonic() - began < 10  # a second attempt would begin after 5 s
+    finally:
+        sentinel.resume()

@@ -24,6 +24,7 @@ from usage_worker.errors import ForeignKeyError, StreamRefusedError, StreamUnava
 from usage_worker.printable import printable
 from usage_worker.queue.last_id import WAY_OUT
 from usage_worker.queue.own_keys import is_wrong_type
+from usage_worker.queue.sentinel_master import REFUSED_LOGIN
 from usage_worker.queue.server import CLUSTER, NO_CLUSTER, facts_of
 from usage_worker.queue.servers import servers_of
 from usage_worker.queue.url import parse_redis_url
@@ -52,6 +53,9 @@ _REMEDIES = (
     ("NOREPLICAS", "start the replicas that its min-replicas-to-write asks for"),
     ("read only replica", "name the primary in REDIS_URL"),
     ("loading the dataset", "wait until it has loaded its data"),
+    (REFUSED_LOGIN, "set the parameters sentinel_username and sentinel_password of REDIS_URL"),
+    ("Authentication required", "write the login in REDIS_URL as user:password@host"),
+    ("invalid username-password", "correct the login in REDIS_URL, user:password@host"),
     ("certificate is not valid for", "name the host in REDIS_URL as its certificate does"),
     ("certificate verify failed", "name its authority in REDIS_URL: rediss://host?ssl_ca_certs=/path/ca.pem"),
     ("No such file", "does the socket or the certificate that REDIS_URL names exist, and is the server up?"),

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from usage_worker.queue.url import RedisAddress
 
 NO_SENTINEL = "it is not a Sentinel; name the Sentinels in {}, or write redis:// for a server without them"
+REFUSED_LOGIN = "a Sentinel refuses the login"
 # Of the servers with the streams only.
 _OF_THE_STREAMS = {"username", "password", "db"}
 
@@ -86,10 +87,10 @@ class _Sentinels(Sentinel):
 def ask_at_once(asked: Any, *, url: str, variable: str) -> None:
     """Let Sentinels of another library's find their primary by `find_master`, without a pause before the next one.
 
-    By default the driver waits for 4 s at one that refuses.
+    By default the driver waits for 4 s at one that refuses. One that does not answer is not asked twice.
     """
     for sentinel in asked.sentinels:
-        sentinel.set_retry(Retry(NoBackoff(), 1))
+        sentinel.set_retry(Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)))
     asked.discover_master = partial(find_master, asked, url=url, variable=variable)
 
 
@@ -106,6 +107,9 @@ def find_master(asked: Sentinel, name: str, *, url: str, variable: str) -> tuple
     for sentinel in sentinels:
         try:
             masters: Any = sentinel.sentinel_masters()
+        except (AuthenticationError, NoPermissionError) as error:
+            problem = f"{REFUSED_LOGIN}: {error}"
+            continue
         except (RedisConnectionError, RedisTimeoutError) as error:
             problem = problem or f"no Sentinel at {_places(asked)} answers: {error}"
             continue

@@ -47,7 +47,11 @@ def broker_facts(settings: Settings) -> ServerFacts | None:
     )
     with connection:
         try:
-            connection.ensure_connection(max_retries=max(len(connection.alt), 1), interval_start=0, interval_step=0)
+            servers = max(len(connection.alt), 1)
+            # Each attempt asks all Sentinels: where these hang, a second one would take as long again.
+            connection.ensure_connection(
+                max_retries=servers, interval_start=0, interval_step=0, timeout=servers * TIMEOUT_SECONDS
+            )
             facts = _facts(connection.default_channel)
         except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors) as error:
             raise BrokerUnavailableError(printable(settings.mask(str(error)))) from None
