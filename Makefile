@@ -74,10 +74,11 @@ test-more: $(STAMP)  ## run what needs the Debian packages that .ci/run installs
 	$(if $(PROMETHEUS),,$(error apt-get install prometheus: there is no prometheus, or no promtool))
 	$(if $(MMDEBSTRAP),,$(error apt-get install mmdebstrap: there is no mmdebstrap))
 	$(if $(RABBITMQ),,$(error apt-get install rabbitmq-server: there is none in /usr/lib/rabbitmq))
-	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM) \
-		tests/system tests/pooler
-	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -s $(RANDOM_FAULTS)
-	$(BIN)/pytest -s tests/chaos
+	# The default alternates tests between the processes, and so makes the servers of each module twice.
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) \
+		$(ON_SYSTEM) tests/system tests/pooler
+	# Side by side; each prints its seed, which pytest shows where it fails.
+	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -n 2 $(RANDOM_FAULTS) tests/chaos
 	$(MAKE) --no-print-directory test-integrations
 
 test-integrations: $(INTEGRATIONS)/.installed  ## run the integrations with their frameworks, the examples and the pages about them: at most 3 minutes; needs nodejs
