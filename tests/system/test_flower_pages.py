@@ -49,11 +49,14 @@ def address() -> str:
 
 
 @pytest.fixture(scope="module")
-def up(address: str, module_folder: Path) -> Iterator[Up]:
+def up(address: str, server_folder: Path) -> Iterator[Up]:
+    folder = server_folder / uuid.uuid4().hex[:8]
+    folder.mkdir()
+    folder.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWER_PORT", address.rpartition(":")[2])
         patch.setenv("FLOWER_BASIC_AUTH", LOGIN)
-        with running(module_folder, flower_port=None) as process:
+        with running(folder, flower_port=None) as process:
             yield process
 
 
