@@ -115,7 +115,7 @@ def timed(step: Callable[[], object]) -> tuple[float, object]:
 
 def walk(url: str, depth: int, per_node: int) -> tuple[float, int]:
     """Return the median seconds of neighbourhoods as a user sees them, and the largest number of agents."""
-    agents = [row[0] for row in run(url, "SELECT agent_id FROM public.agent_popularity ORDER BY agent_id LIMIT 40")]
+    agents = [row[0] for row in run(url, "SELECT agent_id FROM public.agent_popularity ORDER BY agent_id LIMIT 10")]
     seconds, reached = [], 0
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET ROLE authenticated")
