@@ -27,7 +27,7 @@ RANDOM_FAULTS := tests/faults/test_random_faults.py
 # One for each kind of servers.
 CHAOS_SEEDS := 1,2,3,4,5
 
-.PHONY: help demo check lint unit test test-more test-integrations reference schema screenshot bench bench-http bench-sizing bench-nodes migrate-traffic fuzz soak chaos dist clean
+.PHONY: help demo check lint unit test test-more test-integrations reference schema screenshot bench bench-graph bench-http bench-sizing bench-nodes migrate-traffic fuzz soak chaos dist clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -74,10 +74,11 @@ test-more: $(STAMP)  ## run what needs the Debian packages that .ci/run installs
 	$(if $(PROMETHEUS),,$(error apt-get install prometheus: there is no prometheus, or no promtool))
 	$(if $(MMDEBSTRAP),,$(error apt-get install mmdebstrap: there is no mmdebstrap))
 	$(if $(RABBITMQ),,$(error apt-get install rabbitmq-server: there is none in /usr/lib/rabbitmq))
-	$(BIN)/pytest -n 2 -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) $(ON_SYSTEM) \
-		tests/system tests/pooler
-	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -s $(RANDOM_FAULTS)
-	$(BIN)/pytest -s tests/chaos
+	# The default alternates tests between the processes, and so makes the servers of each module twice.
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) \
+		$(ON_SYSTEM) tests/system tests/pooler
+	# Side by side; each prints its seed, which pytest shows where it fails.
+	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -n 2 $(RANDOM_FAULTS) tests/chaos
 	$(MAKE) --no-print-directory test-integrations
 
 test-integrations: $(INTEGRATIONS)/.installed  ## run the integrations with their frameworks, the examples and the pages about them: at most 3 minutes; needs nodejs
@@ -102,6 +103,9 @@ bench-nodes: $(STAMP)  ## count one backlog with one, two and four nodes of four
 
 bench-sizing: $(STAMP)  ## measure what an event costs at a steady 1,000 a second, for docs/sizing.md: 3 minutes
 	$(BIN)/usage-worker bench sizing
+
+bench-graph: $(STAMP)  ## count the pairs of agents of 100,000 users and walk to related ones, for docs/related-agents.md
+	USAGE_GRAPH_USERS=100000 $(BIN)/pytest -q -s --timeout=0 tests/system/test_graph_recommendations.py
 
 bench-http: $(STAMP)  ## measure usage-worker serve with wrk: single events and batches of 500; needs Debian's wrk
 	$(BIN)/python -m tools.bench_http

@@ -8,6 +8,7 @@ are independent; it is dropped afterwards, and nothing else on a given server is
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,6 +128,14 @@ def server_folder() -> Iterator[Path]:
     """Return a folder with a short path that the servers' account can enter, unlike those of pytest."""
     with temporary_folder() as folder:
         yield folder
+
+
+@pytest.fixture(scope="module")
+def module_folder(server_folder: Path) -> Path:
+    """Return a new folder in `server_folder`; pytest-xdist may make the servers of a module twice in one process."""
+    folder = Path(tempfile.mkdtemp(dir=server_folder))
+    folder.chmod(0o755)
+    return folder
 
 
 @pytest.fixture(scope="session")

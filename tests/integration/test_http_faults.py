@@ -43,9 +43,9 @@ FOREIGN = (
 
 
 @pytest.fixture(scope="module")
-def own_valkey(pytestconfig: pytest.Config, server_folder: Path) -> Iterator[EmbeddedValkey]:
+def own_valkey(pytestconfig: pytest.Config, module_folder: Path) -> Iterator[EmbeddedValkey]:
     """Start a server that the tests of this module stop and fill."""
-    with own_server(pytestconfig, server_folder / "service", **FAST_VALKEY) as server:
+    with own_server(pytestconfig, module_folder / "service", **FAST_VALKEY) as server:
         yield server
 
 

@@ -83,8 +83,8 @@ class Shard:
 
 
 @pytest.fixture(scope="module")
-def server(server_folder: Path) -> Iterator[EmbeddedValkey]:
-    with EmbeddedValkey(server_folder / "lossy", {"enable-debug-command": "yes", "appendonly": "no"}) as server:
+def server(module_folder: Path) -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey(module_folder / "lossy", {"enable-debug-command": "yes", "appendonly": "no"}) as server:
         yield server
 
 

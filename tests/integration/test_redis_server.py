@@ -49,9 +49,9 @@ def own_server(config: pytest.Config, folder: Path, **settings: str) -> Embedded
 
 
 @pytest.fixture(scope="module")
-def server(pytestconfig: pytest.Config, server_folder: Path) -> Iterator[EmbeddedValkey]:
+def server(pytestconfig: pytest.Config, module_folder: Path) -> Iterator[EmbeddedValkey]:
     """Start a server whose settings the tests of this module change and restore."""
-    with own_server(pytestconfig, server_folder / "met") as server:
+    with own_server(pytestconfig, module_folder / "met") as server:
         yield server
 
 
@@ -62,8 +62,8 @@ def client(server: EmbeddedValkey) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(scope="module")
-def cluster_url(pytestconfig: pytest.Config, server_folder: Path) -> Iterator[str]:
-    with own_server(pytestconfig, server_folder / "node", **{"cluster-enabled": "yes"}) as node:
+def cluster_url(pytestconfig: pytest.Config, module_folder: Path) -> Iterator[str]:
+    with own_server(pytestconfig, module_folder / "node", **{"cluster-enabled": "yes"}) as node:
         yield node.url().partition("?")[0]
 
 

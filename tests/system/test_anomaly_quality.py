@@ -1,7 +1,8 @@
-"""How many spikes of cost the detector finds, and how many it invents, on generated hours of 100 agents."""
+"""How many spikes of cost the detector finds, and how many it invents, on generated hours of agents."""
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections import Counter
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC)
 HISTORY_WEEKS, JUDGED_WEEKS = 8, 4
 FACTORS = (10, 5, 3)
-AGENTS = 100
+AGENTS = int(os.environ.get("USAGE_ANOMALY_AGENTS", "30"))  # docs/anomalies.md has the figures of 100
 
 
 def judged(url: str, agents: list[UUID], start: datetime, stop: datetime) -> list[Anomaly]:

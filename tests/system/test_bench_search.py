@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-AGENTS = "2000"
+AGENTS = "1000"
 BY_VECTOR = {"vector", "vector, filter that leaves 1 %"}
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def own_valkey(server_folder: Path, pytestconfig: pytest.Config) -> Iterator[EmbeddedValkey]:
+def own_valkey(module_folder: Path, pytestconfig: pytest.Config) -> Iterator[EmbeddedValkey]:
     """Return a server whose settings these tests may change."""
-    program, folder = pytestconfig.getoption("--redis-server"), server_folder / "doctor-valkey"
+    program, folder = pytestconfig.getoption("--redis-server"), module_folder / "valkey"
     made = InstalledRedis(program, folder) if program else EmbeddedValkey(folder, FAST_VALKEY)
     with made as server:
         yield server

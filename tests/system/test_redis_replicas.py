@@ -26,12 +26,12 @@ PACK = Pack.of_objects(uuid4(), [b"{}"])
 
 
 @pytest.fixture(scope="module")
-def pair(server_folder: Path) -> Iterator[tuple[RedisNode, RedisNode]]:
+def pair(module_folder: Path) -> Iterator[tuple[RedisNode, RedisNode]]:
     """Return a primary and its replica."""
     settings = {"appendonly": "no"}
     with (
-        RedisNode(server_folder / "primary", settings) as primary,
-        RedisNode(server_folder / "replica", settings) as replica,
+        RedisNode(module_folder / "primary", settings) as primary,
+        RedisNode(module_folder / "replica", settings) as replica,
     ):
         yield primary, replica
 

@@ -91,18 +91,15 @@ class Servers:
 
 
 @pytest.fixture(scope="module")
-def servers(server_folder: Path, valkey: Valkey) -> Iterator[Servers]:
-    folder = server_folder / "replica"
-    folder.mkdir()
-    folder.chmod(0o755)
-    with EmbeddedPostgres(folder / "primary", SETTINGS) as primary:
+def servers(module_folder: Path, valkey: Valkey) -> Iterator[Servers]:
+    with EmbeddedPostgres(module_folder / "primary", SETTINGS) as primary:
         database = primary.ensure_database(DATABASE)
         Runner(database).up()
         with closing(Harness(database, valkey.url(1))) as harness:
             harness.redis.flushdb()
             harness.publish(harness.traffic(300))
             harness.drain()
-        with copy_of(primary, folder / "replica") as replica:
+        with copy_of(primary, module_folder / "replica") as replica:
             eventually(lambda: has_caught_up(primary), 30)
             yield Servers(primary, replica, valkey.url(1))
 
