@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
+from tests.chaos.contents import canonical
 from tests.faults.totals import DAILY, DAILY_COLUMNS, LEDGER, LEDGER_COLUMNS, differences
+from tests.system.test_forget import naming
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
+    from tests.chaos.administrator import Administrator
     from tests.chaos.journal import Event, Owed
     from usage_worker.settings import Settings
     from usage_worker.store import Store
@@ -26,7 +29,8 @@ TOKEN = re.compile(r"chaos[0-9a-f]{32}")
 class Comparison:
     """Compares a database with what producers have sent; `found` has a line for everything that is wrong."""
 
-    def __init__(self, store: Store, settings: Settings, owed: Owed) -> None:
+    def __init__(self, store: Store, settings: Settings, owed: Owed, administrator: Administrator) -> None:
+        self.administrator, self.erased = administrator, administrator.erasures.keys()
         self.store, self.settings, self.owed = store, settings, owed
         self.oracle, self.days = Oracle(), defaultdict[date, Oracle](Oracle)
         self.found: list[str] = []
@@ -36,6 +40,7 @@ class Comparison:
         self._compare_totals()
         self._compare_letters()
         self._compare_intake()
+        self._find_erased()
         report = reconcile(self.store, self.settings)
         self.found += [f"reconcile: {it}" for it in report.differences]
         if report.hours:
@@ -44,7 +49,7 @@ class Comparison:
 
     def _choose_events(self) -> None:
         """Add to the oracle what is in the ledger, which must be one of the contents that were sent."""
-        rows = self._fetch("SELECT event_id::text, input_tokens, occurred_at FROM public.usage_events")
+        rows = self._fetch("SELECT *, event_id::text AS event_id FROM public.usage_events")
         counted = {row["event_id"]: row for row in rows}
         if len(counted) < len(rows):
             self.found.append(f"{len(rows) - len(counted)} identities are in the ledger twice")
@@ -52,13 +57,16 @@ class Comparison:
             self.found.append(f"{identity} is in the ledger, and nobody sent it")
         for identity, contents in self.owed.events.items():
             row = counted.get(identity)
+            if str(contents[0]["user_id"]) in self.erased:
+                continue
             if row is None:
                 if self.owed.certain[identity]:
                     self.found.append(f"{identity} has arrived, and is not in the ledger: {contents}")
                 continue
-            same = [it for it in contents if (it.get("input_tokens") or 0) == (row["input_tokens"] or 0)]
+            known = self.administrator.contents(contents)
+            same = [it for it in known if canonical(it) == canonical(row)]
             if not same:
-                self.found.append(f"{identity} has contents that nobody sent")
+                self.found.append(f"{identity} has contents that nobody sent: {canonical(row)}, not of {known}")
             else:
                 self._add(same[0])
 
@@ -83,21 +91,38 @@ class Comparison:
             else:
                 self.found.append(f"dead letter of nobody: {row['reason']}: {row['payload'][:500]}")
         for token in letters.keys() | self.owed.letters.keys():
-            least, most = self.owed.certain[token], self.owed.letters[token]
+            least, most = self.owed.certain[token], self.owed.possible[token]
+            if not self.erased.isdisjoint(self.owed.letters.get(token, ())):
+                least = 0
             if not least <= letters[token] <= most:
                 self.found.append(f"{token}: {letters[token]} events are dead letters, not {least} to {most}")
 
     def _compare_intake(self) -> None:
         intake = self.store.intake_totals()
         dead = self._fetch("SELECT coalesce(sum(events), 0) AS events FROM public.usage_dead_letters")[0]["events"]
+        least_erased, most_erased = self._erased_events()
         for what, value, least, most in (
             ("accepted", intake.accepted, self.owed.least, self.owed.most),
             ("its parts", intake.applied + intake.duplicate + intake.quarantined, intake.accepted, intake.accepted),
             ("applied", intake.applied, self.oracle.distinct, self.oracle.distinct),
-            ("quarantined", intake.quarantined, dead, dead),
+            ("quarantined", intake.quarantined, dead + least_erased, dead + most_erased),
         ):
             if not least <= value <= most:
                 self.found.append(f"intake: {what} is {value}, not {least} to {most} ({intake})")
+
+    def _erased_events(self) -> tuple[int, int]:
+        """Return how few and how many events are quarantined, and have no dead letter."""
+        owed = self.owed
+        events = [name for name, it in owed.events.items() if str(it[0]["user_id"]) in self.erased]
+        letters = [token for token, users in owed.letters.items() if not self.erased.isdisjoint(users)]
+        least = sum(owed.certain[name] > 0 for name in events)
+        return least, sum(owed.possible[name] for name in [*events, *letters])
+
+    def _find_erased(self) -> None:
+        """Look for the users who were erased in every column of every table."""
+        if self.erased:
+            named = naming(self.settings.database_url, *self.erased)
+            self.found += [f"{table} names an erased user" for table in sorted(named)]
 
     def _fetch(self, sql: str) -> list[dict[str, Any]]:
         with psycopg.connect(self.settings.database_url, row_factory=dict_row) as connection:

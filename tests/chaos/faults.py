@@ -13,14 +13,17 @@ import psycopg
 import redis
 
 from tests.chaos.fleet import PRODUCERS, WORKERS
+from tests.chaos.streams import MOST_SHARDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from tests.chaos.administrator import Administrator
     from tests.chaos.fleet import Fleet
     from tests.chaos.topology import Topology
     from tests.faults.proxy import Cut
+    from usage_worker.local.processes import ChildProcess
 
 COMMANDS = [
     *(("run", task) for task in ("purge", "partitions", "reconcile", "refresh", "graph", "dead-letters")),
@@ -32,7 +35,8 @@ TABLES = ["user_agents", "usage_daily", "usage_events", "usage_entries", "usage_
 class Chaos:
     """Injects faults into a fleet and its servers, and ends each after some seconds."""
 
-    def __init__(self, fleet: Fleet, topology: Topology, random: Random) -> None:
+    def __init__(self, fleet: Fleet, topology: Topology, administrator: Administrator, random: Random) -> None:
+        self.administrator = administrator
         self.fleet, self.topology, self.random = fleet, topology, random
         self.log: list[str] = []
         self._began = time.monotonic()
@@ -45,10 +49,13 @@ class Chaos:
             self.stop_child,
             self.kill_producer,
             self.command,
+            self.erase,
+            self.correct,
         ]
         database = [self.terminate, self.kill_backend, self.lock_table, self.lock_rows, self.cut_at_commit]
         database += [self.stall_database, self.lock_rows, self.terminate]
         rare = [self.kill_other, self.end_worker, self.two_beats, self.cut_database, self.lose_node]
+        rare += [self.kill_command, self.change_shards, self.change_shards]
         servers = [partial(fault, self.note) for fault in (*topology.database.faults, *topology.streams.faults)]
         self.faults: list[Callable[[], Callable[[], object] | None]] = [*often, *often, *database, *servers, *rare]
 
@@ -131,7 +138,6 @@ class Chaos:
             return None
         pid = self.random.choice(children)
         self.note(f"{number.name} to a child, {pid}")
-        self.fleet.harmed.add(pid)
         os.kill(pid, number)
         return pid
 
@@ -163,6 +169,39 @@ class Chaos:
             arguments = self.random.choice(COMMANDS)
             self.note(f"usage-worker {' '.join(arguments)}")
             self.fleet.run(*arguments)
+
+    def erase(self) -> Callable[[], object] | None:
+        return self._perhaps_killed(self.administrator.erase()) if len(self.fleet.commands) < 2 else None
+
+    def correct(self) -> Callable[[], object] | None:
+        process = self.administrator.correct() if len(self.fleet.commands) < 2 else None
+        return self._perhaps_killed(process) if process else None
+
+    def _perhaps_killed(self, process: ChildProcess) -> Callable[[], object] | None:
+        self.note(process.name)
+        number = self.random.choice([None, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        return partial(self.fleet.harm, process, number) if number else None
+
+    def kill_command(self) -> None:
+        if running := [it for it in self.fleet.commands if it.exit_code is None]:
+            process = self.random.choice(running)
+            self.note(f"SIGKILL to {process.name}")
+            self.fleet.harm(process, signal.SIGKILL)
+
+    def change_shards(self) -> Callable[[], object]:
+        """Restart with another number of shards, where it is greater the workers first; meanwhile both are in use."""
+        others = [it for it in range(1, MOST_SHARDS + 1) if it != self.fleet.shards]
+        before, self.fleet.shards = self.fleet.shards, self.random.choice(others)
+        self.note(f"{before} shards become {self.fleet.shards}")
+        halves: list[tuple[str, ...]] = [("worker", "maintenance", "beat"), ("serve", *PRODUCERS)]
+        first, second = halves if self.fleet.shards > before else reversed(halves)
+        self._restart(first)
+        return partial(self._restart, second)
+
+    def _restart(self, kinds: tuple[str, ...]) -> None:
+        for name, process in self.fleet.running.items():
+            if name.startswith(kinds) and process.exit_code is None:
+                self.fleet.harm(process, signal.SIGTERM)
 
     # PostgreSQL
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.chaos.exits import unexplained
+from tests.chaos.streams import SHARDS
 from tests.helpers import environment_without, free_port
 from tests.integration.commands import PROGRAM
 from usage_worker.http.keys import Right, make_key
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from tests.chaos.topology import Topology
 
 ROOT = Path(__file__).parents[2]
+FORGET_KEY = "0123456789abcdef" * 4
 # As quick as the tests of single faults: a run has some hundred of them. The periodic tasks run all the time.
 SETTINGS = {
     "USAGE_RECLAIM_IDLE": "2",
@@ -36,6 +39,7 @@ SETTINGS = {
     "USAGE_SCHEDULE_ANOMALIES": "31",
     "USAGE_SCHEDULE_DEAD_LETTERS": "37",
     "USAGE_LOG_FORMAT": "json",
+    "USAGE_FORGET_KEY": FORGET_KEY,
     "PYTHONDONTWRITEBYTECODE": "",
 }
 WORKERS = ("worker-1", "worker-2", "maintenance")
@@ -52,7 +56,9 @@ class Fleet:
         self.running: dict[str, ChildProcess] = {}
         self.commands: list[ChildProcess] = []
         self.wanted: set[str] = {*WORKERS, "beat", "serve", *PRODUCERS}
-        self.harmed: set[int] = set()
+        self.shards = SHARDS
+        """What starts from now on has so many."""
+        self.harmed: set[ChildProcess] = set()
         self.unexplained: list[str] = []
         self.journals: list[Path] = []
         self._port, self._starts = free_port(), 0
@@ -69,26 +75,27 @@ class Fleet:
             process = self.running.get(name)
             if process and process.exit_code is None:
                 continue
-            # Celery ends a worker that loses Redis with a message in hand, or its children at the start.
-            if process and process.pid not in self.harmed and name not in WORKERS:
-                self.unexplained.append(f"{name} ended with {process.exit_code}: {process.log_tail()[-600:]}")
+            if process:
+                self._check(name, process)
             self.running[name] = self._start(name, self._command(name))
         for command in [it for it in self.commands if it.exit_code is not None]:
             self.commands.remove(command)
-            if command.exit_code not in (0, 1) and command.pid not in self.harmed:
-                self.unexplained.append(f"{command.name} ended with {command.exit_code}: {command.log_tail()[-600:]}")
+            self._check(command.name, command)
 
     def sends(self) -> bool:
         """Return whether every producer has begun to send."""
         return all(journal.exists() and journal.stat().st_size for journal in self.journals)
 
-    def run(self, *arguments: str) -> None:
+    def run(self, *arguments: str) -> ChildProcess:
         """Run a command of `usage-worker` beside the others."""
-        self.commands.append(self._start("-".join(arguments), [PROGRAM, *arguments]))
+        self._starts += 1
+        process = self._start(f"{'-'.join(arguments[:2])}.{self._starts}", [PROGRAM, *arguments])
+        self.commands.append(process)
+        return process
 
     def harm(self, process: ChildProcess, number: signal.Signals) -> None:
-        if number not in (signal.SIGSTOP, signal.SIGCONT):
-            self.harmed.add(process.pid)
+        if number not in (signal.SIGSTOP, signal.SIGCONT) and process.exit_code is None:
+            self.harmed.add(process)
         process.send(number)
 
     def some(self, *kinds: str) -> tuple[str, ChildProcess] | None:
@@ -112,18 +119,21 @@ class Fleet:
         for name, process in producers:
             code = process.wait(END_SECONDS)
             # SIGUSR1 kills a process that has not installed its handler yet.
-            if code not in (0, -signal.SIGUSR1) and process.pid not in self.harmed:
-                self.unexplained.append(f"{name} ended with {code}: {process.log_tail()[-600:]}")
+            if code != -signal.SIGUSR1:
+                self._check(name, process)
 
     def end(self) -> None:
         """End all others as a supervisor does; what does not end in time is killed, and noted."""
         for command in self.commands:
             command.wait(END_SECONDS)
+            self._check(command.name, command)
         self.wanted.clear()
         for name in sorted(self.running, key=lambda name: name in WORKERS):
             process = self.running.pop(name)
             if process.exit_code is None and not process.stop(END_SECONDS):
                 self.unexplained.append(f"{name} did not end within {END_SECONDS:.0f} s of SIGTERM")
+            elif process.exit_code != 0:
+                self._check(name, process)
 
     def kill(self) -> None:
         """Kill everything, at the end of a run that failed."""
@@ -138,8 +148,12 @@ class Fleet:
 
     def children(self) -> Iterable[int]:
         """Return the processes of the pools of the workers."""
-        mains = {it.pid for it in self.running.values()}
+        mains = {it.pid for it in [*self.running.values(), *self.commands]}
         return [pid for pid in self.pids() if pid not in mains]
+
+    def _check(self, name: str, process: ChildProcess) -> None:
+        if process not in self.harmed and (text := unexplained(name, process, is_worker=name in WORKERS)):
+            self.unexplained.append(text)
 
     def _command(self, name: str) -> list[str]:
         kind = name.partition("-")[0]
@@ -159,6 +173,7 @@ class Fleet:
 
     def _start(self, name: str, command: list[str]) -> ChildProcess:
         env = self._env | self.topology.settings_of(name) | {"PYTHONPATH": f"{ROOT}:{ROOT / 'worker'}"}
+        env["USAGE_STREAM_SHARDS"] = str(self.shards)
         log = self.folder / f"{name}.log"
         return ChildProcess(name, command, orphan_signal=signal.SIGKILL, env=env, log=log)
 

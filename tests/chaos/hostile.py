@@ -54,16 +54,16 @@ def bad_event(random: Random, good: Event, mark: str) -> Event:
 def entry(random: Random, good: list[Event]) -> tuple[dict[str, Any], list[Event], list[Letter]]:
     """Return the fields of a hostile entry, the events in it that count all the same, and its dead letters."""
     mark = token()
-    whole = [Letter(mark)]
+    whole, users = [Letter(mark)], tuple(str(it["user_id"]) for it in good)
     fields: dict[str, Any] = {"v": "1", "n": "1", "id": str(uuid4())}
     draw = random.randrange(14)
     if draw < 5:  # among good events
         events = [*good, *(bad_event(random, good[0], mark) for _ in range(random.randint(1, 3)))]
         random.shuffle(events)
         fields["n"] = random.choice([str(len(events)), "999999", "-1", "x"])
-        return fields | {"events": text(events)}, good, [Letter(mark, len(events) - len(good))]
+        return fields | {"events": text(events)}, good, [Letter(mark, len(events) - len(good), users)]
     if draw == 5:  # a version that is none
-        return fields | {"v": "x", "n": "3", "events": text(good) + mark}, [], [Letter(mark, 3)]
+        return fields | {"v": "x", "n": "3", "events": text(good) + mark}, [], [Letter(mark, 3, users)]
     if draw == 6:  # columns that are none
         return fields | {"v": "2", "events": json.dumps({"event_id": [mark], "user_id": 5})}, [], whole
     if draw == 7:

@@ -27,7 +27,7 @@ class Journal:
     def intend(self, events: Iterable[Event] = (), letters: Iterable[Letter] = ()) -> int:
         """Write what is about to be sent; return the number of lines."""
         lines = [json.dumps({"event": event}, default=str) for event in events]
-        lines += [json.dumps({"letter": letter.token, "events": letter.events}) for letter in letters]
+        lines += [json.dumps({"letter": it.token, "events": it.events, "users": it.users}) for it in letters]
         self._write(lines)
         return len(lines)
 
@@ -41,10 +41,14 @@ class Journal:
 
 @dataclass(frozen=True)
 class Letter:
-    """What must end as dead letters whose payloads contain the token, with so many events in all."""
+    """What must end as dead letters whose payloads contain the token, with so many events in all.
+
+    The payloads may name these users; their erasure takes what is theirs out of the letters.
+    """
 
     token: str
     events: int = 1
+    users: tuple[str, ...] = ()
 
 
 @dataclass
@@ -55,8 +59,10 @@ class Owed:
     """By identity all that were sent, more than one where it was sent with other contents, too."""
     certain: Counter[str] = field(default_factory=Counter)
     """The identities of events, and the tokens of dead letters, that have arrived; each with its number of arrivals."""
-    letters: Counter[str] = field(default_factory=Counter)
-    """By token the events of dead letters that may have arrived, the certain ones included."""
+    letters: dict[str, list[str]] = field(default_factory=dict)
+    """By token the users whom dead letters may name."""
+    possible: Counter[str] = field(default_factory=Counter)
+    """As `certain`, with what may have arrived."""
     least: int = 0
     """Events that have arrived."""
     most: int = 0
@@ -84,6 +90,7 @@ class Owed:
                 self.events[name].append(event)
         else:
             name, events = item["letter"], item["events"]
-            self.letters[name] += events
+            self.letters[name] = item["users"]
+        self.possible[name] += events
         self.most += events
         return name, events

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import redis
 from typing_extensions import override
 
-from tests.chaos.streams import DURABLE, SHARDS, Streams
+from tests.chaos.streams import DURABLE, MOST_SHARDS, Streams
 from tests.helpers import eventually
 from tests.redis_topologies import ClusterServers, SentinelServers
 from usage_worker.local import EmbeddedValkey
@@ -129,7 +129,7 @@ class ReplicatedStreams(Streams):
             self._down.remove(node)
 
     def _some_key(self) -> str:
-        return f"usage:events:{{{self.random.randrange(SHARDS)}}}"
+        return f"usage:events:{{{self.random.randrange(MOST_SHARDS)}}}"
 
 
 class SentinelStreams(ReplicatedStreams):

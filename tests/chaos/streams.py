@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     Fault = Callable[[Note], Undo | None]
 
 SHARDS = 2
+# While a run goes on their number changes.
+MOST_SHARDS = 4
 # What Redis has answered must be on its disk, since it is killed.
 DURABLE = {"appendfsync": "always"}
 # What others may write under our names: these keys are aids, and replaced.
 AIDS = ["usage:processes", "usage:heartbeat"]
-AIDS += [f"usage:{name}:{{{shard}}}" for name in ("flush", "flushing", "deaths") for shard in range(SHARDS)]
+AIDS += [f"usage:{name}:{{{shard}}}" for name in ("flush", "flushing", "deaths") for shard in range(MOST_SHARDS)]
 
 
 class RedisProxy(Proxy):
@@ -86,7 +88,7 @@ class Streams(ABC):
         return [self.destroy_group, self.write_aids, self.delete_bindings]
 
     def destroy_group(self, note: Note) -> None:
-        key = f"usage:events:{{{self.random.randrange(SHARDS)}}}"
+        key = f"usage:events:{{{self.random.randrange(MOST_SHARDS)}}}"
         note(f"consumer group of {key} destroyed")
         with suppress(redis.ResponseError):
             self.client(key).xgroup_destroy(key, GROUP)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from tests.chaos.administrator import Administrator
 from tests.chaos.comparison import Comparison
 from tests.chaos.faults import Chaos
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import FORGET_KEY, Fleet
 from tests.chaos.journal import Owed
-from tests.chaos.streams import SHARDS
+from tests.chaos.streams import MOST_SHARDS
 from tests.chaos.topology import Topology
 from tests.helpers import eventually
 from usage_worker.demo.publish import AGENTS, USERS
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from usage_worker.store import Store
 
 SECONDS = float(os.environ.get("USAGE_CHAOS_SECONDS", "6"))
-SEEDS = [int(it) for it in os.environ.get("USAGE_CHAOS_SEED", str(time.time_ns() % 1_000_000)).split(",")]
+SEEDS = [int(it) for it in os.environ.get("USAGE_CHAOS_SEED", "1").split(",")]
 EVENTS_PER_SECOND = 300.0
 START_SECONDS = 60.0
 # A Celery message that a killed worker held is delivered again after 40 s.
@@ -44,10 +44,10 @@ def test_chaos(server_folder: Path, tmp_path: Path, seed: int) -> None:
     random = Random(seed)
     with Topology(server_folder / f"chaos-{seed}", seed, random) as topology:
         say(f"\nchaos for {SECONDS:.0f} s with USAGE_CHAOS_SEED={seed}: {topology.name}; logs in {tmp_path}")
-        settings = settings_of(topology)
         fleet = Fleet(tmp_path, topology, random, EVENTS_PER_SECOND)
-        chaos = Chaos(fleet, topology, random)
-        with closing(Resources(settings)) as resources:
+        administrator = Administrator(fleet, topology, random)
+        chaos = Chaos(fleet, topology, administrator, random)
+        with closing(Resources(settings_of(topology, fleet.shards))) as resources:
             population = Population.of(USERS, AGENTS)
             resources.store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
         try:
@@ -55,7 +55,7 @@ def test_chaos(server_folder: Path, tmp_path: Path, seed: int) -> None:
             eventually(fleet.sends, START_SECONDS)
             chaos.run(SECONDS)
             chaos.end()
-            found = settle_and_compare(chaos, fleet, topology, settings)
+            found = settle_and_compare(chaos, fleet, topology)
         except BaseException:
             report(chaos, [])
             raise
@@ -65,19 +65,21 @@ def test_chaos(server_folder: Path, tmp_path: Path, seed: int) -> None:
     assert found == []
 
 
-def settings_of(topology: Topology) -> Settings:
+def settings_of(topology: Topology, shards: int) -> Settings:
     """Return the settings of this process, which the faults of the network do not meet."""
     given = topology.streams.settings()
     return Settings(
         DATABASE_URL=topology.database.direct_url,
         REDIS_URL=given["REDIS_URL"],
         broker_url=given.get("USAGE_BROKER_URL", ""),
+        stream_shards=shards,
+        forget_key=FORGET_KEY,
         reclaim_idle=2,
         flush_interval=1,
     )
 
 
-def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Topology, settings: Settings) -> list[str]:
+def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Topology) -> list[str]:
     """Let everything be counted, and return what is wrong then."""
     fleet.tend()
     fleet.end_producers()
@@ -85,14 +87,18 @@ def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Topology, settings:
     owed = Owed()
     for journal in filter(Path.exists, fleet.journals):
         owed.read(journal)
+    failed = chaos.administrator.finish()
+    administrator = chaos.administrator
+    chaos.note(f"{len(administrator.erasures)} users erased, {len(administrator.corrections)} events corrected")
+    settings = settings_of(topology, fleet.shards)
     with closing(Resources(settings)) as resources:
         waiting = eventually(lambda: is_drained(fleet, topology, resources.store), DRAIN_SECONDS)
         chaos.note(f"drained: {waiting}")
         await_green(chaos, fleet, settings, {"vanished_entries"} if topology.streams.may_vanish else set())
         fleet.end()
         chaos.note("all processes ended")
-        found = Comparison(resources.store, settings, owed).run()
-        vanished = [resources.stream.vanished(shard).entries for shard in range(SHARDS)]
+        found = Comparison(resources.store, settings, owed, chaos.administrator).run()
+        vanished = [resources.stream.vanished(shard).entries for shard in range(MOST_SHARDS)]
     chaos.note(f"vanished: {vanished}")
     if any(vanished) and not topology.streams.may_vanish:
         found.append(f"entries vanished: {vanished}")
@@ -100,13 +106,13 @@ def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Topology, settings:
     chaos.note(f"{owed.least:,} to {owed.most:,} events, {len(owed.letters):,} dead letters")
     if not owed.least:
         found.append("nothing has arrived")
-    return found + fleet.unexplained
+    return found + failed + fleet.unexplained
 
 
 def is_drained(fleet: Fleet, topology: Topology, store: Store) -> str:
     """Return a text when no event waits in a stream or in a message of Celery, otherwise an empty one."""
     fleet.tend()
-    for shard in range(SHARDS):
+    for shard in range(MOST_SHARDS):
         key = f"usage:events:{{{shard}}}"
         client = topology.streams.client(key)
         if client.xlen(key) or any(group["pending"] for group in groups(client, key)):

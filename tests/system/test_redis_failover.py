@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -18,7 +19,7 @@ from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.flush_record import FlushRecords
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.faults.harness import Event
@@ -50,12 +51,15 @@ class Failover:
 
 
 # A Sentinel promotes no replica that was without its primary for ten times as long.
-KINDS: dict[str, SentinelServers | ClusterServers] = {"sentinel": SentinelServers(2.0), "cluster": ClusterServers(1.0)}
+KINDS: dict[str, Callable[[], SentinelServers | ClusterServers]] = {
+    "sentinel": partial(SentinelServers, 2.0),
+    "cluster": partial(ClusterServers, 1.0),
+}
 
 
 @pytest.fixture(params=KINDS)
 def failover(request: pytest.FixtureRequest) -> Iterator[Failover]:
-    with KINDS[request.param] as servers:
+    with KINDS[request.param]() as servers:
         yield Failover(servers)
 
 
