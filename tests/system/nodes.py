@@ -14,6 +14,7 @@ from usage_worker.monitoring.status import collect_status
 from usage_worker.queue.processes import Processes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.faults.harness import Harness
@@ -28,12 +29,13 @@ class Nodes:
         harness: the servers, and the environment of the processes.
         folder: for their logs.
         concurrency: processes of each worker.
+        options: further options of each worker.
     """
 
-    def __init__(self, harness: Harness, folder: Path, concurrency: int = 2) -> None:
+    def __init__(self, harness: Harness, folder: Path, concurrency: int = 2, options: Sequence[str] = ()) -> None:
         self._harness = harness
         self._folder = folder
-        self._concurrency = concurrency
+        self._options = (f"--concurrency={concurrency}", *options)
         self._processes: dict[str, ChildProcess] = {}
         self._stack = ExitStack()
 
@@ -52,7 +54,7 @@ class Nodes:
     def start(self, *names: str, **settings: object) -> None:
         """Start workers with settings of their own; `ready` waits for them."""
         for name in names:
-            self._start(name, "worker", f"--hostname={name}", f"--concurrency={self._concurrency}", **settings)
+            self._start(name, "worker", f"--hostname={name}", *self._options, **settings)
 
     def start_beat(self, **settings: object) -> None:
         self._start("beat", "beat", "--pidfile=", f"--schedule={self._folder / 'beat'}", **settings)
@@ -64,6 +66,9 @@ class Nodes:
     def alive(self) -> set[str]:
         records = Processes(self._harness.resources.stream.connection).read()
         return {it.name for it in records if it.is_alive and it.process.kind == "worker"}
+
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
 
     def signal(self, number: int, name: str) -> None:
         """Send a signal to all processes of a worker at once."""

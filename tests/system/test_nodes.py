@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
+from celery import Celery
 
 from tests.faults.harness import Harness
-from tests.helpers import eventually
+from tests.helpers import broker_url, descendants, eventually
 from tests.integration.commands import Cli
 from tests.system.nodes import Nodes
+from usage_worker.maintenance.reconcile import RECONCILE
+from usage_worker.service.queues import QueueName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +76,34 @@ def test_shards_of_suspended_and_of_killed_node_are_taken_over(harness: Harness,
         await_all_shards(harness, nodes, NAMES[0])
         eventually(harness.settled, 60)
     harness.check()
+
+
+def test_process_whose_result_nobody_reads_ends_soon(harness: Harness, tmp_path: Path) -> None:
+    """A worker that shuts down forgets a task that a process has been given and has not begun."""
+    name, queue = NAMES[0], QueueName.MAINTENANCE.value
+    with (
+        Nodes(harness, tmp_path, concurrency=1, options=["--queues", queue]) as nodes,
+        closing(Celery(broker=broker_url(harness.redis_url))) as sender,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        nodes.start(name)
+        nodes.ready(name)
+        (process,) = descendants(nodes.pid(name))
+        os.kill(process.pid, signal.SIGSTOP)
+        sender.send_task(RECONCILE, queue=queue)
+        eventually(lambda: harness.redis.hlen("unacked") == 1)
+        assert listens_to_control(harness)
+        stopped = pool.submit(nodes.stop, name)
+        eventually(lambda: not listens_to_control(harness), 30)
+        os.kill(process.pid, signal.SIGCONT)
+        stopped.result()
+    # The broker delivers it again, to another worker.
+    assert harness.redis.hlen("unacked") + harness.redis.llen(queue) == 1
+
+
+def listens_to_control(harness: Harness) -> bool:
+    """Tell whether a worker listens to `celery control`, which ends as it stops to look after its processes."""
+    return any("subscribe" in client["cmd"] for client in harness.redis.client_list())
 
 
 def await_all_shards(harness: Harness, nodes: Nodes, name: str) -> None:

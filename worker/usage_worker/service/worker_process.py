@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from billiard import pool
 from celery.apps import worker
 from celery.signals import (
     beat_init,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 COLLECT_AFTER = 100_000
 # Seconds after which a thread yields the interpreter, by default 5 ms.
 SWITCH_SECONDS = 0.0003
+# How often a process that ends looks, each 0.1 s, whether the worker has read its results.
+READER_CHECKS = 20
 # Celery logs every tick three times, and each one that expires in an outage; ingest logs each flush itself. At level
 # debug, the pool logs the arguments of every task.
 QUIET = ("celery.app.trace", "celery.worker.strategy", "celery.worker.request", "celery.beat", "celery.pool")
@@ -79,6 +82,7 @@ def configure_worker_processes(settings: Settings) -> None:
     worker_shutdown.connect(_log_end)
     _export_traces()
     worker_process_init.connect(_tune_the_interpreter)
+    worker_process_init.connect(_end_without_a_reader)
 
 
 def _print_no_signals() -> None:
@@ -167,3 +171,13 @@ def _tune_the_interpreter(**_: object) -> None:
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
     sys.setswitchinterval(SWITCH_SECONDS)
+
+
+def _end_without_a_reader(**_: object) -> None:
+    """Let a process of the pool end soon although nobody reads its last result.
+
+    A worker that shuts down forgets the tasks that a process has been given and has not begun, and reads no result of
+    them (`AsynPool.flush` of Celery 5.6). The process completes them all the same and would wait 30 s for its reader,
+    as long as orchestrators wait before they kill. The broker delivers these tasks again in any case.
+    """
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = READER_CHECKS
