@@ -77,8 +77,7 @@ def test_urls_of_another_kind_are_refused_with_what_to_write(servers: SentinelSe
 
 
 def test_sentinels_and_servers_have_logins_of_their_own(servers: SentinelServers) -> None:
-    for server in servers.nodes:
-        server.ask("ACL", "SETUSER", "usage", "on", f">{SECRET}", "~*", "&*", "+@all")
+    servers.primary.ask("ACL", "SETUSER", "usage", "on", f">{SECRET}", "~*", "&*", "+@all")
     for sentinel in servers.sentinels:
         sentinel.ask("ACL", "SETUSER", "watcher", "on", f">{SECRET}", "&*", "+@all")
         sentinel.ask("ACL", "SETUSER", "blind", "on", f">{SECRET}", "&*", "+ping")
