@@ -11,8 +11,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tests.chaos.contents import canonical
+from tests.erasure import naming
 from tests.faults.totals import DAILY, DAILY_COLUMNS, LEDGER, LEDGER_COLUMNS, differences
-from tests.system.test_forget import naming
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tests.chaos.exits import unexplained
 from tests.chaos.streams import SHARDS
+from tests.erasure import FORGET_KEY
 from tests.helpers import environment_without, free_port
 from tests.integration.commands import PROGRAM
 from usage_worker.http.keys import Right, make_key
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from tests.chaos.topology import Topology
 
 ROOT = Path(__file__).parents[2]
-FORGET_KEY = "0123456789abcdef" * 4
 # As quick as the tests of single faults: a run has some hundred of them. The periodic tasks run all the time.
 SETTINGS = {
     "USAGE_RECLAIM_IDLE": "2",

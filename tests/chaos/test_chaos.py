@@ -15,10 +15,11 @@ import redis
 from tests.chaos.administrator import Administrator
 from tests.chaos.comparison import Comparison
 from tests.chaos.faults import Chaos
-from tests.chaos.fleet import FORGET_KEY, Fleet
+from tests.chaos.fleet import Fleet
 from tests.chaos.journal import Owed
 from tests.chaos.streams import MOST_SHARDS
 from tests.chaos.topology import Topology
+from tests.erasure import FORGET_KEY
 from tests.helpers import eventually
 from usage_worker.demo.publish import AGENTS, USERS
 from usage_worker.monitoring.status import collect_status
@@ -87,8 +88,8 @@ def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Topology) -> list[s
     owed = Owed()
     for journal in filter(Path.exists, fleet.journals):
         owed.read(journal)
-    failed = chaos.administrator.finish()
     administrator = chaos.administrator
+    failed = administrator.finish()
     chaos.note(f"{len(administrator.erasures)} users erased, {len(administrator.corrections)} events corrected")
     settings = settings_of(topology, fleet.shards)
     with closing(Resources(settings)) as resources:
@@ -97,7 +98,7 @@ def settle_and_compare(chaos: Chaos, fleet: Fleet, topology: Topology) -> list[s
         await_green(chaos, fleet, settings, {"vanished_entries"} if topology.streams.may_vanish else set())
         fleet.end()
         chaos.note("all processes ended")
-        found = Comparison(resources.store, settings, owed, chaos.administrator).run()
+        found = Comparison(resources.store, settings, owed, administrator).run()
         vanished = [resources.stream.vanished(shard).entries for shard in range(MOST_SHARDS)]
     chaos.note(f"vanished: {vanished}")
     if any(vanished) and not topology.streams.may_vanish:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LAST = "SELECT user_id, agent_id, last_conversation_id, last_conversation_at FROM public.user_agents"
 NEGATIVE = "SELECT * FROM public.usage_daily WHERE conversation_count < 0"
 HISTORY = "SELECT changes, reason, actor_role FROM public.usage_corrections WHERE event_id = %s ORDER BY id"
+USES = "SELECT usage_count, conversation_count, last_conversation_id FROM public.user_agents WHERE user_id = %s"
 
 NOW = datetime.now(UTC)
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.integration.corrections import check_corrected, correct_one, corrected, count, use
+from tests.integration.corrections import USES, check_corrected, correct_one, corrected, count, use
 from tests.integration.database import run
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.external_ids import uuid_of
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
 
-LAST = "SELECT usage_count, conversation_count, last_conversation_id FROM public.user_agents WHERE user_id = %s"
 KEPT = "SELECT external_id FROM public.usage_external_ids WHERE kind = 'conversation' ORDER BY 1"
 
 
@@ -59,7 +58,7 @@ def test_conversation_of_uses_that_the_ledger_does_not_have(harness: IngestHarne
     )
     done = correct_one(harness, event, conversation_id=None, messages=5)
     assert done.kept_conversation == "older uses"
-    assert run(database, LAST, harness.users[0]) == [(2, 1, None)]
+    assert run(database, USES, harness.users[0]) == [(2, 1, None)]
     assert reconcile(harness.resources.store, harness.resources.settings).differences == []
 
 

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.integration.corrections import HISTORY, check_corrected, correct_one, corrected, count, use
+from tests.erasure import FORGET_KEY
+from tests.integration.corrections import HISTORY, USES, check_corrected, correct_one, corrected, count, use
 from tests.integration.database import run
 from tests.integration.hours import expected, hour_of, ledger, rolled_up
 from tests.integration.retired import soft_delete
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from usage_worker.service.resources import Resources
 
 RETIRED = "SELECT usage_count, message_count, total_cost_usd FROM public.usage_retired_daily ORDER BY user_id"
-LAST = "SELECT usage_count, conversation_count, last_conversation_id FROM public.user_agents WHERE user_id = %s"
-KEY = "0123456789abcdef0123456789abcdef"
 
 
 def test_purged_pair_used_again(harness: IngestHarness, database: str) -> None:
@@ -43,7 +42,7 @@ def test_purged_pair_used_again(harness: IngestHarness, database: str) -> None:
     corrected(harness, before, cost_usd=8, conversation_id=uuid4())
     after = corrected(harness, after, cost_usd=16, conversation_id=None)
     assert run(database, RETIRED) == [(1, 7, 8)]
-    assert run(database, LAST, harness.users[0]) == [(1, 0, None)]
+    assert run(database, USES, harness.users[0]) == [(1, 0, None)]
     check_corrected(harness, [after])
 
 
@@ -83,10 +82,10 @@ def test_erased_user_is_not_corrected(
     """As after the restore of a backup that is older than the erasure."""
     event, other = use(harness), use(harness, user=1)
     count(harness, event, other)
-    add_tombstones(harness.resources.store, [ForgetKey(KEY).tombstone(event["user_id"])])
+    add_tombstones(harness.resources.store, [ForgetKey(FORGET_KEY).tombstone(event["user_id"])])
     with pytest.raises(ForgetKeyError, match="USAGE_FORGET_KEY, which is not set here"):
         correct_one(harness, other, messages=2)
-    harness.resources = make_resources(DATABASE_URL=database, forget_key=KEY)
+    harness.resources = make_resources(DATABASE_URL=database, forget_key=FORGET_KEY)
     with pytest.raises(ArgumentError, match="its user was erased; `usage-worker forget --again` erases it, too"):
         correct_one(harness, event, messages=2)
     assert run(database, "SELECT count(*) FROM public.usage_corrections") == [(0,)]

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.access.sample import AGENT, OWNER, RECIPIENT, add_rows
+from tests.erasure import FORGET_KEY
 from tests.integration.commands import NOW
 from tests.integration.database import run
 from usage_worker.events.external_ids import external_ids
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 import psycopg
 
-KEY = "0123456789abcdef" * 4
 # Every column that can hold an id, also of views.
 COLUMNS = """
     SELECT format('%I.%I', n.nspname, c.relname), a.attname::text
@@ -58,7 +58,7 @@ def forget(cli: Cli, *arguments: str) -> dict[str, Any]:
 
 @pytest.fixture
 def forgetter(cli: Cli) -> Cli:
-    cli.env["USAGE_FORGET_KEY"] = KEY
+    cli.env["USAGE_FORGET_KEY"] = FORGET_KEY
     return cli
 
 
@@ -93,14 +93,14 @@ def test_user_is_erased_everywhere_and_others_stay(
     assert run(database, "SELECT count(*) FROM usage_events") == [(3,)]
     assert run(database, "SELECT sum(usage_count), max(users) FROM agent_usage_hourly") == [(3, 1)]
     assert run(database, "SELECT events FROM usage_dead_letters") == [(1,)]
-    assert run(database, "SELECT hash FROM usage_forgotten") == [(ForgetKey(KEY).hash(gone),)]
+    assert run(database, "SELECT hash FROM usage_forgotten") == [(ForgetKey(FORGET_KEY).hash(gone),)]
     assert harness.resources.store.rows(testing_query("unbalanced")) == []
     found = forgetter.run("run", "reconcile", "--json")
     assert found.returncode == 0, found.stdout
 
     # Late events, also where unknown users are created, and without the key none is counted.
     harness.publish(event(str(gone), str(agent)), event(str(other), str(agent)), counted=False)
-    creating = make_resources(forget_key=KEY, unknown="create", DATABASE_URL=database)
+    creating = make_resources(forget_key=FORGET_KEY, unknown="create", DATABASE_URL=database)
     intake = [creating.flusher.flush(shard, 60).intake for shard in range(2)]
     assert sum(it.quarantined for it in intake) == 1
     assert sum(it.applied for it in intake) == 1
@@ -143,11 +143,11 @@ def test_what_is_wrong_is_said_in_one_line(forgetter: Cli, ingest_url: str) -> N
     assert "give a user, or --again" in forgetter.error_line("forget")
     assert "--yes" in forgetter.error_line(f"forget {uuid4()}")
     forget(forgetter, "mary", "--yes")
-    forgetter.env["USAGE_FORGET_KEY"] = KEY[::-1]
+    forgetter.env["USAGE_FORGET_KEY"] = FORGET_KEY[::-1]
     assert "another USAGE_FORGET_KEY" in forgetter.error_line("forget john --yes")
     del forgetter.env["USAGE_FORGET_KEY"]
     assert "USAGE_FORGET_KEY is not set" in forgetter.error_line("forget john --yes")
-    forgetter.env |= {"USAGE_FORGET_KEY": KEY, "DATABASE_URL": ingest_url}
+    forgetter.env |= {"USAGE_FORGET_KEY": FORGET_KEY, "DATABASE_URL": ingest_url}
     assert "does not own the tables" in forgetter.error_line("forget john --yes")
 
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-AGENTS = "1000"
+AGENTS = "2000"
 BY_VECTOR = {"vector", "vector, filter that leaves 1 %"}
 
 

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from tests.erasure import FORGET_KEY
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM
 from tests.integration.conftest import cli, harness, make_resources
@@ -174,7 +175,7 @@ def test_erasure_waits_for_a_correction(harness: IngestHarness, cli: Cli, databa
     """Otherwise the history that it writes would name the user for ever."""
     event = use(harness)
     count(harness, event)
-    cli.env["USAGE_FORGET_KEY"] = "0123456789abcdef0123456789abcdef"
+    cli.env["USAGE_FORGET_KEY"] = FORGET_KEY
     with psycopg.connect(database) as holder, ThreadPoolExecutor(2) as pool:
         holder.execute("SELECT FROM public.user_agents FOR UPDATE")
         correction = pool.submit(correct_one, harness, event, messages=2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -14,6 +13,7 @@ import pytest
 
 from tests.access.sample import AGENT, OWNER, add_rows
 from tests.conftest import new_database
+from tests.erasure import FORGET_KEY, keys_naming, naming
 from tests.helpers import eventually
 from tests.integration.commands import NOW, PROGRAM, Cli
 from tests.integration.database import run
@@ -30,47 +30,12 @@ if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
 
-KEY = "0123456789abcdef" * 4
 WORDS = "what the owner wrote"
 WRITE = """
     UPDATE public.user_agents SET custom_name = %(w)s, custom_system_prompt = %(w)s, folder = %(w)s,
         tags = ARRAY[%(w)s], notes = %(w)s, quick_notes = %(w)s, metadata = words, settings = words, preferences = words
       FROM jsonb_build_object('words', %(w)s::text) AS words WHERE user_id = %(user)s
 """
-TABLES = """
-    SELECT format('%I.%I', n.nspname, c.relname)
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE n.nspname IN ('public', 'auth') AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition
-"""
-
-
-def naming(url: str, *texts: str) -> set[str]:
-    """Return the tables, with every column of each, in which a text stands."""
-    pattern = "|".join(re.escape(text) for text in texts)
-    with psycopg.connect(url) as connection:
-        tables = [name for (name,) in connection.execute(TABLES)]
-        statement = "SELECT count(*) FROM {} AS t WHERE t::text ~* %s"
-        found = {name: connection.execute(statement.format(name).encode(), [pattern]).fetchone() for name in tables}
-    return {name for name, row in found.items() if row != (0,)}
-
-
-def keys_naming(client: redis.Redis, *texts: str) -> list[bytes]:
-    """Return the keys of Redis whose value, as it is kept, has a text."""
-    keys: Any = client.keys("*")
-    dumped: dict[bytes, Any] = {key: _value(client, key) for key in keys}
-    return [key for key, value in dumped.items() if any(text in value for text in texts)]
-
-
-def _value(client: Any, key: bytes) -> str:
-    read = {
-        b"string": client.get,
-        b"hash": client.hgetall,
-        b"set": client.smembers,
-        b"list": lambda name: client.lrange(name, 0, -1),
-        b"zset": lambda name: client.zrange(name, 0, -1),
-        b"stream": client.xrange,
-    }
-    return str(read[client.type(key)](key))
 
 
 def event(user: object, **fields: Any) -> dict[str, Any]:
@@ -80,7 +45,7 @@ def event(user: object, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def eraser(cli: Cli) -> Cli:
-    cli.env["USAGE_FORGET_KEY"] = KEY
+    cli.env["USAGE_FORGET_KEY"] = FORGET_KEY
     return cli
 
 
@@ -118,7 +83,7 @@ def started(cli: Cli, user: object) -> subprocess.Popen[bytes]:
 def test_late_events_of_every_entry_point_leave_no_trace(
     eraser: Cli, harness: IngestHarness, owned: str, make_resources: Callable[..., Resources], tmp_path: Path
 ) -> None:
-    resources = make_resources(forget_key=KEY, unknown="create", DATABASE_URL=owned)
+    resources = make_resources(forget_key=FORGET_KEY, unknown="create", DATABASE_URL=owned)
     harness.xadd(json.dumps([event(OWNER, agent_id=str(uuid4()))]), n="1")
     harness.flush()  # a dead letter, which an export keeps
     letters = eraser.run("dead-letters", "export").stdout

@@ -41,11 +41,11 @@ def check(service: Service, folder: Path, key: str, *options: str) -> None:
 def test_events(service: Service, tmp_path: Path) -> None:
     """The document cannot say how fields depend on each other, and a request with one good event is accepted."""
     without = ("--exclude-checks", "positive_data_acceptance,negative_data_rejection")
-    check(service, tmp_path, WRITER[0], "--include-path", "/api/v1/events", "--max-examples", "25", *without)
+    check(service, tmp_path, WRITER[0], "--include-path", "/api/v1/events", "--max-examples", "50", *without)
     assert any(line.get("status") == 202 for line in service.lines())
 
 
 def test_everything_else(service: Service, tmp_path: Path) -> None:
     """The document can say neither that a cursor was an answer's, nor that one day is not later than the other."""
     without = ("--exclude-checks", "positive_data_acceptance")
-    check(service, tmp_path, READER[0], "--exclude-path", "/api/v1/events", "--max-examples", "25", *without)
+    check(service, tmp_path, READER[0], "--exclude-path", "/api/v1/events", "--max-examples", "50", *without)

@@ -102,7 +102,7 @@ def test_process_whose_result_nobody_reads_ends_soon(harness: Harness, tmp_path:
 
 
 def listens_to_control(harness: Harness) -> bool:
-    """Tell whether a worker listens to `celery control`, which ends as it stops to look after its processes."""
+    """Tell whether a worker listens to `celery control`; one that shuts down ends that before it ends its pool."""
     return any("subscribe" in client["cmd"] for client in harness.redis.client_list())
 
 

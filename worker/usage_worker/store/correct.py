@@ -53,7 +53,7 @@ def events_of_id(store: Store, event_id: UUID) -> list[LedgerRow]:
 def delete_old_corrections(store: Store, task: str, before: date) -> int:
     """Delete the history of events before a (UTC) day. Returns the number of corrections deleted."""
     with sole_transaction(store, task) as connection:
-        if connection.execute(query("has_corrections")).fetchone() != (True,):
+        if connection.execute(query("has_table"), {"table": "usage_corrections"}).fetchone() != (True,):
             return 0
         return connection.execute(query("delete_old_corrections"), {"before": before}).rowcount
 

@@ -163,10 +163,6 @@ SELECT %(event_id)s, %(occurred_at)s, %(user_id)s, %(agent_id)s,
   FROM (SELECT %(old)s::jsonb AS before) AS former, jsonb_each(%(new)s::jsonb)
  WHERE before -> key IS DISTINCT FROM value
 
--- name: has_corrections
--- Whether the schema is as new as the table: during an upgrade, new workers run on the previous one.
-SELECT to_regclass('public.usage_corrections') IS NOT NULL
-
 -- name: delete_old_corrections
 -- The history of events whose day the ledger no longer keeps. Few rows: read as a whole.
 DELETE FROM public.usage_corrections WHERE occurred_at < %(before)s::date::timestamp AT TIME ZONE 'UTC'

@@ -26,7 +26,7 @@ def forgotten_among(connection: Connection, key: ForgetKey | None, users: Iterab
     Raises:
         ForgetKeyError: some were erased with another key, so that nobody can tell.
     """
-    if connection.execute(query("has_forgotten")).fetchone() != (True,):
+    if connection.execute(query("has_table"), {"table": "usage_forgotten"}).fetchone() != (True,):
         return set()
     are_any, are_others = connection.execute(query("forget_keys"), {"key_id": key and key.id}).fetchone() or ()
     if are_others or (are_any and not key):

@@ -6,10 +6,6 @@
 SELECT EXISTS (SELECT FROM public.usage_forgotten) AS are_any,
        EXISTS (SELECT FROM public.usage_forgotten WHERE key_id IS DISTINCT FROM %(key_id)s::bytea) AS are_others
 
--- name: has_forgotten
--- Whether the schema is as new as the table: during an upgrade, new workers run on the previous one.
-SELECT to_regclass('public.usage_forgotten') IS NOT NULL
-
 -- name: forgotten_hashes
 -- Those of the hashes that are tombstones.
 SELECT hash FROM public.usage_forgotten WHERE hash = ANY (%(hashes)s::bytea[])

@@ -10,6 +10,10 @@ SELECT bool_and(pg_has_role(c.relowner, 'USAGE') AND NOT row_security_active(c.o
        ]::regclass[]) AS named
   JOIN pg_catalog.pg_class c ON c.oid = named
 
+-- name: has_table
+-- Whether the schema is as new as a table: during an upgrade, new workers run on the previous one.
+SELECT to_regclass('public.' || %(table)s) IS NOT NULL
+
 -- name: try_task_lock
 -- The first key distinguishes our locks from advisory locks of the application. Without triggers and foreign keys, which a
 -- role may have switched off, a purge would leave the rows of the pair behind.
