@@ -21,11 +21,12 @@ from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.heartbeat import HEARTBEAT_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.integration.commands import Cli
     from tests.integration.conftest import IngestHarness
+    from usage_worker.service.resources import Resources
 
 CLAIM = "usage:flushing:{0}"
 
@@ -78,6 +79,24 @@ def test_flushes_go_on_without_beat(harness: IngestHarness, cli: Cli) -> None:
         for number in range(3):
             harness.publish(event(harness, number))
             await_next_flush(harness, events=number + 1)
+    harness.check()
+
+
+def test_round_of_backlogs_may_take_longer_than_ticks_last(
+    make_resources: Callable[..., Resources], harness: IngestHarness, database: str, cli: Cli
+) -> None:
+    cli.env |= {
+        "USAGE_STREAM_SHARDS": "3",
+        "USAGE_FLUSH_INTERVAL": "0.1",
+        "USAGE_FLUSH_BUDGET": "1",
+        "USAGE_BATCH_EVENTS": "1",
+    }
+    harness.resources = make_resources(DATABASE_URL=database, stream_shards=3)
+    for number in range(900):
+        harness.oracle.add(added := event(harness, number))
+        harness.xadd(json.dumps([added], default=str), shard=number % 3)
+    with running(cli, "worker", "--concurrency=1"):
+        eventually(lambda: harness.resources.store.intake_totals().accepted == 900, 60)
     harness.check()
 
 

@@ -85,16 +85,20 @@ def begin_flushes(app: Celery) -> None:
     worker_ready.connect(begin, weak=False)
 
 
-def send_flush(app: Celery, shard: int, token: str | None = None) -> None:
-    """Send for a flush, behind the tasks that wait already. Where that fails, the next tick does it."""
+def send_flush(app: Celery, shard: int, token: str | None = None, expires: float | None = None) -> None:
+    """Send for a flush, behind the tasks that wait already. Where that fails, the next tick does it.
+
+    The messages of a chain do not expire: a round of the shards may take longer than ticks last, and without beat
+    nothing would begin the chain again.
+    """
     # The broker cannot be reached, or refuses the message: it is full, or gives its user no right.
     with suppress(OperationalError, *app.connection_for_write().channel_errors):
-        app.tasks[FLUSH].apply_async((shard, token), expires=app.usage_resources.settings.trigger_expires)
+        app.tasks[FLUSH].apply_async((shard, token), expires=expires)
 
 
 def heartbeat(self: Task) -> None:
     """Note that beat sends tasks and a worker executes them; look for vanished, skipped and unread entries."""
-    stream = _resources(self).stream
+    stream, settings = _resources(self).stream, _resources(self).settings
 
     def look(shard: int) -> None:
         stream.vanished(shard)
@@ -103,7 +107,7 @@ def heartbeat(self: Task) -> None:
 
     # Beat may know fewer shards than a publisher, and so may this worker, while all are restarted with another number.
     for shard in waiting_entries(stream):
-        send_flush(self.app, shard)
+        send_flush(self.app, shard, expires=settings.trigger_expires)
 
     try:
         is_first_of_minute = Heartbeat(stream.connection).beat()
