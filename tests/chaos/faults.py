@@ -29,6 +29,7 @@ COMMANDS = [
     *(("run", task) for task in ("purge", "partitions", "reconcile", "refresh", "graph", "dead-letters")),
     *(("status", "--json"), ("drain",), ("report",), ("dead-letters", "list", "--json"), ("doctor",)),
 ]
+MOST_COMMANDS = 3
 TABLES = ["user_agents", "usage_daily", "usage_events", "usage_entries", "usage_dead_letters", "agents"]
 
 
@@ -49,8 +50,6 @@ class Chaos:
             self.stop_child,
             self.kill_producer,
             self.command,
-            self.erase,
-            self.correct,
         ]
         database = [self.terminate, self.kill_backend, self.lock_table, self.lock_rows, self.cut_at_commit]
         database += [self.stall_database, self.lock_rows, self.terminate]
@@ -65,6 +64,8 @@ class Chaos:
         while time.monotonic() < deadline:
             self.fleet.tend()
             self.inject(self.random.choice(self.faults))
+            # Beside each fault: they take seconds, and must meet it.
+            self.inject(self.random.choice([self.erase, self.correct]))
             # The pace of the faults; their effects are awaited at the end.
             pause = time.monotonic() + self.random.choice([0.1, 0.5, 1, 2, 4])
             while time.monotonic() < min(pause, deadline):
@@ -165,21 +166,21 @@ class Chaos:
         return partial(self.fleet.wanted.add, name)
 
     def command(self) -> None:
-        if len(self.fleet.commands) < 2:
+        if len(self.fleet.commands) < MOST_COMMANDS:
             arguments = self.random.choice(COMMANDS)
             self.note(f"usage-worker {' '.join(arguments)}")
             self.fleet.run(*arguments)
 
     def erase(self) -> Callable[[], object] | None:
-        return self._perhaps_killed(self.administrator.erase()) if len(self.fleet.commands) < 2 else None
+        return self._perhaps_killed(self.administrator.erase()) if len(self.fleet.commands) < MOST_COMMANDS else None
 
     def correct(self) -> Callable[[], object] | None:
-        process = self.administrator.correct() if len(self.fleet.commands) < 2 else None
+        process = self.administrator.correct() if len(self.fleet.commands) < MOST_COMMANDS else None
         return self._perhaps_killed(process) if process else None
 
     def _perhaps_killed(self, process: ChildProcess) -> Callable[[], object] | None:
         self.note(process.name)
-        number = self.random.choice([None, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        number = self.random.choice([None, None, None, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
         return partial(self.fleet.harm, process, number) if number else None
 
     def kill_command(self) -> None:
