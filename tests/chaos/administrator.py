@@ -78,10 +78,10 @@ class Administrator:
         works = [it for it in self.erasures.values() if not it.is_done]
         unfinished = [it for it in self.corrections.values() if not it.is_done and it.user not in self.erasures]
         works += [it for it in unfinished if self.random.random() < 0.5]
-        for work in works:
-            for run in work.runs:
-                run.wait(FINISH_SECONDS)
-            self._run(work).wait(FINISH_SECONDS)
+        for run in [run for work in works for run in work.runs]:
+            run.wait(FINISH_SECONDS)
+        for run in [self._run(work) for work in works]:
+            run.wait(FINISH_SECONDS)
         return [f"{it.arguments} repeated: {it.runs[-1].log_tail()[-600:]}" for it in works if not it.is_done]
 
     def contents(self, sent: list[Event]) -> list[Event]:
