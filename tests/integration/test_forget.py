@@ -14,6 +14,7 @@ from tests.integration.commands import NOW
 from tests.integration.database import run
 from usage_worker.events.external_ids import external_ids
 from usage_worker.events.tombstones import ForgetKey
+from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.letter_parts import named_in
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
 from usage_worker.testing.sql import query as testing_query
@@ -106,6 +107,10 @@ def test_user_is_erased_everywhere_and_others_stay(
     assert sum(it.applied for it in intake) == 1
     assert places_of(database, str(gone)) == set()
     assert run(database, "SELECT count(*) FROM usage_dead_letters") == [(1,)]
+    # Nobody's mistake, so `status` does not warn of it as of the two broken ones.
+    read = [FlushRecords(harness.resources.stream.connection).read(shard) for shard in range(2)]
+    assert sum(record.quarantined for record, _ in read) == len(broken)
+    assert sum(counters.quarantined["forgotten_user"] for _, counters in read) == 1
 
     again = forget(forgetter, str(gone), "--yes")
     assert sum(again["rows"].values()) == 0

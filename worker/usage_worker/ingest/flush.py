@@ -19,6 +19,7 @@ from usage_worker.ingest.turn import Turn
 from usage_worker.logs import get_logger
 from usage_worker.printable import printable
 from usage_worker.queue.claim import FlushClaim
+from usage_worker.queue.flush_counters import quarantined
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.holding import Holding
 from usage_worker.store import Intake
@@ -160,7 +161,10 @@ class Flusher:
                 ages = self._stream.done(shard, [entry.entry_id for entry in counted])
                 self._applier.tally.visible(ages)
                 self._holding.survived(shard, [entry.entry_id for entry in counted if entry.raw.deaths])
-        self._records.counted(shard, intake.accepted, intake.quarantined, self._applier.tally.take())
+        increments = self._applier.tally.take()
+        # Those of erased users are refused as their erasure demands, and are nobody's mistake.
+        mistaken = intake.quarantined - increments[quarantined("forgotten_user")]
+        self._records.counted(shard, intake.accepted, mistaken, increments)
         if any(entry.waiting for entry in batch.entries):
             self._records.waiting(shard, self._applier.held.holders)
         return intake

@@ -115,7 +115,7 @@ def failure(kind: str) -> str:
     return f"failures/{kind}"
 
 
-def quarantined(kind: str) -> str:
+def quarantined(kind: Kind) -> str:
     """Return the field that counts quarantined events of a kind."""
     return f"quarantined/{kind}"
 

@@ -67,9 +67,9 @@ class FlushRecord(NamedTuple):
 
     `counted_seconds`: since the last commit. `succeeded_seconds`: since the last flush without an error, also one that
     found nothing. `failed_seconds` and `error`: the last flush that failed. `waiting_seconds` and `holders`: the last
-    batch of which events wait for rows that others hold. `accepted` and `quarantined`: events of the
-    last `MINUTES` minutes. `per_second`: accepted events, averaged over the last one to two minutes. `by_node`:
-    accepted events of the last `MINUTES` minutes by the worker that counted them.
+    batch of which events wait for rows that others hold. `accepted` and `quarantined` (without those of erased users):
+    events of the last `MINUTES` minutes. `per_second`: accepted events, averaged over the last one to two minutes.
+    `by_node`: accepted events of the last `MINUTES` minutes by the worker that counted them.
     """
 
     counted_seconds: float | None
