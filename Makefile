@@ -61,7 +61,8 @@ unit: $(STAMP)  ## run the tests that need no server
 
 test: check  ## run every check that needs only what pip installs: at most 15 minutes on two cores
 	# test-more has what test_breaking shows: that the tests of access fail where a right is wrong.
-	$(BIN)/pytest -n 2 --dist loadfile -m 'not size' --ignore tests/access/test_breaking.py tests/access tests/integration
+	# Three processes on two cores, since tests also wait: for locks, servers and deadlines.
+	$(BIN)/pytest -n 3 --dist loadfile -m 'not size' --ignore tests/access/test_breaking.py tests/access tests/integration
 	$(BIN)/pytest -m size tests/integration
 	# By its own order pytest-xdist begins the long files, which have one test each, last: one core is idle at the end.
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/acceptance tests/faults

@@ -22,6 +22,7 @@ from hypothesis import settings
 from psycopg import sql
 from typing_extensions import override
 
+from tests.memory_files import keep_temporary_files_in_memory
 from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 from usage_worker.local.account import temporary_folder
 from usage_worker.local.binaries import Program, find_postgres
@@ -111,6 +112,10 @@ class GivenValkey:
         if self._url.scheme == "unix":
             return _joined(self._url, self._url.path, f"db={db}")
         return _joined(self._url, f"/{db}", self._url.query)
+
+
+def pytest_configure() -> None:
+    keep_temporary_files_in_memory()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
