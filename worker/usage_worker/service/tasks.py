@@ -98,7 +98,8 @@ def send_flush(app: Celery, shard: int, token: str | None = None, expires: float
 
 def heartbeat(self: Task) -> None:
     """Note that beat sends tasks and a worker executes them; look for vanished, skipped and unread entries."""
-    stream, settings = _resources(self).stream, _resources(self).settings
+    resources = _resources(self)
+    stream = resources.stream
 
     def look(shard: int) -> None:
         stream.vanished(shard)
@@ -107,7 +108,7 @@ def heartbeat(self: Task) -> None:
 
     # Beat may know fewer shards than a publisher, and so may this worker, while all are restarted with another number.
     for shard in waiting_entries(stream):
-        send_flush(self.app, shard, expires=settings.trigger_expires)
+        send_flush(self.app, shard, expires=resources.settings.trigger_expires)
 
     try:
         is_first_of_minute = Heartbeat(stream.connection).beat()
