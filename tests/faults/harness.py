@@ -119,11 +119,14 @@ class Harness:
 
     # Processes
 
-    def command(self, module: str, *arguments: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
+    def command(
+        self, module: str, *arguments: str, stdin: int | None = None, stdout: int | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a module of the project as a process that uses the servers of the harness."""
         servers = {"DATABASE_URL": self.database, "REDIS_URL": self.redis_url}
         environment = {**os.environ, **self.env, **servers}
-        return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment, stdout=stdout)
+        command = [sys.executable, "-m", module, *arguments]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=stdin, stdout=stdout)
 
     @contextmanager
     def workers(self, count: int, *arguments: str) -> Iterator[list[subprocess.Popen[bytes]]]:
@@ -142,16 +145,22 @@ class Harness:
 
     @contextmanager
     def publishers(self, folder: Path, count: int, events: int, timeout: float = 60) -> Iterator[None]:
-        """Run publisher processes, each with a journal; at the end of the block they have sent all events."""
+        """Run publisher processes, each with a journal and so many events or, until the block ends, more of them.
+
+        At the end of the block they have sent all.
+        """
         journals = [folder / f"journal-{self.sent}-{number}" for number in range(count)]
         processes = [
-            self.command("usage_worker.demo.publish", str(journal), str(events), str(self.sent + seed))
+            self.command(
+                "tests.faults.publisher", str(journal), str(events), str(self.sent + seed), stdin=subprocess.PIPE
+            )
             for seed, journal in enumerate(journals)
         ]
         try:
             yield
             for process in processes:
-                assert process.wait(timeout) == 0
+                process.communicate(timeout=timeout)  # closes its standard input
+                assert process.returncode == 0
         finally:
             for process in processes:
                 _end(process)

@@ -43,9 +43,9 @@ def test_load_is_spread_while_nodes_come_and_go(harness: Harness, tmp_path: Path
         nodes.start(*NAMES[:3])
         nodes.start_beat()
         nodes.ready(*NAMES[:3])
-        nodes.start(NAMES[3])
-        await_all_nodes(harness, nodes)
         with harness.publishers(tmp_path, 1, 12_000):
+            nodes.start(NAMES[3])
+            eventually(lambda: all(nodes.counted().get(name) for name in NAMES), 60)
             shown = Cli(tmp_path, DATABASE_URL=harness.database, REDIS_URL=redis_url).run("status").stdout
             nodes.stop(NAMES[0])
             nodes.kill(NAMES[1])
@@ -104,17 +104,6 @@ def test_process_whose_result_nobody_reads_ends_soon(harness: Harness, tmp_path:
 def listens_to_control(harness: Harness) -> bool:
     """Tell whether a worker listens to `celery control`; one that shuts down ends that before it ends its pool."""
     return any("subscribe" in client["cmd"] for client in harness.redis.client_list())
-
-
-def await_all_nodes(harness: Harness, nodes: Nodes) -> None:
-    """Publish until each worker has counted events."""
-    seeds = count(harness.sent)
-
-    def have_counted() -> bool:
-        harness.publish(harness.traffic(200, seed=next(seeds)))
-        return all(nodes.counted().get(name) for name in NAMES)
-
-    eventually(have_counted, 60)
 
 
 def await_all_shards(harness: Harness, nodes: Nodes, name: str) -> None:

@@ -104,7 +104,6 @@ def test_nothing_is_lost_where_a_replica_must_have_it(harness: Harness, failover
             dead, _ = failover.pair
             eventually(lambda: harness.has_counted(500), PATIENCE)
             dead.kill()
-            assert sum(len(journal.read_text().splitlines()) for journal in tmp_path.glob("journal-*")) < 8_000
             failover.await_promotion(dead)
             failover.servers.restart(dead)  # the promoted one needs a replica, too
         eventually(lambda: all_counted(harness), PATIENCE)

@@ -22,7 +22,7 @@ from usage_worker.settings import load_settings
 from usage_worker.testing import Population, generate_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 USERS, AGENTS = 200, 10
 UNKNOWN_USER = uuid5(NAMESPACE_OID, "nobody")
@@ -39,7 +39,10 @@ UNKNOWN_USER_EVENTS = 0.001
 
 
 def traffic(count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Generate complete events: mostly usage, some ratings, some duplicates, a few of a user who does not exist."""
+    """Generate complete events: mostly usage, some ratings, a few of a user who does not exist, some duplicates.
+
+    `count` is their number without the duplicates.
+    """
     random = Random(seed)  # noqa: S311
     for fields in generate_usage(Population.of(USERS, AGENTS), count, "production", seed):
         event = fields | {"event_id": uuid7(), "occurred_at": datetime.now(UTC)}
@@ -54,14 +57,14 @@ def traffic(count: int, seed: int) -> Iterator[dict[str, Any]]:
         yield event
 
 
-def main(file: Path, count: int, seed: int, *, at_once: bool) -> int:
-    """Publish `count` events, duplicates not counted; return the exit code, 1 if not all of them were sent.
+def publish(file: Path, events: Iterable[dict[str, Any]], *, at_once: bool = False) -> int:
+    """Publish the events; return the exit code, 1 if not all of them were sent.
 
     Paced like an application, unless `at_once`: a burst would measure the backlog instead of the latency.
     """
     started, published = time.monotonic(), 0
     with file.open("w") as lines, UsagePublisher(settings=load_settings(), disabled=False) as publisher:
-        for event in traffic(count, seed):
+        for event in events:
             lines.write(json.dumps(event, default=str) + "\n")
             publisher.add(event)
             published += 1
@@ -77,4 +80,4 @@ def main(file: Path, count: int, seed: int, *, at_once: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), at_once=AT_ONCE in sys.argv[4:]))
+    sys.exit(publish(Path(sys.argv[1]), traffic(int(sys.argv[2]), int(sys.argv[3])), at_once=AT_ONCE in sys.argv[4:]))
