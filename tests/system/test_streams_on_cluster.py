@@ -21,6 +21,7 @@ from usage_worker.errors import StreamUnavailableError
 from usage_worker.http.receiver import Receiver
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.connection import RedisConnection
+from usage_worker.settings import PublisherSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,6 +126,25 @@ def test_slots_move_and_primaries_change_under_traffic(
         eventually(harness.settled, 30)
     harness.check()
     assert harness.vanished == 0
+
+
+def test_publisher_that_waits_for_replicas_follows_a_primary_that_became_one(
+    cluster: ClusterServers, harness: Harness
+) -> None:
+    promoted = harness.resources.stream.key(1)
+    settings = PublisherSettings(redis_url=harness.redis_url, redis_replicas=1, stream_shards=SHARDS)
+    first, second = harness.traffic(200, seed=1), harness.traffic(200, seed=2)
+    with UsagePublisher(settings=settings, linger=0) as publisher:
+        for events in (first, second):
+            harness.record(events)
+            for event in events:
+                publisher.add(dict(event))
+            assert publisher.flush(30), publisher.stats()
+            before = cluster.primary_of(promoted)
+            cluster.replica_of(before).ask("CLUSTER FAILOVER")
+            cluster.await_promotion(promoted, before)
+    harness.drain()
+    harness.check()
 
 
 def test_shards_of_other_nodes_are_counted_while_one_is_down(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 if TYPE_CHECKING:
     import redis
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 1.0
 # A replica says once a second what it has.
 _LAG_SECONDS = 1
+
+_ON_REPLICA = "WAIT cannot be used with replica instances"
 
 
 class TooFewReplicasError(ResponseError):
@@ -49,7 +51,7 @@ class Replicas:
         *answers, replicas = pipeline.execute(raise_on_error=False)
         if isinstance(replicas, RedisError):
             self._lacking.add(server)
-            raise replicas
+            raise _as_read_only(replicas)
         if replicas < self._wanted:
             self._lacking.add(server)
             lack = TooFewReplicasError(replicas, self._wanted)
@@ -59,10 +61,18 @@ class Replicas:
 
     def _check(self, client: redis.Redis) -> None:
         """Raise where replicas are still missing, or this user may not wait for them."""
-        client.wait(0, 1)  # NOPERM where this user may not WAIT
+        try:
+            client.wait(0, 1)  # NOPERM where this user may not WAIT
+        except ResponseError as error:
+            raise _as_read_only(error) from None
         replicas = live_replicas(client.info("replication"))
         if replicas < self._wanted:
             raise TooFewReplicasError(replicas, self._wanted)
+
+
+def _as_read_only(error: RedisError) -> RedisError:
+    """Return what a replica says to WAIT as what it says to writes, so that the new primary is looked for."""
+    return ReadOnlyError(str(error)) if str(error).startswith(_ON_REPLICA) else error
 
 
 def live_replicas(info: dict[str, Any]) -> int:
