@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import StreamRefusedError, StreamUnavailableError, first_line
+from usage_worker.events.refusals import Refusal
 from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch_size import BatchSize
 from usage_worker.ingest.clock import database_clock
@@ -163,7 +164,7 @@ class Flusher:
                 self._holding.survived(shard, [entry.entry_id for entry in counted if entry.raw.deaths])
         increments = self._applier.tally.take()
         # Those of erased users are refused as their erasure demands, and are nobody's mistake.
-        mistaken = intake.quarantined - increments[quarantined("forgotten_user")]
+        mistaken = intake.quarantined - increments[quarantined(Refusal.FORGOTTEN.kind)]
         self._records.counted(shard, intake.accepted, mistaken, increments)
         if any(entry.waiting for entry in batch.entries):
             self._records.waiting(shard, self._applier.held.holders)

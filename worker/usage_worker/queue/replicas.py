@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 1.0
 # A replica says once a second what it has.
 _LAG_SECONDS = 1
-
+# How the answer of a replica to WAIT begins; the client has no type for it.
 _ON_REPLICA = "WAIT cannot be used with replica instances"
 
 
