@@ -61,11 +61,11 @@ unit: $(STAMP)  ## run the tests that need no server
 
 test: check  ## run every check that needs only what pip installs: at most 15 minutes on two cores
 	# test-more has what test_breaking shows: that the tests of access fail where a right is wrong.
-	# Three processes on two cores, since tests also wait: for locks, servers and deadlines.
-	$(BIN)/pytest -n 3 --dist loadfile -m 'not size' --ignore tests/access/test_breaking.py tests/access tests/integration
+	# Three processes on two cores, since tests also wait: for locks, servers and deadlines. In the order of collection, which
+	# begins with the longest files, so that no core is idle at the end.
+	TEST_STOPS=0 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not size' --ignore tests/access/test_breaking.py \
+		tests/acceptance tests/faults tests/access tests/integration
 	$(BIN)/pytest -m size tests/integration
-	# By its own order pytest-xdist begins the long files, which have one test each, last: one core is idle at the end.
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/acceptance tests/faults
 
 test-more: $(STAMP)  ## run what needs the Debian packages that .ci/run installs: at most 20 minutes
 	$(if $(SYSTEM_POSTGRES),,$(error apt-get install postgresql: there is none in /usr/lib/postgresql))
@@ -76,7 +76,7 @@ test-more: $(STAMP)  ## run what needs the Debian packages that .ci/run installs
 	$(if $(MMDEBSTRAP),,$(error apt-get install mmdebstrap: there is no mmdebstrap))
 	$(if $(RABBITMQ),,$(error apt-get install rabbitmq-server: there is none in /usr/lib/rabbitmq))
 	# The default alternates tests between the processes, and so makes the servers of each module twice.
-	$(BIN)/pytest -n 3 --dist worksteal -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) \
+	TEST_STOPS=12 $(BIN)/pytest -n 3 --dist worksteal -m 'not size' --postgres-bin $(SYSTEM_POSTGRES) --redis-server $(SYSTEM_REDIS) \
 		$(ON_SYSTEM) tests/system tests/pooler
 	# Side by side; each prints its seed, which pytest shows where it fails.
 	USAGE_FAULT_SECONDS=90 $(BIN)/pytest -n 2 $(RANDOM_FAULTS) tests/chaos

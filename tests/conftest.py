@@ -22,6 +22,7 @@ from hypothesis import settings
 from psycopg import sql
 from typing_extensions import override
 
+from tests.longest_first import pytest_collection_modifyitems
 from tests.memory_files import keep_temporary_files_in_memory
 from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 from usage_worker.local.account import temporary_folder
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
     from usage_worker.local.account import Account
 
+__all__ = ["pytest_collection_modifyitems"]
+
+# Asserts of what the tests share show their values too.
+for shared in ("access", "chaos", "erasure", "faults", "hostile", "integration", "plain_fold", "system"):
+    pytest.register_assert_rewrite(f"tests.{shared}")
 # Hypothesis' default deadline of 0.2 s for an example failed on a busy machine, where nothing was wrong.
 settings.register_profile("tests", settings(), deadline=None)
 settings.load_profile("tests")
@@ -44,6 +50,8 @@ FAST_POSTGRES = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "max_prepared_transactions": "2",
+    # Enough for what one test has; whoever drops a table or a database looks at every buffer.
+    "shared_buffers": "128MB",
 }
 FAST_VALKEY = {"appendonly": "no"}
 

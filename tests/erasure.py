@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -21,11 +20,13 @@ TABLES = """
 
 def naming(url: str, *texts: str) -> set[str]:
     """Return the tables, with every column of each, in which a text stands."""
-    pattern = "|".join(re.escape(text) for text in texts)
+    # A regular expression of forty users takes ten times as long. The texts are ids and words.
+    assert not any(set(text) & set("%_\\") for text in texts)
+    patterns = [f"%{text.lower()}%" for text in texts]
     with psycopg.connect(url) as connection:
         tables = [name for (name,) in connection.execute(TABLES)]
-        statement = "SELECT count(*) FROM {} AS t WHERE t::text ~* %s"
-        found = {name: connection.execute(statement.format(name).encode(), [pattern]).fetchone() for name in tables}
+        statement = "SELECT count(*) FROM {} AS t WHERE lower(t::text) LIKE ANY(%s)"
+        found = {name: connection.execute(statement.format(name).encode(), [patterns]).fetchone() for name in tables}
     return {name for name, row in found.items() if row != (0,)}
 
 

@@ -30,11 +30,17 @@ class RedisNode(EmbeddedValkey):
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(folder, settings)
         self.port = quiet_port()
+        self._is_paused = False
         self.connection = redis.Redis(port=self.port, socket_timeout=5, decode_responses=True)
 
     @property
     def address(self) -> str:
         return f"{HOST}:{self.port}"
+
+    @property
+    def answers(self) -> bool:
+        """Whether it runs and is not paused."""
+        return self.is_running and not self._is_paused
 
     @property
     def is_primary(self) -> bool:
@@ -55,14 +61,17 @@ class RedisNode(EmbeddedValkey):
     def pause(self) -> None:
         """Stop it like a hanging machine: the kernel still takes connections and bytes for it."""
         os.kill(self.pid, signal.SIGSTOP)
+        self._is_paused = True
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+        self._is_paused = False
 
     @override
     def stop(self) -> None:
         if self.is_running:
             self.kill()  # also while it is paused
+            self._is_paused = False
         self.connection.close()
         super().stop()
 

@@ -162,7 +162,7 @@ class ClusterServers(_Servers):
     @property
     def primaries(self) -> list[RedisNode]:
         """The nodes with slots that answer."""
-        return [node for node in self.nodes if node.is_running and node.is_primary]
+        return [node for node in self.nodes if node.answers and node.is_primary]
 
     def primary_of(self, key: str) -> RedisNode:
         """Return the primary of a key's slot, as a majority of the nodes that answer sees it."""
@@ -181,17 +181,25 @@ class ClusterServers(_Servers):
         return primary
 
     def await_promotion(self, key: str, dead: RedisNode) -> RedisNode:
-        """Wait until another node than this one serves a key's slot and the Cluster is well, and return it."""
-        return _found(lambda: self._promoted(key, dead))
+        """Wait until all nodes say that another than this one serves a key's slot and the Cluster is well; return it.
 
-    def _promoted(self, key: str, dead: RedisNode) -> RedisNode | None:
-        primary = self._agreed(key_slot(key.encode()))
+        A node that has not heard of it yet would send whoever asks it to the one before, for one attempt.
+        """
+        return _found(lambda: self._promoted(key_slot(key.encode()), dead))
+
+    def _promoted(self, slot: int, dead: RedisNode) -> RedisNode | None:
+        owners = set(self._owners(slot))
+        primary = self._agreed(slot) if len(owners) == 1 else None
         return primary if primary and primary is not dead and self._is_well() else None
 
     def _agreed(self, slot: int) -> RedisNode | None:
-        owners = [self._owner(node, slot) for node in self.nodes if node.is_running]
+        owners = self._owners(slot)
         most = max(set(owners), key=owners.count)
         return next((it for it in self.nodes if it.port == most), None) if owners.count(most) > 2 else None
+
+    def _owners(self, slot: int) -> list[int]:
+        """Return the port of a slot's primary by each node that answers."""
+        return [self._owner(node, slot) for node in self.nodes if node.answers]
 
     def _owner(self, node: RedisNode, slot: int) -> int:
         return next((primary[1] for first, last, primary, *_ in self._slots(node) if first <= slot <= last), 0)
@@ -202,7 +210,7 @@ class ClusterServers(_Servers):
         return slots
 
     def _is_well(self) -> bool:
-        alive = [node for node in self.nodes if node.is_running]
+        alive = [node for node in self.nodes if node.answers]
         return all(node.connection.cluster("INFO")["cluster_state"] == "ok" for node in alive)
 
     @override

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-EVENTS = 1_000
+EVENTS = 300
 
 
 def test_backlog_is_drained_without_ticks(

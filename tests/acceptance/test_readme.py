@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
 from tests.acceptance.test_up import PROGRAM, folder, running
+from tests.documents import blocks
 from tests.helpers import environment_without, eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.acceptance.test_up import Up
 
-README = Path(__file__).parents[2] / "README.md"
+README = "../README.md"
 
 __all__ = ["folder"]  # a fixture
 
@@ -51,14 +53,10 @@ class Reader:
         return self.shell("python", block)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
-
-
 def test_the_first_minute_ends_in_the_printed_row(folder: Path) -> None:
-    publish, select = (block for block in blocks("python") if "import" in block)
-    (printed,) = blocks("text")
-    (add,) = blocks("sh")
+    publish, select = (block for block in blocks(README, "python") if "import" in block)
+    (printed,) = blocks(README, "text")
+    (add,) = blocks(README, "sh")
     assert len(publish.strip().splitlines()) - publish.count("\n\n") == 4
     with running(folder) as up:
         reader = Reader(up)

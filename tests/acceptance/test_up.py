@@ -96,37 +96,40 @@ def folder(server_folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
-def test_stop_is_clean_and_keeps_the_data(folder: Path, stop_signal: signal.Signals) -> None:
+def test_it_keeps_its_data_whatever_ends_it(folder: Path) -> None:
+    """Its children are killed and restarted; it is stopped, killed, and stopped by Ctrl-C."""
     with running(folder) as up:
         execute(up.database_url, "CREATE TABLE kept AS SELECT 1 AS value")
-        tree = up.tree()
-        assert len(tree) > 8
-        up.process.send_signal(stop_signal)
-        assert up.process.wait(STOP_TIMEOUT) == 0, up.printed
-        assert not survivors(tree)
+        kill_children(up)
+        stop(up, signal.SIGTERM)
     with running(folder) as up:
-        execute(up.database_url, "DROP TABLE kept")
-
-
-def test_kill_ends_all_processes_and_it_starts_again(folder: Path) -> None:
-    with running(folder) as up:
+        execute(up.database_url, "SELECT FROM kept")
         tree = up.tree()
         up.process.kill()
         await_end(tree, STOP_TIMEOUT)
     with running(folder) as up:
-        execute(up.database_url, "SELECT FROM user_agents")
+        execute(up.database_url, "DROP TABLE kept")
+        stop(up, signal.SIGINT)
 
 
-def test_killed_children_are_restarted(folder: Path) -> None:
-    with running(folder) as up:
-        children = [process for process in up.tree() if process.parent == up.process.pid]
-        assert len(children) == 6
-        for child in children:
-            os.kill(child.pid, signal.SIGKILL)
-        eventually(lambda: child_kinds(up) == {kind_of(child) for child in children}, 30)
-        assert not survivors(children)
-        execute(up.database_url, "SELECT FROM user_agents")
+def kill_children(up: Up) -> None:
+    """Kill the servers and Celery's processes, and wait until others have taken their places."""
+    children = [process for process in up.tree() if process.parent == up.process.pid]
+    assert len(children) == 6
+    for child in children:
+        os.kill(child.pid, signal.SIGKILL)
+    eventually(lambda: child_kinds(up) == {kind_of(child) for child in children}, 30)
+    assert not survivors(children)
+    execute(up.database_url, "SELECT FROM kept")
+
+
+def stop(up: Up, stop_signal: signal.Signals) -> None:
+    """End it by a signal, with everything that it has started."""
+    tree = up.tree()
+    assert len(tree) > 8
+    up.process.send_signal(stop_signal)
+    assert up.process.wait(STOP_TIMEOUT) == 0, up.printed
+    assert not survivors(tree)
 
 
 def test_stop_during_the_start_is_clean(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg import sql
@@ -16,15 +18,9 @@ if TYPE_CHECKING:
     from tests.access.sample import Connection, Role
     from tests.access.table import Table
 
-_PROBE = """
-SELECT pg_temp.probe(role, claims, denied_name, before, statement, found, nothing)
-  FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
-       WITH ORDINALITY AS cell (role, claims, denied_name, before, statement, found, nothing, place)
- ORDER BY place
-"""
+_PROBE = "SELECT pg_temp.probe(%s, %s, %s, %s, %s, %s, %s)"
 # Arguments without which a function returns no row.
 _OPTIONAL = {"search_agents()": ["p_query_text => 'helper'"]}
-_PROBED = ("denied_name", "before", "statement", "found", "nothing")
 
 
 class Cell(NamedTuple):
@@ -57,19 +53,26 @@ class Cell(NamedTuple):
 
 def probe(connection: Connection, cells: Sequence[Cell]) -> list[str]:
     """Return the access that each cell has in this database."""
+    return [
+        access
+        for before, group in groupby(cells, attrgetter("before"))
+        for access in _probed(connection, before, [*group])
+    ]
+
+
+def _probed(connection: Connection, before: str, cells: Sequence[Cell]) -> list[str]:
     roles = [ROLES[cell.role] for cell in cells]
-    rows = connection.execute(
+    columns = ("denied_name", "statement", "found", "nothing")
+    row = connection.execute(
         _PROBE,
         [
+            before,
             [role.role for role in roles],
             [role.claims for role in roles],
-            *(
-                [getattr(cell, name) for cell in cells]
-                for name in ("denied_name", "before", "statement", "found", "nothing")
-            ),
+            *([getattr(cell, name) for cell in cells] for name in columns),
         ],
-    )
-    return [row[0] for row in rows]
+    ).fetchone()
+    return list(row[0]) if row else []
 
 
 def all_cells(connection: Connection) -> list[Cell]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "access.md"
@@ -35,9 +36,17 @@ class Table:
     roles: list[str]
     lines: list[Line]
     used: set[int] = field(default_factory=set)
+    _found: dict[tuple[str, str, str], int | str] = field(default_factory=dict)
 
     def expected(self, object_name: str, command: str, row: str, role: str) -> str:
         """Return the cell, or a message if no line or more than one matches."""
+        key = object_name, command, row
+        if key not in self._found:
+            self._found[key] = self._line(*key)
+        found = self._found[key]
+        return found if isinstance(found, str) else self.lines[found].cells[role]
+
+    def _line(self, object_name: str, command: str, row: str) -> int | str:
         fits = [line.specificity(object_name, command, row) for line in self.lines]
         best = max(fits)
         if not best:
@@ -45,12 +54,12 @@ class Table:
         if fits.count(best) > 1:
             return "docs/access.md has two lines"
         self.used.add(fits.index(best))
-        return self.lines[fits.index(best)].cells[role]
+        return fits.index(best)
 
 
 def read_table() -> Table:
     """Parse the table of the document."""
-    header, *body = (_cells(line) for line in DOCUMENT.read_text().splitlines() if line.startswith("| "))
+    header, *body = (_cells(line) for line in _text().splitlines() if line.startswith("| "))
     return Table(
         header[3:],
         [
@@ -62,12 +71,15 @@ def read_table() -> Table:
 
 def written_columns(relation: str, command: str) -> tuple[str, ...] | None:
     """Return the columns that users may write, or None if the document does not list columns for the relation."""
-    lists = re.finditer(
-        rf"^- `{relation}`, ([a-z ]+):(.*?)(?=^- |\n\n|\Z)", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
-    )
+    lists = re.finditer(rf"^- `{relation}`, ([a-z ]+):(.*?)(?=^- |\n\n|\Z)", _text(), re.MULTILINE | re.DOTALL)
     found = [tuple(re.findall(r"`(\w+)`", it[2])) for it in lists if command in it[1].split()]
     assert len(found) < 2, f"docs/access.md lists the columns of {relation} twice"
     return found[0] if found else None
+
+
+@cache
+def _text() -> str:
+    return DOCUMENT.read_text()
 
 
 def _cells(line: str) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.chaos.topology import Topology
     from usage_worker.local.processes import ChildProcess
 
+MOST_AT_ONCE = 3
 MOST_ERASED = USERS // 5
 REPEATED = 0.3
 FINISH_SECONDS = 120.0
@@ -80,8 +81,10 @@ class Administrator:
         works += [it for it in unfinished if self.random.random() < 0.5]
         for run in [run for work in works for run in work.runs]:
             run.wait(FINISH_SECONDS)
-        for run in [self._run(work) for work in works]:
-            run.wait(FINISH_SECONDS)
+        # All at once would take so long to start that some could not connect in time.
+        for start in range(0, len(works), MOST_AT_ONCE):
+            for run in [self._run(work) for work in works[start : start + MOST_AT_ONCE]]:
+                run.wait(FINISH_SECONDS)
         return [f"{it.arguments} repeated: {it.runs[-1].log_tail()[-600:]}" for it in works if not it.is_done]
 
     def contents(self, sent: list[Event]) -> list[Event]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from contextlib import closing
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tests.chaos.contents import canonical
-from tests.erasure import naming
+from tests.erasure import keys_naming, naming
 from tests.faults.totals import DAILY, DAILY_COLUMNS, LEDGER, LEDGER_COLUMNS, differences
 from usage_worker.maintenance.reconcile import reconcile
+from usage_worker.queue.connection import RedisConnection
 from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query
 
@@ -119,10 +121,15 @@ class Comparison:
         return least, sum(owed.possible[name] for name in [*events, *letters])
 
     def _find_erased(self) -> None:
-        """Look for the users who were erased in every column of every table."""
-        if self.erased:
-            named = naming(self.settings.database_url, *self.erased)
-            self.found += [f"{table} names an erased user" for table in sorted(named)]
+        """Look for the users who were erased in every column of every table, and in every key of Redis."""
+        if not self.erased:
+            return
+        named: list[str | bytes] = [*naming(self.settings.database_url, *self.erased)]
+        with closing(RedisConnection.of(self.settings)) as connection:
+            for name in connection.servers():
+                with connection.server(name) as client:
+                    named += keys_naming(client, *self.erased)
+        self.found += [f"{place!r} names an erased user" for place in named]
 
     def _fetch(self, sql: str) -> list[dict[str, Any]]:
         with psycopg.connect(self.settings.database_url, row_factory=dict_row) as connection:

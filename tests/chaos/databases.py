@@ -58,7 +58,9 @@ class Database:
         return self.primary.url(NAME)
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.direct_url, autocommit=True, connect_timeout=5) as connection:
+        # A fault may hold the table, which only the caller ends.
+        options = "-c lock_timeout=2s"
+        with psycopg.connect(self.direct_url, autocommit=True, connect_timeout=5, options=options) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 

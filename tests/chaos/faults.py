@@ -30,6 +30,8 @@ COMMANDS = [
     *(("status", "--json"), ("drain",), ("report",), ("dead-letters", "list", "--json"), ("doctor",)),
 ]
 MOST_COMMANDS = 3
+# Seconds between two faults: several at once, and also long enough for a killed process to start and count again.
+PAUSES = [0.1, 0.5, 1, 3, 6, 12]
 TABLES = ["user_agents", "usage_daily", "usage_events", "usage_entries", "usage_dead_letters", "agents"]
 
 
@@ -66,8 +68,7 @@ class Chaos:
             self.inject(self.random.choice(self.faults))
             # Beside each fault: they take seconds, and must meet it.
             self.inject(self.random.choice([self.erase, self.correct]))
-            # The pace of the faults; their effects are awaited at the end.
-            pause = time.monotonic() + self.random.choice([0.1, 0.5, 1, 2, 4])
+            pause = time.monotonic() + self.random.choice(PAUSES)
             while time.monotonic() < min(pause, deadline):
                 self._end_due(time.monotonic())
                 time.sleep(0.05)

@@ -192,7 +192,8 @@ class Harness:
         return sum(self.resources.stream.vanished(shard).entries for shard in range(self.resources.stream.shards))
 
     def fetch(self, sql: str) -> list[dict[str, Any]]:
-        with psycopg.connect(self.database, row_factory=dict_row) as connection:
+        # On a busy machine a second may pass before COMMIT, and `env` ends a transaction that is idle for so long.
+        with psycopg.connect(self.database, autocommit=True, row_factory=dict_row) as connection:
             return connection.execute(sql.encode()).fetchall()
 
     def has_counted(self, events: int) -> bool:

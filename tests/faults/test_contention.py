@@ -46,7 +46,7 @@ def test_batch_of_five_thousand_pairs(harness: Harness) -> None:
 
 @pytest.mark.parametrize("kind", ["one pair", "production mix"])
 def test_workers_compete_for_few_pairs(harness: Harness, kind: str) -> None:
-    events = harness.traffic(4_000, mix="production")
+    events = harness.traffic(2_000, mix="production")
     if kind == "one pair":
         pair = {"user_id": harness.population.users[0], "agent_id": harness.population.agents[0]}
         events = [event | pair for event in events]
@@ -60,7 +60,7 @@ def test_workers_compete_for_few_pairs(harness: Harness, kind: str) -> None:
 def test_six_workers_update_same_rows_in_opposite_orders(harness: Harness, capfd: pytest.CaptureFixture[str]) -> None:
     """No increment is lost, and no worker gives up a batch."""
     pairs = harness.population.pairs()[:200]
-    events = harness.traffic(6_000, days=3)
+    events = harness.traffic(3_000, days=3)
     for number, event in enumerate(events):
         turn, place = divmod(number, len(pairs))
         user, agent = pairs[place if turn % 2 else -1 - place]

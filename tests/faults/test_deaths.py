@@ -14,8 +14,8 @@ from tests.faults.flusher import DECODING
 from tests.faults.harness import process_state
 from tests.helpers import eventually
 from tests.sql import query
-from usage_worker.cli.output import EXIT_INTERRUPTED
 from usage_worker.errors import UsageError
+from usage_worker.interrupts import EXIT_INTERRUPTED
 from usage_worker.queue.holding import DEATHS_BEFORE_ALONE, DEATHS_BEFORE_LEFT, KEPT_SECONDS, deaths_key, mark_key
 from usage_worker.queue.letter_events import restore
 from usage_worker.queue.stream import GROUP

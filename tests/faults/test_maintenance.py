@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def test_partitions_are_managed_during_ingest(harness: Harness, tmp_path: Path) -> None:
     create_days(harness.database, *range(-130, -110), rows=100)
     with harness.workers(2):
-        with harness.publishers(tmp_path, 2, 10_000):
+        with harness.publishers(tmp_path, 2, 4_000):
             eventually(lambda: harness.has_counted(1), 60)
             report = manage_partitions(harness.resources.store, Settings(partitions_ahead_days=30))
         eventually(harness.settled, 60)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 
-SECONDS = float(os.environ.get("USAGE_FAULT_SECONDS", "30"))
+SECONDS = float(os.environ.get("USAGE_FAULT_SECONDS", "15"))
 SEED = int(os.environ.get("USAGE_FAULT_SEED", str(time.time_ns() % 1_000_000)))
 WORKERS = 3
 # Bodies of one event each.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
+import pytest
 
 from tests.helpers import environment_without, free_port
 from tests.integration.preloaded import preloaded
@@ -25,7 +26,7 @@ from usage_worker.publisher.file_import import ImportReport, publish_file
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 PROGRAM = str(Path(sys.executable).with_name("usage-worker"))
 SECRET = "s3cretword"
@@ -61,8 +62,13 @@ class Cli:
         changed = dict(self.env.items() - os.environ.items())
         return all(name.startswith(("USAGE_", "DATABASE_", "REDIS_", "PG")) for name in changed)
 
-    def on_terminal(self, answer: str, *arguments: str) -> tuple[int, str]:
-        """Run a command as on a terminal; return its exit code and what it printed."""
+    def on_terminal(
+        self, answer: str, *arguments: str, meanwhile: Callable[[], object] | None = None
+    ) -> tuple[int, str]:
+        """Run a command as on a terminal; return its exit code and what it printed.
+
+        `meanwhile` is called between its question and the answer.
+        """
         ours, its = pty.openpty()
         process = subprocess.Popen(
             [PROGRAM, *arguments],
@@ -73,10 +79,16 @@ class Cli:
             stderr=subprocess.STDOUT,
         )
         os.close(its)
+        asked = b""
+        if meanwhile:
+            assert process.stdout
+            while b"[y/N]" not in asked:
+                asked += os.read(process.stdout.fileno(), 1_000) or pytest.fail(f"no question: {asked!r}")
+            meanwhile()
         os.write(ours, answer.encode())
         output, _ = process.communicate(timeout=60)
         os.close(ours)
-        return process.returncode, output.decode()
+        return process.returncode, (asked + output).decode()
 
     def error_lines(self, *commands: str) -> list[str]:
         """Run commands that must fail, concurrently because each starts slowly; return their error lines."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.commands import Cli
-from tests.integration.installed import Installed, Wheel, build_wheel
 from tests.integration.users import Users, add_users
 from tests.sql import query
 from usage_worker.publisher import UsagePublisher
@@ -112,14 +111,3 @@ def store(database: str) -> Iterator[Store]:
 @pytest.fixture
 def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
-
-
-@pytest.fixture(scope="session")
-def installed(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Install the extra for workers."""
-    return Installed(wheel, tmp_path_factory.mktemp("server"), "[server]")

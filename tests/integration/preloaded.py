@@ -19,7 +19,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import usage_worker.__main__
-import usage_worker.cli
+from usage_worker.cli import commands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,6 +63,8 @@ def preloaded() -> Preloaded:
 def main() -> None:
     """Run each job that arrives at standard input in a fork; return there when its command has returned."""
     jobs = socket.socket(fileno=os.dup(0))
+    for name in commands.NAMES:
+        commands.load(name)
     # A collection in a fork would copy the memory of everything that was loaded.
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -216,6 +216,21 @@ def test_long_silence_is_one_row(database: str) -> None:
         assert run(database, rows) == [(PLANTED - 3 * DAY, None)], stop
 
 
+def test_silence_is_over_where_no_use_is_expected_any_more(database: str) -> None:
+    """Of an agent silent for three weeks, each hour expects less than half a use, but all of them still many."""
+    agent, other = uuid4(), uuid4()
+    since, stop = JUDGED, JUDGED + 22 * DAY + 2 * HOUR
+    begin = since - 5 * WEEK
+    spike = stop - 2 * HOUR
+    hours = [begin + number * HOUR for number in range((stop - begin) // HOUR)]
+    rows = [
+        *(Hour(agent, hour, 1, 0.02) for hour in hours if hour < since and 8 <= hour.hour < 18),
+        *(Hour(other, hour, 60, 12 if hour == spike else 1.2) for hour in hours),
+    ]
+    write_hours(database, rows, begin, stop)
+    assert kinds(it for it in judge(database, stop - DAY, stop) if it.agent_id) == {other: {"cost"}}
+
+
 def test_silence_goes_on_at_midnight_with_a_greater_scale(database: str) -> None:
     """The uses of the last days are 2 and 6 in turn, of which a day more makes the scale greater."""
     agent, other, begin = uuid4(), uuid4(), JUDGED - 9 * WEEK

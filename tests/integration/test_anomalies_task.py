@@ -103,6 +103,18 @@ def test_open_anomaly_is_a_warning_of_the_status_and_a_metric(
     assert samples == {"cost": 2, "errors": 0, "latency": 0, "silence": 0}
 
 
+def test_nobody_is_warned_of_anomalies_that_nobody_judges_any_more(database: str, store: Store, redis_url: str) -> None:
+    write(database, name_agent(database), 5, spike_hours=2)
+    run_find_anomalies(store, SETTINGS)
+    settings = Settings(DATABASE_URL=database, REDIS_URL=redis_url)
+    off = settings.model_copy(update={"schedule_anomalies": " off"})
+    assert "anomalies" in {it.name for it in collected(settings).status.problems}
+    found = collected(off)
+    assert "anomalies" not in {it.name for it in found.status.problems}
+    assert found.status.as_dict()["anomalies"] is None
+    assert not any("anomalies" in family.name for family in families(found))
+
+
 def test_worker_that_counts_sees_how_many_alert_and_not_of_whom(
     database: str, store: Store, redis_url: str, ingest_url: str
 ) -> None:
@@ -185,5 +197,9 @@ def test_anomalies_go_with_the_hours_they_are_of(database: str, store: Store) ->
     """
     for age in (timedelta(days=91), timedelta(days=89)):
         run(database, insert, age, age)
-    run_find_anomalies(store, SETTINGS)
-    assert run(database, "SELECT count(*) FROM agent_anomalies") == [(1,)]
+    counts = []
+    # The hours stay for as long as the ledger does.
+    for settings in (Settings(retention_days=120, hourly_retention_days=60), SETTINGS):
+        run_find_anomalies(store, settings)
+        counts += run(database, "SELECT count(*) FROM agent_anomalies")
+    assert counts == [(2,), (1,)]

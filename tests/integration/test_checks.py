@@ -382,6 +382,18 @@ def test_lock_that_a_role_may_not_see_into(service: Service, ingest_url: str, da
     assert service.problems() == {}
 
 
+def test_journal_of_the_schema_that_somebody_locks(service: Service, cli: Cli, database: str) -> None:
+    with psycopg.connect(database) as holder:
+        # Not for ever, so that a test fails instead.
+        holder.execute("SET idle_in_transaction_session_timeout = '20s'; LOCK TABLE public.usage_migrations")
+        assert service.problems()["schema"].startswith(
+            "its version cannot be read: another session holds a lock on usage_migrations; try again when it has ended:"
+        )
+        assert failing(json.loads(cli.run("status", "--json").stdout)) == {"schema"}
+        assert "another session holds a lock on usage_migrations" in cli.error_line("drain")
+    assert service.problems() == {}
+
+
 WRONG: dict[str, tuple[dict[str, str], set[str]]] = {
     "both servers down": (UNREACHABLE, {"redis", "postgresql"}),
     "no crontab": ({"USAGE_SCHEDULE_PURGE": "often"}, {"settings"}),

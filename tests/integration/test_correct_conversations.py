@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import psycopg
 import pytest
 
+from tests.helpers import eventually
 from tests.integration.corrections import USES, check_corrected, correct_one, corrected, count, use
 from tests.integration.database import run
 from usage_worker.errors import EventRefusedError
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
 
+WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'public.user_agent_conversations'::regclass AND NOT granted"
 KEPT = "SELECT external_id FROM public.usage_external_ids WHERE kind = 'conversation' ORDER BY 1"
 
 
@@ -60,6 +64,25 @@ def test_conversation_of_uses_that_the_ledger_does_not_have(harness: IngestHarne
     assert done.kept_conversation == "older uses"
     assert run(database, USES, harness.users[0]) == [(2, 1, None)]
     assert reconcile(harness.resources.store, harness.resources.settings).differences == []
+
+
+def test_correction_gives_up_where_clients_do_not_end(
+    harness: IngestHarness, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its attempts lets the batches of all pairs wait, so that these are few, and short."""
+    monkeypatch.setattr("usage_worker.maintenance.correct.ATTEMPTS", 3)
+    event, other = use(harness, conversation_id=uuid4()), use(harness, user=1, conversation_id=uuid4())
+    count(harness, event)
+    with psycopg.connect(database) as client, ThreadPoolExecutor() as pool:
+        client.execute("LOCK TABLE public.user_agent_conversations IN ROW EXCLUSIVE MODE")
+        correcting = pool.submit(correct_one, harness, event, conversation_id=None)
+        eventually(lambda: run(database, WAITING) == [(1,)], 30)
+        count(harness, other)
+        # Long before it would give up waiting for a row.
+        assert "did not end soon" in str(correcting.exception(30))
+        client.rollback()
+    event = corrected(harness, event, conversation_id=None)
+    check_corrected(harness, [event, other])
 
 
 def test_conversation_of_the_applications_own(

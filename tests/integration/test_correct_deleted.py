@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from tests.erasure import FORGET_KEY
@@ -13,7 +14,7 @@ from tests.integration.corrections import HISTORY, USES, check_corrected, correc
 from tests.integration.database import run
 from tests.integration.hours import expected, hour_of, ledger, rolled_up
 from tests.integration.retired import soft_delete
-from usage_worker.errors import ArgumentError, ForgetKeyError
+from usage_worker.errors import ArgumentError, ForgetKeyError, ObstacleError
 from usage_worker.events.tombstones import ForgetKey
 from usage_worker.maintenance import manage_partitions, purge, reconcile, roll_up_hours
 from usage_worker.store import add_tombstones
@@ -43,6 +44,36 @@ def test_purged_pair_used_again(harness: IngestHarness, database: str) -> None:
     after = corrected(harness, after, cost_usd=16, conversation_id=None)
     assert run(database, RETIRED) == [(1, 7, 8)]
     assert run(database, USES, harness.users[0]) == [(1, 0, None)]
+    check_corrected(harness, [after])
+
+
+def deleted_in_open_transaction(harness: IngestHarness, database: str, event: dict[str, Any]) -> None:
+    """Delete a pair in a transaction that began before the event was counted."""
+    with psycopg.connect(database) as client:
+        client.execute("SELECT now()")
+        count(harness, event)
+        client.execute("DELETE FROM public.user_agents")
+
+
+def deleted_long_ago(harness: IngestHarness, database: str, event: dict[str, Any]) -> None:
+    """Delete a pair; the partition of the audit trail that has this was dropped since then."""
+    count(harness, event)
+    run(database, "DELETE FROM public.user_agents")
+    run(database, "DELETE FROM public.user_agent_history")
+
+
+@pytest.mark.parametrize("delete", [deleted_in_open_transaction, deleted_long_ago])
+def test_nobody_knows_which_row_had_the_event(
+    harness: IngestHarness, database: str, delete: Callable[[IngestHarness, str, dict[str, Any]], None]
+) -> None:
+    """The pair was used again on the same day, so that its new row has totals of that day, too."""
+    before, after = use(harness, cost_usd=1), use(harness, ago=30, cost_usd=2)
+    delete(harness, database, before)
+    count(harness, after)
+    for event in (before, after):
+        with pytest.raises(ObstacleError, match=r"was deleted and used again on .*; nobody can tell"):
+            correct_one(harness, event, cost_usd=4)
+    assert run(database, RETIRED) == [(1, 1, 1)]
     check_corrected(harness, [after])
 
 

@@ -1,37 +1,27 @@
-"""The SQL in docs/api.md and docs/migrations.md is executed as it is written."""
+"""The SQL in docs/api.md, docs/forget.md and docs/migrations.md is executed as it is written."""
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.integration.database import run
+from tests.documents import blocks, page_text
+from tests.integration.database import add_pair, run
 from usage_worker.migrate.files import split_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DOCS = Path(__file__).parents[2] / "docs"
-API = (DOCS / "api.md").read_text("utf-8")
-MIGRATIONS = (DOCS / "migrations.md").read_text("utf-8")
+API = page_text("api.md")
 # The ids in the documents.
 USER = "6f2c8a52-3c1f-4c39-9d5e-0b6d4f1f8a01"
 AGENT = "b7e0c9d4-58aa-4f0e-8a7b-3f1d2c4e5a02"
 STRANGER = "00000000-0000-4000-8000-000000000001"
-
-
-def blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
-
-
-def section(document: str, heading: str) -> str:
-    return document.split(f"\n## {heading}\n")[1].split("\n## ", maxsplit=1)[0]
 
 
 @pytest.fixture
@@ -48,7 +38,7 @@ def caller(database: str) -> Iterator[psycopg.Connection]:
 def test_sql_examples_run_in_their_order(caller: psycopg.Connection) -> None:
     answers = [
         caller.execute(statement.encode()).fetchall()
-        for block in blocks(API, "sql")
+        for block in blocks("api.md", "sql")
         for statement in split_statements(block)
         if statement.strip()
     ]
@@ -62,7 +52,7 @@ def test_sql_examples_run_in_their_order(caller: psycopg.Connection) -> None:
 
 
 def test_gateway_finds_each_function_by_the_keys_of_the_body(caller: psycopg.Connection) -> None:
-    requests = [block.split("\n", 1) for block in blocks(API, "http") if block.startswith("POST")]
+    requests = [block.split("\n", 1) for block in blocks("api.md", "http") if block.startswith("POST")]
     assert len(requests) == 6
     for line, body in requests:
         name, arguments = line.removeprefix("POST /rpc/"), json.loads(body)
@@ -131,7 +121,7 @@ def test_checks_after_a_migration_show_what_the_document_says(caller: psycopg.Co
     run(database, "INSERT INTO public.user_agents (user_id, agent_id, is_favorite) VALUES (%s, %s, true)", USER, AGENT)
     answers = [
         caller.execute(statement.encode()).fetchall()
-        for block in blocks(section(MIGRATIONS, "Testing after migration"), "sql")
+        for block in blocks("migrations.md", "sql", "Testing after migration")
         for statement in split_statements(block)
         if statement.strip()
     ]
@@ -139,6 +129,16 @@ def test_checks_after_a_migration_show_what_the_document_says(caller: psycopg.Co
     assert (indexes, queries) == (25, [1, 1, 1])
     assert columns >= 55
     assert policies >= 6
-    (before_and_after,) = blocks(section(MIGRATIONS, "Data migration notes"), "sql")
+    (before_and_after,) = blocks("migrations.md", "sql", "Data migration notes")
     for statement in split_statements(before_and_after):
         assert len(caller.execute(statement.encode()).fetchall()) == 1
+
+
+def test_agent_is_deleted_after_its_rows_and_those_of_its_copies_are_locked(database: str) -> None:
+    copy = add_pair(database)
+    run(database, "INSERT INTO public.agents (id, name) VALUES (%s, 'original')", AGENT)
+    run(database, "UPDATE public.user_agents SET original_agent_id = %s", AGENT)
+    run(database, "INSERT INTO public.user_agents (user_id, agent_id) SELECT id, %s FROM auth.users", AGENT)
+    (deletion,) = blocks("forget.md", "sql", "Delete an agent")
+    run(database, deletion)
+    assert run(database, "SELECT id::text, original_agent_id FROM public.user_agents") == [(copy, None)]

@@ -5,21 +5,18 @@ The target is a database of the same server, or of the newest PostgreSQL, whose 
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 
 from tests.conftest import FAST_POSTGRES
-from tests.helpers import environment_without
-from tests.integration.commands import PROGRAM
+from tests.documents import blocks
 from tests.integration.database import run, schema
+from tests.integration.shell import Shell
 from tests.integration.users import add_users
 from usage_worker.local import EmbeddedPostgres
 from usage_worker.maintenance import manage_partitions, reconcile
@@ -31,13 +28,13 @@ from usage_worker.store import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import redis
 
     from tests.conftest import Postgres
     from tests.integration.conftest import IngestHarness
 
-PAGE = Path(__file__).parents[2] / "docs" / "backup.md"
 TABLES = """
     SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
         AND NOT relispartition
@@ -48,32 +45,8 @@ DROPPED_BY_CASCADE = {
 }
 
 
-class Shell:
-    """Executes the blocks of the page, with the programs of a PostgreSQL."""
-
-    def __init__(self, programs: Path, folder: Path, **urls: str) -> None:
-        self._folder = folder
-        path = f"{programs}:{Path(PROGRAM).parent}:{os.environ['PATH']}"
-        self._environment = environment_without("USAGE_", "PG") | urls | {"PATH": path}
-
-    def run(self, section: str, block: int = 0) -> str:
-        """Execute a block of the section and return its output, without log lines."""
-        done = subprocess.run(
-            ["sh", "-e", "-c", blocks(section, "sh")[block]],
-            cwd=self._folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-
-def blocks(section: str, language: str) -> list[str]:
-    text = re.split(rf"^##? {section}$", PAGE.read_text("utf-8"), flags=re.MULTILINE)[1].split("\n## ")[0]
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+def commands(section: str, block: int = 0) -> str:
+    return blocks("backup.md", "sh", section)[block]
 
 
 def events(harness: IngestHarness, agents: slice) -> list[dict[str, Any]]:
@@ -193,8 +166,9 @@ def test_whole_database_into_the_newest_server(
 ) -> None:
     url = newest.ensure_database("restored")
     before = contents(database)
-    printed = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database, RESTORED_URL=url).run("Backup and restore")
-    assert printed == blocks("Backup and restore", "text")[0]
+    shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database, RESTORED_URL=url)
+    printed = shell.execute(commands("Backup and restore"))
+    assert printed == blocks("backup.md", "text", "Backup and restore")[0]
     assert contents(url) == before | {"usage_task_runs": before["usage_task_runs"] + 1}
     assert schema(url) == schema(database)
     lost = again(harness)
@@ -212,7 +186,8 @@ def test_custom_format_into_the_same_server(
     restored: Callable[[str], IngestHarness],
     tmp_path: Path,
 ) -> None:
-    Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database, RESTORED_URL=empty_database).run("Whole database")
+    shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database, RESTORED_URL=empty_database)
+    shell.execute(commands("Whole database"))
     assert schema(empty_database) == schema(database)
     assert Runner(empty_database).verify() == []
     assert contents(empty_database) == contents(database)
@@ -238,11 +213,11 @@ def test_rows_of_one_table(
     tmp_path: Path,
 ) -> None:
     shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database)
-    shell.run("One table", 0)
+    shell.execute(commands("One table", 0))
     later = count_again(harness)
     run(database, "UPDATE user_agents SET usage_count = 0, custom_name = 'broken'")
     before = contents(database)
-    assert "0 left" in shell.run("One table", 1)
+    assert "0 left" in shell.execute(commands("One table", 1))
     assert Runner(database).verify() == []
     assert contents(database)["shares"] == before["shares"]
     assert run(database, "SELECT DISTINCT custom_name FROM user_agents WHERE usage_count > 2") == [("mine",)]
@@ -258,10 +233,10 @@ def test_dropped_table(
     tmp_path: Path,
 ) -> None:
     shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database)
-    shell.run("One table", 2)
+    shell.execute(commands("One table", 2))
     later = count_again(harness)
     run(database, "DROP TABLE user_agents CASCADE")
-    shell.run("One table", 3)
+    shell.execute(commands("One table", 3))
     missing = Runner(database).verify()
     assert {(it.object, it.problem) for it in missing if it.kind == "view"} == {
         (view, "missing") for view in DROPPED_BY_CASCADE
@@ -284,9 +259,9 @@ def test_data_only(
 ) -> None:
     Runner(empty_database).up()
     shell = Shell(postgres.bin_dir, tmp_path, DATABASE_URL=database, RESTORED_URL=empty_database)
-    shell.run("Data only", 0)
+    shell.execute(commands("Data only", 0))
     before = contents(database)
-    assert "0 differences, 0 left" in shell.run("Data only", 1)
+    assert "0 differences, 0 left" in shell.execute(commands("Data only", 1))
     after = contents(empty_database)
     assert after.pop("usage_task_runs") == before.pop("usage_task_runs") + 3
     assert (before.pop("agent_usage_hourly"), after.pop("agent_usage_hour_marks")) == (0, 0)

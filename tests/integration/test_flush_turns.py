@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,8 +14,11 @@ import pytest
 
 from tests.helpers import eventually
 from usage_worker.ingest import Turn
+from usage_worker.ingest.batch_size import BatchSize
+from usage_worker.queue import holding
 from usage_worker.queue.claim import FlushClaim
 from usage_worker.store import Intake
+from usage_worker.store.batch import BatchTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +79,76 @@ def test_backlog_is_counted_beyond_the_wait(harness: IngestHarness, worker: Reso
     report = worker.flusher.flush_alone(0, None, Turn(60, wait=0.001))
     assert report.intake == Intake(200, 200, 0, 0)
     harness.check()
+
+
+def test_next_batch_takes_what_arrives_while_one_is_counted(
+    harness: IngestHarness, make_resources: Callable[..., Resources], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flusher = make_resources(stream_shards=1, batch_events=20).flusher
+    go_on = threading.Event()
+    apply_staged = BatchTransaction.apply_staged
+
+    def apply_later(transaction: BatchTransaction) -> int:
+        assert go_on.wait(30)
+        return apply_staged(transaction)
+
+    def is_read(entries: int) -> bool:
+        return harness.resources.stream.backlog(0).pending == entries
+
+    monkeypatch.setattr(BatchTransaction, "apply_staged", apply_later)
+    add(harness, 30)
+    with ThreadPoolExecutor(1) as pool:
+        flush = pool.submit(flusher.flush_alone, 0, None, Turn(60, wait=0.001))
+        eventually(lambda: is_read(30))
+        add(harness, 5)
+        eventually(lambda: is_read(35))
+        go_on.set()
+        report = flush.result(30)
+    assert (report.batches, report.intake) == (2, Intake(35, 35, 0, 0))
+    harness.check()
+
+
+def test_size_is_told_how_long_rows_were_locked(
+    harness: IngestHarness, worker: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, float, float]] = []
+    monkeypatch.setattr(BatchSize, "counted", lambda _, *figures: told.append(figures))
+    for _ in range(2):  # the first batch also inserts pairs
+        add(harness, 3)
+        worker.flusher.flush(0)
+    assert [events for events, _, _ in told] == [3, 3]
+    assert all(0 < locked < seconds for _, seconds, locked in told)
+
+
+def test_claim_is_renewed_while_a_flush_works(
+    harness: IngestHarness, worker: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, stopping = "usage:flushing:{0}", threading.Event()
+    monkeypatch.setattr(holding, "CLAIM_SECONDS", 0.1)  # how often it is renewed
+    with ThreadPoolExecutor(1) as pool:
+        flush = pool.submit(worker.flusher.flush_alone, 0, None, Turn(60, 60, stopping.is_set))
+        eventually(lambda: harness.redis.exists(key))
+        harness.redis.expire(key, 2)
+        eventually(lambda: harness.redis.ttl(key) > 2)
+        stopping.set()
+        flush.result(30)
+
+
+def test_renewal_takes_no_claim_back(harness: IngestHarness, worker: Resources) -> None:
+    claim, key = FlushClaim(worker.stream.connection, "one"), "usage:flushing:{0}"
+    assert claim.take(0)
+    renew = claim.renewal(0, time.monotonic() + 60)
+    harness.redis.delete(key)
+    renew()
+    assert not harness.redis.exists(key)
+
+
+def test_flush_that_hangs_does_not_keep_its_claim(harness: IngestHarness, worker: Resources) -> None:
+    claim, key = FlushClaim(worker.stream.connection, "one"), "usage:flushing:{0}"
+    assert claim.take(0)
+    harness.redis.expire(key, 2)
+    claim.renewal(0, time.monotonic())()
+    assert harness.redis.ttl(key) <= 2
 
 
 def test_flush_of_stopping_worker_ends_after_its_batch(harness: IngestHarness, worker: Resources) -> None:

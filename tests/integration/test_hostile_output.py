@@ -156,7 +156,7 @@ def test_reader_that_leaves_early(cli: Cli) -> None:
 @pytest.mark.parametrize("library", ["pydantic_core", "psycopg_binary"])
 def test_interrupt_while_packages_load(cli: Cli, library: str) -> None:
     # Where the tests run in the background, the signal is ignored, which children inherit.
-    command = ["env", "--default-signal=INT", PROGRAM, "publish", "-"]
+    command = ["env", "--default-signal=INT", PROGRAM, "drain"]
     with subprocess.Popen(
         command, env=cli.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:

@@ -125,6 +125,17 @@ def test_late_batch_is_in_the_day(database: str, store: Store) -> None:
     assert (rolled_up(database), daily_rows(database)) == (hourly, daily)
 
 
+def test_day_that_was_detached_before_an_upgrade_is_dropped(database: str, store: Store) -> None:
+    """An upgrade does not reach its columns."""
+    fill(database, -92)
+    hourly, daily = (expected(ledger(database), period) for period in (hour_of, day_of))
+    detach(database)
+    run(database, f"ALTER TABLE {days(-92)[0]} DROP COLUMN provider, DROP COLUMN reasoning_tokens")
+    create_days(database, -91)
+    assert manage_partitions(store, Settings(hourly_retention_days=200)).dropped == days(-92, -91)
+    assert (rolled_up(database), daily_rows(database)) == (hourly, daily)
+
+
 def test_hours_stay_as_long_as_ledger(database: str, store: Store) -> None:
     fill(database, -80)
     roll_up_hours(store)

@@ -3,63 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from tests.helpers import broker_url, eventually
-from tests.integration.installed import Installed, environment
-from usage_worker.migrate import Runner
+from tests.integration.installed import ROOT, Installed, Wheel, build_wheel, environment
+from usage_worker.migrate import Runner, latest_version
 from usage_worker.monitoring.check import State
 from usage_worker.monitoring.status import collect_status
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.integration.installed import Wheel
 
 USER, AGENT = "6f2c8a52-3c1f-4c39-9d5e-0b6d4f1f8a01", "b7e0c9d4-58aa-4f0e-8a7b-3f1d2c4e5a02"
 # Names of modules in applications; a process that imports one of them instead of ours fails.
 TRAP = "raise SystemExit('the application\\'s own module was imported')"
 FOREIGN_MODULES = ("worker", "app", "tasks", "events", "store", "settings", "migrations", "redis", "structlog")
-APPLICATION = f"""
-from datetime import UTC, datetime
-from decimal import Decimal
-
-from usage_worker import Event, EventLoss, PublisherStats, UsageError, UsagePublisher
-from usage_worker.testing import capture
-
-def before_send(event: dict[str, object]) -> dict[str, object] | None:
-    return event if event["model"] else None
-
-def on_error(loss: EventLoss) -> None:
-    print(loss.kind, loss.reason, loss.count, loss.event)
-
-async def publish_async() -> int:
-    async with UsagePublisher(before_send=before_send, on_error=on_error, disabled=False) as usage:
-        with capture() as events:
-            usage.track("{USER}", "{AGENT}", model="x")
-        assert await usage.aflush()
-        return len(events) + usage.stats().filtered
-
-def publish(url: str) -> PublisherStats:
-    with UsagePublisher(url) as usage:
-        identity: str | None = usage.track("{USER}", "{AGENT}", cost_usd=Decimal("0.1"), occurred_at=datetime.now(UTC))
-        usage.rate("{USER}", "{AGENT}", 4.5)
-        event: Event = {{"user_id": __import__("uuid").UUID("{USER}"), "agent_id": __import__("uuid").UUID("{AGENT}")}}
-        usage.add(dict(event))
-        print(identity)
-        return usage.stats()
-
-def refused(error: UsageError) -> str:
-    return str(error)
-"""
 IMPORT_ONLY = """
 from celery import _state, signals
 state = lambda: [_state.get_current_app(), *(len(getattr(signals, name).receivers) for name in signals.__all__)]
@@ -84,6 +53,17 @@ def tick():
 
 
 @pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Install the extra for workers."""
+    return Installed(wheel, tmp_path_factory.mktemp("server"), "[server]")
+
+
+@pytest.fixture(scope="module")
 def publisher_only(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Install the wheel without extras, as an application that only publishes does."""
     return Installed(wheel, tmp_path_factory.mktemp("base"))
@@ -95,6 +75,41 @@ def folder_with_foreign_modules(installed: Installed, tmp_path: Path) -> Path:
     for name in FOREIGN_MODULES:
         (tmp_path / f"{name}.py").write_text(TRAP)
     return tmp_path
+
+
+def test_wheel_holds_every_file_of_the_package_and_the_migrations(installed: Installed) -> None:
+    source = installed.wheel.source
+    package = source / "worker" / "usage_worker"
+    files = {path.relative_to(package) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    files |= {path.relative_to(source) for path in (source / "migrations").glob("*.sql")}
+    expected = {f"usage_worker/{path}" for path in files}
+    read = {
+        "http/page.css",
+        "http/status.js",
+        "report/page.js",
+        "report/echarts/LICENSE",
+        "queue/reclaim.lua",
+        "py.typed",
+    }
+    assert {f"usage_worker/{path}" for path in read} <= expected
+    assert expected - set(zipfile.ZipFile(installed.wheel.path).namelist()) == set()
+
+
+def test_installed_command_migrates_and_counts(installed: Installed, empty_database: str, redis_url: str) -> None:
+    servers = {"DATABASE_URL": empty_database, "REDIS_URL": redis_url, "USAGE_UNKNOWN": "create"}
+    assert installed.run("usage-worker", "migrate", "up", **servers).endswith(f"the schema is {latest_version()}\n")
+    verified = installed.run("usage-worker", "migrate", "verify", **servers)
+    assert verified == f"the schema is {latest_version()}, as it should be\n"
+    place = installed.run("python", "-c", "import usage_worker; print(usage_worker.__file__)")
+    assert str(installed.folder.parent / "venv") in place
+    installed.run("usage-worker", "publish", "-", "--draw-pairs", "2", stdin="{}\n{}\n", **servers)
+    shards = json.loads(installed.run("usage-worker", "drain", "--json", **servers))
+    assert sum(shard["applied"] for shard in shards) == 2
+
+
+def test_installed_command_prints_its_version(installed: Installed) -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert installed.run("usage-worker", "--version") == f"usage-worker {declared}\n"
 
 
 def test_publisher_installs_few_packages(publisher_only: Installed) -> None:
@@ -175,7 +190,7 @@ end_export()
 
 
 def test_application_is_typed(publisher_only: Installed, tmp_path: Path) -> None:
-    (tmp_path / "application.py").write_text(APPLICATION)
+    shutil.copy(Path(__file__).with_name("typed_application.py"), tmp_path)
     mypy: list[str] = [
         sys.executable,
         "-m",
@@ -184,7 +199,7 @@ def test_application_is_typed(publisher_only: Installed, tmp_path: Path) -> None
         "--python-executable",
         str(publisher_only.bin / "python"),
     ]
-    done = subprocess.run([*mypy, "application.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([*mypy, "typed_application.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

@@ -16,13 +16,22 @@ if TYPE_CHECKING:
     from tests.conftest import Postgres
 
 USED = "SELECT relnatts FROM pg_class WHERE oid = 'public.user_agents'::regclass"
-# One column at a time, so that the last number can be used, too.
+# At most a hundred columns at a time, so that the last number can be used, too.
 USE_UP = """
     DO $$
+    DECLARE
+        v_adds text;
+        v_drops text;
     BEGIN
-        WHILE (SELECT relnatts FROM pg_class WHERE oid = 'public.user_agents'::regclass) < {used} LOOP
-            ALTER TABLE public.user_agents ADD dropped int;
-            ALTER TABLE public.user_agents DROP dropped;
+        LOOP
+            SELECT string_agg(format('ADD dropped%s int', place), ', '),
+                   string_agg(format('DROP dropped%s', place), ', ')
+              INTO v_adds, v_drops
+              FROM pg_class, generate_series(1, least(100, {used} - relnatts)) AS place
+             WHERE oid = 'public.user_agents'::regclass;
+            EXIT WHEN v_adds IS NULL;
+            EXECUTE 'ALTER TABLE public.user_agents ' || v_adds;
+            EXECUTE 'ALTER TABLE public.user_agents ' || v_drops;
         END LOOP;
     END
     $$

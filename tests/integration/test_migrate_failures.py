@@ -16,6 +16,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import add_pair, interrupted, run, schema
+from tests.integration.interruptions import chosen
 from usage_worker.errors import MigrationError, SchemaError, SettingsError, StoreUnavailableError
 from usage_worker.migrate import Deviation, Runner, discover, schema_version
 from usage_worker.migrate.connection import connect
@@ -51,9 +52,7 @@ def test_resumes_after_any_interruption(
     at_3 = schema(empty_database)
     file = files / f"{label}.{direction}.sql"
     text = file.read_text()
-    for stop, (around, broken) in enumerate(interrupted(text)):
-        if only not in around:
-            continue
+    for stop, broken in enumerate(chosen([broken for around, broken in interrupted(text) if only in around])):
         file.write_text(broken)
         if direction == "up":
             sound.down("2.0.0")

@@ -19,6 +19,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.database import copy_up_to, interrupted, run, schema, traffic
+from tests.integration.interruptions import chosen
 from usage_worker.errors import MigrationError, StoreUnavailableError
 from usage_worker.migrate import Runner, discover
 from usage_worker.migrate.connection import WORK_NAME
@@ -257,28 +258,24 @@ def test_resumes_after_any_interruption(empty_database: str, runner: Runner, fil
     at_4 = schema(empty_database)
     runner.down("3.0.0")
     assert schema(empty_database) == at_3
-    stops = 0
+    places: list[tuple[Path, str]] = []
     for migration in discover(files):
-        if migration.version != BALANCE.version:
-            continue
-        file = files / migration.up.name
+        if migration.version == BALANCE.version:
+            broken_texts = [broken for _, broken in interrupted(migration.up_sql)]
+            places += [(migration.up, it) for it in broken_texts[-1 if migration.transactional else 0 :]]
+    assert len(places) > 10
+    for stop, (file, broken) in enumerate(chosen(places)):
         text = file.read_text()
-        broken_texts = [broken for _, broken in interrupted(text)]
-        for broken in broken_texts if not migration.transactional else broken_texts[-1:]:
-            stops += 1
-            file.write_text(broken)
-            with pytest.raises(MigrationError, match="division by zero"):
-                Runner(empty_database, files).up()
-            file.write_text(text)
-            if stops % 2:
-                runner.down("3.0.0")
-                assert schema(empty_database) == at_3
-            else:
-                runner.up()
-                assert schema(empty_database) == at_4
-                check_balanced(empty_database)
-                runner.down("3.0.0")
-    assert stops > 10
+        file.write_text(broken)
+        with pytest.raises(MigrationError, match="division by zero"):
+            Runner(empty_database, files).up()
+        file.write_text(text)
+        if stop % 2:
+            runner.up()
+            assert schema(empty_database) == at_4
+            check_balanced(empty_database)
+        runner.down("3.0.0")
+        assert schema(empty_database) == at_3
 
 
 def test_locked_row_blocks_no_other_client(empty_database: str, runner: Runner, files: Path) -> None:
@@ -357,11 +354,11 @@ def test_backfill_blocks_no_client(empty_database: str, tmp_path: Path, files: P
 
     def client(kind: str, statement: str) -> Callable[[threading.Event], None]:
         def act(over: threading.Event) -> None:
-            chosen = random.Random(kind)
+            picks = random.Random(kind)
             with psycopg.connect(empty_database, autocommit=True) as connection:
                 while not over.is_set():
                     began = time.perf_counter()
-                    connection.execute(statement, [chosen.choice(ids)])
+                    connection.execute(statement, [picks.choice(ids)])
                     if migrating.is_set():
                         waits[kind].append(time.perf_counter() - began)
                     time.sleep(0.001)

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.database import copy_up_to, run, schema
+from tests.integration.database import copy_up_to, interrupted, run, schema
+from tests.integration.interruptions import chosen
 from tests.integration.users import Users, add_users, session_as
 from usage_worker.errors import MigrationError
 from usage_worker.migrate import Runner, discover
-from usage_worker.migrate.files import split_statements
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,14 +158,12 @@ def test_resumes_after_any_interruption(empty_database: str, runner: Runner, fil
     assert schema(empty_database) == at_3
     file = files / SHARES.up.name
     text = file.read_text()
-    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("--"))
-    statements = split_statements(text)
-    for stop in range(1, len(statements) + 1, 2):
-        file.write_text(header + ";\n".join([*statements[:stop], "SELECT 1 / 0", *statements[stop:]]) + ";\n")
+    for stop, (_, broken) in enumerate(chosen([*interrupted(text)][1::2])):
+        file.write_text(broken)
         with pytest.raises(MigrationError, match="division by zero"):
             Runner(empty_database, files).up()
         file.write_text(text)
-        if stop % 4 == 1:
+        if stop % 2:
             runner.down("3.0.0")
             assert schema(empty_database) == at_3
         runner.up()

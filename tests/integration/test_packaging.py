@@ -1,13 +1,11 @@
-"""The wheel in an empty environment, and the container files, which no Docker engine runs here."""
+"""The container files, which no Docker engine runs here."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 import tomllib
-import zipfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,7 +15,6 @@ import yaml
 from tests.integration.installed import ROOT, copied_files
 from usage_worker.environment import known_variables
 from usage_worker.http.keys import parse_keys
-from usage_worker.migrate import latest_version
 from usage_worker.monitoring.checks.shards import SILENCE_SECONDS
 from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings
@@ -25,7 +22,6 @@ from usage_worker.settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.installed import Installed
 
 OURS = ("migrate", "worker", "maintenance", "beat", "flower", "serve", "metrics", "traffic")
 OTHERS = {"postgres", "valkey", "roles", "boards-role", "prometheus", "grafana"}
@@ -45,41 +41,6 @@ def compose() -> dict[str, Any]:
 def services(compose: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = compose["services"]
     return found
-
-
-def test_wheel_holds_every_file_of_the_package_and_the_migrations(installed: Installed) -> None:
-    source = installed.wheel.source
-    package = source / "worker" / "usage_worker"
-    files = {path.relative_to(package) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
-    files |= {path.relative_to(source) for path in (source / "migrations").glob("*.sql")}
-    expected = {f"usage_worker/{path}" for path in files}
-    read = {
-        "http/page.css",
-        "http/status.js",
-        "report/page.js",
-        "report/echarts/LICENSE",
-        "queue/reclaim.lua",
-        "py.typed",
-    }
-    assert {f"usage_worker/{path}" for path in read} <= expected
-    assert expected - set(zipfile.ZipFile(installed.wheel.path).namelist()) == set()
-
-
-def test_installed_command_migrates_and_counts(installed: Installed, empty_database: str, redis_url: str) -> None:
-    servers = {"DATABASE_URL": empty_database, "REDIS_URL": redis_url, "USAGE_UNKNOWN": "create"}
-    assert installed.run("usage-worker", "migrate", "up", **servers).endswith(f"the schema is {latest_version()}\n")
-    verified = installed.run("usage-worker", "migrate", "verify", **servers)
-    assert verified == f"the schema is {latest_version()}, as it should be\n"
-    place = installed.run("python", "-c", "import usage_worker; print(usage_worker.__file__)")
-    assert str(installed.folder.parent / "venv") in place
-    installed.run("usage-worker", "publish", "-", "--draw-pairs", "2", stdin="{}\n{}\n", **servers)
-    shards = json.loads(installed.run("usage-worker", "drain", "--json", **servers))
-    assert sum(shard["applied"] for shard in shards) == 2
-
-
-def test_installed_command_prints_its_version(installed: Installed) -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert installed.run("usage-worker", "--version") == f"usage-worker {declared}\n"
 
 
 def test_compose_fits_its_schema() -> None:

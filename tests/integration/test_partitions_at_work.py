@@ -19,13 +19,13 @@ from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import run
 from tests.integration.ledger import INSERT, attached_partitions, create_days, days, partition_tables
 from usage_worker.errors import BusyError
-from usage_worker.maintenance import manage_partitions
+from usage_worker.maintenance import MANAGE_PARTITIONS, manage_partitions
 from usage_worker.settings import Settings
+from usage_worker.store import Store
+from usage_worker.store.partitions import drop_partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from usage_worker.store import Store
 
 # No wait is expected; PostgreSQL's own maintenance may hold a lock briefly.
 LONGEST_WAIT = "100ms"
@@ -100,6 +100,33 @@ def test_deleting_entry_keys_blocks_no_batch(database: str, store: Store) -> Non
     with ingest.running():
         assert manage_partitions(store, Settings()).deleted_entries == 200_000
     assert ingest.error == ""
+
+
+def test_others_work_while_a_pooled_drop_rolls_up(database: str) -> None:
+    create_days(database, -92)
+    seen = []
+
+    def read(_: object) -> None:
+        with psycopg.connect(database, options=f"-c lock_timeout={LONGEST_WAIT}") as client:
+            seen.append(client.execute("SELECT count(*) FROM usage_events").fetchone())
+
+    with Store(database, pooled=True) as pooled:
+        assert drop_partition(pooled, MANAGE_PARTITIONS, "usage_events", *days(-92), before_drop=read)
+    assert seen == [(0,)]
+    assert days(-92)[0] not in partition_tables(database)
+
+
+def test_limit_of_idle_transactions_does_not_end_a_drop(database: str) -> None:
+    """The lock of the task is held by a transaction that is idle meanwhile."""
+    create_days(database, -92)
+    limit = "ALTER DATABASE %I SET idle_in_transaction_session_timeout = '100ms'"
+    run(database, f"DO $$ BEGIN EXECUTE format('{limit.replace(chr(39), chr(39) * 2)}', current_database()); END $$")
+
+    def work(session: psycopg.Connection) -> None:
+        session.execute("SELECT pg_sleep(0.5)")
+
+    with Store(database) as store:
+        assert drop_partition(store, MANAGE_PARTITIONS, "usage_events", *days(-92), before_drop=work)
 
 
 def test_next_run_completes_killed_detach(database: str, store: Store, cli: Cli) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli
@@ -19,12 +20,15 @@ from tests.integration.ledger import create_days
 from tests.integration.retired import expected_uses, repeated_calls, soft_delete, track, uses
 from tests.integration.test_migrate_ledger import seed as seed_3_0_0
 from usage_worker.errors import SettingsError
-from usage_worker.maintenance import ReconcileReport, Scope, purge, reconcile
+from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, purge, reconcile
+from usage_worker.maintenance.intake_differences import intake_differences
 from usage_worker.maintenance.reconcile import run_reconcile
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
-from usage_worker.store import FIRST_PAIR, Store, counter_differences, day_differences
+from usage_worker.store import FIRST_PAIR, Store, counter_differences, day_differences, last_runs
 from usage_worker.store.counters import COLUMNS
+from usage_worker.store.forget import erase_day
+from usage_worker.store.reconcile import recorded_by_day
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
 
@@ -255,6 +259,25 @@ def test_only_requested_days_are_compared(harness: IngestHarness) -> None:
     assert days == {TODAY.isoformat()}
 
 
+def test_erasure_between_the_reads_is_no_difference(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, url = harness.resources.store, harness.resources.settings.database_url
+    count_one_pair(harness)
+    run(url, "UPDATE public.usage_intake SET day = day - 3")
+    run(url, "UPDATE public.usage_events SET recorded_at = recorded_at - interval '3 days'")
+    erased: list[int] = []
+
+    def recorded(_: Store, day: date) -> dict[date, int]:
+        found = recorded_by_day(store, day)
+        if found and not erased:
+            erased.append(erase_day(store, f"usage_events_{day:%Y%m%d}", harness.users[3]))
+        return found
+
+    monkeypatch.setattr("usage_worker.maintenance.intake_differences.recorded_by_day", recorded)
+    create_days(url, *range(-39, -1))
+    assert intake_differences(store, [TODAY + timedelta(days=ago) for ago in range(-39, 1)], 30) == []
+    assert erased[0] > 0
+
+
 def test_intake_totals_equal_ledger(harness: IngestHarness) -> None:
     """Only days that are over, and whose events are all in the ledger, are compared."""
     url = harness.resources.settings.database_url
@@ -292,6 +315,22 @@ def test_reconcile_needs_owner(harness: IngestHarness) -> None:
     under_rls = f"{url}{'&' if '?' in url else '?'}options=-crole%3Dauthenticated"
     with Store(under_rls) as store, pytest.raises(SettingsError, match="names authenticated, which does not own"):
         run_reconcile(store, settings)
+
+
+def test_scheduled_task_shows_no_ids_of_people(harness: IngestHarness) -> None:
+    """Anybody may read what it returns, in Flower, and what it logs; the record has the pairs."""
+    store, settings = harness.resources.store, harness.resources.settings
+    count_one_pair(harness)
+    damage(harness, DAMAGE["counters"].statement)
+    found = check(harness)
+    with capture_logs() as lines:
+        figures = run_reconcile(store, settings)
+        reconcile(store, settings, budget=0, report=found)
+    assert (figures["different"], figures["left"]) == (2, 2)
+    assert [it["event"] for it in lines] == ["figures differ", RECONCILE, "the time budget did not suffice"]
+    assert str(harness.users[3]) not in f"{figures} {lines}"
+    recorded = last_runs(store)[RECONCILE].report["differences"]
+    assert [it["user_id"] for it in recorded] == 2 * [str(harness.users[3])]
 
 
 def test_stops_when_time_budget_is_spent(harness: IngestHarness) -> None:
@@ -348,7 +387,7 @@ def test_repair_is_exact_under_full_load(harness: IngestHarness, make_resources:
             run(
                 url,
                 """
-                UPDATE public.user_agents SET usage_count = usage_count - 3, total_cost_usd = 0
+                UPDATE public.user_agents SET usage_count = greatest(usage_count - 3, 0), total_cost_usd = 0
                  WHERE user_id IN (SELECT user_id FROM public.user_agents ORDER BY 1 LIMIT 30);
                 DELETE FROM public.usage_daily WHERE hashtext(user_id::text) % 3 = 0;
                 UPDATE public.usage_daily SET error_count = error_count + 1 WHERE hashtext(agent_id::text) % 3 = 0;

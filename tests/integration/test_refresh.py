@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from celery import Celery
 
-from tests.helpers import broker_url, eventually
+from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli, send
 from tests.integration.database import run
 from usage_worker.maintenance import HOURS, REFRESH
@@ -83,21 +81,3 @@ def test_signal_cancels_refresh_in_database(cli: Cli, database: str, number: sig
     assert run(database, "SELECT * FROM user_agent_analytics_state") == state
     run(database, "UPDATE pace SET seconds = 1")
     assert cli.run("run", "refresh").stdout.startswith("analytics refreshed in 1.")
-
-
-def test_celery_task_refreshes(cli: Cli, database: str, redis_url: str) -> None:
-    send(redis_url, 3)
-    cli.drained()
-    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", "solo"]
-    with (
-        Store(database) as store,
-        Celery(broker=broker_url(redis_url)) as sender,
-        subprocess.Popen(command, cwd=cli.folder, env=cli.env, stderr=subprocess.DEVNULL) as worker,
-    ):
-        try:
-            sender.send_task(REFRESH)
-            eventually(lambda: run(database, USES) == [(3,)], 20)
-            runs = eventually(lambda: last_runs(store))
-        finally:
-            worker.kill()
-    assert runs[REFRESH].report["refreshed"]

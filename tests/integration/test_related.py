@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from psycopg import errors
 
+from tests.documents import blocks
 from tests.integration.database import run
 from tests.integration.graphs import agent_id, load, user_id
 from tests.integration.users import session_as
@@ -167,8 +166,7 @@ def test_copies_are_what_creators_say(database: str, store: Store) -> None:
 
 
 def test_documented_sql_runs_as_the_user(graph: str) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "related-agents.md").read_text("utf-8")
-    block, *_ = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    block, *_ = blocks("related-agents.md", "sql")
     documented = "b7e0c9d4-58aa-4f0e-8a7b-3f1d2c4e5a02"
     with reading(graph) as connection:
         answers = [

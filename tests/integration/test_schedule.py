@@ -16,7 +16,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from usage_worker.maintenance import MANAGE_PARTITIONS
+from usage_worker.maintenance import MANAGE_PARTITIONS, REFRESH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +84,7 @@ def test_two_beats_run_every_task_once(harness: IngestHarness, database: str, cl
     harness.check()
     lines = celery.lines()
     assert [line for line in lines if line["level"] not in ("debug", "info")] == []
+    assert any(line["event"] == REFRESH and line["refreshed"] for line in lines)
     reports = [line for line in lines if line["event"] == MANAGE_PARTITIONS]
     created = [partition for report in reports for partition in report["created"] if "events" in partition]
     assert sorted(created) == [f"usage_events_{TODAY + timedelta(days=number):%Y%m%d}" for number in range(8, 21)]

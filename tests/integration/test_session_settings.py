@@ -50,7 +50,7 @@ HOSTILE = {
     "usage_worker.action": "purge",
     "lock_timeout": "1500ms",
     "synchronous_commit": "off",
-    "client_min_messages": "debug1",
+    "client_min_messages": "error",
     "plan_cache_mode": "force_generic_plan",
     "xmlbinary": "hex",
 }

@@ -22,8 +22,8 @@ import redis
 from tests.helpers import environment_without, eventually, free_port, listens
 from tests.integration.service import WRITER, serving
 from tests.integrations.conftest import broker_url, events_in
-from tests.integrations.pages import keys
 from tests.integrations.provider import UNENDING
+from tests.integrations.variables import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tests.acceptance.test_up import folder, running
+from tests.documents import blocks
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.service import serving
-from tests.integrations.pages import blocks, exports
+from tests.integrations.variables import exports
 
 if TYPE_CHECKING:
     from pathlib import Path

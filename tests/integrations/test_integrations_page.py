@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from tests.documents import blocks
 from tests.helpers import environment_without, eventually
 from tests.integrations.conftest import broker_url, events_in
-from tests.integrations.pages import blocks, keys
+from tests.integrations.variables import keys
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,9 @@ from prometheus_client import CollectorRegistry, Counter
 
 import usage_worker
 from tests.acceptance.test_up import folder, running
+from tests.documents import blocks
 from tests.helpers import environment_without, eventually
-from tests.integrations.pages import blocks, exports, keys
+from tests.integrations.variables import exports, keys
 from usage_worker import uuid_of
 from usage_worker.testing import capture
 

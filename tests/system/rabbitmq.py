@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Self
 
 from tests.helpers import eventually, fetched, free_port, listens
 
@@ -20,11 +20,13 @@ PROGRAMS = Path("/usr/lib/rabbitmq/lib")
 SERVER = "rabbitmq_server-*/sbin/rabbitmq-server"
 
 
-class RabbitMQ(NamedTuple):
-    """A server that takes connections, with the login `guest` that it has at first."""
+class RabbitMQ:
+    """A server that keeps its data in a folder, with the login `guest` that it has at first."""
 
-    port: int
-    api_port: int
+    def __init__(self, folder: Path) -> None:
+        self.port, self.api_port = free_port(), free_port()
+        self._folder, self._env = folder, _environment(folder, self)
+        self._stack, self._server = ExitStack(), ExitStack()
 
     @property
     def url(self) -> str:
@@ -34,21 +36,27 @@ class RabbitMQ(NamedTuple):
     def api(self) -> str:
         return f"http://guest:guest@{HOST}:{self.api_port}/api/"
 
+    def __enter__(self) -> Self:
+        names = ["epmd", "-port", self._env["ERL_EPMD_PORT"]]
+        self._stack.enter_context(_killed_at_the_end(names, self._env, self._folder / "epmd.log"))
+        self.start()
+        return self
 
-@contextmanager
-def rabbitmq(folder: Path) -> Iterator[RabbitMQ]:
-    """Run a server that keeps its data in a folder."""
-    program = next(PROGRAMS.glob(SERVER), None)
-    assert program, "apt-get install rabbitmq-server"
-    server = RabbitMQ(free_port(), free_port())
-    env = _environment(folder, server)
-    with (
-        _killed_at_the_end(["epmd", "-port", env["ERL_EPMD_PORT"]], env, folder / "epmd.log"),
-        _killed_at_the_end([str(program)], env, folder / "rabbitmq.log") as process,
-    ):
-        eventually(lambda: listens(server.port) and _is_served(server), 60)
+    def __exit__(self, *_error: object) -> None:
+        with self._stack:
+            self.kill()
+
+    def start(self) -> None:
+        program = next(PROGRAMS.glob(SERVER), None)
+        assert program, "apt-get install rabbitmq-server"
+        log = self._folder / "rabbitmq.log"
+        process = self._server.enter_context(_killed_at_the_end([str(program)], self._env, log))
+        eventually(lambda: listens(self.port) and _is_served(self), 60)
         assert process.poll() is None
-        yield server
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._server.close()
 
 
 def _environment(folder: Path, server: RabbitMQ) -> dict[str, str]:

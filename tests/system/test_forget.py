@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
 import pytest
+from celery import Celery
 
-from tests.access.sample import AGENT, OWNER, add_rows
-from tests.conftest import new_database
+from tests.access.sample import AGENT, OWNER, STRANGER, add_rows
+from tests.documents import blocks, page_text
 from tests.erasure import FORGET_KEY, keys_naming, naming
 from tests.helpers import eventually
 from tests.integration.commands import NOW, PROGRAM, Cli
 from tests.integration.database import run
+from tests.integration.service import serving
+from tests.integration.shell import Shell
 from usage_worker.http.receiver import Receiver
+from usage_worker.local.supervisor import Supervisor
+from usage_worker.maintenance.dead_letters import RepairEdits, dead_letters_by_id, replay
 from usage_worker.publisher import UsagePublisher
+from usage_worker.service.broker import broker_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import redis
 
     from tests.conftest import Postgres
     from tests.integration.conftest import IngestHarness
@@ -68,6 +75,12 @@ def forget(cli: Cli, *arguments: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
+
+
+def checked(cli: Cli) -> str:
+    """Return the state of the check of erased users."""
+    state: str = json.loads(cli.run("status", "--json").stdout)["checks"]["forgotten"]
+    return state
 
 
 def started(cli: Cli, user: object) -> subprocess.Popen[bytes]:
@@ -114,29 +127,83 @@ def test_late_events_of_every_entry_point_leave_no_trace(
     assert run(owned, "SELECT count(*) FROM usage_forgotten") == [(1,)]
 
 
-def test_backup_of_before_is_erased_again(
-    eraser: Cli, owned: str, postgres: Postgres, redis_client: redis.Redis
+def test_dump_of_before_is_erased_again(
+    *,
+    eraser: Cli,
+    harness: IngestHarness,
+    make_resources: Callable[..., Resources],
+    owned: str,
+    empty_database: str,
+    postgres: Postgres,
+    tmp_path: Path,
 ) -> None:
-    name = owned.split("?", maxsplit=1)[0].rpartition("/")[2]
-    # A copy of the files of the database, as a backup of before the erasure.
-    with new_database(postgres, name) as backup:
-        forget(eraser, str(OWNER))
-        eraser.env["DATABASE_URL"] = restored = postgres.url(backup)
-        assert naming(restored, str(OWNER))
-        status = json.loads(eraser.run("status", "--json").stdout)
-        assert status["checks"]["forgotten"] == "fail"
-        assert forget(eraser, "--again")["users"] == 1
-        assert naming(restored, str(OWNER), OWNER.hex, WORDS, "owner 42") == set()
-        assert json.loads(eraser.run("status", "--json").stdout)["checks"]["forgotten"] == "ok"
-        redis_client.delete("usage:forgotten")
-        assert forget(eraser, "--again")["users"] == 0
-        assert json.loads(eraser.run("status", "--json").stdout)["checks"]["forgotten"] == "ok"
+    """By the commands of docs/backup.md and docs/forget.md, as they are written."""
+    shell = Shell(postgres.bin_dir, tmp_path, **eraser.env | {"DATABASE_URL": owned, "RESTORED_URL": empty_database})
+    dump, restore = blocks("backup.md", "sh", "Whole database")[0].splitlines()
+    shell.execute(dump)
+    forget(eraser, str(OWNER))
+    shell.execute(restore)
+    assert len(naming(empty_database, str(OWNER))) > 12
+    eraser.env["DATABASE_URL"] = empty_database
+    assert checked(eraser) == "fail"
+    # A worker that starts too early counts the user, who is there again.
+    early = make_resources(forget_key=FORGET_KEY, DATABASE_URL=empty_database)
+    harness.publish(event(OWNER), event(STRANGER), counted=False)
+    assert sum(early.flusher.flush(shard, 60).intake.applied for shard in range(2)) == 2
+
+    [again] = re.findall("^    (usage-worker forget --again .*)$", page_text("forget.md"), re.MULTILINE)
+    assert "1 user erased" in shell.execute(f"export DATABASE_URL=$RESTORED_URL\n{again}")
+    assert naming(empty_database, str(OWNER), OWNER.hex, WORDS, "owner 42") == set()
+    assert checked(eraser) == "ok"
+    assert run(empty_database, "SELECT count(*) FROM usage_events WHERE user_id = %s", STRANGER) == [(1,)]
+    harness.publish(event(OWNER), counted=False)
+    assert sum(early.flusher.flush(shard, 60).intake.quarantined for shard in range(2)) == 1
+    harness.redis.delete("usage:forgotten")
+    assert checked(eraser) == "fail"
+    assert forget(eraser, "--again")["users"] == 0
+    assert checked(eraser) == "ok"
+
+
+def test_dead_letters_are_replayed_around_an_erasure(
+    eraser: Cli, harness: IngestHarness, database: str, tmp_path: Path
+) -> None:
+    """Before it, and counted after it; by a replay that has read them before it; and after it, from an export, too."""
+    gone, other = harness.users[:2]
+    agent, repaired = str(harness.agents[0]), {"tokens": "7"}
+    for good in ([], [event(other, agent_id=agent)], []):
+        # So many that they share a letter.
+        bad = [event(user, agent_id=agent, tokens="many") for user in (gone, other) for _ in range(51)]
+        harness.xadd(json.dumps([*good, *bad]), n=str(len(good) + len(bad)))
+        for it in [*good, *(it | repaired for it in bad)]:
+            if it["user_id"] == str(other):
+                harness.oracle.add(it)
+    assert harness.flush().quarantined == 306
+    before, during, after = map(json.loads, eraser.run("dead-letters", "export").stdout.splitlines())
+
+    replay_repaired = ("dead-letters", "replay", "--set", "tokens=7", "--json")
+    assert eraser.run(*replay_repaired, str(before["id"])).returncode == 0
+    read = dead_letters_by_id(harness.resources.store, [during["id"]])
+    assert forget(eraser, str(gone))["rows"]["usage_dead_letters.payload"] == 3
+    with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
+        assert replay(harness.resources.store, publisher, read, RepairEdits(repaired), 90, print).sent == 102
+    left = eraser.run(*replay_repaired, "--all")
+    assert json.loads(left.stdout)["sent"] == 51, left
+    by_hand = [json.dumps(it | repaired) + "\n" for it in json.loads(after["payload"])]
+    (tmp_path / "exported.ndjson").write_text("".join(by_hand))
+    assert eraser.run("publish", str(tmp_path / "exported.ndjson")).returncode == 0
+
+    done = Cli(eraser.folder, **eraser.env).drained()
+    assert (done["applied"], done["duplicate"], done["left"]) == (153, 51, 0)
+    assert naming(database, str(gone), gone.hex) == set()
+    assert keys_naming(harness.redis, str(gone), gone.hex) == []
+    harness.check()
+    assert eraser.run("run", "reconcile").returncode == 0
 
 
 def test_erasure_killed_in_the_middle_is_finished_by_another(eraser: Cli, owned: str) -> None:
     for _ in range(4):
         process = started(eraser, OWNER)
-        eventually(lambda: run(owned, "SELECT hash FROM usage_forgotten"))
+        eventually(lambda: run(owned, "SELECT hash FROM usage_forgotten"), 60)
         try:
             process.wait(random.uniform(0, 0.3))
         except subprocess.TimeoutExpired:
@@ -146,19 +213,56 @@ def test_erasure_killed_in_the_middle_is_finished_by_another(eraser: Cli, owned:
     assert naming(owned, str(OWNER), OWNER.hex, WORDS, "owner 42") == set()
 
 
-def test_two_erasures_at_once_while_others_are_counted(eraser: Cli, harness: IngestHarness, database: str) -> None:
-    gone, agent = harness.users[0], harness.agents[0]
-    others = harness.users[1:]
-    harness.publish(*(event(gone, agent_id=str(agent)) for _ in range(50)), counted=False)
-    harness.flush()
-    processes = [started(eraser, gone) for _ in range(2)]
-    while any(process.poll() is None for process in processes):
-        harness.publish(*(event(user, agent_id=str(agent)) for user in others))
-        harness.publish(event(gone, agent_id=str(agent)), counted=False)
-    for process in processes:
-        assert process.wait() == 0, process.communicate()
-    counting = Cli(eraser.folder, **eraser.env)
-    assert counting.drained()["left"] == 0
+def test_erasures_while_workers_count_at_full_speed(
+    eraser: Cli, harness: IngestHarness, database: str, tmp_path: Path
+) -> None:
+    """Two at once, while events of the user and of others come by a publisher, as Celery messages and over HTTP."""
+    gone, url = harness.users[0], harness.resources.settings.redis_url
+    is_over, store = threading.Event(), harness.resources.store
+    app = Celery()
+    app.conf.update(broker_settings(url))
+    key = {"USAGE_FORGET_KEY": FORGET_KEY}
+    with (
+        Supervisor(database, url, workers=2, flower_port=None, log_dir=tmp_path, variables=key) as celery,
+        serving(tmp_path, url, **key) as service,
+        UsagePublisher(url, linger=0) as publisher,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        celery.wait_ready()
+        ways: list[Callable[[list[dict[str, Any]]], bool]] = [
+            lambda batch: all(map(publisher.add, batch)) and publisher.flush(),
+            lambda batch: all(app.send_task("usage.track", kwargs=it).id for it in batch),
+            lambda batch: service.post(batch).status == 202,
+        ]
+        senders = [pool.submit(sent_until, is_over, way, harness) for way in ways]
+        try:
+            eventually(lambda: store.intake_totals().applied > 300, 60)
+            with started(eraser, gone) as one, started(eraser, gone) as other:
+                assert [it.wait() for it in (one, other)] == [0, 0]
+            before = store.intake_totals().applied
+            eventually(lambda: store.intake_totals().applied > before + 100, 60)
+        finally:
+            is_over.set()
+        sent = [it for sender in senders for it in sender.result(60)]
+        eventually(lambda: store.intake_totals().accepted >= len(sent), 60)
+    assert store.intake_totals().accepted == len(sent)
+    for it in sent:
+        if it["user_id"] != str(gone):
+            harness.oracle.add(it)
     assert naming(database, str(gone), gone.hex) == set()
+    assert keys_naming(harness.redis, str(gone), gone.hex) == []
     harness.check()
     assert eraser.run("run", "reconcile").returncode == 0
+
+
+def sent_until(
+    is_over: threading.Event, send: Callable[[list[dict[str, Any]]], bool], harness: IngestHarness
+) -> list[dict[str, Any]]:
+    """Send batches, a tenth of which is of the first user, and return their events."""
+    sent: list[dict[str, Any]] = []
+    while not is_over.is_set():
+        users = [harness.users[0], *random.sample(harness.users[1:], 9)]
+        batch = [event(user, agent_id=str(random.choice(harness.agents))) for user in users]
+        assert send(batch)
+        sent += batch
+    return sent

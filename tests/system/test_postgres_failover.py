@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from tests.faults.harness import Harness
+from tests.erasure import FORGET_KEY, naming
+from tests.faults.harness import UNKNOWN_USER, Harness
 from tests.faults.proxy import Proxy
 from tests.helpers import eventually
 from tests.integration.commands import SECRET, Cli
+from tests.integration.preloaded import preloaded
 from tests.standby import SETTINGS, configure, copy_of, has_caught_up, promote, require_standby
 from usage_worker.errors import StoreUnavailableError
 from usage_worker.local import EmbeddedPostgres
@@ -21,12 +24,18 @@ from usage_worker.local.supervisor import Supervisor
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import Runner
 from usage_worker.store import Store
+from usage_worker.testing.oracle import Oracle
+from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 DATABASE = "usage"
+WAITING = """
+    SELECT EXISTS (SELECT FROM public.usage_forgotten) AND EXISTS (
+               SELECT FROM pg_stat_activity WHERE datname = 'usage' AND wait_event_type = 'Lock')
+"""
 
 
 class Pair:
@@ -91,6 +100,53 @@ def test_workers_follow_a_failover_under_load(
         assert celery.pids == started
         harness.check()
         assert reconcile(harness.resources.store, harness.resources.settings).differences == []
+
+
+def test_commands_of_administrators_meet_a_failover(pair: Pair, redis_url: str, tmp_path: Path) -> None:
+    """`correct` and `forget` end with one line, and do all of it when they are repeated, on the other server."""
+    cli = Cli(tmp_path, DATABASE_URL=pair.url, REDIS_URL=redis_url, USAGE_FORGET_KEY=FORGET_KEY)
+    with closing(Harness(pair.url, redis_url, forget_key=FORGET_KEY)) as harness:
+        harness.redis.flushdb()
+        sent = [it for it in harness.traffic(400, mix="production") if str(it["user_id"]) != UNKNOWN_USER]
+        gone = sent[0]["user_id"]
+        wrong = next(it for it in sent if "rating" not in it and it["user_id"] != gone)
+        right = wrong | {"input_tokens": 4_242, "output_tokens": 0, "tokens": 4_242}
+        harness.publish(sent)
+        harness.drain()
+        require_standby(pair.one)
+        preloaded()  # once, not in each thread
+        commands = [
+            ["correct", str(wrong["event_id"]), "--set=input_tokens=4242", "--set=output_tokens=0", "--yes"],
+            ["forget", str(gone), "--yes"],
+        ]
+        with (
+            closing(psycopg.connect(pair.one.url(DATABASE))) as holder,
+            closing(psycopg.connect(pair.one.url(DATABASE), autocommit=True)) as observer,
+            ThreadPoolExecutor(2) as pool,
+        ):
+            # The correction waits in its only transaction, the erasure after its first ones.
+            holder.execute("SELECT FROM public.usage_events WHERE event_id = %s FOR UPDATE", [wrong["event_id"]])
+            holder.execute("SELECT FROM public.user_agents WHERE user_id = %s FOR UPDATE", [gone])
+            running = [pool.submit(cli.run, *command) for command in commands]
+            eventually(lambda: observer.execute(WAITING).fetchone() == (True,), 60)
+            pair.one.kill()
+            promote(pair.two)
+            for done in (it.result() for it in running):
+                # An erasure may have been between two transactions, and go on with the other server.
+                assert (done.returncode, len(done.stderr.splitlines())) in {(0, 0), (1, 1)}, done
+        for command in commands:
+            done = cli.run(*command)
+            assert done.returncode == 0, done.stderr
+        harness.reconnect()
+        assert naming(pair.two.url(DATABASE), str(gone)) == set()
+        oracle = Oracle()
+        for it in sent:
+            if it["user_id"] != gone:
+                oracle.add(right if it is wrong else it)
+        store = harness.resources.store
+        assert oracle.differences(store.rows(testing_query("counters"))) == []
+        assert store.intake_totals().applied == oracle.distinct
+        assert reconcile(store, harness.resources.settings).differences == []
 
 
 def test_status_and_doctor_name_the_servers(pair: Pair, redis_url: str, tmp_path: Path) -> None:

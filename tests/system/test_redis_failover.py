@@ -1,4 +1,4 @@
-"""A primary of Redis dies under load: nothing is lost where a replica must have it; otherwise the loss is seen."""
+"""A primary dies or hangs under load: nothing is lost where a replica must have it; otherwise the loss is seen."""
 
 from __future__ import annotations
 
@@ -43,6 +43,21 @@ class Failover:
             return self.servers.primary, self.servers.replica
         primary = self.servers.primary_of(KEY)
         return primary, self.servers.replica_of(primary)
+
+    def end(self, primary: RedisNode) -> None:
+        """Kill a primary under Sentinels; one of a Cluster hangs, and takes connections meanwhile."""
+        if isinstance(self.servers, SentinelServers):
+            primary.kill()
+        else:
+            primary.pause()
+
+    def bring_back(self, dead: RedisNode) -> None:
+        """Let a former primary become a replica."""
+        if isinstance(self.servers, SentinelServers):
+            self.servers.restart(dead)
+        else:
+            dead.resume()
+            eventually(lambda: not dead.is_primary, PATIENCE)
 
     def await_promotion(self, dead: RedisNode) -> RedisNode:
         if isinstance(self.servers, SentinelServers):
@@ -103,9 +118,9 @@ def test_nothing_is_lost_where_a_replica_must_have_it(harness: Harness, failover
         with harness.publishers(tmp_path, 2, 4_000):
             dead, _ = failover.pair
             eventually(lambda: harness.has_counted(500), PATIENCE)
-            dead.kill()
+            failover.end(dead)
             failover.await_promotion(dead)
-            failover.servers.restart(dead)  # the promoted one needs a replica, too
+            failover.bring_back(dead)  # the promoted one needs a replica, too
         eventually(lambda: all_counted(harness), PATIENCE)
     harness.check_totals()
     assert harness.vanished == 0

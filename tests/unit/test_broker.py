@@ -17,7 +17,13 @@ from usage_worker.service.broker_server import broker_facts
 from usage_worker.service.transport import NotingSentinelTransport, NotingTransport
 from usage_worker.settings import Settings
 
-KEPT = {"visibility_timeout": 30, "unacked_restore_throttle": 1}
+KEPT = {
+    "visibility_timeout": 30,
+    "unacked_restore_throttle": 1,
+    "socket_timeout": 5.0,
+    "socket_connect_timeout": 5.0,
+    "health_check_interval": 5,
+}
 VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
 

@@ -6,15 +6,28 @@ import json
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
-from tests.unit.entry_points import decode_entries
+from tests.unit.entry_points import IDS, decode_entries
+from usage_worker.events.columns import (
+    MAX_DOLLARS,
+    MAX_MESSAGES,
+    MAX_MILLISECONDS,
+    MAX_MODEL,
+    MAX_PACK_EVENTS,
+    MAX_PROVIDER,
+    MAX_RATING,
+    MAX_TOKENS,
+    UNIT,
+    Row,
+)
 from usage_worker.events.event import Window, microseconds
+from usage_worker.events.external_ids import KINDS, MAX_EXTERNAL_ID, ExternalId
 from usage_worker.ingest.entries import MAX_LETTERS, DecodedEntry
 from usage_worker.ingest.event_array import TextTable
-from usage_worker.queue.entry import MAX_DECLARED_DIGITS, RawEntry
+from usage_worker.queue.entry import MAX_DECLARED_DIGITS, Pack, RawEntry
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WINDOW = Window.around(NOW, timedelta(days=35))
@@ -331,6 +344,36 @@ def test_decoding_is_bounded(body: str, records: int, events: int, reason: str) 
     assert (len(entry.events), entry.dead_letters[0].events) == (records, events)
     assert entry.dead_letters[0].reason.startswith(reason)
     assert len(entry.dead_letters) <= 2
+
+
+# JSON writes each of these with six bytes, more than it writes any other character with.
+ESCAPED = str.maketrans("0123456789abcdef", "".join(map(chr, range(0x0E, 0x1E))))
+
+
+def largest_event(number: int) -> tuple[Row, list[ExternalId]]:
+    """Return an event than which none takes more bytes in a pack, with its ids, which no other event has."""
+    text = f"{number:0{MAX_EXTERNAL_ID}x}".translate(ESCAPED)
+    made = [IDS.of_text(kind, text) for kind in KINDS]
+    user, agent, conversation = (external.id.int for external in made)
+    model, provider = ("0".translate(ESCAPED) * most for most in (MAX_MODEL, MAX_PROVIDER))
+    row = (
+        str(uuid4()), TIME, "rating", user, agent, MAX_MESSAGES, *[MAX_TOKENS] * 6, MAX_DOLLARS * UNIT,
+        MAX_MILLISECONDS, False, conversation, model, provider, MAX_RATING * UNIT,
+    )  # fmt: skip
+    return row, made
+
+
+def test_largest_pack_of_a_publisher_is_within_the_bounds_of_an_entry() -> None:
+    values: list[Any] = []
+    made: list[ExternalId] = []
+    for number in range(MAX_PACK_EVENTS):
+        row, its_ids = largest_event(number)
+        values += row
+        made += its_ids
+    pack = Pack.of_rows(KEY, values, made)
+    entry = decode_one(raw(pack.body, v=pack.version, n=str(pack.events).encode(), ids=pack.ids))
+    assert (len(entry.events), entry.dead_letters) == (MAX_PACK_EVENTS, [])
+    assert (len(entry.made), entry.ids_problem) == (len(KINDS) * MAX_PACK_EVENTS, "")
 
 
 def test_too_many_events_of_pack_are_not_made_objects() -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.unit.sockets import silent_server, url_of
 from usage_worker import UsagePublisher
 from usage_worker.errors import SettingsError
+from usage_worker.events.columns import MAX_PACK_EVENTS
 
 if TYPE_CHECKING:
     import socket
@@ -133,7 +134,7 @@ def test_missing_url_is_a_warning_and_the_switch_is_not(caplog: pytest.LogCaptur
     ("name", "values"),
     [
         ("linger", (-0.1, float("nan"), float("inf"), "1", None)),
-        ("pack_events", (0, -1, 2.5, "500", None)),
+        ("pack_events", (0, -1, 2.5, "500", None, MAX_PACK_EVENTS + 1)),
         ("buffer_bytes", (0, -1, float("nan"), "64", None)),
     ],
 )

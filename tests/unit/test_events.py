@@ -66,6 +66,15 @@ def test_refusals_name_field_and_reason(fields: dict[str, Any], message: str) ->
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("secret", ["hunter2", "2026-01-31Thunter2", "2026-01-31X\x00hunter2", ["hunter2"]])
+@pytest.mark.parametrize("field", [name for name in NAMES if name not in ("event_id", "model", "provider")])
+def test_refusals_of_one_field_quote_no_value(field: str, secret: object) -> None:
+    """An identity, a model and a provider may be any text."""
+    with pytest.raises(EventRefusedError) as refused:
+        event(**{field: secret})
+    assert "hunter2" not in str(refused.value).lower()
+
+
 def test_refusals_quote_no_values() -> None:
     with pytest.raises(EventRefusedError) as refused:
         event(model="hunter2" * 40, user_id="hunter2")

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from usage_worker.errors import SettingsError
@@ -80,6 +80,7 @@ VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x
 )
 
 
+@example({"id_namespace": "\n"})
 @given(st.dictionaries(st.sampled_from([*Settings.model_fields]), VALUES, min_size=1, max_size=4))
 def test_every_setting_is_taken_or_refused_in_one_line(values: dict[str, str]) -> None:
     names = {name: name.upper() if name.endswith("_url") else f"USAGE_{name.upper()}" for name in values}

@@ -92,14 +92,15 @@ def test_raising_before_send_lets_nothing_out(caplog: pytest.LogCaptureFixture) 
     losses: list[EventLoss] = []
 
     def fail(_: object) -> Any:
-        raise LookupError("no such tenant")
+        raise LookupError(f"no such tenant: {USER}")
 
     with publisher(before_send=fail, on_error=losses.append) as usage:
         for _ in range(100):
             assert usage.track(USER, AGENT) is None
         assert (usage.stats().refused, usage.stats().accepted) == (100, 0)
-    assert caplog.text.count("event refused: before_send raised LookupError: no such tenant") == 1
-    assert {loss.reason for loss in losses} == {"before_send raised LookupError: no such tenant"}
+    assert caplog.text.count("event refused: before_send raised LookupError") == 1
+    assert {loss.reason for loss in losses} == {"before_send raised LookupError"}
+    assert str(USER) not in caplog.text
 
 
 def test_answer_that_cannot_be_compared_is_refused() -> None:
@@ -175,13 +176,14 @@ def test_forgotten_publisher_is_collected_although_its_hook_refers_to_it() -> No
 
 def test_raising_on_error_is_logged_at_a_limited_rate(caplog: pytest.LogCaptureFixture) -> None:
     def fail(_: EventLoss) -> None:
-        raise RuntimeError("of the application")
+        raise RuntimeError(f"of {USER}")
 
     with publisher(on_error=fail) as usage:
         for _ in range(100):
             assert usage.track("wrong", AGENT) is None
         assert usage.stats().refused == 100
-    assert caplog.text.count("on_error raised RuntimeError: of the application") == 1
+    assert caplog.text.count("on_error raised RuntimeError") == 1
+    assert str(USER) not in caplog.text
 
 
 def test_hooks_that_publish_are_not_called_for_their_own_events() -> None:

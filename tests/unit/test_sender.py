@@ -18,7 +18,7 @@ import pytest
 from tests.helpers import eventually
 from tests.unit.sockets import refusing_url, silent_server, url_of
 from usage_worker.errors import EventRefusedError
-from usage_worker.events.columns import NAMES
+from usage_worker.events.columns import MAX_PACK_EVENTS, NAMES
 from usage_worker.events.event import Window
 from usage_worker.events.external_ids import ExternalIds
 from usage_worker.events.wire import prepare
@@ -122,7 +122,7 @@ def fresh_event(number: int, *, every_value: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("every_value", "text"), [(False, ""), (True, ""), (False, "x"), (False, "\u4e00" * 200)])
-@pytest.mark.parametrize("pack_events", [1, 20, 500, 10**6])
+@pytest.mark.parametrize("pack_events", [1, 20, 500, MAX_PACK_EVENTS])
 def test_buffer_is_no_larger_in_memory_than_counted(pack_events: int, *, every_value: bool, text: str) -> None:
     limit = 2**20
     with opened(refusing_url(), buffer_bytes=limit, linger=NEVER, pack_events=pack_events) as sender:
@@ -271,6 +271,53 @@ def test_columns_are_written_while_redis_does_not_answer() -> None:
             assert put == 800 > 3 * rows_alone
             assert sender.stats().dropped == 0
             assert sender.sender._buffer.bytes <= 200_000
+
+
+@contextmanager
+def waiting_for_redis(**limits: Any) -> Iterator[Opened]:
+    """Open a sender whose thread waits for an answer, so that it writes no columns."""
+    with silent_server() as server, opened(url_of(server), **limits) as sender:
+        assert sender.put(0, "first")
+        connection, _ = server.accept()
+        with connection:
+            yield sender
+
+
+def test_full_shard_writes_nothing_of_other_shards() -> None:
+    """Their columns make no room for it; each of as many packs was a call within a call, and a RecursionError."""
+    with waiting_for_redis(buffer_bytes=2**24, pack_events=1) as sender:
+        buffer = sender.sender._buffer
+        for _ in range(1_100):
+            assert sender.put(0, "model")
+        waiting = [sealed for sealed, _ in buffer.unwritten(None)]
+        assert len(waiting) == 1_100
+        buffer.lanes[1].room = 0
+        assert not sender.put(1, "model")
+        assert sender.stats().dropped == 1
+        assert [sealed for sealed, _ in buffer.unwritten(None)] == waiting
+
+
+def test_full_shard_writes_its_own_columns() -> None:
+    with waiting_for_redis(buffer_bytes=2**24, pack_events=50) as sender:
+        buffer = sender.sender._buffer
+        for shard in (0, 1):
+            for _ in range(120):
+                assert sender.put(shard, "model")
+        others = [sealed for sealed, _ in buffer.unwritten(None) if sealed.lane.shard == 0]
+        buffer.lanes[1].room = buffer.lanes[1].bytes
+        put = sum(sender.put(1, "model") for _ in range(1_000))
+        assert 200 < put < 1_000, "120 rows take as much as some 400 events in columns"
+        assert [sealed for sealed, _ in buffer.unwritten(None)] == others
+
+
+def test_shard_far_above_its_share_writes_as_many_packs_as_it_takes() -> None:
+    with waiting_for_redis(buffer_bytes=2**24, pack_events=1) as sender:
+        buffer = sender.sender._buffer
+        for _ in range(1_600):
+            assert sender.put(0, "model")
+        buffer.lanes[0].room = buffer.lanes[0].bytes * 7 // 10
+        assert sender.put(0, "model")
+        assert 0 < len(buffer.unwritten(None)) < 500
 
 
 def test_pack_that_cannot_be_written_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:

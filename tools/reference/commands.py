@@ -35,8 +35,8 @@ def _sections(name: str, command: Any) -> Iterator[str]:
         hints = get_type_hints(command.callback)
         rows = [_row(parameter, hints.get(parameter.name, bool)) for parameter in command.params]
         yield table(("option", "value", "default", "meaning"), rows)
-    for subcommand, definition in getattr(command, "commands", {}).items():
-        yield from _sections(f"{name} {subcommand}", definition)
+    for subcommand in getattr(command, "commands", ()):
+        yield from _sections(f"{name} {subcommand}", command.get_command(None, subcommand))
 
 
 def _row(parameter: Any, annotation: Any) -> tuple[str, str, str, str]:

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 
-# As in `typing`, which takes 13 ms to load: until then Ctrl-C is Python's own.
+from usage_worker.interrupts import EXIT_INTERRUPTED, Loading, leave_at_once
+
+# As in `usage_worker.interrupts`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
-
-# As in a shell.
-EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main() -> None:
     """Run the command; say in one line what to install where the extra `server` is missing."""
-    # Packages that are loading, and finalizers, lose a KeyboardInterrupt or print it.
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if interruptible:
-        signal.signal(signal.SIGINT, _leave)
-    run = _load()
+    with Loading():
+        run = _load()
     try:
-        if interruptible:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         run()
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        if interruptible:
-            signal.signal(signal.SIGINT, _leave)
+        # Finalizers are as helpless as packages that load.
+        leave_at_once()
 
 
 def _load() -> Callable[[], None]:
-    from usage_worker.errors import ExtraMissingError, needs_extra  # noqa: PLC0415 - see `main`
+    from usage_worker.errors import ExtraMissingError, needs_extra  # noqa: PLC0415 - see `Loading`
 
     try:
         with needs_extra("server"):
@@ -44,10 +35,6 @@ def _load() -> Callable[[], None]:
         sys.stderr.write(f"usage-worker: {error}\n")
         sys.exit(1)
     return run
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    os._exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

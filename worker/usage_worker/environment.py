@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from usage_worker.errors import SettingsError
-from usage_worker.printable import printable
+from usage_worker.printable import LINE_LENGTH, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,5 +113,6 @@ def _shown(file: str) -> str:
 
 def _complaint(item: Any, variables: Mapping[str, str]) -> str:
     name = str(item["loc"][0]).lower()
-    message = str(item["msg"]).removeprefix("Value error, ")
+    # About a UUID it quotes the first character that does not belong there, perhaps a newline.
+    message = printable(str(item["msg"]).removeprefix("Value error, "), LINE_LENGTH)
     return f"{variables.get(name) or variables_of(name)[0]}: {message}"

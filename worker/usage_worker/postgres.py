@@ -68,6 +68,8 @@ _SETTINGS = {
     "exit_on_error": "off",
     "row_security": "on",
     "default_transaction_isolation": "read committed",
+    # With a higher one, nobody would learn that COMMIT has not waited for its standby.
+    "client_min_messages": "notice",
     # With it the purge tells our trigger what it does.
     "usage_worker.action": "",
 }

@@ -8,36 +8,14 @@ from typing import Annotated
 
 import typer
 
-from usage_worker.cli.anomalies import anomalies
-from usage_worker.cli.bench import bench_app
-from usage_worker.cli.bench_purge import purge as bench_purge
-from usage_worker.cli.bench_queries import queries
-from usage_worker.cli.bench_search import search as bench_search
-from usage_worker.cli.bench_sizing import sizing
-from usage_worker.cli.bench_soak import soak
-from usage_worker.cli.correct import correct
-from usage_worker.cli.dead_letters import dead_letters_app
-from usage_worker.cli.demo import demo
-from usage_worker.cli.doctor import doctor
-from usage_worker.cli.drain import drain
-from usage_worker.cli.forget import forget
-from usage_worker.cli.metrics import metrics
-from usage_worker.cli.migrate import migrate_app
-from usage_worker.cli.new_key import new_key
-from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, echo, prepare_output
-from usage_worker.cli.publish import publish
-from usage_worker.cli.related import related
-from usage_worker.cli.report import report
-from usage_worker.cli.run import run_app
-from usage_worker.cli.schedule import schedule
-from usage_worker.cli.search import search
-from usage_worker.cli.serve import serve
-from usage_worker.cli.status import status
-from usage_worker.cli.up import up
+from usage_worker.cli.commands import CommandGroup
+from usage_worker.cli.output import EXIT_PROBLEM, echo, prepare_output
 from usage_worker.errors import UsageError
+from usage_worker.interrupts import EXIT_INTERRUPTED
 from usage_worker.logs import configure_from_environment, report_failure
 
 cli = typer.Typer(
+    cls=CommandGroup,
     help="Count what users do with AI agents: exactly once, in batches, off the request path.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -59,36 +37,6 @@ Version = Annotated[
 @cli.callback()
 def options(_version: Version = False) -> None:
     """Take the options that stand before a command."""
-
-
-for command in (
-    demo,
-    up,
-    serve,
-    new_key,
-    publish,
-    status,
-    doctor,
-    metrics,
-    drain,
-    correct,
-    forget,
-    schedule,
-    report,
-    related,
-    anomalies,
-    search,
-):
-    cli.command()(command)
-bench_app.command()(soak)
-bench_app.command()(sizing)
-bench_app.command()(queries)
-bench_app.command("search")(bench_search)
-bench_app.command("purge")(bench_purge)
-cli.add_typer(run_app, name="run")
-cli.add_typer(bench_app, name="bench")
-cli.add_typer(migrate_app, name="migrate")
-cli.add_typer(dead_letters_app, name="dead-letters")
 
 
 def main() -> None:

@@ -10,6 +10,11 @@ from rich.table import Table
 
 from usage_worker.bench.load import AGENTS
 from usage_worker.bench.run import MIXES, BenchSize, run_bench
+from usage_worker.cli.bench_purge import purge
+from usage_worker.cli.bench_queries import queries
+from usage_worker.cli.bench_search import search
+from usage_worker.cli.bench_sizing import sizing
+from usage_worker.cli.bench_soak import soak
 from usage_worker.cli.outcome import finish
 from usage_worker.local.stopping import leave_on_signal
 
@@ -33,12 +38,14 @@ PATHS = {
 }
 PROCESSES = {"publisher": "application", "worker": "worker", "valkey": "Valkey", "database": "PostgreSQL"}
 
-bench_app = typer.Typer(
+app = typer.Typer(
     help="Measure throughput and latency, the cost of an event, a long run, users' queries, searches, or a purge."
 )
+for command in (soak, sizing, queries, search, purge):
+    app.command()(command)
 
 
-@bench_app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True)
 def bench(
     context: typer.Context,
     events: Events = 1_000_000,

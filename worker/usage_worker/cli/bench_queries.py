@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from usage_worker.bench.queries import BOUND_MS, measure_queries
-from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, print_json
+from usage_worker.cli.output import EXIT_PROBLEM, print_json
+from usage_worker.interrupts import EXIT_INTERRUPTED
 from usage_worker.local.stopping import leave_on_signal
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from usage_worker.ingest import forget_key_of
 from usage_worker.ingest.namespace import require_namespace
 from usage_worker.ingest.one_price import OnePrice
 from usage_worker.ingest.prices import Prices
-from usage_worker.maintenance.correct import Correction, check_reason, find_event, preview
+from usage_worker.maintenance.correct import Correction, await_standby, check_reason, find_event, preview
 from usage_worker.maintenance.correct import correct as do_correct
 from usage_worker.maintenance.corrected_event import Edits
 from usage_worker.settings import load_settings
@@ -73,6 +73,9 @@ def correct(
         edits.check()
         found = find_event(store, event, at, settings.retention_days)
         wanted = preview(found, edits)
+        if not (wanted.changes or dry_run):
+            # What an interrupted correction has committed may not have reached the standby.
+            await_standby(store, found)
         if dry_run or not wanted.changes:
             _show(wanted, is_done=False, as_json=as_json)
             return

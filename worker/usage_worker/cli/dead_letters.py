@@ -32,7 +32,7 @@ FORMS: dict[str, Form] = {
     **dict.fromkeys(("created_at", "replayed_at", "first", "last"), moment),
 }
 
-dead_letters_app = typer.Typer(help="Show, repair, replay and discard what could not be counted.", no_args_is_help=True)
+app = typer.Typer(help="Show, repair, replay and discard what could not be counted.", no_args_is_help=True)
 
 Ids = Annotated[
     list[int] | None, typer.Argument(metavar="[ID]...", help="Numbers of dead letters.", show_default=False)
@@ -64,7 +64,7 @@ Body = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-@dead_letters_app.command("list")
+@app.command("list")
 def list_letters(
     replayed: Replayed = False,
     by_reason: ByReason = False,
@@ -93,7 +93,7 @@ def list_letters(
     echo(f"{_counted(found)}{left}", err=True)
 
 
-@dead_letters_app.command()
+@app.command()
 def show(letter_id: Id, as_json: AsJson = False) -> None:
     """Show one dead letter with its payload, and your own ids of the UUIDs in it."""
     with _store() as store:
@@ -106,7 +106,7 @@ def show(letter_id: Id, as_json: AsJson = False) -> None:
     print_external_ids(named)
 
 
-@dead_letters_app.command()
+@app.command()
 def export(
     ids: Ids = None,
     reason: Reason = None,
@@ -129,7 +129,7 @@ def export(
             print_json(dead_letter)
 
 
-@dead_letters_app.command()
+@app.command()
 def replay(
     ids: Ids = None,
     every: All = False,
@@ -161,7 +161,7 @@ def replay(
     finish(report.sent, report.bad, "bad dead letter", as_json=as_json)
 
 
-@dead_letters_app.command()
+@app.command()
 def discard(
     ids: Ids = None,
     every: All = False,

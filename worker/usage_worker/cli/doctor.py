@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from usage_worker.cli.output import EXIT_PROBLEM, echo, print_json, print_rows
+from usage_worker.monitoring.doctor import diagnose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +22,6 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "unknown": "dim"}
 
 def doctor(as_json: AsJson = False) -> None:
     """Check settings, versions, rights and servers, each with what was found and a remedy; exit with 1 if one fails."""
-    # Celery takes a third of a second to load, which the other commands need not wait for.
-    from usage_worker.monitoring.doctor import diagnose  # noqa: PLC0415
-
     diagnosis = diagnose()
     if as_json:
         print_json(diagnosis.as_dict())

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, echo, print_json
+from usage_worker.cli.output import echo, print_json
 from usage_worker.ingest import FlushReport
+from usage_worker.interrupts import EXIT_INTERRUPTED
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.migrate import schema_version
 from usage_worker.queue.unread import waiting_entries

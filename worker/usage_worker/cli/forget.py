@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,8 +55,9 @@ def forget(
         require_namespace(store, settings.id_namespace)
         require_forget_key(store, settings)
         known = known_tombstones(store, connection, key)
-        people = returned(store, known, key, ids) if again else [_person(resources, user or "", ids)]
+        find = partial(returned, store, known, key, ids) if again else partial(_given, resources, user or "", ids)
         if dry_run or not yes:
+            people = find()
             found = what_names(store, people, ids)
             if dry_run:
                 _show(found, "would be erased", _waiting(resources, people, ids), as_json=as_json)
@@ -63,11 +65,12 @@ def forget(
             _ask(found)
         if again:
             keep_tombstones(store, connection, known)
+        people = find()  # after that: also whom batches have counted since the first look
         report = Erasure(store, connection, key, ids).erase(people)
         _show(report, "erased", _waiting(resources, people, ids), as_json=as_json)
 
 
-def _person(resources: Resources, text: str, ids: ExternalIds) -> Person:
+def _given(resources: Resources, text: str, ids: ExternalIds) -> list[Person]:
     """Return the user of a UUID, or of an id of an application's own, which need not be known."""
     try:
         given = ids.of_text("user", text)
@@ -75,7 +78,7 @@ def _person(resources: Resources, text: str, ids: ExternalIds) -> Person:
         raise ArgumentError(f"USER {error}") from None
     with resources.store.connection() as connection:
         texts = kept_ids(connection, "user", [given.id])
-    return Person(given.id, given.external_id or texts.get(given.id))
+    return [Person(given.id, given.external_id or texts.get(given.id))]
 
 
 def _waiting(resources: Resources, people: Sequence[Person], ids: ExternalIds) -> int:

@@ -13,6 +13,8 @@ from prometheus_client import generate_latest, start_http_server
 from usage_worker.cli.output import echo, write
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
+from usage_worker.monitoring.background import BackgroundStatus, collected
+from usage_worker.monitoring.metrics import registry
 from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -38,17 +40,10 @@ def metrics(port: Port = None, address: Address = "127.0.0.1") -> None:
         with leave_on_signal():
             _serve(settings, address, port)
         return
-    # Celery takes a third of a second to load, which the other commands need not wait for.
-    from usage_worker.monitoring.background import collected  # noqa: PLC0415
-    from usage_worker.monitoring.metrics import registry  # noqa: PLC0415
-
     write(generate_latest(registry(partial(collected, settings))).decode())
 
 
 def _serve(settings: Settings, address: str, port: int) -> None:
-    from usage_worker.monitoring.background import BackgroundStatus  # noqa: PLC0415 - as above
-    from usage_worker.monitoring.metrics import registry  # noqa: PLC0415
-
     background = BackgroundStatus(settings)
     try:
         made = registry(partial(background.wait, FIRST_SECONDS))

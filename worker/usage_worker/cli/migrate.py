@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from usage_worker.migrate.obstacles import Obstacle
     from usage_worker.migrate.repair import Repaired
 
-migrate_app = typer.Typer(help="Move the database schema between versions.", no_args_is_help=True)
+app = typer.Typer(help="Move the database schema between versions.", no_args_is_help=True)
 
 To = Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Stop at this version.", show_default="latest")]
 DownTo = Annotated[
@@ -53,7 +53,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 _STYLES = {"applied": "green", "pending": "dim", "running": "yellow", "failed": "red", "edited": "red"}
 
 
-@migrate_app.command()
+@app.command()
 def up(to: To = None, check: Check = False, wait: Wait = True, as_json: AsJson = False) -> None:
     """Apply the missing migrations. Safe to repeat, to run twice at once and to kill."""
     runner = _runner()
@@ -68,7 +68,7 @@ def up(to: To = None, check: Check = False, wait: Wait = True, as_json: AsJson =
         echo(f"{counted(len(found), 'object')} {what}; run usage-worker migrate repair", err=True)
 
 
-@migrate_app.command()
+@app.command()
 def down(to: DownTo, yes: Yes = False, wait: Wait = True, as_json: AsJson = False) -> None:
     """Roll back to an older version. Keeps rows aside for the next upgrade; asks first, with the number of rows."""
     runner = _runner()
@@ -78,13 +78,13 @@ def down(to: DownTo, yes: Yes = False, wait: Wait = True, as_json: AsJson = Fals
     _show_outcome(runner, moved, as_json=as_json)
 
 
-@migrate_app.command("sql")
+@app.command("sql")
 def print_sql(start: From = EMPTY, to: To = None) -> None:
     """Print one psql script that does what up or down would do; needs no database."""
     write(script(discover(), start, to or latest_version()))
 
 
-@migrate_app.command()
+@app.command()
 def status(as_json: AsJson = False) -> None:
     """Show the version and the state of each migration."""
     found = _runner().status()
@@ -101,7 +101,7 @@ def status(as_json: AsJson = False) -> None:
         _show_status(found)
 
 
-@migrate_app.command()
+@app.command()
 def verify(as_json: AsJson = False) -> None:
     """Compare the database with what its migrations have created; exit with 1 if it differs."""
     runner = _runner()
@@ -118,7 +118,7 @@ def verify(as_json: AsJson = False) -> None:
         raise typer.Exit(EXIT_PROBLEM)
 
 
-@migrate_app.command("adopt")
+@app.command("adopt")
 def adopt_schema(version: Version = None, yes: Yes = False, wait: Wait = True, as_json: AsJson = False) -> None:
     """Take over a database that the history's own SQL, or psql with our files, has made; asks first.
 
@@ -132,7 +132,7 @@ def adopt_schema(version: Version = None, yes: Yes = False, wait: Wait = True, a
     _show_repaired(done, f"the schema is {Runner(url).status()}; nothing was missing", as_json=as_json)
 
 
-@migrate_app.command("repair")
+@app.command("repair")
 def repair_schema(wait: Wait = True, as_json: AsJson = False) -> None:
     """Recreate what verify reports as missing or changed. Changes no row; exits with 1 if something is left."""
     done = repair(_database_url(), wait=wait, waiting=_on_waiting, retrying=_on_retry)

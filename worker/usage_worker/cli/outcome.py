@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
-from usage_worker.cli.output import EXIT_INTERRUPTED, EXIT_PROBLEM, print_json
+from usage_worker.cli.output import EXIT_PROBLEM, print_json
+from usage_worker.interrupts import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

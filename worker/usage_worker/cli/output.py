@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 # The command failed, or it succeeded and found something that is wrong.
 EXIT_PROBLEM = 1
-# 128 + SIGINT, as in a shell.
-EXIT_INTERRUPTED = 130
 # The longest escape of one character, such as \U000e0001.
 ESCAPE_LENGTH = 10
 Cell = object

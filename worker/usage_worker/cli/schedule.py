@@ -11,6 +11,7 @@ import typer
 from usage_worker.cli.output import Form, echo, print_json, print_rows
 from usage_worker.errors import UsageError
 from usage_worker.service.resources import Resources
+from usage_worker.service.schedule import schedule_entries
 from usage_worker.settings import load_settings
 from usage_worker.store import last_runs
 from usage_worker.wording import figures_text, moment, short_seconds
@@ -27,9 +28,6 @@ FORMS: dict[str, Form] = {"next run": moment, "last run": moment, "took": short_
 
 def schedule(as_json: AsJson = False) -> None:
     """Show the schedule: task, when, next run, and the last run with its figures if the database answers."""
-    # Loading Celery takes a third of a second; the other commands do without.
-    from usage_worker.service.schedule import schedule_entries  # noqa: PLC0415
-
     settings = load_settings()
     entries, runs = schedule_entries(settings), _last_runs(settings)
     now = datetime.now(ZoneInfo(settings.timezone))

@@ -13,6 +13,7 @@ from usage_worker.cli.doctor import COLOURS
 from usage_worker.cli.output import EXIT_PROBLEM, make_table, print_json, print_rows
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
+from usage_worker.monitoring.status import checked_settings, collect_status, wrong_settings
 from usage_worker.wording import short_seconds
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ Watch = Annotated[bool, typer.Option("--watch", help="Show the status every seco
 
 def status(as_json: AsJson = False, watch: Watch = False) -> None:
     """Show what is wrong with its remedy, then backlog, processes, totals, partitions; exit with 1 if a check fails."""
-    # Celery takes a third of a second to load, which the other commands need not wait for.
-    from usage_worker.monitoring.status import checked_settings, collect_status, wrong_settings  # noqa: PLC0415
-
     try:
         settings = checked_settings()
     except SettingsError as error:

@@ -25,7 +25,10 @@ KINDS: Final = ("usage", "rating")
 MAX_ENTRY_EVENTS: Final = 100_000
 """An entry with more events is refused as a whole."""
 PACK_EVENTS: Final = 500
-"""The most events in one of our own entries."""
+"""The most events in one of our own entries, unless an application says otherwise."""
+MAX_PACK_EVENTS: Final = 3_500
+"""What an application may say. An event takes 2.1 kB at most, and its ids 4.7 kB, if JSON escapes each character of
+its texts: more of them might exceed the 16 MiB that the worker reads of either."""
 LAST_TIME: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999, since 1970."""
 

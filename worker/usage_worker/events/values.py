@@ -123,7 +123,8 @@ def datetime_of(value: Any) -> datetime:
         try:
             return datetime.fromisoformat(value.upper())
         except ValueError as error:
-            reason = f" ({error})"
+            # Some messages quote the value.
+            reason = "" if "'" in str(error) else f" ({error})"
     message = "is not a time; write it like 2026-01-31T23:59:59Z, or as seconds since 1970{reason}"
     raise PydanticCustomError("time", message, {"reason": reason})
 

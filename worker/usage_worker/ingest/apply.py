@@ -25,14 +25,15 @@ from usage_worker.ingest.batch_limit import BatchLimit
 from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
 from usage_worker.ingest.deliveries import known_events, register
 from usage_worker.ingest.entries import describe
-from usage_worker.ingest.event_array import TextTable, are_in, hours_of, pairs_of, time_texts
+from usage_worker.ingest.event_array import TextTable, are_in, hours_of, order_of, pairs_of, time_texts
 from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.flush_tally import FlushTally
 from usage_worker.ingest.fold import fold
+from usage_worker.ingest.forgotten import Forgotten
 from usage_worker.ingest.held_rows import HeldRows
+from usage_worker.ingest.ledger_days import LedgerDays
 from usage_worker.ingest.made_ids import keep_ids
 from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
-from usage_worker.ingest.past_days import PastDays
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
 from usage_worker.ingest.transaction_span import intake_attributes, transaction_span
@@ -50,10 +51,9 @@ if TYPE_CHECKING:
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.ingest.event_array import Chosen
     from usage_worker.ingest.fold import Totals
-    from usage_worker.ingest.forgotten import Forgotten
-    from usage_worker.ingest.missing_pairs import Unknown
     from usage_worker.ingest.prices import Prices
     from usage_worker.ingest.refused import Refused
+    from usage_worker.settings import Settings
     from usage_worker.store import BatchTransaction, Store
 
 log = get_logger("ingest")
@@ -66,12 +66,14 @@ _COPY_ROWS = 5_000
 class Applier:
     """Counts batches, one transaction each."""
 
-    def __init__(self, store: Store, unknown: Unknown, prices: Prices, accept_days: int, forgotten: Forgotten) -> None:
+    def __init__(self, store: Store, prices: Prices, settings: Settings) -> None:
         self._store = store
-        self._past = PastDays(store, accept_days)
-        self._unknown = unknown
         self._prices = prices
-        self._forgotten = forgotten
+        self._unknown = settings.unknown
+        self._days = LedgerDays(store, settings.accept_days)
+        self._forgotten = Forgotten.of(settings)
+        # For how long the transactions that were committed kept rows locked.
+        self.locked_seconds = 0.0
         self._duplicates = PessimisticMode()
         self._missing = PessimisticMode()
         self._full = PessimisticMode()
@@ -136,7 +138,7 @@ class Applier:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             self._last_attempt = attempt == MAX_ATTEMPTS
             try:
-                batch = self._past.admit(batch)
+                batch = self._days.admit(batch)
                 began = time.monotonic()
                 with transaction_span(batch.entries) as span, batch_transaction(self._store) as transaction:
                     intake, reasons = self._count(transaction, batch)
@@ -155,6 +157,7 @@ class Applier:
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter is no secret
             else:
                 self.tally.committed(time.monotonic() - began, intake, reasons)
+                self.locked_seconds += transaction.locked_seconds
                 self._limit.succeeded()
                 for entry in batch.entries:
                     entry.is_counted = not entry.waiting
@@ -255,8 +258,10 @@ class Applier:
             self._full.trip()
             self._count_events(transaction, events, totals, refused, again=again)
             return
-        middle = len(events) // 2
-        if middle:
+        if middle := len(events) // 2:
+            # By pair, no longer by identity: one half after the other locks rows in key order. Two batches with common
+            # events may then deadlock in the ledger, and retry; a client that locks rows may not know how to.
+            events = events[order_of(events["user_id"], events["agent_id"])]
             self._count_parts(transaction, [events[:middle], events[middle:]], refused)
         elif again or isinstance(error, DataRefusedError):
             refused.append((events[0], describe(error)))
@@ -276,15 +281,16 @@ class Applier:
         return isinstance(error, OUTAGES)
 
     def _write(self, transaction: BatchTransaction, events: Chosen, totals: Totals) -> None:
-        if self._rivals:
-            # Another batch inserts conversations of the same pairs, so that the known ones must be read after its
-            # commit; or a purge deletes pairs.
-            transaction.lock_pairs(pairs_of(totals.pairs))
-        days = (day for day in totals.days if day not in self._past.opened)
+        # Opened before; again here, in case one was dropped since. Never old days: see LedgerDays.
+        days = sorted(totals.days - self._days.opened_past)
         transaction.stage(days, map(totals_rows, totals.parts(_COPY_ROWS)))
         if self._missing and (missing := transaction.missing_pairs()):
             self._missing.trip()
             resolve(transaction, missing, self._unknown)
+        if self._rivals:
+            # Another batch inserts conversations of the same pairs, so that the known ones must be read after its
+            # commit; or a purge deletes pairs.
+            self._require_rows(transaction.lock_pairs(pairs_of(totals.pairs)), totals)
         if self._full and (full := transaction.full_counters()):
             self._full.trip()
             raise RefusedPairsError(
@@ -294,9 +300,13 @@ class Applier:
         # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.
         chunks = (events[start : start + _COPY_ROWS] for start in range(0, len(events), _COPY_ROWS))
         transaction.write_ledger(ledger_rows(chunk.copied(), self._texts, self._prices.source) for chunk in chunks)
-        if transaction.apply_staged() != len(totals.pairs):
+        self._require_rows(transaction.apply_staged(), totals)
+
+    def _require_rows(self, rows: int, totals: Totals) -> None:
+        """Start again unless each pair has a row: the next attempt inserts missing ones before it locks any."""
+        if rows != len(totals.pairs):
             if self._missing:
-                # Rows were deleted since the look: the next attempt locks them before it.
+                # Rows were deleted since the look: the next attempt locks them before it counts.
                 self._rivals.trip()
             self._missing.trip()
             raise ConcurrencyError("pairs have no row in user_agents, not yet or no longer")

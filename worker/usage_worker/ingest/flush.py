@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import StreamRefusedError, StreamUnavailableError, first_line
@@ -12,7 +13,6 @@ from usage_worker.events.refusals import Refusal
 from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch_size import BatchSize
 from usage_worker.ingest.clock import database_clock
-from usage_worker.ingest.forgotten import Forgotten
 from usage_worker.ingest.namespace import Namespace
 from usage_worker.ingest.prices import Prices
 from usage_worker.ingest.reading import ShardReader
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from usage_worker.store import Store
 
 log = get_logger("ingest")
+
+# A flush that is so late probably hangs: it no longer keeps others from its shard.
+_HUNG_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,12 @@ class Flusher:
         self._records = FlushRecords(stream.connection, node)
         self._store = store
         self._prices = Prices(settings.prices)
-        self._applier = Applier(store, settings.unknown, self._prices, settings.accept_days, Forgotten.of(settings))
         self._namespace = Namespace(store, settings.id_namespace)
         self._settings = settings
         self._size = BatchSize(settings.batch_events)
+        self._applier = Applier(store, self._prices, settings)
+        # A pool of threads executes the flushes of several shards: their batches take turns.
+        self._counting = Lock()
         self._holding = Holding(stream.connection, consumer, settings.reclaim_idle)
 
     def flush_alone(self, shard: int, token: str | None = None, turn: Turn | None = None) -> FlushReport:
@@ -84,7 +89,7 @@ class Flusher:
         if not self._claim.take(shard, token):
             return FlushReport(shard)
         try:
-            report = self._flush_recorded(shard, turn or Turn(self._settings.flush_budget), renew=True)
+            report = self._flush_recorded(shard, turn or Turn(self._settings.flush_budget))
         except BaseException:
             with suppress(StreamUnavailableError):
                 self._claim.release(shard)
@@ -108,10 +113,10 @@ class Flusher:
         """
         return self._flush_recorded(shard, Turn(self._settings.flush_budget if budget is None else budget))
 
-    def _flush_recorded(self, shard: int, turn: Turn, *, renew: bool = False) -> FlushReport:
+    def _flush_recorded(self, shard: int, turn: Turn) -> FlushReport:
         try:
             with ExitStack() as spans:
-                return self._flush(shard, turn, spans, renew=renew)
+                return self._flush(shard, turn, spans)
         except Exception as error:
             tally = self._applier.tally
             tally.failed(error)
@@ -121,7 +126,7 @@ class Flusher:
                 self._records.failed(shard, printable(first_line(error)), tally.take())
             raise
 
-    def _flush(self, shard: int, turn: Turn, spans: ExitStack, *, renew: bool) -> FlushReport:
+    def _flush(self, shard: int, turn: Turn, spans: ExitStack) -> FlushReport:
         batches, intake = 0, Intake()
         self._stream.watch(shard)
         # Before anything is read: without the database, an entry that was read would only wait to be reclaimed.
@@ -129,15 +134,14 @@ class Flusher:
         if self._settings.takes_any_id:
             self._namespace.keep()
         reader = ShardReader(self._stream, shard, self._holding, clock, self._size, self._prices, self._settings)
-        with self._holding.during(shard):
+        with self._holding.during(shard, self._claim.renewal(shard, turn.deadline + _HUNG_SECONDS)):
             for batch in reader.batches(turn):
                 if not batches:  # an idle shard has a flush every two seconds, which nobody wants to see
                     attributes = messaging_attributes("flush", "process", self._stream.key(shard), shard)
                     spans.enter_context(in_span("usage.flush", "CONSUMER", attributes))
-                intake += self._count(shard, batch)
+                with self._counting:
+                    intake += self._count(shard, batch)
                 batches += 1
-                if renew:
-                    self._claim.take(shard)
         now = time.monotonic()
         report = FlushReport(shard, batches, intake, now - turn.began, cut_short=now >= turn.deadline)
         if batches:
@@ -150,12 +154,12 @@ class Flusher:
         return report
 
     def _count(self, shard: int, batch: Batch) -> Intake:
-        began = time.monotonic()
+        began, self._applier.locked_seconds = time.monotonic(), 0.0
         if any(entry.made for entry in batch.entries):
             self._namespace.keep()
         try:
             intake = self._applier.apply(batch)
-            self._size.counted(len(batch.events), time.monotonic() - began)
+            self._size.counted(len(batch.events), time.monotonic() - began, self._applier.locked_seconds)
         finally:
             # Only after the commit may the entries leave Redis; a batch that was halved may be counted in part.
             if counted := [entry for entry in batch.entries if entry.is_counted]:

@@ -104,10 +104,10 @@ class Totals(NamedTuple):
         return pairs
 
     @property
-    def days(self) -> list[str]:
-        """The days, ascending, as `2026-01-31`."""
+    def days(self) -> set[str]:
+        """The days, as `2026-01-31`."""
         days = np.unique(self.rows["day"])
-        return [str(day) for day in days[days != NONE].astype("M8[D]")]
+        return {str(day) for day in days[days != NONE].astype("M8[D]")}
 
 
 class _Groups(NamedTuple):

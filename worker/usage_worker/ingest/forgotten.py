@@ -6,6 +6,7 @@ none, or where something is to become a dead letter.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from usage_worker.store import DeadLetter, forgotten_among
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.ingest.deliveries import Deliveries
@@ -54,14 +55,15 @@ class Forgotten:
         """
         entries = deliveries.entries
         letters = [letter for entry in entries for letter in entry.dead_letters]
-        if may_lack_pairs or letters or any(entry.forgotten for entry in entries):
-            users = {UUID(text) for entry in entries for text in set(uuid_texts(entry.events["user_id"]))}
-            if erased := transaction.forgotten(self._key, users | self._named_in(letters)):
+        is_changed = any(entry.forgotten for entry in entries)
+        if may_lack_pairs or letters or is_changed:
+            # Only asked for where somebody was erased.
+            users = (UUID(text) for entry in entries for text in set(uuid_texts(entry.events["user_id"])))
+            if erased := transaction.forgotten(self._key, chain(users, self._named_in(letters))):
                 for entry in entries:
-                    self._take_out(entry, erased)
-        if not any(entry.forgotten for entry in entries):
-            return deliveries
-        return deliveries._replace(entries=[*entries])  # another list: the batch must be built again
+                    is_changed |= self._take_out(entry, erased)
+        # Another list: the batch must be built again.
+        return deliveries._replace(entries=[*entries]) if is_changed else deliveries
 
     def quarantine(
         self, transaction: BatchTransaction, deliveries: Deliveries, letters: Sequence[DeadLetter], *, has_refused: bool
@@ -80,33 +82,36 @@ class Forgotten:
             reasons[Refusal.FORGOTTEN.text] += forgotten
         return reasons
 
-    def _take_out(self, entry: DecodedEntry, erased: Collection[UUID]) -> None:
+    def _take_out(self, entry: DecodedEntry, erased: Collection[UUID]) -> bool:
+        """Take erased users out of an entry; return whether it named any."""
         texts = {user.hex for user in erased}
         is_theirs = np.fromiter(
             (text in texts for text in uuid_texts(entry.events["user_id"])), bool, len(entry.events)
         )
         letters, taken = self._without(entry.dead_letters, erased)
-        taken += int(is_theirs.sum())
-        if not taken:
-            return
-        entry.forgotten += taken
+        if letters == entry.dead_letters and not is_theirs.any():
+            return False
+        entry.forgotten += taken + int(is_theirs.sum())
         entry.events, entry.dead_letters = entry.events[~is_theirs], letters
         # Its other users and their conversations; agents are nobody's.
-        needed = self._named_in(letters)
+        needed = set(self._named_in(letters))
         for name in ("user_id", "conversation_id"):
             needed |= {UUID(text) for text in uuid_texts(entry.events[name])}
         entry.made = [it for it in entry.made if it.kind == "agent" or it.id in needed]
+        return True
 
     def _without(self, letters: Iterable[DeadLetter], erased: Collection[UUID]) -> tuple[list[DeadLetter], int]:
         left, taken = [], 0
         for letter in letters:
             row = without(letter._asdict(), frozenset(erased), self._ids)
-            taken += letter.events - (row["events"] if row else 0)
+            # A producer may have said that an entry has fewer events than are left of it.
+            taken += max(letter.events - (row["events"] if row else 0), 0)
             left += [DeadLetter(**row)] if row else []
         return left, taken
 
-    def _named_in(self, letters: Iterable[DeadLetter]) -> set[UUID]:
-        return {user for letter in letters for user in named_in_letter(letter._asdict(), self._ids)}
+    def _named_in(self, letters: Iterable[DeadLetter]) -> Iterator[UUID]:
+        for letter in letters:
+            yield from named_in_letter(letter._asdict(), self._ids)
 
 
 def require_forget_key(store: Store, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,7 +19,8 @@ from usage_worker.printable import printable
 from usage_worker.queue.holding import DEATHS_BEFORE_ALONE, DEATHS_BEFORE_SET_ASIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
     from usage_worker.ingest.batch import Batch
     from usage_worker.ingest.batch_size import BatchSize
@@ -44,6 +46,8 @@ _READ_EVENTS = 20_000
 _READ_BYTES = 8 * 2**20
 # A read that fills this share of what it may probably left entries behind.
 _FULL = 0.5
+# How often a batch that is read ahead asks for more while the one before is counted.
+_POLL_SECONDS = 0.2
 
 
 class Read(NamedTuple):
@@ -83,18 +87,31 @@ class ShardReader:
         self._read: list[RawEntry] = []
         self._is_full = False
         self._told: set[str] = set()
+        # Set while the batch that is being read is waited for.
+        self._wanted = threading.Event()
 
     def batches(self, turn: Turn) -> Iterator[Batch]:
         """Yield the batches of the shard until the turn is over."""
         with ThreadPoolExecutor(1, "usage-read") as reader:
-            read_next = partial(reader.submit, next, self._reads(turn), None)
-            upcoming = read_next()
-            while read := upcoming.result():
-                ahead = read_next() if read.is_cut or (read.may_read_ahead and not turn.is_over) else None
-                yield read.batch
-                if not ahead and turn.is_over:
-                    return
-                upcoming = ahead or read_next()
+            try:
+                yield from self._read_ahead(turn, partial(reader.submit, next, self._reads(turn), None))
+            finally:
+                self._wanted.set()  # nobody waits for the batch that is read ahead
+
+    def _read_ahead(self, turn: Turn, read_next: Callable[[], Future[Read | None]]) -> Iterator[Batch]:
+        upcoming = read_next()
+        while read := self._awaited(upcoming):
+            ahead = read_next() if read.is_cut or (read.may_read_ahead and not turn.is_over) else None
+            yield read.batch
+            if not ahead and turn.is_over:
+                return
+            upcoming = ahead or read_next()
+
+    def _awaited(self, upcoming: Future[Read | None]) -> Read | None:
+        self._wanted.set()
+        read = upcoming.result()
+        self._wanted.clear()
+        return read
 
     def _reads(self, turn: Turn) -> Iterator[Read]:
         """Yield reclaimed entries of vanished workers first, then new ones."""
@@ -134,8 +151,12 @@ class ShardReader:
             events += sum(len(entry.events) for entry in decoded)
             size += _bytes(raw)
             may_grow = events < self._size.events and size < self._settings.batch_bytes
-            if not self._has_more or not may_grow or turn.is_over:
+            if not may_grow or turn.is_over or not (self._has_more or self._may_wait_for_more()):
                 return entries, self._has_more or bool(raw and not turn.waits), ready
+
+    def _may_wait_for_more(self) -> bool:
+        """Wait before another read; return False, at once, when the batch is wanted."""
+        return not self._wanted.wait(_POLL_SECONDS)
 
     def _portion(self, wait: float) -> list[RawEntry]:
         """Return the next entries to decode, at most `_READ_BYTES` or one; read where none are left."""

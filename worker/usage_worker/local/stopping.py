@@ -29,7 +29,11 @@ class StopFlag:
 
 @contextlib.contextmanager
 def leave_on_signal() -> Iterator[StopFlag]:
-    """Leave the block on the first SIGINT or SIGTERM; ignore further ones, so that its clean-up is not interrupted."""
+    """Leave the block on the first SIGINT or SIGTERM; ignore further ones, so that its clean-up is not interrupted.
+
+    After either, SIGTERM stays ignored until the process ends: `timeout` sends two, and the second one would turn the
+    exit code 0 of an orderly end into -15 while the interpreter exits.
+    """
     flag = StopFlag()
 
     def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
@@ -43,5 +47,7 @@ def leave_on_signal() -> Iterator[StopFlag]:
     except StopRequest:
         log.info("stopping")
     finally:
+        if flag.is_set:
+            previous[signal.SIGTERM] = signal.SIG_IGN
         for number, handler in previous.items():
             signal.signal(number, handler)

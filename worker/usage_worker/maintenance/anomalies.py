@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.episodes import episodes
+from usage_worker.maintenance.partitioned_table import hourly_days
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import judging, open_alerts
 
@@ -71,7 +72,7 @@ def judge_span(judge: Judging, settings: Settings) -> tuple[list[JudgedAgent], l
     alerting = {None, *(it.agent_id for it in agents if it.is_alert)}
     hours = [*judge.continued(), *_unusual(judge, agents, settings.anomaly_min_usd)]
     found = list(episodes(hours, judge.span.stop, alerting))
-    judge.keep(found, settings.hourly_retention_days)
+    judge.keep(found, hourly_days(settings))
     return agents, found
 
 

@@ -12,7 +12,7 @@ from usage_worker.events.event import identity_of
 from usage_worker.events.external_ids import parse_uuid
 from usage_worker.maintenance.retry import retry
 from usage_worker.printable import is_unicode, printable
-from usage_worker.store import KeptConversation, correct_event, events_of_id, require_owner
+from usage_worker.store import KeptConversation, correct_event, events_of_id, lock_event, require_owner
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -112,7 +112,7 @@ def correct(
         ArgumentError: a field cannot be corrected, the reason is none, the ledger no longer has the event, or its
             user was erased.
         ForgetKeyError: users were erased, and the key is missing, or another one.
-        ObstacleError: the totals do not contain the event; reconcile repairs them.
+        ObstacleError: the totals do not contain the event, and reconcile repairs them; or nobody can tell which do.
         NamespaceError: the new conversation is known under another namespace.
         EventRefusedError: a value would be refused at publishing, too, or a counter of the pair cannot hold it.
         BusyError: other corrections did not let this one have its turn.
@@ -125,6 +125,16 @@ def correct(
     step = partial(correct_event, store, *identity, edits.of, reason, key)
     done = retry(step, WAIT_TIMEOUT_SECONDS, ATTEMPTS)
     return Correction(done.old, _changes(done.old, done.new), done.kept_conversation)
+
+
+def await_standby(store: Store, event: LedgerRow) -> None:
+    """Wait until the synchronous standby, if there is one, has everything that was committed before.
+
+    Raises:
+        ConcurrencyError: others hold the event.
+        StoreUnavailableError: PostgreSQL is away, or somebody cancelled the wait.
+    """
+    retry(partial(lock_event, store, event["event_id"], event["occurred_at"]), WAIT_TIMEOUT_SECONDS)
 
 
 def _changes(old: LedgerRow, new: LedgerRow) -> list[Change]:

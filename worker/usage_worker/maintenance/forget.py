@@ -31,6 +31,7 @@ from usage_worker.store.forget import (
     steps,
     user_places,
 )
+from usage_worker.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,7 +88,8 @@ def what_names(store: Store, people: Sequence[Person], ids: ExternalIds) -> Forg
 class Erasure:
     """Erases users from one database.
 
-    Every method raises BusyError where another process is at work for a minute, and the errors of a lost connection.
+    Every method raises BusyError where another process is at work for a minute, LockHeldError where others hold what it
+    needs for so long, and the errors of a lost connection.
     """
 
     def __init__(self, store: Store, connection: RedisConnection, key: ForgetKey, ids: ExternalIds) -> None:
@@ -128,8 +130,8 @@ class Erasure:
             self._step(partial(erase_day, store, partition, user))
         self._step(partial(erase_retired, store, user))
         self._step(partial(erase_members, store, GRAPH, user))
-        if cut := erase_from_letters(store, person, self._ids):
-            report.note(f"{cut} dead letters of entries that were too large to be kept whole were deleted, too")
+        if whole := erase_from_letters(store, person, self._ids, WAIT_SECONDS):
+            report.note(f"{counted(whole, 'dead letter')} deleted with all events")
 
     def _step(self, step: Callable[[], object]) -> None:
         retry(step, WAIT_SECONDS)

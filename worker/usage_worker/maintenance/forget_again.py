@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usage_worker.errors import ForgetKeyError
+from usage_worker.maintenance.forget import WAIT_SECONDS
 from usage_worker.maintenance.person import Person
 from usage_worker.queue.forgotten import ForgottenSet
 from usage_worker.queue.letter_parts import named_in_letter
-from usage_worker.store import add_tombstones, external_ids, tombstones
+from usage_worker.store import add_tombstones, external_ids, tombstones, wait_for_batches
 from usage_worker.store.forget import all_letters, letter_tables, user_places, users_in
 
 if TYPE_CHECKING:
@@ -34,9 +35,14 @@ def known_tombstones(store: Store, connection: RedisConnection, key: ForgetKey) 
 
 
 def keep_tombstones(store: Store, connection: RedisConnection, known: set[Tombstone]) -> None:
-    """Let the database and Redis both have every tombstone."""
+    """Let the database and Redis both have every tombstone, and wait for batches that do not know them.
+
+    Raises:
+        LockHeldError: a batch does not end.
+    """
     ForgottenSet(connection).add(known)
     add_tombstones(store, known)
+    wait_for_batches(store, WAIT_SECONDS)
 
 
 def returned(store: Store, known: set[Tombstone], key: ForgetKey, ids: ExternalIds) -> list[Person]:

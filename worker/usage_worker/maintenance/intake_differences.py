@@ -25,6 +25,11 @@ def intake_differences(store: Store, days: Sequence[date], accept_days: int) -> 
     """
     if not days or (first := _unbroken_from(days) + timedelta(days=accept_days + 1)) > days[-1]:
         return []
+    # A user may have been erased between the reads: what differs is read once more.
+    return _differences(store, days, first) and _differences(store, days, first)
+
+
+def _differences(store: Store, days: Sequence[date], first: date) -> list[Difference]:
     recorded: Counter[date] = Counter()
     for day in days:
         recorded.update(recorded_by_day(store, day))

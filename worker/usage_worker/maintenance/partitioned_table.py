@@ -73,11 +73,10 @@ def partitioned_tables(settings: Settings) -> tuple[Partitioned, ...]:
     return (
         Partitioned(LEDGER, "day", settings.retention_days, "ensure_day"),
         Partitioned("user_agent_history", "month", settings.history_retention_days, "ensure_month"),
-        # At least as long as the ledger: the hours of a day that it has may be rolled up again.
-        Partitioned(
-            HOURLY,
-            "month",
-            max(settings.hourly_retention_days, settings.retention_days),
-            "ensure_hours_month",
-        ),
+        Partitioned(HOURLY, "month", hourly_days(settings), "ensure_hours_month"),
     )
+
+
+def hourly_days(settings: Settings) -> int:
+    """Return how many days hours are kept: at least as long as the ledger, whose days may be rolled up again."""
+    return max(settings.hourly_retention_days, settings.retention_days)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.errors import LockHeldError
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import (
@@ -19,6 +20,7 @@ from usage_worker.store import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
     from usage_worker.maintenance.task_run import OnProgress
@@ -29,6 +31,8 @@ PURGE = "maintenance.purge_soft_deleted"
 # Few enough that a batch of ingest waits for milliseconds.
 CHUNK_ROWS = 500
 RETIRED_ROWS = 10_000
+# A pass ends after so many held chunks in a row: others probably hold a whole table.
+HELD_IN_ROW = 10
 # Pause after each chunk, as a multiple of its duration, which leaves most of the database to ingest.
 REST = 2.0
 
@@ -70,16 +74,18 @@ def purge(
         older_than: the least age of the soft delete.
         budget: seconds after which the run ends; by default it ends when nothing is due.
         dry_run: count the rows that are due without deleting them.
-        wait_timeout: seconds to wait for another process that is purging.
+        wait_timeout: seconds to wait for another process that is purging, or for others who hold what is to be deleted.
         on_progress: called after each chunk.
         report: the report to fill.
 
     Raises:
         BusyError: another process was still purging after `wait_timeout` seconds.
+        LockHeldError: others held something of some chunks, which wait for the next run; all others are deleted.
         StoreUnavailableError: PostgreSQL is away; the rest is left to the next run.
     """
     report = report or PurgeReport()
     due = purge_due(store, older_than)
+    run = None
     if not dry_run:
         deadline = None if budget is None else time.monotonic() + budget
         run = _PurgeRun(store, deadline, wait_timeout, report)
@@ -88,6 +94,9 @@ def purge(
         run.delete_retired_days()
         due = purge_due(store, older_than)
     report.remaining, report.oldest_remaining_seconds = due
+    if run and run.held:
+        advice = "it waits for the next run; if the holder never ends, pg_terminate_backend(pid) ends it"
+        raise LockHeldError(f"{run.held.detail}; {advice}")
     return report
 
 
@@ -99,32 +108,41 @@ def run_purge(store: Store, settings: Settings) -> dict[str, Any]:
 
 
 class _PurgeRun:
-    """One run and its limits."""
+    """One run and its limits.
+
+    Attributes:
+        held: why the last pass has left something; None where it has not.
+    """
 
     def __init__(self, store: Store, deadline: float | None, wait_timeout: float, report: PurgeReport) -> None:
         self._store = store
         self._deadline = deadline
         self._wait_timeout = wait_timeout
         self._report = report
+        self._waits_for_holders = True
+        self.held: LockHeldError | None = None
 
     def purge(self, older_than: timedelta, due: int, on_progress: OnProgress) -> None:
         """Delete chunk by chunk until only rows are due that somebody is changing."""
         before = -1
         while before < self._report.purged:
-            before = self._report.purged
+            before, self.held, in_row = self._report.purged, None, 0
             for places in purge_blocks(self._store, older_than, CHUNK_ROWS):
-                if self._is_over():
+                if self._is_over() or in_row == HELD_IN_ROW:
                     return
                 started = time.monotonic()
                 step = partial(purge_chunk, self._store, PURGE, places, older_than)
-                self._report.purged += retry(step, self._wait_timeout)
+                deleted = self._deleted(step)
+                self._report.purged += deleted
                 on_progress(self._report.purged, due)
-                time.sleep(REST * (time.monotonic() - started))
+                in_row = in_row + 1 if self.held and not deleted else 0
+                if deleted:
+                    time.sleep(REST * (time.monotonic() - started))
 
     def delete_expired_shares(self) -> None:
         """Delete the shares that have expired."""
         while not self._is_over():
-            deleted = retry(partial(delete_expired_shares, self._store, PURGE, CHUNK_ROWS), self._wait_timeout)
+            deleted = self._deleted(partial(delete_expired_shares, self._store, PURGE, CHUNK_ROWS))
             self._report.expired_shares += deleted
             if not deleted:
                 return
@@ -133,10 +151,28 @@ class _PurgeRun:
         """Delete the retired rows of days that the ledger has dropped."""
         days = retained_days(self._store)
         while days and not self._is_over():
-            deleted = retry(partial(delete_retired_days, self._store, PURGE, days[0], RETIRED_ROWS), self._wait_timeout)
+            deleted = self._deleted(partial(delete_retired_days, self._store, PURGE, days[0], RETIRED_ROWS))
             self._report.deleted_retired_days += deleted
             if deleted < RETIRED_ROWS:
                 return
+
+    def _deleted(self, step: Callable[[], int]) -> int:
+        """Return how many rows a step has deleted: 0 where others hold some. Only the first one waits for them."""
+
+        def attempt() -> int:
+            try:
+                return step()
+            except LockHeldError as error:
+                if self._waits_for_holders:
+                    raise
+                self.held = error
+                return 0
+
+        try:
+            return retry(attempt, self._wait_timeout)
+        except LockHeldError as error:
+            self.held, self._waits_for_holders = error, False
+            return 0
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline

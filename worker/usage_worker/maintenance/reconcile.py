@@ -28,7 +28,7 @@ from usage_worker.maintenance.differences import (
 )
 from usage_worker.maintenance.intake_differences import intake_differences
 from usage_worker.maintenance.retry import retry
-from usage_worker.maintenance.task_run import run_task
+from usage_worker.maintenance.task_run import run_task, shown_figures
 from usage_worker.store import (
     FIRST_PAIR,
     Store,
@@ -128,7 +128,7 @@ def reconcile(
     finally:
         run.finish()
     if not report.complete:
-        log.warning("the time budget did not suffice", budget=budget, **report.as_dict())
+        log.warning("the time budget did not suffice", budget=budget, **shown_figures(report.as_dict()))
     elif report.left:
         log.error("figures differ", different=len(report.differences), left=report.left, unexplained=report.unexplained)
     return report

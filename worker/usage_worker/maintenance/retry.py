@@ -6,7 +6,7 @@ import random
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from usage_worker.errors import BusyError, ConcurrencyError, RecoveryConflictError
+from usage_worker.errors import BusyError, ConcurrencyError, LockHeldError, RecoveryConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,12 +32,13 @@ def retry(
 
     Args:
         step: the step.
-        wait_timeout: seconds to wait for another process that is at work.
+        wait_timeout: seconds to wait for another process that is at work, or for others who hold what a step needs.
         attempts: number of lost races after which to give up.
         pause: returns the seconds to wait after each lost race, by its number.
 
     Raises:
         BusyError: another process was still at work after `wait_timeout` seconds.
+        LockHeldError: others held what the step needs for `wait_timeout` seconds, and for `attempts` more.
         ConcurrencyError: the step lost `attempts` races.
         RecoveryConflictError: the replica has cancelled a query of the step too often.
     """
@@ -51,8 +52,10 @@ def retry(
             time.sleep(PAUSE_SECONDS)
         except RecoveryConflictError:
             raise  # `Store.read` has repeated the query
-        except ConcurrencyError:
-            attempt += 1
+        except ConcurrencyError as error:
+            # What others hold is waited for; until then it is no attempt.
+            if not (isinstance(error, LockHeldError) and time.monotonic() < deadline):
+                attempt += 1
             if attempt == attempts:
                 raise
-            time.sleep(pause(attempt))
+            time.sleep(pause(max(attempt, 1)))

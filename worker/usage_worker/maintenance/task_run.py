@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from usage_worker.errors import BusyError
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from usage_worker.store import Store
 
 log = get_logger("maintenance")
+
+# The part of a report that has ids of people.
+_OF_PEOPLE = "differences"
 
 # Called now and then with what is done and, where it is known, the total.
 OnProgress = Callable[[int, int | None], None]
@@ -40,7 +43,7 @@ def run_task(
             this report has changed, and not otherwise.
 
     Returns:
-        The figures of the report and `seconds`, which Flower shows; with `busy` if another process was at work.
+        The figures of the report that `shown_figures` leaves and `seconds`; with `busy` if another process was at work.
 
     Raises:
         RoleError: our role does not own the tables.
@@ -55,5 +58,11 @@ def run_task(
         figures = partial_report.as_dict() | {"busy": True}
     seconds = round(time.monotonic() - started, 3)
     record_run(store, task, seconds, figures)
-    log.info(task, **figures, seconds=seconds)
-    return figures | {"seconds": seconds}
+    shown = shown_figures(figures) | {"seconds": seconds}
+    log.info(task, **shown)
+    return shown
+
+
+def shown_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures for logs and Flower: without the ids of people, which only the record of the run has."""
+    return {name: value for name, value in figures.items() if name != _OF_PEOPLE}

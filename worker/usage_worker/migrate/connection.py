@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,6 +13,7 @@ from psycopg import sql
 from usage_worker import postgres
 from usage_worker.errors import MigrationError, RoleError, StoreUnavailableError
 from usage_worker.migrate.queries import query
+from usage_worker.standby_wait import standby_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,9 +39,10 @@ def connect(database_url: str, name: str = READ_NAME, *, pooled: bool = False) -
         MigrationError: PostgreSQL refused a statement, or a pooler is in between.
         RoleError: the role lacks a right.
         SettingsError: the URL cannot be read.
-        StoreUnavailableError: there is no server, or it went away.
+        StoreUnavailableError: there is no server, it went away, or somebody cancelled the wait for its standby.
     """
-    with _translated(), postgres.connect(database_url, pooled=pooled, application_name=name) as connection:
+    opened = partial(postgres.connect, database_url, pooled=pooled, application_name=name)
+    with _translated(), opened() as connection, standby_wait(connection):
         if pooled:
             with connection.transaction():
                 postgres.set_settings(connection)

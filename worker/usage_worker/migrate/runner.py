@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from usage_worker.errors import MigrationError
 from usage_worker.migrate import journal, marks, obstacles, plans
 from usage_worker.migrate.connection import WORK_NAME, connect, exclusive
 from usage_worker.migrate.files import EMPTY, discover
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
 
     _Plan = tuple[list[Migration], dict[int, JournalRecord]]
+
+_SET_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 
 
 class Runner:
@@ -159,6 +162,16 @@ class Runner:
 
 
 def schema_version(database_url: str, *, pooled: bool = False) -> str | None:
-    """Return the version that is completely installed, None before the first one. Raises like `Runner.status`."""
-    with connect(database_url, pooled=pooled) as connection:
-        return journal.installed_version(discover(), journal.read(connection))
+    """Return the version that is completely installed, None before the first one.
+
+    Waits a second for a lock, since status, metrics and drain ask it. Raises like `Runner.status`, and MigrationError
+    where another session holds that lock for longer.
+    """
+    with connect(database_url, pooled=pooled) as connection, connection.transaction():
+        connection.execute(_SET_LOCK_TIMEOUT)
+        try:
+            records = journal.read(connection)
+        except psycopg.errors.LockNotAvailable as error:
+            message = f"another session holds a lock on {journal.TABLE}; try again when it has ended"
+            raise MigrationError(message) from error
+        return journal.installed_version(discover(), records)

@@ -121,6 +121,9 @@ class Buffer:
     """Events of all publishers of a sender, `limit` bytes at most.
 
     A shard whose entries Redis refuses may fill its share of them only, so that the other shards keep theirs.
+
+    Attributes:
+        full_lane: the lane whose share had no room for the event that `add` last refused; None where it was the buffer.
     """
 
     def __init__(self, shards: int, limit: int, *, is_backfill: bool = False) -> None:
@@ -134,6 +137,7 @@ class Buffer:
         # In the order in which they were sealed.
         self._unwritten: dict[Sealed, list[Any]] = {}
         self.bytes = 0
+        self.full_lane: Lane | None = None
         self._limit = limit
 
     def has_room(self, events: int) -> bool:
@@ -154,6 +158,7 @@ class Buffer:
         if made and (made := [external for external in made if external.id.int not in lane.made]):
             size += sum(MADE_BYTES + CHARACTER_BYTES * len(external.external_id) for external in made)
         if (self.bytes + size > self._limit or lane.bytes + size > lane.room) and not is_accepted:
+            self.full_lane = lane if lane.bytes + size > lane.room else None
             return None
         if not lane.portions:
             lane.origin = current_span()
@@ -182,17 +187,24 @@ class Buffer:
             if ripe or lane.retry.reason:
                 self.seal(lane)
 
-    def unwritten(self, most: int | None) -> list[tuple[Sealed, list[Any]]]:
-        """Return the packs whose columns are to be written now, `most` of them, with the values of their rows."""
-        now = time.monotonic()
-        return list(islice((item for item in self._unwritten.items() if item[0].retry.due <= now), most))
+    def unwritten(self, most: int | None, lane: Lane | None = None) -> list[tuple[Sealed, list[Any]]]:
+        """Return the packs whose columns are to be written now, `most` of them, with the values of their rows.
 
-    def can_shrink(self) -> bool:
-        """Return whether columns can be written to make room, if need be those of events that wait for others."""
-        if not self.unwritten(1):
-            for lane in self.lanes:
+        They are those of all lanes, or of one.
+        """
+        now = time.monotonic()
+        due = (item for item in self._unwritten.items() if item[0].retry.due <= now and lane in (None, item[0].lane))
+        return list(islice(due, most))
+
+    def can_shrink(self, full: Lane | None) -> bool:
+        """Return whether columns can be written to make room, if need be those of events that wait for others.
+
+        Where one lane is `full`, those of others make none for it.
+        """
+        if not self.unwritten(1, full):
+            for lane in [full] if full else self.lanes:
                 self.seal(lane)
-        return bool(self.unwritten(1))
+        return bool(self.unwritten(1, full))
 
     def keep_written(self, sealed: Sealed, pack: Pack) -> None:
         """Keep the columns of a pack instead of its rows, and make room."""

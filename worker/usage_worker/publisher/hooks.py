@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from usage_worker.errors import EventRefusedError, named
+from usage_worker.errors import EventRefusedError
 from usage_worker.publisher.rate_limited_log import RateLimitedLog
 
 Kind = Literal["refused", "dropped"]
@@ -38,6 +38,8 @@ class EventLoss:
 class Hooks:
     """Calls the application's functions; what they raise goes no further.
 
+    Only its type is named: its text, such as that of a KeyError, may be the id of a user.
+
     A function that publishes events itself is not called again for these, on the same thread, or it would never end.
     """
 
@@ -59,7 +61,7 @@ class Hooks:
                 answer = self.before_send(fields.copy())
                 return fields if answer == fields else answer
         except Exception as error:
-            raise EventRefusedError(f"before_send raised {named(error)}") from error
+            raise EventRefusedError(f"before_send raised {type(error).__name__}") from error
 
     def report(self, kind: Kind, reason: str, count: int, fields: Fields | None) -> None:
         """Tell `on_error` about `count` events that are lost; `fields` returns those of a single one."""
@@ -69,7 +71,7 @@ class Hooks:
             with self._run("on_error"):
                 self._on_error(EventLoss(kind, reason, count, fields() if fields else None))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the request
-            self._log_limited(logging.ERROR, "on_error raised %s", named(error))
+            self._log_limited(logging.ERROR, "on_error raised %s", type(error).__name__)
 
     def _runs(self, name: str) -> bool:
         return getattr(self._running, name, False)

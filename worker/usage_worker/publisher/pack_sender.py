@@ -15,7 +15,7 @@ from usage_worker.publisher.redis_watch import RedisWatch
 
 if TYPE_CHECKING:
     from usage_worker.errors import StreamUnavailableError
-    from usage_worker.publisher.buffer import Buffer, Sealed
+    from usage_worker.publisher.buffer import Buffer, Lane, Sealed
     from usage_worker.publisher.rate_limited_log import RateLimitedLog
     from usage_worker.publisher.workers_watch import WorkersWatch
     from usage_worker.queue.entry import Pack
@@ -79,10 +79,15 @@ class PackSender:
         finally:
             self._sending.release()
 
-    def write(self, most: int | None = None) -> None:
-        """Write the columns of sealed packs, also while Redis does not answer: they take a quarter of the memory."""
+    def write(self, most: int | None = None, lane: Lane | None = None) -> None:
+        """Write the columns of sealed packs, also while Redis does not answer: they take a quarter of the memory.
+
+        Args:
+            most: the number of packs; by default all.
+            lane: whose packs; by default those of all.
+        """
         with self._changed:
-            unwritten = self._buffer.unwritten(most)
+            unwritten = self._buffer.unwritten(most, lane)
         while unwritten:
             # Taken out of the list, so that the rows of a pack are freed when the buffer no longer counts them.
             sealed, values = unwritten.pop(0)

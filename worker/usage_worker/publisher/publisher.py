@@ -57,7 +57,7 @@ class UsagePublisher(Measuring):
         on_error: is told about refused and dropped events, in the thread that lost them; see `EventLoss`.
         buffer_bytes: bytes of events that may wait in memory; further events are dropped and counted.
         linger: seconds that an event waits for others before it is sent.
-        pack_events: greatest number of events in one stream entry.
+        pack_events: greatest number of events in one stream entry, 3,500 at most.
         ids: "uuid", or "uuid5" for ids that are numbers or texts (`usage_worker.uuid_of`); default `USAGE_IDS`.
         settings: default: what the environment says.
         backfill: workers accept the events that are sent with `send` as long as the ledger keeps their day.

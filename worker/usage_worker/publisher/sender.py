@@ -88,27 +88,27 @@ class Sender:
         """Buffer an event, and its ids that were made; return False without room, or where the publisher is closed."""
         if self._is_held():
             return self._postpone(account, row, made, time_is_ours=time_is_ours)
-        dropped = ""
-        with self._lock:
-            lane = self._buffer.add(account, row, made, time_is_ours=time_is_ours) if account.open else None
+        dropped, full = "", None
+        while True:
+            with self._lock:
+                lane = self._buffer.add(account, row, made, time_is_ours=time_is_ours) if account.open else None
+                if lane:
+                    waiting = len(lane.portions)
+                    if waiting in self._announced or self._thread is None:
+                        self._announce(lane, waiting)
+                elif not (account.open and self._buffer.can_shrink(full := self._buffer.full_lane)):
+                    account.dropped += 1
+                    dropped = self._drop_reason(account)
+            if self._postponed:
+                self._shared.leave()
             if lane:
-                waiting = len(lane.portions)
-                if waiting in self._announced or self._thread is None:
-                    self._announce(lane, waiting)
-            elif not (account.open and self._buffer.can_shrink()):
-                account.dropped += 1
-                dropped = self._drop_reason(account)
-        if self._postponed:
-            self._shared.leave()
-        if lane:
-            if self._no_thread:
-                self._log_limited(logging.WARNING, "events wait: %s", self._no_thread)
-            return True
-        if dropped:
-            return self._report_dropped(account, row, dropped)
-        # The thread may wait for Redis, for seconds. The columns of one pack leave room for 380 events.
-        self._packs.write(1)
-        return self.put(account, row, made, time_is_ours=time_is_ours)
+                if self._no_thread:
+                    self._log_limited(logging.WARNING, "events wait: %s", self._no_thread)
+                return True
+            if dropped:
+                return self._report_dropped(account, row, dropped)
+            # The thread may wait for Redis, for seconds. The columns of one pack leave room for 380 events.
+            self._packs.write(1, full)
 
     def refuse(self, account: Account, reason: object) -> None:
         """Count and log an event that can never be sent."""

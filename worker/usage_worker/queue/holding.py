@@ -1,9 +1,9 @@
 """Which entries a consumer holds, and which entries ended their consumers.
 
-A consumer leaves a mark in Redis when it begins to read a shard, renews it while it works, and removes it at an orderly
-end: success or an exception. A mark that is left and no longer renewed is a death. It counts for the entries that the
-consumer held, once others reclaim them. An outage, a wait for a lock or a cancelled batch never counts; what counted
-while a process was only stopped is removed when it goes on.
+A consumer leaves a mark in Redis when it begins to read a shard, renews it, and its claim, while it works, and removes
+it at an orderly end: success or an exception. A mark that is left and no longer renewed is a death. It counts for the
+entries that the consumer held, once others reclaim them. An outage, a wait for a lock or a cancelled batch never
+counts; what counted while a process was only stopped is removed when it goes on.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from usage_worker.errors import StreamUnavailableError
+from usage_worker.queue.claim import CLAIM_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from usage_worker.queue.connection import RedisConnection
     from usage_worker.queue.entry import RawEntry
@@ -33,7 +34,8 @@ DEATHS_BEFORE_SET_ASIDE = DEATHS_BEFORE_ALONE + DEATHS_ALONE
 DEATHS_BEFORE_LEFT = DEATHS_BEFORE_SET_ASIDE + 2 * DEATHS_ALONE
 # How long marks and deaths are kept, in seconds.
 KEPT_SECONDS = 86_400
-# A mark is renewed in this part of the time after which entries are reclaimed; twice that without renewal is a death.
+# A mark is renewed at least this often, as a part of the time after which entries are reclaimed; twice that without
+# renewal is a death.
 _RENEWED_EACH = 0.25
 
 
@@ -49,16 +51,17 @@ class Holding:
         self.consumer = self._new_name()
 
     @contextmanager
-    def during(self, shard: int) -> Iterator[None]:
-        """Renew the mark that `EventStream.reclaim` leaves until the end of the block, and remove it there.
+    def during(self, shard: int, renew_claim: Callable[[], None]) -> Iterator[None]:
+        """Renew the claim, and the mark that `EventStream.reclaim` leaves, until the end of the block.
 
-        A process without the memory for what it read is no better than dead: it leaves its mark, and goes on as another
-        consumer.
+        The mark is removed there. A process without the memory for what it read is no better than dead: it leaves its
+        mark, and goes on as another consumer.
         """
         over = threading.Event()
         started = time.monotonic()
-        with suppress(RuntimeError):  # no thread can be started; the mark is then not renewed
-            threading.Thread(target=self._renew, args=(shard, over), name="usage-holding", daemon=True).start()
+        with suppress(RuntimeError):  # no thread can be started: neither is renewed
+            arguments = shard, renew_claim, over
+            threading.Thread(target=self._renew, args=arguments, name="usage-holding", daemon=True).start()
         try:
             yield
         except MemoryError:
@@ -101,9 +104,11 @@ class Holding:
         self._ended_late.discard(shard)
         self._held.pop(shard, None)
 
-    def _renew(self, shard: int, over: threading.Event) -> None:
+    def _renew(self, shard: int, renew_claim: Callable[[], None], over: threading.Event) -> None:
         mark = mark_key(shard, self.consumer)
-        while not over.wait(self._idle * _RENEWED_EACH):
+        while not over.wait(min(self._idle * _RENEWED_EACH, CLAIM_SECONDS / 4)):
+            with suppress(StreamUnavailableError):
+                renew_claim()
             with suppress(StreamUnavailableError), self._connection.client(mark) as client:
                 client.expire(mark, KEPT_SECONDS)
 

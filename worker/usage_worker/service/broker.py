@@ -29,8 +29,10 @@ BROKER_VARIABLE = "USAGE_BROKER_URL"
 REDELIVERY = {"visibility_timeout": 30, "unacked_restore_throttle": 1}
 # What kombu takes as an option of the transport instead of a part of the URL.
 _OPTIONS = ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval", "client_name")
-# Seconds after which the next Sentinel is asked; by default one that hangs is waited for without an end.
-_SENTINEL_TIMEOUTS = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
+# By default a server or a Sentinel that hangs is waited for without an end, also after its replica was promoted.
+_TIMEOUTS = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
+# kombu sees after 6 to 11 s that the primary at which a worker waits for messages hangs, by default after 26 to 51 s.
+_TRANSPORT_OPTIONS = REDELIVERY | _TIMEOUTS | {"health_check_interval": 5}
 _OURS: dict[type, type] = {redis.Transport: NotingTransport, redis.SentinelTransport: NotingSentinelTransport}
 _CLUSTER = "Celery cannot use a Redis Cluster for its messages"
 
@@ -89,12 +91,12 @@ def broker_settings(url: str, master: str = DEFAULT_MASTER, variable: str = "RED
     address = parse_redis_url(url, variable)
     if address.kind == "cluster":
         raise SettingsError(f"{variable}: {_CLUSTER}; name a single server, Sentinels, or a broker of another kind")
-    options = REDELIVERY | {key: address.parameters[key] for key in _OPTIONS if key in address.parameters}
+    options = _TRANSPORT_OPTIONS | {key: address.parameters[key] for key in _OPTIONS if key in address.parameters}
     # By default kombu would verify nothing; these are the defaults of the Redis client.
     tls = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     tls |= {key: value for key, value in address.parameters.items() if key.startswith("ssl_")}
     if address.kind == "sentinel":
-        of_sentinels = _SENTINEL_TIMEOUTS | address.sentinel_login | ({"ssl": True, **tls} if address.tls else {})
+        of_sentinels = _TIMEOUTS | address.sentinel_login | ({"ssl": True, **tls} if address.tls else {})
         options |= {"master_name": master, "sentinel_kwargs": of_sentinels}
     settings = {"broker_url": _url(address), "broker_transport_options": options}
     return settings | ({"broker_use_ssl": tls} if address.tls else {})
@@ -125,6 +127,6 @@ def _as_celery_spells_it(url: str, master: str, variable: str) -> dict[str, Any]
         ) from None
     if not issubclass(transport, redis.Transport):
         return {"broker_url": url}
-    by_sentinel = {"master_name": master, "sentinel_kwargs": _SENTINEL_TIMEOUTS}
-    options = REDELIVERY | (by_sentinel if issubclass(transport, redis.SentinelTransport) else {})
+    by_sentinel = {"master_name": master, "sentinel_kwargs": _TIMEOUTS}
+    options = _TRANSPORT_OPTIONS | (by_sentinel if issubclass(transport, redis.SentinelTransport) else {})
     return {"broker_url": url, "broker_transport_options": options}

@@ -17,7 +17,14 @@ from usage_worker.store.anomalies import (
 )
 from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
 from usage_worker.store.connection import ImpatientStore, ReportStore, Store
-from usage_worker.store.correct import CorrectedRow, LedgerRow, correct_event, delete_old_corrections, events_of_id
+from usage_worker.store.correct import (
+    CorrectedRow,
+    LedgerRow,
+    correct_event,
+    delete_old_corrections,
+    events_of_id,
+    lock_event,
+)
 from usage_worker.store.dead_letters import prune_dead_letters
 from usage_worker.store.event_conversation import KeptConversation
 from usage_worker.store.external_ids import (
@@ -48,6 +55,7 @@ from usage_worker.store.hours import (
     roll_up_marked_hours,
 )
 from usage_worker.store.intake import Intake
+from usage_worker.store.ledger_days import open_day, open_past_days
 from usage_worker.store.partitions import (
     DeletedRows,
     delete_old_entries,
@@ -57,7 +65,6 @@ from usage_worker.store.partitions import (
     partitions,
     today,
 )
-from usage_worker.store.past_days import open_past_days
 from usage_worker.store.purge import (
     delete_expired_shares,
     delete_retired_days,
@@ -161,12 +168,14 @@ __all__ = [
     "keep_namespace",
     "kept_namespace",
     "last_runs",
+    "lock_event",
     "make_partition",
     "mark_different_hours",
     "marked_days",
     "may_read_anomalies",
     "next_pairs",
     "open_alerts",
+    "open_day",
     "open_past_days",
     "partitions",
     "prune_dead_letters",

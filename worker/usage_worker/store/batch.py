@@ -5,6 +5,8 @@ Rows are copied in PostgreSQL's binary format. Ids in parameters and results are
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +19,6 @@ from usage_worker.store.holders import begin, holders
 from usage_worker.store.needed_role import needed_role
 from usage_worker.store.quarantine import quarantine
 from usage_worker.store.queries import query
-from usage_worker.store.standby_wait import standby_wait
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -72,6 +73,16 @@ class BatchTransaction:
         self._lock_timeout, self.time_limits = begin(connection)
         connection.execute(store.temporary(query("staging")))
         self._staged = False
+        self._locked_at = math.inf
+
+    @property
+    def locked_seconds(self) -> float:
+        """Seconds since the first statement that locks rows of pairs began; to be read right after the commit."""
+        return max(time.monotonic() - self._locked_at, 0.0)
+
+    def _note_lock(self) -> None:
+        """Note that the next statement locks rows of pairs."""
+        self._locked_at = min(self._locked_at, time.monotonic())
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -123,13 +134,19 @@ class BatchTransaction:
         parameters = {"ids": array(ids), "times": array(times), "oldest": min(times), "newest": max(times)}
         return [row[0] - 1 for row in self._connection.execute(query("known_events"), parameters)]
 
-    def lock_pairs(self, pairs: Iterable[Pair]) -> None:
-        """Lock the rows of these pairs, in key order: no other transaction counts or deletes them until the end."""
+    def lock_pairs(self, pairs: Iterable[Pair]) -> int:
+        """Lock the rows of these pairs, in key order: no other transaction counts or deletes them until the end.
+
+        Returns the number of pairs that have a row.
+        """
+        self._note_lock()
         users, agents = zip(*pairs, strict=True)
-        self._connection.execute(query("lock_batch_pairs"), {"users": array(users), "agents": array(agents)})
+        parameters = {"users": array(users), "agents": array(agents)}
+        return self._connection.execute(query("lock_batch_pairs"), parameters).rowcount
 
     def held_pairs(self, pairs: Iterable[Pair]) -> set[Pair]:
         """Return the pairs whose rows others hold, and lock the rows of the rest."""
+        self._note_lock()
         users, agents = zip(*pairs, strict=True)
         held = self._connection.execute(query("held_pairs"), {"users": array(users), "agents": array(agents)})
         return {(user.hex, agent.hex) for user, agent in held}
@@ -178,6 +195,7 @@ class BatchTransaction:
 
     def apply_staged(self) -> int:
         """Add the staged totals to counters and roll-up. Returns the number of rows updated in `user_agents`."""
+        self._note_lock()
         return self._connection.execute(query("apply_totals")).rowcount
 
     def create_parents(self, users: Iterable[str], agents: Iterable[str]) -> None:
@@ -197,6 +215,7 @@ class BatchTransaction:
 
     def insert_pairs(self, pairs: Sequence[Pair]) -> None:
         """Insert the rows of pairs at their first use."""
+        self._note_lock()
         users, agents = zip(*pairs, strict=True)
         self._connection.execute(query("insert_pairs"), {"users": array(users), "agents": array(agents)})
 
@@ -253,8 +272,7 @@ def batch_transaction(store: Store) -> Iterator[BatchTransaction]:
         StatementCancelledError: the administrator's time limit, which the message names, ended it.
         ConcurrencyError: somebody cancelled a statement by hand.
     """
-    with needed_role("usage_ingest"), standby_wait() as watch, store.connection() as connection:
-        watch(connection)
+    with needed_role("usage_ingest"), store.connection() as connection:
         transaction = BatchTransaction(connection, store)
         try:
             with translated():

@@ -22,6 +22,7 @@ from usage_worker.postgres import (
     set_settings,
     translated,
 )
+from usage_worker.standby_wait import standby_wait
 from usage_worker.store.holders import begin, holders, naming_holders
 from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
@@ -134,7 +135,8 @@ class Store:
 
         Raises:
             StoreUnavailableError: PostgreSQL cannot be reached, or the connection was lost; nothing was committed, or,
-                when it was lost during COMMIT, perhaps everything: only the ledger shows which.
+                when it was lost during COMMIT, perhaps everything: only the ledger shows which. Or somebody cancelled
+                COMMIT's wait for a synchronous standby: a failover would undo it.
             ConcurrencyError: the transaction lost a race; try it again.
             DataRefusedError: PostgreSQL refused a value.
             ObstacleError: something of the application is in the way.
@@ -159,8 +161,10 @@ class Store:
     def _from_pool(self) -> Iterator[Connection]:
         self._pool.open()
         try:
-            with self._pool.connection() as connection:
+            with self._pool.connection() as connection, standby_wait(connection):
                 yield connection
+                # Before others may have it; the pool finds nothing left to commit.
+                connection.commit()
         except PoolTimeout as error:
             reason = self._attempts.failure or f"no connection within {self._seconds:g} s"
             variable = "USAGE_REPORT_DATABASE_URL" if self.is_replica else "DATABASE_URL"
@@ -169,7 +173,11 @@ class Store:
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """Yield a connection outside the pool, in autocommit. Raises like `connection`."""
-        with translated(), connect(self._url, pooled=self.pooled, **self._options) as connection:
+        with (
+            translated(),
+            connect(self._url, pooled=self.pooled, **self._options) as connection,
+            standby_wait(connection),
+        ):
             yield connection
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
@@ -203,9 +211,14 @@ class Store:
         """Return the statement for a temporary table as it must be here: a shared session must not keep the table."""
         return statement.replace("ON COMMIT DELETE ROWS", "ON COMMIT DROP") if self.pooled else statement
 
-    def intake_totals(self) -> Intake:
-        """Return the intake totals of all days and streams. Raises like `connection`."""
-        return Intake(**self.rows(query("intake_totals"))[0])
+    def intake_totals(self, *, as_arrived: bool = False) -> Intake:
+        """Return the intake totals of all days and streams. Raises like `connection`.
+
+        Args:
+            as_arrived: what became of the events when they arrived, whatever was erased since then. These never fall:
+                Prometheus reads a falling counter as a restart.
+        """
+        return Intake(**self.rows(query("intake_totals"), as_arrived=as_arrived)[0])
 
     def now(self) -> datetime:
         """Return the time by the database's clock. Raises like `connection`."""

@@ -11,14 +11,10 @@ SELECT
   FROM public.usage_events WHERE event_id = %(event_id)s ORDER BY occurred_at
 
 -- name: lock_event
--- The event, with all of its row as JSON, and whether it counts for the pair's present row: it does unless it was recorded
--- before the last deletion of a row of the pair. The audit trail has that time by our clock; created_at of the row is a client's.
+-- The event, with all of its row as JSON.
 SELECT
        {ledger},
-       to_jsonb(e)::text AS document,
-       recorded_at > coalesce((SELECT max(h.created_at) FROM public.user_agent_history h
-                                WHERE h.user_id = e.user_id AND h.agent_id = e.agent_id AND h.action IN ('delete', 'purge')),
-                              '-infinity') AS is_of_row
+       to_jsonb(e)::text AS document, recorded_at
   FROM public.usage_events e
  WHERE event_id = %(event_id)s AND occurred_at = %(occurred_at)s
    FOR UPDATE OF e
@@ -33,6 +29,12 @@ SELECT id, usage_count, last_conversation_id, last_conversation_at
 SELECT id, usage_count, last_conversation_id, last_conversation_at
   FROM public.user_agents WHERE user_id = %(user_id)s AND agent_id = %(agent_id)s
    FOR NO KEY UPDATE
+
+-- name: deleted_at
+-- When the last row of the pair was deleted, by our clock; created_at of the present row is a client's.
+SELECT max(created_at) AS deleted_at
+  FROM public.user_agent_history
+ WHERE user_id = %(user_id)s AND agent_id = %(agent_id)s AND action IN ('delete', 'purge')
 
 -- name: used_days
 -- The days on which the pair was used, as far as the ledger has them, the newest first.
@@ -88,12 +90,20 @@ UPDATE public.usage_daily SET conversation_count = conversation_count - 1
          WHERE user_id = %(user_id)s AND agent_id = %(agent_id)s AND conversation_count > 0
          ORDER BY day = %(day)s DESC, day DESC LIMIT 1)
 
--- name: places_of_day
--- Whether the totals of the day are those of the pair's present row, of a deleted one, or both.
-SELECT EXISTS (SELECT FROM public.usage_daily
-                WHERE user_id = %(user_id)s AND agent_id = %(agent_id)s AND day = %(day)s AND usage_count > 0) AS is_live,
-       EXISTS (SELECT FROM public.usage_retired_daily
-                WHERE user_id = %(user_id)s AND agent_id = %(agent_id)s AND day = %(day)s AND usage_count > 0) AS is_retired
+-- name: uses_of_day
+-- The uses of the day that the pair's present row has, and those that deleted ones had.
+SELECT coalesce((SELECT usage_count FROM public.usage_daily
+                  WHERE user_id = %(user_id)s AND agent_id = %(agent_id)s AND day = %(day)s), 0) AS live,
+       coalesce((SELECT usage_count FROM public.usage_retired_daily
+                  WHERE user_id = %(user_id)s AND agent_id = %(agent_id)s AND day = %(day)s), 0) AS retired
+
+-- name: uses_since
+-- How many uses of the day were recorded after a time.
+SELECT count(*) AS uses
+  FROM public.usage_events
+ WHERE user_id = %(user_id)s AND agent_id = %(agent_id)s AND type = 'usage' AND recorded_at > %(since)s
+   AND occurred_at >= %(day)s::date::timestamp AT TIME ZONE 'UTC'
+   AND occurred_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
 
 -- name: replace_event
 -- In place: nothing but these columns changes. Returns the row as JSON.

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from usage_worker.errors import ReferenceMissingError, RoleError
 from usage_worker.postgres import translated
@@ -14,7 +15,7 @@ from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from uuid import UUID
 
     from usage_worker.postgres import Connection
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _KEPT = re.compile(r"_kept_\d+_\d+_\d+$")
 _LETTERS_AT_ONCE = 500
 _MADE = 5
+
+Letter = dict[str, Any]
+"""A row of a table of dead letters, by column."""
 
 
 class Place(NamedTuple):
@@ -37,6 +41,11 @@ class Place(NamedTuple):
     def ending(self) -> str:
         """The ending of the names of its queries."""
         return "" if self.form == "id" else f"_{self.form}"
+
+    @property
+    def erasure(self) -> str:
+        """The name of the query that erases it."""
+        return f"forget_{self.action}" + ("_shared_with" if self.column == "shared_with" else self.ending)
 
     @property
     def name(self) -> str:
@@ -164,7 +173,7 @@ def erase_user_id(store: Store, user: UUID) -> int:
         return connection.execute(query("forget_user_id"), {"user": user}).rowcount
 
 
-def letters_that_may_name(store: Store, table: str, user: UUID, text: str | None) -> Iterator[list[dict[str, Any]]]:
+def letters_that_may_name(store: Store, table: str, user: UUID, text: str | None) -> Iterator[list[Letter]]:
     """Yield pages of dead letters that may name a user, by its UUID or by the application's own id, oldest first."""
     # Of an id that is not known any more, every letter with an id may be it; version 5 is that of such UUIDs.
     runs = re.findall("[0-9A-Za-z]+", text or "")
@@ -172,12 +181,12 @@ def letters_that_may_name(store: Store, table: str, user: UUID, text: str | None
     yield from _pages(store, table, patterns=[f"%{user.hex}%"], text=piece)
 
 
-def all_letters(store: Store, table: str) -> Iterator[list[dict[str, Any]]]:
+def all_letters(store: Store, table: str) -> Iterator[list[Letter]]:
     """Yield pages of all dead letters, oldest first."""
     yield from _pages(store, table, patterns=["%"], text=None)
 
 
-def _pages(store: Store, table: str, **parameters: Any) -> Iterator[list[dict[str, Any]]]:
+def _pages(store: Store, table: str, **parameters: Any) -> Iterator[list[Letter]]:
     after = 0
     statement = cast("Any", sql.SQL(query("forget_letters")).format(table=_identifier(table)))
     while page := store.rows(statement, after=after, rows=_LETTERS_AT_ONCE, **parameters):
@@ -185,14 +194,28 @@ def _pages(store: Store, table: str, **parameters: Any) -> Iterator[list[dict[st
         after = page[-1]["id"]
 
 
-def rewrite_letters(store: Store, table: str, changes: Iterable[tuple[int, dict[str, Any] | None]]) -> None:
-    """Delete dead letters, or keep what is left of them, by their id."""
-    names = {"table": _identifier(table)}
-    with store.connection() as connection:
+def rewrite_letters(
+    store: Store, table: str, numbers: Sequence[int], left_of: Callable[[Letter], Letter | None]
+) -> list[Letter]:
+    """Replace dead letters by what `left_of` leaves of them; None deletes one. Returns the deleted ones.
+
+    They are locked before they are read: the erasure of another user may take its events out of the same letters.
+    """
+    lock, rewrite, delete = (
+        sql.SQL(query(name)).format(table=_identifier(table))
+        for name in ("forget_lock_letters", "forget_in_letter", "forget_delete_letters")
+    )
+    deleted = []
+    with store.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
         _limit(connection)
-        for number, left in changes:
-            name = "forget_in_letter" if left else "forget_letter"
-            connection.execute(sql.SQL(query(name)).format(**names), {**(left or {}), "id": number})
+        for letter in cursor.execute(lock, {"ids": numbers}).fetchall():
+            left = left_of(letter)
+            if left is None:
+                deleted.append(letter)
+            elif left is not letter:
+                connection.execute(rewrite, left)
+        connection.execute(delete, {"ids": [letter["id"] for letter in deleted]})
+    return deleted
 
 
 def steps(store: Store) -> list[Place]:
@@ -224,7 +247,7 @@ def _columns(store: Store) -> dict[str, list[str]]:
 
 
 def _erase(connection: Connection, place: Place, user: UUID) -> int:
-    return connection.execute(_composed(f"forget_{place.action}{place.ending}", place), {"user": user}).rowcount
+    return connection.execute(_composed(place.erasure, place), {"user": user}).rowcount
 
 
 def _limit(connection: Connection) -> None:

@@ -40,6 +40,12 @@ UPDATE {table} SET {column} = NULL WHERE {column} = %(user)s
 -- Rows of others stay, without the user.
 UPDATE {table} SET {column} = array_remove({column}, %(user)s::uuid) WHERE %(user)s::uuid = ANY ({column})
 
+-- name: forget_unset_shared_with
+-- Like forget_unset_array, but rows of many owners are locked in key order, as by every write to user_agents.
+UPDATE {table} SET shared_with = array_remove(shared_with, %(user)s::uuid)
+ WHERE id = ANY (ARRAY(
+        SELECT id FROM {table} WHERE %(user)s::uuid = ANY (shared_with) ORDER BY user_id, agent_id FOR NO KEY UPDATE))
+
 -- name: forget_unset_text
 -- Where JSON names the user stands null, or in a longer text a dash.
 UPDATE {table}
@@ -72,7 +78,7 @@ WITH gone AS (
 ), retired AS (
     DELETE FROM public.usage_retired_daily WHERE user_id = %(user)s AND day = %(day)s
 ), keys AS (
-    DELETE FROM public.usage_event_keys k USING gone WHERE k.key = gone.event_id
+    DELETE FROM public.usage_event_keys k USING gone WHERE (k.key, k.occurred_at) = (gone.event_id, gone.occurred_at)
 ), conversations AS (
     DELETE FROM public.usage_external_ids e USING gone
      WHERE e.kind = 'conversation' AND e.id = gone.conversation_id
@@ -108,9 +114,14 @@ SELECT id, entry_key, position, stream, entry_id, events, reason, payload
         OR strpos(payload, 'user_id') > 0 AND strpos(payload, %(text)s) > 0)
  ORDER BY id LIMIT %(rows)s
 
--- name: forget_letter
--- Delete a dead letter.
-DELETE FROM {table} WHERE id = %(id)s
+-- name: forget_lock_letters
+-- Dead letters as they are until the end of the transaction.
+SELECT id, entry_key, position, stream, entry_id, events, reason, payload
+  FROM {table} WHERE id = ANY (%(ids)s::bigint[]) ORDER BY id FOR UPDATE
+
+-- name: forget_delete_letters
+-- Delete dead letters.
+DELETE FROM {table} WHERE id = ANY (%(ids)s::bigint[])
 
 -- name: forget_in_letter
 -- What is left of a dead letter without the user.

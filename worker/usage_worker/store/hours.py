@@ -78,6 +78,13 @@ def roll_up_day(connection: Connection, *, task: str, day: date, partition: str)
         _roll_up(connection, _DAILY, partition, None)
 
 
+def _complete(connection: Connection, partition: str) -> None:
+    """Add the columns that the ledger has since a partition was detached."""
+    for column, kind in connection.execute(query("missing_columns"), {"partition": partition}).fetchall():
+        names = {"partition": sql.Identifier(partition), "column": sql.Identifier(column), "type": sql.SQL(kind)}
+        connection.execute(sql.SQL(query("add_column")).format(**names))
+
+
 def different_hours(store: Store, day: date) -> list[datetime]:
     """Return the hours of a UTC day whose number of uses is not the ledger's, and which no mark names yet."""
     return [row["hour"] for row in store.rows(query("different_hours"), day=day)]
@@ -105,6 +112,7 @@ def _write_hours(connection: Connection, day: date, hours: Sequence[datetime], p
 
 
 def _roll_up(connection: Connection, rollup: _Rollup, partition: str, hours: Sequence[datetime] | None) -> None:
+    _complete(connection, partition)
     names = {"rollup": rollup.table, "period": rollup.period, "partition": partition}
     statement = sql.SQL(query("roll_up")).format(**{name: sql.Identifier(value) for name, value in names.items()})
     connection.execute(statement, {"width": rollup.width, "hours": hours})

@@ -32,6 +32,18 @@ DELETE FROM public.agent_usage_hourly WHERE hour = ANY (%(hours)s::timestamptz[]
 -- Whether a day is rolled up as a whole: nothing wrote to its partition after that.
 SELECT EXISTS (SELECT FROM public.agent_usage_daily WHERE day = %(day)s::date) AS is_final
 
+-- name: missing_columns
+-- What the ledger has and a partition has not: an upgrade does not reach one that is already detached.
+SELECT attname, format_type(atttypid, atttypmod)
+  FROM pg_catalog.pg_attribute
+ WHERE attrelid = 'public.usage_events'::regclass AND attnum > 0 AND NOT attisdropped
+   AND attname NOT IN (SELECT attname FROM pg_catalog.pg_attribute
+                        WHERE attrelid = to_regclass('public.' || quote_ident(%(partition)s))
+                          AND attnum > 0 AND NOT attisdropped)
+
+-- name: add_column
+ALTER TABLE public.{partition} ADD COLUMN {column} {type}
+
 -- name: roll_up
 -- Compute the rows of hours or of a day from the ledger's partition of the day; its name, and not the ledger's, since a
 -- partition that is being dropped is detached already. Sums and histograms have a grouping each: sums of each bucket, summed again,

@@ -23,6 +23,8 @@ SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds
 -- it keeps the order in which rows are locked. Otherwise the planner may read the whole table, or lock in heap order.
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
+-- JIT would compile the statements of each batch anew, which takes longer than they do.
+SET LOCAL jit = off;
 -- An application's deferred constraint or trigger must fail at the events that it refuses, not at COMMIT.
 SET CONSTRAINTS ALL IMMEDIATE;
 -- A worker that is stopped or disconnected inside its transaction would keep its row locks, and block every other
@@ -37,6 +39,9 @@ SELECT lock_timeout_ms, set_config('lock_timeout', lock_timeout_ms::text, true),
        ) AS time_limits,
        CASE current_setting('idle_in_transaction_session_timeout') WHEN '0'
            THEN set_config('idle_in_transaction_session_timeout', '15s', true) END,
+       -- The totals of a large batch are sorted and read three times: in memory, not in files.
+       CASE WHEN pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')
+           THEN set_config('work_mem', '64MB', true) END,
        CASE WHEN current_setting('session_replication_role') <> 'origin'
            THEN set_config('session_replication_role', 'origin', true) END
   FROM (SELECT greatest(extract(epoch FROM least(

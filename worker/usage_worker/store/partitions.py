@@ -86,21 +86,27 @@ def drop_partition(
     Raises:
         ObstacleError: something depends on it.
     """
+    names = {"table": sql.Identifier(table), "partition": sql.Identifier(partition), "mark": sql.Literal(MARK)}
+
+    def alter(session: Connection, name: str) -> None:
+        session.execute(sql.SQL(query(name)).format(**names))
+
+    if store.pooled:
+        # Every other statement on the table waits for this transaction, but not for the next one.
+        with _session_of_drop(store, task) as session:
+            if partition_states(session, table).get(partition) == "attached":
+                alter(session, "mark_partition")
+                alter(session, "detach_partition_at_once")
     with _session_of_drop(store, task) as session:
-
-        def alter(name: str) -> None:
-            names = {"table": sql.Identifier(table), "partition": sql.Identifier(partition), "mark": sql.Literal(MARK)}
-            session.execute(sql.SQL(query(name)).format(**names))
-
         state = partition_states(session, table).get(partition)
         if state == "attached":
-            alter("mark_partition")
-            alter("detach_partition_at_once" if store.pooled else "detach_partition")
+            alter(session, "mark_partition")
+            alter(session, "detach_partition")
         elif state == "pending":
-            alter("finish_detaching")
+            alter(session, "finish_detaching")
         if state is not None:
             before_drop(session)
-            alter("drop_partition")
+            alter(session, "drop_partition")
         return state is not None
 
 
@@ -108,14 +114,14 @@ def drop_partition(
 def _session_of_drop(store: Store, task: str) -> Iterator[Connection]:
     """Hold the task's lock, and yield a session of its own: CONCURRENTLY needs one outside a transaction.
 
-    Behind a pooler there is none: the partition is then detached and dropped in the transaction itself, which makes
-    other statements on the table wait for a moment.
+    Behind a pooler there is none, and the transaction itself is yielded.
     """
     with sole_transaction(store, task) as connection:
         if store.pooled:
             _set_lock_timeout(connection, in_transaction=True)
             yield connection
             return
+        connection.execute(query("keep_task_lock"))
         with store.session() as session:
             _set_lock_timeout(session, in_transaction=False)
             yield session

@@ -23,6 +23,10 @@ SELECT c.relname::text AS name,
 -- A statement that waits for a lock makes later ones wait, so it gives up soon and is retried.
 SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s)
 
+-- name: keep_task_lock
+-- For the transaction that holds the lock of a task while another session works: an administrator's limit would end it.
+SET LOCAL idle_in_transaction_session_timeout = 0
+
 -- name: ensure_month
 -- Create the audit trail's partition of a day's month; only reads the catalogue when it exists.
 SELECT public.user_agent_history_ensure_month(%(day)s::date)

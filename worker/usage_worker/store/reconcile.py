@@ -15,7 +15,7 @@ from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import date
     from typing import LiteralString
 
@@ -118,7 +118,7 @@ def repair_day(store: Store, task: str, day: date, most: int, after: PairKey | N
         if accept:
             connection.execute(query("accept_day"))
             _add_to_days(connection, OPENING_DAY, is_opening=True)
-        return RepairStep([row for row, _ in _found(connection)], last)
+        return RepairStep(_found(connection), last)
 
 
 def repair_counters(
@@ -126,21 +126,20 @@ def repair_counters(
 ) -> RepairStep:
     """Raise the counters of up to `most` pairs to the sums of their days, in the way of `repair_day`.
 
-    What a counter has beyond its days stays, or becomes opening balance if that is accepted.
+    What a counter has beyond its days stays, or becomes opening balance if that is accepted. A row that is recreated
+    gets its times in the same transaction: once it exists, no later step would see that they are missing.
     """
     with sole_transaction(store, task) as connection:
         last = _find(store, connection, "counter_differences", _range(first, end), most, after, accept=accept)
+        connection.execute(query("lost_times"))
         _lock(connection)
-        for name in ("repair_counters", "insert_missing_conversation_days", "repair_conversations"):
+        for name in ("repair_counters", "repair_times", "insert_missing_conversation_days", "repair_conversations"):
             connection.execute(query(name))
         if accept:
             connection.execute(query("accept_counters"))
             _add_to_days(connection, OPENING_DAY, is_opening=True)
         connection.execute(query("retire_pairs"))
-        found = _found(connection)
-    if recreated := [row.pair for row, is_recreated in found if is_recreated]:
-        _restore_times(store, recreated)
-    return RepairStep([row for row, _ in found], last)
+        return RepairStep(_found(connection), last)
 
 
 def recorded_by_day(store: Store, day: date) -> dict[date, int]:
@@ -151,13 +150,6 @@ def recorded_by_day(store: Store, day: date) -> dict[date, int]:
 def intake_by_day(store: Store, first: date, last: date) -> list[DailyIntake]:
     """Return the intake totals of the days that are over."""
     return [DailyIntake(**row) for row in store.rows(query("intake_by_day"), first=first, last=last)]
-
-
-def _restore_times(store: Store, pairs: Sequence[PairKey]) -> None:
-    """Restore first and last use, in a transaction of its own: it reads the whole ledger while no row is locked."""
-    users, agents = zip(*pairs, strict=True)
-    with store.connection() as connection:
-        connection.execute(query("restore_times"), {"users": list(users), "agents": list(agents)})
 
 
 def _range(first: PairKey, end: PairKey | None) -> dict[str, object]:
@@ -222,9 +214,8 @@ def _exact(connection: Connection) -> Cursor[tuple[Any, ...]]:
     return cursor
 
 
-def _found(connection: Connection) -> list[tuple[PairDifference, bool]]:
-    rows = _exact(connection).execute(query("differing_rows"))
-    return [(_difference(*row[:5]), row[5]) for row in rows]
+def _found(connection: Connection) -> list[PairDifference]:
+    return [_difference(*row) for row in _exact(connection).execute(query("differing_rows"))]
 
 
 def _difference(user_id: UUID, agent_id: UUID, *figures: Mapping[str, Decimal | str | None]) -> PairDifference:

@@ -286,10 +286,26 @@ UPDATE differing x SET first_used_at = e.first_used_at, last_used_at = e.last_us
   ) AS e
  WHERE x.user_id = e.user_id AND x.agent_id = e.agent_id
 
+-- name: lost_times
+-- The first and last use of the pairs that `recreate_pairs` recreates, by all events. It reads the whole ledger, so it runs
+-- before rows are locked, and only where there are such pairs; what is counted meanwhile sets times itself.
+WITH lost AS MATERIALIZED (
+    SELECT user_id, agent_id FROM differing
+     WHERE row_id IS NULL AND NOT has_retired
+       AND (expected ->> 'usage_count')::numeric > (found ->> 'usage_count')::numeric
+)
+UPDATE differing x SET first_used_at = e.first_used_at, last_used_at = e.last_used_at
+  FROM (
+    SELECT user_id, agent_id, min(occurred_at) AS first_used_at, max(occurred_at) AS last_used_at
+      FROM public.usage_events JOIN lost USING (user_id, agent_id)
+     WHERE type = 'usage' AND EXISTS (SELECT FROM lost)
+     GROUP BY user_id, agent_id
+  ) AS e
+ WHERE x.user_id = e.user_id AND x.agent_id = e.agent_id
+
 -- name: differing_rows
--- The differences, and whether the pair's row was recreated.
-SELECT user_id, agent_id, expected, found, unexplained, row_id IS NULL AND locked_id IS NOT NULL AS is_recreated
-  FROM differing
+-- The differences.
+SELECT user_id, agent_id, expected, found, unexplained FROM differing
 
 -- name: recreate_pairs
 -- Recreate the rows of used pairs that were lost without being retired; a retired pair has retired rows.
@@ -370,15 +386,15 @@ DELETE FROM public.usage_daily d USING differing x
    AND NOT to_jsonb(d) @? '$.* ? (@ != 0 || @ == "NaN")'
 
 -- name: repair_times
--- First and last use by the events of the day. Events do not tell a retired row from the live one, so where there are
--- retired rows, only unknown times are set.
+-- First and last use by the events that differing_times or lost_times has read. Events do not tell a retired row from the
+-- live one, so where there are retired rows, only unknown times are set.
 UPDATE public.user_agents ua SET
     first_used_at = CASE WHEN x.has_retired THEN coalesce(ua.first_used_at, x.first_used_at)
                          ELSE least(ua.first_used_at, x.first_used_at) END,
     last_used_at = CASE WHEN x.has_retired THEN coalesce(ua.last_used_at, x.last_used_at)
                         ELSE greatest(ua.last_used_at, x.last_used_at) END
   FROM differing x
- WHERE ua.id = x.locked_id AND (x.added ->> 'usage_count')::numeric > 0
+ WHERE ua.id = x.locked_id AND x.last_used_at IS NOT NULL
 
 -- name: repair_counters
 -- Add what is missing to the counters.
@@ -449,19 +465,6 @@ UPDATE differing x
 -- name: retire_pairs
 -- Retire the pairs whose user or agent is gone.
 SELECT public.usage_retire_pairs(array_agg(user_id), array_agg(agent_id)) FROM differing WHERE locked_id IS NULL
-
--- name: restore_times
--- First and last use of recreated rows, by all events of the ledger.
-UPDATE public.user_agents ua SET
-    first_used_at = least(ua.first_used_at, e.first_used_at), last_used_at = greatest(ua.last_used_at, e.last_used_at)
-  FROM (
-    SELECT user_id, agent_id, min(occurred_at) AS first_used_at, max(occurred_at) AS last_used_at
-      FROM public.usage_events JOIN unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS r (user_id, agent_id)
-     USING (user_id, agent_id)
-     WHERE type = 'usage'
-     GROUP BY user_id, agent_id
-  ) AS e
- WHERE ua.user_id = e.user_id AND ua.agent_id = e.agent_id
 
 -- name: recorded_by_day
 -- The days on which the events of a day were recorded, without calls of track_agent_usage: the intake totals do not

@@ -1,10 +1,12 @@
 -- Queries of status, report and metrics.
 
 -- name: intake_totals
--- accepted = applied + duplicate + quarantined.
+-- accepted = applied + duplicate + quarantined. An erasure moves what it deletes from the applied to the quarantined ones, in
+-- a row of its own; without that row these are what became of the events when they arrived, and never fall.
 SELECT coalesce(sum(accepted), 0)::bigint AS accepted, coalesce(sum(applied), 0)::bigint AS applied,
        coalesce(sum(duplicate), 0)::bigint AS duplicate, coalesce(sum(quarantined), 0)::bigint AS quarantined
   FROM public.usage_intake
+ WHERE stream <> 'erased' OR NOT %(as_arrived)s
 
 -- name: give_up_soon
 -- Whoever holds a lock on a table must not stop the status.

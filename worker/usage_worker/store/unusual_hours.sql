@@ -109,7 +109,8 @@ UNION ALL
 SELECT agent_id, 'silence', hour, since, 0, sum_uses, silence_scale, 2 * sqrt(sum_uses) / silence_scale, samples,
        jsonb_build_object('uses_an_hour', round(expected_uses::numeric, 2), 'drift', round(uses_drift::numeric, 3))
   FROM silences
- WHERE hour >= greatest(since, %(start)s) AND 2 * sqrt(sum_uses) > 7 * silence_scale
+ -- NULL, which greatest() ignores, where no hour of the run expects half a use.
+ WHERE since IS NOT NULL AND hour >= greatest(since, %(start)s) AND 2 * sqrt(sum_uses) > 7 * silence_scale
 
 -- name: unusual_errors
 -- Hours with 30 uses or more whose error rate is surely above twice that of the four weeks before the UTC day: the lower

@@ -49,7 +49,8 @@ def ensure_vector_indexes(
         BusyError: another process does it.
     """
     report = VectorIndexReport()
-    with sole_transaction(store, task), store.session() as session:
+    with sole_transaction(store, task) as holder, store.session() as session:
+        holder.execute(query("keep_task_lock"))
         found = _vector_indexes(session, rows)
         for index in found:
             if index["valid"] is False or (index["valid"] and index["retired"]):

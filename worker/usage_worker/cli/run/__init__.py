@@ -17,7 +17,7 @@ from usage_worker.maintenance import PERIODIC_TASKS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-run_app = typer.Typer(
+app = typer.Typer(
     help="Run a periodic task now, without Celery; `schedule` shows it as the task's last run.", no_args_is_help=True
 )
 _WITH_OPTIONS: dict[str, Callable[..., None]] = {
@@ -29,7 +29,7 @@ _WITH_OPTIONS: dict[str, Callable[..., None]] = {
 }
 
 for name, command in _WITH_OPTIONS.items():
-    run_app.command(name)(command)
+    app.command(name)(command)
 for task in PERIODIC_TASKS:
     if task.command not in _WITH_OPTIONS:
-        run_app.command(task.command)(plain_command(task))
+        app.command(task.command)(plain_command(task))

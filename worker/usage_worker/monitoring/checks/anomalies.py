@@ -8,6 +8,7 @@ from usage_worker.maintenance import ANOMALIES
 from usage_worker.maintenance.anomaly_words import meaning, subject
 from usage_worker.monitoring.check import warn
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
+from usage_worker.service.schedule import OFF
 from usage_worker.store import may_read_anomalies, open_alerts
 from usage_worker.wording import utc
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def _anomalies(inspection: Inspection) -> Iterator[Check]:
-    if (run := inspection.last_runs.get(ANOMALIES)) is None:
+    # Where the task is off, nobody ends what is open.
+    is_off = inspection.settings.schedule_anomalies.strip() == OFF
+    if is_off or (run := inspection.last_runs.get(ANOMALIES)) is None:
         return
     inspection.figures.alerts = alerts = _alerts(inspection.store, run.report["alerts"])
     for alert in alerts:

@@ -19,7 +19,7 @@ QUARANTINED_SHARE = 0.05
 
 
 def _intake(inspection: Inspection) -> Iterator[Check]:
-    inspection.figures.totals = inspection.store.intake_totals()
+    inspection.figures.totals = inspection.store.intake_totals(as_arrived=True)
     inspection.figures.quarantine = quarantine(inspection.store)
     yield from ()
 

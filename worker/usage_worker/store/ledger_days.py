@@ -1,4 +1,4 @@
-"""The days before the acceptance window, whose partitions a backfill may need."""
+"""The partitions of days, among them those before the acceptance window, which a backfill may need."""
 
 from __future__ import annotations
 
@@ -24,14 +24,21 @@ def open_past_days(store: Store, days: Sequence[str], accept_days: int) -> dict[
     return {row["day"]: _opened(store, row["day"], row["state"]) for row in states}
 
 
+def open_day(store: Store, day: str) -> str | None:
+    """Create the partition of a day unless it exists, in a transaction of its own.
+
+    Returns why its events cannot be counted, None where they can. Raises like `Store.connection`.
+    """
+    try:
+        with store.connection() as connection:
+            begin(connection)
+            connection.execute(query("ensure_day"), {"day": day})
+    except DataRefusedError as error:
+        return str(error)  # our role may not create partitions of that age
+    return None
+
+
 def _opened(store: Store, day: str, state: str) -> str | None:
     if state == "dropped":
         return Refusal.DROPPED_DAY.of(day)
-    if state == "missing":
-        try:
-            with store.connection() as connection:
-                begin(connection)
-                connection.execute(query("ensure_day"), {"day": day})
-        except DataRefusedError as error:
-            return str(error)  # our role may not create partitions of that age
-    return None
+    return open_day(store, day) if state == "missing" else None
