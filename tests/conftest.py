@@ -10,30 +10,40 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 import redis
 from hypothesis import settings
 from psycopg import sql
-from typing_extensions import override
 
 from tests.longest_first import pytest_collection_modifyitems
 from tests.memory_files import keep_temporary_files_in_memory
+from tests.midnight import in_one_day
+from tests.servers import (
+    FAST_POSTGRES,
+    FAST_VALKEY,
+    GivenPostgres,
+    GivenValkey,
+    InstalledPostgres,
+    InstalledRedis,
+    joined,
+)
 from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 from usage_worker.local.account import temporary_folder
-from usage_worker.local.binaries import Program, find_postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from usage_worker.local.account import Account
+    from tests.servers import Postgres, Valkey
 
-__all__ = ["pytest_collection_modifyitems"]
+__all__ = ["in_one_day", "pytest_collection_modifyitems"]
 
 # Asserts of what the tests share show their values too.
 for shared in ("access", "chaos", "erasure", "faults", "hostile", "integration", "plain_fold", "system"):
@@ -44,82 +54,6 @@ settings.load_profile("tests")
 # `make fuzz`: a million examples of each property instead of a hundred.
 settings.register_profile("fuzz", max_examples=1_000_000, deadline=None)
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
-# The data of the tests need not be durable, so commits do not wait for the disk.
-FAST_POSTGRES = {
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "max_prepared_transactions": "2",
-    # Enough for what one test has; whoever drops a table or a database looks at every buffer.
-    "shared_buffers": "128MB",
-}
-FAST_VALKEY = {"appendonly": "no"}
-
-
-class Postgres(Protocol):
-    """The PostgreSQL server of the session."""
-
-    @property
-    def bin_dir(self) -> Path: ...
-
-    def url(self, database: str = ...) -> str: ...
-
-
-class Valkey(Protocol):
-    """The Valkey or Redis server of the session."""
-
-    def url(self, db: int = ...) -> str: ...
-
-
-class InstalledPostgres(EmbeddedPostgres):
-    """A server that the tests start from installed programs."""
-
-    def __init__(self, programs: Path, data_dir: Path) -> None:
-        super().__init__(data_dir, FAST_POSTGRES)
-        self._programs = programs
-
-    @override
-    def _find_program(self, account: Account | None, copies: Path) -> Program:
-        return Program(self._programs / "postgres", self._programs.parent.name)
-
-
-class InstalledRedis(EmbeddedValkey):
-    """A server that the tests start from an installed program."""
-
-    def __init__(self, program: Path, data_dir: Path, settings: Mapping[str, str] = FAST_VALKEY) -> None:
-        super().__init__(data_dir, settings)
-        self._given_program = program
-
-    @override
-    def _find_program(self, account: Account | None, copies: Path) -> Program:
-        return Program(self._given_program, self._given_program.name)
-
-
-class GivenPostgres:
-    """The server that DATABASE_URL names; its user must be allowed to create databases."""
-
-    def __init__(self, url: str, programs: Path) -> None:
-        self._url = urlsplit(url)
-        self._programs = programs
-
-    @property
-    def bin_dir(self) -> Path:
-        return find_postgres(None, self._programs).path.parent
-
-    def url(self, database: str = "") -> str:
-        return _joined(self._url, f"/{database}" if database else self._url.path, self._url.query)
-
-
-class GivenValkey:
-    """The server that REDIS_URL names; its databases 0 and 1 belong to the tests."""
-
-    def __init__(self, url: str) -> None:
-        self._url = urlsplit(url)
-
-    def url(self, db: int = 0) -> str:
-        if self._url.scheme == "unix":
-            return _joined(self._url, self._url.path, f"db={db}")
-        return _joined(self._url, f"/{db}", self._url.query)
 
 
 def pytest_configure() -> None:
@@ -182,13 +116,22 @@ def valkey(server_folder: Path, pytestconfig: pytest.Config) -> Iterator[Valkey]
 
 
 @pytest.fixture(scope="session")
-def template_database(postgres: Postgres) -> Iterator[str]:
-    """Return the name of a migrated database to copy; copying fails while a session is connected to it."""
+def template_database(postgres: Postgres) -> Iterator[Callable[[], str]]:
+    """Return what gives the name of a migrated database to copy; copying fails while a session is connected to it.
+
+    It has the partitions of today; a run of the tests may go on past midnight, and then makes another.
+    """
     from usage_worker.migrate import Runner  # noqa: PLC0415 - only tests with a schema need it
 
-    with new_database(postgres) as name:
-        Runner(postgres.url(name)).up()
-        yield name
+    with ExitStack() as databases:
+
+        @cache
+        def template_of(_: date) -> str:
+            name = databases.enter_context(new_database(postgres))
+            Runner(postgres.url(name)).up()
+            return name
+
+        yield lambda: template_of(datetime.now(UTC).date())
 
 
 @pytest.fixture
@@ -199,18 +142,18 @@ def empty_database(postgres: Postgres) -> Iterator[str]:
 
 
 @pytest.fixture
-def database(postgres: Postgres, template_database: str) -> Iterator[str]:
+def database(postgres: Postgres, template_database: Callable[[], str]) -> Iterator[str]:
     """Return the URL of a new database with the newest schema."""
-    with new_database(postgres, template_database) as name:
+    with new_database(postgres, template_database()) as name:
         yield postgres.url(name)
 
 
 @pytest.fixture(scope="session")
-def ingest_login(postgres: Postgres, template_database: str) -> Iterator[str]:
+def ingest_login(postgres: Postgres, template_database: Callable[[], str]) -> Iterator[str]:
     """Return a login role that has nothing but `usage_ingest`."""
     name = f"usage_test_{uuid.uuid4().hex[:12]}"
     create = sql.SQL("CREATE ROLE {} LOGIN IN ROLE usage_ingest PASSWORD {}")
-    with psycopg.connect(postgres.url(template_database), autocommit=True) as connection:
+    with psycopg.connect(postgres.url(template_database()), autocommit=True) as connection:
         password = connection.info.password or None
         connection.execute(create.format(sql.Identifier(name), sql.Literal(password)))
     yield name
@@ -229,7 +172,7 @@ def as_login(database: str, login: str) -> str:
     url = urlsplit(database)
     own, _, host = url.netloc.rpartition("@")
     _, colon, password = own.partition(":")
-    return _joined(url._replace(netloc=f"{login}{colon}{password}@{host}"), url.path, url.query)
+    return joined(url._replace(netloc=f"{login}{colon}{password}@{host}"), url.path, url.query)
 
 
 @pytest.fixture(scope="session")
@@ -276,16 +219,11 @@ def with_login(url: str, user: str, password: str) -> str:
     """Return the URL of Redis for another user."""
     parts = urlsplit(url)
     place = f"{user}:{password}@{parts.netloc.rpartition('@')[2]}"
-    return _joined(parts._replace(netloc=place), parts.path, parts.query)
+    return joined(parts._replace(netloc=place), parts.path, parts.query)
 
 
 def _given(variable: str) -> str:
     return variable if os.environ.get(variable) else "embedded"
-
-
-def _joined(url: SplitResult, path: str, query: str) -> str:
-    # geturl() would drop the slashes before an empty host, as in URLs of sockets.
-    return f"{url.scheme}://{url.netloc}{path}{'?' if query else ''}{query}"
 
 
 @contextmanager

@@ -11,16 +11,16 @@ from tests.access.sample import populate
 from tests.conftest import new_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.access.sample import Connection
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 
 @pytest.fixture(scope="module")
-def populated(postgres: Postgres, template_database: str) -> Iterator[Connection]:
+def populated(postgres: Postgres, template_database: Callable[[], str]) -> Iterator[Connection]:
     """Yield a connection to a new database with the sample data, shared by a module."""
-    with new_database(postgres, template_database) as name, psycopg.connect(postgres.url(name)) as connection:
+    with new_database(postgres, template_database()) as name, psycopg.connect(postgres.url(name)) as connection:
         populate(connection)
         yield connection
         connection.rollback()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from tests.integration.database import run
 
-TODAY = datetime.now(UTC).date()
 ATTACHED = """
     SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
      WHERE i.inhparent = 'usage_events'::regclass AND NOT i.inhdetachpending ORDER BY 1
@@ -20,12 +19,17 @@ INSERT = """
 """
 
 
-def name(day: date) -> str:
-    return f"usage_events_{day:%Y%m%d}"
+def date_of(ahead: int = 0) -> date:
+    """Return the day so many days from today; tests ask when they run, since a run of them may go on past midnight."""
+    return datetime.now(UTC).date() + timedelta(days=ahead)
+
+
+def name(when: date) -> str:
+    return f"usage_events_{when:%Y%m%d}"
 
 
 def days(*ahead: int) -> list[str]:
-    return [name(TODAY + timedelta(days=number)) for number in ahead]
+    return [name(date_of(number)) for number in ahead]
 
 
 def attached_partitions(database: str) -> list[str]:
@@ -40,7 +44,6 @@ def partition_tables(database: str) -> set[str]:
 
 def create_days(database: str, *ahead: int, rows: int = 0) -> None:
     for number in ahead:
-        day = TODAY + timedelta(days=number)
-        run(database, "SELECT public.usage_events_ensure_day(%s)", day)
+        run(database, "SELECT public.usage_events_ensure_day(%s)", date_of(number))
         insert = f"{INSERT} FROM generate_series(1, {rows})"
-        run(database, insert, datetime(day.year, day.month, day.day, 12, tzinfo=UTC))
+        run(database, insert, datetime.combine(date_of(number), time(12), UTC))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -15,7 +15,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.commands import send_file
 from tests.integration.database import run
-from tests.integration.ledger import attached_partitions, create_days, days
+from tests.integration.ledger import attached_partitions, create_days, date_of, days
 from tests.integration.test_ingest import event, traffic
 from usage_worker.errors import SettingsError
 from usage_worker.events.event import Window
@@ -112,7 +112,7 @@ def test_every_split_into_live_and_backfill_gives_same_totals(harness: IngestHar
 
 def test_only_days_that_ledger_keeps_are_taken(harness: IngestHarness, database: str) -> None:
     """A day that the next run of the partition manager may drop is too old already."""
-    first = NOW.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=RETENTION_DAYS - 1)
+    first = datetime.combine(date_of(1 - RETENTION_DAYS), time(), UTC)
     backfill(harness, [event(harness, occurred_at=first)])
     too_old = [event(harness, occurred_at=first - timedelta(microseconds=1)), event(harness, occurred_at=ago(1_000))]
     backfill(harness, too_old, counted=False)

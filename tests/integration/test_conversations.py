@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 WAITS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 COUNTERS = "SELECT usage_count, conversation_count FROM public.user_agents WHERE user_id = %s"
 DAYS = "SELECT day, conversation_count FROM public.usage_daily WHERE user_id = %s ORDER BY day"
-TWO_DAYS = datetime.now(UTC) - timedelta(days=1), datetime.now(UTC)
 
 
 @pytest.fixture
@@ -38,6 +37,10 @@ def users(harness: IngestHarness) -> list[UUID]:
     harness.publish(*(use(harness, user) for user in users))
     harness.flush()
     return users
+
+
+def days_ago(number: int) -> datetime:
+    return datetime.now(UTC) - timedelta(days=number)
 
 
 def use(
@@ -91,7 +94,8 @@ def test_conversation_opened_by_two_batches_is_counted_once(
     first, second = users
     common, others = uuid4(), [uuid4() for _ in range(3)]
     here, there = (common, others[0], common), (others[1], common, others[2])
-    add_to_shard(harness, 0, use(harness, first, uuid4(), TWO_DAYS[-days]), *(use(harness, second, it) for it in here))
+    opening = use(harness, first, uuid4(), days_ago(days - 1))
+    add_to_shard(harness, 0, opening, *(use(harness, second, it) for it in here))
     add_to_shard(harness, 1, *(use(harness, second, it) for it in there))
     with flush_waiting(harness, first):
         # This happens when a shard is drained by hand, or when producers choose different shards for a user.
@@ -102,7 +106,7 @@ def test_conversation_opened_by_two_batches_is_counted_once(
 
 
 def test_conversation_is_counted_on_day_of_first_use(harness: IngestHarness, users: list[UUID]) -> None:
-    yesterday, today = TWO_DAYS
+    yesterday, today = days_ago(1), days_ago(0)
     user, conversations = users[0], [uuid4() for _ in range(3)]
     known, both, later = conversations
     harness.publish(use(harness, user, known, yesterday))

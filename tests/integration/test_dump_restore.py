@@ -13,11 +13,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import FAST_POSTGRES
 from tests.documents import blocks
 from tests.integration.database import run, schema
 from tests.integration.shell import Shell
 from tests.integration.users import add_users
+from tests.servers import FAST_POSTGRES
 from usage_worker.local import EmbeddedPostgres
 from usage_worker.maintenance import manage_partitions, reconcile
 from usage_worker.migrate import Runner
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     import redis
 
-    from tests.conftest import Postgres
     from tests.integration.conftest import IngestHarness
+    from tests.servers import Postgres
 
 TABLES = """
     SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')

@@ -35,7 +35,7 @@ from usage_worker.store.search import (
 from usage_worker.store.vector_index import ensure_vector_indexes
 
 if TYPE_CHECKING:
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 PAGE = Path(__file__).parents[2] / "docs" / "search.md"
 INDEXES = """

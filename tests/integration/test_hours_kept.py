@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.database import run, schema, traffic
 from tests.integration.hours import day_of, expected, hour_of, ledger, marks, rolled_up
-from tests.integration.ledger import TODAY, attached_partitions, create_days, days
+from tests.integration.ledger import attached_partitions, create_days, date_of, days
 from usage_worker.maintenance import HOURS, manage_partitions, roll_up_hours
 from usage_worker.migrate import Kept, Runner
 from usage_worker.settings import Settings
@@ -43,7 +43,7 @@ def other(database: str) -> Iterator[Store]:
 def fill(database: str, ahead: int) -> date:
     """Create a day of the ledger with events and their marks; return it."""
     create_days(database, ahead)
-    day = TODAY + timedelta(days=ahead)
+    day = date_of(ahead)
     at = datetime(day.year, day.month, day.day, tzinfo=UTC)
     run(database, f"DELETE FROM agent_usage_hour_marks; {FILL.replace('%(day)s', repr(at.isoformat()))}; {MARK}")
     return day
@@ -73,7 +73,7 @@ def test_day_with_marks_is_computed_before_it_is_dropped(database: str, store: S
     assert roll_up_hours(store).hours == 0
     assert (rolled_up(database), daily_rows(database)) == (hourly, daily)
     report = manage_partitions(store, Settings(hourly_retention_days=1))
-    if (day + timedelta(days=31)).replace(day=1) <= TODAY - timedelta(days=90):
+    if (day + timedelta(days=31)).replace(day=1) <= date_of(-90):
         assert f"agent_usage_hourly_{day:%Y%m}" in report.dropped
         assert rolled_up(database) == {}
     assert daily_rows(database) == daily
@@ -148,9 +148,8 @@ def test_hours_stay_as_long_as_ledger(database: str, store: Store) -> None:
 
 def test_months_are_created_ahead(database: str, store: Store) -> None:
     manage_partitions(store, Settings(partitions_ahead_days=70))
-    last = TODAY + timedelta(days=70)
     found = "SELECT max(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'agent_usage_hourly'::regclass"
-    assert run(database, found) == [(f"agent_usage_hourly_{last:%Y%m}",)]
+    assert run(database, found) == [(f"agent_usage_hourly_{date_of(70):%Y%m}",)]
 
 
 def test_rollback_keeps_rows_and_upgrade_marks_ledger(database: str, store: Store) -> None:

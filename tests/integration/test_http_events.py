@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import redis
 
-    from tests.conftest import Valkey
     from tests.integration.conftest import IngestHarness
+    from tests.servers import Valkey
 
 SINGLE, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 CLOUD_EVENT = {

@@ -15,13 +15,13 @@ import redis
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from tests.conftest import FAST_VALKEY
 from tests.helpers import await_end, descendants, eventually
 from tests.integration.asgi import Answer, ask
 from tests.integration.commands import SECRET, Cli
 from tests.integration.scripted_redis import ANSWERS, scripted_redis
 from tests.integration.service import AGENT, EVENT, JSON, USERS, WRITER, Service, serving
 from tests.integration.test_redis_server import own_server
+from tests.servers import FAST_VALKEY
 from usage_worker.errors import SettingsError
 from usage_worker.http import create_app
 from usage_worker.http.events import MAX_IN_FLIGHT

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.integration.database import run
-from tests.integration.ledger import TODAY
+from tests.integration.ledger import date_of
 from tests.integration.service import Service, serving
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "http.md"
-YESTERDAY = TODAY - timedelta(days=1)
 ZERO = {"cached_input_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0}
 
 
@@ -63,6 +62,7 @@ def costs(rows: list[dict[str, Any]], *columns: str) -> list[tuple[Any, ...]]:
 def test_totals_are_those_of_the_tables(service: Service, harness: IngestHarness, database: str) -> None:
     user = harness.users[0]
     agents = [str(agent) for agent in harness.agents[:3]]
+    yesterday, today = date_of(-1), date_of()
     assert asked(service, user_id=user, agent_id=agents[0]) == [
         {
             "usage_count": 2,
@@ -80,26 +80,26 @@ def test_totals_are_those_of_the_tables(service: Service, harness: IngestHarness
     (failed,) = asked(service, user_id=user, agent_id=agents[1])
     assert [failed[name] for name in ("error_count", "message_count", "avg_response_time_ms")] == [1, 3, None]
     days = asked(service, user_id=user, group_by="day")
-    assert costs(days, "day") == [(f"{YESTERDAY}", "2.0000000000"), (f"{TODAY}", "0.1000000001")]
+    assert costs(days, "day") == [(f"{yesterday}", "2.0000000000"), (f"{today}", "0.1000000001")]
     assert costs(asked(service, user_id=user, group_by="agent,day"), "day", "agent_id") == sorted(
         [
-            (f"{YESTERDAY}", agents[1], "0.0000000000"),
-            (f"{YESTERDAY}", agents[2], "2.0000000000"),
-            (f"{TODAY}", agents[0], "0.1000000001"),
+            (f"{yesterday}", agents[1], "0.0000000000"),
+            (f"{yesterday}", agents[2], "2.0000000000"),
+            (f"{today}", agents[0], "0.1000000001"),
         ]
     )
     models = asked(service, user_id=user, group_by="model,day")
     assert costs(models, "day", "model") == [
-        (f"{YESTERDAY}", None, "2.0000000000"),
-        (f"{YESTERDAY}", "large", None),
-        (f"{TODAY}", "large", "0.1000000000"),
-        (f"{TODAY}", "small", "0.0000000001"),
+        (f"{yesterday}", None, "2.0000000000"),
+        (f"{yesterday}", "large", None),
+        (f"{today}", "large", "0.1000000000"),
+        (f"{today}", "small", "0.0000000001"),
     ]
     users = sorted([(str(user), "2.1000000001"), (str(harness.users[1]), "5.0000000000")])
     assert costs(asked(service, group_by="user"), "user_id") == users
-    assert asked(service, user_id=user, to=YESTERDAY - timedelta(days=1)) == []
+    assert asked(service, user_id=user, to=date_of(-2)) == []
     assert costs(asked(service, user_id=user, from_="0001-01-01", to="9999-12-31")) == [("2.1000000001",)]
-    assert costs(asked(service, from_=YESTERDAY, to=YESTERDAY)) == [("2.0000000000",)]
+    assert costs(asked(service, from_=yesterday, to=yesterday)) == [("2.0000000000",)]
 
     documented = next(text for text in DOCUMENT.read_text("utf-8").split("\n\n") if '{"from"' in text).strip("`json\n")
     reply = service.usage(f"user_id={user}&group_by=day")

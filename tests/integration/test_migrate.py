@@ -20,7 +20,7 @@ from usage_worker.migrate.connection import LOCK_KEY
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 VERSIONS = list(dict.fromkeys(migration.version for migration in discover()))
 

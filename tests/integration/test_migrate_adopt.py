@@ -24,7 +24,7 @@ from usage_worker.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 HISTORY = Path(__file__).parent
 OLD = (

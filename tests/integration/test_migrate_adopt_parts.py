@@ -20,7 +20,7 @@ from usage_worker.store import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 FILES = discover()
 LAST_OF_VERSIONS = {it.version: it for it in FILES}.values()

@@ -13,7 +13,7 @@ from usage_worker.migrate import EMPTY, Runner, discover, schema_version
 from usage_worker.migrate.script import script
 
 if TYPE_CHECKING:
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 USED = "SELECT relnatts FROM pg_class WHERE oid = 'public.user_agents'::regclass"
 # At most a hundred columns at a time, so that the last number can be used, too.

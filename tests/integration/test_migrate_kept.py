@@ -14,7 +14,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.database import copy_up_to, interrupted, run, schema, traffic
 from tests.integration.interruptions import Interruptions
-from tests.integration.ledger import TODAY, name
+from tests.integration.ledger import days
 from tests.integration.retired import soft_delete
 from usage_worker.maintenance import purge, reconcile
 from usage_worker.migrate import EMPTY, Kept, Runner, discover
@@ -98,7 +98,7 @@ def check_balanced_and_exact(harness: IngestHarness) -> None:
 def test_down_and_up_lose_nothing(harness: IngestHarness, database: str, cli: Cli, version: str) -> None:
     published = count_some(harness)
     # A partition as a killed run leaves it: detached, marked, not dropped.
-    going = name(TODAY + timedelta(days=7))
+    (going,) = days(7)
     run(database, f"ALTER TABLE usage_events DETACH PARTITION {going}")
     run(database, f"COMMENT ON TABLE {going} IS 'dropped by usage-worker'")
     at_4, before = schema(database), values(database)

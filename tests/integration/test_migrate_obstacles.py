@@ -20,7 +20,7 @@ from usage_worker.migrate.script import script
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 # The history's own 2.0.0, with 25 rows.
 HISTORY_2_0_0 = Path(__file__).with_name("history_2_0_0.sql")

@@ -19,7 +19,7 @@ from usage_worker.migrate.verify import differences, expectations
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 # A statement for each kind that damages one object of it; `table` and `name` are the parts of the object's name.
 DAMAGE = {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 MIGRATIONS = discover()
 STEPS = list(pairwise([EMPTY, *dict.fromkeys(migration.version for migration in MIGRATIONS)]))

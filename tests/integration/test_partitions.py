@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.integration.database import run
-from tests.integration.ledger import TODAY, attached_partitions, create_days, days, partition_tables
+from tests.integration.ledger import attached_partitions, create_days, date_of, days, partition_tables
 from usage_worker.maintenance import (
     MANAGE_PARTITIONS,
     PartitionsReport,
@@ -51,13 +51,12 @@ def test_days_are_created_ahead_and_dropped_after_retention(database: str, store
 def test_months_of_audit_trail(database: str, store: Store) -> None:
     run(database, "SELECT public.user_agent_history_ensure_month('2020-02-10')")
     report = manage_partitions(store, Settings(partitions_ahead_days=70))
-    last = TODAY + timedelta(days=70)
     found = (
         "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'user_agent_history'::regclass ORDER BY 1"
     )
     months = [row[0] for row in run(database, found)]
-    assert months[0] == f"user_agent_history_{TODAY:%Y%m}"
-    assert months[-1] == f"user_agent_history_{last:%Y%m}"
+    assert months[0] == f"user_agent_history_{date_of():%Y%m}"
+    assert months[-1] == f"user_agent_history_{date_of(70):%Y%m}"
     assert "user_agent_history_202002" in report.dropped
     assert report.ahead_days["user_agent_history"] >= 70
 
@@ -92,14 +91,13 @@ def test_partition_detached_by_hand_is_kept(database: str, store: Store) -> None
 def test_counters_equal_sum_of_days_after_drop(harness: IngestHarness, database: str) -> None:
     harness.publish(*(event(harness, number, tokens=5) for number in range(5)))
     harness.flush()
-    long_ago = TODAY - timedelta(days=120)
     create_days(database, -120)
     run(
         database,
         "UPDATE usage_events SET occurred_at = %s",
-        datetime(long_ago.year, long_ago.month, long_ago.day, tzinfo=UTC),
+        datetime.combine(date_of(-120), time(), UTC),
     )
-    run(database, "UPDATE usage_daily SET day = %s", long_ago)
+    run(database, "UPDATE usage_daily SET day = %s", date_of(-120))
     assert manage_partitions(harness.resources.store, Settings()).dropped == days(-120)
     assert run(database, "SELECT count(*) FROM usage_events") == [(0,)]
     harness.check()

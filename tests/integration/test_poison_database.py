@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Postgres
     from tests.integration.conftest import IngestHarness
+    from tests.servers import Postgres
 
 POISON = "poison"
 TRIGGER = """

@@ -18,7 +18,7 @@ from usage_worker.service.broker import broker_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Valkey
+    from tests.servers import Valkey
 
 # Nothing is closed or flushed, and nothing is sent before the end unless the end sends it.
 HEAD = """if True:

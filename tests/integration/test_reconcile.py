@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import run
-from tests.integration.ledger import create_days
+from tests.integration.ledger import create_days, date_of, name
 from tests.integration.retired import expected_uses, repeated_calls, soft_delete, track, uses
 from tests.integration.test_migrate_ledger import seed as seed_3_0_0
 from usage_worker.errors import SettingsError
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import IngestHarness
+    from usage_worker.maintenance.differences import Difference
     from usage_worker.service.resources import Resources
 
-TODAY = datetime.now(UTC).date()
-YESTERDAY, EARLIER = TODAY - timedelta(days=1), TODAY - timedelta(days=2)
+# Days are distances from today, as in `tests.integration.ledger`.
+TODAY, YESTERDAY, EARLIER = 0, -1, -2
 # Uses of one pair yesterday and today; each of ten tokens, $0.25 and 200 ms, in one conversation a day.
 USES = 4, 3
 
@@ -49,7 +50,7 @@ class Damage(NamedTuple):
     """A change of a pair's figures, and the differences that reconcile then names: day, column, expected, found."""
 
     statement: str
-    named: set[tuple[date | None, str, int, int]]
+    named: set[tuple[int | None, str, int, int]]
 
 
 DAMAGE = {
@@ -118,9 +119,9 @@ DAMAGE = {
 }
 
 
-def use(harness: IngestHarness, day: date, count: int, **fields: Any) -> list[dict[str, Any]]:
+def use(harness: IngestHarness, ahead: int, count: int, **fields: Any) -> list[dict[str, Any]]:
     """Return uses of one pair in one conversation, in the first minutes of a day."""
-    began, conversation = datetime(day.year, day.month, day.day, tzinfo=UTC), uuid4()
+    began, conversation = datetime.combine(date_of(ahead), time(), UTC), uuid4()
     pair = {"user_id": harness.users[3], "agent_id": harness.agents[2], "conversation_id": conversation}
     figures = {"input_tokens": 10, "cost_usd": "0.25", "response_time_ms": 200}
     return [
@@ -140,8 +141,9 @@ def traffic(harness: IngestHarness, count: int, seed: int) -> list[dict[str, Any
     return events
 
 
-def check(harness: IngestHarness, *days: date, repair: bool = False) -> ReconcileReport:
-    return reconcile(harness.resources.store, harness.resources.settings, Scope(*days), repair=repair)
+def check(harness: IngestHarness, *days: int, repair: bool = False) -> ReconcileReport:
+    scope = Scope(*map(date_of, days))
+    return reconcile(harness.resources.store, harness.resources.settings, scope, repair=repair)
 
 
 def count_one_pair(harness: IngestHarness) -> None:
@@ -150,14 +152,18 @@ def count_one_pair(harness: IngestHarness) -> None:
 
 
 def damage(harness: IngestHarness, statement: str) -> None:
-    parameters: dict[str, object] = {"today": TODAY, "yesterday": YESTERDAY, "earlier": EARLIER}
+    parameters: dict[str, object] = {"today": date_of(), "yesterday": date_of(-1), "earlier": date_of(-2)}
     parameters["pair"] = f"(user_id, agent_id) = ('{harness.users[3]}', '{harness.agents[2]}')"
-    parameters["partition"] = f"usage_events_{TODAY:%Y%m%d}"
+    parameters["partition"] = name(date_of())
     run(harness.resources.settings.database_url, statement.format(**parameters))
 
 
 def named(report: ReconcileReport) -> set[tuple[Any, ...]]:
-    return {(it.day and date.fromisoformat(it.day), it.column, it.expected, it.found) for it in report.differences}
+    return {(distance(it), it.column, it.expected, it.found) for it in report.differences}
+
+
+def distance(difference: Difference) -> int | None:
+    return None if difference.day is None else (date.fromisoformat(difference.day) - date_of()).days
 
 
 def check_live_and_retired(
@@ -182,7 +188,7 @@ def test_counted_events_show_no_difference(harness: IngestHarness) -> None:
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_difference_is_named_with_both_values_and_repaired(harness: IngestHarness, kind: str) -> None:
-    damage(harness, f"SELECT public.usage_events_ensure_day('{EARLIER}')")
+    damage(harness, "SELECT public.usage_events_ensure_day('{earlier}')")
     count_one_pair(harness)
     assert check(harness).differences == []
     damage(harness, DAMAGE[kind].statement)
@@ -226,7 +232,7 @@ def test_missing_totals_are_restored_in_live_or_retired_row(harness: IngestHarne
     purge(harness.resources.store, timedelta(days=30))
     track(url, *pair)
     track(url, *pair)
-    run(url, f"UPDATE public.{lost} SET usage_count = usage_count - 1, total_tokens_used = 0 WHERE day = %s", TODAY)
+    run(url, f"UPDATE public.{lost} SET usage_count = usage_count - 1, total_tokens_used = 0 WHERE day = %s", date_of())
     assert check(harness, repair=True).left == 0
     assert check(harness).differences == []
     assert run(url, "SELECT usage_count, total_tokens_used FROM public.user_agents") == [(2, 14)]
@@ -247,16 +253,14 @@ def test_totals_without_pair_become_retired_rows(harness: IngestHarness) -> None
     assert check(harness).differences == []
     assert run(url, "SELECT count(*) FROM public.user_agents") == [(0,)]
     past = "SELECT day, usage_count FROM public.usage_retired_daily ORDER BY day"
-    assert run(url, past) == [(YESTERDAY, USES[0]), (TODAY, USES[1])]
+    assert run(url, past) == [(date_of(-1), USES[0]), (date_of(), USES[1])]
 
 
 def test_only_requested_days_are_compared(harness: IngestHarness) -> None:
     count_one_pair(harness)
     damage(harness, "UPDATE usage_daily SET input_tokens = 1")
-    days = {difference.day for difference in check(harness).differences}
-    assert days == {YESTERDAY.isoformat(), TODAY.isoformat()}
-    days = {difference.day for difference in check(harness, TODAY, TODAY).differences}
-    assert days == {TODAY.isoformat()}
+    assert {distance(it) for it in check(harness).differences} == {YESTERDAY, TODAY}
+    assert {distance(it) for it in check(harness, TODAY, TODAY).differences} == {TODAY}
 
 
 def test_erasure_between_the_reads_is_no_difference(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +278,7 @@ def test_erasure_between_the_reads_is_no_difference(harness: IngestHarness, monk
 
     monkeypatch.setattr("usage_worker.maintenance.intake_differences.recorded_by_day", recorded)
     create_days(url, *range(-39, -1))
-    assert intake_differences(store, [TODAY + timedelta(days=ago) for ago in range(-39, 1)], 30) == []
+    assert intake_differences(store, [date_of(ahead) for ahead in range(-39, 1)], 30) == []
     assert erased[0] > 0
 
 
@@ -304,8 +308,7 @@ def test_intake_totals_equal_ledger(harness: IngestHarness) -> None:
     )
     (difference,) = check(harness).differences
     rows = run(url, "SELECT count(*) FROM public.usage_intake")[0][0]
-    day = (TODAY - timedelta(days=3)).isoformat()
-    assert difference == (None, None, day, "applied", sum(USES), sum(USES) + 2 * rows, False)
+    assert difference == (None, None, date_of(-3).isoformat(), "applied", sum(USES), sum(USES) + 2 * rows, False)
 
 
 def test_reconcile_needs_owner(harness: IngestHarness) -> None:
@@ -441,7 +444,7 @@ def test_command_prints_figures(harness: IngestHarness, tmp_path: Path) -> None:
     assert (done.returncode, report["checked"], report["differences"]) == (1, 1, [difference])
     line = f"{harness.users[3]} {harness.agents[2]} usage_count: 6 instead of 7"
     assert cli.run("run", "reconcile").stdout.splitlines()[0] == line
-    done = cli.run("run", "reconcile", "--repair", "--from", TODAY.isoformat(), "--to", TODAY.isoformat(), "--json")
+    done = cli.run("run", "reconcile", "--repair", "--from", f"{date_of()}", "--to", f"{date_of()}", "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, report["days"], report["different"], report["left"]) == (0, 1, 1, 0)
     assert cli.run("run", "reconcile").returncode == 0
@@ -458,7 +461,7 @@ def test_every_counter_is_compared_and_repaired(harness: IngestHarness) -> None:
     assert set(COLUMNS["counters"]) == daily & pairs - {"user_id", "agent_id"}
     daily_columns = daily - {"user_id", "agent_id", "day", "conversation_count"}
     damage(harness, "UPDATE usage_daily SET " + ", ".join(f"{name} = {name} - 1" for name in daily_columns))
-    (row,) = day_differences(store, TODAY)
+    (row,) = day_differences(store, date_of())
     assert {name for name in row.expected if row.expected[name] != row.found[name]} == daily_columns
     pair_columns = daily & pairs - {"user_id", "agent_id"}
     damage(harness, "UPDATE user_agents SET " + ", ".join(f"{name} = greatest({name} - 9, 0)" for name in pair_columns))

@@ -17,9 +17,9 @@ from uuid import uuid4
 import pytest
 import redis
 
-from tests.conftest import InstalledRedis
 from tests.helpers import eventually
 from tests.integration.commands import SECRET, Cli
+from tests.servers import InstalledRedis
 from usage_worker.errors import StreamUnavailableError, UnusableServerError
 from usage_worker.local import EmbeddedValkey
 from usage_worker.publisher import UsagePublisher

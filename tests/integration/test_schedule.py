@@ -16,6 +16,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.database import run
+from tests.integration.ledger import create_days, days
 from usage_worker.maintenance import MANAGE_PARTITIONS, REFRESH
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CELERY = (sys.executable, "-m", "celery", "-A", "usage_worker")
-TODAY = datetime.now(UTC).date()
 
 
 class Celery:
@@ -57,8 +57,7 @@ class Celery:
 
 
 def test_two_beats_run_every_task_once(harness: IngestHarness, database: str, cli: Cli, tmp_path: Path) -> None:
-    expired = TODAY - timedelta(days=100)
-    run(database, "SELECT public.usage_events_ensure_day(%s)", expired)
+    create_days(database, -100)
     cli.env |= {
         "USAGE_SCHEDULE_PARTITIONS": "1",
         "USAGE_SCHEDULE_ANALYTICS": "1",
@@ -87,8 +86,8 @@ def test_two_beats_run_every_task_once(harness: IngestHarness, database: str, cl
     assert any(line["event"] == REFRESH and line["refreshed"] for line in lines)
     reports = [line for line in lines if line["event"] == MANAGE_PARTITIONS]
     created = [partition for report in reports for partition in report["created"] if "events" in partition]
-    assert sorted(created) == [f"usage_events_{TODAY + timedelta(days=number):%Y%m%d}" for number in range(8, 21)]
-    assert [partition for report in reports for partition in report["dropped"]] == [f"usage_events_{expired:%Y%m%d}"]
+    assert sorted(created) == days(*range(8, 21))
+    assert [partition for report in reports for partition in report["dropped"]] == days(-100)
 
 
 def test_long_tasks_have_separate_queue(harness: IngestHarness, database: str, cli: Cli, tmp_path: Path) -> None:

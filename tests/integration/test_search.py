@@ -27,6 +27,8 @@ from usage_worker.migrate import Runner
 from usage_worker.store.vector_index import EXACT_ROWS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from usage_worker.store import Store
 
 
@@ -148,12 +150,12 @@ def test_wrong_arguments(searchable: str, arguments: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def searchable(postgres: Any, template_database: str) -> Any:
+def searchable(postgres: Any, template_database: Callable[[], str]) -> Any:
     """Return a database with one agent and its vector, shared by tests that change nothing."""
     from tests.conftest import new_database  # noqa: PLC0415
     from usage_worker.store import Store  # noqa: PLC0415
 
-    with new_database(postgres, template_database) as name, Store(postgres.url(name)) as store:
+    with new_database(postgres, template_database()) as name, Store(postgres.url(name)) as store:
         add_agents(postgres.url(name), "agent")
         embed(store)
         yield postgres.url(name)

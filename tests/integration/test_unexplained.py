@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import run
+from tests.integration.ledger import date_of
 from tests.integration.retired import repeated_calls, soft_delete, track
 from tests.integration.test_reconcile import (
     TODAY,
@@ -23,6 +24,7 @@ from tests.integration.test_reconcile import (
     check,
     count_one_pair,
     damage,
+    distance,
     traffic,
     use,
 )
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Postgres
     from tests.integration.conftest import IngestHarness
+    from tests.servers import Postgres
     from usage_worker.service.resources import Resources
 
 FIGURES = (
@@ -69,8 +71,8 @@ def accept(harness: IngestHarness) -> ReconcileReport:
     return reconcile(harness.resources.store, harness.resources.settings, accept_unexplained=True)
 
 
-def unexplained(report: ReconcileReport) -> set[tuple[date | None, str]]:
-    return {(date.fromisoformat(it.day) if it.day else None, it.column) for it in report.differences if it.unexplained}
+def unexplained(report: ReconcileReport) -> set[tuple[int | None, str]]:
+    return {(distance(it), it.column) for it in report.differences if it.unexplained}
 
 
 def check_kept_then_accepted(harness: IngestHarness) -> None:
@@ -162,7 +164,7 @@ def test_missing_day_explains_counters(harness: IngestHarness) -> None:
     assert check(harness).left == 2
 
 
-LOST: dict[str, tuple[str, set[tuple[date | None, str]]]] = {
+LOST: dict[str, tuple[str, set[tuple[int | None, str]]]] = {
     "events": ("DELETE FROM {partition}", {(TODAY, "usage_count"), (TODAY, "input_tokens"), (TODAY, "total_cost_usd")}),
     "conversations": (
         "DELETE FROM user_agent_conversations",
@@ -204,12 +206,12 @@ def test_day_is_lowered_to_sum_that_counters_have(harness: IngestHarness) -> Non
 
 
 @pytest.mark.parametrize(("low_day", "high_day"), [(YESTERDAY, TODAY), (TODAY, YESTERDAY)])
-def test_uses_on_wrong_day_are_moved(harness: IngestHarness, low_day: date, high_day: date) -> None:
+def test_uses_on_wrong_day_are_moved(harness: IngestHarness, low_day: int, high_day: int) -> None:
     """The excess of one day is what the other day lacks, so it is not unexplained."""
     count_one_pair(harness)
     moved = "UPDATE public.usage_daily SET usage_count = usage_count + %s WHERE day = %s"
-    run(url_of(harness), moved, -2, low_day)
-    run(url_of(harness), moved, 2, high_day)
+    run(url_of(harness), moved, -2, date_of(low_day))
+    run(url_of(harness), moved, 2, date_of(high_day))
     assert accept(harness).left == 0
     assert check(harness).differences == []
     assert run(url_of(harness), OPENINGS) == []
@@ -227,7 +229,7 @@ def test_retired_rows_are_lowered_before_live_rows(harness: IngestHarness) -> No
     report = repair(harness)
     assert {it.column for it in report.differences if it.unexplained} >= {"usage_count", "total_tokens_used"}
     assert run(url_of(harness), "SELECT sum(usage_count) FROM public.usage_retired_daily") == [(0,)]
-    assert run(url_of(harness), "SELECT day, usage_count FROM public.usage_daily") == [(TODAY, 1)]
+    assert run(url_of(harness), "SELECT day, usage_count FROM public.usage_daily") == [(date_of(), 1)]
     check_accepted(harness)
     assert run(url_of(harness), "SELECT usage_count FROM public.user_agents") == [(1,)]
 
@@ -356,7 +358,9 @@ def test_scheduled_reconcile_changes_nothing(harness: IngestHarness) -> None:
 
 def test_accept_needs_all_days(harness: IngestHarness) -> None:
     with pytest.raises(SettingsError, match="--accept-unexplained compares all days"):
-        reconcile(harness.resources.store, harness.resources.settings, Scope(TODAY, TODAY), accept_unexplained=True)
+        reconcile(
+            harness.resources.store, harness.resources.settings, Scope(date_of(), date_of()), accept_unexplained=True
+        )
 
 
 def test_command_prints_figures(harness: IngestHarness, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from tests.conftest import new_database
 from tests.integration.database import run, traffic
-from tests.integration.ledger import INSERT, create_days, days
+from tests.integration.ledger import INSERT, create_days, date_of, days
 from tests.integration.users import FORBIDDEN, session_as
 from tests.sql import query
 from usage_worker.maintenance import manage_partitions, roll_up_hours
@@ -22,10 +22,10 @@ from usage_worker.settings import Settings
 from usage_worker.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from threading import Event
 
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 TODAY = datetime.now(UTC).date()
 # Days of 23 and 25 hours in Berlin, of 24.5 and 23.5 on Lord Howe Island; the turn of a year.
@@ -52,9 +52,9 @@ class Question(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def filled(postgres: Postgres, template_database: str) -> Iterator[str]:
+def filled(postgres: Postgres, template_database: Callable[[], str]) -> Iterator[str]:
     """Yield a database in which pairs are deleted, and whose roll-up lacks events of some hours, which are marked."""
-    with new_database(postgres, template_database) as name:
+    with new_database(postgres, template_database()) as name:
         url = postgres.url(name)
         add_events(url, 1, 3_000)
         with Store(url) as store:
@@ -230,7 +230,7 @@ def test_parts_of_dropped_days_are_refused(dropped: str, arguments: list[Any], f
 def test_day_dropped_after_snapshot_is_no_day_without_uses(database: str, store: Store, group_by: str) -> None:
     """The planner sees the present partitions, whatever the snapshot of the transaction."""
     create_days(database, -92)
-    first = datetime.combine(TODAY - timedelta(days=92), time(), UTC)
+    first = datetime.combine(date_of(-92), time(), UTC)
     run(database, INSERT, first)
     run(database, "INSERT INTO agent_usage_hour_marks VALUES (%s)", first)
     question = [first, first + timedelta(days=1), "UTC", [group_by], None, None]

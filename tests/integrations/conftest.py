@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from tests.conftest import Valkey
+    from tests.servers import Valkey
 
 # LiteLLM would fetch its prices otherwise.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from tests.conftest import Valkey
     from tests.integrations.conftest import Published
+    from tests.servers import Valkey
 
 TASKS = """
 import os

@@ -28,7 +28,7 @@ from tests.integrations.variables import keys
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Valkey
+    from tests.servers import Valkey
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OWNER = {"user_id": "42", "agent_id": "support-bot"}

@@ -18,7 +18,7 @@ from tests.integrations.variables import keys
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Valkey
+    from tests.servers import Valkey
 
 LITELLM, OPENTELEMETRY, LANGCHAIN, QUESTIONS, ASK = blocks("integrations.md", "python")
 

@@ -13,9 +13,9 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from tests.conftest import FAST_POSTGRES, FAST_VALKEY
 from tests.faults.harness import Harness
 from tests.helpers import eventually
+from tests.servers import FAST_POSTGRES, FAST_VALKEY
 from tests.system.nodes import Nodes
 from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 from usage_worker.local.account import temporary_folder

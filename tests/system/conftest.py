@@ -15,10 +15,10 @@ from tools.screenshot.chromium import Tab, chromium
 __all__ = ["cli", "harness", "make_resources"]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def tab(browser: Tab) -> Tab:
 
 
 @pytest.fixture(scope="module")
-def filled(postgres: Postgres, template_database: str) -> Iterator[str]:
+def filled(postgres: Postgres, template_database: Callable[[], str]) -> Iterator[str]:
     """Yield a database with events of the last days."""
-    with new_database(postgres, template_database) as name:
+    with new_database(postgres, template_database()) as name:
         fill(postgres.url(name))
         yield postgres.url(name)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.conftest import FAST_POSTGRES, InstalledPostgres
 from tests.integration.commands import SECRET
 from tests.integration.database import add_pair, run
+from tests.servers import FAST_POSTGRES, InstalledPostgres
 from tests.system.doctor import POSTGRESQL_CHECKS, Doctor, states, unanswered
 from usage_worker.local import EmbeddedPostgres
 from usage_worker.monitoring.doctor import vacuum

@@ -9,8 +9,9 @@ from uuid import uuid4
 import pytest
 import redis
 
-from tests.conftest import FAST_VALKEY, InstalledRedis, with_login
+from tests.conftest import with_login
 from tests.helpers import eventually
+from tests.servers import FAST_VALKEY, InstalledRedis
 from tests.system.doctor import REDIS_CHECKS, Doctor, states, unanswered
 from usage_worker.local import EmbeddedValkey
 

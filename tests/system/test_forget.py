@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Postgres
     from tests.integration.conftest import IngestHarness
+    from tests.servers import Postgres
     from usage_worker.service.resources import Resources
 
 WORDS = "what the owner wrote"

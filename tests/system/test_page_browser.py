@@ -17,10 +17,10 @@ from tests.usage_reports import HOSTILE_NAMES
 from usage_worker.wording import shown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from tests.conftest import Postgres, Valkey
     from tests.integration.service import Service
+    from tests.servers import Postgres, Valkey
     from tools.screenshot.chromium import Tab
 
 CALLS = """
@@ -35,9 +35,9 @@ NAMES = [name for name in HOSTILE_NAMES if name and "\ud800" not in name]
 
 
 @pytest.fixture(scope="module")
-def hostile(postgres: Postgres, template_database: str) -> Iterator[str]:
+def hostile(postgres: Postgres, template_database: Callable[[], str]) -> Iterator[str]:
     """Yield a database with uses of agents with hostile names."""
-    with new_database(postgres, template_database) as name:
+    with new_database(postgres, template_database()) as name:
         url = postgres.url(name)
         (user,) = run(url, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0]
         agents = [run(url, "INSERT INTO agents (name) VALUES (%s) RETURNING id", name)[0][0] for name in NAMES]

@@ -25,7 +25,7 @@ from usage_worker.settings import Settings
 if TYPE_CHECKING:
     import pytest
 
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 SESSIONS = """

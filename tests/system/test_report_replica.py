@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Valkey
+    from tests.servers import Valkey
 
 DATABASE = "usage"
 DELAY = "max_standby_streaming_delay"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.conftest import Valkey
+    from tests.servers import Valkey
 
 HOSTILE = ["x" * 200_000, "00-1-2-01\n", "00-" + "g" * 32 + "-" + "h" * 16 + "-01", b"\xff\xfe", ""]
 ASK = """

@@ -12,10 +12,10 @@ from tests.conftest import new_database
 from tests.integration.commands import Cli
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import Postgres
+    from tests.servers import Postgres
 
 OWNER = "this needs the owner's DATABASE_URL"
 SERVICE = "this needs the DATABASE_URL of the owner, or of a login with service_role"
@@ -54,9 +54,9 @@ ALLOWED = ("drain", "schedule", "metrics", "migrate status")
 
 
 @pytest.fixture(scope="module")
-def login_url(postgres: Postgres, template_database: str, ingest_login: str) -> Iterator[str]:
+def login_url(postgres: Postgres, template_database: Callable[[], str], ingest_login: str) -> Iterator[str]:
     """Yield the URL of one database for all commands, as a login with `usage_ingest` alone."""
-    with new_database(postgres, template_database) as name:
+    with new_database(postgres, template_database()) as name:
         yield re.sub(r"//[^:@]*", f"//{ingest_login}", postgres.url(name), count=1)
 
 
