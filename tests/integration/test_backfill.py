@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from usage_worker.ingest import Flusher
     from usage_worker.service.resources import Resources
 
-NOW = datetime.now(UTC)
 RETENTION_DAYS = Settings().retention_days
 # A wait of the batch, at the registration of its entries, while a session holds the lock 7.
 PAUSE = """
@@ -56,7 +55,8 @@ SPEND_LOGS = """
 
 
 def ago(number: float) -> datetime:
-    return NOW - timedelta(days=number)
+    """Return a time so long before the beginning of today."""
+    return datetime.combine(date_of(), time(), UTC) - timedelta(days=number)
 
 
 def backfill(harness: IngestHarness, events: Iterable[dict[str, Any]], *, counted: bool = True) -> None:
@@ -91,7 +91,7 @@ def test_every_split_into_live_and_backfill_gives_same_totals(harness: IngestHar
     ages = [random.uniform(0, RETENTION_DAYS - 1) for _ in range(15)]
     history = [one | {"occurred_at": ago(random.choice(ages))} for one in traffic(harness, 300, seed)]
     history += [event(harness, type="rating", rating=number, occurred_at=ago(ages[number])) for number in range(5)]
-    recent = [one for one in history if one["occurred_at"] > ago(35)]
+    recent = [one for one in history if one["occurred_at"] > ago(34)]
     live = random.sample(recent, random.randint(1, len(recent)))
     rest = [one for one in history if one not in live or random.random() < 0.2]
     steps: list[Callable[[], None]] = [lambda: harness.publish(*live), lambda: backfill(harness, rest)]
@@ -112,7 +112,7 @@ def test_every_split_into_live_and_backfill_gives_same_totals(harness: IngestHar
 
 def test_only_days_that_ledger_keeps_are_taken(harness: IngestHarness, database: str) -> None:
     """A day that the next run of the partition manager may drop is too old already."""
-    first = datetime.combine(date_of(1 - RETENTION_DAYS), time(), UTC)
+    first = ago(RETENTION_DAYS - 1)
     backfill(harness, [event(harness, occurred_at=first)])
     too_old = [event(harness, occurred_at=first - timedelta(microseconds=1)), event(harness, occurred_at=ago(1_000))]
     backfill(harness, too_old, counted=False)
