@@ -7,12 +7,10 @@ stops every process (see `ChildProcess`).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +22,7 @@ from usage_worker.errors import ProcessError
 from usage_worker.local.processes import ChildProcess
 from usage_worker.logs import get_logger
 from usage_worker.service.queues import QueueName
-from usage_worker.settings import load_publisher_settings
+from usage_worker.settings import load_publisher_settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +33,7 @@ LOCALHOST = "127.0.0.1"
 # -P: modules in the current folder cannot replace ours. --quiet: a banner is not a log line.
 CELERY = (sys.executable, "-P", "-m", "usage_worker.service", "--quiet")
 PING_TIMEOUT = 1.0
+READY_PAUSE = 0.1
 STOP_TIMEOUT = 30.0  # a worker finishes its batch; an interrupted batch is counted by the next worker
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 30.0
@@ -209,6 +208,7 @@ class Supervisor:
                     raise ProcessError(f"no answer after {timeout:.0f} s from {', '.join(missing)}")
                 log.warning("Flower does not answer", seconds=timeout)
                 return
+            time.sleep(READY_PAUSE)
 
     def _plan(self, state: Path) -> list[SupervisedProcess]:
         plan = [
@@ -231,19 +231,13 @@ class Supervisor:
         return plan
 
     def _not_ready(self) -> list[str]:
-        """Return the processes that do not answer yet; the ping takes up to PING_TIMEOUT, so callers need no pause."""
-        missing = sorted(set(self._nodes) - self._answering_nodes())
+        """Return the processes that do not answer yet."""
+        from usage_worker.service.ping import answering  # noqa: PLC0415 - Celery takes long to load
+
+        missing = sorted(set(self._nodes) - answering(load_settings(self._env), self._nodes, PING_TIMEOUT))
         if not self.flower_listens and any(it.name == FLOWER and not it.crashed for it in self._processes):
             missing.append(FLOWER)
         return missing
-
-    def _answering_nodes(self) -> set[str]:
-        destination = f"--destination={','.join(self._nodes)}"
-        options = ["--json", f"--timeout={PING_TIMEOUT}", destination]
-        ping = subprocess.run([*CELERY, "inspect", *options, "ping"], env=self._env, capture_output=True, check=False)
-        if ping.returncode != 0:
-            return set()
-        return set(json.loads(ping.stdout))
 
 
 def _make_folder(folder: Path) -> None:
