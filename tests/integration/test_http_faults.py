@@ -24,7 +24,6 @@ from tests.integration.test_redis_server import own_server
 from tests.servers import FAST_VALKEY
 from usage_worker.errors import SettingsError
 from usage_worker.http import create_app
-from usage_worker.http.events import MAX_IN_FLIGHT
 from usage_worker.http.keys import Right, make_key
 from usage_worker.http.receiver import UNAVAILABLE, Receiver, Taken
 from usage_worker.http.serving import listening, serve
@@ -115,21 +114,6 @@ def test_lost_answer_is_neither_yes_nor_no() -> None:
         assert receiver.take(lambda: [EVENT], lambda item: item).accepted == 0
         answers["XADD"] = ANSWERS["XADD"]
         assert receiver.take(lambda: [EVENT, {}], lambda item: item).accepted == 1
-
-
-def test_requests_beyond_those_in_flight_are_told_to_wait(service: Service, client: redis.Redis) -> None:
-    waiting = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(MAX_IN_FLIGHT)]
-    head = f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nContent-Length: 2\r\n"
-    for connection in waiting:
-        connection.sendall(f"{head}Authorization: Bearer {WRITER[0]}\r\n\r\n[".encode())
-    eventually(lambda: service.post(EVENT).status == 429)
-    reply = service.post(EVENT)
-    assert (reply.status, reply.headers["Retry-After"], reply.json["accepted"]) == (429, "1", 0)
-    for connection in waiting:
-        with closing(connection):
-            connection.sendall(b"]")
-            assert connection.recv(20).startswith(b"HTTP/1.1 202")
-    assert service.post(EVENT).status == 202
 
 
 def test_request_in_flight_is_answered_after_sigterm(own_valkey: EmbeddedValkey, tmp_path: Path) -> None:

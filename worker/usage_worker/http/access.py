@@ -51,6 +51,11 @@ class Access:
             raise HTTPException(403, f"this key may {key.right}, not {right}")
 
 
+def key_of(request: Request) -> str | None:
+    """Return the name of the key of a request that `Access.check` let pass, None where none is needed."""
+    return getattr(request.state, "key", None)
+
+
 def _given_key(request: Request, *, by_browser: bool) -> str:
     """Return the key of the request, empty where there is none."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")

@@ -12,9 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
+from usage_worker.http.access import key_of
 from usage_worker.http.body import parsed, read_body
 from usage_worker.http.forms import form_of
 from usage_worker.http.keys import Right
+from usage_worker.http.places import Places
 from usage_worker.http.receiver import Taken
 from usage_worker.tracing import TRACEPARENT, continued
 
@@ -33,6 +35,7 @@ MAX_EVENTS = 5_000
 """Of one request, which also bounds the refusals in its answer."""
 # Of a process. Each has a thread, so that none waits for another's answer from Redis, which may take seconds.
 MAX_IN_FLIGHT = 64
+_BUSY = f"too many of the {MAX_IN_FLIGHT} requests at a time are in flight; send more events in each"
 RETRY_SECONDS = {HTTPStatus.TOO_MANY_REQUESTS: 1, HTTPStatus.SERVICE_UNAVAILABLE: 5}
 
 
@@ -42,7 +45,7 @@ class EventsEndpoint:
     def __init__(self, receiver: Receiver, access: Access, metrics: RequestMetrics) -> None:
         self._receiver, self._access, self._metrics = receiver, access, metrics
         self._threads = CapacityLimiter(MAX_IN_FLIGHT)
-        self._in_flight = 0
+        self._places = Places(MAX_IN_FLIGHT)
 
     async def answer(self, request: Request) -> Response:
         """Answer the request."""
@@ -61,16 +64,14 @@ class EventsEndpoint:
 
     async def _take(self, request: Request) -> Taken:
         form = form_of(request)
-        if self._in_flight >= MAX_IN_FLIGHT:
-            raise HTTPException(429, f"{MAX_IN_FLIGHT} requests are in flight; send more events in each")
-        self._in_flight += 1
-        try:
+        key = key_of(request)
+        if not self._places.has_room(key):
+            raise HTTPException(429, _BUSY)
+        with self._places.taken(key):
             body = await read_body(request)
             read = partial(_items, form, body)
             with continued(request.headers.get(TRACEPARENT)):  # the thread gets a copy of this context
                 return await to_thread.run_sync(self._receiver.take, read, form.fields_of, limiter=self._threads)
-        finally:
-            self._in_flight -= 1
 
 
 def _items(form: Form, body: bytes) -> list[Any]:

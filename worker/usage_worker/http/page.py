@@ -10,9 +10,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
 from usage_worker.errors import ParameterError
+from usage_worker.http.access import key_of
 from usage_worker.http.keys import Right
 from usage_worker.http.page_html import PART_POLICY, Rendered, ReportPart, message_html, page_html
 from usage_worker.http.page_query import given_parameters, page_query
+from usage_worker.http.places import Places
 from usage_worker.http.report_source import MAX_REPORTS, NoReportError, ReportSource
 from usage_worker.http.status_html import status_html
 from usage_worker.http.status_watch import StatusWatch
@@ -34,7 +36,7 @@ REPORT_SECONDS = 40.0
 _SLOW = (
     "PostgreSQL has not answered within {:.0f} s: ask for fewer days, or see that the server of DATABASE_URL answers"
 )
-_BUSY = f"{MAX_REPORTS} other reports are being computed; reload the page in a few seconds"
+_BUSY = "other reports are being computed; reload the page in a few seconds"
 _HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 
 
@@ -44,6 +46,7 @@ class PageEndpoint:
     def __init__(self, settings: Settings, access: Access) -> None:
         self._access, self._zone = access, settings.timezone
         self._watch, self._reports = StatusWatch(settings), ReportSource(settings)
+        self._places = Places(MAX_REPORTS)
         # Neither takes one of the threads that events need.
         self._status_threads, self._report_threads = CapacityLimiter(2), CapacityLimiter(MAX_REPORTS)
 
@@ -58,7 +61,7 @@ class PageEndpoint:
         await to_thread.run_sync(self._watch.begin, limiter=self._status_threads)
         try:
             given = given_parameters(request.scope["query_string"])
-            report = await self._report(page_query(given, self._zone))
+            report = await self._report(page_query(given, self._zone), key_of(request))
         except ParameterError as error:
             code, report = HTTPStatus.BAD_REQUEST, f"{printable(error.field)}: {error.reason}"
         except NoReportError as error:
@@ -88,13 +91,14 @@ class PageEndpoint:
     async def _status(self) -> str:
         return await to_thread.run_sync(lambda: status_html(self._watch.look()), limiter=self._status_threads)
 
-    async def _report(self, wanted: PageQuery) -> ReportPart:
-        if self._report_threads.available_tokens < 1:
+    async def _report(self, wanted: PageQuery, key: str | None) -> ReportPart:
+        if not self._places.has_room(key):
             raise NoReportError(_BUSY)
         try:
-            return await within(
-                REPORT_SECONDS, lambda: ReportPart.of(self._reports.report(wanted)), self._report_threads
-            )
+            with self._places.taken(key):
+                return await within(
+                    REPORT_SECONDS, lambda: ReportPart.of(self._reports.report(wanted)), self._report_threads
+                )
         except TimeoutError:
             raise NoReportError(_SLOW.format(REPORT_SECONDS)) from None
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from usage_worker.report.usage_report import UsageReport
     from usage_worker.settings import Settings
 
-# A report of five days with 1.5 million events takes PostgreSQL ten seconds of its processor.
-MAX_REPORTS = 2
+# A report of five days with 1.5 million events takes PostgreSQL ten seconds of its processor. One key may have two.
+MAX_REPORTS = 3
 log = logging.getLogger("usage_worker.http")
 
 

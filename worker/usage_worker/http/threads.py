@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, TypeVar
 
-from anyio import fail_after, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from anyio import CapacityLimiter
 
 T = TypeVar("T")
 
@@ -25,3 +24,22 @@ async def within(seconds: float, call: Callable[[], T], limiter: CapacityLimiter
     """
     with fail_after(seconds):
         return await to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
+
+
+class SharedThreads:
+    """A number of threads, of which the calls of one API key have half; its further ones wait for each other."""
+
+    def __init__(self, number: int) -> None:
+        self._threads = CapacityLimiter(number)
+        self._of_key = defaultdict[str, CapacityLimiter](lambda: CapacityLimiter(number // 2))
+
+    async def within(self, seconds: float, call: Callable[[], T], key: str | None) -> T:
+        """Return the result of a call, as the function `within`; the time includes that for which it waits.
+
+        Without keys, all requests come from this machine, and share every thread.
+        """
+        if key is None:
+            return await within(seconds, call, self._threads)
+        with fail_after(seconds):
+            async with self._of_key[key]:
+                return await within(seconds, call, self._threads)

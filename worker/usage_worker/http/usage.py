@@ -8,15 +8,15 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from anyio import CapacityLimiter
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from usage_worker.errors import ParameterError, StatementCancelledError, UsageError
 from usage_worker.events.external_ids import MAX_EXTERNAL_ID, uuid_of
+from usage_worker.http.access import key_of
 from usage_worker.http.events import RETRY_SECONDS
 from usage_worker.http.keys import Right
-from usage_worker.http.threads import within
+from usage_worker.http.threads import SharedThreads
 from usage_worker.http.usage_query import cursor_of, read_query
 from usage_worker.printable import printable
 from usage_worker.store import ImpatientStore, external_ids, id_of
@@ -54,7 +54,7 @@ class UsageEndpoint:
             if settings.database_url or settings.report_database_url
             else None
         )
-        self._threads = CapacityLimiter(MAX_READERS)
+        self._threads = SharedThreads(MAX_READERS)
 
     async def answer(self, request: Request) -> Response:
         """Answer the request."""
@@ -64,10 +64,11 @@ class UsageEndpoint:
             if self._store is None:
                 raise HTTPException(501, "DATABASE_URL is not set: this service takes events only")
             page = partial(self._page, self._store, wanted)
-            content, headers = await within(MAX_SECONDS, page, self._threads)
+            content, headers = await self._threads.within(MAX_SECONDS, page, key_of(request))
             return JSONResponse(content, headers=headers)
         except TimeoutError:
-            raise HTTPException(503, "PostgreSQL does not answer", _RETRY) from None
+            reason = "PostgreSQL does not answer, or other requests of this key take its time"
+            raise HTTPException(503, reason, _RETRY) from None
         except ParameterError as error:
             content = {"error": error.reason, "field": printable(error.field)}
             return JSONResponse(content, HTTPStatus.BAD_REQUEST)
