@@ -6,21 +6,23 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+from tests.helpers import eventually
+from usage_worker.ingest.drain import Drainer
 from usage_worker.queue.stream import GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from uuid import UUID
-
-    import redis
 
     from tests.integration.commands import Cli
     from tests.integration.conftest import IngestHarness
+    from usage_worker.service.resources import Resources
 
 
 @pytest.fixture
@@ -109,7 +111,9 @@ def test_entry_for_newer_workers_is_named(harness: IngestHarness, cli: Cli) -> N
 def test_entries_that_another_worker_has_are_named(harness: IngestHarness, cli: Cli) -> None:
     add(harness, 0, 1)
     (entry,) = harness.resources.stream.read(1, "another", 10)
-    with at_work(harness.redis, "usage:events:{1}", entry.entry_id):
+    # As one does that renews what it counts.
+    claim = partial(harness.redis.xclaim, "usage:events:{1}", GROUP, "another", 0, [entry.entry_id], justid=True)
+    with repeated(claim):
         (problem,) = problems(cli)
     assert problem.startswith("shard 1: 0 applied, ")
     assert "1 entry left: another worker has read them" in problem
@@ -117,18 +121,38 @@ def test_entries_that_another_worker_has_are_named(harness: IngestHarness, cli: 
     assert cli.drained()["applied"] == 1
 
 
+def test_entries_that_arrive_meanwhile_are_no_problem(
+    harness: IngestHarness, make_resources: Callable[..., Resources]
+) -> None:
+    """Where they arrive all the time, so that the stream is never empty, it ends nevertheless."""
+    add(harness, 0)
+    worker = make_resources(flush_budget=0.3)
+    drainer, left = Drainer(worker.stream, worker.flusher, worker.settings.reclaim_idle), 0
+
+    def drained() -> bool:
+        nonlocal left
+        report = drainer.drain(0)
+        assert report.problem is None
+        left += report.left or 0
+        return left > 0
+
+    with repeated(lambda: add(harness, 0)):
+        eventually(drained, 30)
+
+
 @contextmanager
-def at_work(client: redis.Redis, key: str, entry_id: str) -> Iterator[None]:
-    """Keep an entry in the hands of another worker, as one does that renews what it counts."""
+def repeated(act: Callable[[], object]) -> Iterator[None]:
+    """Call a function again and again until the end of the block."""
     ended = threading.Event()
 
-    def renew() -> None:
-        while not ended.wait(0.02):
-            client.xclaim(key, GROUP, "another", 0, [entry_id], justid=True)
+    def repeat() -> None:
+        while not ended.wait(0.002):
+            act()
 
     with ThreadPoolExecutor() as pool:
-        pool.submit(renew)
+        done = pool.submit(repeat)
         try:
             yield
         finally:
             ended.set()
+        done.result()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from usage_worker.ingest.flush import Flusher
     from usage_worker.queue.stream import Backlog, EventStream
 
-_FLUSH_SECONDS = 3600.0
+_LONGEST_SECONDS = 3600.0
 _POLL_SECONDS = 0.2
 
 
@@ -51,7 +51,7 @@ class Drainer:
         left: int | None = None
         problem: str | None = None
         try:
-            for more in self._flushes(shard, began + self._reclaim_idle + 1):
+            for more in self._flushes(shard, began):
                 report = replace(more, batches=report.batches + more.batches, intake=report.intake + more.intake)
         except UsageError as error:
             problem = first_line(error)
@@ -63,18 +63,25 @@ class Drainer:
             problem = problem or first_line(error)
         return DrainReport(replace(report, seconds=time.monotonic() - began), left, problem)
 
-    def _flushes(self, shard: int, deadline: float) -> Iterator[FlushReport]:
+    def _flushes(self, shard: int, began: float) -> Iterator[FlushReport]:
+        """Flush until no entry is left that was there before; where others arrive all the time, it is never empty."""
         if not self._stream.backlog(shard).entries:
             return  # a full Redis would refuse the consumer group that a first read creates
-        self._stream.return_skipped(shard)
-        yield self._flusher.flush(shard, _FLUSH_SECONDS)
-        while self._stream.backlog(shard).pending and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-            yield self._flusher.flush(shard, _FLUSH_SECONDS)
+        while True:
+            self._stream.return_skipped(shard)
+            report = self._flusher.flush(shard)
+            yield report
+            seconds = time.monotonic() - began
+            if not _has_older(self._stream.backlog(shard), seconds):
+                return
+            if seconds > (_LONGEST_SECONDS if report.cut_short else self._reclaim_idle + 1):
+                return
+            if not report.cut_short:
+                time.sleep(_POLL_SECONDS)
 
     def _why_left(self, shard: int, backlog: Backlog, seconds: float) -> str | None:
         """Return why entries are left that are older than the drain, which took so many `seconds`."""
-        if not backlog.entries or (backlog.age_known and backlog.oldest_seconds < seconds):
+        if not _has_older(backlog, seconds):
             return None
         if (oldest := oldest_entry(self._stream, shard)) and oldest.newer:
             return f"entry {oldest.entry_id} has {oldest.newer}; upgrade, then run it again"
@@ -84,3 +91,8 @@ class Drainer:
         if backlog.pending:
             return f"another worker has read them; if it is gone, run it again {self._reclaim_idle:g} s later"
         return "there was not enough time for them; run it again"
+
+
+def _has_older(backlog: Backlog, seconds: float) -> bool:
+    """Return whether an entry has waited for so many seconds, or may have."""
+    return bool(backlog.entries) and (backlog.oldest_seconds >= seconds or not backlog.age_known)
