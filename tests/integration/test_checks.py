@@ -19,6 +19,7 @@ from tests.integration.commands import Cli, events
 from tests.integration.database import run
 from usage_worker.events.tombstones import ForgetKey
 from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.reconcile import run_reconcile
 from usage_worker.monitoring.checks.upkeep import missed_two
 from usage_worker.monitoring.status import CHECKS, collect_status
 from usage_worker.publisher import UsagePublisher
@@ -362,6 +363,27 @@ def test_periodic_task_that_missed_two_runs(service: Service, database: str) -> 
     assert service.problems() == {}
 
 
+def test_differences_that_the_last_reconcile_left(service: Service, cli: Cli) -> None:
+    harness = service.harness
+    harness.publish({"user_id": harness.users[0], "agent_id": harness.agents[0], "tokens": 5}, counted=False)
+    harness.flush()
+    store, url = harness.resources.store, service.settings.database_url
+    assert run_reconcile(store, service.settings)["left"] == 0
+    assert service.problems() == {}
+    run(url, "UPDATE user_agents SET usage_count = 0, total_tokens_used = 7")
+    found = run_reconcile(store, service.settings)
+    assert (found["left"], found["unexplained"]) == (2, 1)
+    seen = service.problems()
+    assert seen.keys() == {"reconcile"}
+    assert re.search(
+        r"on \d{4}-\d\d-\d\d .*UTC, left 2 differences of totals, 1 of them unexplained: ", seen["reconcile"]
+    )
+    assert "`usage-worker run reconcile`" in seen["reconcile"]
+    assert service.status().healthy  # events are counted
+    assert cli.run("run", "reconcile", "--accept-unexplained").returncode == 0
+    assert service.problems() == {}
+
+
 @pytest.mark.parametrize(
     ("when", "hours", "missed"), [("30 3 * * *", 47, False), ("30 3 * * *", 49, True), ("600", 1, True)]
 )
@@ -390,7 +412,8 @@ def test_journal_of_the_schema_that_somebody_locks(service: Service, cli: Cli, d
             "its version cannot be read: another session holds a lock on usage_migrations; try again when it has ended:"
         )
         assert failing(json.loads(cli.run("status", "--json").stdout)) == {"schema"}
-        assert "another session holds a lock on usage_migrations" in cli.error_line("drain")
+        for error_line in cli.error_lines("drain", "migrate status", "migrate verify"):
+            assert "another session holds a lock on usage_migrations; try again when it has ended" in error_line
     assert service.problems() == {}
 
 

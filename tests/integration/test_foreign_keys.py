@@ -176,6 +176,19 @@ def test_stream_of_another_type_is_named_and_others_are_counted(harness: IngestH
     assert harness.flush().applied == len(harness.users)
 
 
+def test_shards_after_one_of_another_type_have_their_turn(harness: IngestHarness) -> None:
+    harness.redis.set("usage:events:{0}", "x")
+    seen: list[int] = []
+
+    def look(shard: int) -> None:
+        harness.worker.stream.backlog(shard)
+        seen.append(shard)
+
+    with pytest.raises(ForeignKeyError, match=r"usage:events:\{0\}"):
+        harness.worker.stream.each(look)
+    assert seen == [1]
+
+
 def test_command_that_the_user_of_redis_may_not_use_is_named(
     harness: IngestHarness, make_resources: Callable[..., Resources]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -14,6 +15,7 @@ from usage_worker.migrate.move import Move, Step
 from usage_worker.migrate.verify import deviations, unfinished
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from usage_worker.migrate.files import Migration
@@ -94,24 +96,26 @@ class Runner:
         """Read the state of the database; changes nothing.
 
         Raises:
-            MigrationError: PostgreSQL refused to show the journal.
+            MigrationError: PostgreSQL refused to show the journal, or another session holds its lock for a second.
             SettingsError: the URL cannot be read.
             StoreUnavailableError: the database cannot be reached.
         """
-        with connect(self._url) as connection:
+        with connect(self._url) as connection, _waiting_briefly(connection):
             return journal.status(self._migrations, journal.read(connection))
 
     def verify(self) -> list[Deviation]:
         """List where the database differs from what its applied migrations have created.
 
         Raises:
-            MigrationError: a file was edited after it had been applied, or PostgreSQL refused to show something.
+            MigrationError: a file was edited after it had been applied, PostgreSQL refused to show something, or
+                another session holds the lock of the journal for a second.
             SchemaError: nothing is installed, or the database is newer than this code.
             SettingsError: the URL cannot be read.
             StoreUnavailableError: the database cannot be reached.
         """
         with connect(self._url) as connection:
-            records = journal.read_installed(connection, self._migrations)
+            with _waiting_briefly(connection):
+                records = journal.read_installed(connection, self._migrations)
             applied = journal.applied(self._migrations, records)
             return unfinished(records.values()) + deviations(connection, applied)
 
@@ -164,14 +168,23 @@ class Runner:
 def schema_version(database_url: str, *, pooled: bool = False) -> str | None:
     """Return the version that is completely installed, None before the first one.
 
-    Waits a second for a lock, since status, metrics and drain ask it. Raises like `Runner.status`, and MigrationError
-    where another session holds that lock for longer.
+    Raises like `Runner.status`.
     """
-    with connect(database_url, pooled=pooled) as connection, connection.transaction():
-        connection.execute(_SET_LOCK_TIMEOUT)
-        try:
-            records = journal.read(connection)
-        except psycopg.errors.LockNotAvailable as error:
-            message = f"another session holds a lock on {journal.TABLE}; try again when it has ended"
-            raise MigrationError(message) from error
-        return journal.installed_version(discover(), records)
+    with connect(database_url, pooled=pooled) as connection, _waiting_briefly(connection):
+        return journal.installed_version(discover(), journal.read(connection))
+
+
+@contextmanager
+def _waiting_briefly(connection: Connection) -> Iterator[None]:
+    """Read the journal in the block, in a transaction that waits a second for its lock: commands that only ask end.
+
+    Raises:
+        MigrationError: another session holds the lock for longer.
+    """
+    try:
+        with connection.transaction():
+            connection.execute(_SET_LOCK_TIMEOUT)
+            yield
+    except psycopg.errors.LockNotAvailable as error:
+        message = f"another session holds a lock on {journal.TABLE}; try again when it has ended"
+        raise MigrationError(message) from error

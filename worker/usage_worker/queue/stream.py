@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from usage_worker.errors import StreamUnavailableError
+from usage_worker.errors import StreamRefusedError, StreamUnavailableError
 from usage_worker.events.columns import COLUMNS, NAMES
 from usage_worker.queue.accounting import Accounting
 from usage_worker.queue.connection import RedisConnection
@@ -93,20 +93,20 @@ class EventStream:
         """Return a user's shard: all events of a user are in one stream, so that two workers rarely need one row."""
         return shard_of_number(user_id.int, self.shards)
 
-    def each(self, act: Callable[[int], object], beyond: Iterable[int] = ()) -> None:
-        """Call a function with each shard, and with those `beyond` their number.
+    def each(self, act: Callable[[int], object]) -> None:
+        """Call a function with each shard.
 
-        Where a node of a Cluster does not answer, go on with the others first.
+        Where a node of a Cluster does not answer, or Redis refuses a command, go on with the others first.
 
         Raises:
             StreamUnavailableError: the first one that the function has raised.
         """
         failure: StreamUnavailableError | None = None
-        for shard in (*range(self.shards), *beyond):
+        for shard in range(self.shards):
             try:
                 act(shard)
             except StreamUnavailableError as error:
-                if self.connection.kind != "cluster":
+                if self.connection.kind != "cluster" and not isinstance(error, StreamRefusedError):
                     raise
                 failure = failure or error
         if failure:

@@ -11,6 +11,7 @@ from usage_worker.monitoring.checks.namespace import NAMESPACE
 from usage_worker.monitoring.checks.postgresql import POSTGRESQL_SECTION, SCHEMA, SERVERS
 from usage_worker.monitoring.checks.processes import PROCESSES
 from usage_worker.monitoring.checks.quarantine import INTAKE, QUARANTINED
+from usage_worker.monitoring.checks.reconcile import RECONCILE_SECTION
 from usage_worker.monitoring.checks.redis import REDIS_SECTION, SERVER
 from usage_worker.monitoring.checks.shards import SHARDS
 from usage_worker.monitoring.checks.streams import STREAMS
@@ -37,6 +38,7 @@ SECTIONS = (
     QUARANTINED,
     PARTITIONS,
     PERIODIC,
+    RECONCILE_SECTION,
     ANOMALIES_SECTION,
     EMBEDDINGS,
     CLOCKS,

@@ -1,0 +1,34 @@
+"""Totals: whether the last comparison of counters, roll-up, ledger and intake totals left differences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usage_worker.maintenance import RECONCILE
+from usage_worker.monitoring.check import warn
+from usage_worker.monitoring.inspection import POSTGRESQL, Section
+from usage_worker.wording import counted, utc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usage_worker.monitoring.check import Check
+    from usage_worker.monitoring.inspection import Inspection
+
+_REPAIR = "run `usage-worker run reconcile`, which names each, and look for the cause; then with --repair"
+_ACCEPT = "; what is unexplained stays until --accept-unexplained records it"
+
+
+def _reconcile(inspection: Inspection) -> Iterator[Check]:
+    """Read the report of the last run: comparing takes minutes."""
+    run = inspection.last_runs.get(RECONCILE)
+    if run is None or not (left := run.report.get("left")):
+        return
+    unexplained = run.report.get("unexplained")
+    reason = f"the last run, on {utc(run.finished_at)}, left {counted(left, 'difference')} of totals"
+    if unexplained:
+        reason += f", {unexplained:,} of them unexplained"
+    yield warn("reconcile", reason, _REPAIR + (_ACCEPT if unexplained else ""))
+
+
+RECONCILE_SECTION = Section(("reconcile",), _reconcile, needs=(POSTGRESQL,))
