@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from tests.integration.commands import NOW
 from tests.integration.database import run
 from usage_worker.events.external_ids import ExternalIds, external_ids
 from usage_worker.events.tombstones import ForgetKey
+from usage_worker.maintenance.forget_again import returned
 from usage_worker.maintenance.forget_letters import count_letters, erase_from_letters
 from usage_worker.maintenance.person import Person
 from usage_worker.queue.flush_record import FlushRecords
@@ -161,6 +163,22 @@ def test_unreadable_letter_is_deleted_whole(forgetter: Cli, harness: IngestHarne
     notes = ["1 dead letter deleted with all events"]
     assert forget(forgetter, str(gone), "--yes")["notes"] == notes
     assert run(database, "SELECT FROM usage_dead_letters") == []
+
+
+def test_memory_of_the_search_for_restored_users_does_not_grow_with_users(store: Store, database: str) -> None:
+    key, ids = ForgetKey(FORGET_KEY), external_ids(DEFAULT_ID_NAMESPACE)
+    erased = uuid4()
+    run(database, "INSERT INTO auth.users (id) VALUES (%s)", erased)
+    known = {key.tombstone(erased)}
+    assert returned(store, known, key, ids) == [Person(erased)]
+    peaks = []
+    for more in (10_000, 30_000):
+        run(database, "INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, %s)", more)
+        tracemalloc.start()
+        assert returned(store, known, key, ids) == [Person(erased)]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0]
 
 
 def test_restored_user_is_erased_again(forgetter: Cli, harness: IngestHarness, database: str) -> None:

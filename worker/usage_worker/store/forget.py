@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _KEPT = re.compile(r"_kept_\d+_\d+_\d+$")
 _LETTERS_AT_ONCE = 500
+_USERS_AT_ONCE = 2_000
 _MADE = 5
 
 Letter = dict[str, Any]
@@ -110,11 +111,14 @@ def count_of(store: Store, place: Place, user: UUID) -> int:
     return int(row[0]) if row else 0
 
 
-def users_in(store: Store, place: Place) -> set[UUID]:
-    """Return the ids that stand there."""
+def users_in(store: Store, place: Place) -> Iterator[UUID]:
+    """Yield the ids that stand there. The store is in use until the last one."""
     with store.connection() as connection:
         _limit(connection)
-        return {row[0] for row in connection.execute(_composed(f"forget_users{place.ending}", place)) if row[0]}
+        # By a cursor of the server: there may be millions.
+        with connection.cursor("users") as users:
+            users.itersize = _USERS_AT_ONCE
+            yield from (row[0] for row in users.execute(_composed(f"forget_users{place.ending}", place)) if row[0])
 
 
 def erase(store: Store, place: Place, user: UUID) -> int:
