@@ -14,14 +14,14 @@ from tests.integration.database import run
 from tests.unit.sockets import refusing_url
 from usage_worker.errors import SettingsError, StreamUnavailableError
 from usage_worker.maintenance import dead_letter_choice as choice
-from usage_worker.maintenance import dead_letters, pruning
+from usage_worker.maintenance import dead_letter_pages, dead_letters, pruning
 from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, replay
 from usage_worker.maintenance.pruning import PRUNE, prune, run_prune
 from usage_worker.maintenance.reconcile import run_reconcile
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.letter_events import restore
-from usage_worker.store import Intake, Store, last_runs
+from usage_worker.store import Intake, Store, byte_pages, last_runs
 
 if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
@@ -32,12 +32,12 @@ RETENTION_DAYS = 90
 
 def test_pages_and_numbers(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     store = quarantined(harness, 5)
-    monkeypatch.setattr(dead_letters, "PAGE", 2)
+    monkeypatch.setattr(dead_letter_pages, "STRETCH_ROWS", 2)
     every = list(dead_letters.all_dead_letters(store))
     ids = [row["id"] for row in every]
     assert ids == sorted(ids)
     assert len(ids) == 5
-    assert dead_letters.dead_letters_by_id(store, [ids[4], ids[1], ids[4]]) == [every[1], every[4]]
+    assert list(dead_letters.dead_letters_by_id(store, [ids[4], ids[1], ids[4]])) == [every[1], every[4]]
     with pytest.raises(SettingsError, match=f"there is no dead letter {ids[4] + 1}$"):
         dead_letters.dead_letters_by_id(store, [ids[0], ids[4] + 1])
 
@@ -58,7 +58,7 @@ def test_all_that_match_are_counted_and_the_newest_are_returned(harness: IngestH
 
 def test_replay_marks_sent_events_and_names_others(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     store = quarantined(harness, 5)
-    monkeypatch.setattr(dead_letters, "PAGE", 2)
+    monkeypatch.setattr(byte_pages, "PAGE_ROWS", 2)
     rows = list(dead_letters.all_dead_letters(store))
     rows[2]["payload"] = "{"
     problems: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,15 +16,17 @@ from tests.integration.commands import NOW
 from tests.integration.database import run
 from usage_worker.events.external_ids import ExternalIds, external_ids
 from usage_worker.events.tombstones import ForgetKey
-from usage_worker.maintenance.forget_letters import erase_from_letters
+from usage_worker.maintenance.forget_again import returned
+from usage_worker.maintenance.forget_letters import count_letters, erase_from_letters
 from usage_worker.maintenance.person import Person
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
-from usage_worker.store import Intake
+from usage_worker.store import Intake, Store, byte_pages
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import LiteralString
 
     from tests.integration.commands import Cli
     from tests.integration.conftest import IngestHarness
@@ -134,6 +137,24 @@ def test_letter_of_two_users_who_are_erased_at_once(harness: IngestHarness, data
     assert [it["user_id"] for it in json.loads(payload)["events"]] == [str(other)] * 40
 
 
+def test_erasure_reads_letters_by_bytes(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, user = harness.resources.store, harness.users[0]
+    bad = {"user_id": str(user), "agent_id": str(harness.agents[0]), "colour": "x" * 1_000}
+    harness.xadd(json.dumps([bad] * 9), n="9")
+    assert harness.flush().quarantined == 9
+    monkeypatch.setattr(byte_pages, "PAGE_BYTES", 2_500)
+    rows, read = Store.rows, []
+
+    def recording(self: Store, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
+        found = rows(self, statement, **parameters)
+        read.append(sum(len(row["payload"]) for row in found if "payload" in row))
+        return found
+
+    monkeypatch.setattr(Store, "rows", recording)
+    assert count_letters(store, Person(user), external_ids(DEFAULT_ID_NAMESPACE)) == 9
+    assert 0 < max(read) <= 2_500
+
+
 def test_unreadable_letter_is_deleted_whole(forgetter: Cli, harness: IngestHarness, database: str) -> None:
     """Nobody can tell in it whose events are whose."""
     gone, other = harness.users[:2]
@@ -142,6 +163,22 @@ def test_unreadable_letter_is_deleted_whole(forgetter: Cli, harness: IngestHarne
     notes = ["1 dead letter deleted with all events"]
     assert forget(forgetter, str(gone), "--yes")["notes"] == notes
     assert run(database, "SELECT FROM usage_dead_letters") == []
+
+
+def test_memory_of_the_search_for_restored_users_does_not_grow_with_users(store: Store, database: str) -> None:
+    key, ids = ForgetKey(FORGET_KEY), external_ids(DEFAULT_ID_NAMESPACE)
+    erased = uuid4()
+    run(database, "INSERT INTO auth.users (id) VALUES (%s)", erased)
+    known = {key.tombstone(erased)}
+    assert returned(store, known, key, ids) == [Person(erased)]
+    peaks = []
+    for more in (10_000, 30_000):
+        run(database, "INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, %s)", more)
+        tracemalloc.start()
+        assert returned(store, known, key, ids) == [Person(erased)]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0]
 
 
 def test_restored_user_is_erased_again(forgetter: Cli, harness: IngestHarness, database: str) -> None:

@@ -38,6 +38,9 @@ def test_dead_letters_are_found_newest_first_and_by_reason(cli: Cli, database: s
     newest = [number for (number,) in rows(database, "SELECT id FROM usage_dead_letters ORDER BY id DESC")]
     assert [int(line.split("\t")[0]) for line in done.stdout.splitlines()] == newest[:2]
     assert done.stderr == "7 dead letters with 7 events; 5 are not listed (--limit)\n"
+    whole = json.loads(cli.run("dead-letters", "list", "--limit", "2", "--json").stdout)
+    kept = rows(database, "SELECT id, payload FROM usage_dead_letters ORDER BY id DESC LIMIT 2")
+    assert [(it["id"], it["payload"]) for it in whole] == kept
     groups = json.loads(cli.run("dead-letters", "list", "--by-reason", "--json").stdout)
     assert [(it["reason"], it["events"], it["dead_letters"]) for it in groups] == [
         ("user_id: no such user", 4, 4),

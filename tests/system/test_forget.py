@@ -182,7 +182,7 @@ def test_dead_letters_are_replayed_around_an_erasure(
 
     replay_repaired = ("dead-letters", "replay", "--set", "tokens=7", "--json")
     assert eraser.run(*replay_repaired, str(before["id"])).returncode == 0
-    read = dead_letters_by_id(harness.resources.store, [during["id"]])
+    read = list(dead_letters_by_id(harness.resources.store, [during["id"]]))
     assert forget(eraser, str(gone))["rows"]["usage_dead_letters.payload"] == 3
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
         assert replay(harness.resources.store, publisher, read, RepairEdits(repaired), 90, print).sent == 102

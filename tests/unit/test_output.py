@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from usage_worker.cli.output import make_table, print_json, print_lines, print_rows
+from usage_worker.cli.output import make_table, print_json, print_json_array, print_lines, print_rows
 from usage_worker.wording import moment
 
 HOSTILE = "a\x1b[31m\tb\nc [red]d[/]"
@@ -85,6 +85,14 @@ def test_table_without_headings() -> None:
     with console.capture() as captured:
         console.print(make_table((), [("beat", "no heartbeat yet")]))
     assert captured.get().split("\n")[0].split() == ["beat", "no", "heartbeat", "yet"]
+
+
+def test_array_of_json_is_that_of_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    for documents in ([], [{"a": 1}], [{"id": UUID(int=7)}, None, [1, 2]]):
+        print_json_array(iter(documents))
+        streamed = capsys.readouterr().out
+        print_json(documents)
+        assert streamed == capsys.readouterr().out
 
 
 def test_json_values(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from usage_worker.cli.confirmation import confirm, require_terminal
 from usage_worker.cli.external_ids import external_ids_as_json, print_external_ids
-from usage_worker.cli.output import Form, echo, print_json, print_lines, print_rows
+from usage_worker.cli.output import Form, echo, print_json, print_json_array, print_lines, print_rows
 from usage_worker.cli.publishing import assignments, finish, open_publisher
 from usage_worker.cli.times import utc_time
 from usage_worker.errors import ArgumentError, EventRefusedError
 from usage_worker.maintenance import dead_letter_choice as choice
 from usage_worker.maintenance import dead_letters
 from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
+from usage_worker.maintenance.dead_letter_pages import Size, heads, whole
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, external_ids_in
 from usage_worker.wording import counted, exact, moment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usage_worker.queue.letter_events import DeadLetterRow
 
 COLUMNS = ("id", "created_at", "events", "reason", "replayed_at")
 REASON_COLUMNS = ("events", "dead_letters", "first", "last", "reason")
@@ -80,15 +86,12 @@ def list_letters(
     columns = REASON_COLUMNS if by_reason else COLUMNS
     with _store() as store:
         found = choice.matching(store, wanted, 0 if by_reason else limit)
-        if by_reason:
-            rows = choice.reasons(store, wanted, limit)
-        else:
-            rows = dead_letters.dead_letters_by_id(store, found.ids, missing_ok=True)[::-1]
-    if as_json:
-        print_json(rows)
-        return
-    print_rows(columns, [[row[name] for name in columns] for row in rows], forms=FORMS, figures=FIGURES)
-    unlisted = 0 if by_reason else found.dead_letters - len(rows)
+        rows = choice.reasons(store, wanted, limit) if by_reason else heads(store, found.ids)
+        if as_json:
+            print_json_array(rows if by_reason else whole(store, (Size(it["id"], it["bytes"]) for it in rows)))
+            return
+        print_rows(columns, ([row[name] for name in columns] for row in rows), forms=FORMS, figures=FIGURES)
+    unlisted = 0 if by_reason else found.dead_letters - len(found.ids)
     left = f"; {unlisted:,} are not listed (--limit)" if unlisted else ""
     echo(f"{_counted(found)}{left}", err=True)
 
@@ -120,12 +123,7 @@ def export(
     if ids and wanted.is_narrow:
         raise ArgumentError("export: give numbers of dead letters or a filter such as --reason, not both")
     with _store() as store:
-        if ids:
-            found = iter(dead_letters.dead_letters_by_id(store, ids))
-        else:
-            numbers = choice.matching(store, wanted).ids if wanted.is_narrow else None
-            found = dead_letters.all_dead_letters(store, replayed=replayed, ids=numbers)
-        for dead_letter in found:
+        for dead_letter in _read(store, ids, wanted):
             print_json(dead_letter)
 
 
@@ -151,12 +149,11 @@ def replay(
     if body and len(ids or ()) != 1:
         raise ArgumentError("--body: give exactly one dead letter with it")
     edits = dead_letters.RepairEdits(
-        assignments("--set", constants), frozenset(unset or ()), _read(body) if body else None
+        assignments("--set", constants), frozenset(unset or ()), _body(body) if body else None
     )
     # What waited for its repair may be older than the acceptance window by now.
     with open_publisher(settings, backfill=True) as publisher, _store() as store:
-        # All are read before the first is sent: an event that is quarantined again makes a new dead letter.
-        found = dead_letters.dead_letters_by_id(store, ids or choice.matching(store, wanted).ids, missing_ok=not ids)
+        found = _read(store, ids, wanted)
         report = dead_letters.replay(store, publisher, found, edits, settings.retention_days, _on_problem)
     finish(report.sent, report.bad, "bad dead letter", as_json=as_json)
 
@@ -202,9 +199,13 @@ def _chosen(command: str, ids: list[int] | None, wanted: DeadLetterFilter, *, ev
     return wanted
 
 
+def _read(store: Store, ids: list[int] | None, wanted: DeadLetterFilter) -> Iterator[DeadLetterRow]:
+    return dead_letters.dead_letters_by_id(store, ids) if ids else dead_letters.matching_dead_letters(store, wanted)
+
+
 def _found(store: Store, ids: list[int] | None, wanted: DeadLetterFilter) -> choice.Matching:
     if ids:
-        rows = dead_letters.dead_letters_by_id(store, ids)
+        rows = dead_letters.require_heads(store, ids)
         return choice.Matching(len(rows), sum(row["events"] for row in rows), [row["id"] for row in rows])
     return choice.matching(store, wanted)
 
@@ -228,7 +229,7 @@ def _on_problem(number: int, error: EventRefusedError) -> None:
     echo(f"dead letter {number}: {error}", err=True)
 
 
-def _read(path: Path) -> str:
+def _body(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:

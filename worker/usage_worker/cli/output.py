@@ -72,6 +72,14 @@ def print_json(document: object) -> None:
     write(json.dumps(document, default=_json_text) + "\n")
 
 
+def print_json_array(documents: Iterable[object]) -> None:
+    """Print what `print_json` prints of a list, one document after the other."""
+    write("[")
+    for number, document in enumerate(documents):
+        write(", " * bool(number) + json.dumps(document, default=_json_text))
+    write("]\n")
+
+
 def print_rows(
     headings: Sequence[str],
     rows: Iterable[Sequence[Cell]],

@@ -11,21 +11,26 @@ from usage_worker.events.event import Window
 from usage_worker.events.external_ids import made_of
 from usage_worker.events.values import read_json
 from usage_worker.events.wire import Prepared, prepare
+from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
+from usage_worker.maintenance.dead_letter_pages import Size, heads, matching_sizes, whole
 from usage_worker.queue.entry import RawEntry
 from usage_worker.queue.letter_events import DeadLetterRow, placed_events, restore
+from usage_worker.store.byte_pages import in_pages
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.store import Store
 
-PAGE = 500
 # Ids are of the type bigint.
 BEYOND_IDS = 2**63
 FLUSH_SECONDS = 60.0
+# Waiting for Redis this often keeps the publisher's buffer far from its bound, where it would drop events.
+FLUSH_EVERY = 10_000
+UNSENT = "not all events were sent; replay again, nothing is counted twice"
 
 
 class EventSender(Protocol):
@@ -94,38 +99,45 @@ class RepairEdits:
         return prepare(fields, window, ids)._replace(time_is_ours=has_key and not has_time)
 
 
-def dead_letters_by_id(store: Store, ids: Sequence[int], *, missing_ok: bool = False) -> list[DeadLetterRow]:
-    """Return the dead letters with these numbers, oldest first.
+def dead_letters_by_id(store: Store, ids: Sequence[int]) -> Iterator[DeadLetterRow]:
+    """Return the dead letters with these numbers, oldest first, a page at a time.
 
     Raises:
-        ArgumentError: one of them does not exist, and `missing_ok` is false.
+        ArgumentError: one of them does not exist, before the first is read.
+    """
+    return whole(store, [Size(it["id"], it["bytes"]) for it in require_heads(store, ids)])
+
+
+def require_heads(store: Store, ids: Sequence[int]) -> list[DeadLetterRow]:
+    """Return the dead letters with these numbers, oldest first, without their payloads.
+
+    Raises:
+        ArgumentError: one of them does not exist.
     """
     wanted = sorted(set(ids))
-    possible = [number for number in wanted if abs(number) < BEYOND_IDS]
-    found = store.rows(query("dead_letters_page"), after=0, ids=possible, replayed=True, limit=len(possible))
-    missing = set(wanted) - {dead_letter["id"] for dead_letter in found}
-    if missing and not missing_ok:
+    found = list(heads(store, [number for number in wanted if abs(number) < BEYOND_IDS]))
+    if missing := set(wanted) - {it["id"] for it in found}:
         raise ArgumentError(f"there is no dead letter {min(missing)}")
     return found
 
 
-def all_dead_letters(
-    store: Store, *, replayed: bool = False, ids: Sequence[int] | None = None
-) -> Iterator[DeadLetterRow]:
-    """Yield every dead letter, or those with these numbers, oldest first, a page at a time.
+def all_dead_letters(store: Store, *, replayed: bool = False) -> Iterator[DeadLetterRow]:
+    """Yield every dead letter that is there now, oldest first, a page at a time.
 
     `replayed` includes those that were replayed.
     """
-    after = 0
-    while page := store.rows(query("dead_letters_page"), after=after, ids=ids, replayed=replayed, limit=PAGE):
-        yield from page
-        after = page[-1]["id"]
+    return matching_dead_letters(store, DeadLetterFilter(replayed=replayed))
+
+
+def matching_dead_letters(store: Store, wanted: DeadLetterFilter) -> Iterator[DeadLetterRow]:
+    """Yield the dead letters that match a filter, as `all_dead_letters` does."""
+    return whole(store, matching_sizes(store, wanted))
 
 
 def replay(
     store: Store,
     sender: EventSender,
-    dead_letters: Sequence[DeadLetterRow],
+    dead_letters: Iterable[DeadLetterRow],
     edits: RepairEdits,
     retention_days: int,
     on_problem: Callable[[int, EventRefusedError], None],
@@ -140,15 +152,19 @@ def replay(
     """
     window = Window.of_backfill(store.now(), retention_days)
     sent = bad = 0
-    for start in range(0, len(dead_letters), PAGE):
-        page = list(_repaired(dead_letters[start : start + PAGE], edits, window, sender.ids, on_problem))
-        events = [event for _, repaired in page for event in repaired]
+    for page in in_pages(dead_letters, lambda it: len(it["payload"])):
+        replayed = []
+        for number, events in _repaired(page, edits, window, sender.ids, on_problem):
+            for event in events:
+                sent += 1
+                if not sender.send(event) or (sent % FLUSH_EVERY == 0 and not sender.flush(FLUSH_SECONDS)):
+                    raise StreamUnavailableError(UNSENT)
+            replayed.append(number)
         # Marked only when they are in the stream: a crash in between replays them again, which counts nothing twice.
-        if not all(sender.send(event) for event in events) or not sender.flush(FLUSH_SECONDS):
-            raise StreamUnavailableError("not all events were sent; replay again, nothing is counted twice")
-        store.rows(query("mark_replayed"), ids=[number for number, _ in page])
-        sent += len(events)
-        bad += len(dead_letters[start : start + PAGE]) - len(page)
+        if not sender.flush(FLUSH_SECONDS):
+            raise StreamUnavailableError(UNSENT)
+        store.rows(query("mark_replayed"), ids=replayed)
+        bad += len(page) - len(replayed)
     return ReplayReport(sent, bad)
 
 

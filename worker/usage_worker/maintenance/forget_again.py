@@ -13,6 +13,7 @@ from usage_worker.store import add_tombstones, external_ids, tombstones, wait_fo
 from usage_worker.store.forget import all_letters, letter_tables, user_places, users_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from uuid import UUID
 
     from usage_worker.events.external_ids import ExternalIds
@@ -54,9 +55,10 @@ def returned(store: Store, known: set[Tombstone], key: ForgetKey, ids: ExternalI
     return [Person(user, texts.get(user)) for user in sorted(found)]
 
 
-def _named(store: Store, ids: ExternalIds) -> set[UUID]:
-    users = {user for place in user_places(store) for user in users_in(store, place)}
+def _named(store: Store, ids: ExternalIds) -> Iterator[UUID]:
+    for place in user_places(store):
+        yield from users_in(store, place)
     for table in letter_tables(store):
         for page in all_letters(store, table):
-            users |= {user for letter in page for user in named_in_letter(letter, ids)}
-    return users
+            for letter in page:
+                yield from named_in_letter(letter, ids)

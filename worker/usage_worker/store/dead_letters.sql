@@ -1,15 +1,44 @@
 -- The quarantine.
 
--- name: dead_letters_page
--- One page of dead letters, oldest first: those after an id, only the given ids (NULL: all), with the replayed ones
--- only if asked for.
+-- name: dead_letters_by_id
+-- Dead letters with their payloads.
 SELECT id, entry_key, position, stream, entry_id, events, reason, payload, created_at, replayed_at
   FROM public.usage_dead_letters
- WHERE id > %(after)s
-   AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
-   AND (%(replayed)s OR replayed_at IS NULL)
- ORDER BY id
- LIMIT %(limit)s
+ WHERE id = ANY (%(ids)s::bigint[])
+
+-- name: dead_letter_heads
+-- Dead letters without their payloads, of which only the sizes are read.
+SELECT id, created_at, events, reason, replayed_at, octet_length(payload) AS bytes
+  FROM public.usage_dead_letters
+ WHERE id = ANY (%(ids)s::bigint[])
+
+-- name: last_dead_letter
+-- The newest dead letter; 0 where there is none.
+SELECT coalesce(max(id), 0) AS id FROM public.usage_dead_letters
+
+-- name: matching_stretch
+-- Which of a stretch of the primary key match every given filter (NULL: any), with the bytes of their payloads, oldest
+-- first; and where the stretch ends (NULL: it is empty). The stretch is bounded before it is filtered: where statistics are
+-- stale, PostgreSQL would expect few matches and read the whole table for each page of them.
+WITH stretch AS MATERIALIZED (
+    SELECT id, reason, payload, created_at, replayed_at
+      FROM public.usage_dead_letters
+     WHERE id > %(after)s AND id <= %(last)s
+     ORDER BY id
+     LIMIT %(rows)s
+), matching AS (
+    SELECT id, octet_length(payload) AS bytes
+      FROM stretch
+     WHERE (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+       AND (%(replayed)s OR replayed_at IS NULL)
+       AND (%(reason)s::text IS NULL OR strpos(reason, %(reason)s) > 0)
+       AND (%(text)s::text IS NULL OR strpos(payload, %(text)s) > 0)
+       AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
+       AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s)
+)
+SELECT ARRAY(SELECT id FROM matching ORDER BY id) AS ids,
+       ARRAY(SELECT bytes FROM matching ORDER BY id) AS bytes,
+       (SELECT max(id) FROM stretch) AS reached
 
 -- name: matching_dead_letters
 -- How many dead letters match every given filter (NULL: any), their events, and the ids of the newest `limit` of them

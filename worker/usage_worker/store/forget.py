@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from usage_worker.errors import ReferenceMissingError, RoleError
 from usage_worker.postgres import translated
+from usage_worker.store.byte_pages import in_pages
 from usage_worker.store.partitions import partition_states, partitions
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import LiteralString
     from uuid import UUID
 
     from usage_worker.postgres import Connection
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 _KEPT = re.compile(r"_kept_\d+_\d+_\d+$")
 _LETTERS_AT_ONCE = 500
+_USERS_AT_ONCE = 2_000
 _MADE = 5
 
 Letter = dict[str, Any]
@@ -107,11 +111,14 @@ def count_of(store: Store, place: Place, user: UUID) -> int:
     return int(row[0]) if row else 0
 
 
-def users_in(store: Store, place: Place) -> set[UUID]:
-    """Return the ids that stand there."""
+def users_in(store: Store, place: Place) -> Iterator[UUID]:
+    """Yield the ids that stand there. The store is in use until the last one."""
     with store.connection() as connection:
         _limit(connection)
-        return {row[0] for row in connection.execute(_composed(f"forget_users{place.ending}", place)) if row[0]}
+        # By a cursor of the server: there may be millions.
+        with connection.cursor("users") as users:
+            users.itersize = _USERS_AT_ONCE
+            yield from (row[0] for row in users.execute(_composed(f"forget_users{place.ending}", place)) if row[0])
 
 
 def erase(store: Store, place: Place, user: UUID) -> int:
@@ -187,11 +194,20 @@ def all_letters(store: Store, table: str) -> Iterator[list[Letter]]:
 
 
 def _pages(store: Store, table: str, **parameters: Any) -> Iterator[list[Letter]]:
+    for page in in_pages(_sizes(store, table, **parameters), itemgetter("bytes")):
+        yield store.rows(_of_table(query("forget_read_letters"), table), ids=[it["id"] for it in page])
+
+
+def _sizes(store: Store, table: str, **parameters: Any) -> Iterator[dict[str, int]]:
     after = 0
-    statement = cast("Any", sql.SQL(query("forget_letters")).format(table=_identifier(table)))
+    statement = _of_table(query("forget_letters"), table)
     while page := store.rows(statement, after=after, rows=_LETTERS_AT_ONCE, **parameters):
-        yield page
+        yield from page
         after = page[-1]["id"]
+
+
+def _of_table(statement: LiteralString, table: str) -> Any:
+    return sql.SQL(statement).format(table=_identifier(table))
 
 
 def rewrite_letters(
@@ -202,8 +218,7 @@ def rewrite_letters(
     They are locked before they are read: the erasure of another user may take its events out of the same letters.
     """
     lock, rewrite, delete = (
-        sql.SQL(query(name)).format(table=_identifier(table))
-        for name in ("forget_lock_letters", "forget_in_letter", "forget_delete_letters")
+        _of_table(query(name), table) for name in ("forget_lock_letters", "forget_in_letter", "forget_delete_letters")
     )
     deleted = []
     with store.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:

@@ -103,9 +103,9 @@ SELECT user_id, agent_ids AS agents_before, NULL::uuid[] AS agents_after
   FROM public.agent_graph_members WHERE user_id = %(user)s
 
 -- name: forget_letters
--- A page of the dead letters that may name the user: with the digits of the UUID in any notation, with letters and digits of
+-- The sizes of a page of dead letters that may name the user: with the digits of the UUID in any notation, with letters and digits of
 -- the application's own id, escaped, or packed.
-SELECT id, entry_key, position, stream, entry_id, events, reason, payload
+SELECT id, octet_length(payload) AS bytes
   FROM {table}
  WHERE id > %(after)s
    AND (replace(lower(reason || payload), '-', '') LIKE ANY (%(patterns)s::text[])
@@ -113,6 +113,11 @@ SELECT id, entry_key, position, stream, entry_id, events, reason, payload
         OR strpos(payload, '\u') > 0
         OR strpos(payload, 'user_id') > 0 AND strpos(payload, %(text)s) > 0)
  ORDER BY id LIMIT %(rows)s
+
+-- name: forget_read_letters
+-- Dead letters as they are now.
+SELECT id, entry_key, position, stream, entry_id, events, reason, payload
+  FROM {table} WHERE id = ANY (%(ids)s::bigint[]) ORDER BY id
 
 -- name: forget_lock_letters
 -- Dead letters as they are until the end of the transaction.
