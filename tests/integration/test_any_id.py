@@ -19,7 +19,8 @@ from tests.integration.database import run
 from tests.integration.test_poison_celery import running_worker
 from usage_worker.errors import NamespaceError
 from usage_worker.events.external_ids import KINDS, uuid_of
-from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, all_dead_letters, replay
+from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
+from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, matching_dead_letters, replay
 from usage_worker.monitoring.status import collect_status
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.file_import import ImportReport
@@ -156,7 +157,7 @@ def test_refused_events_keep_their_originals_for_a_replay(
     store = harness.resources.store
     for _ in range(2):
         with publisher(harness) as usage:
-            letters = list(all_dead_letters(store, replayed=True))
+            letters = list(matching_dead_letters(store, DeadLetterFilter(replayed=True)))
             report = replay(store, usage, letters, RepairEdits(), harness.resources.settings.retention_days, fail)
         assert report == ReplayReport(2, 0)
     assert flush(creator) == Intake(4, 2, 2, 0)

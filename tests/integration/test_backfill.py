@@ -21,7 +21,8 @@ from usage_worker.errors import SettingsError
 from usage_worker.events.event import Window
 from usage_worker.events.wire import prepare
 from usage_worker.maintenance import manage_partitions, reconcile
-from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, all_dead_letters, replay
+from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
+from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, matching_dead_letters, replay
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.publisher.file_import import ImportReport
@@ -229,7 +230,7 @@ def test_old_events_are_replayed(harness: IngestHarness, database: str) -> None:
     run(database, "INSERT INTO auth.users (id) VALUES (%s)", old["user_id"])
     store, url = harness.resources.store, harness.resources.settings.redis_url
     with UsagePublisher(url, linger=0, backfill=True) as publisher:
-        letters = list(all_dead_letters(store))
+        letters = list(matching_dead_letters(store, DeadLetterFilter()))
         assert replay(store, publisher, letters, RepairEdits(), RETENTION_DAYS, unexpected) == ReplayReport(1, 0)
     assert harness.flush() == Intake(1, 1, 0, 0)
     add_up(harness)

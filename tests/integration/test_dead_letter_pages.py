@@ -16,7 +16,8 @@ from tests.integration.test_dead_letters import RETENTION_DAYS, quarantined
 from usage_worker.cli import dead_letters as commands
 from usage_worker.errors import StreamUnavailableError
 from usage_worker.maintenance import dead_letters
-from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, all_dead_letters, replay
+from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
+from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, matching_dead_letters, replay
 from usage_worker.publisher import UsagePublisher
 from usage_worker.store import Intake, Store, byte_pages
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 FEW, MANY = 16, 64
 PAYLOAD_BYTES = 2**18
+EVERY = DeadLetterFilter()
 
 
 @pytest.fixture(autouse=True)
@@ -131,13 +133,20 @@ class SenderWithWorker:
 def test_letters_that_the_replay_makes_are_left(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(byte_pages, "PAGE_ROWS", 2)
     store = quarantined(harness, 5)
-    earlier = [row["id"] for row in all_dead_letters(store)]
+    earlier = [row["id"] for row in matching_dead_letters(store, EVERY)]
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
         sender = SenderWithWorker(publisher, harness.flush)
-        report = replay(store, sender, all_dead_letters(store), RepairEdits(), RETENTION_DAYS, lambda *_: None)
+        report = replay(
+            store,
+            sender,
+            matching_dead_letters(store, EVERY),
+            RepairEdits(),
+            RETENTION_DAYS,
+            lambda *_: None,
+        )
     assert report == ReplayReport(sent=5, bad=0)
     assert sender.flushes == 3
-    left = [row["id"] for row in all_dead_letters(store)]
+    left = [row["id"] for row in matching_dead_letters(store, EVERY)]
     assert len(left) == 5
     assert min(left) > max(earlier)
 
@@ -145,14 +154,14 @@ def test_letters_that_the_replay_makes_are_left(harness: IngestHarness, monkeypa
 def test_replay_that_fails_between_pages_goes_on(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(byte_pages, "PAGE_ROWS", 2)
     store = quarantined(harness, 5)
-    ids = [row["id"] for row in all_dead_letters(store)]
+    ids = [row["id"] for row in matching_dead_letters(store, EVERY)]
     edits = RepairEdits({"user_id": str(harness.users[0])})
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
         failing = SenderWithWorker(publisher, harness.flush, frozenset({2}))
         with pytest.raises(StreamUnavailableError, match="replay again"):
-            replay(store, failing, all_dead_letters(store), edits, RETENTION_DAYS, lambda *_: None)
-        assert [row["id"] for row in all_dead_letters(store)] == ids[2:]
-        again = replay(store, publisher, all_dead_letters(store), edits, RETENTION_DAYS, lambda *_: None)
+            replay(store, failing, matching_dead_letters(store, EVERY), edits, RETENTION_DAYS, lambda *_: None)
+        assert [row["id"] for row in matching_dead_letters(store, EVERY)] == ids[2:]
+        again = replay(store, publisher, matching_dead_letters(store, EVERY), edits, RETENTION_DAYS, lambda *_: None)
     assert again == ReplayReport(sent=3, bad=0)
     harness.flush()
     assert run(harness.resources.settings.database_url, "SELECT usage_count FROM user_agents") == [(5,)]
@@ -168,6 +177,13 @@ def test_more_events_than_the_buffer_holds_are_replayed(
     store = harness.resources.store
     edits = RepairEdits(dropped=frozenset({"colour"}))
     with UsagePublisher(harness.resources.settings.redis_url, linger=60, buffer_bytes=20_000) as publisher:
-        report = replay(store, publisher, list(all_dead_letters(store)), edits, RETENTION_DAYS, lambda *_: None)
+        report = replay(
+            store,
+            publisher,
+            list(matching_dead_letters(store, EVERY)),
+            edits,
+            RETENTION_DAYS,
+            lambda *_: None,
+        )
     assert report == ReplayReport(sent=150, bad=0)
     assert harness.flush() == Intake(150, 150, 0, 0)

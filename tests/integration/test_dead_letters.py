@@ -32,8 +32,8 @@ RETENTION_DAYS = 90
 
 def test_pages_and_numbers(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     store = quarantined(harness, 5)
-    monkeypatch.setattr(dead_letter_pages, "STRETCH_ROWS", 2)
-    every = list(dead_letters.all_dead_letters(store))
+    monkeypatch.setattr(dead_letter_pages, "RANGE_ROWS", 2)
+    every = list(dead_letters.matching_dead_letters(store, DeadLetterFilter()))
     ids = [row["id"] for row in every]
     assert ids == sorted(ids)
     assert len(ids) == 5
@@ -44,7 +44,7 @@ def test_pages_and_numbers(harness: IngestHarness, monkeypatch: pytest.MonkeyPat
 
 def test_all_that_match_are_counted_and_the_newest_are_returned(harness: IngestHarness) -> None:
     store = quarantined(harness, 5)
-    ids = [row["id"] for row in dead_letters.all_dead_letters(store)]
+    ids = [row["id"] for row in dead_letters.matching_dead_letters(store, DeadLetterFilter())]
     every = DeadLetterFilter()
     assert choice.matching(store, every) == (5, 5, ids[::-1])
     assert choice.matching(store, every, 2) == (5, 5, [ids[4], ids[3]])
@@ -59,7 +59,7 @@ def test_all_that_match_are_counted_and_the_newest_are_returned(harness: IngestH
 def test_replay_marks_sent_events_and_names_others(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     store = quarantined(harness, 5)
     monkeypatch.setattr(byte_pages, "PAGE_ROWS", 2)
-    rows = list(dead_letters.all_dead_letters(store))
+    rows = list(dead_letters.matching_dead_letters(store, DeadLetterFilter()))
     rows[2]["payload"] = "{"
     problems: list[int] = []
 
@@ -71,8 +71,8 @@ def test_replay_marks_sent_events_and_names_others(harness: IngestHarness, monke
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
         assert replay(store, publisher, rows, edits, RETENTION_DAYS, on_problem) == ReplayReport(sent=4, bad=1)
     assert problems == [rows[2]["id"]]
-    assert [row["id"] for row in dead_letters.all_dead_letters(store)] == problems
-    assert len(list(dead_letters.all_dead_letters(store, replayed=True))) == 5
+    assert [row["id"] for row in dead_letters.matching_dead_letters(store, DeadLetterFilter())] == problems
+    assert len(list(dead_letters.matching_dead_letters(store, DeadLetterFilter(replayed=True)))) == 5
     assert harness.flush() == Intake(4, 4, 0, 0)
 
 
@@ -80,10 +80,10 @@ def test_dead_letters_stay_if_redis_is_unreachable(harness: IngestHarness, monke
     store = quarantined(harness, 1)
     monkeypatch.setattr(dead_letters, "FLUSH_SECONDS", 0.1)
     publisher = UsagePublisher(refusing_url())
-    rows = list(dead_letters.all_dead_letters(store))
+    rows = list(dead_letters.matching_dead_letters(store, DeadLetterFilter()))
     with pytest.raises(StreamUnavailableError, match="replay again"):
         replay(store, publisher, rows, RepairEdits(), RETENTION_DAYS, lambda *_: None)
-    assert list(dead_letters.all_dead_letters(store)) == rows
+    assert list(dead_letters.matching_dead_letters(store, DeadLetterFilter())) == rows
     publisher.close(timeout=0)
 
 
@@ -95,7 +95,7 @@ def test_events_that_share_dead_letter_are_replayed(harness: IngestHarness) -> N
     harness.xadd(json.dumps(bad), n="150")
     assert harness.flush() == Intake(302, 2, 0, 300)
     store = harness.resources.store
-    rows = list(dead_letters.all_dead_letters(store))
+    rows = list(dead_letters.matching_dead_letters(store, DeadLetterFilter()))
     assert [row["events"] for row in rows] == [150, 150]
     edits = RepairEdits(dropped=frozenset({"colour"}))
     for counted in (300, 0):

@@ -16,6 +16,7 @@ from tests.integration.test_poison_celery import await_accepted, running_worker
 from tests.integration.test_poison_events import full
 from usage_worker.events.event import identity_of
 from usage_worker.maintenance import dead_letters
+from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, replay
 from usage_worker.maintenance.partitions import manage_partitions
 from usage_worker.publisher import UsagePublisher
@@ -242,7 +243,7 @@ def entries(harness: IngestHarness) -> list[dict[Any, Any]]:
 def replayed(harness: IngestHarness, edits: RepairEdits) -> None:
     store = harness.resources.store
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
-        found = list(dead_letters.all_dead_letters(store))
+        found = list(dead_letters.matching_dead_letters(store, DeadLetterFilter()))
         assert replay(store, publisher, found, edits, 90, unexpected) == ReplayReport(sent=len(found), bad=0)
 
 

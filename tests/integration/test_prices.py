@@ -14,6 +14,7 @@ import pytest
 from tests.integration.database import run
 from usage_worker.events.event import identity_of
 from usage_worker.maintenance import dead_letters, reconcile
+from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, replay
 from usage_worker.publisher import UsagePublisher
 from usage_worker.store import Intake
@@ -104,7 +105,7 @@ def test_replayed_dead_letter_is_priced(harness: IngestHarness, database: str) -
     harness.publish(sent, counted=False)
     assert harness.flush() == Intake(1, 0, 0, 1)
     store = harness.resources.store
-    rows = list(dead_letters.all_dead_letters(store))
+    rows = list(dead_letters.matching_dead_letters(store, DeadLetterFilter()))
     assert "cost_usd" not in json.loads(rows[0]["payload"])
     edits = RepairEdits({"user_id": str(harness.users[0])})
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:

@@ -152,7 +152,7 @@ def count_one_pair(harness: IngestHarness) -> None:
 
 
 def damage(harness: IngestHarness, statement: str) -> None:
-    parameters: dict[str, object] = {"today": date_of(), "yesterday": date_of(-1), "earlier": date_of(-2)}
+    parameters: dict[str, object] = {"today": date_of(), "yesterday": date_of(YESTERDAY), "earlier": date_of(EARLIER)}
     parameters["pair"] = f"(user_id, agent_id) = ('{harness.users[3]}', '{harness.agents[2]}')"
     parameters["partition"] = name(date_of())
     run(harness.resources.settings.database_url, statement.format(**parameters))
@@ -253,7 +253,7 @@ def test_totals_without_pair_become_retired_rows(harness: IngestHarness) -> None
     assert check(harness).differences == []
     assert run(url, "SELECT count(*) FROM public.user_agents") == [(0,)]
     past = "SELECT day, usage_count FROM public.usage_retired_daily ORDER BY day"
-    assert run(url, past) == [(date_of(-1), USES[0]), (date_of(), USES[1])]
+    assert run(url, past) == [(date_of(YESTERDAY), USES[0]), (date_of(), USES[1])]
 
 
 def test_only_requested_days_are_compared(harness: IngestHarness) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from tests.servers import Postgres
 
+# Of the collection: these tests need recent days, not those of the moment.
 TODAY = datetime.now(UTC).date()
 # Days of 23 and 25 hours in Berlin, of 24.5 and 23.5 on Lord Howe Island; the turn of a year.
 TURNS = [date(2026, 3, 29), date(2025, 10, 26), date(2026, 4, 5), date(2025, 10, 5), date(2026, 1, 1)]

@@ -19,6 +19,7 @@ from usage_worker.settings import Settings
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+# Of the collection: the pages are asked for these days by name.
 TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=ago) for ago in range(12)]
 

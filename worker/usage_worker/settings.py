@@ -271,14 +271,14 @@ def known_zone(name: str) -> str:
 
 
 def load_settings(environment: dict[str, str] | None = None) -> Settings:
-    """Read the settings; `environment` is used instead of that of this process.
+    """Read the settings from `environment`, by default that of this process, and from `.env`.
 
     Raises:
         SettingsError: a setting is out of range; the message names it without its value, which may be secret.
     """
     from dotenv import dotenv_values  # noqa: PLC0415 - belongs to the extra `server`; a publisher reads no file
 
-    settings = read_form(Settings, environment or os.environ, dotenv_values(".env"))
+    settings = read_form(Settings, os.environ if environment is None else environment, dotenv_values(".env"))
     if settings.retention_days <= settings.accept_days:
         # An event that arrives again after the ledger has dropped it would be counted twice.
         raise SettingsError("USAGE_RETENTION_DAYS must be greater than USAGE_ACCEPT_DAYS")

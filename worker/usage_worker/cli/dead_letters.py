@@ -17,7 +17,7 @@ from usage_worker.errors import ArgumentError, EventRefusedError
 from usage_worker.maintenance import dead_letter_choice as choice
 from usage_worker.maintenance import dead_letters
 from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
-from usage_worker.maintenance.dead_letter_pages import Size, heads, whole
+from usage_worker.maintenance.dead_letter_pages import Size, summaries, with_payloads
 from usage_worker.settings import load_settings
 from usage_worker.store import Store, external_ids_in
 from usage_worker.wording import counted, exact, moment
@@ -86,9 +86,9 @@ def list_letters(
     columns = REASON_COLUMNS if by_reason else COLUMNS
     with _store() as store:
         found = choice.matching(store, wanted, 0 if by_reason else limit)
-        rows = choice.reasons(store, wanted, limit) if by_reason else heads(store, found.ids)
+        rows = choice.reasons(store, wanted, limit) if by_reason else summaries(store, found.ids)
         if as_json:
-            print_json_array(rows if by_reason else whole(store, (Size(it["id"], it["bytes"]) for it in rows)))
+            print_json_array(rows if by_reason else with_payloads(store, (Size(it["id"], it["bytes"]) for it in rows)))
             return
         print_rows(columns, ([row[name] for name in columns] for row in rows), forms=FORMS, figures=FIGURES)
     unlisted = 0 if by_reason else found.dead_letters - len(found.ids)
@@ -205,7 +205,7 @@ def _read(store: Store, ids: list[int] | None, wanted: DeadLetterFilter) -> Iter
 
 def _found(store: Store, ids: list[int] | None, wanted: DeadLetterFilter) -> choice.Matching:
     if ids:
-        rows = dead_letters.require_heads(store, ids)
+        rows = dead_letters.require_summaries(store, ids)
         return choice.Matching(len(rows), sum(row["events"] for row in rows), [row["id"] for row in rows])
     return choice.matching(store, wanted)
 

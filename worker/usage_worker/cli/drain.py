@@ -27,11 +27,10 @@ def drain(as_json: AsJson = False) -> None:
 
     Counts every shard with entries, whatever USAGE_STREAM_SHARDS is, and goes on where one of them fails.
     Waits for the entries of a dead worker until they may be reclaimed (USAGE_RECLAIM_IDLE). `left` is the number of
-    entries that arrived in the meantime, that a running worker has read, or whose rows others hold. Exits with 1, and
-    says why (`problem`), where a shard keeps entries that were there before.
+    entries that are still there, null where Redis does not tell it: they arrived in the meantime, another worker has
+    read them, or others hold their rows. Exits with 1 where some were there at the start; `problem` says why.
     """
     settings = load_settings()
-    reports: list[DrainReport] = []
     # A signal ends it in order, so that what it held does not look like what ended it.
     with leave_on_signal() as stop, Resources(settings) as resources:
         # Checked before the first read, since entries that were read and not counted stay pending for a while. The
@@ -41,7 +40,7 @@ def drain(as_json: AsJson = False) -> None:
         drainer = Drainer(resources.stream, resources.flusher, settings.reclaim_idle)
         beyond = waiting_entries(resources.stream, settings.stream_shards)
         shards = (*range(settings.stream_shards), *beyond)
-        # A statement that a signal has cancelled is an error of its shard; the others do not follow.
+        # A signal cancels the statement under way, which is then the problem of its shard; no further one begins.
         reports = [drainer.drain(shard) for shard in shards if not stop.is_set]
     if stop.is_set:
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -57,7 +56,7 @@ def drain(as_json: AsJson = False) -> None:
 def _show(report: DrainReport) -> None:
     """Print the figures of a shard, or, where entries are left that should not be, report them with the reason."""
     flushed, intake = report.flushed, report.flushed.intake
-    left = "its entries cannot be read" if report.left is None else f"{_entries(report.left)} left"
+    left = "entries left unknown" if report.left is None else f"{_entries(report.left)} left"
     line = (
         f"shard {flushed.shard}: {intake.applied:,} applied, {intake.duplicate:,} duplicate, "
         f"{intake.quarantined:,} quarantined in {flushed.seconds:.1f} s; {left}"

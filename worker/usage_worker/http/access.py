@@ -51,7 +51,7 @@ class Access:
             raise HTTPException(403, f"this key may {key.right}, not {right}")
 
 
-def key_of(request: Request) -> str | None:
+def key_name_of(request: Request) -> str | None:
     """Return the name of the key of a request that `Access.check` let pass, None where none is needed."""
     return getattr(request.state, "key", None)
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from usage_worker.http.access import key_of
+from usage_worker.http.access import key_name_of
 from usage_worker.http.body import parsed, read_body
 from usage_worker.http.forms import form_of
 from usage_worker.http.keys import Right
@@ -35,7 +35,7 @@ MAX_EVENTS = 5_000
 """Of one request, which also bounds the refusals in its answer."""
 # Of a process. Each has a thread, so that none waits for another's answer from Redis, which may take seconds.
 MAX_IN_FLIGHT = 64
-_BUSY = f"too many of the {MAX_IN_FLIGHT} requests at a time are in flight; send more events in each"
+_BUSY = f"too many requests are in flight, of this key or of all {MAX_IN_FLIGHT}; send more events in each"
 RETRY_SECONDS = {HTTPStatus.TOO_MANY_REQUESTS: 1, HTTPStatus.SERVICE_UNAVAILABLE: 5}
 
 
@@ -64,7 +64,7 @@ class EventsEndpoint:
 
     async def _take(self, request: Request) -> Taken:
         form = form_of(request)
-        key = key_of(request)
+        key = key_name_of(request)
         if not self._places.has_room(key):
             raise HTTPException(429, _BUSY)
         with self._places.taken(key):

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
 from usage_worker.errors import ParameterError
-from usage_worker.http.access import key_of
+from usage_worker.http.access import key_name_of
 from usage_worker.http.keys import Right
 from usage_worker.http.page_html import PART_POLICY, Rendered, ReportPart, message_html, page_html
 from usage_worker.http.page_query import given_parameters, page_query
@@ -61,7 +61,7 @@ class PageEndpoint:
         await to_thread.run_sync(self._watch.begin, limiter=self._status_threads)
         try:
             given = given_parameters(request.scope["query_string"])
-            report = await self._report(page_query(given, self._zone), key_of(request))
+            report = await self._report(page_query(given, self._zone), key_name_of(request))
         except ParameterError as error:
             code, report = HTTPStatus.BAD_REQUEST, f"{printable(error.field)}: {error.reason}"
         except NoReportError as error:

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 class Places:
-    """A number of places. A key has a further one while it holds fewer than are free, so at most half of them.
+    """A number of places. A key gets another one only while it holds fewer than are free: at most half, rounded up.
 
-    Each key after it finds some free, too: of 64, the first leaves 32, the second 16. Requests without a key, all of
-    which come from this machine, may take every place.
+    Of 64, the first busy key gets 32, the next one 16. Requests without a key, all of which come from this machine, may
+    take every place.
     """
 
     def __init__(self, number: int) -> None:
         self._free = number
-        self._held: Counter[str] = Counter()
+        self._held = Counter[str | None]()
 
     def has_room(self, key: str | None) -> bool:
         """Return whether a request with this key may take a place."""
@@ -29,11 +29,9 @@ class Places:
     def taken(self, key: str | None) -> Iterator[None]:
         """Hold a place, which the caller has seen to be free."""
         self._free -= 1
-        if key:
-            self._held[key] += 1
+        self._held[key] += 1
         try:
             yield
         finally:
             self._free += 1
-            if key:
-                self._held[key] -= 1
+            self._held[key] -= 1

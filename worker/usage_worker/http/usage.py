@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from usage_worker.errors import ParameterError, StatementCancelledError, UsageError
 from usage_worker.events.external_ids import MAX_EXTERNAL_ID, uuid_of
-from usage_worker.http.access import key_of
+from usage_worker.http.access import key_name_of
 from usage_worker.http.events import RETRY_SECONDS
 from usage_worker.http.keys import Right
 from usage_worker.http.threads import SharedThreads
@@ -64,10 +64,10 @@ class UsageEndpoint:
             if self._store is None:
                 raise HTTPException(501, "DATABASE_URL is not set: this service takes events only")
             page = partial(self._page, self._store, wanted)
-            content, headers = await self._threads.within(MAX_SECONDS, page, key_of(request))
+            content, headers = await self._threads.within(MAX_SECONDS, page, key_name_of(request))
             return JSONResponse(content, headers=headers)
         except TimeoutError:
-            reason = "PostgreSQL does not answer, or other requests of this key take its time"
+            reason = "PostgreSQL does not answer, or other requests of this key use its connections"
             raise HTTPException(503, reason, _RETRY) from None
         except ParameterError as error:
             content = {"error": error.reason, "field": printable(error.field)}

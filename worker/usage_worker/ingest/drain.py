@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from usage_worker.ingest.flush import Flusher
     from usage_worker.queue.stream import Backlog, EventStream
 
+# Where nothing more can be counted, a drain ends as soon as the entries of a dead worker would have been reclaimed.
 _LONGEST_SECONDS = 3600.0
 _POLL_SECONDS = 0.2
 
@@ -64,7 +65,7 @@ class Drainer:
         return DrainReport(replace(report, seconds=time.monotonic() - began), left, problem)
 
     def _flushes(self, shard: int, began: float) -> Iterator[FlushReport]:
-        """Flush until no entry is left that was there before; where others arrive all the time, it is never empty."""
+        """Flush until what was there at the start is counted; with steady traffic, a shard is never empty."""
         if not self._stream.backlog(shard).entries:
             return  # a full Redis would refuse the consumer group that a first read creates
         while True:
@@ -84,13 +85,13 @@ class Drainer:
         if not _has_older(backlog, seconds):
             return None
         if (oldest := oldest_entry(self._stream, shard)) and oldest.newer:
-            return f"entry {oldest.entry_id} has {oldest.newer}; upgrade, then run it again"
+            return f"entry {oldest.entry_id} has {oldest.newer}; upgrade this installation, then run it again"
         flush, _ = FlushRecords(self._stream.connection).read(shard)
-        if flush.waiting_seconds is not None and flush.waiting_seconds < 2 * self._reclaim_idle:
-            return f"they wait for rows of user_agents, {flush.holders}; end that transaction, then run it again"
+        if flush.waits_for_rows(self._reclaim_idle):
+            return f"waiting for rows of user_agents, {flush.holders}; end that transaction, then run it again"
         if backlog.pending:
-            return f"another worker has read them; if it is gone, run it again {self._reclaim_idle:g} s later"
-        return "there was not enough time for them; run it again"
+            return f"read by another worker; if that one is gone, run it again in {self._reclaim_idle:g} s"
+        return "the time limit was reached; run it again"
 
 
 def _has_older(backlog: Backlog, seconds: float) -> bool:

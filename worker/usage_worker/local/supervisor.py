@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from usage_worker.settings import Settings
+
 
 LOCALHOST = "127.0.0.1"
 # -P: modules in the current folder cannot replace ours. --quiet: a banner is not a log line.
 CELERY = (sys.executable, "-P", "-m", "usage_worker.service", "--quiet")
 PING_TIMEOUT = 1.0
-READY_PAUSE = 0.1
+# The ping itself waits only while a worker is missing.
+POLL_SECONDS = 0.1
 STOP_TIMEOUT = 30.0  # a worker finishes its batch; an interrupted batch is counted by the next worker
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 30.0
@@ -199,7 +202,8 @@ class Supervisor:
             ProcessError: another process died, or the workers are not ready after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
-        while missing := self._not_ready():
+        settings = load_settings(self._env)
+        while missing := self._not_ready(settings):
             for process in self._processes:
                 if process.crashed and process.name != FLOWER:
                     raise ProcessError(_exit_message(process))
@@ -208,7 +212,7 @@ class Supervisor:
                     raise ProcessError(f"no answer after {timeout:.0f} s from {', '.join(missing)}")
                 log.warning("Flower does not answer", seconds=timeout)
                 return
-            time.sleep(READY_PAUSE)
+            time.sleep(POLL_SECONDS)
 
     def _plan(self, state: Path) -> list[SupervisedProcess]:
         plan = [
@@ -230,11 +234,11 @@ class Supervisor:
             plan.append(SupervisedProcess(FLOWER, "shows the tasks", [*CELERY, "flower", *address]))
         return plan
 
-    def _not_ready(self) -> list[str]:
+    def _not_ready(self, settings: Settings) -> list[str]:
         """Return the processes that do not answer yet."""
-        from usage_worker.service.ping import answering  # noqa: PLC0415 - Celery takes long to load
+        from usage_worker.service.ping import answering_nodes  # noqa: PLC0415 - Celery takes long to load
 
-        missing = sorted(set(self._nodes) - answering(load_settings(self._env), self._nodes, PING_TIMEOUT))
+        missing = sorted(set(self._nodes) - answering_nodes(settings, self._nodes, PING_TIMEOUT))
         if not self.flower_listens and any(it.name == FLOWER and not it.crashed for it in self._processes):
             missing.append(FLOWER)
         return missing

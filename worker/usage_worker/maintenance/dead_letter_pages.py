@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from usage_worker.queue.letter_events import DeadLetterRow
     from usage_worker.store import Store
 
-# Of the primary key, looked through at once for those that match.
-STRETCH_ROWS = 2_000
+# Rows of the primary key that one query filters.
+RANGE_ROWS = 2_000
 
 
 class Size(NamedTuple):
@@ -38,19 +38,19 @@ def matching_sizes(store: Store, wanted: DeadLetterFilter) -> Iterator[Size]:
     (last,) = store.rows(query("last_dead_letter"))
     reached: int | None = 0
     while reached is not None:
-        bounds = {"after": reached, "last": last["id"], "rows": STRETCH_ROWS}
-        (stretch,) = store.rows(query("matching_stretch"), **asdict(wanted), **bounds)
-        yield from map(Size, stretch["ids"], stretch["bytes"])
-        reached = stretch["reached"]
+        bounds = {"after": reached, "last": last["id"], "rows": RANGE_ROWS}
+        (found_in_range,) = store.rows(query("matching_in_range"), **asdict(wanted), **bounds)
+        yield from map(Size, found_in_range["ids"], found_in_range["bytes"])
+        reached = found_in_range["reached"]
 
 
-def heads(store: Store, ids: Sequence[int]) -> Iterator[DeadLetterRow]:
+def summaries(store: Store, ids: Sequence[int]) -> Iterator[DeadLetterRow]:
     """Yield the dead letters with these numbers that exist, in this order: the bytes of a payload instead of it."""
     for start in range(0, len(ids), PAGE_ROWS):
-        yield from _in_order(store, "dead_letter_heads", ids[start : start + PAGE_ROWS])
+        yield from _in_order(store, "dead_letter_summaries", ids[start : start + PAGE_ROWS])
 
 
-def whole(store: Store, sizes: Iterable[Size]) -> Iterator[DeadLetterRow]:
+def with_payloads(store: Store, sizes: Iterable[Size]) -> Iterator[DeadLetterRow]:
     """Yield the dead letters of these sizes that still exist, in this order, with their payloads."""
     for page in in_pages(sizes, itemgetter(1)):
         yield from _in_order(store, "dead_letters_by_id", [size.id for size in page])

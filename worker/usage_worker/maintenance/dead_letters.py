@@ -1,4 +1,4 @@
-"""Dead letters: read them, make events of them again, and replay those."""
+"""Dead letters: choose them, repair their events, and replay those."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from usage_worker.events.event import Window
 from usage_worker.events.external_ids import made_of
 from usage_worker.events.values import read_json
 from usage_worker.events.wire import Prepared, prepare
-from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
-from usage_worker.maintenance.dead_letter_pages import Size, heads, matching_sizes, whole
+from usage_worker.maintenance.dead_letter_pages import Size, matching_sizes, summaries, with_payloads
 from usage_worker.queue.entry import RawEntry
 from usage_worker.queue.letter_events import DeadLetterRow, placed_events, restore
 from usage_worker.store.byte_pages import in_pages
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from usage_worker.events.external_ids import ExternalIds
+    from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
     from usage_worker.store import Store
 
 # Ids are of the type bigint.
@@ -105,33 +105,25 @@ def dead_letters_by_id(store: Store, ids: Sequence[int]) -> Iterator[DeadLetterR
     Raises:
         ArgumentError: one of them does not exist, before the first is read.
     """
-    return whole(store, [Size(it["id"], it["bytes"]) for it in require_heads(store, ids)])
+    return with_payloads(store, [Size(it["id"], it["bytes"]) for it in require_summaries(store, ids)])
 
 
-def require_heads(store: Store, ids: Sequence[int]) -> list[DeadLetterRow]:
+def require_summaries(store: Store, ids: Sequence[int]) -> list[DeadLetterRow]:
     """Return the dead letters with these numbers, oldest first, without their payloads.
 
     Raises:
         ArgumentError: one of them does not exist.
     """
     wanted = sorted(set(ids))
-    found = list(heads(store, [number for number in wanted if abs(number) < BEYOND_IDS]))
+    found = list(summaries(store, [number for number in wanted if abs(number) < BEYOND_IDS]))
     if missing := set(wanted) - {it["id"] for it in found}:
         raise ArgumentError(f"there is no dead letter {min(missing)}")
     return found
 
 
-def all_dead_letters(store: Store, *, replayed: bool = False) -> Iterator[DeadLetterRow]:
-    """Yield every dead letter that is there now, oldest first, a page at a time.
-
-    `replayed` includes those that were replayed.
-    """
-    return matching_dead_letters(store, DeadLetterFilter(replayed=replayed))
-
-
 def matching_dead_letters(store: Store, wanted: DeadLetterFilter) -> Iterator[DeadLetterRow]:
-    """Yield the dead letters that match a filter, as `all_dead_letters` does."""
-    return whole(store, matching_sizes(store, wanted))
+    """Yield the dead letters that match a filter and exist when the first is read, oldest first, a page at a time."""
+    return with_payloads(store, matching_sizes(store, wanted))
 
 
 def replay(

@@ -100,7 +100,7 @@ class Runner:
             SettingsError: the URL cannot be read.
             StoreUnavailableError: the database cannot be reached.
         """
-        with connect(self._url) as connection, _waiting_briefly(connection):
+        with connect(self._url) as connection, _brief_lock_wait(connection):
             return journal.status(self._migrations, journal.read(connection))
 
     def verify(self) -> list[Deviation]:
@@ -114,7 +114,7 @@ class Runner:
             StoreUnavailableError: the database cannot be reached.
         """
         with connect(self._url) as connection:
-            with _waiting_briefly(connection):
+            with _brief_lock_wait(connection):
                 records = journal.read_installed(connection, self._migrations)
             applied = journal.applied(self._migrations, records)
             return unfinished(records.values()) + deviations(connection, applied)
@@ -170,13 +170,13 @@ def schema_version(database_url: str, *, pooled: bool = False) -> str | None:
 
     Raises like `Runner.status`.
     """
-    with connect(database_url, pooled=pooled) as connection, _waiting_briefly(connection):
+    with connect(database_url, pooled=pooled) as connection, _brief_lock_wait(connection):
         return journal.installed_version(discover(), journal.read(connection))
 
 
 @contextmanager
-def _waiting_briefly(connection: Connection) -> Iterator[None]:
-    """Read the journal in the block, in a transaction that waits a second for its lock: commands that only ask end.
+def _brief_lock_wait(connection: Connection) -> Iterator[None]:
+    """Run the block in a transaction that waits at most a second for a lock: a command that only reads must not hang.
 
     Raises:
         MigrationError: another session holds the lock for longer.

@@ -1,7 +1,7 @@
 """The record of each shard's flushes: last commit, last success, last error, events of the last minutes, and counters.
 
-It is kept for `usage-worker status` and `metrics`, in Redis, so that a database that is down does not hide it. Nothing
-else depends on it.
+`usage-worker status`, `metrics` and `drain` read it. It is in Redis, so that a database that is down does not hide it;
+counting does not depend on it.
 """
 
 from __future__ import annotations
@@ -89,6 +89,10 @@ class FlushRecord(NamedTuple):
         if self.failed_seconds is None:
             return False
         return self.succeeded_seconds is None or self.failed_seconds < self.succeeded_seconds
+
+    def waits_for_rows(self, reclaim_idle: float) -> bool:
+        """Return whether events may wait for held rows still; after `reclaim_idle` seconds they are delivered again."""
+        return self.waiting_seconds is not None and self.waiting_seconds < 2 * reclaim_idle
 
 
 class FlushRecords:

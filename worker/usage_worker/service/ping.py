@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from usage_worker.settings import Settings
 
 
-def answering(settings: Settings, nodes: Collection[str], timeout: float) -> set[str]:
+def answering_nodes(settings: Settings, nodes: Collection[str], timeout: float) -> set[str]:
     """Return those nodes that answer within `timeout` seconds; none where the broker does not.
 
     Raises:

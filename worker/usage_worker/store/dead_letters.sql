@@ -6,7 +6,7 @@ SELECT id, entry_key, position, stream, entry_id, events, reason, payload, creat
   FROM public.usage_dead_letters
  WHERE id = ANY (%(ids)s::bigint[])
 
--- name: dead_letter_heads
+-- name: dead_letter_summaries
 -- Dead letters without their payloads, of which only the sizes are read.
 SELECT id, created_at, events, reason, replayed_at, octet_length(payload) AS bytes
   FROM public.usage_dead_letters
@@ -16,7 +16,7 @@ SELECT id, created_at, events, reason, replayed_at, octet_length(payload) AS byt
 -- The newest dead letter; 0 where there is none.
 SELECT coalesce(max(id), 0) AS id FROM public.usage_dead_letters
 
--- name: matching_stretch
+-- name: matching_in_range
 -- Which of a stretch of the primary key match every given filter (NULL: any), with the bytes of their payloads, oldest
 -- first; and where the stretch ends (NULL: it is empty). The stretch is bounded before it is filtered: where statistics are
 -- stale, PostgreSQL would expect few matches and read the whole table for each page of them.
