@@ -25,7 +25,7 @@ from psycopg import sql
 
 from tests.longest_first import pytest_collection_modifyitems
 from tests.memory_files import keep_temporary_files_in_memory
-from tests.midnight import in_one_day
+from tests.midnight import await_new_day, in_one_day
 from tests.servers import (
     FAST_POSTGRES,
     FAST_VALKEY,
@@ -131,7 +131,11 @@ def template_database(postgres: Postgres) -> Iterator[Callable[[], str]]:
             Runner(postgres.url(name)).up()
             return name
 
-        yield lambda: template_of(datetime.now(UTC).date())
+        def template_of_today() -> str:
+            await_new_day()  # also before the fixtures of a module, which fill a copy
+            return template_of(datetime.now(UTC).date())
+
+        yield template_of_today
 
 
 @pytest.fixture

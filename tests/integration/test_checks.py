@@ -380,6 +380,11 @@ def test_differences_that_the_last_reconcile_left(service: Service, cli: Cli) ->
     )
     assert "`usage-worker run reconcile`" in seen["reconcile"]
     assert service.status().healthy  # events are counted
+    # A run that compares less, as one of other days, or one whose time budget is spent at once.
+    assert cli.run("run", "reconcile", "--from", "2020-01-01", "--to", "2020-01-02").returncode == 1
+    assert service.problems().keys() == {"reconcile"}
+    run_reconcile(store, service.settings.model_copy(update={"reconcile_budget": 0.0}))
+    assert service.problems().keys() == {"reconcile"}
     assert cli.run("run", "reconcile", "--accept-unexplained").returncode == 0
     assert service.problems() == {}
 
@@ -404,16 +409,20 @@ def test_lock_that_a_role_may_not_see_into(service: Service, ingest_url: str, da
     assert service.problems() == {}
 
 
+LOCKED = "another session holds a lock on usage_migrations or a table of ours; try again when it has ended"
+
+
 def test_journal_of_the_schema_that_somebody_locks(service: Service, cli: Cli, database: str) -> None:
     with psycopg.connect(database) as holder:
         # Not for ever, so that a test fails instead.
         holder.execute("SET idle_in_transaction_session_timeout = '20s'; LOCK TABLE public.usage_migrations")
-        assert service.problems()["schema"].startswith(
-            "its version cannot be read: another session holds a lock on usage_migrations; try again when it has ended:"
-        )
+        assert service.problems()["schema"].startswith(f"its version cannot be read: {LOCKED}:")
         assert failing(json.loads(cli.run("status", "--json").stdout)) == {"schema"}
         for error_line in cli.error_lines("drain", "migrate status", "migrate verify"):
-            assert "another session holds a lock on usage_migrations; try again when it has ended" in error_line
+            assert (
+                "another session holds a lock on usage_migrations or a table of ours; try again when it has ended"
+                in error_line
+            )
     assert service.problems() == {}
 
 

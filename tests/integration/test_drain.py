@@ -94,7 +94,7 @@ def test_held_rows_are_named_with_their_holder(harness: IngestHarness, cli: Cli,
     with holding(database, "SELECT FROM user_agents WHERE user_id = %s FOR UPDATE", user_of(harness, 0)) as pid:
         (problem,) = problems(cli)
     assert problem.startswith("shard 0: ")
-    assert f"1 entry left: they wait for rows of user_agents, held by pid {pid} " in problem
+    assert f"1 entry left: waiting for rows of user_agents, held by pid {pid} " in problem
     assert harness.resources.store.intake_totals().applied == 3
     assert cli.drained()["applied"] == 1
 
@@ -116,7 +116,7 @@ def test_entries_that_another_worker_has_are_named(harness: IngestHarness, cli: 
     with repeated(claim):
         (problem,) = problems(cli)
     assert problem.startswith("shard 1: 0 applied, ")
-    assert "1 entry left: another worker has read them" in problem
+    assert "1 entry left: read by another worker" in problem
     assert harness.resources.store.intake_totals().applied == 1
     assert cli.drained()["applied"] == 1
 
@@ -138,6 +138,26 @@ def test_entries_that_arrive_meanwhile_are_no_problem(
 
     with repeated(lambda: add(harness, 0)):
         eventually(drained, 30)
+
+
+def test_entry_for_newer_workers_does_not_hold_up_a_busy_shard(
+    harness: IngestHarness, make_resources: Callable[..., Resources]
+) -> None:
+    """Entries that arrive all the time are no reason to wait for an hour for one that this worker cannot read."""
+    entry_id = harness.xadd("[]", version="9")
+    worker = make_resources(flush_budget=0.3)
+    with repeated(lambda: add(harness, 0)):
+        report = Drainer(worker.stream, worker.flusher, reclaim_idle=1.0).drain(0)
+    assert f"entry {entry_id} has version 9" in (report.problem or "")
+
+
+def test_ids_in_the_future_are_no_problem(harness: IngestHarness, make_resources: Callable[..., Resources]) -> None:
+    """Each later entry has the time of such an id, whatever its own is."""
+    harness.redis.xadd("usage:events:{0}", {"v": "1", "n": "0", "events": "[]"}, id="99999999999999-0")
+    worker = make_resources(flush_budget=0.3)
+    drainer = Drainer(worker.stream, worker.flusher, worker.settings.reclaim_idle)
+    with repeated(lambda: add(harness, 0)):
+        assert drainer.drain(0).problem is None
 
 
 @contextmanager

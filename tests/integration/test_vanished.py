@@ -183,7 +183,8 @@ def test_acknowledgement_alone_counts_nothing(half_counted: EventStream, redis_c
     half_counted.done(0, entries)
     assert look(half_counted) == 4
     assert redis_client.hget(counted_key(0), "entries") == b"16"
-    assert half_counted.backlog(0) == (0, 0, 0.0, True)
+    backlog = half_counted.backlog(0)
+    assert (backlog.entries, backlog.pending, backlog.oldest_id) == (0, 0, "")
 
 
 def test_many_entries_are_done_at_once(stream: EventStream) -> None:

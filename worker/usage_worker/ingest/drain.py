@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from usage_worker.errors import StreamUnavailableError, UsageError, first_line
 from usage_worker.ingest.flush import FlushReport
 from usage_worker.queue.flush_record import FlushRecords
+from usage_worker.queue.last_id import id_order
 from usage_worker.queue.oldest_entry import oldest_entry
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from usage_worker.ingest.flush import Flusher
     from usage_worker.queue.stream import Backlog, EventStream
 
-# Where nothing more can be counted, a drain ends as soon as the entries of a dead worker would have been reclaimed.
-_LONGEST_SECONDS = 3600.0
 _POLL_SECONDS = 0.2
 
 
@@ -48,52 +47,55 @@ class Drainer:
 
     def drain(self, shard: int) -> DrainReport:
         """Count the entries of a shard; whatever is in the way is the `problem` of the report."""
-        began, report = time.monotonic(), FlushReport(shard)
-        left: int | None = None
-        problem: str | None = None
+        began, counted_before = time.monotonic(), self._flusher.intake
+        report, left = FlushReport(shard), None
         try:
-            for more in self._flushes(shard, began):
-                report = replace(more, batches=report.batches + more.batches, intake=report.intake + more.intake)
-        except UsageError as error:
-            problem = first_line(error)
-        try:
+            last = self._stream.last_id(shard).entry_id
+            problem = None
+            try:
+                for flushed in self._flushes(shard, last):
+                    report = replace(flushed, batches=report.batches + flushed.batches)
+            except UsageError as error:
+                problem = first_line(error)
             backlog = self._stream.backlog(shard)
             left = backlog.entries
-            problem = problem or self._why_left(shard, backlog, time.monotonic() - began)
+            problem = problem or self._why_left(shard, backlog, last, time.monotonic() - began)
         except StreamUnavailableError as error:
-            problem = problem or first_line(error)
-        return DrainReport(replace(report, seconds=time.monotonic() - began), left, problem)
+            problem = first_line(error)
+        # Also what a flush counted before it failed.
+        counted = self._flusher.intake - counted_before
+        return DrainReport(replace(report, intake=counted, seconds=time.monotonic() - began), left, problem)
 
-    def _flushes(self, shard: int, began: float) -> Iterator[FlushReport]:
-        """Flush until what was there at the start is counted; with steady traffic, a shard is never empty."""
-        if not self._stream.backlog(shard).entries:
+    def _flushes(self, shard: int, last: str) -> Iterator[FlushReport]:
+        """Flush until the entries up to the id `last` are counted, or no flush gets any further with them."""
+        backlog = self._stream.backlog(shard)
+        if not backlog.entries:
             return  # a full Redis would refuse the consumer group that a first read creates
-        while True:
+        began = time.monotonic()
+        while _has_older(backlog, last):
+            before, since = backlog.oldest_id, time.monotonic() - began
             self._stream.return_skipped(shard)
             report = self._flusher.flush(shard)
             yield report
-            seconds = time.monotonic() - began
-            if not _has_older(self._stream.backlog(shard), seconds):
-                return
-            if seconds > (_LONGEST_SECONDS if report.cut_short else self._reclaim_idle + 1):
+            backlog = self._stream.backlog(shard)
+            # The oldest entries may be those of a dead worker, which this flush could reclaim if it began late enough.
+            stays = backlog.oldest_id == before and since > self._reclaim_idle + 1
+            if stays and (not report.batches or id_order(backlog.read_id) >= id_order(last)):
                 return
             if not report.cut_short:
                 time.sleep(_POLL_SECONDS)
 
-    def _why_left(self, shard: int, backlog: Backlog, seconds: float) -> str | None:
-        """Return why entries are left that are older than the drain, which took so many `seconds`."""
-        if not _has_older(backlog, seconds):
+    def _why_left(self, shard: int, backlog: Backlog, last: str, seconds: float) -> str | None:
+        """Return why entries up to the id `last` are left after a drain of so many `seconds`; None where none are."""
+        if not _has_older(backlog, last):
             return None
         if (oldest := oldest_entry(self._stream, shard)) and oldest.newer:
             return f"entry {oldest.entry_id} has {oldest.newer}; upgrade this installation, then run it again"
         flush, _ = FlushRecords(self._stream.connection).read(shard)
-        if flush.waits_for_rows(self._reclaim_idle):
+        if flush.waited_for_rows(seconds):
             return f"waiting for rows of user_agents, {flush.holders}; end that transaction, then run it again"
-        if backlog.pending:
-            return f"read by another worker; if that one is gone, run it again in {self._reclaim_idle:g} s"
-        return "the time limit was reached; run it again"
+        return f"read by another worker; if that one is gone, run it again in {self._reclaim_idle:g} s"
 
 
-def _has_older(backlog: Backlog, seconds: float) -> bool:
-    """Return whether an entry has waited for so many seconds, or may have."""
-    return bool(backlog.entries) and (backlog.oldest_seconds >= seconds or not backlog.age_known)
+def _has_older(backlog: Backlog, last: str) -> bool:
+    return bool(backlog.oldest_id) and id_order(backlog.oldest_id) <= id_order(last)

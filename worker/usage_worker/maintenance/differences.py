@@ -44,6 +44,8 @@ class ReconcileReport:
     """Number of differences that remain."""
     unexplained: int = 0
     """Number of these that are unexplained."""
+    left_elsewhere: int = 0
+    """Number of differences that runs before have left, of which this one, over a part, may not have seen all."""
     complete: bool = False
     """Whether the time budget sufficed for everything."""
 
@@ -56,6 +58,7 @@ class ReconcileReport:
             "different": len(self.differences),
             "left": self.left,
             "unexplained": self.unexplained,
+            "left_elsewhere": self.left_elsewhere,
             "complete": self.complete,
             "differences": [difference._asdict() for difference in self.differences[:RECORDED_DIFFERENCES]],
         }

@@ -36,6 +36,7 @@ from usage_worker.store import (
     counter_differences,
     day_differences,
     different_hours,
+    last_runs,
     mark_different_hours,
     next_pairs,
     repair_counters,
@@ -127,11 +128,19 @@ def reconcile(
         )
     finally:
         run.finish()
+    if not report.complete or scope != Scope():
+        report.left_elsewhere = _left_before(store)
     if not report.complete:
         log.warning("the time budget did not suffice", budget=budget, **shown_figures(report.as_dict()))
     elif report.left:
         log.error("figures differ", different=len(report.differences), left=report.left, unexplained=report.unexplained)
     return report
+
+
+def _left_before(store: Store) -> int:
+    """Return how many differences the last run and those before it have left, the last of them over everything."""
+    run = last_runs(store).get(RECONCILE)
+    return sum(run.report.get(name, 0) for name in ("left", "left_elsewhere")) if run else 0
 
 
 def _execute(steps: Iterable[Callable[[], None]], budget: float | None, on_progress: OnProgress) -> bool:

@@ -108,14 +108,13 @@ class Runner:
 
         Raises:
             MigrationError: a file was edited after it had been applied, PostgreSQL refused to show something, or
-                another session holds the lock of the journal for a second.
+                another session holds the lock of the journal, or of a table that a view reads, for a second.
             SchemaError: nothing is installed, or the database is newer than this code.
             SettingsError: the URL cannot be read.
             StoreUnavailableError: the database cannot be reached.
         """
-        with connect(self._url) as connection:
-            with _brief_lock_wait(connection):
-                records = journal.read_installed(connection, self._migrations)
+        with connect(self._url) as connection, _brief_lock_wait(connection):
+            records = journal.read_installed(connection, self._migrations)
             applied = journal.applied(self._migrations, records)
             return unfinished(records.values()) + deviations(connection, applied)
 
@@ -186,5 +185,5 @@ def _brief_lock_wait(connection: Connection) -> Iterator[None]:
             connection.execute(_SET_LOCK_TIMEOUT)
             yield
     except psycopg.errors.LockNotAvailable as error:
-        message = f"another session holds a lock on {journal.TABLE}; try again when it has ended"
+        message = f"another session holds a lock on {journal.TABLE} or a table of ours; try again when it has ended"
         raise MigrationError(message) from error

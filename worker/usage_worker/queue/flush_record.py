@@ -90,9 +90,9 @@ class FlushRecord(NamedTuple):
             return False
         return self.succeeded_seconds is None or self.failed_seconds < self.succeeded_seconds
 
-    def waits_for_rows(self, reclaim_idle: float) -> bool:
-        """Return whether events may wait for held rows still; after `reclaim_idle` seconds they are delivered again."""
-        return self.waiting_seconds is not None and self.waiting_seconds < 2 * reclaim_idle
+    def waited_for_rows(self, within: float) -> bool:
+        """Return whether events of a batch had to wait for held rows in the last `within` seconds."""
+        return self.waiting_seconds is not None and self.waiting_seconds < within
 
 
 class FlushRecords:

@@ -63,9 +63,15 @@ def last_id(connection: RedisConnection, stream: str) -> LastId:
         if isinstance(info, ResponseError) and "no such key" in str(info):
             return LastId("0-0", -seconds_of(now))
         if failed:
-            raise failed
+            raise type(failed)(f"{stream}: {failed}")
     entry_id: str = info["last-generated-id"].decode()
     return LastId(entry_id, id_seconds(entry_id) - seconds_of(now))
+
+
+def id_order(entry_id: str) -> tuple[int, int]:
+    """Return an id as numbers, which have the order of the stream; the texts have not."""
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number)
 
 
 def id_seconds(entry_id: str) -> float:

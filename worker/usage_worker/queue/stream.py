@@ -50,13 +50,16 @@ class Backlog(NamedTuple):
     """The entries of a shard: all of them, the pending ones, and the age of the oldest in seconds.
 
     `age_known` is false where the id of the oldest entry lies in the future: a producer chose it, and since then Redis
-    gives every entry of the shard the same time.
+    gives every entry of the shard the same time. `oldest_id` is empty where there is no entry; `read_id` is that of the
+    last entry that a worker has read, or 0-0.
     """
 
     entries: int
     pending: int
     oldest_seconds: float
     age_known: bool = True
+    oldest_id: str = ""
+    read_id: str = "0-0"
 
 
 class EventStream:
@@ -232,10 +235,12 @@ class EventStream:
             length, oldest, now, groups = pipeline.execute(raise_on_error=False)
             if isinstance(length, RedisError):
                 raise type(length)(f"{key}: {length}")
-        age = seconds_of(now) - id_seconds(oldest[0][0].decode()) if oldest else 0.0
-        ours = () if isinstance(groups, RedisError) else (it for it in groups if it["name"] == GROUP.encode())
+        oldest_id = oldest[0][0].decode() if oldest else ""
+        age = seconds_of(now) - id_seconds(oldest_id) if oldest else 0.0
+        ours = [] if isinstance(groups, RedisError) else [it for it in groups if it["name"] == GROUP.encode()]
         pending = sum(group["pending"] for group in ours)
-        return Backlog(length, pending, max(age, 0.0), age_known=age > -CLOCK_SECONDS)
+        read_id = ours[0]["last-delivered-id"].decode() if ours else "0-0"
+        return Backlog(length, pending, max(age, 0.0), age > -CLOCK_SECONDS, oldest_id, read_id)
 
     def close(self) -> None:
         self.connection.close()

@@ -27,6 +27,6 @@ def answering_nodes(settings: Settings, nodes: Collection[str], timeout: float) 
     with app.connection_for_write() as connection:
         try:
             replies = app.control.ping(list(nodes), timeout, connection=connection)
-        except (OperationalError, OSError, *connection.connection_errors):
+        except (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors):
             return set()
     return {node for reply in replies for node in reply}

@@ -17,3 +17,6 @@ class Intake(NamedTuple):
         if not isinstance(other, Intake):
             return NotImplemented
         return Intake(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def __sub__(self, before: Intake) -> Intake:
+        return Intake(*(now - then for now, then in zip(self, before, strict=True)))

@@ -22,12 +22,15 @@ _ACCEPT = "; what is unexplained stays until --accept-unexplained records it"
 def _reconcile(inspection: Inspection) -> Iterator[Check]:
     """Read the report of the last run: comparing takes minutes."""
     run = inspection.last_runs.get(RECONCILE)
-    if run is None or not (left := run.report.get("left")):
+    left, elsewhere = (run.report.get(name, 0) if run else 0 for name in ("left", "left_elsewhere"))
+    if run is None or not (left or elsewhere):
         return
     unexplained = run.report.get("unexplained")
     reason = f"the last run, on {utc(run.finished_at)}, left {counted(left, 'difference')} of totals"
     if unexplained:
         reason += f", {unexplained:,} of them unexplained"
+    if elsewhere:
+        reason += f"; it did not compare everything, and runs before it left {elsewhere:,}"
     yield warn("reconcile", reason, _REPAIR + (_ACCEPT if unexplained else ""))
 
 

@@ -73,7 +73,7 @@ def _failing(shard: int, flush: FlushRecord) -> Iterator[Check]:
 
 def _held(shard: int, flush: FlushRecord, settings: Settings) -> Iterator[Check]:
     """Warn until the events that wait for held rows should have been delivered again, and counted."""
-    if flush.waits_for_rows(settings.reclaim_idle):
+    if flush.waited_for_rows(2 * settings.reclaim_idle):
         reason = f"shard {shard}: events wait for rows of user_agents, {flush.holders}; the others are counted"
         yield warn("held_rows", reason, "end that transaction; the events are counted by themselves afterwards")
 
