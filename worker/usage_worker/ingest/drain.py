@@ -68,10 +68,8 @@ class Drainer:
 
     def _flushes(self, shard: int, last: str) -> Iterator[FlushReport]:
         """Flush until the entries up to the id `last` are counted, or no flush gets any further with them."""
-        backlog = self._stream.backlog(shard)
-        if not backlog.entries:
-            return  # a full Redis would refuse the consumer group that a first read creates
-        began = time.monotonic()
+        began, backlog = time.monotonic(), self._stream.backlog(shard)
+        # An empty shard is not read: a full Redis would refuse the consumer group that a first read creates.
         while _has_older(backlog, last):
             before, since = backlog.oldest_id, time.monotonic() - began
             self._stream.return_skipped(shard)

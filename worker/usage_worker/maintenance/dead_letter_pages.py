@@ -31,7 +31,7 @@ class Size(NamedTuple):
 
 
 def matching_sizes(store: Store, wanted: DeadLetterFilter) -> Iterator[Size]:
-    """Yield the sizes of the dead letters that match a filter and are there at the first, oldest first.
+    """Yield the sizes of the dead letters that match a filter and exist when the first is read, oldest first.
 
     What a replay quarantines again has a higher number than those.
     """
@@ -39,9 +39,9 @@ def matching_sizes(store: Store, wanted: DeadLetterFilter) -> Iterator[Size]:
     reached: int | None = 0
     while reached is not None:
         bounds = {"after": reached, "last": last["id"], "rows": RANGE_ROWS}
-        (found_in_range,) = store.rows(query("matching_in_range"), **asdict(wanted), **bounds)
-        yield from map(Size, found_in_range["ids"], found_in_range["bytes"])
-        reached = found_in_range["reached"]
+        (found,) = store.rows(query("matching_in_range"), **asdict(wanted), **bounds)
+        yield from map(Size, found["ids"], found["bytes"])
+        reached = found["reached"]
 
 
 def summaries(store: Store, ids: Sequence[int]) -> Iterator[DeadLetterRow]:

@@ -138,7 +138,7 @@ def reconcile(
 
 
 def _left_before(store: Store) -> int:
-    """Return how many differences the last run and those before it have left, the last of them over everything."""
+    """Return the number of differences that the last run left, with those that it took over from runs before it."""
     run = last_runs(store).get(RECONCILE)
     return sum(run.report.get(name, 0) for name in ("left", "left_elsewhere")) if run else 0
 

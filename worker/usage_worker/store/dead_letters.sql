@@ -17,10 +17,10 @@ SELECT id, created_at, events, reason, replayed_at, octet_length(payload) AS byt
 SELECT coalesce(max(id), 0) AS id FROM public.usage_dead_letters
 
 -- name: matching_in_range
--- Which of a stretch of the primary key match every given filter (NULL: any), with the bytes of their payloads, oldest
--- first; and where the stretch ends (NULL: it is empty). The stretch is bounded before it is filtered: where statistics are
--- stale, PostgreSQL would expect few matches and read the whole table for each page of them.
-WITH stretch AS MATERIALIZED (
+-- Which dead letters of a range of the primary key match every given filter (NULL: any), with the bytes of their payloads,
+-- oldest first; and where the range ends (NULL: it is empty). The range is bounded before it is filtered: where statistics
+-- are stale, PostgreSQL would expect few matches and read the whole table for each page of them.
+WITH range AS MATERIALIZED (
     SELECT id, reason, payload, created_at, replayed_at
       FROM public.usage_dead_letters
      WHERE id > %(after)s AND id <= %(last)s
@@ -28,7 +28,7 @@ WITH stretch AS MATERIALIZED (
      LIMIT %(rows)s
 ), matching AS (
     SELECT id, octet_length(payload) AS bytes
-      FROM stretch
+      FROM range
      WHERE (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
        AND (%(replayed)s OR replayed_at IS NULL)
        AND (%(reason)s::text IS NULL OR strpos(reason, %(reason)s) > 0)
@@ -38,7 +38,7 @@ WITH stretch AS MATERIALIZED (
 )
 SELECT ARRAY(SELECT id FROM matching ORDER BY id) AS ids,
        ARRAY(SELECT bytes FROM matching ORDER BY id) AS bytes,
-       (SELECT max(id) FROM stretch) AS reached
+       (SELECT max(id) FROM range) AS reached
 
 -- name: matching_dead_letters
 -- How many dead letters match every given filter (NULL: any), their events, and the ids of the newest `limit` of them
