@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -78,7 +79,8 @@ def test_writers_and_readers_never_wait(database: str, store: Store) -> None:
     assert len(report.dropped) == 12
 
 
-def test_open_transaction_delays_only_drop(database: str, store: Store) -> None:
+def test_open_transaction_delays_only_drop(database: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[drop_partition.__module__], "DETACH_TIMEOUT", "1s")
     create_days(database, -100, -99)
     with psycopg.connect(database) as older:
         older.execute("SELECT count(*) FROM usage_events")
@@ -90,6 +92,25 @@ def test_open_transaction_delays_only_drop(database: str, store: Store) -> None:
             client.execute("SELECT count(*) FROM usage_events")
     assert manage_partitions(store, Settings()).dropped == days(-100, -99)
     assert partition_tables(database) == set(attached_partitions(database))
+
+
+def test_drop_waits_for_a_batch(database: str, store: Store) -> None:
+    """For longer than other steps wait, since two shards with a backlog leave no moment without a batch."""
+    create_days(database, -100)
+    waiting = """
+        SELECT 1 FROM pg_stat_activity
+         WHERE query ~ 'DETACH .* CONCURRENTLY' AND wait_event_type = 'Lock'
+           AND query_start < clock_timestamp() - interval '1 second'
+    """
+    with psycopg.connect(database) as batch, ThreadPoolExecutor() as threads:
+        batch.execute(INSERT.encode(), [datetime.now(UTC)])
+        managed = threads.submit(manage_partitions, store, Settings())
+        try:
+            eventually(lambda: run(database, waiting), 30)
+        finally:
+            batch.commit()
+        report = managed.result()
+    assert (report.dropped, report.failed) == (days(-100), {})
 
 
 def test_deleting_entry_keys_blocks_no_batch(database: str, store: Store) -> None:

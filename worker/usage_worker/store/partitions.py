@@ -1,7 +1,7 @@
 """Create and drop partitions without delaying readers and writers, and delete old stream entries and keys.
 
-Every step holds the lock of its task, is short, and gives up after waiting `LOCK_TIMEOUT` for another lock
-(ConcurrencyError: try it again).
+Every step holds the lock of its task, is short, and gives up after waiting `LOCK_TIMEOUT` for another lock, or
+`DETACH_TIMEOUT` where its wait delays nobody (ConcurrencyError: try it again).
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from usage_worker.store.connection import Store
 
 LOCK_TIMEOUT = "200ms"
+# DETACH … CONCURRENTLY waits for every transaction that has used the table, and holds no lock of a table meanwhile.
+# Longer than a batch of a backlog: once it has given up, only a moment without any statement can complete it.
+DETACH_TIMEOUT = "20s"
 ROWS_AT_ONCE = 5_000
 MARK = "dropped by usage-worker"
 
@@ -63,7 +66,7 @@ def make_partition(store: Store, task: str, table: str, partition: str, *, ensur
     with sole_transaction(store, task) as connection:
         if partition_states(connection, table).get(partition) == "attached":
             return False
-        _set_lock_timeout(connection, in_transaction=True)
+        _set_lock_timeout(connection, LOCK_TIMEOUT, in_transaction=True)
         connection.execute(query(ensure), {"day": day})
         if partition_states(connection, table).get(partition) != "attached":
             raise ObstacleError(f"{partition} is a table, and no partition of {table}")
@@ -101,7 +104,9 @@ def drop_partition(
         state = partition_states(session, table).get(partition)
         if state == "attached":
             alter(session, "mark_partition")
+            _set_lock_timeout(session, DETACH_TIMEOUT, in_transaction=False)
             alter(session, "detach_partition")
+            _set_lock_timeout(session, LOCK_TIMEOUT, in_transaction=False)
         elif state == "pending":
             alter(session, "finish_detaching")
         if state is not None:
@@ -118,12 +123,12 @@ def _session_of_drop(store: Store, task: str) -> Iterator[Connection]:
     """
     with sole_transaction(store, task) as connection:
         if store.pooled:
-            _set_lock_timeout(connection, in_transaction=True)
+            _set_lock_timeout(connection, LOCK_TIMEOUT, in_transaction=True)
             yield connection
             return
         connection.execute(query("keep_task_lock"))
         with store.session() as session:
-            _set_lock_timeout(session, in_transaction=False)
+            _set_lock_timeout(session, LOCK_TIMEOUT, in_transaction=False)
             yield session
 
 
@@ -144,5 +149,5 @@ def _delete_chunk(store: Store, task: str, name: str, before: date, since: datet
     return DeletedRows(**row) if row else DeletedRows(0, None)
 
 
-def _set_lock_timeout(connection: Connection, *, in_transaction: bool) -> None:
-    connection.execute(query("set_lock_timeout"), {"lock_timeout": LOCK_TIMEOUT, "in_transaction": in_transaction})
+def _set_lock_timeout(connection: Connection, timeout: str, *, in_transaction: bool) -> None:
+    connection.execute(query("set_lock_timeout"), {"lock_timeout": timeout, "in_transaction": in_transaction})
