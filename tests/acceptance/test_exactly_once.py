@@ -39,12 +39,12 @@ def test_totals_are_exact_after_worker_death_and_resending(
         population = Population.of(USERS, AGENTS)
         store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
         with Supervisor(database, redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path) as celery:
-            celery.wait_ready()
+            celery.wait_ready(180)
             files = [tmp_path / f"events-{number}.ndjson" for number in range(2)]
             publishers = [start_publisher(file, seed) for seed, file in enumerate(files)]
             kill_worker_inside_its_transaction(celery, database, redis_client)
             for process in publishers:
-                assert process.wait(60) == 0
+                assert process.wait(120) == 0
             lines = [line for file in files for line in file.read_text().splitlines()]
             send_again(lines, tmp_path / "again.ndjson")
             eventually(lambda: is_accepted(celery, store, 2 * len(lines)), timeout=60)

@@ -55,7 +55,7 @@ def test_flower_can_die_without_effect_on_the_stack(
         port = occupier.getsockname()[1]
         with Supervisor(database, redis_worker_url, concurrency=1, flower_port=port, log_dir=tmp_path) as stack:
             others = {name: pid for name, pid in stack.pids.items() if name != "flower"}
-            stack.wait_ready()
+            stack.wait_ready(180)
             eventually(lambda: polled(stack) and any(line.get("process") == "flower" for line in messages), 30)
             occupier.close()
             eventually(lambda: polled(stack).flower_listens, 60)

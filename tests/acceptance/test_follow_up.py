@@ -31,7 +31,7 @@ def test_backlog_is_drained_without_ticks(
     with Store(database) as store:
         store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)
         with Supervisor(database, redis_url, concurrency=1, flower_port=None, log_dir=tmp_path) as celery:
-            celery.wait_ready()
+            celery.wait_ready(180)
             with UsagePublisher(redis_url, pack_events=1) as publisher:
                 for event in generate_usage(population, EVENTS, "uniform", seed=1):
                     publisher.track(**event)

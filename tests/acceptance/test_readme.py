@@ -23,7 +23,7 @@ README = "../README.md"
 
 __all__ = ["folder"]  # a fixture
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 class Reader:
@@ -43,7 +43,7 @@ class Reader:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
         assert done.returncode == 0, done.stderr

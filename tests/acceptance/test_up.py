@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROGRAM = Path(sys.executable).with_name("usage-worker")
-START_TIMEOUT = 60
-STOP_TIMEOUT = 60
+START_TIMEOUT = 180
+STOP_TIMEOUT = 120
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 class Up:

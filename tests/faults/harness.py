@@ -141,10 +141,10 @@ class Harness:
                     process.send_signal(signal.SIGCONT)
                     process.terminate()
                 # SIGTERM kills a process that has not installed its handler yet.
-                assert process.wait(30) in (0, -signal.SIGKILL, -signal.SIGTERM)
+                assert process.wait(120) in (0, -signal.SIGKILL, -signal.SIGTERM)
 
     @contextmanager
-    def publishers(self, folder: Path, count: int, events: int, timeout: float = 60) -> Iterator[None]:
+    def publishers(self, folder: Path, count: int, events: int, timeout: float = 180) -> Iterator[None]:
         """Run publisher processes, each with a journal and so many events or, until the block ends, more of them.
 
         At the end of the block they have sent all.

@@ -77,7 +77,7 @@ def test_entry_whose_worker_dies_later_is_tried_alone_again(harness: Harness) ->
     assert len(harness.resources.stream.read(0, "dead", 10)) == 1
     harness.redis.hset(deaths_key(0), entry_id, str(DEATHS_BEFORE_ALONE))
     with harness.workers(1, "inside the transaction") as (worker,):
-        assert worker.wait(30) == -signal.SIGKILL
+        assert worker.wait(120) == -signal.SIGKILL
     with harness.workers(1):
         eventually(harness.settled, 30)
     harness.check()
@@ -95,6 +95,7 @@ def test_entry_that_cannot_even_be_read_stays(harness: Harness) -> None:
 
 def test_worker_that_waits_for_lock_is_not_dead(harness: Harness) -> None:
     """Others reclaim its entries again and again, and wait for the same row."""
+    harness.env["USAGE_RECLAIM_IDLE"] = "3"
     add_entries(harness, 4)
     harness.drain()
     add_entries(harness, 4)
@@ -163,7 +164,7 @@ def test_drain_that_is_stopped_has_not_died(harness: Harness) -> None:
         process = harness.command("usage_worker.cli", "drain")
         eventually(lambda: delivered(harness) == 1, 30)
         process.terminate()
-        assert process.wait(30) == EXIT_INTERRUPTED
+        assert process.wait(120) == EXIT_INTERRUPTED
     assert marks(harness) == 0
     harness.drain()
     harness.check()

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def test_partitions_are_managed_during_ingest(harness: Harness, tmp_path: Path) -> None:
-    create_days(harness.database, *range(-130, -110), rows=100)
+    create_days(harness.database, *range(-113, -110), rows=100)
     with harness.workers(2):
         with harness.publishers(tmp_path, 2, 4_000):
             eventually(lambda: harness.has_counted(1), 60)
             report = manage_partitions(harness.resources.store, Settings(partitions_ahead_days=30))
         eventually(harness.settled, 60)
     assert report.failed == {}
-    assert report.dropped == days(*range(-130, -110))
+    assert report.dropped == days(*range(-113, -110))
     assert set(days(*range(31))) <= partition_tables(harness.database)
     harness.check()

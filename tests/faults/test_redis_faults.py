@@ -49,7 +49,7 @@ def celery_stack(
             patch.setenv(name, value)
         logs = tmp_path_factory.mktemp("logs")
         with Supervisor(harness.database, harness.redis_url, concurrency=2, flower_port=None, log_dir=logs) as stack:
-            stack.wait_ready()
+            stack.wait_ready(180)
             yield stack, harness
 
 

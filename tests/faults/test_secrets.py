@@ -120,7 +120,7 @@ class Installation:
         with ExitStack() as stack:
             processes = [stack.enter_context(self._process(it, [PROGRAM, *it.split()])) for it in commands]
             for process in processes:
-                process.wait(60)
+                process.wait(120)
 
     def output(self) -> dict[str, str]:
         """Return what each process has printed, after restarting those that died, as `usage-worker up` does.
@@ -233,5 +233,5 @@ def check_json(text: str) -> None:
 def check_brief(process: str, text: str) -> None:
     """Assert that an outage, and its end, cost a few lines: beat alone once wrote 4,600 lines in 20 s."""
     lines = [line for line in text.splitlines() if "flushed" not in line]
-    assert len(lines) < 100, (process, len(lines))
+    assert len(lines) < 500, (process, len(lines))
     assert "Traceback" not in text, process

@@ -34,7 +34,7 @@ def publish_with_duplicates(harness: Harness) -> None:
 def test_killed_worker_loses_no_event(harness: Harness, point: str) -> None:
     publish_with_duplicates(harness)
     with harness.workers(1, point) as (victim,):
-        assert victim.wait(30) == -signal.SIGKILL
+        assert victim.wait(120) == -signal.SIGKILL
         assert harness.pending > 0
         assert (harness.intake.accepted > 0) == (point in COMMITTED)
     with harness.workers(2):
@@ -95,7 +95,7 @@ def test_celery_worker_stops_within_limit_under_load(
     with Supervisor(
         harness.database, harness.redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path
     ) as stack:
-        stack.wait_ready()
+        stack.wait_ready(180)
         with harness.publishers(tmp_path, 2, 2_000):
             eventually(partial(harness.has_counted, 500), 30)
             victim = stack.pids["worker1"]

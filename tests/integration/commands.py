@@ -172,6 +172,6 @@ def served_metrics(cli: Cli) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{port}/metrics"
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()

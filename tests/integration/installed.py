@@ -74,7 +74,7 @@ def execute(command: Sequence[str | Path], folder: Path, stdin: str = "", **env:
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"

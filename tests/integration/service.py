@@ -101,7 +101,7 @@ def serving(folder: Path, redis_url: str, *options: str, **settings: str) -> Ite
             yield service
             if process.poll() is None:
                 process.terminate()
-                assert process.wait(40) == 0, log.read_text()
+                assert process.wait(120) == 0, log.read_text()
         finally:
             process.kill()
 

@@ -109,6 +109,7 @@ def test_entry_for_newer_workers_is_named(harness: IngestHarness, cli: Cli) -> N
 
 
 def test_entries_that_another_worker_has_are_named(harness: IngestHarness, cli: Cli) -> None:
+    cli.env["USAGE_RECLAIM_IDLE"] = "5"
     add(harness, 0, 1)
     (entry,) = harness.resources.stream.read(1, "another", 10)
     # As one does that renews what it counts.

@@ -172,7 +172,7 @@ def test_unresponsive_child_is_killed_with_descendants(tmp_path: Path) -> None:
     assert tree
     started = time.monotonic()
     assert not child.stop(timeout=0.2)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert child.exit_code == -signal.SIGKILL
     await_end(tree)
 

@@ -208,7 +208,7 @@ def test_killed_build_is_replaced(database: str, store: Store) -> None:
     # A build that is cancelled while it waits for a writer leaves an invalid index, as one of a killed server does.
     with closing(psycopg.connect(database)) as writer, psycopg.connect(database, autocommit=True) as builder:
         writer.execute("UPDATE public.agent_embeddings SET embedded_at = now()")
-        builder.execute("SET statement_timeout = '300ms'")
+        builder.execute("SET statement_timeout = '2s'")
         with pytest.raises(psycopg.errors.QueryCanceled):
             builder.execute(f"CREATE INDEX CONCURRENTLY {name} ON public.agent_embeddings (embedded_at)".encode())
     assert run(database, INDEXES) == [(name, False)]

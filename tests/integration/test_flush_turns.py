@@ -46,13 +46,15 @@ def await_accepted(harness: IngestHarness, events: int) -> None:
 
 
 def test_waiting_flush_counts_what_arrives_meanwhile(harness: IngestHarness, worker: Resources) -> None:
+    stopping = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        flush = pool.submit(worker.flusher.flush_alone, 0, None, Turn(60, wait=3))
+        flush = pool.submit(worker.flusher.flush_alone, 0, None, Turn(120, 60, stopping.is_set))
         eventually(lambda: harness.redis.exists("usage:events:{0}"))
         for number in (1, 2):
             add(harness, 1)
             await_accepted(harness, number)
         assert not flush.done()
+        stopping.set()
         report = flush.result(30)
     assert (report.batches, report.intake) == (2, Intake(2, 2, 0, 0))
     assert report.successor
@@ -128,8 +130,8 @@ def test_claim_is_renewed_while_a_flush_works(
     with ThreadPoolExecutor(1) as pool:
         flush = pool.submit(worker.flusher.flush_alone, 0, None, Turn(60, 60, stopping.is_set))
         eventually(lambda: harness.redis.exists(key))
-        harness.redis.expire(key, 2)
-        eventually(lambda: harness.redis.ttl(key) > 2)
+        harness.redis.expire(key, 8)
+        eventually(lambda: harness.redis.ttl(key) > 8)
         stopping.set()
         flush.result(30)
 

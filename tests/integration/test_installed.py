@@ -282,7 +282,7 @@ def _running(command: list[str], folder: Path, **env: str) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(120)
         finally:
             process.kill()
 

@@ -65,7 +65,7 @@ def test_lost_row_is_reported_and_has_its_times_after_a_lost_race(harness: Inges
 def holding(url: str, statement: str) -> Iterator[psycopg.Connection]:
     """Hold what a statement locks, in the transaction of an idle client; not for ever, so that a test fails instead."""
     with psycopg.connect(url) as client:
-        client.execute("SET idle_in_transaction_session_timeout = '10s'")
+        client.execute("SET idle_in_transaction_session_timeout = '60s'")
         client.execute(statement.encode())
         yield client
 

@@ -140,7 +140,7 @@ def test_blocked_migration_yields_to_writer_and_retries(empty_database: str) -> 
             run_up = pool.submit(
                 runner.up, "3.0.0", on_step=lambda step: retried.set() if step.event == "retrying" else None
             )
-            assert retried.wait(10)
+            assert retried.wait(120)
         run_up.result(30)
     assert runner.verify() == []
 

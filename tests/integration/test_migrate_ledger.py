@@ -233,18 +233,23 @@ def test_rows_of_older_transaction_get_opening_balance(empty_database: str, runn
     check_balanced(empty_database)
 
 
-def test_killed_backfill_adds_nothing_twice(empty_database: str, runner: Runner) -> None:
+def test_killed_backfill_adds_nothing_twice(empty_database: str, runner: Runner, files: Path) -> None:
     seed(empty_database, 200, 100)
+    file = files / BALANCE.up.name
+    sound = file.read_text()
+    # So that it does not end before it is killed.
+    insert_before(file, "        v_chunk := ARRAY(SELECT id ", "        PERFORM pg_catalog.pg_sleep(0.2)")
     opened = "SELECT count(*) FROM public.usage_daily"
     kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s AND datname = %s"
     with ThreadPoolExecutor(1) as pool, psycopg.connect(empty_database, autocommit=True) as connection:
-        migrating = pool.submit(runner.up)
+        migrating = pool.submit(Runner(empty_database, files).up)
         eventually(lambda: connection.execute("SELECT to_regclass('public.usage_daily')").fetchone() != (None,))
         eventually(lambda: connection.execute(opened).fetchone() != (0,))
         connection.execute(kill, [WORK_NAME, connection.info.dbname])
         with pytest.raises(StoreUnavailableError):
             migrating.result(30)
     assert 0 < run(empty_database, opened)[0][0] < used(empty_database)
+    file.write_text(sound)
     runner.up()
     assert run(empty_database, opened)[0][0] == used(empty_database)
     assert runner.verify() == []

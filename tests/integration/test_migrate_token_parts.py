@@ -124,7 +124,7 @@ def test_clients_do_not_wait(harness: IngestHarness, database: str) -> None:
 
     def client(number: int) -> Callable[[threading.Event], None]:
         def repeat(over: threading.Event) -> None:
-            with psycopg.connect(database, autocommit=True, options="-c lock_timeout=250ms") as connection:
+            with psycopg.connect(database, autocommit=True, options="-c lock_timeout=5s") as connection:
                 while not over.wait(0.01):
                     pair = pairs[done[number] % len(pairs)]
                     connection.execute("SELECT public.track_agent_usage(%s, %s, true, 7)", pair)

@@ -108,19 +108,19 @@ def test_bad_fields_are_refused_and_counted_never_raised(redis_url: str, caplog:
 def test_track_never_blocks(state: str, caplog: pytest.LogCaptureFixture) -> None:
     """Calls are compared with calls while nothing is sent, so that the speed of the machine does not matter."""
     with hanging_server() as hanging:
-        publisher = UsagePublisher(hanging if state == "hanging" else refusing_url(), linger=0)
+        publisher = UsagePublisher(f"{hanging}?socket_timeout=60" if state == "hanging" else refusing_url(), linger=0)
         longest = 0.0
         for _ in range(2_000):
             started = time.perf_counter()
             assert publisher.track(USER, AGENT) is not None
             longest = max(longest, time.perf_counter() - started)
-        # A connection attempt takes a socket timeout of 5 s here; a call that did I/O would show it.
-        assert longest < 1
+        # A connection attempt takes a socket timeout of 60 s here; a call that did I/O would show it.
+        assert longest < 20
         assert publisher.stats().buffered == 2_000
         started = time.perf_counter()
         with caplog.at_level(logging.ERROR):
             publisher.close(timeout=0.2)
-        assert time.perf_counter() - started < 3
+        assert time.perf_counter() - started < 20
     assert publisher.stats().dropped == 2_000
     assert "2000 events dropped at close" in caplog.text
 

@@ -156,4 +156,4 @@ def test_celery_child_sends_its_events_at_its_end(
             eventually(lambda: events_in(redis_client) == 4, 60)
         finally:
             worker.terminate()
-            worker.wait(30)
+            worker.wait(120)

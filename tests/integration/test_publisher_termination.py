@@ -83,7 +83,7 @@ def test_sigterm_while_events_are_buffered(tmp_path: Path, redis_url: str, redis
     with running(tmp_path, redis_url, program) as process:
         eventually(lambda: events_in(redis_client) > 0)
         process.terminate()
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(120) == -signal.SIGTERM
     accepted = int.from_bytes(counter.read_bytes(), sys.byteorder)
     assert accepted <= events_in(redis_client) <= accepted + 1
 
@@ -149,7 +149,7 @@ def test_signal_handler_of_asyncio_works(tmp_path: Path, redis_url: str, redis_c
     """
     with running(tmp_path, redis_url, program) as process:
         process.terminate()
-        assert process.wait(30) == 7
+        assert process.wait(120) == 7
     assert events_in(redis_client) == 1
 
 

@@ -295,7 +295,7 @@ def test_command_prints_figures(database: str, redis_url: str, tmp_path: Path) -
         ) as process:
             eventually(lambda: run(database, "SELECT 1 FROM pg_locks WHERE NOT granted"))
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=10)
+            output, errors = process.communicate(timeout=120)
     report = json.loads(output)
     assert (process.returncode, report["purged"], report["interrupted"]) == (130, 0, True), errors
     assert pairs(database) == before

@@ -72,7 +72,7 @@ def test_signal_cancels_refresh_in_database(cli: Cli, database: str, number: sig
         try:
             eventually(lambda: run(database, ACTIVE))
             process.send_signal(number)
-            assert process.wait(10) == 130
+            assert process.wait(120) == 130
             assert process.stdout
             assert process.stdout.read() == b""
         finally:

@@ -46,7 +46,7 @@ class Celery:
                 yield
                 assert process.poll() is None
                 process.send_signal(signal.SIGTERM)
-                process.wait(60)
+                process.wait(120)
             finally:
                 process.kill()
 

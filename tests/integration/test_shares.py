@@ -144,10 +144,11 @@ def test_editor_changes_row_but_not_its_owner(database: str, users: Users) -> No
 
 def test_share_stops_at_expiry_and_resumes_when_extended(database: str, users: Users) -> None:
     execute_as(database, users.ann, "UPDATE public.user_agent_shares SET permission = 'edit'")
-    later = "UPDATE public.user_agent_shares SET expires_at = now() + interval '400 ms' WHERE shared_with_user = %s"
-    execute_as(database, users.ann, later, users.bob)
+    later = "UPDATE public.user_agent_shares SET expires_at = now() + %s::interval WHERE shared_with_user = %s"
+    execute_as(database, users.ann, later, "1 hour", users.bob)
     edit = "UPDATE public.user_agents SET sort_order = sort_order + 1"
     assert execute_as(database, users.bob, edit) == 1
+    execute_as(database, users.ann, later, "400 ms", users.bob)
     eventually(lambda: visible_rows(database, users.bob) == 0)
     assert execute_as(database, users.bob, edit) == 0
     assert visible_rows(database, users.cid) == 1

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
 
-# Three milliseconds for an event, a second for one of the model `slow`.
+# Ten milliseconds for an event, five seconds for one of the model `slow`.
 SLOW = """
     CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        PERFORM pg_catalog.pg_sleep(CASE NEW.model WHEN 'slow' THEN 1 ELSE 0.003 END);
+        PERFORM pg_catalog.pg_sleep(CASE NEW.model WHEN 'slow' THEN 5 ELSE 0.01 END);
         RETURN NEW;
     END $$;
     CREATE TRIGGER slow BEFORE INSERT ON usage_events FOR EACH ROW EXECUTE FUNCTION slow()
@@ -62,7 +62,7 @@ def add_entry(harness: IngestHarness, events: int, **fields: Any) -> None:
 def test_cancelled_batches_are_counted_in_parts(harness: IngestHarness) -> None:
     url = harness.resources.settings.database_url
     run(url, SLOW)
-    configure(harness, "statement_timeout", "300ms")
+    configure(harness, "statement_timeout", "1s")
     for size in (*[20] * 10, 150):
         add_entry(harness, size)
     assert harness.flush() == Intake(350, 350, 0, 0)
@@ -80,11 +80,11 @@ def test_cancelled_batches_are_counted_in_parts(harness: IngestHarness) -> None:
 def test_event_that_takes_too_long_waits_and_is_not_refused(harness: IngestHarness) -> None:
     url = harness.resources.settings.database_url
     run(url, SLOW)
-    configure(harness, "statement_timeout", "400ms")
+    configure(harness, "statement_timeout", "1500ms")
     add_entry(harness, 5)
     add_entry(harness, 1, model="slow")
     add_entry(harness, 5)
-    with pytest.raises(StatementCancelledError, match="statement_timeout is 400ms"):
+    with pytest.raises(StatementCancelledError, match="statement_timeout is 1500ms"):
         harness.flush_shard(0)
     assert harness.resources.stream.backlog(0).entries == 1, "its neighbours are counted and gone"
     with pytest.raises(StatementCancelledError):

@@ -115,7 +115,7 @@ def test_busy_worker_stops_after_its_batch(harness: IngestHarness, cli: Cli, poo
     with running(cli, "worker", f"--pool={pool}", "--concurrency=2") as worker:
         eventually(lambda: harness.resources.store.intake_totals().accepted, 60)
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
+        assert worker.wait(120) == 0
     backlog = harness.resources.stream.backlog(0)
     assert backlog.entries > 0
     assert backlog.pending == 0
@@ -131,6 +131,6 @@ def test_idle_worker_stops_without_waiting_for_events(harness: IngestHarness, cl
     with running(cli, "worker", f"--pool={pool}", "--concurrency=3") as worker:
         eventually(lambda: harness.redis.exists(CLAIM), 60)
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
+        assert worker.wait(120) == 0
     claim: Any = harness.redis.get(CLAIM)
     assert claim.startswith(b"next ")

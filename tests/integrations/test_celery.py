@@ -67,7 +67,7 @@ def test_task_has_the_context_of_its_publisher(
             events = published.arrived(3)
         finally:
             worker.terminate()
-            worker.wait(30)
+            worker.wait(120)
     counted_tasks.usage.close()
     assert sorted((event["user_id"], event["input_tokens"]) for event in events) == sorted(
         [(first.hex, 1), (first.hex, 2), (second.hex, 3)]

@@ -64,5 +64,5 @@ def test_task_publishes_the_printed_event(
             events = eventually(lambda: events_in(redis_client), 60)
         finally:
             worker.terminate()
-            worker.wait(30)
+            worker.wait(120)
     assert is_printed(events, 3)

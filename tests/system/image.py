@@ -81,7 +81,7 @@ def _run(image: Image, command: str) -> None:
     environment = image.environment | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"/{WHEELS}"}
     variables = [f"{name}={value}" for name, value in environment.items()]
     inside = ["chroot", str(image.root), "env", "--ignore-environment", f"--chdir={image.folder}", *variables]
-    subprocess.run([*inside, "sh", "-ec", command], check=True, timeout=170)
+    subprocess.run([*inside, "sh", "-ec", command], check=True, timeout=500)
 
 
 def _copy(image: Image, arguments: str, stages: dict[str, Path]) -> None:

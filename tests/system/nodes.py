@@ -79,7 +79,7 @@ class Nodes:
         for name in names:
             self._processes[name].ask_to_stop()
         for name in names:
-            assert self._processes.pop(name).wait(30) == 0
+            assert self._processes.pop(name).wait(120) == 0
 
     def kill(self, name: str) -> None:
         """Kill all processes of a worker, as the loss of its machine does."""

@@ -98,7 +98,7 @@ class Processes:
             for number, (release, journal) in enumerate(zip(releases, journals, strict=True))
         ]
         yield
-        assert [publisher.wait(60) for publisher in publishers] == [0] * len(publishers), self.log()
+        assert [publisher.wait(120) for publisher in publishers] == [0] * len(publishers), self.log()
         for journal in journals:
             self.harness.record(json.loads(line) for line in journal.read_text().splitlines())
 
@@ -106,7 +106,7 @@ class Processes:
         """Stop processes as a deployment does: SIGTERM, after which they finish what they do."""
         for process in processes:
             process.terminate()
-        assert [process.wait(40) for process in processes] == [0] * len(processes), self.log()
+        assert [process.wait(120) for process in processes] == [0] * len(processes), self.log()
 
     def log(self) -> str:
         return (self.folder / "processes.log").read_text()

@@ -9,7 +9,6 @@ import subprocess
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import urlopen
 
@@ -34,7 +33,7 @@ class Prometheus:
         try:
             with urlopen(f"{self._url}/-/ready", timeout=5) as reply:  # noqa: S310 - our own address
                 return bool(reply.status == 200)
-        except URLError:
+        except OSError:
             return False
 
     def has_value(self, expression: str, *, is_instant: bool) -> bool:
@@ -52,7 +51,7 @@ class Prometheus:
         return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
 
     def _ask(self, path: str, **parameters: object) -> Any:
-        with urlopen(f"{self._url}/api/v1/{path}?{urlencode(parameters)}", timeout=10) as reply:  # noqa: S310 - our own address
+        with urlopen(f"{self._url}/api/v1/{path}?{urlencode(parameters)}", timeout=60) as reply:  # noqa: S310 - our own address
             return json.loads(reply.read())["data"]
 
 

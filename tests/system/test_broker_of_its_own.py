@@ -91,7 +91,7 @@ def running(
         log_dir=folder,
         variables=given,
     ) as supervisor:
-        supervisor.wait_ready()
+        supervisor.wait_ready(180)
         pids = supervisor.pids
         yield Stack(harness, broker_url, supervisor, folder)
         supervisor.poll()

@@ -41,7 +41,7 @@ def test_celery_messages_survive_redis_restart(database: str, server_folder: Pat
         for name, value in harness.env.items():
             patch.setenv(name, value)
         with Supervisor(harness.database, harness.redis_url, flower_port=None, log_dir=tmp_path) as stack:
-            stack.wait_ready()
+            stack.wait_ready(180)
             events = harness.traffic(400, seed=5)
             with closing(Celery(broker=broker_url(harness.redis_url))) as sender:
                 for event in events:

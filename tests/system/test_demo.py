@@ -11,7 +11,7 @@ EVENTS = 800
 
 def test_demo_kills_a_worker_and_is_exact() -> None:
     command = [sys.executable, "-m", "usage_worker.cli", "demo", "--events", str(EVENTS), "--json"]
-    run = subprocess.run(command, check=True, timeout=170, capture_output=True, text=True)
+    run = subprocess.run(command, check=True, timeout=500, capture_output=True, text=True)
     result = json.loads(run.stdout)
     assert result["exact"] is True
     assert result["differences"] == []

@@ -166,7 +166,7 @@ def test_broker_page_has_both_queues_with_their_messages(tab: Tab, address: str)
 @pytest.mark.usefixtures("sent")
 def test_inspect_shows_no_id_of_a_person(redis_url: str) -> None:
     with make_app(Settings(REDIS_URL=redis_url)) as app:
-        inspect = app.control.inspect(timeout=5, limit=2)
+        inspect = app.control.inspect(timeout=30, limit=2)
         (later,) = [it["request"] for held in (inspect.scheduled() or {}).values() for it in held]
         flush = eventually(lambda: active_flush(inspect), 20)
     assert later["args"] == "1 event"

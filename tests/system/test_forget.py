@@ -228,7 +228,7 @@ def test_erasures_while_workers_count_at_full_speed(
         UsagePublisher(url, linger=0) as publisher,
         ThreadPoolExecutor(3) as pool,
     ):
-        celery.wait_ready()
+        celery.wait_ready(180)
         ways: list[Callable[[list[dict[str, Any]]], bool]] = [
             lambda batch: all(map(publisher.add, batch)) and publisher.flush(),
             lambda batch: all(app.send_task("usage.track", kwargs=it).id for it in batch),

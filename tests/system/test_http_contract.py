@@ -32,7 +32,7 @@ def check(service: Service, folder: Path, key: str, *options: str) -> None:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -61,8 +62,19 @@ def test_schema_of_another_program(empty_database: str, redis_url: str) -> None:
     assert line_of(answer).endswith("run `usage-worker migrate up`")
 
 
-def test_busy_reports_hold_neither_status_nor_events(filled: str, redis_url: str) -> None:
+def test_busy_reports_hold_neither_status_nor_events(
+    filled: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Reports wait for a lock here; one more is told so at once, and events are taken."""
+    module = sys.modules["usage_worker.store.connection"]
+    given = module.query
+
+    def patient(name: str) -> str:
+        """Let the reports still wait when the others are answered."""
+        text: str = given(name)
+        return text.replace("'1s'", "'10s'") if name == "give_up_report" else text
+
+    monkeypatch.setattr(module, "query", patient)
     event = b'{"user_id": "00000000-0000-0000-0000-000000000002", "agent_id": "00000000-0000-0000-0000-000000000007"}'
     app = opened(redis_url, DATABASE_URL=filled)
 
@@ -90,8 +102,6 @@ def test_server_that_stands_still_holds_no_request(
     filled: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No limit of PostgreSQL's own ends a statement then, and its host goes on answering for TCP."""
-    monkeypatch.setattr(page, "REPORT_SECONDS", 3.0)
-    monkeypatch.setattr(usage, "MAX_SECONDS", 1.0)
     app = opened(redis_url, DATABASE_URL=filled)
 
     stopped_at: list[datetime] = []
@@ -106,6 +116,8 @@ def test_server_that_stands_still_holds_no_request(
             # That of the status is closed; one of a report and one of totals stay open.
             await asyncio.to_thread(eventually, lambda: len(sessions() - before) == 2)
             held = sessions() - before
+            monkeypatch.setattr(page, "REPORT_SECONDS", 3.0)
+            monkeypatch.setattr(usage, "MAX_SECONDS", 1.0)
             for session in held:
                 os.kill(session, signal.SIGSTOP)
             stopped_at.append(datetime.now(UTC))

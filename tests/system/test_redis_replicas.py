@@ -66,7 +66,7 @@ def test_sent_event_is_on_the_replica(primary: RedisNode, replica: RedisNode) ->
     with publisher(primary) as sender:
         for number in range(1, 21):
             sender.track(uuid4(), uuid4())
-            assert sender.flush(10)
+            assert sender.flush(60)
             assert replica.connection.xlen(KEY) == number
 
 
@@ -75,7 +75,7 @@ def test_events_wait_without_replica_and_are_sent_with_it(primary: RedisNode, re
     with publisher(primary) as sender:
         began = time.monotonic()
         assert sender.track(uuid4(), uuid4())
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 0.9
         reason = eventually(lambda: sender.stats().holding)
         assert "0 of 1 replicas have the entries; start the others, or lower USAGE_REDIS_REPLICAS" in reason
         assert sender.stats().buffered == 1

@@ -123,7 +123,7 @@ def test_trace_leads_from_the_request_to_the_transaction(database: str, valkey: 
             patch.setenv(name, value)
         asked, posted, sent, others = (harness.traffic(count, seed=count) for count in (7, 5, 3, len(HOSTILE)))
         with Supervisor(harness.database, harness.redis_url, flower_port=None, log_dir=tmp_path) as stack:
-            stack.wait_ready()
+            stack.wait_ready(180)
             subprocess.run(
                 [sys.executable, "-c", ASK],
                 env=environment_without() | {"USAGE_REDIS_URL": harness.redis_url, "OTEL_SERVICE_NAME": "app"},
@@ -190,7 +190,7 @@ def test_collector_that_is_away_delays_no_worker(database: str, valkey: Valkey, 
         for name, value in (harness.env | variables | {"USAGE_LOG_FORMAT": "json"}).items():
             patch.setenv(name, value)
         with Supervisor(harness.database, harness.redis_url, flower_port=None, log_dir=tmp_path) as stack:
-            stack.wait_ready()
+            stack.wait_ready(180)
             harness.publish(harness.traffic(50))
             eventually(lambda: harness.has_counted(harness.sent), 60)
             harness.check()

@@ -24,5 +24,5 @@ def refusing_url() -> str:
 def silent_server() -> Iterator[socket.socket]:
     """Listen on a port; `accept` waits at most 10 s for a connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(10)
+        server.settimeout(60)
         yield server
