@@ -17,6 +17,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.commands import Cli, events
 from tests.integration.database import run
+from tests.integration.ledger import create_days, days
 from usage_worker.events.tombstones import ForgetKey
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.maintenance.reconcile import run_reconcile
@@ -407,6 +408,26 @@ def test_lock_that_a_role_may_not_see_into(service: Service, ingest_url: str, da
         assert "usage_daily" in seen["locks"]
         assert "\x1b" not in seen["locks"]
     assert service.problems() == {}
+
+
+def test_detach_that_waits_for_a_report_is_no_problem(service: Service, database: str) -> None:
+    """It delays nobody, and no flush waits for the report."""
+    create_days(database, -100)
+    (day,) = days(-100)
+    is_old = "SELECT 1 FROM pg_stat_activity WHERE pid = {} AND xact_start < clock_timestamp() - interval '5 seconds'"
+    is_waiting = "SELECT 1 FROM pg_locks WHERE pid = {} AND locktype = 'virtualxid' AND NOT granted"
+    ours = psycopg.connect(database, autocommit=True, application_name="usage-worker")
+    with ours, psycopg.connect(database) as report, ThreadPoolExecutor() as pool:
+        report.execute("SELECT count(*) FROM usage_events")
+        detach = f"ALTER TABLE usage_events DETACH PARTITION {day} CONCURRENTLY"
+        detached = pool.submit(ours.execute, detach.encode())
+        try:
+            eventually(lambda: run(database, is_waiting.format(ours.info.backend_pid)))
+            eventually(lambda: run(database, is_old.format(report.info.backend_pid)))
+            assert "locks" not in service.problems()
+        finally:
+            report.rollback()
+        detached.result(30)
 
 
 LOCKED = "another session holds a lock on usage_migrations or a table of ours; try again when it has ended"

@@ -140,6 +140,20 @@ def test_locked_table_is_named_and_nothing_is_taken(harness: IngestHarness) -> N
     harness.check()
 
 
+def test_our_own_transactions_are_named_last(harness: IngestHarness) -> None:
+    """While a backlog is worked off, a batch of another shard is always older than the wait for a lock."""
+    harness.publish(use(harness, 0))
+    shard = harness.resources.stream.shard_of(harness.users[0])
+    url = harness.resources.settings.database_url
+    with psycopg.connect(url, application_name="usage-worker") as batch:
+        batch.execute("DELETE FROM usage_daily WHERE false")
+        ours = rf"pid {batch.info.backend_pid} \(usage-worker, role "
+        with holding(harness, "LOCK TABLE user_agents IN SHARE ROW EXCLUSIVE MODE") as holder:
+            others = rf"pid {holder.info.backend_pid} \(role "
+            with pytest.raises(LockHeldError, match=rf"held by {others}.* or {ours}"):
+                harness.flush_shard(shard)
+
+
 def test_lower_lock_timeout_of_role_is_kept(harness: IngestHarness) -> None:
     url = harness.resources.settings.database_url
     name = url.partition("?")[0].rpartition("/")[2]

@@ -114,6 +114,31 @@ def test_drop_waits_for_a_batch(database: str, store: Store) -> None:
     assert (report.dropped, report.failed) == (days(-100), {})
 
 
+def test_interrupted_detach_is_finished_beside_batches(database: str, store: Store) -> None:
+    """It waits for statements that began before it, and for longer than other steps do."""
+    create_days(database, -100)
+    (old,) = days(-100)
+    run(database, f"COMMENT ON TABLE {old} IS 'dropped by usage-worker'")
+    detach = f"ALTER TABLE usage_events DETACH PARTITION {old} CONCURRENTLY"
+    waiting = """
+        SELECT 1 FROM pg_stat_activity
+         WHERE query ~ 'DETACH .* FINALIZE' AND wait_event_type = 'Lock'
+           AND query_start < clock_timestamp() - interval '500 ms'
+    """
+    hasty = psycopg.connect(database, autocommit=True, options="-c lock_timeout=200ms")
+    with hasty, psycopg.connect(database) as batch, ThreadPoolExecutor() as threads:
+        batch.cursor("statement").execute("SELECT FROM usage_events")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            hasty.execute(detach.encode())
+        managed = threads.submit(manage_partitions, store, Settings())
+        try:
+            eventually(lambda: run(database, waiting), 15)
+        finally:
+            batch.commit()
+        report = managed.result()
+    assert (report.dropped, report.failed) == ([old], {})
+
+
 def test_deleting_entry_keys_blocks_no_batch(database: str, store: Store) -> None:
     old = "INSERT INTO usage_entries SELECT gen_random_uuid(), now() - interval '200 days' FROM generate_series(1, %s)"
     run(database, old, 200_000)

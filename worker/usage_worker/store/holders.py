@@ -25,12 +25,15 @@ class Limits(NamedTuple):
 
 class _Holder(NamedTuple):
     pid: int | None
+    is_ours: bool | None
     role: str | None
     state: str | None
     seconds: int | None
 
     def __str__(self) -> str:
-        parts = [self.role and f"role {self.role}", self.state, None if self.seconds is None else f"{self.seconds} s"]
+        program = "usage-worker" if self.is_ours else None
+        seconds = None if self.seconds is None else f"{self.seconds} s"
+        parts = [program, self.role and f"role {self.role}", self.state, seconds]
         who = "a prepared transaction" if self.pid is None else f"pid {self.pid}"
         return f"{who} ({printable(', '.join(filter(None, parts)))})"
 

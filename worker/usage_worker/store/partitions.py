@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT = "200ms"
 # DETACH … CONCURRENTLY waits for every transaction that has used the table, and holds no lock of a table meanwhile.
-# Longer than a batch of a backlog: once it has given up, only a moment without any statement can complete it.
+# Longer than a batch of a backlog.
 DETACH_TIMEOUT = "20s"
+# Its second half, once it has given up, waits for all that have a snapshot, and holds the partition. Long, since two
+# shards with backlogs leave hardly a moment; shorter than the deadlock_timeout, so that no client is ended for it.
+FINISH_TIMEOUT = "900ms"
 ROWS_AT_ONCE = 5_000
 MARK = "dropped by usage-worker"
 
@@ -94,6 +97,11 @@ def drop_partition(
     def alter(session: Connection, name: str) -> None:
         session.execute(sql.SQL(query(name)).format(**names))
 
+    def alter_patiently(session: Connection, name: str, timeout: str) -> None:
+        _set_lock_timeout(session, timeout, in_transaction=store.pooled)
+        alter(session, name)
+        _set_lock_timeout(session, LOCK_TIMEOUT, in_transaction=store.pooled)
+
     if store.pooled:
         # Every other statement on the table waits for this transaction, but not for the next one.
         with _session_of_drop(store, task) as session:
@@ -103,12 +111,11 @@ def drop_partition(
     with _session_of_drop(store, task) as session:
         state = partition_states(session, table).get(partition)
         if state == "attached":
-            alter(session, "mark_partition")
-            _set_lock_timeout(session, DETACH_TIMEOUT, in_transaction=False)
-            alter(session, "detach_partition")
-            _set_lock_timeout(session, LOCK_TIMEOUT, in_transaction=False)
+            # An autovacuum that holds the partition ends only after a second, too.
+            alter_patiently(session, "mark_partition", DETACH_TIMEOUT)
+            alter_patiently(session, "detach_partition", DETACH_TIMEOUT)
         elif state == "pending":
-            alter(session, "finish_detaching")
+            alter_patiently(session, "finish_detaching", FINISH_TIMEOUT)
         if state is not None:
             before_drop(session)
             alter(session, "drop_partition")
