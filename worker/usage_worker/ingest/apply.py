@@ -34,6 +34,7 @@ from usage_worker.ingest.held_rows import HeldRows
 from usage_worker.ingest.ledger_days import LedgerDays
 from usage_worker.ingest.made_ids import keep_ids
 from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
+from usage_worker.ingest.new_agents import AbsentAgentsError, NewAgents
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of, others_of
 from usage_worker.ingest.transaction_span import intake_attributes, transaction_span
@@ -71,6 +72,7 @@ class Applier:
         self._prices = prices
         self._unknown = settings.unknown
         self._days = LedgerDays(store, settings.accept_days)
+        self._agents = NewAgents(store)
         self._forgotten = Forgotten.of(settings)
         # For how long the transactions that were committed kept rows locked.
         self.locked_seconds = 0.0
@@ -139,6 +141,7 @@ class Applier:
             self._last_attempt = attempt == MAX_ATTEMPTS
             try:
                 batch = self._days.admit(batch)
+                self._agents.prepare(batch)
                 began = time.monotonic()
                 with transaction_span(batch.entries) as span, batch_transaction(self._store) as transaction:
                     intake, reasons = self._count(transaction, batch)
@@ -147,14 +150,12 @@ class Applier:
                 self.held.mode.trip()
                 if self._last_attempt:
                     raise LockHeldError(f"{error.detail}, {self._store.lock_holders()}") from error
+            except AbsentAgentsError:
+                continue  # no race was lost
             except ConcurrencyError as error:
                 if self._last_attempt:
                     raise
-                if isinstance(error, DuplicateError):
-                    self._duplicates.trip()
-                    self._rivals.trip()
-                # Jitter, so that two workers that conflicted do not conflict again.
-                time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter is no secret
+                self._race_lost(error, attempt)
             else:
                 self.tally.committed(time.monotonic() - began, intake, reasons)
                 self.locked_seconds += transaction.locked_seconds
@@ -163,6 +164,13 @@ class Applier:
                     entry.is_counted = not entry.waiting
                 return intake
         raise AssertionError("unreachable")
+
+    def _race_lost(self, error: ConcurrencyError, attempt: int) -> None:
+        if isinstance(error, DuplicateError):
+            self._duplicates.trip()
+            self._rivals.trip()
+        # Jitter, so that two workers that conflicted do not conflict again.
+        time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter is no secret
 
     def _count(self, transaction: BatchTransaction, batch: Batch) -> tuple[Intake, Counter[str]]:
         """Count a batch; return its intake, and the events of its new dead letters by reason."""
@@ -286,6 +294,8 @@ class Applier:
         transaction.stage(days, map(totals_rows, totals.parts(_COPY_ROWS)))
         if self._missing and (missing := transaction.missing_pairs()):
             self._missing.trip()
+            if self._unknown == "create" and not self._last_attempt:
+                self._agents.require(missing)
             resolve(transaction, missing, self._unknown)
         if self._rivals:
             # Another batch inserts conversations of the same pairs, so that the known ones must be read after its
