@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,23 +15,25 @@ from tests.helpers import eventually
 from tests.integration.database import run, traffic
 from tests.integration.retired import track, uses
 from tests.integration.test_purge import pairs, purge, seed
-from tests.integration.test_reconcile import check, count_one_pair, damage
+from tests.integration.test_reconcile import check, count_one_pair, damage, use
 from usage_worker.errors import ConcurrencyError, LockHeldError
-from usage_worker.maintenance import PURGE
+from usage_worker.maintenance import PURGE, reconcile
 from usage_worker.maintenance.purge import CHUNK_ROWS, run_purge
 from usage_worker.maintenance.retry import ATTEMPTS, retry
+from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.settings import Settings
-from usage_worker.store import Store, last_runs
+from usage_worker.store import Intake, Store, last_runs
 from usage_worker.store.forget import erase, steps
 from usage_worker.store.purge import purge_chunk
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.integration.conftest import IngestHarness
-    from usage_worker.maintenance import PurgeReport
+    from usage_worker.maintenance import PurgeReport, ReconcileReport
+    from usage_worker.service.resources import Resources
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE application_name = 'usage-worker' AND wait_event_type = 'Lock'"
 
@@ -73,6 +76,52 @@ def holding(url: str, statement: str) -> Iterator[psycopg.Connection]:
 def impatient(url: str, lock_timeout: str) -> str:
     """Return the URL for a session whose administrator has set a `lock_timeout`."""
     return f"{url}{'&' if '?' in url else '?'}options=-clock_timeout%3D{lock_timeout}"
+
+
+def test_repair_that_waits_for_a_batch_lets_others_count(
+    harness: IngestHarness, make_resources: Callable[..., Resources], database: str, ingest_url: str
+) -> None:
+    """A batch of another shard has locked a pair of the repair, which locks one of our shard before it."""
+    shard_of, users = harness.resources.stream.shard_of, sorted(harness.users)
+    ours = users[0]
+    other = next(user for user in users if shard_of(user) != shard_of(ours))
+    harness.publish(*(use(harness, 0, 1, user_id=user)[0] for user in (ours, other)))
+    harness.flush()
+    run(database, "UPDATE user_agents SET usage_count = 0")
+    # It gives a pair up sooner than a batch by default, which a repair of more than two shards could outlast, too.
+    worker = make_resources(DATABASE_URL=impatient(ingest_url, "1s"))
+    reports: list[ReconcileReport] = []
+
+    def repair(_: threading.Event) -> None:
+        reports.append(check(harness, repair=True))
+
+    with (
+        holding(database, f"SELECT FROM user_agents WHERE user_id = '{other}' FOR NO KEY UPDATE") as batch,
+        traffic(repair),
+    ):
+        eventually(lambda: run(database, WAITING))
+        harness.publish(*use(harness, 0, 1, user_id=ours))
+        assert worker.flusher.flush(shard_of(ours)).intake == Intake(1, 1, 0, 0)
+        assert FlushRecords(worker.stream.connection).read(shard_of(ours))[0].holders is None
+        assert not reports
+        batch.rollback()
+    assert {it.user_id for it in reports[0].differences} == {str(ours), str(other)}
+    assert reports[0].left == 0
+    harness.check()
+
+
+def test_repair_that_never_gets_a_pair_names_the_holder(
+    harness: IngestHarness, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[reconcile.__module__], "WAIT_TIMEOUT_SECONDS", 0.0)
+    count_one_pair(harness)
+    damage(harness, "UPDATE user_agents SET usage_count = 0")
+    with (
+        holding(database, "SELECT FROM user_agents FOR NO KEY UPDATE") as client,
+        pytest.raises(LockHeldError, match=rf"held by pid {client.info.backend_pid} \("),
+    ):
+        check(harness, repair=True)
+    assert check(harness, repair=True).left == 0
 
 
 def test_purge_that_waits_for_a_client_lets_others_count(database: str, store: Store) -> None:
@@ -141,7 +190,7 @@ def test_purge_repeats_lost_races_after_a_chunk_that_is_held(
 @pytest.mark.parametrize(("administrator", "limit"), [("0", "200ms"), ("2min", "200ms"), ("50ms", "50ms")])
 def test_purge_keeps_a_lower_limit_of_the_administrator(database: str, administrator: str, limit: str) -> None:
     with psycopg.connect(impatient(database, administrator)) as connection:
-        connection.execute(query("purge_lock_timeout"))
+        connection.execute(query("short_lock_timeout"))
         assert connection.execute("SHOW lock_timeout").fetchone() == (limit,)
 
 

@@ -15,7 +15,7 @@ import yaml
 from tests.integration.installed import ROOT, copied_files
 from usage_worker.environment import known_variables
 from usage_worker.http.keys import parse_keys
-from usage_worker.monitoring.checks.shards import SILENCE_SECONDS
+from usage_worker.monitoring.checks.shards import BATCH_SECONDS
 from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings
 
@@ -118,7 +118,7 @@ def test_compose_starts_with_servers_elsewhere(services: dict[str, Any]) -> None
 def test_compose_lets_worker_finish_its_batch(services: dict[str, Any]) -> None:
     for name in ("worker", "maintenance"):
         assert "REMAP_SIGTERM" not in services[name]["environment"]  # a warm shutdown
-        assert int(services[name]["stop_grace_period"].rstrip("s")) >= SILENCE_SECONDS + 5
+        assert int(services[name]["stop_grace_period"].rstrip("s")) >= BATCH_SECONDS + 5
 
 
 def test_compose_has_processes_for_all_shards_and_the_other_tasks(services: dict[str, Any]) -> None:

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -20,9 +20,10 @@ from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import run
 from tests.integration.ledger import INSERT, attached_partitions, create_days, days, partition_tables
 from usage_worker.errors import BusyError
-from usage_worker.maintenance import MANAGE_PARTITIONS, manage_partitions
+from usage_worker.maintenance import HOURS, MANAGE_PARTITIONS, manage_partitions
+from usage_worker.maintenance.partitions import STEP_ATTEMPTS
 from usage_worker.settings import Settings
-from usage_worker.store import Store
+from usage_worker.store import Store, sole_transaction
 from usage_worker.store.partitions import drop_partition
 
 if TYPE_CHECKING:
@@ -137,6 +138,32 @@ def test_interrupted_detach_is_finished_beside_batches(database: str, store: Sto
             batch.commit()
         report = managed.result()
     assert (report.dropped, report.failed) == ([old], {})
+
+
+@pytest.mark.parametrize("step", ["roll_up_marked_hours", "roll_up_day"])
+def test_drop_waits_for_another_roll_up(
+    database: str, store: Store, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Of a day with millions of events that takes longer than a step is tried again."""
+    create_days(database, -100)
+    module = sys.modules[manage_partitions.__module__]
+    roll_up, attempts = getattr(module, step), [0]
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        attempts[0] += 1
+        if attempts[0] == 1:
+            other.enter_context(sole_transaction(others, HOURS))
+        return roll_up(*arguments, **named)
+
+    monkeypatch.setattr(module, step, counted)
+    with Store(database) as others, ThreadPoolExecutor() as threads, ExitStack() as other:
+        managed = threads.submit(manage_partitions, store, Settings())
+        try:
+            eventually(lambda: attempts[0] > STEP_ATTEMPTS + 5 or managed.done(), 30)
+        finally:
+            other.close()
+        report = managed.result()
+    assert (report.dropped, report.failed) == (days(-100), {})
 
 
 def test_deleting_entry_keys_blocks_no_batch(database: str, store: Store) -> None:

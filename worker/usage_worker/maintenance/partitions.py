@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.errors import BusyError, LockHeldError, StoreUnavailableError, UsageError
+from usage_worker.errors import BusyError, LockHeldError, ObstacleError, StoreUnavailableError, UsageError
 from usage_worker.logs import get_logger
 from usage_worker.maintenance.hours import HOURS
 from usage_worker.maintenance.partitioned_table import HOURLY, LEDGER, partitioned_tables
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from usage_worker.maintenance.partitioned_table import Partitioned
     from usage_worker.maintenance.task_run import OnProgress
+    from usage_worker.postgres import Connection
     from usage_worker.settings import Settings
     from usage_worker.store import DeletedRows, Store
 
@@ -46,6 +47,8 @@ MANAGE_PARTITIONS = "maintenance.manage_partitions"
 STEP_ATTEMPTS = 20
 STEP_PAUSE_SECONDS = 0.25
 DELETE_SECONDS = 30.0
+# A step cannot be tried again for as long as another process rolls up hours: seven seconds for a million events.
+HOURS_WAIT_SECONDS = 60.0
 
 log = get_logger("partitions")
 
@@ -172,11 +175,12 @@ class _PartitionsRun:
             return drop()
         # So that no reader misses the marked hours while the partition is detached. What a batch adds until then is in
         # the detached partition.
-        try:
-            roll_up_marked_hours(self._store, HOURS, day)
-        except BusyError as error:
-            raise LockHeldError("another process rolls hours up") from error
-        return drop(before_drop=partial(roll_up_day, task=HOURS, day=day, partition=name))
+        _in_turn(partial(roll_up_marked_hours, self._store, HOURS, day))
+
+        def roll_up(session: Connection) -> None:
+            _in_turn(partial(roll_up_day, session, task=HOURS, day=day, partition=name))
+
+        return drop(before_drop=roll_up)
 
     def delete_old_entries(self) -> None:
         """Delete the keys of stream entries whose events the ledger has dropped.
@@ -227,6 +231,18 @@ class _PartitionsRun:
                 return
             if is_done:
                 done.append(name)
+
+
+def _in_turn(roll_up: Callable[[], object]) -> None:
+    """Roll up hours after another process that does.
+
+    Raises:
+        ObstacleError: its turn did not come. BusyError would end the run, and LockHeldError would begin another wait.
+    """
+    try:
+        retry(roll_up, HOURS_WAIT_SECONDS)
+    except (BusyError, LockHeldError) as error:
+        raise ObstacleError(str(error)) from error
 
 
 def _short(_attempt: int) -> float:

@@ -66,3 +66,15 @@ def naming_holders(connection: Connection) -> Iterator[None]:
             yield
     except LockHeldError as error:
         raise LockHeldError(f"{error.detail}, {holders(connection)}") from error
+
+
+@contextmanager
+def hasty(connection: Connection) -> Iterator[None]:
+    """Wait for each lock only a moment from here on, since others wait meanwhile for those that the transaction has.
+
+    Raises:
+        LockHeldError: the block did not get a lock; the message names who holds it.
+    """
+    connection.execute(query("short_lock_timeout"))
+    with naming_holders(connection):
+        yield

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg import sql
 
-from usage_worker.errors import LockHeldError
+from usage_worker.errors import BusyError
 from usage_worker.store.partitions import partition_states
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
@@ -63,12 +63,12 @@ def roll_up_day(connection: Connection, *, task: str, day: date, partition: str)
     was dropped, changes nothing. The task's lock is taken.
 
     Raises:
-        LockHeldError: another process rolls hours up.
+        BusyError: another process is at work.
     """
     with connection.transaction():
         row = connection.execute(query("try_task_lock"), {"task": task}).fetchone()
         if not (row and row[0]):
-            raise LockHeldError("another process rolls hours up")
+            raise BusyError(task)
         connection.execute(query("hours_limits"))
         hours = _take_marks(connection, day)
         if _is_final(connection, day):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from usage_worker.store.holders import naming_holders
+from usage_worker.store.holders import hasty
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import date, timedelta
 
-    from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
 
@@ -40,14 +37,14 @@ def purge_chunk(store: Store, task: str, places: str, older_than: timedelta) -> 
     Raises:
         LockHeldError: somebody holds what belongs to the rows, or a whole table; the message names who.
     """
-    with _hasty_transaction(store, task) as connection:
+    with sole_transaction(store, task) as connection, hasty(connection):
         connection.execute(query("mark_purge"))
         return connection.execute(query("purge_chunk"), {"places": places, "older_than": older_than}).rowcount
 
 
 def delete_expired_shares(store: Store, task: str, rows: int) -> int:
     """Delete up to `rows` expired shares. Returns the number deleted. Raises like `purge_chunk`."""
-    with _hasty_transaction(store, task) as connection:
+    with sole_transaction(store, task) as connection, hasty(connection):
         return connection.execute(query("delete_expired_shares"), {"rows": rows}).rowcount
 
 
@@ -56,14 +53,5 @@ def delete_retired_days(store: Store, task: str, oldest: date, rows: int) -> int
 
     Returns the number deleted. Raises like `purge_chunk`.
     """
-    with _hasty_transaction(store, task) as connection:
+    with sole_transaction(store, task) as connection, hasty(connection):
         return connection.execute(query("delete_retired_days"), {"oldest": oldest, "rows": rows}).rowcount
-
-
-@contextmanager
-def _hasty_transaction(store: Store, task: str) -> Iterator[Connection]:
-    """Begin a transaction that waits for no lock longer than a moment, since others wait for its rows meanwhile."""
-    with sole_transaction(store, task) as connection:
-        connection.execute(query("purge_lock_timeout"))
-        with naming_holders(connection):
-            yield connection

@@ -18,13 +18,6 @@ SELECT array_agg(place)::text AS places
                  ORDER BY deleted_at LIMIT 1000000) AS due) AS numbered
  GROUP BY chunk ORDER BY chunk
 
--- name: purge_lock_timeout
--- The rows of a chunk are locked while triggers delete what belongs to them, and whoever counts for these pairs waits for
--- both. So a wait for somebody else ends soon, and the chunk is tried again. A lower limit of the administrator stays.
-SELECT set_config('lock_timeout', (extract(epoch FROM least(
-           interval '200 milliseconds', nullif(current_setting('lock_timeout')::interval, interval '0')
-       )) * 1000)::integer::text, true)
-
 -- name: mark_purge
 -- The action that the audit trail records for the deletions of this transaction.
 SELECT set_config('usage_worker.action', 'purge', true)

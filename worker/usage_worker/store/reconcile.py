@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg.types.json import set_json_loads
 
-from usage_worker.store.holders import begin
+from usage_worker.store.holders import begin, hasty
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -189,10 +189,17 @@ def _find(
 
 
 def _lock(connection: Connection) -> None:
-    """Lock the rows of the pairs like a batch does, recreating those that are missing."""
+    """Lock the rows of the pairs in the order of a batch, recreating those that are missing.
+
+    They are pairs of all shards: while one is waited for, the batches of other shards wait for those that are locked.
+
+    Raises:
+        LockHeldError: somebody holds one of them; the message names who.
+    """
     begin(connection)
-    for name in ("recreate_pairs", "lock_pairs", "drop_vanished_pairs"):
-        connection.execute(query(name))
+    with hasty(connection):
+        for name in ("recreate_pairs", "lock_pairs", "drop_vanished_pairs"):
+            connection.execute(query(name))
 
 
 def _add_to_days(connection: Connection, day: date | str, *, is_opening: bool) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.inspection import Inspection
 
-# Seconds. A transaction of ours takes four at most.
+# Seconds. A batch of a backlog takes eight, on a slow machine twelve.
 OLD_SECONDS = 60.0
 # Cost that autovacuum may cause in a millisecond: docs/operations.md asks for a limit of 2000 with the default delay of
 # 2 ms. With PostgreSQL's default of 200, an ANALYZE beside a purge held its snapshot for 20 to 50 s instead of 7.
