@@ -10,25 +10,17 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from usage_worker.errors import (
-    ConcurrencyError,
-    DataRefusedError,
-    DuplicateError,
-    LockHeldError,
-    OutOfRangeError,
-    ReferenceMissingError,
-    StatementCancelledError,
-)
+from usage_worker.errors import ConcurrencyError, DuplicateError, LockHeldError, StatementCancelledError
 from usage_worker.events.refusals import Refusal
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.batch_limit import BatchLimit
+from usage_worker.ingest.bisection import Bisection
 from usage_worker.ingest.copy_rows import ledger_rows, totals_rows
 from usage_worker.ingest.deliveries import known_events, register
 from usage_worker.ingest.entries import describe
-from usage_worker.ingest.event_array import TextTable, are_in, hours_of, order_of, pairs_of, time_texts
+from usage_worker.ingest.event_array import TextTable, hours_of, pairs_of, time_texts
 from usage_worker.ingest.first_times import take_first_times
 from usage_worker.ingest.flush_tally import FlushTally
-from usage_worker.ingest.fold import fold
 from usage_worker.ingest.forgotten import Forgotten
 from usage_worker.ingest.held_rows import HeldRows
 from usage_worker.ingest.ledger_days import LedgerDays
@@ -36,7 +28,7 @@ from usage_worker.ingest.made_ids import keep_ids
 from usage_worker.ingest.missing_pairs import RefusedPairsError, resolve
 from usage_worker.ingest.new_agents import AbsentAgentsError, NewAgents
 from usage_worker.ingest.pessimism import PessimisticMode
-from usage_worker.ingest.refused import letters_of, others_of
+from usage_worker.ingest.refused import letters_of
 from usage_worker.ingest.transaction_span import intake_attributes, transaction_span
 from usage_worker.logs import get_logger
 from usage_worker.printable import REASON_LENGTH, printable
@@ -53,7 +45,6 @@ if TYPE_CHECKING:
     from usage_worker.ingest.event_array import Chosen
     from usage_worker.ingest.fold import Totals
     from usage_worker.ingest.prices import Prices
-    from usage_worker.ingest.refused import Refused
     from usage_worker.settings import Settings
     from usage_worker.store import BatchTransaction, Store
 
@@ -83,7 +74,7 @@ class Applier:
         self.held = HeldRows()
         self.tally = FlushTally()
         self._limit = BatchLimit()
-        self._last_attempt = self._is_alone = False
+        self._last_attempt = False
         self._texts = TextTable()
 
     def apply(self, batch: Batch, *, again: bool = False) -> Intake:
@@ -151,11 +142,11 @@ class Applier:
                 if self._last_attempt:
                     raise LockHeldError(f"{error.detail}, {self._store.lock_holders()}") from error
             except AbsentAgentsError:
-                continue  # no race was lost
+                continue  # at once: no race was lost
             except ConcurrencyError as error:
                 if self._last_attempt:
                     raise
-                self._race_lost(error, attempt)
+                self._back_off(error, attempt)
             else:
                 self.tally.committed(time.monotonic() - began, intake, reasons)
                 self.locked_seconds += transaction.locked_seconds
@@ -165,7 +156,8 @@ class Applier:
                 return intake
         raise AssertionError("unreachable")
 
-    def _race_lost(self, error: ConcurrencyError, attempt: int) -> None:
+    def _back_off(self, error: ConcurrencyError, attempt: int) -> None:
+        """Pause before the next attempt; it looks for duplicates first if there was one."""
         if isinstance(error, DuplicateError):
             self._duplicates.trip()
             self._rivals.trip()
@@ -174,24 +166,21 @@ class Applier:
 
     def _count(self, transaction: BatchTransaction, batch: Batch) -> tuple[Intake, Counter[str]]:
         """Count a batch; return its intake, and the events of its new dead letters by reason."""
-        self._is_alone, self._texts = len(batch.entries) == 1, batch.texts
+        is_alone, self._texts = len(batch.entries) == 1, batch.texts
         for entry in batch.entries:
             entry.waiting = []  # of an attempt that was rolled back
         stream, has_backfill = batch.entries[0].stream, any(entry.raw.is_backfill for entry in batch.entries)
         deliveries = register(transaction, batch.entries)
         # An erased user has no pair any more.
         deliveries = self._forgotten.taken_out(transaction, deliveries, may_lack_pairs=bool(self._missing))
-        # Also those of refused events; an agent that is created gets its own as its name.
+        # Also those of refused events; the name of an agent that is created is its external id.
         keep_ids(transaction, (external for entry in deliveries.entries for external in entry.made))
         batch = self._without_known(transaction, batch, deliveries)
-        refused: Refused = []
-        counted_others = 0
+        bisection = Bisection(
+            transaction, self._write, self.held, self._full, is_alone=is_alone, is_last=self._last_attempt
+        )
         with self.held.begin(transaction):
-            free = self.held.free(transaction, batch.events)
-            self._count_events(transaction, free, batch.totals if free is batch.events else None, refused)
-            for others, others_refused in others_of(batch, refused):
-                self._count_events(transaction, others, None, others_refused)
-                counted_others += len(others) - len(others_refused)
+            refused, counted_others = bisection.count_batch(batch)
         letters = letters_of(deliveries.entries, refused)
         reasons = self._forgotten.quarantine(transaction, deliveries, letters, has_refused=bool(refused))
         self.held.note(transaction, deliveries.entries, deliveries.waited)
@@ -217,76 +206,6 @@ class Applier:
         if len(batch.duplicates):
             self._duplicates.trip()
         return batch
-
-    def _count_events(
-        self,
-        transaction: BatchTransaction,
-        events: Chosen,
-        totals: Totals | None,
-        refused: Refused,
-        *,
-        again: bool = False,
-    ) -> None:
-        """Count the events; find those that cannot be counted by halving, and refuse only them.
-
-        An event that failed without a refusal by PostgreSQL is tried twice: the cause may have been something else.
-        """
-        if not len(events):
-            return
-        try:
-            with transaction.savepoint():
-                self._write(transaction, events, fold(events) if totals is None else totals)
-        except RefusedPairsError as error:
-            pairs = pairs_of(events)
-            is_refused = are_in(pairs, error.reasons)
-            refused += [(events[place], error.reasons[pairs[place]]) for place in is_refused.nonzero()[0].tolist()]
-            self._count_events(transaction, events[~is_refused], None, refused)
-        except LockHeldError:
-            if not self.held.mode:
-                raise
-            self._count_parts(transaction, self.held.parts(events), refused)
-        except Exception as error:
-            if self._is_outage(error, events):
-                raise
-            self._narrow_down(transaction, events, totals, refused, error, again=again)
-
-    def _narrow_down(
-        self,
-        transaction: BatchTransaction,
-        events: Chosen,
-        totals: Totals | None,
-        refused: Refused,
-        error: Exception,
-        *,
-        again: bool,
-    ) -> None:
-        """Count again in a way that finds the event that failed; refuse it if it is the only one."""
-        if isinstance(error, OutOfRangeError) and not self._full:
-            # One look finds the pair; halving refuses single events of it, and applies a batch of 20,000 15 times.
-            self._full.trip()
-            self._count_events(transaction, events, totals, refused, again=again)
-            return
-        if middle := len(events) // 2:
-            # By pair, no longer by identity: one half after the other locks rows in key order. Two batches with common
-            # events may then deadlock in the ledger, and retry; a client that locks rows may not know how to.
-            events = events[order_of(events["user_id"], events["agent_id"])]
-            self._count_parts(transaction, [events[:middle], events[middle:]], refused)
-        elif again or isinstance(error, DataRefusedError):
-            refused.append((events[0], describe(error)))
-        else:
-            self._count_events(transaction, events, None, refused, again=True)
-
-    def _count_parts(self, transaction: BatchTransaction, parts: list[Chosen], refused: Refused) -> None:
-        for part in parts:
-            self._count_events(transaction, part, None, refused)
-
-    def _is_outage(self, error: Exception, events: Chosen) -> bool:
-        """Return whether the same events may be counted later, unchanged."""
-        if isinstance(error, ReferenceMissingError) and self._last_attempt:
-            return False  # no race is lost so often: a foreign key of the application, which the event violates
-        if isinstance(error, StatementCancelledError) and self._is_alone and len(events) > 1:
-            return False  # an entry that is alone in its batch: its events may be counted in parts, each in less time
-        return isinstance(error, OUTAGES)
 
     def _write(self, transaction: BatchTransaction, events: Chosen, totals: Totals) -> None:
         # Opened before; again here, in case one was dropped since. Never old days: see LedgerDays.
