@@ -7,7 +7,6 @@ import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
-import pytest
 import redis
 
 from tests.acceptance.test_up import PROGRAM, folder, running
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 README = "../README.md"
 
 __all__ = ["folder"]  # a fixture
-
-pytestmark = pytest.mark.timeout(600)
 
 
 class Reader:

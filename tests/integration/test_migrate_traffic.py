@@ -179,7 +179,6 @@ class Application:
 
 
 @pytest.mark.size
-@pytest.mark.timeout(400)
 def test_clients_of_2_work_during_up_to_3_and_down(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("2.0.0")
@@ -238,7 +237,6 @@ WITHOUT_JOURNAL = "DROP TABLE public.usage_migrations, public.usage_migration_ob
 
 
 @pytest.mark.size
-@pytest.mark.timeout(400)
 def test_clients_work_during_repair_and_adoption(empty_database: str) -> None:
     runner = Runner(empty_database)
     runner.up("2.0.0")

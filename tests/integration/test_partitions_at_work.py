@@ -144,7 +144,7 @@ def test_interrupted_detach_is_finished_beside_batches(database: str, store: Sto
 def test_drop_waits_for_another_roll_up(
     database: str, store: Store, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Of a day with millions of events that takes longer than a step is tried again."""
+    """The roll-up of a day with millions of events takes longer than all attempts at a step."""
     create_days(database, -100)
     module = sys.modules[manage_partitions.__module__]
     roll_up, attempts = getattr(module, step), [0]

@@ -96,7 +96,6 @@ def test_every_service_is_run_or_named_as_not_run() -> None:
     assert sorted((*SERVERS, *ONCE, *COUNTING, TRAFFIC, *NOT_RUN)) == sorted(services)
 
 
-@pytest.mark.timeout(400)
 def test_services_run_and_their_health_checks_tell(containers: Containers) -> None:
     initdb = "initdb --encoding=UTF8 --username=usage --pwfile=/run/secrets/owner_password --auth-host=scram-sha-256"
     run_once(containers, "postgres", ["sh", "-c", initdb])

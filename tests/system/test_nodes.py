@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SHARDS = 8
 NAMES = [f"count@node{number}" for number in range(1, 5)]
-# The share of one of four nodes was 22 to 28 % in half a minute of steady load.
+# The share of one of four nodes was 22 to 28 % in half a minute of steady load; on a busy machine one may count most.
 LARGEST_SHARE = 0.85
 # Seconds in which the shards of a node that is gone are counted by others, and the start of a worker.
 PROMISE = 45

@@ -22,7 +22,7 @@ def refusing_url() -> str:
 
 @contextmanager
 def silent_server() -> Iterator[socket.socket]:
-    """Listen on a port; `accept` waits at most 10 s for a connection."""
+    """Listen on a port; `accept` waits at most a minute for a connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)
         yield server

@@ -1,4 +1,4 @@
-"""Agents that are to be created, and their own ids: committed before the transaction that counts the batch."""
+"""Agents that are to be created, and external ids of agents: committed before the transaction that counts the batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AbsentAgentsError(ConcurrencyError):
 
 
 class NewAgents:
-    """Creates agents, and keeps their own ids, in short transactions.
+    """Creates agents, and keeps their external ids, in short transactions.
 
     A user's events are in one shard, those of an agent in all. A batch that created an agent would keep the batches of
     other shards waiting until it commits, and these would set the agent's events aside.
@@ -38,7 +38,7 @@ class NewAgents:
         self._tried: set[str] = set()
 
     def prepare(self, batch: Batch) -> None:
-        """Keep the own ids of a batch's agents, once in this process, and create those that were absent before.
+        """Keep the external ids of a batch's agents, once in this process; create those that its last attempt lacked.
 
         The batch does the same in its own transaction with what was refused here, or deleted since.
 
@@ -53,7 +53,7 @@ class NewAgents:
             return
         _remember(self._tried, absent)
         with batch_transaction(self._store) as transaction:
-            keep_ids(transaction, ids.values())  # first: an agent that is created gets its own as its name
+            keep_ids(transaction, ids.values())  # first: the name of an agent that is created is its external id
             _create(transaction, absent)
         _remember(self._kept, ids)
 

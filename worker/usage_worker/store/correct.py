@@ -42,7 +42,8 @@ LedgerRow = dict[str, Any]
 TASK: Final = "correct"
 # A batch that holds the pair may wait for us: give way at once.
 _SHORT_WAIT_MS = 100
-# While we wait for batches to end, the next ones wait for us, two seconds at most; an autovacuum ends after one.
+# Batches that begin meanwhile wait for us, and give up after two seconds; an autovacuum gives way only after
+# deadlock_timeout, a second by default.
 _TABLE_WAIT_MS = 1_500
 _REPAIR: Final = "repair the totals with `usage-worker run reconcile --repair` first"
 

@@ -25,7 +25,7 @@ class Limits(NamedTuple):
 
 class _Holder(NamedTuple):
     pid: int | None
-    is_ours: bool | None
+    is_ours: bool
     role: str | None
     state: str | None
     seconds: int | None
@@ -69,8 +69,8 @@ def naming_holders(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def hasty(connection: Connection) -> Iterator[None]:
-    """Wait for each lock only a moment from here on, since others wait meanwhile for those that the transaction has.
+def short_lock_waits(connection: Connection) -> Iterator[None]:
+    """Give up each lock after a moment, until the transaction ends: others wait for those that it has.
 
     Raises:
         LockHeldError: the block did not get a lock; the message names who holds it.

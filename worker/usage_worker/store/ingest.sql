@@ -54,7 +54,8 @@ SELECT lock_timeout_ms, set_config('lock_timeout', lock_timeout_ms::text, true),
 -- Who may hold what this transaction waited for: transactions that have written or locked here for longer than it waits.
 -- Of other roles' sessions only members of pg_read_all_stats see state and age. A prepared transaction has no session. Our
 -- own come last and are named, since a batch of another shard is always among them while a backlog is worked off.
-SELECT l.pid, nullif(a.application_name = 'usage-worker', false) AS is_ours, coalesce(a.usename, p.owner)::text AS role, coalesce(a.state, 'prepared as ' || quote_literal(p.gid)) AS state,
+SELECT l.pid, coalesce(a.application_name = 'usage-worker', false) AS is_ours, coalesce(a.usename, p.owner)::text AS role,
+       coalesce(a.state, 'prepared as ' || quote_literal(p.gid)) AS state,
        extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::integer AS seconds
   FROM pg_catalog.pg_locks l
   JOIN pg_catalog.pg_class c ON c.oid = l.relation
@@ -70,7 +71,7 @@ SELECT l.pid, nullif(a.application_name = 'usage-worker', false) AS is_ours, coa
    AND l.pid IS DISTINCT FROM pg_backend_pid()
    AND coalesce(a.xact_start < clock_timestamp() - current_setting('lock_timeout')::interval, true)
  GROUP BY l.pid, is_ours, a.usename, a.state, a.xact_start, p.gid, p.owner, p.prepared
- ORDER BY is_ours NULLS FIRST, a.xact_start, l.pid
+ ORDER BY is_ours, a.xact_start, l.pid
  LIMIT 3
 
 -- name: staging

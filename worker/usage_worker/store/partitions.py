@@ -1,7 +1,7 @@
 """Create and drop partitions without delaying readers and writers, and delete old stream entries and keys.
 
-Every step holds the lock of its task, is short, and gives up after waiting `LOCK_TIMEOUT` for another lock, or
-`DETACH_TIMEOUT` where its wait delays nobody (ConcurrencyError: try it again).
+Every step holds the lock of its task, is short, and gives up after waiting `LOCK_TIMEOUT` for another lock; a detach
+waits longer (ConcurrencyError: try it again).
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ LOCK_TIMEOUT = "200ms"
 # DETACH … CONCURRENTLY waits for every transaction that has used the table, and holds no lock of a table meanwhile.
 # Longer than a batch of a backlog.
 DETACH_TIMEOUT = "20s"
-# Its second half, once it has given up, waits for all that have a snapshot, and holds the partition. Long, since two
-# shards with backlogs leave hardly a moment; shorter than the deadlock_timeout, so that no client is ended for it.
+# FINALIZE completes a DETACH that has given up. It waits for all transactions with a snapshot, and holds the partition
+# meanwhile: long, since shards with backlogs leave hardly a moment without one, but shorter than deadlock_timeout, so
+# that PostgreSQL ends no client for it.
 FINISH_TIMEOUT = "900ms"
 ROWS_AT_ONCE = 5_000
 MARK = "dropped by usage-worker"
@@ -111,7 +112,7 @@ def drop_partition(
     with _session_of_drop(store, task) as session:
         state = partition_states(session, table).get(partition)
         if state == "attached":
-            # An autovacuum that holds the partition ends only after a second, too.
+            # COMMENT waits as long: an autovacuum of the partition gives way only after deadlock_timeout, a second.
             alter_patiently(session, "mark_partition", DETACH_TIMEOUT)
             alter_patiently(session, "detach_partition", DETACH_TIMEOUT)
         elif state == "pending":

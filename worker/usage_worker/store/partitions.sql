@@ -20,7 +20,7 @@ SELECT c.relname::text AS name,
  ORDER BY c.relname
 
 -- name: set_lock_timeout
--- A statement that waits for a lock makes later ones wait, so it gives up soon and is retried.
+-- How long the next statements wait for a lock; a wait that makes others wait must end soon.
 SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s)
 
 -- name: keep_task_lock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from usage_worker.store.holders import hasty
+from usage_worker.store.holders import short_lock_waits
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -37,14 +37,14 @@ def purge_chunk(store: Store, task: str, places: str, older_than: timedelta) -> 
     Raises:
         LockHeldError: somebody holds what belongs to the rows, or a whole table; the message names who.
     """
-    with sole_transaction(store, task) as connection, hasty(connection):
+    with sole_transaction(store, task) as connection, short_lock_waits(connection):
         connection.execute(query("mark_purge"))
         return connection.execute(query("purge_chunk"), {"places": places, "older_than": older_than}).rowcount
 
 
 def delete_expired_shares(store: Store, task: str, rows: int) -> int:
     """Delete up to `rows` expired shares. Returns the number deleted. Raises like `purge_chunk`."""
-    with sole_transaction(store, task) as connection, hasty(connection):
+    with sole_transaction(store, task) as connection, short_lock_waits(connection):
         return connection.execute(query("delete_expired_shares"), {"rows": rows}).rowcount
 
 
@@ -53,5 +53,5 @@ def delete_retired_days(store: Store, task: str, oldest: date, rows: int) -> int
 
     Returns the number deleted. Raises like `purge_chunk`.
     """
-    with sole_transaction(store, task) as connection, hasty(connection):
+    with sole_transaction(store, task) as connection, short_lock_waits(connection):
         return connection.execute(query("delete_retired_days"), {"oldest": oldest, "rows": rows}).rowcount

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg.types.json import set_json_loads
 
-from usage_worker.store.holders import begin, hasty
+from usage_worker.store.holders import begin, short_lock_waits
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -197,7 +197,7 @@ def _lock(connection: Connection) -> None:
         LockHeldError: somebody holds one of them; the message names who.
     """
     begin(connection)
-    with hasty(connection):
+    with short_lock_waits(connection):
         for name in ("recreate_pairs", "lock_pairs", "drop_vanished_pairs"):
             connection.execute(query(name))
 

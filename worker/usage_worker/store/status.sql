@@ -37,7 +37,7 @@ SELECT CASE WHEN NOT pg_is_in_recovery() THEN NULL
 -- name: blocking_sessions
 -- The transactions that hold what a flush waits for, or a lock on our tables that no flush gets past, for five seconds
 -- or more; with `rows` also those that have written to them, since a flush passes over rows that it cannot lock. Our own
--- hold their locks only for moments. What waits for the end of a whole transaction detaches a partition or builds an index. What this role may not see of a session is NULL. A prepared transaction has no
+-- end by themselves. What this role may not see of a session is NULL. A prepared transaction has no
 -- session, but a name.
 WITH blocking AS (
     SELECT blocker.pid, NULL AS holder, (
@@ -48,6 +48,7 @@ WITH blocking AS (
            ) AS relation
       FROM pg_catalog.pg_stat_activity waiting, unnest(pg_blocking_pids(waiting.pid)) AS blocker (pid)
      WHERE waiting.datname = current_database() AND waiting.application_name = 'usage-worker'
+       -- Not what detaches a partition or builds an index: it waits for whole transactions, and no flush waits for it.
        AND NOT EXISTS (
                SELECT FROM pg_catalog.pg_locks l
                 WHERE l.pid = waiting.pid AND l.locktype = 'virtualxid' AND NOT l.granted

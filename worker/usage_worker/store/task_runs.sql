@@ -22,9 +22,9 @@ SELECT pg_try_advisory_xact_lock(1970370406, hashtext(%(task)s)),
            THEN set_config('session_replication_role', 'origin', true) END
 
 -- name: short_lock_timeout
--- Whoever counts for the pairs of a purge or a repair waits for their rows, which that locks one after the other, and gives
--- them up after two seconds. So a wait for somebody else ends soon, and the step is tried again. A lower limit of the
--- administrator stays.
+-- A purge or a repair locks the rows of its pairs one after the other. Whoever counts for these pairs waits for them, and
+-- gives up after two seconds. So the wait for a row that somebody else holds ends sooner, and the step is tried again. A
+-- lower limit of the administrator stays.
 SELECT set_config('lock_timeout', (extract(epoch FROM least(
            interval '200 milliseconds', nullif(current_setting('lock_timeout')::interval, interval '0')
        )) * 1000)::integer::text, true)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # Seconds that the largest batch may take, with room: it is made for eight, and took twelve on a slow machine.
 BATCH_SECONDS = 20.0
-# Seconds within which a small batch is counted, once a worker may take it.
-_ROOM_SECONDS = 5.0
+# Seconds within which a small batch is counted once a worker may take it.
+_SMALL_BATCH_SECONDS = 5.0
 # An entry that is read more often has ended, or failed, several batches; until then it may be in the hands of the next.
 _MOST_DELIVERIES = 3
 _LOG = "see the log of the worker that counts; an outage of the workers is bridged by `usage-worker drain`"
@@ -134,7 +134,7 @@ def longest_wait(settings: Settings) -> float:
 
     Its entries may then be reclaimed, and after its claim has expired a tick lets another worker flush the shard.
     """
-    return max(settings.reclaim_idle, CLAIM_SECONDS + settings.flush_interval) + _ROOM_SECONDS
+    return max(settings.reclaim_idle, CLAIM_SECONDS + settings.flush_interval) + _SMALL_BATCH_SECONDS
 
 
 def _failed_since(flush: FlushRecord, age: float) -> bool:
