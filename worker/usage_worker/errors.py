@@ -120,6 +120,10 @@ class DuplicateError(ConcurrencyError):
     """another batch has counted an event of this one, or opened a conversation of it."""
 
 
+class StaleSessionError(ConcurrencyError):
+    """the session does not see what another has committed; its connection is closed."""
+
+
 class ReferenceMissingError(ConcurrencyError):
     """a row that is referred to does not exist, or no longer."""
 
@@ -137,6 +141,11 @@ class ParameterError(Exception):
 
 
 class DataRefusedError(UsageError):
+    """PostgreSQL refused a value."""
+
+
+class PartitionMissingError(DataRefusedError):
+    # The session sees no partition of the ledger for an event. To people, a value like any other that is refused.
     """PostgreSQL refused a value."""
 
 

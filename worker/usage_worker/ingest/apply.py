@@ -10,7 +10,14 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from usage_worker.errors import ConcurrencyError, DuplicateError, LockHeldError, StatementCancelledError
+from usage_worker.errors import (
+    ConcurrencyError,
+    DuplicateError,
+    LockHeldError,
+    PartitionMissingError,
+    StaleSessionError,
+    StatementCancelledError,
+)
 from usage_worker.events.refusals import Refusal
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.batch_limit import BatchLimit
@@ -74,7 +81,7 @@ class Applier:
         self.held = HeldRows()
         self.tally = FlushTally()
         self._limit = BatchLimit()
-        self._last_attempt = False
+        self._last_attempt = self._has_new_session = False
         self._texts = TextTable()
 
     def apply(self, batch: Batch, *, again: bool = False) -> Intake:
@@ -128,6 +135,7 @@ class Applier:
         """Count a batch in one transaction; repeat it when it loses a race."""
         for mode in (self._duplicates, self._missing, self._full, self._rivals, self.held.mode):
             mode.decay()
+        self._has_new_session = False
         for attempt in range(1, MAX_ATTEMPTS + 1):
             self._last_attempt = attempt == MAX_ATTEMPTS
             try:
@@ -141,8 +149,9 @@ class Applier:
                 self.held.mode.trip()
                 if self._last_attempt:
                     raise LockHeldError(f"{error.detail}, {self._store.lock_holders()}") from error
-            except AbsentAgentsError:
-                continue  # at once: no race was lost
+            except (AbsentAgentsError, StaleSessionError) as error:
+                # At once: no race was lost.
+                self._has_new_session |= isinstance(error, StaleSessionError)
             except ConcurrencyError as error:
                 if self._last_attempt:
                     raise
@@ -228,7 +237,14 @@ class Applier:
         transaction.mark_hours(time_texts(hours_of(events["occurred_at"])))
         # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.
         chunks = (events[start : start + _COPY_ROWS] for start in range(0, len(events), _COPY_ROWS))
-        transaction.write_ledger(ledger_rows(chunk.copied(), self._texts, self._prices.source) for chunk in chunks)
+        try:
+            transaction.write_ledger(ledger_rows(chunk.copied(), self._texts, self._prices.source) for chunk in chunks)
+        except PartitionMissingError as error:
+            # It was made before this transaction. One worker was once seen to refuse the events of a day that others
+            # counted meanwhile. Where a new session does not see the partition either, somebody has detached it.
+            if self._has_new_session or self._last_attempt or totals.days & self._days.opened_past:
+                raise
+            raise StaleSessionError(error.detail) from error
         self._require_rows(transaction.apply_staged(), totals)
 
     def _require_rows(self, rows: int, totals: Totals) -> None:

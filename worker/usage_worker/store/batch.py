@@ -10,8 +10,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from usage_worker.errors import ConcurrencyError, SettingsError, StatementCancelledError
-from usage_worker.postgres import translated
+import psycopg
+
+from usage_worker.errors import ConcurrencyError, PartitionMissingError, SettingsError, StatementCancelledError
+from usage_worker.postgres import one_line, translated
 from usage_worker.store.copy_binary import HEADER, TRAILER
 from usage_worker.store.external_ids import keep_external_ids
 from usage_worker.store.forgotten import forgotten_among
@@ -228,7 +230,16 @@ class BatchTransaction:
 
         Raises:
             DuplicateError: the ledger has one of them already.
+            PartitionMissingError: it has no partition for one of them.
         """
+        try:
+            self._append(chunks)
+        except psycopg.errors.CheckViolation as error:
+            if error.diag.constraint_name is None and error.diag.table_name == "usage_events":
+                raise PartitionMissingError(one_line(error)) from error
+            raise
+
+    def _append(self, chunks: Iterable[bytes]) -> None:
         row = self._connection.execute(query("ledger_takes_copy")).fetchone()
         if row and row[0]:
             self._copy("copy_ledger", chunks)

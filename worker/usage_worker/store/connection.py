@@ -12,7 +12,12 @@ from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from usage_worker.errors import RecoveryConflictError, StatementCancelledError, StoreUnavailableError
+from usage_worker.errors import (
+    RecoveryConflictError,
+    StaleSessionError,
+    StatementCancelledError,
+    StoreUnavailableError,
+)
 from usage_worker.postgres import (
     connect,
     one_line,
@@ -152,7 +157,7 @@ class Store:
                     yield connection
             except StatementCancelledError:
                 raise  # the session still works, unless the driver has noticed its end
-            except StoreUnavailableError:
+            except (StoreUnavailableError, StaleSessionError):
                 # It may still work, but on a standby, or read-only, as its database was when it was opened.
                 connection.close()
                 raise
