@@ -131,3 +131,18 @@ def test_agent_that_is_deleted_before_its_batch_is_created_again(
     assert make_creator().flusher.flush(0, 60).intake == ONE
     assert deleted == [(agent,)]
     harness.check()
+
+
+def test_agent_that_was_deleted_with_its_id_gets_its_name_again(
+    harness: IngestHarness, make_creator: Callable[[], Resources], database: str
+) -> None:
+    creator = make_creator()
+    run(database, "INSERT INTO public.agents (id, name) VALUES (%s, 'bot')", uuid_of("agent", "bot"))
+    delete = "DELETE FROM public.agents; DELETE FROM public.usage_external_ids WHERE kind = 'agent'"
+    with UsagePublisher(harness.resources.settings.redis_url, ids="uuid5", linger=0) as usage:
+        for before in ("SELECT 1", delete):
+            run(database, before)
+            assert usage.track(users_of(harness, 0)[0], "bot")
+            assert usage.flush()
+            assert creator.flusher.flush(0, 60).intake == ONE
+        assert run(database, "SELECT name FROM public.agents") == [("bot",)]

@@ -46,16 +46,18 @@ class NewAgents:
             SettingsError: this role may not create agents.
             ConcurrencyError: another transaction does the same, and does not end.
         """
-        made = (external for entry in batch.entries for external in entry.made if external.kind == "agent")
-        ids = {external.id.hex: external for external in made if external.id.hex not in self._kept}
         absent, self._absent = self._absent, set()
+        # Those of absent agents again: they may have been deleted with their agents since.
+        known = self._kept - absent
+        made = (external for entry in batch.entries for external in entry.made if external.kind == "agent")
+        ids = {external.id.hex: external for external in made if external.id.hex not in known}
         if not ids and not absent:
             return
-        _remember(self._tried, absent)
         with batch_transaction(self._store) as transaction:
             keep_ids(transaction, ids.values())  # first: the name of an agent that is created is its external id
             _create(transaction, absent)
         _remember(self._kept, ids)
+        _remember(self._tried, absent)
 
     def require(self, missing: Iterable[Missing]) -> None:
         """Start again if the agents of some pairs are to be created before the batch.

@@ -21,7 +21,8 @@ SELECT c.relname::text AS name,
 
 -- name: set_lock_timeout
 -- How long the next statements wait for a lock; a wait that makes others wait must end soon.
-SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s)
+-- The administrator's limit of a statement is shorter than a wait that delays nobody may be.
+SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s), set_config('statement_timeout', '0', %(in_transaction)s)
 
 -- name: keep_task_lock
 -- For the transaction that holds the lock of a task while another session works: an administrator's limit would end it.
