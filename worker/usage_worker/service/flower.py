@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -32,3 +33,5 @@ def configure_flower() -> None:
         return sorted({*of_workers(handler), *(queue.value for queue in QueueName)})
 
     BaseHandler.get_active_queue_names = all_queues
+    # A browser's connection that is open when Flower ends is no error.
+    logging.getLogger("asyncio").addFilter(lambda record: "was destroyed but it is pending" not in record.getMessage())
