@@ -29,6 +29,8 @@ from usage_worker.store.partitions import drop_partition
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from usage_worker.maintenance import PartitionsReport
+
 # No wait is expected; PostgreSQL's own maintenance may hold a lock briefly.
 LONGEST_WAIT = "1s"
 
@@ -96,47 +98,44 @@ def test_open_transaction_delays_only_drop(database: str, store: Store, monkeypa
     assert partition_tables(database) == set(attached_partitions(database))
 
 
-def test_drop_waits_for_a_batch(database: str, store: Store) -> None:
-    """For longer than other steps wait, since two shards with a backlog leave no moment without a batch."""
-    create_days(database, -100)
+def managed_beside(
+    batch: psycopg.Connection, database: str, store: Store, statement: str, waited: str
+) -> PartitionsReport:
+    """Manage partitions; end the batch when a statement has waited for it so long, longer than other steps wait."""
     waiting = """
         SELECT 1 FROM pg_stat_activity
-         WHERE query ~ 'DETACH .* CONCURRENTLY' AND wait_event_type = 'Lock'
-           AND query_start < clock_timestamp() - interval '1 second'
+         WHERE query ~ %s AND wait_event_type = 'Lock' AND query_start < clock_timestamp() - %s::interval
     """
-    with psycopg.connect(database) as batch, ThreadPoolExecutor() as threads:
-        batch.execute(INSERT.encode(), [datetime.now(UTC)])
+    with ThreadPoolExecutor() as threads:
         managed = threads.submit(manage_partitions, store, Settings())
         try:
-            eventually(lambda: run(database, waiting), 30)
+            eventually(lambda: run(database, waiting, statement, waited), 30)
         finally:
             batch.commit()
-        report = managed.result()
+        return managed.result()
+
+
+def test_drop_waits_for_a_batch(database: str, store: Store) -> None:
+    """Two shards with a backlog leave no moment without a batch."""
+    create_days(database, -100)
+    with psycopg.connect(database) as batch:
+        batch.execute(INSERT.encode(), [datetime.now(UTC)])
+        report = managed_beside(batch, database, store, "DETACH .* CONCURRENTLY", "1 second")
     assert (report.dropped, report.failed) == (days(-100), {})
 
 
 def test_interrupted_detach_is_finished_beside_batches(database: str, store: Store) -> None:
-    """It waits for statements that began before it, and for longer than other steps do."""
+    """It waits for statements that began before it."""
     create_days(database, -100)
     (old,) = days(-100)
     run(database, f"COMMENT ON TABLE {old} IS 'dropped by usage-worker'")
     detach = f"ALTER TABLE usage_events DETACH PARTITION {old} CONCURRENTLY"
-    waiting = """
-        SELECT 1 FROM pg_stat_activity
-         WHERE query ~ 'DETACH .* FINALIZE' AND wait_event_type = 'Lock'
-           AND query_start < clock_timestamp() - interval '500 ms'
-    """
     hasty = psycopg.connect(database, autocommit=True, options="-c lock_timeout=200ms")
-    with hasty, psycopg.connect(database) as batch, ThreadPoolExecutor() as threads:
+    with hasty, psycopg.connect(database) as batch:
         batch.cursor("statement").execute("SELECT FROM usage_events")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             hasty.execute(detach.encode())
-        managed = threads.submit(manage_partitions, store, Settings())
-        try:
-            eventually(lambda: run(database, waiting), 15)
-        finally:
-            batch.commit()
-        report = managed.result()
+        report = managed_beside(batch, database, store, "DETACH .* FINALIZE", "500 ms")
     assert (report.dropped, report.failed) == ([old], {})
 
 

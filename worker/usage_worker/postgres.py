@@ -22,6 +22,7 @@ from usage_worker.errors import (
     LockHeldError,
     ObstacleError,
     OutOfRangeError,
+    PartitionMissingError,
     RecoveryConflictError,
     ReferenceMissingError,
     RoleError,
@@ -239,6 +240,9 @@ def meaning(error: psycopg.Error) -> type[UsageError] | None:
     """Return our class for an error of the driver, None for a bug in a statement."""
     if RECOVERY_CONFLICT in str(error):
         return RecoveryConflictError
+    # "no partition of relation … found for row" names the table, and no constraint.
+    if isinstance(error, errors.CheckViolation) and error.diag.table_name and not error.diag.constraint_name:
+        return PartitionMissingError
     for kind, kinds in _MEANINGS:
         if isinstance(error, kinds):
             return kind

@@ -70,14 +70,7 @@ class Bisection:
             counted_others += len(others) - len(others_refused)
         return refused, counted_others
 
-    def _count(
-        self,
-        events: Chosen,
-        totals: Totals | None,
-        refused: Refused,
-        *,
-        again: bool = False,
-    ) -> None:
+    def _count(self, events: Chosen, totals: Totals | None, refused: Refused, *, again: bool = False) -> None:
         """Count the events; find those that cannot be counted by halving, and refuse only them.
 
         An event that failed without a refusal by PostgreSQL is tried twice: the cause may have been something else.

@@ -10,10 +10,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-import psycopg
-
-from usage_worker.errors import ConcurrencyError, PartitionMissingError, SettingsError, StatementCancelledError
-from usage_worker.postgres import one_line, translated
+from usage_worker.errors import ConcurrencyError, SettingsError, StatementCancelledError
+from usage_worker.postgres import translated
 from usage_worker.store.copy_binary import HEADER, TRAILER
 from usage_worker.store.external_ids import keep_external_ids
 from usage_worker.store.forgotten import forgotten_among
@@ -232,22 +230,15 @@ class BatchTransaction:
             DuplicateError: the ledger has one of them already.
             PartitionMissingError: it has no partition for one of them.
         """
-        try:
-            self._append(chunks)
-        except psycopg.errors.CheckViolation as error:
-            if error.diag.constraint_name is None and error.diag.table_name == "usage_events":
-                raise PartitionMissingError(one_line(error)) from error
-            raise
-
-    def _append(self, chunks: Iterable[bytes]) -> None:
-        row = self._connection.execute(query("ledger_takes_copy")).fetchone()
-        if row and row[0]:
-            self._copy("copy_ledger", chunks)
-            return
-        self._connection.execute(self._store.temporary(query("stage_ledger")))
-        self._connection.execute("TRUNCATE batch_events")
-        self._copy("copy_events", chunks)
-        self._connection.execute(query("insert_ledger"))
+        with translated():
+            row = self._connection.execute(query("ledger_takes_copy")).fetchone()
+            if row and row[0]:
+                self._copy("copy_ledger", chunks)
+                return
+            self._connection.execute(self._store.temporary(query("stage_ledger")))
+            self._connection.execute("TRUNCATE batch_events")
+            self._copy("copy_events", chunks)
+            self._connection.execute(query("insert_ledger"))
 
     def keep_external_ids(self, rows: Sequence[ExternalId]) -> list[ExternalId]:
         """Keep the application's own ids; return those that conflict with kept ones and are left out."""

@@ -158,7 +158,8 @@ class Store:
             except StatementCancelledError:
                 raise  # the session still works, unless the driver has noticed its end
             except (StoreUnavailableError, StaleSessionError):
-                # It may still work, but on a standby, or read-only, as its database was when it was opened.
+                # It may still work, but on a standby, or read-only, as its database was when it was opened, or without
+                # what others have committed.
                 connection.close()
                 raise
 

@@ -70,7 +70,7 @@ def make_partition(store: Store, task: str, table: str, partition: str, *, ensur
     with sole_transaction(store, task) as connection:
         if partition_states(connection, table).get(partition) == "attached":
             return False
-        _set_lock_timeout(connection, LOCK_TIMEOUT, in_transaction=True)
+        _limit_lock_waits(connection, LOCK_TIMEOUT, in_transaction=True)
         connection.execute(query(ensure), {"day": day})
         if partition_states(connection, table).get(partition) != "attached":
             raise ObstacleError(f"{partition} is a table, and no partition of {table}")
@@ -98,11 +98,6 @@ def drop_partition(
     def alter(session: Connection, name: str) -> None:
         session.execute(sql.SQL(query(name)).format(**names))
 
-    def alter_patiently(session: Connection, name: str, timeout: str) -> None:
-        _set_lock_timeout(session, timeout, in_transaction=store.pooled)
-        alter(session, name)
-        _set_lock_timeout(session, LOCK_TIMEOUT, in_transaction=store.pooled)
-
     if store.pooled:
         # Every other statement on the table waits for this transaction, but not for the next one.
         with _session_of_drop(store, task) as session:
@@ -113,11 +108,14 @@ def drop_partition(
         state = partition_states(session, table).get(partition)
         if state == "attached":
             # COMMENT waits as long: an autovacuum of the partition gives way only after deadlock_timeout, a second.
-            alter_patiently(session, "mark_partition", DETACH_TIMEOUT)
-            alter_patiently(session, "detach_partition", DETACH_TIMEOUT)
+            _limit_lock_waits(session, DETACH_TIMEOUT, in_transaction=store.pooled)
+            alter(session, "mark_partition")
+            alter(session, "detach_partition")
         elif state == "pending":
-            alter_patiently(session, "finish_detaching", FINISH_TIMEOUT)
+            _limit_lock_waits(session, FINISH_TIMEOUT, in_transaction=store.pooled)
+            alter(session, "finish_detaching")
         if state is not None:
+            _limit_lock_waits(session, LOCK_TIMEOUT, in_transaction=store.pooled)
             before_drop(session)
             alter(session, "drop_partition")
         return state is not None
@@ -131,12 +129,12 @@ def _session_of_drop(store: Store, task: str) -> Iterator[Connection]:
     """
     with sole_transaction(store, task) as connection:
         if store.pooled:
-            _set_lock_timeout(connection, LOCK_TIMEOUT, in_transaction=True)
+            _limit_lock_waits(connection, LOCK_TIMEOUT, in_transaction=True)
             yield connection
             return
         connection.execute(query("keep_task_lock"))
         with store.session() as session:
-            _set_lock_timeout(session, LOCK_TIMEOUT, in_transaction=False)
+            _limit_lock_waits(session, LOCK_TIMEOUT, in_transaction=False)
             yield session
 
 
@@ -157,5 +155,5 @@ def _delete_chunk(store: Store, task: str, name: str, before: date, since: datet
     return DeletedRows(**row) if row else DeletedRows(0, None)
 
 
-def _set_lock_timeout(connection: Connection, timeout: str, *, in_transaction: bool) -> None:
-    connection.execute(query("set_lock_timeout"), {"lock_timeout": timeout, "in_transaction": in_transaction})
+def _limit_lock_waits(connection: Connection, timeout: str, *, in_transaction: bool) -> None:
+    connection.execute(query("partition_limits"), {"lock_timeout": timeout, "in_transaction": in_transaction})

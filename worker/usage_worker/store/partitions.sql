@@ -19,9 +19,9 @@ SELECT c.relname::text AS name,
        END
  ORDER BY c.relname
 
--- name: set_lock_timeout
--- How long the next statements wait for a lock; a wait that makes others wait must end soon.
--- The administrator's limit of a statement is shorter than a wait that delays nobody may be.
+-- name: partition_limits
+-- How long the next statements wait for a lock; a wait that makes others wait must end soon. One that delays nobody may take
+-- longer than the administrator allows a statement.
 SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s), set_config('statement_timeout', '0', %(in_transaction)s)
 
 -- name: keep_task_lock
