@@ -7,6 +7,7 @@ import random
 import socket
 import time
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.request import urlopen
@@ -16,12 +17,14 @@ import pytest
 from usage_worker.service.broker import broker_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 POLL_INTERVAL = 0.02
 # A shared machine may be that much slower than the one for which a timeout was chosen, and stand still for seconds.
 SLOWEST, LONGEST_PATIENCE = 4, 120.0
+# Processes of one test run, at most: see the Makefile.
+MOST_PROCESSES = 4
 
 
 def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T:
@@ -48,13 +51,24 @@ def environment_without(*prefixes: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 
+def _own_ports() -> Iterator[int]:
+    """Return ports, in turn, that neither connections nor the other processes of the test run use."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % MOST_PROCESSES
+    ports = range(10_000, 32_000)[number::MOST_PROCESSES]
+    first = random.SystemRandom().randrange(len(ports))
+    return cycle([*ports[first:], *ports[:first]])
+
+
+_PORTS = _own_ports()
+
+
 def free_port() -> int:
-    """Return a port on which nothing listens, and which the system gives to no connection before it is bound."""
-    while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
+    """Return a free port that nobody else takes before it is bound; a server that was killed finds it free again."""
+    for port in _PORTS:
         with socket.socket() as server, suppress(OSError):
             server.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("unreachable")
 
 
 def listens(port: int) -> bool:

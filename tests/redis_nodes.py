@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 from typing import TYPE_CHECKING, Any
 
 import redis
 from typing_extensions import override
 
+from tests.helpers import free_port
 from usage_worker.local import EmbeddedValkey
 from usage_worker.local.account import change_owner
 from usage_worker.local.binaries import Program, find_valkey
@@ -29,7 +29,7 @@ class RedisNode(EmbeddedValkey):
 
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(folder, settings)
-        self.port = quiet_port()
+        self.port = free_port()
         self._is_paused = False
         self.connection = redis.Redis(port=self.port, socket_timeout=5, decode_responses=True)
 
@@ -116,15 +116,3 @@ class Sentinel(RedisNode):
     @property
     def _file(self) -> Path:
         return self.data_dir / "data" / "sentinel.conf"
-
-
-def quiet_port() -> int:
-    """Return a free port that the kernel gives to no connection, so that a killed server finds it free again."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as server:
-            try:
-                server.bind((HOST, port))
-            except OSError:
-                continue
-            return port

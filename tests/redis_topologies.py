@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 from redis.crc import key_slot
 from typing_extensions import override
 
-from tests.helpers import eventually
-from tests.redis_nodes import HOST, RedisNode, Sentinel, quiet_port
+from tests.helpers import eventually, free_port
+from tests.redis_nodes import HOST, RedisNode, Sentinel
 from usage_worker.local.account import temporary_folder
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class ClusterServers(_Servers):
         eventually(self._is_ready, PATIENCE)
 
     def _nodes_settings(self) -> dict[str, str]:
-        return {**self._settings, "cluster-port": str(quiet_port())}
+        return {**self._settings, "cluster-port": str(free_port())}
 
     def _known(self, node: RedisNode) -> list[str]:
         """Return the nodes that one has met."""
