@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
+    from usage_worker.store.batch import Range
 
 
 @pytest.fixture
@@ -90,9 +91,9 @@ def test_next_batch_takes_what_arrives_while_one_is_counted(
     go_on = threading.Event()
     apply_staged = BatchTransaction.apply_staged
 
-    def apply_later(transaction: BatchTransaction) -> int:
+    def apply_later(transaction: BatchTransaction, ranges: list[Range]) -> int:
         assert go_on.wait(30)
-        return apply_staged(transaction)
+        return apply_staged(transaction, ranges)
 
     def is_read(entries: int) -> bool:
         return harness.resources.stream.backlog(0).pending == entries

@@ -15,16 +15,23 @@ from tests.integration.commands import NOW
 from tests.integration.database import run, traffic
 from tests.integration.retired import expected_uses, track, uses
 from tests.integration.test_poison_database import POISON, install
+from usage_worker.ingest import apply
 from usage_worker.store import Intake
 from usage_worker.store.batch import BatchTransaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tests.integration.conftest import IngestHarness
+    from usage_worker.store.batch import Range
 
 LOCK = "SELECT FROM public.user_agents WHERE user_id = ANY (%s) ORDER BY user_id, agent_id FOR NO KEY UPDATE"
 WAITING = "SELECT pid FROM pg_stat_activity WHERE application_name = 'client' AND wait_event_type = 'Lock'"
+
+HORIZON = """
+    SELECT backend_xmin::text::bigint FROM pg_stat_activity
+     WHERE application_name = 'usage-worker' AND wait_event_type = 'Lock'
+"""
 
 
 class Rival:
@@ -102,9 +109,9 @@ def test_partition_of_a_day_is_made_before_the_batch(
     apply_staged = BatchTransaction.apply_staged
     found: list[Any] = []
 
-    def meanwhile(transaction: BatchTransaction) -> int:
+    def meanwhile(transaction: BatchTransaction, ranges: Any) -> int:
         found.extend(run(database, "SELECT to_regclass(%s)::text", f"public.usage_events_{when:%Y%m%d}")[0])
-        return apply_staged(transaction)
+        return apply_staged(transaction, ranges)
 
     monkeypatch.setattr(BatchTransaction, "apply_staged", meanwhile)
     harness.publish(use(harness, users[0], occurred_at=when))
@@ -121,8 +128,8 @@ def test_halves_of_a_batch_cause_no_deadlock(
     apply_staged = BatchTransaction.apply_staged
     parts: list[int] = []
 
-    def meanwhile(transaction: BatchTransaction) -> int:
-        parts.append(rows := apply_staged(transaction))
+    def meanwhile(transaction: BatchTransaction, ranges: Any) -> int:
+        parts.append(rows := apply_staged(transaction, ranges))
         if len(parts) == 1:
             rival.lock_until_it_waits()
         return rows
@@ -143,3 +150,37 @@ def test_halves_of_a_batch_cause_no_deadlock(
     assert len(attempts) == 1, "the batch was the victim of a deadlock"
     counted = expected_uses(good)
     assert uses(database) == {pair: counted[pair] + 1 for pair in counted}
+
+
+def test_batch_keeps_old_row_versions_for_one_part_only(
+    harness: IngestHarness, database: str, users: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others replaced before a part began can be removed during it: space that their next batch needs."""
+    low, high = users
+    apply_staged = BatchTransaction.apply_staged
+    is_held = threading.Event()
+    horizons: list[tuple[Any, ...]] = []
+
+    def hold(_: threading.Event) -> None:
+        with psycopg.connect(database) as holder:
+            holder.execute(LOCK.encode(), [[high]])
+            is_held.set()
+            horizons.extend(eventually(lambda: run(database, HORIZON)))
+
+    monkeypatch.setattr(apply, "_APPLY_ROWS", 1)
+    with psycopg.connect(database) as other:
+        ended = other.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+
+        def meanwhile(transaction: BatchTransaction, ranges: Iterable[Range]) -> int:
+            first, second = ranges
+            rows = apply_staged(transaction, [first])
+            other.commit()
+            return rows + apply_staged(transaction, [second])
+
+        monkeypatch.setattr(BatchTransaction, "apply_staged", meanwhile)
+        with traffic(hold):
+            assert is_held.wait(30)
+            harness.publish(use(harness, low), use(harness, high))
+            assert harness.flush() == Intake(2, 2, 0, 0)
+    assert ended
+    assert horizons > [ended]

@@ -60,6 +60,8 @@ log = get_logger("ingest")
 MAX_ATTEMPTS = 8
 # Events and totals whose rows are made at once: about a megabyte, which the processor caches.
 _COPY_ROWS = 5_000
+# Totals that one statement applies: less than a second's.
+_APPLY_ROWS = 10_000
 
 
 class Applier:
@@ -245,7 +247,7 @@ class Applier:
             if self._has_new_session or self._last_attempt or totals.days & self._days.opened_past:
                 raise
             raise StaleSessionError(error.detail) from error
-        self._require_rows(transaction.apply_staged(), totals)
+        self._require_rows(transaction.apply_staged(totals.user_ranges(_APPLY_ROWS)), totals)
 
     def _require_rows(self, rows: int, totals: Totals) -> None:
         """Start again unless each pair has a row: the next attempt inserts missing ones before it locks any."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from usage_worker.events.columns import UNIT
-from usage_worker.ingest.event_array import RATING, UNKNOWN, order_of, starts_of
+from usage_worker.ingest.event_array import RATING, UNKNOWN, order_of, starts_of, uuid_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from usage_worker.ingest.event_array import Chosen, Events, Numbers, Places
+    from usage_worker.store.batch import Range
 
 TYPES: Final = {
     "user_id": "uuid",
@@ -102,6 +103,14 @@ class Totals(NamedTuple):
         """The rows of pairs, one for each."""
         pairs: npt.NDArray[np.void] = self.rows[self.rows["is_pair"]]
         return pairs
+
+    def user_ranges(self, size: int) -> list[Range]:
+        """Return parts of the users with about so many rows each, in key order."""
+        users = self.rows["user_id"]
+        starts = starts_of(users)
+        firsts = starts[starts_of(starts // size)]
+        lasts = np.append(firsts, len(users))[1:] - 1
+        return list(zip(uuid_texts(users[firsts]), uuid_texts(users[lasts]), strict=True))
 
     @property
     def days(self) -> set[str]:
