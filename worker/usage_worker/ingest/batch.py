@@ -51,7 +51,7 @@ def batch_of(entries: Sequence[DecodedEntry], first_seen: set[UUID] | None = Non
     # By identity, so that two batches with common events wait for each other instead of deadlocking.
     order = order_of(ids, times)
     candidates = order[may_count[order]]
-    counted = candidates[starts_of(ids[candidates], times[candidates])]
+    counted = candidates[starts_of(ids.take(candidates, axis=0), times[candidates])]
     is_duplicate = is_new
     is_duplicate[counted] = False
     to_count = Chosen(events, counted)

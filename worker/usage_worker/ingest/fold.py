@@ -163,12 +163,15 @@ def _groups(events: Chosen | Events) -> _Groups:
 
 def _set_keys(rows: npt.NDArray[np.void], events: Chosen | Events, groups: _Groups) -> None:
     """Set the keys of all rows."""
-    rows["day"] = NONE
-    rows["day"][groups.day_rows] = events["occurred_at"][groups.days] // _DAY
-    rows["is_pair"][groups.pair_rows] = True
+    first_of_row = np.empty(len(rows), np.intp)
+    first_of_row[groups.day_rows] = groups.days
+    first_of_row[groups.pair_rows] = groups.pairs
+    firsts = events[first_of_row]
     for name in ("user_id", "agent_id"):
-        rows[name][groups.day_rows] = events[name][groups.days]
-        rows[name][groups.pair_rows] = events[name][groups.pairs]
+        rows[name] = firsts[name]
+    rows["day"] = firsts["occurred_at"] // _DAY
+    rows["day"][groups.pair_rows[groups.spans]] = NONE
+    rows["is_pair"][groups.pair_rows] = True
 
 
 def _set_ratings(rows: npt.NDArray[np.void], events: Chosen | Events, groups: _Groups, ratings: Places) -> None:
@@ -223,14 +226,14 @@ def _set_conversations(rows: npt.NDArray[np.void], events: Chosen | Events, grou
     uses = np.flatnonzero(events["has_conversation"] & (events["type"] != RATING))
     if not len(uses):
         return np.empty((0, 2), np.uint64)
-    pairs, ids = np.searchsorted(groups.pairs, uses, side="right") - 1, events["conversation_id"][uses]
+    pairs, ids = np.searchsorted(groups.pairs, uses, side="right") - 1, events[uses]["conversation_id"]
     order = order_of(pairs, ids)
-    uses, pairs, ids = uses[order], pairs[order], ids[order]
+    uses, pairs, ids = uses[order], pairs[order], ids.take(order, axis=0)
     starts = starts_of(pairs, ids)
-    pairs, ids = pairs[starts], ids[starts]
+    pairs, ids = pairs[starts], ids.take(starts, axis=0)
     # Events are sorted by day, so the first use of all is one on the first day.
     first = np.minimum.reduceat(uses, starts)
-    last = np.maximum.reduceat(events["occurred_at"][uses], starts)
+    last = np.maximum.reduceat(events[uses]["occurred_at"], starts)
     begins = starts_of(pairs)
     times = np.maximum.reduceat(last, begins)
     rows["last_conversation_at"][groups.pair_rows[pairs[begins]]] = times
@@ -245,6 +248,6 @@ def _set_conversations(rows: npt.NDArray[np.void], events: Chosen | Events, grou
         on_day = groups.day_rows[np.searchsorted(groups.days, first[also], side="right") - 1]
         listed, ids = np.concatenate((listed, on_day)), np.concatenate((ids, ids[also]))
         order = np.argsort(listed, kind="stable")
-        listed, ids = listed[order], ids[order]
+        listed, ids = listed[order], ids.take(order, axis=0)
     rows["conversations"] = np.bincount(listed, minlength=len(rows))
     return ids

@@ -77,6 +77,8 @@ def fixed(sql_type: str, values: Array, known: npt.NDArray[np.bool_] | None = No
 def numeric(values: tuple[Array, Array], known: npt.NDArray[np.bool_] | None = None) -> Column:
     """Return a column of numerics from 0 on: whole ones, and less than one in units of the last decimal."""
     whole, units = values
+    if known is not None and not known.any():
+        return [Part(_nulls(len(known)))]
     largest, before = int(whole.max(initial=0)), 1
     while largest >= _BASE**before:
         before += 1
@@ -107,12 +109,12 @@ def text(numbers: Array, texts: Sequence[str]) -> Column:
         sizes[own], places[own] = size, np.arange(len(own))
         tables.append(np.frombuffer(b"".join(cell for _, cell in cells), f"V{size}"))
     if len(tables) == 1:
-        return [Part(tables[0][places[numbers]])]
+        return [Part(tables[0].take(places[numbers]))]
     size_of_row = sizes[numbers]
     parts: Column = []
     for table in tables:
         rows = np.flatnonzero(size_of_row == table.itemsize)
-        parts.append(Part(table[places[numbers[rows]]], rows))
+        parts.append(Part(table.take(places[numbers[rows]]), rows))
     return parts
 
 
@@ -193,8 +195,12 @@ def _nullable(cells: Array, known: npt.NDArray[np.bool_] | None) -> Column:
     if known is None or known.all():
         return [Part(cells)]
     there, absent = np.flatnonzero(known), np.flatnonzero(~known)
-    nulls = _void(np.full((len(absent), 1), _NULL))
-    return [Part(cells[there], there), Part(nulls, absent)] if len(there) else [Part(nulls)]
+    nulls = _nulls(len(absent))
+    return [Part(cells.take(there), there), Part(nulls, absent)] if len(there) else [Part(nulls)]
+
+
+def _nulls(count: int) -> Array:
+    return _void(np.full((count, 1), _NULL))
 
 
 def _void(matrix: Array) -> Array:
