@@ -90,7 +90,11 @@ def make_resources(ingest_url: str, redis_worker_url: str) -> Iterator[Callable[
 
 
 @pytest.fixture
-def harness(make_resources: Callable[..., Resources], redis_client: redis.Redis, database: str) -> IngestHarness:
+def harness(
+    make_resources: Callable[..., Resources], redis_client: redis.Redis, database: str, monkeypatch: pytest.MonkeyPatch
+) -> IngestHarness:
+    # A statement for each user, as large batches have more than one: whatever fails, others may have been applied.
+    monkeypatch.setattr("usage_worker.ingest.apply._APPLY_ROWS", 1)
     resources = make_resources(DATABASE_URL=database)
     population = Population.of(20, 5)
     resources.store.rows(testing_query("seed_population"), users=population.users, agents=population.agents)

@@ -15,7 +15,6 @@ from tests.integration.commands import NOW
 from tests.integration.database import run, traffic
 from tests.integration.retired import expected_uses, track, uses
 from tests.integration.test_poison_database import POISON, install
-from usage_worker.ingest import apply
 from usage_worker.store import Intake
 from usage_worker.store.batch import BatchTransaction
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tests.integration.conftest import IngestHarness
-    from usage_worker.store.batch import Range
+    from usage_worker.store.batch import UserRange
 
 LOCK = "SELECT FROM public.user_agents WHERE user_id = ANY (%s) ORDER BY user_id, agent_id FOR NO KEY UPDATE"
 WAITING = "SELECT pid FROM pg_stat_activity WHERE application_name = 'client' AND wait_event_type = 'Lock'"
@@ -167,15 +166,17 @@ def test_batch_keeps_old_row_versions_for_one_part_only(
             is_held.set()
             horizons.extend(eventually(lambda: run(database, HORIZON)))
 
-    monkeypatch.setattr(apply, "_APPLY_ROWS", 1)
     with psycopg.connect(database) as other:
         ended = other.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
 
-        def meanwhile(transaction: BatchTransaction, ranges: Iterable[Range]) -> int:
-            first, second = ranges
-            rows = apply_staged(transaction, [first])
-            other.commit()
-            return rows + apply_staged(transaction, [second])
+        def meanwhile(transaction: BatchTransaction, ranges: Iterable[UserRange]) -> int:
+            def ended_between() -> Iterator[UserRange]:
+                first, second = ranges
+                yield first
+                other.commit()
+                yield second
+
+            return apply_staged(transaction, ended_between())
 
         monkeypatch.setattr(BatchTransaction, "apply_staged", meanwhile)
         with traffic(hold):
@@ -183,4 +184,4 @@ def test_batch_keeps_old_row_versions_for_one_part_only(
             harness.publish(use(harness, low), use(harness, high))
             assert harness.flush() == Intake(2, 2, 0, 0)
     assert ended
-    assert horizons > [ended]
+    assert horizons > [ended], "the second part has the snapshot of the first"

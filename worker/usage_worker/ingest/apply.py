@@ -60,8 +60,9 @@ log = get_logger("ingest")
 MAX_ATTEMPTS = 8
 # Events and totals whose rows are made at once: about a megabyte, which the processor caches.
 _COPY_ROWS = 5_000
-# Totals that one statement applies: less than a second's.
-_APPLY_ROWS = 10_000
+# Rows of totals that one statement applies. With more its snapshot would delay pruning, while each statement reads all
+# staged rows, so that there are not many.
+_APPLY_ROWS, _MOST_RANGES = 10_000, 20
 
 
 class Applier:
@@ -247,7 +248,8 @@ class Applier:
             if self._has_new_session or self._last_attempt or totals.days & self._days.opened_past:
                 raise
             raise StaleSessionError(error.detail) from error
-        self._require_rows(transaction.apply_staged(totals.user_ranges(_APPLY_ROWS)), totals)
+        ranges = totals.user_ranges(max(_APPLY_ROWS, len(totals.rows) // _MOST_RANGES))
+        self._require_rows(transaction.apply_staged(ranges), totals)
 
     def _require_rows(self, rows: int, totals: Totals) -> None:
         """Start again unless each pair has a row: the next attempt inserts missing ones before it locks any."""

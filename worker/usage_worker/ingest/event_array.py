@@ -154,9 +154,9 @@ def array_of(parts: Sequence[Columns]) -> Events:
             ids = (part.values.get(column.name, bytes(16 * part.events)) for part in parts)
             array[column.name] = np.frombuffer(b"".join(ids), ">u8").reshape(-1, 2)  # type: ignore[arg-type]  # columns of ids are bytes
         else:
-            array[column.name] = _joined(parts, column.name, events, _DEFAULTS[column.name])
+            _fill(array, parts, column.name, _DEFAULTS[column.name])
     for name in ("has_conversation", "is_anonymous", "is_untimed", "entry"):
-        array[name] = _joined(parts, name, events, 0)
+        _fill(array, parts, name, 0)
     positions = (part.values.get("position", range(part.events)) for part in parts)
     array["position"] = np.fromiter(chain.from_iterable(positions), np.int32, events)
     entries = array["entry"]
@@ -216,11 +216,13 @@ def time_texts(times: Numbers) -> list[str]:
     return [f"{text}Z" for text in np.datetime_as_string(times.astype("M8[us]"))]
 
 
-def _joined(parts: Sequence[Columns], name: str, events: int, default: int) -> npt.NDArray[Any] | int:
-    if not any(name in part.values for part in parts):
-        return default
-    values = (part.values.get(name, repeat(default, part.events)) for part in parts)
-    return np.fromiter(chain.from_iterable(values), EVENT[name], events)
+def _fill(array: Events, parts: Sequence[Columns], name: str, default: int) -> None:
+    """Set a field to the values of the parts, and to the default where one has none."""
+    if any(name in part.values for part in parts):
+        values = (part.values.get(name, repeat(default, part.events)) for part in parts)
+        array[name] = np.fromiter(chain.from_iterable(values), EVENT[name], len(array))
+    else:
+        array[name] = default
 
 
 def _default(value: object) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from usage_worker.events.columns import UNIT
 from usage_worker.ingest.event_array import RATING, UNKNOWN, order_of, starts_of, uuid_texts
+from usage_worker.store.batch import UserRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from usage_worker.ingest.event_array import Chosen, Events, Numbers, Places
-    from usage_worker.store.batch import Range
 
 TYPES: Final = {
     "user_id": "uuid",
@@ -104,13 +104,13 @@ class Totals(NamedTuple):
         pairs: npt.NDArray[np.void] = self.rows[self.rows["is_pair"]]
         return pairs
 
-    def user_ranges(self, size: int) -> list[Range]:
-        """Return parts of the users with about so many rows each, in key order."""
+    def user_ranges(self, size: int) -> list[UserRange]:
+        """Divide the users, in key order, into ranges of about so many rows; a user's rows stay together."""
         users = self.rows["user_id"]
         starts = starts_of(users)
         firsts = starts[starts_of(starts // size)]
         lasts = np.append(firsts, len(users))[1:] - 1
-        return list(zip(uuid_texts(users[firsts]), uuid_texts(users[lasts]), strict=True))
+        return list(map(UserRange, uuid_texts(users[firsts]), uuid_texts(users[lasts])))
 
     @property
     def days(self) -> set[str]:

@@ -35,8 +35,13 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]
 """A user and an agent."""
 
-Range = tuple[str, str]
-"""The first and the last of users that follow each other."""
+
+class UserRange(NamedTuple):
+    """A range of users, both ends included."""
+
+    first: str
+    last: str
+
 
 # How long a transaction that looks for held rows waits for each lock, at most.
 _SHORT_WAIT_MS = 100
@@ -196,16 +201,13 @@ class BatchTransaction:
         rows = self._connection.execute(query("full_counters"))
         return [FullCounter(user.hex, agent.hex, *counter) for user, agent, *counter in rows]
 
-    def apply_staged(self, ranges: Iterable[Range]) -> int:
-        """Add the staged totals of each range of users, in key order, to counters and roll-up.
+    def apply_staged(self, ranges: Iterable[UserRange]) -> int:
+        """Add the staged totals of ranges of users, which are in key order, to counters and roll-up.
 
         Returns the number of rows updated in `user_agents`.
         """
         self._note_lock()
-        apply_totals = query("apply_totals")
-        return sum(
-            self._connection.execute(apply_totals, {"first": first, "last": last}).rowcount for first, last in ranges
-        )
+        return sum(self._connection.execute(query("apply_totals"), users._asdict()).rowcount for users in ranges)
 
     def create_parents(self, users: Iterable[str], agents: Iterable[str]) -> None:
         """Insert bare rows for users and agents that exist only outside this database.

@@ -263,17 +263,18 @@ SELECT user_id, agent_id FROM unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b
 ON CONFLICT (user_id, agent_id) DO NOTHING
 
 -- name: apply_totals
--- Add the totals of a part of the users of a batch: those of days to the roll-up, those of pairs to the counters, everything in key order, so
--- that concurrent batches queue up instead of deadlocking. A pair is updated once, also where its events span days: two
--- updates of a row in one transaction fire its foreign-key triggers (28 microseconds). The newest rating and conversation
--- win by the event's time, at equal times by the greater value. updated_at is set here, so that its trigger is not
--- called.
+-- Add the staged totals of a range of users: those of days to the roll-up, those of pairs to the counters, everything in
+-- key order, so that concurrent batches queue up instead of deadlocking. A pair is updated once, also where its events
+-- span days: two updates of a row in one transaction fire its foreign-key triggers (28 microseconds). The newest rating
+-- and conversation win by the event's time, at equal times by the greater value. updated_at is set here, so that its
+-- trigger is not called.
 --
--- In parts, since a statement's snapshot keeps row versions of batches that it saw running: while it lasts, the next
--- batch of their shard cannot reuse the versions' space, and its updates leave their pages (15 to 25 percent did).
+-- Executed for one range after the other, in key order: the snapshot of a long statement keeps row versions that other
+-- shards' batches replaced meanwhile, and the next updates of these rows leave their full pages (15 to 25 percent did).
 --
--- One statement, one snapshot: a pair that is deleted after its known conversations were read is not updated, which the
--- caller sees by the row count; a conversation that another batch inserted after that fails the insert.
+-- All rows of a pair are in one range and have one snapshot: a pair that is deleted after its known conversations were
+-- read is not updated, which the caller sees by the row count; a conversation that another batch inserted after that
+-- fails the insert.
 WITH totals AS MATERIALIZED (
     SELECT o.*, usage_count - success_count AS error_count, cardinality(opened) AS conversation_count
       FROM (
