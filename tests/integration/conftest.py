@@ -93,7 +93,7 @@ def make_resources(ingest_url: str, redis_worker_url: str) -> Iterator[Callable[
 def harness(
     make_resources: Callable[..., Resources], redis_client: redis.Redis, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> IngestHarness:
-    # A statement for each user, as large batches have more than one: whatever fails, others may have been applied.
+    # Each user's totals in a statement of their own: when one fails, others have been applied, as in a large batch.
     monkeypatch.setattr("usage_worker.ingest.apply._APPLY_ROWS", 1)
     resources = make_resources(DATABASE_URL=database)
     population = Population.of(20, 5)

@@ -151,10 +151,10 @@ def test_halves_of_a_batch_cause_no_deadlock(
     assert uses(database) == {pair: counted[pair] + 1 for pair in counted}
 
 
-def test_batch_keeps_old_row_versions_for_one_part_only(
+def test_batch_keeps_old_row_versions_for_one_range_only(
     harness: IngestHarness, database: str, users: list[UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What others replaced before a part began can be removed during it: space that their next batch needs."""
+    """What others replaced before a range of users began can be pruned during it: their next batch needs the space."""
     low, high = users
     apply_staged = BatchTransaction.apply_staged
     is_held = threading.Event()
@@ -184,4 +184,4 @@ def test_batch_keeps_old_row_versions_for_one_part_only(
             harness.publish(use(harness, low), use(harness, high))
             assert harness.flush() == Intake(2, 2, 0, 0)
     assert ended
-    assert horizons > [ended], "the second part has the snapshot of the first"
+    assert horizons > [ended], "the second range has the snapshot of the first"

@@ -60,8 +60,8 @@ log = get_logger("ingest")
 MAX_ATTEMPTS = 8
 # Events and totals whose rows are made at once: about a megabyte, which the processor caches.
 _COPY_ROWS = 5_000
-# Rows of totals that one statement applies. With more its snapshot would delay pruning, while each statement reads all
-# staged rows, so that there are not many.
+# A statement applies so many rows of totals: while it lasts, its snapshot delays pruning. To find them it reads all
+# staged rows, so the number of statements is limited, too.
 _APPLY_ROWS, _MOST_RANGES = 10_000, 20
 
 
