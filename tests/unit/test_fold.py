@@ -64,7 +64,7 @@ def merged(batches: list[Rows]) -> Rows:
 
 def test_no_events_have_no_totals() -> None:
     totals = fold(np.empty(0, EVENT))
-    assert (plain(totals), totals.days, len(totals.pairs)) == ({}, set(), 0)
+    assert (plain(totals), totals.days, totals.pair_count) == ({}, set(), 0)
 
 
 def test_pair_and_days_are_named_once() -> None:
@@ -73,6 +73,7 @@ def test_pair_and_days_are_named_once() -> None:
     assert totals.days == {"2026-03-01", "2026-03-02"}
     assert uuid_texts(totals.pairs["agent_id"]) == [UUID(int=1).hex, UUID(int=2).hex]
     assert totals.pairs["usage_count"].tolist() == [1, 2]
+    assert totals.pair_count == 2
 
 
 def test_conversation_is_listed_on_the_first_day_of_its_uses() -> None:

@@ -160,3 +160,18 @@ def test_uuid_with_a_number_out_of_range_is_refused(name: str, number: int) -> N
     assert exact_row(values_of(fields)) is None
     with pytest.raises(EventRefusedError):
         prepare(fields, WINDOW)
+
+
+@pytest.mark.parametrize("name", ["user_id", "agent_id", "conversation_id"])
+def test_uuid_that_was_never_initialised_is_refused(name: str) -> None:
+    fields = {**PAIR, name: UUID.__new__(UUID)}
+    with pytest.raises(AttributeError):
+        exact_row(values_of(fields))
+    with pytest.raises(EventRefusedError):
+        prepare(fields, WINDOW)
+
+
+def test_nil_conversation_is_a_conversation() -> None:
+    place = NAMES.index("conversation_id")
+    rows = [exact_row(values_of({**PAIR, "conversation_id": given})) for given in (UUID(int=0), None)]
+    assert [row[place] for row in rows if row] == [0, None]

@@ -253,7 +253,7 @@ class Applier:
 
     def _require_rows(self, rows: int, totals: Totals) -> None:
         """Start again unless each pair has a row: the next attempt inserts missing ones before it locks any."""
-        if rows != len(totals.pairs):
+        if rows != totals.pair_count:
             if self._missing:
                 # Rows were deleted since the look: the next attempt locks them before it counts.
                 self._rivals.trip()

@@ -104,6 +104,11 @@ class Totals(NamedTuple):
         pairs: npt.NDArray[np.void] = self.rows[self.rows["is_pair"]]
         return pairs
 
+    @property
+    def pair_count(self) -> int:
+        """The number of pairs, without a copy of their rows."""
+        return int(np.count_nonzero(self.rows["is_pair"]))
+
     def user_ranges(self, size: int) -> list[UserRange]:
         """Divide the users, in key order, into ranges of about so many rows; a user's rows stay together."""
         users = self.rows["user_id"]
