@@ -96,9 +96,10 @@ def test_round_of_backlogs_may_take_longer_than_ticks_last(
         harness.oracle.add(added := event(harness, number))
         harness.xadd(json.dumps([added], default=str), shard=number % 3)
     with running(cli, "worker", "--concurrency=1"):
+        eventually(lambda: harness.resources.store.intake_totals().accepted == 900, 60)
+        # An entry leaves its stream after the commit: a worker that is killed in between would leave it behind.
         stream = harness.resources.stream
-        # An entry leaves its stream after its commit: a worker that is killed in between would leave it behind.
-        eventually(lambda: not any(stream.backlog(shard).entries for shard in range(3)), 120)
+        eventually(lambda: not any(stream.backlog(shard).entries for shard in range(3)))
     harness.check()
 
 
