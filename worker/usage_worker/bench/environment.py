@@ -21,7 +21,7 @@ from usage_worker.testing import ExpectedCounters
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from uuid import UUID
 
 
@@ -54,7 +54,7 @@ class BenchEnvironment:
             celery.wait_ready()
             yield celery
 
-    def is_exact(self, loads: Sequence[Load], counters: Sequence[str] = COLUMNS["counters"]) -> bool:
+    def is_exact(self, loads: Iterable[Load], counters: Sequence[str] = COLUMNS["counters"]) -> bool:
         """Return whether these counters and the daily totals are what the loads add up to, for every pair."""
         expected = _expected(loads)
         rows = [row for row in self.store.rows(testing_query("counters")) if row["usage_count"]]
@@ -82,7 +82,7 @@ def open_environment(users: int) -> Iterator[BenchEnvironment]:
         yield BenchEnvironment(servers, store, folder, users)
 
 
-def _expected(loads: Sequence[Load]) -> dict[tuple[UUID, UUID], ExpectedCounters]:
+def _expected(loads: Iterable[Load]) -> dict[tuple[UUID, UUID], ExpectedCounters]:
     rows: defaultdict[tuple[UUID, UUID], ExpectedCounters] = defaultdict(ExpectedCounters)
     for load in loads:
         for event in load.generate():

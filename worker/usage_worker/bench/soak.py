@@ -12,7 +12,7 @@ from usage_worker.bench.meter import resident_bytes
 from usage_worker.bench.paths import measure_product
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from usage_worker.bench.environment import BenchEnvironment
     from usage_worker.local.supervisor import Supervisor
@@ -64,14 +64,20 @@ def run_soak(events: int, few: int, many: int, echo: Callable[[str], None]) -> S
             loads = [Load(size, "uniform", seed, environment.users) for seed in range(rounds)]
             with environment.celery() as celery:
                 measured = [_measure_round(environment, celery, load, echo) for load in loads]
-            echo(f"{pairs:,} pairs: checking every total")
-            result.exact &= environment.is_exact(loads)
+            result.exact &= environment.is_exact(_each_shown(loads, f"{pairs:,} pairs: checking every total", echo))
         result.events_per_second.append([rate for rate, _ in measured])
         result.worker_mib = [memory for _, memory in measured]
     slow, fast = (median(rates) for rates in reversed(result.events_per_second))
     result.speed_kept = slow / fast
     result.memory_growth = result.worker_mib[-1] / result.worker_mib[0]
     return result
+
+
+def _each_shown(loads: list[Load], what: str, echo: Callable[[str], None]) -> Iterator[Load]:
+    """Yield the loads, and say which is next: adding one up takes as long as counting it."""
+    for number, load in enumerate(loads, 1):
+        echo(f"{what}, round {number} of {len(loads)}")
+        yield load
 
 
 def _measure_round(

@@ -1,4 +1,5 @@
--- One transaction counts one batch: its statements, in the order in which they are called.
+-- One transaction counts one batch: its statements, in the order in which they are called. What looks for former deliveries
+-- is in deliveries.sql, what locks and inserts rows of user_agents in pairs.sql.
 
 -- name: ready
 -- Writes nothing and fails where ingest would: the schema is missing or too old, the session is read-only, or somebody
@@ -104,80 +105,6 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
     conversations uuid[]
 ) ON COMMIT DELETE ROWS
 
--- name: register_entries
--- Register stream entries; returns those that are new. A second transaction with the same entry waits here for the end
--- of the first, so that an entry that two workers have is in the intake totals once.
-INSERT INTO public.usage_entries (key, contents)
-SELECT key, contents
-  FROM unnest(%(keys)s::uuid[], %(contents)s::uuid[], %(formers)s::uuid[]) AS entry (key, contents, former)
- -- A version that noted no contents may have counted it under its former key.
- WHERE former IS NULL
-    OR (SELECT true FROM public.usage_entries f WHERE f.key = former AND f.contents IS NULL) IS NULL
- ORDER BY key
-ON CONFLICT DO NOTHING
-RETURNING key
-
--- name: waiting_positions
--- Registered entries of which some events wait, as `note_waiting` left them. Locked, so that another worker with the same entry
--- waits here, and then finds what is left.
-SELECT key, held_in FROM public.usage_entries WHERE key = ANY (%(keys)s) AND held_in IS NOT NULL ORDER BY key
-   FOR UPDATE
-
--- name: note_waiting
--- Note the stream entry and the positions of its events that wait, NULL when none does any more.
-UPDATE public.usage_entries SET held_in = %(held_in)s WHERE key = %(key)s
-
--- name: entry_contents
--- What entries that were registered before contain: the same, or something else under a key that was used again.
-SELECT key, contents FROM public.usage_entries WHERE key = ANY (%(keys)s)
-
--- name: dead_letter_positions
--- The dead letters that the first delivery of redelivered entries left.
-SELECT entry_key, position FROM public.usage_dead_letters WHERE entry_key = ANY (%(keys)s)
-
--- name: keep_first_times
--- Keep the times of keys that were not delivered before; returns those keys. In key order, so that batches with common
--- keys wait here for one another's end instead of deadlocking, and then agree.
-INSERT INTO public.usage_event_keys (key, occurred_at)
-SELECT key, occurred_at FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[]) AS b (key, occurred_at) ORDER BY key
-ON CONFLICT DO NOTHING
-RETURNING key
-
--- name: first_times
--- The kept times of keys, in microseconds since 1970. A statement of its own: what another batch has just committed is
--- visible only to the next one.
-SELECT key, (extract(epoch FROM occurred_at) * 1000000)::bigint
-  FROM public.usage_event_keys WHERE key = ANY (%(ids)s::uuid[])
-
--- name: known_events
--- The given events that the ledger has, by their position in the arrays. The time bounds exclude the partitions
--- that cannot hold them.
-SELECT b.place
-  FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[]) WITH ORDINALITY AS b (event_id, occurred_at, place)
-  JOIN public.usage_events e USING (event_id, occurred_at)
- WHERE e.occurred_at BETWEEN %(oldest)s AND %(newest)s
-
--- name: lock_batch_pairs
--- Lock the rows of a batch in key order, before its conversations are looked up: they can then not be deleted, and the
--- days of the batch can be counted in any order.
-SELECT FROM public.user_agents ua
-  JOIN unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b (user_id, agent_id) USING (user_id, agent_id)
- ORDER BY user_id, agent_id
-   FOR NO KEY UPDATE OF ua
-
--- name: held_pairs
--- Those pairs of a batch whose rows others hold. The other rows are locked as by lock_batch_pairs.
-WITH batch AS MATERIALIZED (
-    SELECT user_id, agent_id FROM unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b (user_id, agent_id)
-), free AS MATERIALIZED (
-    SELECT user_id, agent_id FROM public.user_agents ua JOIN batch USING (user_id, agent_id)
-     ORDER BY user_id, agent_id
-       FOR NO KEY UPDATE OF ua SKIP LOCKED
-)
-SELECT user_id, agent_id
-  FROM (SELECT user_id, agent_id FROM public.user_agents JOIN batch USING (user_id, agent_id)
-        EXCEPT SELECT user_id, agent_id FROM free) held
-
 -- name: limit_lock_waits
 -- For the rest of the transaction.
 SELECT set_config('lock_timeout', %(milliseconds)s, true)
@@ -209,18 +136,6 @@ SELECT day::text, CASE
 -- Columns in the order of batch_totals.
 COPY batch_totals FROM STDIN (FORMAT binary)
 
--- name: missing_pairs
--- Staged pairs without a row in user_agents, and whether their user and their agent exist. A scalar subquery instead of
--- an anti-join: one index look-up for each pair, where the planner might choose to read the whole index.
-WITH missing AS (
-    SELECT array_agg(t.user_id) AS users, array_agg(t.agent_id) AS agents
-      FROM batch_totals t
-     WHERE is_pair
-       AND (SELECT true FROM public.user_agents ua WHERE ua.user_id = t.user_id AND ua.agent_id = t.agent_id) IS NULL
-)
-SELECT p.user_id, p.agent_id, p.user_exists, p.agent_exists
-  FROM missing, public.usage_find_parents(missing.users, missing.agents) p
-
 -- name: full_counters
 -- Staged pairs of which a counter would exceed the type of its column: the first such counter, and its greatest value.
 SELECT t.user_id, t.agent_id, exceeded.counter, exceeded.most
@@ -241,26 +156,6 @@ SELECT t.user_id, t.agent_id, exceeded.counter, exceeded.most
      ) bound
      WHERE total > most LIMIT 1
   ) AS exceeded
-
--- name: creating_parents
--- Whether auth.users belongs to the owner of our functions, or else to the platform, and whether this role may call the
--- one that inserts.
-SELECT u.relowner = p.proowner AS owns_users, has_function_privilege(p.oid, 'EXECUTE') AS may_create,
-       current_user::text AS role
-  FROM pg_catalog.pg_proc p, pg_catalog.pg_class u JOIN pg_catalog.pg_namespace n ON n.oid = u.relnamespace
- WHERE p.oid = 'public.usage_create_parents(uuid[], uuid[])'::regprocedure AND (n.nspname, u.relname) = ('auth', 'users')
-
--- name: create_parents
--- USAGE_UNKNOWN=create: users and agents that exist only outside this database get bare rows, which the foreign keys
--- need.
-SELECT public.usage_create_parents(%(users)s::uuid[], %(agents)s::uuid[])
-
--- name: insert_pairs
--- Insert pairs at their first use, in key order, like every write to user_agents.
-INSERT INTO public.user_agents (user_id, agent_id)
-SELECT user_id, agent_id FROM unnest(%(users)s::uuid[], %(agents)s::uuid[]) AS b (user_id, agent_id)
- ORDER BY user_id, agent_id
-ON CONFLICT (user_id, agent_id) DO NOTHING
 
 -- name: apply_totals
 -- Add the staged totals of a range of users: those of days to the roll-up, those of pairs to the counters, everything in
