@@ -372,3 +372,18 @@ def test_entries_larger_than_they_declare_are_counted_in_the_turn_that_read_them
     report = harness.resources.flusher.flush(0, 0.001)
     assert (report.intake.applied, report.batches, report.cut_short) == (50_000, 2, True)
     assert harness.resources.stream.backlog(0)[:2] == (0, 0)
+
+
+def test_large_entries_of_a_vanished_worker_are_decoded_in_parts(
+    harness: IngestHarness, make_resources: Callable[..., Resources]
+) -> None:
+    """Ten entries of 14 MiB in all are reclaimed at once, and counted in the turn that reclaimed them."""
+    pair = {"user_id": str(harness.users[0]), "agent_id": str(harness.agents[0]), "model": "m" * 200}
+    body = json.dumps([pair] * 5_000)
+    for _ in range(10):
+        harness.xadd(body)
+    assert len(harness.resources.stream.read(0, "vanished", 10, 0.0)) == 10
+    other = make_resources(reclaim_idle=0.001)
+    report = other.flusher.flush(0, 0.001)
+    assert (report.intake.applied, report.batches) == (50_000, 2)
+    assert other.stream.backlog(0)[:2] == (0, 0)

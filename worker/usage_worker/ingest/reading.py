@@ -122,9 +122,11 @@ class ShardReader:
             if raw is None:
                 break
             self._holding.note(self._shard, raw)
-            if entries := self._decoded(raw, TextTable()):
-                self._note_size(raw)
-                yield Read(batch_of(entries), may_read_ahead=False)
+            self._note_size(raw)
+            self._read = raw
+            while self._read:
+                if entries := self._decoded(self._portion(), TextTable()):
+                    yield Read(batch_of(entries), may_read_ahead=False, is_cut=bool(self._read))
         yield from self._new(turn)
 
     def _new(self, turn: Turn) -> Iterator[Read]:
@@ -143,7 +145,13 @@ class ShardReader:
         entries: list[DecodedEntry] = []
         texts, events, size, ready = TextTable(), 0, 0, time.monotonic()
         while True:
-            raw = self._portion(0.0 if entries else turn.to_wait())
+            if not self._read:
+                self._read = self._stream.read(
+                    self._shard, self._holding.consumer, self._count, 0.0 if entries else turn.to_wait()
+                )
+                self._holding.note(self._shard, self._read)
+                self._is_full = self._note_size(self._read)
+            raw = self._portion()
             if raw and not entries:
                 ready = time.monotonic()
             decoded = self._decoded(raw, texts)
@@ -158,12 +166,8 @@ class ShardReader:
         """Wait before another read; return False, at once, when the batch is wanted."""
         return not self._wanted.wait(_POLL_SECONDS)
 
-    def _portion(self, wait: float) -> list[RawEntry]:
-        """Return the next entries to decode, at most `_READ_BYTES` or one; read where none are left."""
-        if not self._read:
-            self._read = self._stream.read(self._shard, self._holding.consumer, self._count, wait)
-            self._holding.note(self._shard, self._read)
-            self._is_full = self._note_size(self._read)
+    def _portion(self) -> list[RawEntry]:
+        """Take the next entries that were read: at most `_READ_BYTES`, or one."""
         sizes = accumulate(entry.size for entry in self._read)
         taken = max(sum(size <= _READ_BYTES for size in sizes), 1)
         portion, self._read = self._read[:taken], self._read[taken:]
