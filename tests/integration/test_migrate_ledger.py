@@ -221,12 +221,13 @@ def test_rows_of_older_transaction_get_opening_balance(empty_database: str, runn
             older.execute("SELECT 1")
             migrating = pool.submit(runner.up)
             definer = "SELECT prosecdef FROM pg_proc WHERE proname = 'track_agent_usage'"
+            waits = "SELECT true FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
             eventually(lambda: run(empty_database, definer) == [(True,)])
             older.execute(
                 "INSERT INTO public.user_agents (user_id, agent_id, usage_count, message_count) VALUES (%s, %s, 1, 1)",
                 [user_id, agent_id],
             )
-            time.sleep(0.1)
+            eventually(lambda: run(empty_database, waits))
             assert not migrating.done()
         migrating.result(30)
     assert run(empty_database, journal) != [(None,)]

@@ -37,7 +37,6 @@ UNITS = ["hour", "day", "week", "month"]
 OTHERS = ["agent", "user", "model", "provider"]
 AGENT, USER = UUID(int=3), UUID(int=1003)
 SUMMARY = "SELECT * FROM public.usage_summary(%s, %s, %s, %s, %s, %s)"
-MARK_SOME = "INSERT INTO agent_usage_hour_marks SELECT hour FROM agent_usage_hourly WHERE random() < 0.1"
 LATENCIES = ("p50_ms", "p95_ms", "p99_ms")
 
 

@@ -51,7 +51,6 @@ OLD_DAY = """
     CREATE TABLE usage_events_20200101
         PARTITION OF usage_events FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')
 """
-DELETED = "UPDATE user_agents SET deleted_at = now() - interval '40 days' WHERE user_id = %s"
 
 
 def sessions(url: str) -> list[tuple[dict[str, str], tuple[int, ...]]]:

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.helpers import environment_without, eventually
+from tests.helpers import environment_without, eventually, listens
 from tests.integration.test_tls import error_lines
 from usage_worker.publisher import UsagePublisher
 
@@ -54,18 +54,10 @@ def listening(folder: Path, program: str, *options: str) -> Iterator[int]:
     words = [program, *line.split()[1:], "--tls-port", str(port), "--save", "", "--appendonly", "no", *options]
     with subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL) as server:
         try:
-            eventually(lambda: _accepts(port))
+            eventually(lambda: listens(port))
             yield port
         finally:
             server.kill()
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")

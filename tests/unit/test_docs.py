@@ -47,6 +47,13 @@ def test_diagram_names_existing_functions() -> None:
     assert [(name, file) for name, file in named if name not in names_of(PACKAGE / file)] == []
 
 
+@pytest.mark.parametrize("room", ["publisher", "ingest"])
+def test_tables_have_the_files_of_a_room(room: str) -> None:
+    table = ARCHITECTURE.split(f"### The files of {room}\n\n")[1].split("\n\n")[0]
+    named = re.findall(r"`(\w+\.py)`", "".join(row.split("|")[1] for row in table.splitlines()))
+    assert sorted(named) == sorted(file.name for file in (PACKAGE / room).glob("[!_]*.py"))
+
+
 def test_contributing_names_what_the_code_has() -> None:
     recipes = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## How to add")[1]
     files = [file for folder in (PACKAGE, ROOT / "tests", ROOT / "migrations") for file in folder.rglob("*.*")]

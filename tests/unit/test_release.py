@@ -20,6 +20,15 @@ def test_changelog_begins_with_the_version_of_the_package() -> None:
     assert newest[0] == project["version"] == version("usage-worker")
 
 
+def test_manifest_deploys_the_version_of_the_package() -> None:
+    """A Job of the same name as that of the release before would not run again."""
+    release = version("usage-worker")
+    manifest = (ROOT / "deploy/kubernetes/usage-worker.yaml").read_text()
+    assert set(re.findall(r"image: usage-worker:(\S+)", manifest)) == {release}
+    for text in (manifest, (ROOT / "docs/deploy.md").read_text()):
+        assert set(re.findall(r"usage-migrate-(\d[\d-]*)", text)) == {release.replace(".", "-")}
+
+
 def test_workflow_calls_what_ci_runs() -> None:
     workflow = (ROOT / ".github/workflows/ci.yml").read_text()
     assert re.findall(r"^ +- run: (.+)$", workflow, re.MULTILINE) == [".ci/run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,8 +16,7 @@ from usage_worker.cli.bench_queries import queries
 from usage_worker.cli.bench_search import search
 from usage_worker.cli.bench_sizing import sizing
 from usage_worker.cli.bench_soak import soak
-from usage_worker.cli.outcome import finish
-from usage_worker.local.stopping import leave_on_signal
+from usage_worker.cli.outcome import run_shown
 
 if TYPE_CHECKING:
     from usage_worker.bench.result import BenchResult
@@ -60,11 +60,8 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    result = None
-    console = Console(stderr=True, highlight=False)
-    with leave_on_signal():
-        result = run_bench(BenchSize(events, naive_events, pairs // AGENTS, paced_seconds), console.print)
-    finish(result, _show, as_json=as_json)
+    size = BenchSize(events, naive_events, pairs // AGENTS, paced_seconds)
+    run_shown(partial(run_bench, size), _show, as_json=as_json)
 
 
 def _show(result: BenchResult) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from usage_worker.bench.purge import run_purge
-from usage_worker.cli.outcome import finish
-from usage_worker.local.stopping import leave_on_signal
+from usage_worker.cli.outcome import run_shown
 
 if TYPE_CHECKING:
     from usage_worker.bench.purge import PurgeResult
@@ -29,11 +29,7 @@ def purge(
     as_json: AsJson = False,
 ) -> None:
     """Measure how long events wait to be counted while deleted rows are purged, and check every total."""
-    result = None
-    console = Console(stderr=True, highlight=False)
-    with leave_on_signal():
-        result = run_purge(rows, events, pairs, share, console.print)
-    finish(result, _show, as_json=as_json)
+    run_shown(partial(run_purge, rows, events, pairs, share), _show, as_json=as_json)
 
 
 def _show(result: PurgeResult) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from usage_worker.bench.search import WANTED_RECALL, measure_search
-from usage_worker.cli.outcome import finish
+from usage_worker.cli.outcome import run_shown
 from usage_worker.cli.output import make_table
-from usage_worker.local.stopping import leave_on_signal
 
 if TYPE_CHECKING:
     from usage_worker.bench.search import SearchTimings
@@ -27,11 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 
 def search(agents: Agents = None, as_json: AsJson = False) -> None:
     """Time searches over agents with vectors of 384 dimensions under row-level security, and count what they miss."""
-    result = None
-    console = Console(stderr=True, highlight=False)
-    with leave_on_signal():
-        result = measure_search(agents or [AGENTS], console.print)
-    finish(result, _show, as_json=as_json)
+    run_shown(partial(measure_search, agents or [AGENTS]), _show, as_json=as_json)
 
 
 def _show(result: SearchTimings) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from usage_worker.bench.sizing import EVENTS_A_DAY, LEDGER_DAYS, run_sizing
-from usage_worker.cli.outcome import finish
+from usage_worker.cli.outcome import run_shown
 from usage_worker.cli.output import print_rows
-from usage_worker.local.stopping import leave_on_signal
 from usage_worker.wording import short_bytes
 
 if TYPE_CHECKING:
@@ -26,11 +26,7 @@ HEADINGS = ("events_a_day", "cores", "WAL_a_day", f"ledger_{LEDGER_DAYS}_days", 
 
 def sizing(rate: Rate = 1_000, seconds: Seconds = 60, pairs: Pairs = 100_000, as_json: AsJson = False) -> None:
     """Measure processor time, WAL, disk and Redis' memory of an event; say what events a day need."""
-    result = None
-    console = Console(stderr=True, highlight=False)
-    with leave_on_signal():
-        result = run_sizing(rate, seconds, pairs, console.print)
-    finish(result, _show, as_json=as_json)
+    run_shown(partial(run_sizing, rate, seconds, pairs), _show, as_json=as_json)
 
 
 def _show(result: SizingResult) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from usage_worker.bench.soak import run_soak
-from usage_worker.cli.outcome import finish
-from usage_worker.local.stopping import leave_on_signal
+from usage_worker.cli.outcome import run_shown
 
 if TYPE_CHECKING:
     from usage_worker.bench.soak import SoakResult
@@ -22,11 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 
 def soak(events: Events = 5_000_000, few: Few = 100_000, pairs: Many = 1_000_000, as_json: AsJson = False) -> None:
     """Measure a worker's memory over a long run, and the cost of ten times as many pairs; check every total."""
-    result = None
-    console = Console(stderr=True, highlight=False)
-    with leave_on_signal():
-        result = run_soak(events, few, pairs, console.print)
-    finish(result, _show, as_json=as_json)
+    run_shown(partial(run_soak, events, few, pairs), _show, as_json=as_json)
 
 
 def _show(result: SoakResult) -> None:

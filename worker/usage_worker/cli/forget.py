@@ -12,7 +12,7 @@ from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.errors import ArgumentError
 from usage_worker.events.external_ids import ExternalIds, external_ids
 from usage_worker.events.tombstones import ForgetKey
-from usage_worker.ingest import require_forget_key, require_namespace
+from usage_worker.ingest import check_forget_key, require_namespace
 from usage_worker.maintenance.forget import Erasure, ForgetReport, what_names
 from usage_worker.maintenance.forget_again import keep_tombstones, known_tombstones, returned
 from usage_worker.maintenance.person import Person
@@ -53,7 +53,7 @@ def forget(
         store, connection = resources.store, resources.stream.connection
         require_owner(store)
         require_namespace(store, settings.id_namespace)
-        require_forget_key(store, settings)
+        check_forget_key(store, settings)
         known = known_tombstones(store, connection, key)
         find = partial(returned, store, known, key, ids) if again else partial(_given, resources, user or "", ids)
         if dry_run or not yes:

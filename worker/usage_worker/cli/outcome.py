@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
+from rich.console import Console
 
 from usage_worker.cli.output import EXIT_PROBLEM, print_json
 from usage_worker.interrupts import EXIT_INTERRUPTED
+from usage_worker.local.stopping import leave_on_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,14 @@ class Outcome(Protocol):
 
 
 P = TypeVar("P", bound=Outcome)
+
+
+def run_shown(run: Callable[[Callable[[str], None]], P], show: Callable[[P], None], *, as_json: bool) -> None:
+    """Run a benchmark, with its progress on standard error, and `finish`."""
+    result = None
+    with leave_on_signal():
+        result = run(Console(stderr=True, highlight=False).print)
+    finish(result, show, as_json=as_json)
 
 
 def finish(result: P | None, show: Callable[[P], None], *, as_json: bool) -> None:

@@ -10,10 +10,9 @@ import typer
 
 from usage_worker.cli.output import Form, echo, print_json, print_rows
 from usage_worker.errors import UsageError
-from usage_worker.service.resources import Resources
 from usage_worker.service.schedule import schedule_entries
 from usage_worker.settings import load_settings
-from usage_worker.store import last_runs
+from usage_worker.store import Store, last_runs
 from usage_worker.wording import figures_text, moment, short_seconds
 
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ def _last_runs(settings: Settings) -> dict[str, TaskRun]:
     if not settings.database_url:
         return {}
     try:
-        with Resources(settings) as resources:
-            return last_runs(resources.store)
+        with Store.of(settings) as store:
+            return last_runs(store)
     except UsageError as error:
         echo(f"no last runs: {error}", err=True)
         return {}

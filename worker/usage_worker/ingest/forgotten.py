@@ -17,7 +17,6 @@ from usage_worker.events.refusals import Refusal
 from usage_worker.events.tombstones import ForgetKey
 from usage_worker.ingest.deliveries import forgotten_in
 from usage_worker.ingest.event_array import uuid_texts
-from usage_worker.postgres import translated
 from usage_worker.queue.letter_parts import named_in_letter, without
 from usage_worker.store import DeadLetter, forgotten_among
 
@@ -114,14 +113,14 @@ class Forgotten:
             yield from named_in_letter(letter._asdict(), self._ids)
 
 
-def require_forget_key(store: Store, settings: Settings) -> None:
-    """Check that this process knows whom the database has erased; give up soon where it does not answer.
+def check_forget_key(store: Store, settings: Settings) -> None:
+    """Check that USAGE_FORGET_KEY is the key with which users were erased here.
 
     Raises:
         ForgetKeyError: USAGE_FORGET_KEY is missing, or another one.
         UsageError: it cannot be asked.
     """
-    with translated(), store.connection() as connection:
+    with store.connection() as connection:
         forgotten_among(connection, forget_key_of(settings), ())
 
 

@@ -47,7 +47,8 @@ MANAGE_PARTITIONS = "maintenance.manage_partitions"
 STEP_ATTEMPTS = 20
 STEP_PAUSE_SECONDS = 0.25
 DELETE_SECONDS = 30.0
-# A step cannot be tried again for as long as another process rolls up hours: seven seconds for a million events.
+# A step cannot be tried again for as long as another process rolls up hours: a day of a million events takes 5 s of the
+# processor, and took 42 s on a busy machine.
 HOURS_WAIT_SECONDS = 60.0
 
 log = get_logger("partitions")

@@ -25,7 +25,6 @@ from usage_worker.migrate.verify import Deviation, catalogue, differences, expec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.verify import Difference, Key
@@ -61,13 +60,12 @@ class _Recognized:
     repeated: list[Migration]
 
 
-def examine(database_url: str, version: str | None = None, directory: Path | None = None) -> Adoptable:
+def examine(database_url: str, version: str | None = None) -> Adoptable:
     """Recognize the version of a database and list what `adopt` would complete; changes nothing.
 
     Args:
         database_url: the database.
         version: the version that it is expected to have, by default the highest one whose columns exist.
-        directory: the migrations, by default those of the installation.
 
     Raises:
         MigrationError: there is nothing to adopt, or the version is unknown.
@@ -76,7 +74,7 @@ def examine(database_url: str, version: str | None = None, directory: Path | Non
         SettingsError: the URL cannot be read.
         StoreUnavailableError: the database cannot be reached.
     """
-    migrations = discover(directory)
+    migrations = discover()
     with connect(database_url) as connection, connection.transaction(force_rollback=True):
         recognized = _recognize(connection, migrations, version)
         found = differences(connection, recognized.steps)
@@ -87,7 +85,6 @@ def examine(database_url: str, version: str | None = None, directory: Path | Non
 def adopt(
     database_url: str,
     version: str | None = None,
-    directory: Path | None = None,
     *,
     wait: bool = True,
     waiting: Callable[[], None] = lambda: None,
@@ -101,7 +98,6 @@ def adopt(
     Args:
         database_url: the database.
         version: as in `examine`.
-        directory: as in `examine`.
         wait: wait for another run to end instead of failing.
         waiting: called once if another run holds the lock.
         retrying: called with the reason before each new attempt at a lock.
@@ -111,7 +107,7 @@ def adopt(
         ObstacleError: as `examine`; or an object cannot get its definition. Nothing was changed.
         SchemaError, SettingsError, StoreUnavailableError: as `examine`.
     """
-    migrations = discover(directory)
+    migrations = discover()
     with exclusive(database_url, wait=wait, waiting=waiting), connect(database_url, WORK_NAME) as connection:
 
         def complete() -> Completion:

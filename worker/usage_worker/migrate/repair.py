@@ -28,7 +28,6 @@ from usage_worker.postgres import LOST_RACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from usage_worker.migrate.files import Migration
     from usage_worker.migrate.verify import Difference, Key
@@ -53,7 +52,6 @@ class Repaired:
 
 def repair(
     database_url: str,
-    directory: Path | None = None,
     *,
     wait: bool = True,
     waiting: Callable[[], None] = lambda: None,
@@ -63,7 +61,6 @@ def repair(
 
     Args:
         database_url: the database.
-        directory: the migrations, by default those of the installation.
         wait: wait for another run to end instead of failing.
         waiting: called once if another run holds the lock.
         retrying: called with the reason before each new attempt at a lock.
@@ -74,7 +71,7 @@ def repair(
         SettingsError: the URL cannot be read.
         StoreUnavailableError: the database cannot be reached.
     """
-    migrations = discover(directory)
+    migrations = discover()
     with exclusive(database_url, wait=wait, waiting=waiting), connect(database_url, WORK_NAME) as connection:
         records = journal.read_installed(connection, migrations)
         applied = journal.applied(migrations, records)

@@ -101,7 +101,3 @@ def _response_time(row: Mapping[str, Any]) -> float | None:
     except (PydanticCustomError, TypeError):  # not two times in the same notation
         return None
     return milliseconds if 0 <= milliseconds <= MAX_MILLISECONDS else None
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)

@@ -40,9 +40,9 @@ class WorkerPool:
         return self._stopping[0] != 0
 
     def turn(self, settings: Settings) -> Turn:
-        """Return the turn of a flush. With fewer processes it waits less, since other flushes and tasks wait for it."""
+        """Return the turn of a flush. With fewer processes it is shorter, since other flushes and tasks wait for it."""
         share = min(1.0, self._processes / (settings.stream_shards + 1))
-        return Turn(settings.flush_budget, WAIT_SECONDS * share, lambda: self.is_stopping)
+        return Turn(settings.flush_budget * share, WAIT_SECONDS * share, lambda: self.is_stopping)
 
     def _begin(self, sender: Any, **_: object) -> None:
         if sender.app is self._app:

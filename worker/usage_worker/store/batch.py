@@ -187,7 +187,7 @@ class BatchTransaction:
         for day in days:
             self._connection.execute(query("ensure_day"), {"day": day})
         if self._staged:
-            self._connection.execute("TRUNCATE batch_totals")
+            self._connection.execute(query("clear_totals"))
         self._staged = True
         self._copy("copy_totals", chunks)
 
@@ -247,7 +247,7 @@ class BatchTransaction:
                 self._copy("copy_ledger", chunks)
                 return
             self._connection.execute(self._store.temporary(query("stage_ledger")))
-            self._connection.execute("TRUNCATE batch_events")
+            self._connection.execute(query("clear_events"))
             self._copy("copy_events", chunks)
             self._connection.execute(query("insert_ledger"))
 

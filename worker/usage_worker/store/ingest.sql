@@ -132,6 +132,10 @@ SELECT day::text, CASE
  WHERE day < (now() AT TIME ZONE 'UTC')::date - %(accept_days)s::integer
  ORDER BY day
 
+-- name: clear_totals
+-- A part of a batch that is counted again must not find the totals of the attempt before.
+TRUNCATE batch_totals
+
 -- name: copy_totals
 -- Columns in the order of batch_totals.
 COPY batch_totals FROM STDIN (FORMAT binary)
@@ -237,6 +241,10 @@ SELECT NOT row_security_active('public.usage_events')
 CREATE TEMP TABLE IF NOT EXISTS batch_events (
     {ledger_types}
 ) ON COMMIT DELETE ROWS
+
+-- name: clear_events
+-- Likewise, the events of the part before.
+TRUNCATE batch_events
 
 -- name: copy_events
 -- The same rows as for copy_ledger.

@@ -12,8 +12,8 @@ from usage_worker.cli.progress import shown
 from usage_worker.cli.run.ending import finish
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.maintenance import MANAGE_PARTITIONS, PartitionsReport, manage_partitions, run_task
-from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
+from usage_worker.store import Store
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
@@ -25,8 +25,7 @@ def partitions(as_json: AsJson = False) -> None:
     """
     settings = load_settings()
     report, done = PartitionsReport(), dict[str, Any]()
-    with leave_on_signal() as stop, Resources(settings) as resources, shown("partitions") as on_progress:
-        store = resources.store
+    with leave_on_signal() as stop, Store.of(settings) as store, shown("partitions") as on_progress:
         work = partial(manage_partitions, store, settings, on_progress, report)
         done = run_task(store, MANAGE_PARTITIONS, work, report)
     figures, problem = done or report.as_dict(), bool(report.failed or report.short)

@@ -13,8 +13,8 @@ from usage_worker.cli.run.ending import finish
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.maintenance import HOURS, REFRESH, HoursReport, roll_up_hours, run_task
 from usage_worker.maintenance import refresh as refresh_analytics
-from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
+from usage_worker.store import Store
 from usage_worker.wording import counted
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
@@ -29,8 +29,7 @@ def refresh(as_json: AsJson = False) -> None:
     settings = load_settings()
     figures: dict[str, dict[str, Any]] = {}
     hours = HoursReport()
-    with leave_on_signal() as stop, Resources(settings) as resources:
-        store = resources.store
+    with leave_on_signal() as stop, Store.of(settings) as store:
         with shown("refreshing the analytics"):
             figures["analytics"] = run_task(store, REFRESH, lambda: refresh_analytics(store))
         with shown("rolling up hours") as on_progress:
