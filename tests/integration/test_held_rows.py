@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from json import dumps
+from datetime import timedelta
+from json import dumps, loads
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from tests.integration.database import run
 from usage_worker.errors import LockHeldError
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.queue.flush_record import FlushRecords
+from usage_worker.queue.holding import DEATHS_BEFORE_SET_ASIDE, deaths_key
 from usage_worker.store import Intake
 
 if TYPE_CHECKING:
@@ -127,6 +129,51 @@ def test_entry_that_waits_in_part_survives_copies_and_death(
     assert (intake.accepted - before.accepted, intake.duplicate, intake.quarantined) == (8, 3, 1)
     assert run(url, WAITING) == [(0,)]
     assert reconcile(harness.resources.store, harness.resources.settings).differences == []
+
+
+@pytest.mark.parametrize("bad", [3, 150], ids=["letters of their own", "one letter"])
+@pytest.mark.parametrize("held_first", [False, True], ids=["others first", "waiting ones first"])
+def test_events_that_wait_until_they_are_too_old_become_dead_letters(
+    harness: IngestHarness, make_resources: Callable[..., Resources], bad: int, held_first: bool
+) -> None:
+    """Those that wait, and no others, whether too old events share a letter or not."""
+    url = harness.resources.settings.database_url
+    old = NOW - timedelta(days=2)
+    others = [use(harness, 1, occurred_at=old) for _ in range(bad)]
+    waiting = [use(harness, 0, occurred_at=old + timedelta(seconds=number)) for number in range(2)]
+    fresh = use(harness, 0)
+    events = [*waiting, fresh, *others] if held_first else [*others, fresh, *waiting]
+    harness.publish(use(harness, 0), use(harness, 1))
+    drain(harness)
+    before = harness.resources.store.intake_totals()
+    with holding(harness, "SELECT FROM user_agents WHERE user_id = %s FOR UPDATE", harness.users[0]):
+        harness.xadd(dumps(events, default=str), id=str(uuid4()))
+        eventually(lambda: harness.flush().applied == bad)
+        assert run(url, WAITING) == [(1,)]
+    harness.worker = make_resources(reclaim_idle=0.1, accept_days=1)
+    drain(harness)
+    intake = harness.resources.store.intake_totals()
+    assert (intake.applied - before.applied, intake.quarantined - before.quarantined) == (bad + 1, 2)
+    letters = "SELECT sum(events)::integer FROM usage_dead_letters"
+    assert run(url, letters) == [(2,)]
+    kept = " ".join(row[0] for row in run(url, "SELECT payload FROM usage_dead_letters"))
+    assert [str(event["event_id"]) in kept for event in events] == [event in waiting for event in events]
+
+
+def test_entry_that_ends_workers_keeps_the_events_that_wait(harness: IngestHarness) -> None:
+    """Some of its events are counted when it is set aside."""
+    url = harness.resources.settings.database_url
+    harness.publish(use(harness, 0), use(harness, 1))
+    drain(harness)
+    events = [use(harness, 1), use(harness, 0), use(harness, 1)]
+    with holding(harness, "SELECT FROM user_agents WHERE user_id = %s FOR UPDATE", harness.users[0]):
+        entry_id = harness.xadd(dumps(events, default=str), id=str(uuid4()))
+        eventually(lambda: harness.flush().applied == 2)
+    harness.redis.hset(deaths_key(0), entry_id, DEATHS_BEFORE_SET_ASIDE)
+    drain(harness)
+    ((position, number, payload),) = run(url, "SELECT position, events, payload FROM usage_dead_letters")
+    assert (position, number) == (1, 1)
+    assert loads(payload)["event_id"] == str(events[1]["event_id"])
 
 
 def test_locked_table_is_named_and_nothing_is_taken(harness: IngestHarness) -> None:

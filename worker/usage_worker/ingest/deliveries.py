@@ -102,5 +102,5 @@ def _keep_first_delivery(transaction: BatchTransaction, seen: Sequence[DecodedEn
     """
     dead_letters = transaction.dead_letter_positions(entry.key for entry in seen)
     for entry in seen:
-        entry.keep([it for it in entry.events["position"].tolist() if (entry.key, it) not in dead_letters])
         entry.dead_letters = []
+        entry.keep({it for it in entry.events["position"].tolist() if (entry.key, it) not in dead_letters})

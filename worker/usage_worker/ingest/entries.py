@@ -18,10 +18,12 @@ from usage_worker.ingest.event_array import EVENT, UNKNOWN, TextTable, days_of, 
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.queue.entry import RawEntry, key_of
 from usage_worker.queue.kept import is_cut, kept
+from usage_worker.queue.letter_parts import at
 from usage_worker.store import DeadLetter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from uuid import UUID
 
     from usage_worker.events.event import Window
@@ -79,11 +81,15 @@ class DecodedEntry:
     def entry_id(self) -> str:
         return self.raw.entry_id
 
-    def keep(self, positions: Iterable[int]) -> None:
-        """Keep the events at these positions only."""
-        left = set(positions)
-        self.events = self.events[np.isin(self.events["position"], list(left))]
-        self.dead_letters = [dead_letter for dead_letter in self.dead_letters if dead_letter.position in left]
+    def keep(self, positions: AbstractSet[int]) -> None:
+        """Keep the events at these positions only, also of dead letters that events share."""
+        self.events = self.events[np.isin(self.events["position"], list(positions))]
+        letters, self.dead_letters = self.dead_letters, []
+        for letter in letters:
+            if letter.events == 1 and self.is_readable:
+                self.dead_letters += [letter] if letter.position in positions else []
+            elif part := at(letter._asdict(), positions):
+                self.dead_letters.append(DeadLetter(**part))
 
     def dead_letter_of(self, event: np.void, reason: str) -> DeadLetter:
         """Return the dead letter of one of the entry's events."""

@@ -1,4 +1,4 @@
-"""Whom a dead letter names, and what is left of it without the events of some users."""
+"""Whom a dead letter names, and what is left of it without the events of some users, or with those of some positions."""
 
 from __future__ import annotations
 
@@ -70,16 +70,36 @@ def without(letter: DeadLetterRow, users: AbstractSet[UUID], ids: ExternalIds) -
     if users.isdisjoint(named_in_letter(letter, ids)):
         return letter
     try:
-        placed = placed_events(letter)
+        written = _written(letter)
     except (ValueError, RecursionError):
         return None
     if not users.isdisjoint(named_in(letter["reason"], ids)):
         return None
+    return _with(letter, [(place, text) for place, text in written if users.isdisjoint(named_in(text, ids))])
+
+
+def at(letter: DeadLetterRow, positions: AbstractSet[int]) -> DeadLetterRow | None:
+    """Return a dead letter with the events at these positions of the entry only, None where it has none of them.
+
+    What cannot be read as events stays whole, and stands for all of them.
+    """
+    try:
+        written = _written(letter)
+    except (ValueError, RecursionError):
+        return letter | {"position": min(positions), "events": len(positions)}
+    return _with(letter, [(place, text) for place, text in written if place in positions])
+
+
+def _written(letter: DeadLetterRow) -> list[tuple[int, str]]:
+    """Return the events of a dead letter as JSON, with their positions. Raises like `placed_events`."""
     first = int(letter["position"])
-    written = [
-        (it if isinstance(it, int) else first + number, _json(event)) for number, (it, event) in enumerate(placed)
+    return [
+        (place if isinstance(place, int) else first + number, _json(event))
+        for number, (place, event) in enumerate(placed_events(letter))
     ]
-    left = [(place, text) for place, text in written if users.isdisjoint(named_in(text, ids))]
+
+
+def _with(letter: DeadLetterRow, left: Sequence[tuple[int, str]]) -> DeadLetterRow | None:
     if not left:
         return None
     places, texts = zip(*left, strict=True)
