@@ -52,7 +52,7 @@ def remove(harness: IngestHarness) -> None:
 
 def test_any_postgresql_error_of_event_is_quarantined(harness: IngestHarness) -> None:
     """Errors of values, constraints, foreign keys and PL/pgSQL, program limits, internal errors, custom codes."""
-    codes = ("22012", "23514", "23503", "P0001", "P0002", "54000", "54001", "XX000", "U0001")
+    codes = ("22012", "23514", "23503", "23505", "P0001", "P0002", "54000", "54001", "XX000", "U0001")
     for code in codes:
         install(harness, code)
         harness.xadd(body(harness, "a", POISON, "b"))

@@ -117,7 +117,7 @@ class LockHeldError(ConcurrencyError):
 
 
 class DuplicateError(ConcurrencyError):
-    """another batch has counted an event of this one, or opened a conversation of it."""
+    """a unique key has one of the values already; it may be another batch's."""
 
 
 class StaleSessionError(ConcurrencyError):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.errors import (
     DataRefusedError,
+    DuplicateError,
     LockHeldError,
     OutOfRangeError,
     ReferenceMissingError,
@@ -39,7 +40,8 @@ class Bisection:
         held: the rows that others hold, whose events wait.
         full: the mode in which `write` looks for full counters.
         is_alone: whether the batch has one entry.
-        is_last: whether no attempt follows, so that a reference that is missing is an error of the data.
+        is_last: whether no attempt follows, so that a reference that is missing, or a value that is there twice, is an
+            error of the data.
     """
 
     def __init__(
@@ -125,8 +127,8 @@ class Bisection:
 
     def _is_outage(self, error: Exception, events: Chosen) -> bool:
         """Return whether the same events may be counted later, unchanged."""
-        if isinstance(error, ReferenceMissingError) and self._is_last:
-            return False  # no race is lost so often: a foreign key of the application, which the event violates
+        if isinstance(error, ReferenceMissingError | DuplicateError) and self._is_last:
+            return False  # no race is lost so often: a foreign or unique key of the application, which the event violates
         if isinstance(error, StatementCancelledError) and self._is_alone and len(events) > 1:
             return False  # an entry that is alone in its batch: its events may be counted in parts, each in less time
         return isinstance(error, OUTAGES)
