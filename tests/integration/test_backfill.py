@@ -27,6 +27,7 @@ from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.publisher.file_import import ImportReport
 from usage_worker.publisher.spend_logs import COLUMNS, read_row
+from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.settings import Settings
 from usage_worker.store import Intake
 from usage_worker.store.queries import query
@@ -140,6 +141,26 @@ def test_entries_of_other_producers(harness: IngestHarness) -> None:
     assert reasons(harness)[2:] == ["occurred_at: older than the acceptance window (35 days)"] * 3
     harness.xadd(json.dumps([old, old]), backfill="1", id=str(uuid4()))
     assert harness.flush() == Intake(2, 2, 0, 0)
+
+
+def test_backfill_waits_while_others_hold_the_ledger(
+    harness: IngestHarness, make_resources: Callable[..., Resources], database: str
+) -> None:
+    """An ANALYZE of it, whose transaction stays open, delays a missing day; live events are counted meanwhile."""
+    harness.worker = make_resources(reclaim_idle=0.1)
+    with psycopg.connect(database) as holder:
+        holder.execute("LOCK TABLE usage_events IN SHARE UPDATE EXCLUSIVE MODE")
+        backfill(harness, [event(harness, occurred_at=ago(60))])
+        harness.publish(event(harness))
+        assert harness.flush() == Intake(1, 1, 0, 0)
+        shards = [shard for shard in range(2) if harness.resources.stream.backlog(shard).pending]
+        record, _ = FlushRecords(harness.worker.stream.connection).read(shards[0])
+        assert f"pid {holder.info.backend_pid} (role " in str(record.holders)
+        harness.publish(event(harness))  # the backfill is reclaimed alone before it
+        eventually(lambda: harness.flush() == Intake(1, 1, 0, 0))
+        holder.rollback()
+    eventually(lambda: harness.flush() == Intake(1, 1, 0, 0), 30)
+    add_up(harness)
 
 
 def test_dropped_day_is_never_counted_again(harness: IngestHarness) -> None:

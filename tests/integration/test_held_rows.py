@@ -160,6 +160,22 @@ def test_events_that_wait_until_they_are_too_old_become_dead_letters(
     assert [str(event["event_id"]) in kept for event in events] == [event in waiting for event in events]
 
 
+def test_many_entries_that_wait_leave_new_ones_their_turn(
+    harness: IngestHarness, make_resources: Callable[..., Resources]
+) -> None:
+    """All of them are due again in each turn, and take longer than it."""
+    harness.publish(use(harness, 0), use(harness, 1))
+    harness.flush()
+    harness.worker = make_resources(reclaim_idle=0.001, batch_events=50)
+    with holding(harness, "SELECT FROM user_agents WHERE user_id = %s FOR UPDATE", harness.users[0]):
+        for _ in range(1_000):
+            harness.xadd(dumps([use(harness, 0)], default=str), id=str(uuid4()))
+        harness.flush()
+        assert run(harness.resources.settings.database_url, WAITING) == [(1_000,)]
+        harness.xadd(dumps([use(harness, 1)], default=str), id=str(uuid4()))
+        eventually(lambda: harness.worker.flusher.flush(0, 0.4).intake.applied)
+
+
 def test_entry_that_ends_workers_keeps_the_events_that_wait(harness: IngestHarness) -> None:
     """Some of its events are counted when it is set aside."""
     url = harness.resources.settings.database_url

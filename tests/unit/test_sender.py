@@ -163,6 +163,20 @@ def test_flush_of_nothing_succeeds_and_starts_no_thread() -> None:
         assert set(threading.enumerate()) <= before
 
 
+def test_event_during_the_end_of_the_thread_starts_another_one() -> None:
+    """A publisher may join after the thread has found that none is left, and before it has ended."""
+    with opened("redis://127.0.0.1:1/0", linger=NEVER) as opening:
+        sender = opening.sender
+        sender.shut(opening.account)
+        sender._accounts.clear()
+        sender._thread = threading.current_thread()
+        assert not sender._due()
+        opening.account.open = True
+        sender.join(opening.account)
+        opening.put(0, "m")
+        assert sender._thread not in (None, threading.current_thread())
+
+
 def test_unreachable_redis_is_named_and_flush_fails() -> None:
     with opened(refusing_url()) as sender:
         assert sender.put(0, "1")

@@ -142,12 +142,9 @@ class Applier:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             self._last_attempt = attempt == MAX_ATTEMPTS
             try:
-                batch = self._days.admit(batch)
+                batch = self._admitted(batch)
                 self._agents.prepare(batch)
-                began = time.monotonic()
-                with transaction_span(batch.entries) as span, batch_transaction(self._store) as transaction:
-                    intake, reasons = self._count(transaction, batch)
-                    note_figures(span, intake_attributes(intake))
+                return self._transact(batch) if batch.entries else Intake()
             except LockHeldError as error:
                 self.held.mode.trip()
                 if self._last_attempt:
@@ -159,14 +156,26 @@ class Applier:
                 if self._last_attempt:
                     raise
                 self._back_off(error, attempt)
-            else:
-                self.tally.committed(time.monotonic() - began, intake, reasons)
-                self.locked_seconds += transaction.locked_seconds
-                self._limit.succeeded()
-                for entry in batch.entries:
-                    entry.is_counted = not entry.waiting
-                return intake
         raise AssertionError("unreachable")
+
+    def _admitted(self, batch: Batch) -> Batch:
+        """Open the days of a batch; return it without the backfills that wait for others, and note for whom."""
+        admitted = self._days.admit(batch)
+        if len(admitted.entries) < len(batch.entries):
+            self.held.holders = self._store.lock_holders()
+        return admitted
+
+    def _transact(self, batch: Batch) -> Intake:
+        began = time.monotonic()
+        with transaction_span(batch.entries) as span, batch_transaction(self._store) as transaction:
+            intake, reasons = self._count(transaction, batch)
+            note_figures(span, intake_attributes(intake))
+        self.tally.committed(time.monotonic() - began, intake, reasons)
+        self.locked_seconds += transaction.locked_seconds
+        self._limit.succeeded()
+        for entry in batch.entries:
+            entry.is_counted = not entry.waiting
+        return intake
 
     def _back_off(self, error: ConcurrencyError, attempt: int) -> None:
         """Pause before the next attempt; it looks for duplicates first if there was one."""

@@ -128,7 +128,7 @@ class Bisection:
     def _is_outage(self, error: Exception, events: Chosen) -> bool:
         """Return whether the same events may be counted later, unchanged."""
         if isinstance(error, ReferenceMissingError | DuplicateError) and self._is_last:
-            return False  # no race is lost so often: a foreign or unique key of the application, which the event violates
+            return False  # no race is lost so often: a foreign key or unique key of the application is violated
         if isinstance(error, StatementCancelledError) and self._is_alone and len(events) > 1:
             return False  # an entry that is alone in its batch: its events may be counted in parts, each in less time
         return isinstance(error, OUTAGES)

@@ -39,8 +39,7 @@ class LedgerDays:
     def admit(self, batch: Batch) -> Batch:
         """Open the days of a batch that was just built; return it without the events of days that cannot be opened.
 
-        Raises:
-            LockHeldError: another session holds the ledger, and a day of a backfill is missing; try it again.
+        While another session holds the ledger and a day of a backfill is missing, the backfills are left out, and wait.
         """
         self.opened_past = frozenset()
         backfills = [entry for entry in batch.entries if entry.raw.is_backfill]
@@ -48,7 +47,10 @@ class LedgerDays:
             self._open_recent(batch.totals.days)
             return batch
         days = np.unique(np.concatenate([days_of(entry.events) for entry in backfills]))
-        reasons = open_past_days(self._store, list(map(str, days)), self._accept_days)
+        try:
+            reasons = open_past_days(self._store, list(map(str, days)), self._accept_days)
+        except LockHeldError:
+            return self.admit(_without_backfills(batch))
         refused = {day: reason for day, reason in reasons.items() if reason}
         self.opened_past = frozenset(reasons.keys() - refused.keys())
         self._open_recent(batch.totals.days - reasons.keys())
@@ -67,3 +69,11 @@ class LedgerDays:
             with suppress(LockHeldError):
                 if open_day(self._store, day) is None:
                     self._opened_recent.add(day)
+
+
+def _without_backfills(batch: Batch) -> Batch:
+    """Return a batch without its backfills, all of whose events wait for the next delivery."""
+    for entry in batch.entries:
+        if entry.raw.is_backfill:
+            entry.waiting = entry.events["position"].tolist()
+    return batch_of([entry for entry in batch.entries if not entry.raw.is_backfill])

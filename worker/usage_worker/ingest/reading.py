@@ -114,8 +114,8 @@ class ShardReader:
         return read
 
     def _reads(self, turn: Turn) -> Iterator[Read]:
-        """Yield reclaimed entries of vanished workers first, then new ones."""
-        while True:
+        """Yield entries of vanished workers, and those that wait, for half of the turn at most; then new ones."""
+        while not turn.is_half_over:
             # What became idle at the beginning of this flush or before: what the flush itself reads does not.
             idle = self._settings.reclaim_idle + time.monotonic() - turn.began
             raw = self._stream.reclaim(self._shard, self._holding.consumer, self._count, idle)

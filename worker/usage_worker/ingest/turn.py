@@ -41,6 +41,11 @@ class Turn:
         return time.monotonic() >= self.deadline or self._is_stopping()
 
     @property
+    def is_half_over(self) -> bool:
+        """Whether new entries are due: those of vanished workers, and those that wait for rows, may be any number."""
+        return time.monotonic() >= (self.began + self.deadline) / 2
+
+    @property
     def is_over_without_backlog(self) -> bool:
         """Whether it must not wait any longer."""
         return time.monotonic() >= self._waits_until or self._is_stopping()

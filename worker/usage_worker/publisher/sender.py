@@ -256,7 +256,8 @@ class Sender:
         finally:
             # Whatever has ended the thread, the packs are still in the buffer, and the next event starts another one.
             with self._lock:
-                self._thread = None
+                if self._thread is threading.current_thread():
+                    self._thread = None
                 self._end_if_unused()
                 self._changed.notify_all()
             self._shared.leave()
@@ -267,6 +268,7 @@ class Sender:
             while True:
                 self._shared.run_postponed()
                 if not (self._accounts or self._buffer.bytes):
+                    self._thread = None  # what is published from here on needs another one
                     return False
                 seconds = self._packs.seconds_until_due()
                 if seconds <= 0:

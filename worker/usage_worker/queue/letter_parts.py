@@ -1,4 +1,4 @@
-"""Whom a dead letter names, and what is left of it without the events of some users, or with those of some positions."""
+"""Whom a dead letter names, and what is left of it without the events of some users, or of some positions only."""
 
 from __future__ import annotations
 

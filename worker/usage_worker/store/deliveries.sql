@@ -21,7 +21,7 @@ SELECT key, held_in FROM public.usage_entries WHERE key = ANY (%(keys)s) AND hel
 
 -- name: note_waiting
 -- Note the stream entry and the positions of its events that wait, NULL when none does any more.
-UPDATE public.usage_entries SET held_in = %(held_in)s WHERE key = %(key)s
+UPDATE public.usage_entries SET held_in = %(held_in)s WHERE key = %(key)s AND held_in IS DISTINCT FROM %(held_in)s
 
 -- name: entry_contents
 -- What entries that were registered before contain: the same, or something else under a key that was used again.
