@@ -94,7 +94,7 @@ def test_held_rows_are_named_with_their_holder(harness: IngestHarness, cli: Cli,
     with holding(database, "SELECT FROM user_agents WHERE user_id = %s FOR UPDATE", user_of(harness, 0)) as pid:
         (problem,) = problems(cli)
     assert problem.startswith("shard 0: ")
-    assert f"1 entry left: waiting for rows of user_agents, held by pid {pid} " in problem
+    assert f"1 entry left: waiting for locks, held by pid {pid} " in problem
     assert harness.resources.store.intake_totals().applied == 3
     assert cli.drained()["applied"] == 1
 

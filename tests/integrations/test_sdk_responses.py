@@ -155,7 +155,17 @@ def test_openai_responses(url: str) -> None:
         usage.stream("u", "a", client.responses.stream(model="gpt-5.2", input="Hi")) as stream,
     ):
         assert next(stream).type == "response.created"
-    names = ("openai_response_stream", "openai_response_stream_failed", "openai_response_stream_cut")
+    with (
+        openai(url, "openai_response_stream") as client,
+        usage.stream("u", "a", client.responses.stream(model="gpt-5.2", input="Hi")) as stream,
+    ):
+        assert stream.get_final_response().usage.output_tokens
+    names = (
+        "openai_response_stream",
+        "openai_response_stream_failed",
+        "openai_response_stream_cut",
+        "openai_response_stream",
+    )
     assert usage.events == [counted(name) for name in names]
 
 
@@ -186,9 +196,12 @@ def test_anthropic(url: str) -> None:
         with usage.stream("u", "a", client.messages.stream(**MESSAGE)) as stream:
             assert [event.text for event in stream if event.type == "text"] == ["Hi"]
         with usage.stream("u", "a", client.messages.stream(**MESSAGE)) as stream:
+            assert next(stream).type == "message_start"
+            assert stream.get_final_message().usage.output_tokens
+        with usage.stream("u", "a", client.messages.stream(**MESSAGE)) as stream:
             next(stream.text_stream)
-    assert usage.events[:3] == [counted("anthropic_stream")] * 3
-    assert {**usage.events[3], "reasoning_tokens": 0} == {**counted("anthropic_stream_cut"), "reasoning_tokens": 0}
+    assert usage.events[:4] == [counted("anthropic_stream")] * 4
+    assert {**usage.events[4], "reasoning_tokens": 0} == {**counted("anthropic_stream_cut"), "reasoning_tokens": 0}
 
 
 def test_anthropic_asynchronous(url: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def test_address_that_cannot_be_served_is_one_line(database: str, redis_url: str, tmp_path: Path) -> None:
     cli = Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        for address, port in (("127.0.0.1", taken.getsockname()[1]), ("nowhere.invalid", 9464)):
+        for address, port in (("127.0.0.1", taken.getsockname()[1]), ("nowhere.invalid", 9464), ("a..b", 9464)):
             done = cli.run("metrics", "--address", address, "--port", str(port))
             (line,) = done.stderr.splitlines()
             assert (done.returncode, done.stdout) == (1, "")

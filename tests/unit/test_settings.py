@@ -378,3 +378,22 @@ def test_key_of_erasure_is_checked_and_not_quoted(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SettingsError, match="wrong: USAGE_FORGET_KEY: must be at least 32 characters") as refused:
         load_settings()
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("USAGE_RETENTION_DAYS", "1000000"),
+        ("USAGE_HISTORY_RETENTION_DAYS", "1000000"),
+        ("USAGE_HOURLY_RETENTION_DAYS", "1000000"),
+        ("USAGE_RECLAIM_IDLE", "inf"),
+        ("USAGE_FLUSH_BUDGET", "inf"),
+    ],
+)
+def test_time_that_cannot_be_reckoned_with_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """Whoever wants to keep something for ever has a hundred years."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"{variable}: .*less than or equal to"):
+        load_settings()

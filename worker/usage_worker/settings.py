@@ -90,16 +90,16 @@ class Settings(PublisherSettings):
     flush_interval: float = Field(10.0, ge=0.1, le=86_400)
     """Seconds between two ticks of beat for a shard, which restart its flushes where they ended."""
     # Each flush is a message: with less, those of an idle shard would follow each other without a pause.
-    flush_budget: float = Field(10.0, ge=0.1)
+    flush_budget: float = Field(10.0, ge=0.1, le=86_400)
     """Seconds after which a flush begins no further batch."""
-    reclaim_idle: float = Field(15.0, gt=0)
+    reclaim_idle: float = Field(15.0, gt=0, le=86_400)
     """Seconds after which an entry that a worker has read but not acknowledged is reclaimed by another worker."""
 
-    retention_days: int = Field(90, ge=2)
+    retention_days: int = Field(90, ge=2, le=36_500)
     """Days for which the ledger is kept, and backfills are accepted; must be greater than `USAGE_ACCEPT_DAYS`."""
-    history_retention_days: int = Field(730, ge=1)
+    history_retention_days: int = Field(730, ge=1, le=36_500)
     """Days for which the audit trail `user_agent_history` is kept; whole months are dropped."""
-    hourly_retention_days: int = Field(90, ge=1)
+    hourly_retention_days: int = Field(90, ge=1, le=36_500)
     """Days for which `agent_usage_hourly` is kept, at least as long as the ledger; whole months are dropped."""
     dead_letter_days: int = Field(90, ge=1, le=36_500)
     """Days for which dead letters are kept, replayed or not."""

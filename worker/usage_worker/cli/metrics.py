@@ -48,8 +48,9 @@ def _serve(settings: Settings, address: str, port: int) -> None:
     try:
         made = registry(partial(background.wait, FIRST_SECONDS))
         server, thread = start_http_server(port, address, made)
-    except OSError as error:
-        raise SettingsError(f"--address {address} --port {port}: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:  # the latter of a name that is none
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"--address {address} --port {port}: {reason}") from None
     try:
         echo(f"http://{address}:{port}/metrics", err=True)
         with closing(background.start()):

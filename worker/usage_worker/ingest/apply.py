@@ -161,8 +161,9 @@ class Applier:
     def _admitted(self, batch: Batch) -> Batch:
         """Open the days of a batch; return it without the backfills that wait for others, and note for whom."""
         admitted = self._days.admit(batch)
-        if len(admitted.entries) < len(batch.entries):
+        if left := len(batch.entries) - len(admitted.entries):
             self.held.holders = self._store.lock_holders()
+            log.warning("backfills wait for a day of the ledger", entries=left, holders=self.held.holders)
         return admitted
 
     def _transact(self, batch: Batch) -> Intake:
@@ -220,7 +221,7 @@ class Applier:
             for entry in untimed:
                 self._prices.fill(entry.events, entry.texts)  # at their first times
         known: Sequence[int] = ()
-        if entries and (self._duplicates or seen or repeated):
+        if entries and (self._duplicates or self._last_attempt or seen or repeated):
             known = known_events(transaction, entries)
         if known or seen or untimed or entries is not batch.entries:
             batch = batch_of(entries, first_seen, known)

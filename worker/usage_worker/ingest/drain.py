@@ -91,7 +91,7 @@ class Drainer:
             return f"entry {oldest.entry_id} has {oldest.newer}; upgrade this installation, then run it again"
         flush, _ = FlushRecords(self._stream.connection).read(shard)
         if flush.waited_for_rows(seconds):
-            return f"waiting for rows of user_agents, {flush.holders}; end that transaction, then run it again"
+            return f"waiting for locks, {flush.holders}; end that transaction, then run it again"
         return f"read by another worker; if that one is gone, run it again in {self._reclaim_idle:g} s"
 
 

@@ -17,7 +17,7 @@ from usage_worker.events.values import decimal_text
 from usage_worker.ingest.event_array import EVENT, UNKNOWN, TextTable, days_of, uuid_of
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.queue.entry import RawEntry, key_of
-from usage_worker.queue.kept import is_cut, kept
+from usage_worker.queue.kept import is_cut, kept, kept_fields
 from usage_worker.queue.letter_parts import at
 from usage_worker.store import DeadLetter
 
@@ -86,7 +86,9 @@ class DecodedEntry:
         self.events = self.events[np.isin(self.events["position"], list(positions))]
         letters, self.dead_letters = self.dead_letters, []
         for letter in letters:
-            if letter.events == 1 and self.is_readable:
+            if not self.is_readable:  # nor read here: that may be what ends workers
+                self.refuse(min(positions), letter.reason, kept_fields(self.raw), len(positions))
+            elif letter.events == 1:
                 self.dead_letters += [letter] if letter.position in positions else []
             elif part := at(letter._asdict(), positions):
                 self.dead_letters.append(DeadLetter(**part))

@@ -163,7 +163,8 @@ class Flusher:
             self._namespace.keep()
         try:
             intake = self._applier.apply(batch)
-            self._size.counted(len(batch.events), time.monotonic() - began, self._applier.locked_seconds)
+            if intake.accepted:
+                self._size.counted(len(batch.events), time.monotonic() - began, self._applier.locked_seconds)
         finally:
             # Only after the commit may the entries leave Redis; a batch that was halved may be counted in part.
             if counted := [entry for entry in batch.entries if entry.is_counted]:

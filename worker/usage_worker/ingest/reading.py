@@ -103,7 +103,7 @@ class ShardReader:
         while read := self._awaited(upcoming):
             ahead = read_next() if read.is_cut or (read.may_read_ahead and not turn.is_over) else None
             yield read.batch
-            if not ahead and turn.is_over:
+            if turn.is_over and not (ahead or self._read):
                 return
             upcoming = ahead or read_next()
 
@@ -115,7 +115,7 @@ class ShardReader:
 
     def _reads(self, turn: Turn) -> Iterator[Read]:
         """Yield entries of vanished workers, and those that wait, for half of the turn at most; then new ones."""
-        while not turn.is_half_over:
+        while True:
             # What became idle at the beginning of this flush or before: what the flush itself reads does not.
             idle = self._settings.reclaim_idle + time.monotonic() - turn.began
             raw = self._stream.reclaim(self._shard, self._holding.consumer, self._count, idle)
@@ -126,7 +126,9 @@ class ShardReader:
             self._read = raw
             while self._read:
                 if entries := self._decoded(self._portion(), TextTable()):
-                    yield Read(batch_of(entries), may_read_ahead=False, is_cut=bool(self._read))
+                    yield Read(batch_of(entries), may_read_ahead=False)
+            if turn.is_half_over:
+                break
         yield from self._new(turn)
 
     def _new(self, turn: Turn) -> Iterator[Read]:

@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import suppress
 from inspect import isawaitable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from weakref import WeakValueDictionary
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # The streams that are not counted yet, by their `id`: a WeakSet cannot be read while another thread changes it.
 _OPEN: WeakValueDictionary[int, _Counted[Any]] = WeakValueDictionary()
-# What the SDKs' own streams have read, also where the application reads their text instead of their events.
-_SNAPSHOTS = ("current_message_snapshot", "current_completion_snapshot")
+# What the SDKs' own streams have read, also where the application reads their text, or their result, instead of events.
+_SNAPSHOTS = ("current_message_snapshot", "current_completion_snapshot", "_state._completed_response")
 
 
 class _Counted(Generic[T]):
@@ -90,15 +91,15 @@ class _Counted(Generic[T]):
             return
         _OPEN.pop(id(self), None)
         said = self._tally.fields()
-        if TOKEN_FIELDS.isdisjoint(said):
-            said |= self._snapshot()
+        if not is_complete or TOKEN_FIELDS.isdisjoint(said):
+            said |= self._snapshot()  # which has seen at least what we have
         measured = {"success": success, "response_time_ms": self._response_time_ms}
         publish({**measured, **said}, self._last if is_complete else None)
 
     def _snapshot(self) -> dict[str, Any]:
         for name in _SNAPSHOTS:
             with suppress(Exception):
-                return fields_of(getattr(self._chunks, name))
+                return fields_of(attrgetter(name)(self._chunks))
         return {}
 
     def _method(self, owner: object, *names: str) -> Any:

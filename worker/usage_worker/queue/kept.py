@@ -34,6 +34,11 @@ def kept(stream: str, raw: RawEntry, key: UUID, events: int) -> str:
         text = body.decode("ascii")
         if body and restored(text, stream, raw.entry_id, key, events) == raw.fields:
             return text
+    return kept_fields(raw)
+
+
+def kept_fields(raw: RawEntry) -> str:
+    """Return an entry's fields as a JSON object, in ASCII, whatever the columns of its dead letter say."""
     return json.dumps({_text(name): _text(value) for name, value in raw.fields.items()})
 
 

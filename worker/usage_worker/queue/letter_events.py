@@ -53,9 +53,21 @@ def placed_events(dead_letter: DeadLetterRow, body: str | None = None) -> list[t
         content = read_json(dead_letter["payload"])["events"]
     else:
         content = _content(dead_letter)
-    first = int(dead_letter["position"])
+    first = first_position(dead_letter)
     positions = json.loads(shared[1]) if shared else range(first, first + dead_letter["events"])
     return list(zip(_places(positions), content if isinstance(content, list) else [content], strict=False))
+
+
+def first_position(dead_letter: DeadLetterRow) -> int:
+    """Return the position of the first event: in a whole entry 0, also where others of its events were counted."""
+    position = int(dead_letter["position"])
+    if not position or not dead_letter["payload"].startswith("{"):
+        return position
+    try:
+        restore(dead_letter)
+    except ValueError:
+        return 0 if is_cut(dead_letter["payload"]) else position
+    return 0
 
 
 def _places(positions: Sequence[int]) -> Iterator[int | str]:

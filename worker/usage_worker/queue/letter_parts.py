@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from usage_worker.events.values import read_json
-from usage_worker.queue.letter_events import DeadLetterRow, placed_events, restore
+from usage_worker.queue.letter_events import DeadLetterRow, first_position, placed_events, restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,18 +81,15 @@ def without(letter: DeadLetterRow, users: AbstractSet[UUID], ids: ExternalIds) -
 def at(letter: DeadLetterRow, positions: AbstractSet[int]) -> DeadLetterRow | None:
     """Return a dead letter with the events at these positions of the entry only, None where it has none of them.
 
-    What cannot be read as events stays whole, and stands for all of them.
+    Raises:
+        ValueError, RecursionError: it cannot be read as events.
     """
-    try:
-        written = _written(letter)
-    except (ValueError, RecursionError):
-        return letter | {"position": min(positions), "events": len(positions)}
-    return _with(letter, [(place, text) for place, text in written if place in positions])
+    return _with(letter, [(place, text) for place, text in _written(letter) if place in positions])
 
 
 def _written(letter: DeadLetterRow) -> list[tuple[int, str]]:
     """Return the events of a dead letter as JSON, with their positions. Raises like `placed_events`."""
-    first = int(letter["position"])
+    first = first_position(letter)
     return [
         (place if isinstance(place, int) else first + number, _json(event))
         for number, (place, event) in enumerate(placed_events(letter))

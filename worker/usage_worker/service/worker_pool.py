@@ -42,7 +42,8 @@ class WorkerPool:
     def turn(self, settings: Settings) -> Turn:
         """Return the turn of a flush. With fewer processes it is shorter, since other flushes and tasks wait for it."""
         share = min(1.0, self._processes / (settings.stream_shards + 1))
-        return Turn(settings.flush_budget * share, WAIT_SECONDS * share, lambda: self.is_stopping)
+        budget = max(settings.flush_budget * share, min(settings.flush_budget, WAIT_SECONDS))
+        return Turn(budget, WAIT_SECONDS * share, lambda: self.is_stopping)
 
     def _begin(self, sender: Any, **_: object) -> None:
         if sender.app is self._app:

@@ -103,7 +103,7 @@ def _failing(shard: _Shard, settings: Settings) -> Iterator[Check]:
 def _held(shard: _Shard, settings: Settings) -> Iterator[Check]:
     """Warn until the events that wait for held rows should have been delivered again, and counted."""
     if shard.flush.waited_for_rows(2 * settings.reclaim_idle):
-        held = f"events wait for rows of user_agents, {shard.flush.holders}; the others are counted"
+        held = f"events wait for locks, {shard.flush.holders}; the others are counted"
         remedy = "end that transaction; the events are counted by themselves afterwards"
         yield warn("held_rows", f"shard {shard.number}: {held}", remedy)
 
