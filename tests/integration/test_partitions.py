@@ -88,6 +88,37 @@ def test_partition_detached_by_hand_is_kept(database: str, store: Store) -> None
     assert run(database, f"SELECT count(*) FROM {archived}") == [(3,)]
 
 
+@pytest.mark.parametrize("how", ["fails", "is killed"])
+def test_partition_detached_by_hand_after_a_drop_is_kept(database: str, store: Store, how: str) -> None:
+    """The drop has marked it: where the ledger has a default partition PostgreSQL refuses the rest, each time."""
+    create_days(database, -100, rows=3)
+    (archived,) = days(-100)
+    run(database, "CREATE TABLE others PARTITION OF usage_events DEFAULT")
+    if how == "fails":
+        assert archived in manage_partitions(store, Settings()).failed
+    else:
+        run(database, f"COMMENT ON TABLE {archived} IS 'dropped by usage-worker'")
+        manage_partitions(store, Settings(retention_days=200))
+    run(database, f"ALTER TABLE usage_events DETACH PARTITION {archived}")
+    assert manage_partitions(store, Settings()).dropped == []
+    assert run(database, f"SELECT count(*) FROM {archived}") == [(3,)]
+
+
+def test_partition_that_is_being_detached_by_hand_is_kept(database: str, store: Store) -> None:
+    """CONCURRENTLY may wait for a long time between its halves."""
+    create_days(database, -100, rows=3)
+    (archived,) = days(-100)
+    detach = f"ALTER TABLE usage_events DETACH PARTITION {archived}"
+    hasty = psycopg.connect(database, autocommit=True, options="-c lock_timeout=200ms")
+    with hasty, psycopg.connect(database) as reader:
+        reader.execute("SELECT FROM usage_events")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            hasty.execute(f"{detach} CONCURRENTLY".encode())
+    assert manage_partitions(store, Settings()).dropped == []
+    run(database, f"{detach} FINALIZE")
+    assert run(database, f"SELECT count(*) FROM {archived}") == [(3,)]
+
+
 def test_counters_equal_sum_of_days_after_drop(harness: IngestHarness, database: str) -> None:
     harness.publish(*(event(harness, number, tokens=5) for number in range(5)))
     harness.flush()

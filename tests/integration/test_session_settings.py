@@ -14,11 +14,15 @@ from psycopg import sql
 
 from tests.integration.commands import NOW
 from tests.integration.conftest import IngestHarness
+from usage_worker.errors import StatementCancelledError
 from usage_worker.maintenance.analytics import refresh
 from usage_worker.maintenance.partitions import manage_partitions
 from usage_worker.maintenance.purge import purge
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import Runner
+from usage_worker.store import Store
+from usage_worker.store.queries import query
+from usage_worker.store.task_runs import sole_transaction
 from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population
@@ -174,6 +178,26 @@ def maintain(harness: IngestHarness) -> None:
         left = fetch(harness, f"SELECT count(*) FROM public.{table} WHERE user_id = %s", user)
         assert left == [(0,)], "the foreign keys delete what belongs to the rows"
     assert reconcile(store, settings).differences == []
+
+
+def test_periodic_tasks_outlive_a_limit_of_transactions(database: str) -> None:
+    """It is there for clients: what it ends once, it ends each time."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        if connection.info.server_version < 170_000:
+            pytest.skip("transaction_timeout is of PostgreSQL 17")
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET transaction_timeout = '300ms'").format(name))
+    with Store(database) as store:
+        with sole_transaction(store, "task") as connection:
+            connection.execute("SELECT pg_sleep(0.5)")
+        with store.connection() as connection:
+            connection.execute(query("forget_limits"))
+            connection.execute("SELECT pg_sleep(0.5)")
+        with store.session() as session:
+            session.execute(query("partition_limits"), {"lock_timeout": "200ms", "in_transaction": False})
+            session.execute("SELECT pg_sleep(0.5)")
+        with pytest.raises(StatementCancelledError), store.connection() as connection:
+            connection.execute("SELECT pg_sleep(0.5)")
 
 
 def test_migrations_outlive_a_limit_of_transactions(empty_database: str) -> None:

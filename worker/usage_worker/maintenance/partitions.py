@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -28,6 +29,7 @@ from usage_worker.store import (
     roll_up_day,
     roll_up_marked_hours,
     today,
+    unmark_partitions,
 )
 
 if TYPE_CHECKING:
@@ -163,6 +165,8 @@ class _PartitionsRun:
 
     def drop(self, table: Partitioned) -> None:
         """Drop the partitions that are past their retention."""
+        with suppress(LockHeldError):
+            unmark_partitions(self._store, MANAGE_PARTITIONS, table.table)
         found = partitions(self._store, table.table)
         # A table can have only one partition that is half detached: finish it first.
         expired = sorted((found[name] != "pending", name) for name in found if table.is_expired(name, self._today))

@@ -64,6 +64,7 @@ from usage_worker.store.partitions import (
     make_partition,
     partitions,
     today,
+    unmark_partitions,
 )
 from usage_worker.store.purge import (
     delete_expired_shares,
@@ -208,6 +209,7 @@ __all__ = [
     "store_embeddings",
     "today",
     "tombstones",
+    "unmark_partitions",
     "update_pair_counts",
     "wait_for_batches",
 ]

@@ -11,10 +11,11 @@ SELECT n.nspname || '.' || c.relname AS name, array_agg(a.attname::text) AS colu
  GROUP BY 1 ORDER BY 1
 
 -- name: forget_limits
--- No statement_timeout of the role may cancel a long one; a lock of others is waited for only shortly, and tried again.
+-- No limit of statements or transactions of the role may end a long one; a lock of others is waited for only shortly, and tried again.
 SET LOCAL statement_timeout = 0;
 SET LOCAL lock_timeout = '1s';
-SET LOCAL max_parallel_workers_per_gather = 0
+SET LOCAL max_parallel_workers_per_gather = 0;
+SELECT CASE WHEN current_setting('transaction_timeout', true) <> '0' THEN set_config('transaction_timeout', '0', true) END
 
 -- name: forget_count
 -- How many rows name the user in a column.

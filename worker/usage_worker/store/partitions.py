@@ -6,9 +6,10 @@ waits longer (ConcurrencyError: try it again).
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
@@ -110,7 +111,12 @@ def drop_partition(
             # COMMENT waits as long: an autovacuum of the partition gives way only after deadlock_timeout, a second.
             _limit_lock_waits(session, DETACH_TIMEOUT, in_transaction=store.pooled)
             alter(session, "mark_partition")
-            alter(session, "detach_partition")
+            try:
+                alter(session, "detach_partition")
+            except psycopg.Error:
+                with suppress(psycopg.Error):
+                    _unmark(session, table)
+                raise
         elif state == "pending":
             _limit_lock_waits(session, FINISH_TIMEOUT, in_transaction=store.pooled)
             alter(session, "finish_detaching")
@@ -119,6 +125,22 @@ def drop_partition(
             before_drop(session)
             alter(session, "drop_partition")
         return state is not None
+
+
+def unmark_partitions(store: Store, task: str, table: str) -> None:
+    """Remove what an attempt to drop a partition has left at one that is attached: it is the administrator's to detach.
+
+    Raises:
+        LockHeldError: others hold one of them.
+    """
+    with sole_transaction(store, task) as connection:
+        _limit_lock_waits(connection, LOCK_TIMEOUT, in_transaction=True)
+        _unmark(connection, table)
+
+
+def _unmark(connection: Connection, table: str) -> None:
+    for (name,) in connection.execute(query("marked_partitions"), {"table": table, "mark": MARK}).fetchall():
+        connection.execute(sql.SQL(query("unmark_partition")).format(partition=sql.Identifier(name)))
 
 
 @contextmanager

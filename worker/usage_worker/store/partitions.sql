@@ -6,23 +6,23 @@ SELECT (now() AT TIME ZONE 'UTC')::date AS today
 
 -- name: partitions
 -- The partitions of a table, and those that are being dropped: a killed process may have left one half detached or not
--- yet dropped. A partition that an administrator detached does not have the comment, and is not touched.
+-- yet dropped. A partition that an administrator detaches does not have the comment, and is not touched.
 SELECT c.relname::text AS name,
        CASE WHEN i.inhrelid IS NULL THEN 'detached' WHEN i.inhdetachpending THEN 'pending' ELSE 'attached' END AS state
   FROM pg_catalog.pg_class c
   LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
  WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
    AND c.relname ~ ('^' || %(table)s || '_[0-9]+$')
-   AND CASE
-           WHEN i.inhrelid IS NULL THEN obj_description(c.oid, 'pg_class') = %(mark)s
-           ELSE i.inhparent = to_regclass('public.' || %(table)s)
-       END
+   AND (i.inhrelid IS NULL OR i.inhparent = to_regclass('public.' || %(table)s))
+   AND (i.inhdetachpending IS FALSE OR obj_description(c.oid, 'pg_class') = %(mark)s)
  ORDER BY c.relname
 
 -- name: partition_limits
 -- How long the next statements wait for a lock; a wait that makes others wait must end soon. One that delays nobody may take
--- longer than the administrator allows a statement.
-SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s), set_config('statement_timeout', '0', %(in_transaction)s)
+-- longer than the administrator allows a statement or a transaction.
+SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s), set_config('statement_timeout', '0', %(in_transaction)s),
+       CASE WHEN current_setting('transaction_timeout', true) <> '0'
+           THEN set_config('transaction_timeout', '0', %(in_transaction)s) END
 
 -- name: keep_task_lock
 -- For the transaction that holds the lock of a task while another session works: an administrator's limit would end it.
@@ -35,6 +35,17 @@ SELECT public.user_agent_history_ensure_month(%(day)s::date)
 -- name: mark_partition
 -- Mark the partition as being dropped.
 COMMENT ON TABLE public.{partition} IS {mark}
+
+-- name: marked_partitions
+-- The partitions of a table that are attached although they have the mark: their drop failed, or was killed before it began.
+SELECT c.relname::text AS name
+  FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+ WHERE i.inhparent = to_regclass('public.' || %(table)s) AND NOT i.inhdetachpending
+   AND obj_description(c.oid, 'pg_class') = %(mark)s
+
+-- name: unmark_partition
+-- So that it stays if the administrator detaches it.
+COMMENT ON TABLE public.{partition} IS NULL
 
 -- name: detach_partition
 -- CONCURRENTLY: dropping an attached partition would block every reader and writer of the table.

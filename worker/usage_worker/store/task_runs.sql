@@ -16,8 +16,10 @@ SELECT to_regclass('public.' || %(table)s) IS NOT NULL
 
 -- name: try_task_lock
 -- The first key distinguishes our locks from advisory locks of the application. Without triggers and foreign keys, which a
--- role may have switched off, a purge would leave the rows of the pair behind.
+-- role may have switched off, a purge would leave the rows of the pair behind. The limit of transactions (PostgreSQL 17) is
+-- for those of clients: a roll-up that it ends would be ended each time.
 SELECT pg_try_advisory_xact_lock(1970370406, hashtext(%(task)s)),
+       CASE WHEN current_setting('transaction_timeout', true) <> '0' THEN set_config('transaction_timeout', '0', true) END,
        CASE WHEN current_setting('session_replication_role') <> 'origin'
            THEN set_config('session_replication_role', 'origin', true) END
 
