@@ -17,7 +17,7 @@ from tests.helpers import eventually
 from tests.integration.commands import Cli
 from tests.integration.database import add_pair, interrupted, run, schema
 from tests.integration.interruptions import chosen
-from usage_worker.errors import MigrationError, SchemaError, SettingsError, StoreUnavailableError
+from usage_worker.errors import MigrationError, ObstacleError, SchemaError, SettingsError, StoreUnavailableError
 from usage_worker.migrate import Deviation, Runner, discover, schema_version
 from usage_worker.migrate.connection import connect
 from usage_worker.migrate.files import split_statements
@@ -64,6 +64,31 @@ def test_resumes_after_any_interruption(
             assert schema(empty_database) == at_2
         sound.up("3.0.0")
         assert schema(empty_database) == at_3
+
+
+def test_rollback_of_a_half_restored_upgrade_is_refused(empty_database: str, files: Path) -> None:
+    """Values that a rollback had kept are moved back in chunks of 200; without the moved ones it would lose them."""
+    runner = Runner(empty_database)
+    runner.up("3.0.0")
+    run(
+        empty_database,
+        """
+        INSERT INTO auth.users (email) SELECT 'u' FROM generate_series(1, 500);
+        INSERT INTO public.agents (name) VALUES ('a');
+        INSERT INTO public.user_agents (user_id, agent_id, notes)
+        SELECT u.id, a.id, 'mine' FROM auth.users u, public.agents a
+        """,
+    )
+    runner.down("2.0.0")
+    file = files / "003_user_agents_columns.up.sql"
+    file.write_text(file.read_text().replace("        COMMIT;\n", "        COMMIT;\n        PERFORM 1 / 0;\n"))
+    with pytest.raises(MigrationError, match="division by zero"):
+        Runner(empty_database, files).up("3.0.0")
+    assert 0 < run(empty_database, "SELECT count(*) FROM public.user_agents_kept_3_0_0")[0][0] < 500
+    with pytest.raises(ObstacleError, match="stopped while it restored values of user_agents_kept_3_0_0: end it first"):
+        runner.down("2.0.0")
+    runner.up("3.0.0")
+    assert run(empty_database, "SELECT count(*) FROM public.user_agents WHERE notes = 'mine'") == [(500,)]
 
 
 def _move(runner: Runner, direction: str) -> None:

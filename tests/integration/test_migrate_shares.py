@@ -15,7 +15,7 @@ from tests.helpers import eventually
 from tests.integration.database import copy_up_to, interrupted, run, schema
 from tests.integration.interruptions import chosen
 from tests.integration.users import Users, add_users, session_as
-from usage_worker.errors import MigrationError
+from usage_worker.errors import MigrationError, ObstacleError
 from usage_worker.migrate import Runner, discover
 
 if TYPE_CHECKING:
@@ -170,6 +170,25 @@ def test_resumes_after_any_interruption(empty_database: str, runner: Runner, fil
         assert schema(empty_database) == at_4
         check_in_step(empty_database)
         runner.down("3.0.0")
+
+
+def test_rollback_of_a_half_made_upgrade_leaves_no_expiring_share_for_ever(
+    empty_database: str, runner: Runner, files: Path
+) -> None:
+    users = add_users(empty_database)
+    runner.up()
+    limited = "INSERT INTO public.user_agent_shares (user_agent_id, shared_with_user, expires_at) VALUES (%s, %s, %s)"
+    run(empty_database, limited, users.row, users.dan, "2999-01-01")
+    runner.down("3.0.0")
+    file = files / SHARES.up.name
+    file.write_text(file.read_text().replace("DO $swap$\nBEGIN", "DO $swap$\nBEGIN\n    PERFORM 1 / 0;"))
+    with pytest.raises(MigrationError, match="division by zero"):
+        Runner(empty_database, files).up()
+    with pytest.raises(ObstacleError, match="stopped while it copied shares that expire: "):
+        runner.down("3.0.0")
+    runner.up()
+    runner.down("3.0.0")
+    assert run(empty_database, COLUMNS, users.row) == [(True, [users.bob], users.team)]
 
 
 @pytest.mark.parametrize("version", ["3.0.0", "2.0.0"])

@@ -44,6 +44,12 @@ CHECKS = {
     "down": (
         ("unmarked_names", "migrations did not make what has these names; rename it and run migrate down again"),
         ("foreign_dependents", "they depend on what the rollback drops; drop them and run migrate down again"),
+        # Upgrades that stopped inside of a step: the rollback of the step takes it for one that has not begun.
+        ("half_restored", "end it first with usage-worker migrate up --to 3.0.0"),
+        (
+            "expiring_shares",
+            "3.0.0 would never end them; end the upgrade first with usage-worker migrate up --to 4.0.0",
+        ),
     ),
 }
 
