@@ -61,7 +61,9 @@ Until = Annotated[
     typer.Option(metavar="TIME", parser=utc_time, help="Only those quarantined before; UTC without an offset."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field of all events to this value.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field of all events to this value.")
+]
 Unset = Annotated[list[str] | None, typer.Option("--unset", metavar="FIELD", help="Remove a field of all events.")]
 Body = Annotated[
     Path | None,
@@ -142,8 +144,8 @@ def replay(
 ) -> None:
     """Send dead letters again, repaired or unchanged; exit with 1 where one still cannot be counted.
 
-    Replayed twice, an event counts once. More than a hundred bad events of one entry share a dead letter, with the reason of
-    the first: `show` it before you change all of them.
+    Replayed twice, an event counts once. More than a hundred bad events of one entry share a dead letter, with the
+    reason of the first: `show` it before you change all of them.
     """
     settings = load_settings()
     wanted = _chosen("replay", ids, DeadLetterFilter(reason, containing, since, until), every=every)
