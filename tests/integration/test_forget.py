@@ -21,7 +21,7 @@ from usage_worker.maintenance.forget_letters import count_letters, erase_from_le
 from usage_worker.maintenance.person import Person
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
-from usage_worker.store import Intake, Store, byte_pages
+from usage_worker.store import Intake, Store, byte_pages, last_runs, record_run
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
@@ -228,6 +228,19 @@ def test_key_of_another_users_event_stays(
     harness.xadd(json.dumps([untimed, untimed]), n="2")
     flusher = make_resources(forget_key=FORGET_KEY, DATABASE_URL=database).flusher
     assert flusher.flush(0, 60).intake == Intake(2, 0, 2, 0)
+
+
+def test_run_that_ends_after_an_erasure_records_nobody(forgetter: Cli, harness: IngestHarness) -> None:
+    """A comparison lasts for minutes, and records whom it found at its beginning."""
+    gone, other = map(str, harness.users[:2])
+    harness.publish(*(event(user, str(harness.agents[0])) for user in (gone, other)))
+    harness.flush()
+    forget(forgetter, gone, "--yes")
+    found = [{"user_id": user, "figure": "usage_count"} for user in (gone, other)]
+    for differences, kept in ((found, found[1:]), (found[:1], []), ([], [])):
+        record_run(harness.resources.store, "maintenance.reconcile", 1.0, {"differences": differences, "left": 2})
+        report = last_runs(harness.resources.store)["maintenance.reconcile"].report
+        assert report == {"differences": kept, "left": 2}
 
 
 def test_late_entry_with_more_events_than_it_says(

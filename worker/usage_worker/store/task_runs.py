@@ -62,6 +62,7 @@ def record_run(store: Store, task: str, seconds: float, report: dict[str, Any]) 
     """Record the last run of a task; `seconds` is wall time."""
     with store.connection() as connection:
         connection.execute(query("record_run"), {"task": task, "seconds": seconds, "report": json.dumps(report)})
+        connection.execute(query("forget_gone_users"), {"task": task})
 
 
 def last_runs(store: Store) -> dict[str, TaskRun]:

@@ -38,6 +38,19 @@ VALUES (%(task)s, now(), %(seconds)s, %(report)s)
 ON CONFLICT (task) DO UPDATE SET
     finished_at = excluded.finished_at, seconds = excluded.seconds, report = excluded.report
 
+-- name: forget_gone_users
+-- Take users out of the differences of a run that were erased since they were found. An erasure that is at work waits for
+-- the row, which this transaction has just written.
+UPDATE public.usage_task_runs SET report = jsonb_set(report, '{differences}', (
+    SELECT coalesce(jsonb_agg(difference ORDER BY place), '[]')
+      FROM jsonb_array_elements(report -> 'differences') WITH ORDINALITY AS d (difference, place)
+     WHERE difference ->> 'user_id' IS NULL
+        OR EXISTS (SELECT FROM auth.users u WHERE u.id = (difference ->> 'user_id')::uuid)
+        OR EXISTS (SELECT FROM public.user_agents ua WHERE ua.user_id = (difference ->> 'user_id')::uuid)
+        OR EXISTS (SELECT FROM public.usage_daily d WHERE d.user_id = (difference ->> 'user_id')::uuid)
+))
+ WHERE task = %(task)s AND report -> 'differences' <> '[]'
+
 -- name: last_runs
 -- The last run of every task.
 SELECT task, finished_at, seconds, report FROM public.usage_task_runs ORDER BY task
