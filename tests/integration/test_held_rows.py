@@ -15,7 +15,10 @@ from tests.helpers import eventually
 from tests.integration.commands import NOW
 from tests.integration.database import run
 from usage_worker.errors import LockHeldError
+from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
+from usage_worker.maintenance.dead_letters import RepairEdits, matching_dead_letters, replay
 from usage_worker.maintenance.reconcile import reconcile
+from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.holding import DEATHS_BEFORE_SET_ASIDE, deaths_key
 from usage_worker.store import Intake
@@ -190,6 +193,25 @@ def test_entry_that_ends_workers_keeps_the_events_that_wait(harness: IngestHarne
     ((position, number, payload),) = run(url, "SELECT position, events, payload FROM usage_dead_letters")
     assert (position, number) == (1, 1)
     assert loads(loads(payload)["events"]) == loads(dumps(events, default=str)), "it is not read again"
+
+
+def test_replay_of_an_entry_that_was_set_aside_counts_what_waited(harness: IngestHarness) -> None:
+    """Its events have no identity but their places, and its letter has all of them."""
+    harness.publish(use(harness, 0), use(harness, 1))
+    drain(harness)
+    pairs = [{"user_id": harness.users[user], "agent_id": harness.agents[0]} for user in (1, 1, 0, 1, 1, 0, 0, 1)]
+    with holding(harness, "SELECT FROM user_agents WHERE user_id = %s FOR UPDATE", harness.users[0]):
+        entry_id = harness.xadd(dumps(pairs, default=str), id=str(uuid4()), n="8")
+        eventually(lambda: harness.flush().applied == 5)
+    harness.redis.hset(deaths_key(0), entry_id, DEATHS_BEFORE_SET_ASIDE)
+    drain(harness)
+    store, settings = harness.resources.store, harness.resources.settings
+    letters = list(matching_dead_letters(store, DeadLetterFilter()))
+    assert [letter["events"] for letter in letters] == [3]
+    for counted in (3, 0):
+        with UsagePublisher(settings.redis_url, linger=0, backfill=True) as publisher:
+            replay(store, publisher, letters, RepairEdits(), settings.retention_days, lambda *_: None)
+        assert harness.flush() == Intake(8, counted, 8 - counted, 0)
 
 
 def test_locked_table_is_named_and_nothing_is_taken(harness: IngestHarness) -> None:

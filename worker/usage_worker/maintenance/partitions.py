@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -165,11 +164,16 @@ class _PartitionsRun:
 
     def drop(self, table: Partitioned) -> None:
         """Drop the partitions that are past their retention."""
-        with suppress(LockHeldError):
+        try:
             unmark_partitions(self._store, MANAGE_PARTITIONS, table.table)
+        except (BusyError, StoreUnavailableError):
+            raise
+        except UsageError as error:
+            log.warning("marks of failed drops stay", table=table.table, reason=str(error))
         found = partitions(self._store, table.table)
         # A table can have only one partition that is half detached: finish it first.
-        expired = sorted((found[name] != "pending", name) for name in found if table.is_expired(name, self._today))
+        ours = [name for name, state in found.items() if state != "leaving"]
+        expired = sorted((found[name] != "pending", name) for name in ours if table.is_expired(name, self._today))
         self._execute({name: partial(self._drop, table, name) for _, name in expired}, self._report.dropped)
 
     def _drop(self, table: Partitioned, name: str) -> bool:

@@ -209,7 +209,7 @@ $obstacles$
 -- The step to 3.0.0 restores what a rollback has kept by moving chunks of it. Its rollback would drop the columns of the
 -- rows that were moved.
 SELECT CASE WHEN 3 = ANY ({plan}) AND to_regclass('public.user_agents_kept_3_0_0') IS NOT NULL
-    AND EXISTS (SELECT FROM named WHERE number = 3 AND begun)
+    AND EXISTS (SELECT FROM named WHERE number = 3 AND begun AND NOT applied)
     AND EXISTS (
         SELECT FROM pg_attribute WHERE attrelid = to_regclass('public.user_agents') AND attname = 'custom_name'
             AND NOT attisdropped
@@ -218,19 +218,19 @@ SELECT CASE WHEN 3 = ANY ({plan}) AND to_regclass('public.user_agents_kept_3_0_0
     THEN CASE WHEN pg_temp.usage_query(
             'SELECT to_jsonb(EXISTS (SELECT FROM public.user_agents AS ua
                 WHERE NOT EXISTS (SELECT FROM public.user_agents_kept_3_0_0 AS kept WHERE kept.id = ua.id)))'
-        ) = 'true' THEN 'an upgrade stopped while it restored values of user_agents_kept_3_0_0' END
+        ) = 'true' THEN 'an upgrade stopped and may have restored a part of user_agents_kept_3_0_0' END
     END
 
 -- name: expiring_shares
 -- The step to 4.0.0 copies kept shares that expire to user_agents, and then makes the triggers, without which its rollback
 -- leaves them there.
 SELECT CASE WHEN 20 = ANY ({plan}) AND to_regclass('public.user_agent_shares') IS NOT NULL
-    AND EXISTS (SELECT FROM named WHERE number = 20 AND begun)
+    AND EXISTS (SELECT FROM named WHERE number = 20 AND begun AND NOT applied)
     AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'user_agent_shares_deleted')
     THEN CASE WHEN pg_temp.usage_query(
             'SELECT to_jsonb(EXISTS (SELECT FROM public.user_agent_shares AS s
                 JOIN public.user_agents AS ua ON ua.id = s.user_agent_id
                 WHERE s.expires_at IS NOT NULL AND ua.is_shared
                     AND (s.shared_with_user = ANY (ua.shared_with) OR s.shared_with_team = ua.team_id)))'
-        ) = 'true' THEN 'an upgrade stopped while it copied shares that expire' END
+        ) = 'true' THEN 'an upgrade stopped and may have copied shares that expire' END
     END

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from usage_worker.publisher.call import milliseconds_since
-from usage_worker.responses import TOKEN_FIELDS, Tally, fields_of
+from usage_worker.responses import Tally, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,9 +90,7 @@ class _Counted(Generic[T]):
         if publish is None:
             return
         _OPEN.pop(id(self), None)
-        said = self._tally.fields()
-        if not is_complete or TOKEN_FIELDS.isdisjoint(said):
-            said |= self._snapshot()  # which has seen at least what we have
+        said = self._tally.fields() | self._snapshot()  # which has seen at least what we have
         measured = {"success": success, "response_time_ms": self._response_time_ms}
         publish({**measured, **said}, self._last if is_complete else None)
 

@@ -53,21 +53,28 @@ def placed_events(dead_letter: DeadLetterRow, body: str | None = None) -> list[t
         content = read_json(dead_letter["payload"])["events"]
     else:
         content = _content(dead_letter)
-    first = first_position(dead_letter)
-    positions = json.loads(shared[1]) if shared else range(first, first + dead_letter["events"])
-    return list(zip(_places(positions), content if isinstance(content, list) else [content], strict=False))
+    events = content if isinstance(content, list) else [content]
+    if shared:
+        positions = json.loads(shared[1])
+    elif is_whole(dead_letter):
+        # Also where some of its events were counted, so that the letter stands for fewer, or its producer said fewer.
+        positions = range(max(len(events), 1))
+    else:
+        first = int(dead_letter["position"])
+        positions = range(first, first + dead_letter["events"])
+    return list(zip(_places(positions), events, strict=False))
 
 
-def first_position(dead_letter: DeadLetterRow) -> int:
-    """Return the position of the first event: in a whole entry 0, also where others of its events were counted."""
-    position = int(dead_letter["position"])
-    if not position or not dead_letter["payload"].startswith("{"):
-        return position
+def is_whole(dead_letter: DeadLetterRow) -> bool:
+    """Return whether this is the dead letter of a whole entry, whose first event has the position 0."""
+    payload = dead_letter["payload"]
+    if int(dead_letter["position"]) and not payload.startswith("{"):
+        return False  # JSON of an event, which as that of an entry stands at position 0
     try:
         restore(dead_letter)
     except ValueError:
-        return 0 if is_cut(dead_letter["payload"]) else position
-    return 0
+        return is_cut(payload) and '"v": "' in payload
+    return True
 
 
 def _places(positions: Sequence[int]) -> Iterator[int | str]:

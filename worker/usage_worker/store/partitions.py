@@ -35,7 +35,7 @@ FINISH_TIMEOUT = "900ms"
 ROWS_AT_ONCE = 5_000
 MARK = "dropped by usage-worker"
 
-PartitionState = Literal["attached", "pending", "detached"]
+PartitionState = Literal["attached", "pending", "detached", "leaving"]
 
 
 class DeletedRows(NamedTuple):
@@ -52,7 +52,7 @@ def today(store: Store) -> date:
 
 
 def partition_states(connection: Connection, table: str) -> dict[str, PartitionState]:
-    """Return the state of a table's partitions by name; those that are not `attached` are being dropped."""
+    """Return the state of a table's partitions by name; those that are `leaving` an administrator detaches."""
     return dict(connection.execute(query("partitions"), {"table": table, "mark": MARK}).fetchall())
 
 
@@ -107,6 +107,8 @@ def drop_partition(
                 alter(session, "detach_partition_at_once")
     with _session_of_drop(store, task) as session:
         state = partition_states(session, table).get(partition)
+        if state in (None, "leaving"):
+            return False
         if state == "attached":
             # COMMENT waits as long: an autovacuum of the partition gives way only after deadlock_timeout, a second.
             _limit_lock_waits(session, DETACH_TIMEOUT, in_transaction=store.pooled)
@@ -120,11 +122,10 @@ def drop_partition(
         elif state == "pending":
             _limit_lock_waits(session, FINISH_TIMEOUT, in_transaction=store.pooled)
             alter(session, "finish_detaching")
-        if state is not None:
-            _limit_lock_waits(session, LOCK_TIMEOUT, in_transaction=store.pooled)
-            before_drop(session)
-            alter(session, "drop_partition")
-        return state is not None
+        _limit_lock_waits(session, LOCK_TIMEOUT, in_transaction=store.pooled)
+        before_drop(session)
+        alter(session, "drop_partition")
+        return True
 
 
 def unmark_partitions(store: Store, task: str, table: str) -> None:

@@ -6,15 +6,19 @@ SELECT (now() AT TIME ZONE 'UTC')::date AS today
 
 -- name: partitions
 -- The partitions of a table, and those that are being dropped: a killed process may have left one half detached or not
--- yet dropped. A partition that an administrator detaches does not have the comment, and is not touched.
+-- yet dropped. A partition that an administrator detaches does not have the comment, and is not dropped; while that lasts,
+-- it is 'leaving'.
 SELECT c.relname::text AS name,
-       CASE WHEN i.inhrelid IS NULL THEN 'detached' WHEN i.inhdetachpending THEN 'pending' ELSE 'attached' END AS state
+       CASE WHEN i.inhrelid IS NULL THEN 'detached' WHEN NOT i.inhdetachpending THEN 'attached'
+            WHEN obj_description(c.oid, 'pg_class') = %(mark)s THEN 'pending' ELSE 'leaving' END AS state
   FROM pg_catalog.pg_class c
   LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
  WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
    AND c.relname ~ ('^' || %(table)s || '_[0-9]+$')
-   AND (i.inhrelid IS NULL OR i.inhparent = to_regclass('public.' || %(table)s))
-   AND (i.inhdetachpending IS FALSE OR obj_description(c.oid, 'pg_class') = %(mark)s)
+   AND CASE
+           WHEN i.inhrelid IS NULL THEN obj_description(c.oid, 'pg_class') = %(mark)s
+           ELSE i.inhparent = to_regclass('public.' || %(table)s)
+       END
  ORDER BY c.relname
 
 -- name: partition_limits
@@ -41,6 +45,7 @@ COMMENT ON TABLE public.{partition} IS {mark}
 SELECT c.relname::text AS name
   FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
  WHERE i.inhparent = to_regclass('public.' || %(table)s) AND NOT i.inhdetachpending
+   AND c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
    AND obj_description(c.oid, 'pg_class') = %(mark)s
 
 -- name: unmark_partition

@@ -39,13 +39,12 @@ ON CONFLICT (task) DO UPDATE SET
     finished_at = excluded.finished_at, seconds = excluded.seconds, report = excluded.report
 
 -- name: forget_gone_users
--- Take users out of the differences of a run that were erased since they were found. An erasure that is at work waits for
--- the row, which this transaction has just written.
+-- Take users out of the differences of a run that were erased since they were found: an erasure deletes their pairs and
+-- days before it looks at the records of runs.
 UPDATE public.usage_task_runs SET report = jsonb_set(report, '{differences}', (
     SELECT coalesce(jsonb_agg(difference ORDER BY place), '[]')
       FROM jsonb_array_elements(report -> 'differences') WITH ORDINALITY AS d (difference, place)
      WHERE difference ->> 'user_id' IS NULL
-        OR EXISTS (SELECT FROM auth.users u WHERE u.id = (difference ->> 'user_id')::uuid)
         OR EXISTS (SELECT FROM public.user_agents ua WHERE ua.user_id = (difference ->> 'user_id')::uuid)
         OR EXISTS (SELECT FROM public.usage_daily d WHERE d.user_id = (difference ->> 'user_id')::uuid)
 ))
