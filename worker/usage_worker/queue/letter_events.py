@@ -68,8 +68,8 @@ def placed_events(dead_letter: DeadLetterRow, body: str | None = None) -> list[t
 def is_whole(dead_letter: DeadLetterRow) -> bool:
     """Return whether this is the dead letter of a whole entry, whose first event has the position 0."""
     payload = dead_letter["payload"]
-    if int(dead_letter["position"]) and not payload.startswith("{"):
-        return False  # JSON of an event, which as that of an entry stands at position 0
+    if '"events"' not in payload if payload.startswith("{") else int(dead_letter["position"]):
+        return False  # a plain body stands at position 0
     try:
         restore(dead_letter)
     except ValueError:
