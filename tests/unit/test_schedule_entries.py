@@ -24,6 +24,12 @@ def partitions(when: str) -> ScheduleEntry:
     return entry
 
 
+def test_ticks_reach_workers_whose_clocks_differ_by_a_minute() -> None:
+    """Celery compares the time at which a message expires, by the clock of beat, with that of the worker."""
+    sent = beat_schedule(Settings(flush_interval=1))
+    assert {sent[name]["options"]["expires"] > 60 for name in ("flush-0", "flush-1", "heartbeat")} == {True}
+
+
 @pytest.mark.parametrize(
     ("text", "when", "description", "expires"),
     [

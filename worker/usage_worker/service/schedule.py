@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from celery.schedules import ParseException, crontab
 
 from usage_worker.errors import SettingsError
+from usage_worker.events.event import MAX_CLOCK_DIFFERENCE
 from usage_worker.maintenance import PERIODIC_TASKS
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ HEARTBEAT_SECONDS = 10.0
 # Seconds. For anything rarer there are crontabs.
 LONGEST_INTERVAL = 31 * 86_400.0
 OFF = "off"
+# Celery compares the time at which a message expires, by the clock of the sender, with that of the worker.
+CLOCKS_DIFFER_SECONDS = MAX_CLOCK_DIFFERENCE.total_seconds()
 MINUTES_A_DAY = 24 * 60
 CRONTAB_FIELDS = 5
 
@@ -59,10 +62,13 @@ def schedule_entries(settings: Settings) -> list[ScheduleEntry]:
     """
     interval = settings.flush_interval
     flushes = [
-        ScheduleEntry(f"flush-{shard}", "usage.flush", interval, (shard,), settings.trigger_expires)
+        ScheduleEntry(
+            f"flush-{shard}", "usage.flush", interval, (shard,), settings.trigger_expires + CLOCKS_DIFFER_SECONDS
+        )
         for shard in range(settings.stream_shards)
     ]
-    heartbeat = ScheduleEntry("heartbeat", "monitoring.heartbeat", HEARTBEAT_SECONDS, expires=HEARTBEAT_SECONDS)
+    expires = HEARTBEAT_SECONDS + CLOCKS_DIFFER_SECONDS
+    heartbeat = ScheduleEntry("heartbeat", "monitoring.heartbeat", HEARTBEAT_SECONDS, expires=expires)
     return [
         *flushes,
         heartbeat,

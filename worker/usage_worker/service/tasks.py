@@ -16,6 +16,7 @@ from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.queue.unread import waiting_entries
 from usage_worker.service import entry_point
 from usage_worker.service.process_record import COUNTING, roles
+from usage_worker.service.schedule import CLOCKS_DIFFER_SECONDS
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -108,7 +109,7 @@ def heartbeat(self: Task) -> None:
 
     # Beat may know fewer shards than a publisher, and so may this worker, while all are restarted with another number.
     for shard in waiting_entries(stream):
-        send_flush(self.app, shard, expires=resources.settings.trigger_expires)
+        send_flush(self.app, shard, expires=resources.settings.trigger_expires + CLOCKS_DIFFER_SECONDS)
 
     try:
         is_first_of_minute = Heartbeat(stream.connection).beat()
