@@ -105,6 +105,12 @@ def test_more_events_than_places_do_not_take_those_of_neighbours() -> None:
     assert [record.event_id for record in records(dead_letter("{"), RepairEdits(body=body))] == expected
 
 
+def test_list_in_place_of_an_event_does_not_take_the_places_of_its_neighbours() -> None:
+    """It looks like the body of an entry."""
+    row = dead_letter([event(), event()], position=0)
+    assert [record.event_id for record in records(row)] == [str(uuid5(KEY, place)) for place in ("0", "0.1")]
+
+
 def test_body_of_a_shared_dead_letter_takes_its_positions() -> None:
     row = dead_letter({"positions": [3, 5], "events": [{}, {}]}, events=2)
     found = records(row, RepairEdits(body=json.dumps([event()] * 3)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from usage_worker.publisher.call import milliseconds_since
-from usage_worker.responses import Tally, fields_of
+from usage_worker.responses import TOKEN_FIELDS, Tally, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,10 @@ class _Counted(Generic[T]):
         if publish is None:
             return
         _OPEN.pop(id(self), None)
-        said = self._tally.fields() | self._snapshot()  # which has seen at least what we have
+        seen, snapshot = self._tally.fields(), self._snapshot()
+        # Either may have missed something of a stream that was read in two ways; counts only grow.
+        counts = {name: max(seen[name], snapshot[name]) for name in TOKEN_FIELDS & seen.keys() & snapshot.keys()}
+        said = snapshot | seen | counts
         measured = {"success": success, "response_time_ms": self._response_time_ms}
         publish({**measured, **said}, self._last if is_complete else None)
 

@@ -68,13 +68,15 @@ def placed_events(dead_letter: DeadLetterRow, body: str | None = None) -> list[t
 def is_whole(dead_letter: DeadLetterRow) -> bool:
     """Return whether this is the dead letter of a whole entry, whose first event has the position 0."""
     payload = dead_letter["payload"]
-    if '"events"' not in payload if payload.startswith("{") else int(dead_letter["position"]):
+    is_plain = not payload.startswith("{")
+    if int(dead_letter["position"]) if is_plain else '"events"' not in payload:
         return False  # a plain body stands at position 0
     try:
-        restore(dead_letter)
+        fields = restore(dead_letter)
     except ValueError:
         return is_cut(payload) and '"v": "' in payload
-    return True
+    # An event that is a list looks like a plain body, with an id that nobody gave.
+    return not is_plain or dead_letter["events"] > 1 or b"id" not in fields
 
 
 def _places(positions: Sequence[int]) -> Iterator[int | str]:
