@@ -122,8 +122,6 @@ class Flusher:
         except Exception as error:
             tally = self._applier.tally
             tally.failed(error)
-            if not isinstance(error, StreamUnavailableError):
-                self._stream.leave(shard)
             if isinstance(error, StreamUnavailableError) and not isinstance(error, StreamRefusedError):
                 self._records.owe(shard, tally.take())  # a Redis that does not answer has nowhere to record it
             else:
