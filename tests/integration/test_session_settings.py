@@ -180,13 +180,18 @@ def maintain(harness: IngestHarness) -> None:
     assert reconcile(store, settings).differences == []
 
 
-def test_periodic_tasks_outlive_a_limit_of_transactions(database: str) -> None:
-    """It is there for clients: what it ends once, it ends each time."""
-    with psycopg.connect(database, autocommit=True) as connection:
+def limit_transactions(url: str, limit: str) -> None:
+    """Let the server end every transaction of a database that lasts longer."""
+    with psycopg.connect(url, autocommit=True) as connection:
         if connection.info.server_version < 170_000:
             pytest.skip("transaction_timeout is of PostgreSQL 17")
         name = sql.Identifier(connection.info.dbname)
-        connection.execute(sql.SQL("ALTER DATABASE {} SET transaction_timeout = '300ms'").format(name))
+        connection.execute(sql.SQL("ALTER DATABASE {} SET transaction_timeout = {}").format(name, limit))
+
+
+def test_periodic_tasks_outlive_a_limit_of_transactions(database: str) -> None:
+    """It is there for clients: what it ends once, it ends each time."""
+    limit_transactions(database, "300ms")
     with Store(database) as store:
         with sole_transaction(store, "task") as connection:
             connection.execute("SELECT pg_sleep(0.5)")
@@ -201,10 +206,6 @@ def test_periodic_tasks_outlive_a_limit_of_transactions(database: str) -> None:
 
 
 def test_migrations_outlive_a_limit_of_transactions(empty_database: str) -> None:
-    with psycopg.connect(empty_database, autocommit=True) as connection:
-        if connection.info.server_version < 170_000:
-            pytest.skip("transaction_timeout is of PostgreSQL 17")
-        name = sql.Identifier(connection.info.dbname)
-        connection.execute(sql.SQL("ALTER DATABASE {} SET transaction_timeout = '60ms'").format(name))
+    limit_transactions(empty_database, "60ms")
     Runner(empty_database).up()
     assert Runner(empty_database).verify() == []

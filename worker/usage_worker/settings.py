@@ -217,7 +217,7 @@ class Settings(PublisherSettings):
 
     @property
     def trigger_expires(self) -> float:
-        """Seconds for which a tick for a flush waits for a worker, as clocks agree; the next one does its work."""
+        """Seconds for which a tick for a flush waits for a worker if their clocks agree; the next one does its work."""
         return max(2 * self.flush_interval, 2.0)
 
     @property

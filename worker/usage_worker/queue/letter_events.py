@@ -56,7 +56,7 @@ def placed_events(dead_letter: DeadLetterRow, body: str | None = None) -> list[t
     events = content if isinstance(content, list) else [content]
     if shared:
         positions = json.loads(shared[1])
-    elif is_whole(dead_letter):
+    elif _is_whole(dead_letter):
         # Also where some of its events were counted, so that the letter stands for fewer, or its producer said fewer.
         positions = range(max(len(events), 1))
     else:
@@ -65,7 +65,7 @@ def placed_events(dead_letter: DeadLetterRow, body: str | None = None) -> list[t
     return list(zip(_places(positions), events, strict=False))
 
 
-def is_whole(dead_letter: DeadLetterRow) -> bool:
+def _is_whole(dead_letter: DeadLetterRow) -> bool:
     """Return whether this is the dead letter of a whole entry, whose first event has the position 0."""
     payload = dead_letter["payload"]
     is_plain = not payload.startswith("{")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from usage_worker.events.values import read_json
-from usage_worker.queue.letter_events import DeadLetterRow, is_whole, placed_events, restore
+from usage_worker.queue.letter_events import DeadLetterRow, placed_events, restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,7 +89,7 @@ def at(letter: DeadLetterRow, positions: AbstractSet[int]) -> DeadLetterRow | No
 
 def _written(letter: DeadLetterRow) -> list[tuple[int, str]]:
     """Return the events of a dead letter as JSON, with their positions. Raises like `placed_events`."""
-    first = 0 if is_whole(letter) else int(letter["position"])
+    first = int(letter["position"])
     return [
         (place if isinstance(place, int) else first + number, _json(event))
         for number, (place, event) in enumerate(placed_events(letter))

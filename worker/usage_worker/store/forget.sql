@@ -11,7 +11,8 @@ SELECT n.nspname || '.' || c.relname AS name, array_agg(a.attname::text) AS colu
  GROUP BY 1 ORDER BY 1
 
 -- name: forget_limits
--- No limit of statements or transactions of the role may end a long one; a lock of others is waited for only shortly, and tried again.
+-- No limit of statements or transactions of the role may end a long one; a lock of others is waited for only shortly, and
+-- tried again.
 SET LOCAL statement_timeout = 0;
 SET LOCAL lock_timeout = '1s';
 SET LOCAL max_parallel_workers_per_gather = 0;

@@ -52,7 +52,7 @@ def today(store: Store) -> date:
 
 
 def partition_states(connection: Connection, table: str) -> dict[str, PartitionState]:
-    """Return the state of a table's partitions by name; those that are `leaving` an administrator detaches."""
+    """Return the state of a table's partitions by name; an administrator is detaching those that are `leaving`."""
     return dict(connection.execute(query("partitions"), {"table": table, "mark": MARK}).fetchall())
 
 
@@ -129,7 +129,7 @@ def drop_partition(
 
 
 def unmark_partitions(store: Store, task: str, table: str) -> None:
-    """Remove what an attempt to drop a partition has left at one that is attached: it is the administrator's to detach.
+    """Remove the marks of failed drops from attached partitions, which then stay if the administrator detaches them.
 
     Raises:
         LockHeldError: others hold one of them.
