@@ -70,6 +70,17 @@ def test_nothing_is_skipped_without_a_group(redis_url: str) -> None:
         assert stream.return_skipped(0) == 0
 
 
+def test_last_possible_id(stream: EventStream, redis_client: redis.Redis) -> None:
+    """Nothing can follow it."""
+    redis_client.xadd(KEY, {"v": 1}, id=f"{2**64 - 1}-{2**64 - 1}")
+    assert len(stream.read(0, "reader", 10)) == 5
+    assert stream.return_skipped(0) == 0
+    assert stream.reclaim(0, "other", 10, 60) is None
+    assert set_id(redis_client)
+    redis_client.xgroup_delconsumer(KEY, GROUP, "reader")
+    assert stream.return_skipped(0) == 7
+
+
 @pytest.fixture
 def skipped(harness: IngestHarness) -> int:
     """Send events, and make the groups skip those that wait; return their number."""

@@ -403,5 +403,10 @@ def test_declared_number_of_events_is_bounded(declared: bytes, events: int) -> N
     assert raw(None, n=declared).declared == events
 
 
+def test_size_is_that_of_all_fields() -> None:
+    """What nothing reads stays in memory with the batch as well."""
+    assert raw(b"[]", note=b"x" * 1_000).size > 1_000
+
+
 def test_entry_time_ends_with_calendar() -> None:
     assert RawEntry("18446744073709551615-0", {}).added_at == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)

@@ -77,8 +77,8 @@ class RawEntry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The bytes of what is decoded."""
-        return len(self.body or b"") + len(self.ids or b"")
+        """The bytes of all fields, also of those that nothing reads: they stay in memory with their batch."""
+        return sum(len(name) + len(value) for name, value in self.fields.items())
 
     @property
     def contents(self) -> UUID:

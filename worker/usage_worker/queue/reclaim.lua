@@ -34,12 +34,31 @@ local function claim(id, died)
     end
 end
 
+-- Redis' clock may go back; a replica's may be behind. What was delivered before that lies in the future, is idle for 0 ms
+-- until the clock is there again, and counts as delivered now. So it does where it was delivered in this very millisecond.
+local function forget_future(name)
+    local from, found = '-'
+    repeat
+        found = false
+        -- An error where the last id is the greatest one: none follows.
+        for _, entry in ipairs(redis.pcall('XPENDING', stream, group, from, '+', 1000, name)) do
+            from = '(' .. entry[1]
+            if entry[3] == 0 then
+                redis.call('XCLAIM', stream, group, name, 0, entry[1], 'IDLE', 0, 'JUSTID')
+                found = true
+            end
+        end
+    until not found
+end
+
 for _, consumer in ipairs(consumers) do
     local name, pending, held = consumer[2], consumer[4], false
     -- The consumer `waiting` has the entries that only a newer worker can read, however many they are.
     if pending > 0 and name ~= waiting and #claimed < count then
+        forget_future(name)
         if name ~= me then
             local left = redis.call('PTTL', marks .. name)
+            if left > kept * 1000 then redis.call('EXPIRE', marks .. name, kept) end
             if left > 0 and kept * 1000 - left > silent then held = redis.pcall('GET', marks .. name) end
         end
         -- 100 more than needed, since those that are left, or wait to be tried alone, must not hide the ones behind them.

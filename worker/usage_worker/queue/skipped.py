@@ -39,6 +39,7 @@ while last and returned < tonumber(ARGV[4]) and pending < tonumber(ARGV[5]) do
   else
     pending = pending + 1
   end
+  if id == last then break end
   from = '(' .. id
 end
 return returned
