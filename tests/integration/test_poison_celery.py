@@ -13,6 +13,7 @@ from celery import Celery
 
 from tests.helpers import broker_url, eventually
 from tests.integration.test_poison_events import EARLIEST, HALF, LATEST, pair
+from usage_worker.service.app import make_app
 from usage_worker.store import Intake
 
 if TYPE_CHECKING:
@@ -72,6 +73,21 @@ def test_any_arguments_are_kept(harness: IngestHarness) -> None:
             sender.send_task("usage.track_many", **call)
         await_accepted(harness, 10)
     assert harness.resources.store.intake_totals() == Intake(10, 3, 0, 7)
+
+
+def test_tasks_that_are_called_as_functions_have_no_id(harness: IngestHarness) -> None:
+    """So does Celery's own task that `chunks` sends."""
+    with make_app(harness.resources.settings) as app, closing(app.usage_resources):
+        for model in ("a", "b", "a"):
+            app.tasks["usage.track"](**pair(harness, model=model))
+            app.tasks["usage.track_many"]([pair(harness, model=model)])
+    assert harness.flush() == Intake(6, 6, 0, 0)
+
+
+def test_huge_event_is_quarantined_alone(harness: IngestHarness) -> None:
+    with make_app(harness.resources.settings) as app, closing(app.usage_resources):
+        app.tasks["usage.track_many"]([pair(harness), pair(harness, x="x" * 2**24), pair(harness)])
+    assert harness.flush() == Intake(3, 2, 0, 1)
 
 
 def test_unreadable_message_does_not_stop_worker(harness: IngestHarness) -> None:

@@ -16,9 +16,10 @@ from celery import Celery
 
 from tests.helpers import broker_url, eventually
 from tests.integration.database import run
-from usage_worker.maintenance import MANAGE_PARTITIONS
+from usage_worker.maintenance import MANAGE_PARTITIONS, PURGE
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.heartbeat import HEARTBEAT_KEY
+from usage_worker.service.queues import QueueName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from usage_worker.service.resources import Resources
 
 CLAIM = "usage:flushing:{0}"
+SLOW_DELETION = """
+CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(600); RETURN OLD; END';
+CREATE TRIGGER sleep BEFORE DELETE ON user_agents FOR EACH ROW EXECUTE FUNCTION sleep();
+"""
 
 
 @contextmanager
@@ -101,6 +106,26 @@ def test_round_of_backlogs_may_take_longer_than_ticks_last(
         stream = harness.resources.stream
         eventually(lambda: not any(stream.backlog(shard).entries for shard in range(3)))
     harness.check()
+
+
+def test_threads_count_while_a_periodic_task_lasts(harness: IngestHarness, database: str, cli: Cli) -> None:
+    """They have more than one connection: each of the tasks that are executed at the same time needs its own."""
+    deleted = event(harness, 0)
+    harness.publish(deleted)
+    harness.flush()
+    run(database, "UPDATE user_agents SET deleted_at = now() - interval '1 year'")
+    run(database, SLOW_DELETION)
+    sleeps = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    with (
+        running(cli, "worker", "--pool=threads", "--concurrency=4"),
+        closing(Celery(broker=broker_url(harness.resources.settings.redis_url))) as sender,
+    ):
+        sender.send_task(PURGE, queue=QueueName.MAINTENANCE.value)
+        eventually(lambda: run(database, sleeps), 60)
+        for number in range(1, 11):
+            harness.publish(event(harness, number))
+            eventually(lambda: harness.resources.store.intake_totals().applied == number + 1)  # noqa: B023 - at once
+        assert run(database, sleeps)
 
 
 def await_next_flush(harness: IngestHarness, events: int) -> None:

@@ -16,6 +16,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 from celery.exceptions import InvalidTaskError, Reject
 from celery.worker.strategy import default
 from pydantic_core import to_json
+from uuid_utils.compat import uuid7
 
 from usage_worker.errors import StreamUnavailableError
 from usage_worker.events.columns import PACK_EVENTS
@@ -24,7 +25,7 @@ from usage_worker.queue.entry import Pack
 from usage_worker.tracing import TRACEPARENT, continued
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from celery import Celery, Task
     from kombu.message import Message
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _HARMLESS_BRACKETS = 100
 # Seconds after each attempt to append events while Redis is not available.
 _PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+# An entry that is too large is refused whole; so one huge event is alone in its own.
+_PACK_BYTES = 2**22
 # Seconds for which the main process keeps an unreadable message that Redis did not take.
 RETURN_SECONDS = 5.0
 
@@ -136,13 +139,11 @@ def quarantine(stream: EventStream, name: str, message: Message, error: Exceptio
 def _append(task: Task, events: list[Any]) -> None:
     """Append events, bad ones too: ingest quarantines them with their reason, an exception would lose them."""
     stream: EventStream = task.app.usage_resources.stream
-    key = _key(str(task.request.id))
+    # A task that is called as a function, as by `chunks`, has no message, and no id.
+    key = _key(task.request.id or str(uuid7()))
     shard = stream.shard_of(key)
-    bodies = list(map(_json, events))
-    packs = [
-        (shard, Pack.of_objects(uuid5(key, str(start)), bodies[start : start + PACK_EVENTS]))
-        for start in range(0, len(bodies), PACK_EVENTS)
-    ]
+    parts = _parts(list(map(_json, events)))
+    packs = [(shard, Pack.of_objects(uuid5(key, str(start)), bodies)) for start, bodies in parts]
     for pause in _PAUSES:
         try:
             with continued(getattr(task.request, TRACEPARENT, None)):
@@ -154,6 +155,18 @@ def _append(task: Task, events: list[Any]) -> None:
             return
     # Back into the queue. Celery's own retry would send a new message first, and drop this one where that fails.
     raise Reject(requeue=True)
+
+
+def _parts(bodies: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the events of one entry each, with the place of the first."""
+    start = size = 0
+    for place, body in enumerate(bodies):
+        if place > start and (place - start == PACK_EVENTS or size + len(body) > _PACK_BYTES):
+            yield start, bodies[start:place]
+            start, size = place, 0
+        size += len(body)
+    if bodies:
+        yield start, bodies[start:]
 
 
 def _key(task_id: str) -> UUID:

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class Resources:
     """The connections of a process, opened at first use and so never before a fork.
 
-    `node` is the name of the worker that the process belongs to; empty without one.
+    `node` is the name of the worker that the process belongs to, empty without one. `connections` is how many of
+    PostgreSQL it may open: as many as there are tasks that it executes at the same time.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.node = ""
+        self.connections = 1
 
     @cached_property
     def stream(self) -> EventStream:
@@ -31,7 +33,7 @@ class Resources:
 
     @cached_property
     def store(self) -> Store:
-        return Store.of(self.settings)
+        return Store.of(self.settings, self.connections)
 
     @cached_property
     def flusher(self) -> Flusher:

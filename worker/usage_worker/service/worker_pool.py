@@ -5,9 +5,11 @@ from __future__ import annotations
 from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
+from celery.concurrency import get_implementation, prefork
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from usage_worker.ingest import Turn
+from usage_worker.maintenance import PERIODIC_TASKS
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -47,9 +49,13 @@ class WorkerPool:
 
     def _begin(self, sender: Any, **_: object) -> None:
         if sender.app is self._app:
-            self._hostname = self._app.usage_resources.node = sender.hostname
+            resources = self._app.usage_resources
+            self._hostname = resources.node = sender.hostname
             # The pool `solo` executes one task at a time, whatever the option says.
             self._processes = 1 if "solo" in str(sender.pool_cls) else sender.concurrency
+            if not issubclass(get_implementation(sender.pool_cls), prefork.TaskPool):
+                # Other pools execute all tasks in this process: flushes, and the periodic tasks beside them.
+                resources.connections = min(self._processes, resources.settings.stream_shards + len(PERIODIC_TASKS))
             # Not the one of a worker that ran in this process before.
             self._stopping = mmap(-1, 1)
 

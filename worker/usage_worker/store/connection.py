@@ -119,13 +119,13 @@ class Store:
         )
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Return the store of the settings' database, with one connection.
+    def of(cls, settings: Settings, connections: int = 1) -> Self:
+        """Return the store of the settings' database.
 
         Raises:
             SettingsError: DATABASE_URL is not set, or cannot be read.
         """
-        return cls(settings.require_database(), pooled=settings.pooled)
+        return cls(settings.require_database(), pooled=settings.pooled, connections=connections)
 
     @classmethod
     def for_reports(cls, settings: Settings, connections: int = 1) -> Self:
