@@ -19,6 +19,7 @@ from usage_worker.events.tombstones import ForgetKey
 from usage_worker.maintenance.forget_again import returned
 from usage_worker.maintenance.forget_letters import count_letters, erase_from_letters
 from usage_worker.maintenance.person import Person
+from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
 from usage_worker.store import Intake, Store, byte_pages, last_runs, record_run
@@ -214,6 +215,34 @@ def test_who_comes_back_before_the_answer_is_erased_again(
     assert naming(database, str(gone)) == set()
 
 
+WHAT_KEEPS_AN_EVENT = {
+    "refused": "ALTER TABLE usage_events ADD CHECK (model <> 'poison')",
+    "held": f"LOCK TABLE usage_events_{NOW:%Y%m%d} IN SHARE MODE",
+}
+
+
+@pytest.mark.parametrize("how", WHAT_KEEPS_AN_EVENT)
+def test_late_event_that_is_not_counted_leaves_no_id(
+    forgetter: Cli, harness: IngestHarness, make_resources: Callable[..., Resources], database: str, how: str
+) -> None:
+    """The pair of such an event is not missed: it is looked for when counters are applied."""
+    gone, agent = external_ids(DEFAULT_ID_NAMESPACE).of("user", "maryann7").id, str(harness.agents[0])
+
+    def counted(**fields: str) -> Intake:
+        with UsagePublisher(harness.resources.settings.redis_url, ids="uuid5", linger=0) as publisher:
+            assert publisher.add(event("maryann7", agent, **fields))
+        worker = make_resources(DATABASE_URL=database, forget_key=FORGET_KEY, unknown="create")
+        return worker.flusher.flush(worker.stream.shard_of(gone), 60).intake
+
+    assert counted() == Intake(1, 1, 0, 0)
+    assert "public.usage_external_ids" in naming(database, "maryann7")
+    forget(forgetter, str(gone), "--yes")
+    with psycopg.connect(database, autocommit=how == "refused") as holder:
+        holder.execute(WHAT_KEEPS_AN_EVENT[how].encode())
+        assert counted(model="poison") == Intake(1, 0, 0, 1)
+        assert naming(database, str(gone), "maryann7") == set()
+
+
 def test_key_of_another_users_event_stays(
     forgetter: Cli, harness: IngestHarness, make_resources: Callable[..., Resources], database: str
 ) -> None:
@@ -255,6 +284,18 @@ def test_late_entry_with_more_events_than_it_says(
     assert flusher.flush(0, 60).intake.quarantined == 4
     assert naming(database, gone) == set()
     assert run(database, "SELECT events FROM usage_dead_letters ORDER BY id") == [(1,), (2,)]
+
+
+def test_long_letter_may_take_longer_than_a_transaction_waits(
+    forgetter: Cli, harness: IngestHarness, make_resources: Callable[..., Resources], database: str
+) -> None:
+    """Whom it names is looked for between two statements."""
+    forget(forgetter, str(harness.users[0]), "--yes")
+    harness.xadd(f'[{{"user_id": [{", ".join(f"{number:09}" for number in range(200_000))}]}}')
+    flusher = make_resources(
+        forget_key=FORGET_KEY, DATABASE_URL=f"{database}&options=-c%20idle_in_transaction_session_timeout%3D300"
+    ).flusher
+    assert flusher.flush(0, 60).intake.quarantined == 1
 
 
 def test_sample_with_shares_and_history_is_erased(forgetter: Cli, database: str) -> None:

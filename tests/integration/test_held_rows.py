@@ -134,6 +134,24 @@ def test_entry_that_waits_in_part_survives_copies_and_death(
     assert reconcile(harness.resources.store, harness.resources.settings).differences == []
 
 
+def test_events_wait_on_where_another_entry_uses_their_key(harness: IngestHarness) -> None:
+    key, url = str(uuid4()), harness.resources.settings.database_url
+    harness.publish(use(harness, 0), use(harness, 1))
+    drain(harness)
+    before = harness.resources.store.intake_totals()
+    with holding(harness, "SELECT FROM user_agents WHERE user_id = %s FOR UPDATE", harness.users[0]):
+        harness.xadd(dumps([use(harness, 1), use(harness, 0)], default=str), id=key)
+        eventually(lambda: harness.flush().applied)
+        # In batches of their own: the entry whose events wait is read only when it is due again.
+        harness.worker.settings = harness.worker.settings.model_copy(update={"reclaim_idle": 60})
+        harness.xadd(dumps([use(harness, 1)], default=str), id=key)
+        eventually(lambda: harness.flush().quarantined)
+        assert run(url, WAITING) == [(1,)]
+    drain(harness)
+    intake = harness.resources.store.intake_totals()
+    assert (intake.applied - before.applied, intake.quarantined - before.quarantined) == (2, 1)
+
+
 @pytest.mark.parametrize("bad", [3, 150], ids=["letters of their own", "one letter"])
 @pytest.mark.parametrize("held_first", [False, True], ids=["others first", "waiting ones first"])
 def test_events_that_wait_until_they_are_too_old_become_dead_letters(

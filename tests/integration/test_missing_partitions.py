@@ -34,10 +34,10 @@ def test_day_that_loses_its_partition_before_the_ledger_is_written(
     dropped: list[object] = []
     write_ledger = BatchTransaction.write_ledger
 
-    def late(transaction: BatchTransaction, chunks: Iterable[bytes]) -> None:
+    def late(transaction: BatchTransaction, chunks: Iterable[bytes], events: int) -> None:
         if not dropped:
             dropped.append(run(database, f"DROP TABLE {partition_of(event)}"))
-        write_ledger(transaction, chunks)
+        write_ledger(transaction, chunks, events)
 
     monkeypatch.setattr(BatchTransaction, "write_ledger", late)
     harness.publish(event)

@@ -14,6 +14,7 @@ import pytest
 from tests.integration.commands import Cli
 from tests.integration.database import run, schema
 from usage_worker.errors import ObstacleError, UsageError
+from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.script import script
 from usage_worker.store import Intake, Store
@@ -34,6 +35,11 @@ BEGIN
 END $$;
 CREATE {kind} TRIGGER refuse AFTER INSERT ON usage_events {when} FOR EACH ROW
     WHEN (NEW.model = 'poison') EXECUTE FUNCTION refuse();
+"""
+
+LEAVES_OUT = """
+CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER leave_out BEFORE {when} FOR EACH ROW WHEN (NEW.user_id = '{user}') EXECUTE FUNCTION leave_out();
 """
 
 
@@ -71,6 +77,25 @@ def test_event_refused_at_commit_is_quarantined(harness: IngestHarness) -> None:
     harness.xadd(body(harness, "a", POISON, "b"))
     harness.xadd(body(harness, "c"))
     assert harness.flush() == Intake(4, 3, 0, 1)
+
+
+@pytest.mark.parametrize("when", ["INSERT ON usage_events", "INSERT ON user_agents", "UPDATE ON user_agents"])
+def test_row_that_a_trigger_leaves_out_is_quarantined(harness: IngestHarness, database: str, when: str) -> None:
+    """As a quota of the application leaves it out, without an error; others are counted."""
+
+    def count() -> Intake:
+        pairs = [{"user_id": str(user), "agent_id": str(harness.agents[0])} for user in harness.users[:3]]
+        harness.xadd(json.dumps(pairs))
+        return harness.flush()
+
+    if when.startswith("UPDATE"):
+        assert count() == Intake(3, 3, 0, 0)
+    run(database, LEAVES_OUT.format(when=when, user=harness.users[0]))
+    for _ in range(2):
+        assert count() == Intake(3, 2, 0, 1)
+    assert all("a trigger keeps" in letter["reason"] for letter in harness.dead_letters())
+    assert harness.resources.store.rows(testing_query("unbalanced")) == []
+    assert reconcile(harness.resources.store, harness.resources.settings).differences == []
 
 
 def test_entry_that_fails_apart_from_its_events(harness: IngestHarness) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.errors import (
     ConcurrencyError,
+    DataRefusedError,
     DuplicateError,
     LockHeldError,
     PartitionMissingError,
@@ -46,10 +47,12 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Sequence
 
+    import numpy as np
+
     from usage_worker.ingest.batch import Batch
     from usage_worker.ingest.deliveries import Deliveries
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.ingest.event_array import Chosen
+    from usage_worker.ingest.event_array import Chosen, Events
     from usage_worker.ingest.fold import Totals
     from usage_worker.ingest.prices import Prices
     from usage_worker.settings import Settings
@@ -194,7 +197,8 @@ class Applier:
         stream, has_backfill = batch.entries[0].stream, any(entry.raw.is_backfill for entry in batch.entries)
         deliveries = register(transaction, batch.entries)
         # An erased user has no pair any more.
-        deliveries = self._forgotten.taken_out(transaction, deliveries, may_lack_pairs=bool(self._missing))
+        may_lack_pairs = bool(self._missing) or self._last_attempt
+        deliveries = self._forgotten.taken_out(transaction, deliveries, may_lack_pairs=may_lack_pairs)
         # Also those of refused events; the name of an agent that is created is its external id.
         keep_ids(transaction, (external for entry in deliveries.entries for external in entry.made))
         batch = self._without_known(transaction, batch, deliveries)
@@ -203,6 +207,8 @@ class Applier:
         )
         with self.held.begin(transaction):
             refused, counted_others = bisection.count_batch(batch)
+        if not may_lack_pairs:
+            self._require_known(transaction, [self.held.events, *(event for event, _ in refused)])
         letters = letters_of(deliveries.entries, refused)
         reasons = self._forgotten.quarantine(transaction, deliveries, letters, has_refused=bool(refused))
         self.held.note(transaction, deliveries.entries, deliveries.waited)
@@ -251,7 +257,8 @@ class Applier:
         # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.
         chunks = (events[start : start + _COPY_ROWS] for start in range(0, len(events), _COPY_ROWS))
         try:
-            transaction.write_ledger(ledger_rows(chunk.copied(), self._texts, self._prices.source) for chunk in chunks)
+            rows = (ledger_rows(chunk.copied(), self._texts, self._prices.source) for chunk in chunks)
+            transaction.write_ledger(rows, len(events))
         except PartitionMissingError as error:
             # It was made before this transaction. One worker was once seen to refuse the events of a day that others
             # counted meanwhile. Where a new session does not see the partition either, somebody has detached it.
@@ -261,9 +268,18 @@ class Applier:
         ranges = totals.user_ranges(max(_APPLY_ROWS, len(totals.rows) // _MOST_RANGES))
         self._require_rows(transaction.apply_staged(ranges), totals)
 
+    def _require_known(self, transaction: BatchTransaction, uncounted: Sequence[Events | np.void]) -> None:
+        """Start again where events that are not counted, so that nobody missed their pairs, are of erased users."""
+        if any(events.size for events in uncounted) and self._forgotten.among(transaction, uncounted):
+            self._missing.trip()
+            raise ConcurrencyError("events of erased users wait or are refused")
+
     def _require_rows(self, rows: int, totals: Totals) -> None:
         """Start again unless each pair has a row: the next attempt inserts missing ones before it locks any."""
         if rows != totals.pair_count:
+            if self._last_attempt:
+                # No race is lost so often. Halving finds the pair.
+                raise DataRefusedError("a trigger keeps the row of its pair in user_agents from being written")
             if self._missing:
                 # Rows were deleted since the look: the next attempt locks them before it counts.
                 self._rivals.trip()

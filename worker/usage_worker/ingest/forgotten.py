@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.ingest.deliveries import Deliveries
     from usage_worker.ingest.entries import DecodedEntry
+    from usage_worker.ingest.event_array import Events
     from usage_worker.settings import Settings
     from usage_worker.store import BatchTransaction, Store
 
@@ -56,13 +57,18 @@ class Forgotten:
         letters = [letter for entry in entries for letter in entry.dead_letters]
         is_changed = any(entry.forgotten for entry in entries)
         if may_lack_pairs or letters or is_changed:
-            # Only asked for where somebody was erased.
-            users = (UUID(text) for entry in entries for text in set(uuid_texts(entry.events["user_id"])))
-            if erased := transaction.forgotten(self._key, chain(users, self._named_in(letters))):
-                for entry in entries:
-                    is_changed |= self._take_out(entry, erased)
+            users = chain(_users_of(entry.events for entry in entries), self._named_in(letters))
+            # A letter of many megabytes takes minutes to read. No row is locked yet that others need.
+            with transaction.without_idle_limit():
+                if erased := transaction.forgotten(self._key, users):
+                    for entry in entries:
+                        is_changed |= self._take_out(entry, erased)
         # Another list: the batch must be built again.
         return deliveries._replace(entries=[*entries]) if is_changed else deliveries
+
+    def among(self, transaction: BatchTransaction, events: Iterable[Events | np.void]) -> set[UUID]:
+        """Return the erased users of events, given as arrays or one by one. Raises like `taken_out`."""
+        return transaction.forgotten(self._key, _users_of(events))
 
     def quarantine(
         self, transaction: BatchTransaction, deliveries: Deliveries, letters: Sequence[DeadLetter], *, has_refused: bool
@@ -111,6 +117,12 @@ class Forgotten:
     def _named_in(self, letters: Iterable[DeadLetter]) -> Iterator[UUID]:
         for letter in letters:
             yield from named_in_letter(letter._asdict(), self._ids)
+
+
+def _users_of(events: Iterable[Events | np.void]) -> Iterator[UUID]:
+    # Only asked for where somebody was erased.
+    for some in events:
+        yield from map(UUID, set(uuid_texts(some["user_id"])))
 
 
 def check_forget_key(store: Store, settings: Settings) -> None:

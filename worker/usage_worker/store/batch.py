@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from usage_worker.errors import ConcurrencyError, SettingsError, StatementCancelledError
+from usage_worker.errors import ConcurrencyError, DataRefusedError, SettingsError, StatementCancelledError
 from usage_worker.postgres import translated
 from usage_worker.store.copy_binary import HEADER, TRAILER
 from usage_worker.store.external_ids import keep_external_ids
@@ -179,6 +179,13 @@ class BatchTransaction:
         yield
         self._limit_lock_waits(self._lock_timeout)
 
+    @contextmanager
+    def without_idle_limit(self) -> Iterator[None]:
+        """Let the block take its time between two statements."""
+        limit, _ = self._connection.execute(query("limit_idleness"), {"limit": "0"}).fetchone() or ("0", "")
+        yield
+        self._connection.execute(query("limit_idleness"), {"limit": limit})
+
     def _limit_lock_waits(self, milliseconds: int) -> None:
         self._connection.execute(query("limit_lock_waits"), {"milliseconds": str(milliseconds)})
 
@@ -234,22 +241,26 @@ class BatchTransaction:
         """Mark the hours of events, given by their start, to be rolled up again."""
         self._connection.execute(query("mark_hours"), {"hours": array(hours)})
 
-    def write_ledger(self, chunks: Iterable[bytes]) -> None:
-        """Append events, given as rows of COPY, to the ledger.
+    def write_ledger(self, chunks: Iterable[bytes], events: int) -> None:
+        """Append this number of events, given as rows of COPY, to the ledger.
 
         Raises:
             DuplicateError: the ledger has one of them already.
             PartitionMissingError: it has no partition for one of them.
+            DataRefusedError: the application's triggers have left out one of them.
         """
         with translated():
             row = self._connection.execute(query("ledger_takes_copy")).fetchone()
             if row and row[0]:
-                self._copy("copy_ledger", chunks)
-                return
-            self._connection.execute(self._store.temporary(query("stage_ledger")))
-            self._connection.execute(query("clear_events"))
-            self._copy("copy_events", chunks)
-            self._connection.execute(query("insert_ledger"))
+                written = self._copy("copy_ledger", chunks)
+            else:
+                self._connection.execute(self._store.temporary(query("stage_ledger")))
+                self._connection.execute(query("clear_events"))
+                self._copy("copy_events", chunks)
+                written = self._connection.execute(query("insert_ledger")).rowcount
+        if written != events:
+            # It would be counted again at its next delivery.
+            raise DataRefusedError("a trigger keeps it out of the ledger")
 
     def keep_external_ids(self, rows: Sequence[ExternalId]) -> list[ExternalId]:
         """Keep the application's own ids; return those that conflict with kept ones and are left out."""
@@ -268,13 +279,16 @@ class BatchTransaction:
         name = f"{stream} backfill" if has_backfill else stream
         self._connection.execute(query("add_intake"), {"stream": name, **intake._asdict()})
 
-    def _copy(self, name: str, chunks: Iterable[bytes]) -> None:
-        with self._connection.cursor() as cursor, cursor.copy(query(name)) as copy:
-            copy.write(HEADER)
-            for rows in chunks:
-                for start in range(0, len(rows), _CHUNK_BYTES):
-                    copy.write(rows[start : start + _CHUNK_BYTES])
-            copy.write(TRAILER)
+    def _copy(self, name: str, chunks: Iterable[bytes]) -> int:
+        """Copy rows into a table; return how many were written."""
+        with self._connection.cursor() as cursor:
+            with cursor.copy(query(name)) as copy:
+                copy.write(HEADER)
+                for rows in chunks:
+                    for start in range(0, len(rows), _CHUNK_BYTES):
+                        copy.write(rows[start : start + _CHUNK_BYTES])
+                copy.write(TRAILER)
+            return cursor.rowcount
 
 
 @contextmanager

@@ -109,6 +109,11 @@ CREATE TEMP TABLE IF NOT EXISTS batch_totals (
 -- For the rest of the transaction.
 SELECT set_config('lock_timeout', %(milliseconds)s, true)
 
+-- name: limit_idleness
+-- For the rest of the transaction; the limit that was there before.
+WITH former AS MATERIALIZED (SELECT current_setting('idle_in_transaction_session_timeout') AS idle_limit)
+SELECT idle_limit, set_config('idle_in_transaction_session_timeout', %(limit)s, true) FROM former
+
 -- name: ensure_day
 -- Create the ledger's partition of a day; only reads the catalogue when it exists.
 SELECT public.usage_events_ensure_recent_day(%(day)s::date)
