@@ -69,6 +69,28 @@ def test_sigterm_that_ends_the_process_sends_first(
     assert (process.returncode, errors, events_in(redis_client)) == (-signal.SIGTERM, "", 1)
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    ("program", "sent"),
+    [
+        ("track(); wait()", 1),
+        ("signal.signal(signal.SIGTERM, die); track(); wait()", 1),
+        ("signal.signal(number, lambda *_: print('handled', flush=True)); track(); wait()", 0),
+    ],
+    ids=["no handler", "handler of SIGTERM", "handler of the application"],
+)
+def test_other_signals_that_end_the_process_send_first(
+    tmp_path: Path, redis_url: str, redis_client: redis.Redis, number: signal.Signals, program: str, sent: int
+) -> None:
+    with running(tmp_path, redis_url, f"\n    number = {int(number)}\n    {program}\n") as process:
+        process.send_signal(number)
+        if sent:
+            assert process.wait(30) == -number
+        else:
+            assert process.stdout.readline() == "handled\n"
+        assert events_in(redis_client) == sent
+
+
 def test_sigterm_while_events_are_buffered(tmp_path: Path, redis_url: str, redis_client: redis.Redis) -> None:
     """It may interrupt what has buffered half of an event; then this is completed first."""
     counter = tmp_path / "counter"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from typing import TYPE_CHECKING
+from threading import Barrier
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import redis
+from celery import signals
 
-from usage_worker import context
+from usage_worker import context, current_context
+from usage_worker.integrations.celery import install
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +45,24 @@ def ask(tokens):
     if tokens == 1:
         ask.delay(2)
 """
+
+
+def test_task_that_is_delivered_again_while_it_runs_leaves_nothing_behind() -> None:
+    """As in a pool of threads, after the broker's visibility timeout."""
+    install()
+    both_run = Barrier(2)
+
+    def execute() -> list[Any]:
+        task = SimpleNamespace(request=SimpleNamespace(usage_context={"user_id": 1}))
+        signals.task_prerun.send(None, task_id="x", task=task)
+        both_run.wait(30)
+        within = current_context()
+        signals.task_postrun.send(None, task_id="x")
+        return [within, current_context()]
+
+    with ThreadPoolExecutor(2) as pool:
+        deliveries = [pool.submit(execute) for _ in range(2)]
+    assert [it.result() for it in deliveries] == [[{"user_id": 1}, {}]] * 2
 
 
 def test_task_has_the_context_of_its_publisher(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import time
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -127,6 +128,17 @@ def test_early_end_of_an_asynchronous_stream(usage: Kept, end: str) -> None:
     expected = ANTHROPIC["expected"] if end == "cancelled" else CUT["expected"]
     assert usage.only() == {**PAIR, "success": True, **expected}
     assert source.closed == (end in ("close", "aclose", "with"))
+
+
+def test_more_than_a_day_is_no_response_time(usage: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the call is counted, as after a wait for a person's answer."""
+    stream = usage.stream(USER, AGENT, Stream(ANTHROPIC["chunks"]))
+    with usage.measure(USER, AGENT, input_tokens=7) as call:
+        read(stream, "close")
+        monkeypatch.setattr(time, "perf_counter", lambda now=time.perf_counter: now() + 86_401)
+    read(usage.stream(USER, AGENT, Stream(ANTHROPIC["chunks"])), "close")
+    assert call.input_tokens == 7
+    assert usage.refused == []
 
 
 def test_generators_are_closed(usage: Kept) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from usage_worker.errors import SettingsError
+from usage_worker.errors import ArgumentError, SettingsError
 from usage_worker.publisher.event_files import Line, open_text, read_lines
 from usage_worker.publisher.field_mapping import FieldMapping
 
@@ -206,6 +206,17 @@ def test_start_at_shifts_all_times_equally() -> None:
     assert not lines[2].problem
     late = lines_of("occurred_at\n2023-01-01T00:00:00Z\n9999-01-01T00:00:00Z\n", moved_mapping(), is_csv=True)
     assert problems(late).keys() == {3}
+
+
+@pytest.mark.parametrize("first", ["{", '{"occurred_at": "yesterday"}'])
+def test_start_at_needs_the_first_time(first: str) -> None:
+    """Repaired, the first line would move all others, which would be counted twice."""
+    text = f'{first}\n{{"occurred_at": "2026-01-01T00:00:00Z"}}\n'
+    assert problems(lines_of(text)).keys() == {1}
+    with pytest.raises(
+        ArgumentError, match=r"line 1: .*; --start-at needs the first time: repair it$"
+    ):
+        lines_of(text, moved_mapping())
 
 
 def moved_mapping() -> FieldMapping:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext, use_span
 
 from tests.unit.spans import GOOD, PACK, Spans, entry, publish
 from usage_worker.ingest.transaction_span import intake_attributes, transaction_span
@@ -86,6 +87,24 @@ def test_broken_tracer_costs_no_event(use: Callable[..., Spans]) -> None:
     assert fields == PACK.fields()
     with transaction_span([entry(GOOD)]) as span:
         note_figures(span, intake_attributes(Intake()))
+
+
+class BrokenSpan(NonRecordingSpan):
+    def get_span_context(self) -> SpanContext:
+        raise RuntimeError("a bug")
+
+
+def test_broken_span_costs_no_event() -> None:
+    with use_span(BrokenSpan(INVALID_SPAN_CONTEXT)):
+        assert span_ids() == {}
+        assert publish_alone() == PACK.fields()
+        with continued(GOOD):
+            assert publish_alone()["traceparent"] == GOOD.decode()
+
+
+def publish_alone() -> Any:
+    (fields,) = publish((0, "s", PACK))
+    return fields
 
 
 def test_broken_processor_costs_no_event(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:

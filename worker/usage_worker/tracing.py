@@ -133,8 +133,8 @@ def link_senders(span: Span | None, traceparents: Iterable[bytes | None]) -> Non
 
 def traceparent_field(span: Span | None) -> dict[str, str]:
     """Return the field that names a span to whoever reads the entry; none for a span that is not exported."""
-    context = span.get_span_context() if span else None
-    if not (context and context.is_valid and context.trace_flags.sampled):
+    context = _context_of(span)
+    if not (context and context.trace_flags.sampled):
         return {}
     return {TRACEPARENT: f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"}
 
@@ -157,9 +157,17 @@ def _trace() -> Any:
 
 
 def _current() -> SpanContext | None:
-    trace = _trace()
-    context: SpanContext | None = trace.get_current_span().get_span_context() if trace else None
-    return context if context and context.is_valid else None
+    with _contained():
+        if trace := _trace():
+            return _context_of(trace.get_current_span())
+    return None
+
+
+def _context_of(span: Span | None) -> SpanContext | None:
+    with _contained():
+        context: SpanContext | None = span.get_span_context() if span else None
+        return context if context and context.is_valid else None
+    return None
 
 
 # Making one takes 7 µs. A test or an application may set another provider.

@@ -11,6 +11,7 @@ The publisher itself needs nothing from here: it sends what a child of a worker 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import needs_extra
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from celery import Task
 
 _HEADER = "usage_context"
-# By the task's id: a thread or a greenlet runs one task at a time, but a process many.
-_running: dict[str, ExitStack] = {}
+# A thread or a greenlet runs one task at a time, a process many, and one that was delivered again perhaps twice.
+_running: dict[tuple[str, int], ExitStack] = {}
 
 
 def install() -> None:
@@ -48,10 +49,10 @@ def _send(*, headers: dict[str, Any], **_: object) -> None:
 
 def _enter(*, task_id: str, task: Task, **_: object) -> None:
     if ids := getattr(task.request, _HEADER, None):
-        _running[task_id] = stack = ExitStack()
+        _running[task_id, get_ident()] = stack = ExitStack()
         stack.enter_context(context(**ids))
 
 
 def _leave(*, task_id: str, **_: object) -> None:
-    if stack := _running.pop(task_id, None):
+    if stack := _running.pop((task_id, get_ident()), None):
         stack.close()

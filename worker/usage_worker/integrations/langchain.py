@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from usage_worker.errors import needs_extra
 from usage_worker.integrations.model_calls import ModelCalls
 from usage_worker.integrations.open_calls import OpenCalls
+from usage_worker.publisher.call import response_time
 from usage_worker.publisher.context import current_context
 from usage_worker.responses import fields_of
 
@@ -91,7 +92,7 @@ class UsageCallbackHandler(BaseCallbackHandler):
                 **fields_of(response),
                 "event_id": run_id,
                 "occurred_at": opened.occurred_at,
-                "response_time_ms": (time.monotonic() - opened.began) * 1000,
+                "response_time_ms": response_time((time.monotonic() - opened.began) * 1000),
                 "success": success,
             }
             self._calls.publish(fields, metadata, {"conversation_id": metadata.get("thread_id")}, opened.context)

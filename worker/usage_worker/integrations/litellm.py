@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from usage_worker.errors import needs_extra
 from usage_worker.integrations.model_calls import ModelCalls
 from usage_worker.integrations.open_calls import OpenCalls
+from usage_worker.publisher.call import response_time
 from usage_worker.publisher.context import current_context
 from usage_worker.responses import fields_of
 
@@ -107,7 +108,7 @@ def _fields(kwargs: Mapping[str, Any], call: Mapping[str, Any], response: object
         "provider": provider,
         "event_id": kwargs.get("litellm_call_id"),
         "occurred_at": start,  # the hook's own times have no time zone
-        "response_time_ms": None if start is None or end is None else max(end - start, 0) * 1000,
+        "response_time_ms": None if start is None or end is None else response_time(max(end - start, 0) * 1000),
         "cost_usd": call.get("response_cost") if has_cost else None,
         "success": success and said.get("success", True),
     }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from usage_worker.errors import needs_extra
 from usage_worker.integrations.model_calls import ModelCalls, owner
 from usage_worker.integrations.open_calls import OpenCalls
+from usage_worker.publisher.call import response_time
 from usage_worker.publisher.context import current_context
 
 with needs_extra("otel"):
@@ -109,7 +110,7 @@ class UsageSpanProcessor(SpanProcessor):
             fields = _read(attributes, _FIELDS) | {
                 "event_id": f"{context.trace_id:032x}-{context.span_id:016x}",
                 "occurred_at": start / _NANOSECONDS,
-                "response_time_ms": max(end - start, 0) / 1_000_000,
+                "response_time_ms": response_time(max(end - start, 0) / 1_000_000),
                 "success": span.status.status_code is not StatusCode.ERROR,
             }
             self._calls.publish(fields, _read(attributes, _IDS), opened.above, opened.context)

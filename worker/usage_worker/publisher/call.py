@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
+from usage_worker.events.columns import MAX_MILLISECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -101,6 +103,11 @@ def is_failure(kind: type[BaseException] | None) -> bool:
     return kind is not None and not issubclass(kind, GeneratorExit)
 
 
-def milliseconds_since(started: float) -> int:
-    """Return the time since a reading of `time.perf_counter`, in whole milliseconds."""
-    return round((time.perf_counter() - started) * 1000)
+def milliseconds_since(started: float) -> float | None:
+    """Return the time since a reading of `time.perf_counter`, in whole milliseconds, as `response_time`."""
+    return response_time(round((time.perf_counter() - started) * 1000))
+
+
+def response_time(milliseconds: float) -> float | None:
+    """Return a measured time, None where no event may say so: the rest of the call is counted without it."""
+    return milliseconds if 0 <= milliseconds <= MAX_MILLISECONDS else None

@@ -42,7 +42,7 @@ class _Counted(Generic[T]):
         self._tally = Tally()
         self._last: object = None
         self._started = time.perf_counter()
-        self._response_time_ms: int | None = None
+        self._response_time_ms: float | None = None
         self._pid = os.getpid()
         if publish:
             _OPEN[id(self)] = self

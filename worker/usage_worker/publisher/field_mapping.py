@@ -11,6 +11,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from pydantic_core import PydanticCustomError
 
+from usage_worker.errors import ArgumentError
 from usage_worker.events.columns import NAMES
 from usage_worker.events.values import datetime_of
 from usage_worker.publisher.event_files import Line
@@ -46,7 +47,11 @@ class FieldMapping:
     read_row: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def events(self, lines: Iterator[Line]) -> Iterator[Line]:
-        """Yield the lines with the fields of events, or with their problem."""
+        """Yield the lines with the fields of events, or with their problem.
+
+        Raises:
+            ArgumentError: all times are to be moved, and a line before the first one cannot be read.
+        """
         pairs = _zipf_pairs(self.draw_pairs) if self.draw_pairs else None
         shift: timedelta | None = None
         for line in lines:
@@ -62,11 +67,17 @@ class FieldMapping:
                     # Published twice, a recording counts once: the place and the text of a line give its identity.
                     fields.setdefault("event_id", str(uuid5(NAMESPACE_OID, f"{line.number} {sorted(fields.items())}")))
             except ValueError as error:
-                yield line._replace(problem=str(error))
+                yield self._bad(line, str(error), shift)
             except Exception as error:  # noqa: BLE001 - one line must not stop a file
-                yield line._replace(problem=f"cannot be read: {type(error).__name__}: {error}")
+                yield self._bad(line, f"cannot be read: {type(error).__name__}: {error}", shift)
             else:
                 yield Line(line.number, fields)
+
+    def _bad(self, line: Line, problem: str, shift: timedelta | None) -> Line:
+        if self.start_at and shift is None:
+            # Repaired, it would give all others another time, and with it another identity.
+            raise ArgumentError(f"line {line.number}: {problem}; --start-at needs the first time: repair it")
+        return line._replace(problem=problem)
 
     def _rename(self, line: Line) -> dict[str, Any]:
         """Return the known values of the line, by event field."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
-from usage_worker.events.columns import MAX_MILLISECONDS
 from usage_worker.events.values import datetime_of
+from usage_worker.publisher.call import response_time
 from usage_worker.responses.openai import CHAT
 
 if TYPE_CHECKING:
@@ -100,4 +100,4 @@ def _response_time(row: Mapping[str, Any]) -> float | None:
         milliseconds = (datetime_of(row.get("endTime")) - datetime_of(row.get("startTime"))) / _MILLISECOND
     except (PydanticCustomError, TypeError):  # not two times in the same notation
         return None
-    return milliseconds if 0 <= milliseconds <= MAX_MILLISECONDS else None
+    return response_time(milliseconds)

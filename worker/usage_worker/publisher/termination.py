@@ -1,4 +1,4 @@
-"""SIGTERM in a process that publishes: its events are sent before the signal does what it does otherwise.
+"""Signals that end a process that publishes: its events are sent before they do what they do otherwise.
 
 A server may end by restoring the handler that it found and raising the signal again, as uvicorn does: where there was
 none, nothing runs then, not even `atexit`. Only the main thread can install handlers.
@@ -25,6 +25,8 @@ WAIT_SECONDS = 1.0
 RETRY_SECONDS = 0.01
 # Not empty once C code was found to have a handler: `track` is the caller, and must not read a file for each event.
 _LEFT_TO_C: list[int] = []
+# As a closed terminal, and images of containers (STOPSIGNAL), end a process. Whoever handles them does not end by them.
+_OTHERS = (signal.SIGHUP, signal.SIGQUIT)
 
 
 class Senders(Protocol):
@@ -40,23 +42,26 @@ class Senders(Protocol):
 def send_before_end(senders: Senders) -> None:
     """Let SIGTERM send the events first, unless it does already, is ignored, or this is not the main thread.
 
-    It is repeated with the events: a server may install its handler after the application has made its publisher.
+    It is repeated with the events: a server may install its handler after the application has made its publisher. The
+    first time, SIGHUP and SIGQUIT that nobody handles send them, too.
     """
     if RECORDERS or threading.current_thread() is not threading.main_thread():
         return
     earlier = signal.getsignal(signal.SIGTERM)
     if callable(earlier):
         if not isinstance(earlier, _Before):
-            _install(_Before(senders, earlier))
+            _install(signal.SIGTERM, _Before(senders, earlier))
+            _install_others(senders)
     elif earlier is signal.SIG_DFL and not _LEFT_TO_C:
-        if _handled_in_c():
+        if _handled_in_c(signal.SIGTERM):
             _LEFT_TO_C.append(signal.SIGTERM)
         else:
-            _install(_Before(senders, None))
+            _install(signal.SIGTERM, _Before(senders, None))
+            _install_others(senders)
 
 
 class _Before:
-    """A handler of SIGTERM that sends the events, and then calls the `earlier` one, or ends the process."""
+    """A handler that sends the events, and then calls the `earlier` one, or ends the process."""
 
     def __init__(self, senders: Senders, earlier: Callable[[int, FrameType | None], Any] | None) -> None:
         self._senders, self._earlier = senders, earlier
@@ -92,9 +97,15 @@ def _ignored(_: int, __: FrameType | None) -> None:
     """Do nothing."""
 
 
-def _install(handler: _Before) -> None:
+def _install_others(senders: Senders) -> None:
+    for number in _OTHERS:
+        if signal.getsignal(number) is signal.SIG_DFL and not _handled_in_c(number):
+            _install(number, _Before(senders, None))
+
+
+def _install(number: int, handler: _Before) -> None:
     with suppress(ValueError):  # in a subinterpreter
-        signal.signal(signal.SIGTERM, handler)
+        signal.signal(number, handler)
 
 
 def _raise_later(number: int) -> bool:
@@ -107,11 +118,11 @@ def _raise_later(number: int) -> bool:
     return True
 
 
-def _handled_in_c() -> bool:
+def _handled_in_c(number: int) -> bool:
     """Return whether C code has a handler, as that of a JVM or of uWSGI, of which `getsignal` does not know."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:  # not on Linux
         return False
     caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
-    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+    return bool(int(caught, 16) >> (number - 1) & 1)
