@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULTS = {
     # Holds a million pairs with their days; memory that is never used is never allocated.
     "shared_buffers": "1GB",
-    "max_wal_size": "2GB",
+    "max_wal_size": "8GB",
     # With PostgreSQL's default, an ANALYZE keeps its snapshot for a minute under load. Meanwhile dead row versions of
     # user_agents cannot be pruned, so that updates move to other pages and are no longer HOT.
     "autovacuum_vacuum_cost_limit": "2000",
