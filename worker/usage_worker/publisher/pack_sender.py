@@ -17,23 +17,21 @@ if TYPE_CHECKING:
     from usage_worker.errors import StreamUnavailableError
     from usage_worker.publisher.buffer import Buffer, Lane, Sealed
     from usage_worker.publisher.rate_limited_log import RateLimitedLog
+    from usage_worker.publisher.sender_key import Limits
     from usage_worker.publisher.workers_watch import WorkersWatch
     from usage_worker.queue.entry import Pack
     from usage_worker.queue.stream import EventStream
 
-NEVER = float("inf")
+_NEVER = float("inf")
 
 
 class PackSender:
-    """The rounds in which the packs of a buffer are sent; `changed` has the sender's lock, and is notified after each.
-
-    Attributes:
-        ripe: when the events that wait for others are due, on the monotonic clock.
-    """
+    """The rounds in which a buffer's packs are sent; `changed` has the sender's lock, and is notified after each."""
 
     def __init__(
         self,
         redis_url: str,
+        limits: Limits,
         stream: EventStream,
         buffer: Buffer,
         changed: threading.Condition,
@@ -45,16 +43,36 @@ class PackSender:
         self._sending = threading.Lock()
         self._watch, self._workers_watch = RedisWatch(stream.connection, buffer.memory_limit), workers_watch
         self._retry = Retry()
-        self.ripe = NEVER
+        self._linger, self._pack_events = limits.linger, limits.pack_events
+        # When the events that wait for others are due, on the monotonic clock.
+        self._ripe = _NEVER
 
     @property
     def holding(self) -> str:
         """Why packs wait, all or those of one shard, or an empty string."""
         return self._retry.reason or self._buffer.holding()
 
+    def announce(self, lane: Lane, waiting: int) -> None:
+        """Seal a lane whose waiting events fill a pack; others are due after `linger`. Needs the lock."""
+        if waiting == self._pack_events:
+            self._buffer.seal(lane)
+        elif self._ripe == _NEVER:
+            self._ripe = time.monotonic() + self._linger
+
+    def hasten(self) -> None:
+        """Send what waits for other events at once; needs the lock."""
+        if self._buffer.bytes:
+            self._ripe = 0.0
+        self._changed.notify_all()
+
+    def hurry(self) -> None:
+        """Send what waits for other events, and from now on each event, at once; needs the lock."""
+        self._linger = 0.0
+        self.hasten()
+
     def seconds_until_due(self) -> float:
         """Return when packs are to be written or sent next; needs the lock."""
-        sending = max(self._buffer.next_due(self.ripe), self._retry.due)
+        sending = max(self._buffer.next_due(self._ripe), self._retry.due)
         return min(sending, self._buffer.next_writing()) - time.monotonic()
 
     def send(self, patience: float = -1) -> None:
@@ -110,8 +128,8 @@ class PackSender:
         with self._changed:
             now = time.monotonic()
             if self._retry.due <= now:
-                self._buffer.seal_due(ripe=self.ripe <= now)
-                self.ripe = NEVER if self.ripe <= now else self.ripe
+                self._buffer.seal_due(ripe=self._ripe <= now)
+                self._ripe = _NEVER if self._ripe <= now else self._ripe
 
     def _take(self) -> list[tuple[Sealed, Pack]]:
         with self._changed:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.events.wire import fields_of
 from usage_worker.publisher.buffer import Buffer
-from usage_worker.publisher.pack_sender import NEVER, PackSender
+from usage_worker.publisher.pack_sender import PackSender
 from usage_worker.publisher.rate_limited_log import RateLimitedLog, say
 from usage_worker.publisher.redis_watch import warn_of
 from usage_worker.publisher.workers_watch import WorkersWatch
@@ -69,8 +69,8 @@ class Sender:
         self._buffer = Buffer(shards, limits.buffer_bytes, is_backfill=is_backfill)
         self._log_limited = RateLimitedLog()
         watch = WorkersWatch(self._stream, namespace)
-        self._packs = PackSender(url, self._stream, self._buffer, self._changed, self._log_limited, watch)
-        self._linger, self._pack_events, self._announced = limits.linger, limits.pack_events, (1, limits.pack_events)
+        self._packs = PackSender(url, limits, self._stream, self._buffer, self._changed, self._log_limited, watch)
+        self._announced = (1, limits.pack_events)
         for account in self._accounts:
             account.start_over()
         return bool(self._accounts)
@@ -124,11 +124,11 @@ class Sender:
     def begin_flush(self, account: Account) -> Sequence[Portion]:
         """Send what waits for other events; return the portions of all events up to now, for `await_sent`."""
         if self._is_held():  # the interrupted `put` may have taken the portion in which it will count its event
-            self._hasten()
+            self._packs.hasten()
             return account.portions()
         self._shared.leave()
         with self._lock:
-            self._hasten()
+            self._packs.hasten()
             return account.cut()
 
     def await_sent(self, account: Account, portions: Sequence[Portion], timeout: float) -> bool:
@@ -171,13 +171,12 @@ class Sender:
         """Send what waits for other events without waiting for them."""
         self._shared.leave()
         with self._lock:
-            self._hasten()
+            self._packs.hasten()
 
     def hurry(self) -> None:
         """Send what waits for other events, and from now on each event, without waiting for others."""
         with self._lock:
-            self._linger = 0.0
-            self._hasten()
+            self._packs.hurry()
 
     def await_buffered(self, timeout: float) -> None:
         """Wait until Redis has the events of all publishers up to now, for at most `timeout` seconds."""
@@ -220,23 +219,15 @@ class Sender:
     def _leave(self, account: Account) -> None:
         account.open = False
         self._accounts.discard(account)
-        self._hasten()
+        self._packs.hasten()
         self._end_if_unused()
 
     def _announce(self, lane: Lane, waiting: int) -> None:
         """Wake the thread for a first event or a full pack; start it where there is none, also after one has died."""
         self._on_event()
-        if waiting == self._pack_events:
-            self._buffer.seal(lane)
-        elif self._packs.ripe == NEVER:
-            self._packs.ripe = time.monotonic() + self._linger
+        self._packs.announce(lane, waiting)
         if self._thread or self._start():
             self._changed.notify_all()
-
-    def _hasten(self) -> None:
-        if self._buffer.bytes:
-            self._packs.ripe = 0.0
-        self._changed.notify_all()
 
     def _start(self) -> bool:
         """Start the thread; return False where the system allows no more, or the interpreter is shutting down."""
