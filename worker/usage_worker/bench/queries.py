@@ -75,13 +75,13 @@ class QueriesResult:
         )
 
     @property
-    def ok(self) -> bool:
+    def exact(self) -> bool:
         """Whether every query is below `BOUND_MS`."""
         return self.worst_p95_ms < BOUND_MS
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
-        return {**asdict(self), "worst_p95_ms": self.worst_p95_ms, "ok": self.ok}
+        return {**asdict(self), "worst_p95_ms": self.worst_p95_ms, "exact": self.exact}
 
 
 def measure_queries(sizes: Sequence[int], echo: Callable[[str], None]) -> QueriesResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from usage_worker.bench.queries import BOUND_MS, measure_queries
-from usage_worker.cli.output import EXIT_PROBLEM, print_json
-from usage_worker.interrupts import EXIT_INTERRUPTED
-from usage_worker.local.stopping import leave_on_signal
+from usage_worker.cli.outcome import run_shown
 
 if TYPE_CHECKING:
     from usage_worker.bench.queries import QueriesResult
@@ -27,18 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 
 def queries(rows: Rows = None, as_json: AsJson = False) -> None:
     """Time the queries of a user's own pages under row-level security, on each version of the schema."""
-    result = None
-    console = Console(stderr=True, highlight=False)
-    with leave_on_signal():
-        result = measure_queries(rows or [ROWS], console.print)
-    if result is None:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if as_json:
-        print_json(result.as_dict())
-    else:
-        _show(result)
-    if not result.ok:
-        raise typer.Exit(EXIT_PROBLEM)
+    run_shown(partial(measure_queries, rows or [ROWS]), _show, as_json=as_json)
 
 
 def _show(result: QueriesResult) -> None:
@@ -53,6 +41,6 @@ def _show(result: QueriesResult) -> None:
                 times = f"{timing.p50_ms:.2f}", f"{timing.p95_ms:.2f}"
                 table.add_row(version, f"{rows:,}", name, *times, timing.plan)
     console = Console(highlight=False)
-    verdict = "below" if result.ok else "NOT below"
+    verdict = "below" if result.exact else "NOT below"
     for part in (sizes, table, f"slowest p95: {result.worst_p95_ms:.2f} ms, {verdict} {BOUND_MS:.0f} ms"):
         console.print(part)

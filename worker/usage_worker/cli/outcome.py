@@ -1,4 +1,4 @@
-"""The end of demo and benchmarks: print the figures, and exit with 1 where a total was not exact."""
+"""The end of demo and benchmarks: print the figures, and exit with 1 where what was checked does not hold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(Protocol):
-    """Figures, and whether every total was exact."""
+    """Figures, and whether what was checked holds: totals, recall or a bound."""
 
     @property
     def exact(self) -> bool: ...
@@ -36,7 +36,7 @@ def run_shown(run: Callable[[Callable[[str], None]], P], show: Callable[[P], Non
 
 
 def finish(result: P | None, show: Callable[[P], None], *, as_json: bool) -> None:
-    """Print the result and exit: with 130 when a signal came before it, with 1 when a total was not exact."""
+    """Print the result and exit: with 130 when a signal came before it, with 1 when it is not `exact`."""
     if result is None:
         raise typer.Exit(EXIT_INTERRUPTED)
     if as_json:
