@@ -16,7 +16,7 @@ from usage_worker.cli.bench_queries import queries
 from usage_worker.cli.bench_search import search
 from usage_worker.cli.bench_sizing import sizing
 from usage_worker.cli.bench_soak import soak
-from usage_worker.cli.outcome import run_shown
+from usage_worker.cli.outcome import AsJson, run_shown, totals_verdict
 
 if TYPE_CHECKING:
     from usage_worker.bench.result import BenchResult
@@ -27,7 +27,6 @@ Pairs = Annotated[int, typer.Option(min=10, help="Rows in user_agents.")]
 PacedSeconds = Annotated[
     float, typer.Option(min=1, help="Seconds of the latency measurement, at half the maximum rate.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 PATHS = {
     "prepared": "bare COPY of prepared rows",
@@ -83,7 +82,7 @@ def _show(result: BenchResult) -> None:
         "event to visible at half the maximum rate: "
         f"p50 {result.visible_p50_ms:,.0f} ms, p99 {result.visible_p99_ms:,.0f} ms\n"
         f"a call of track at that rate: p50 {result.track_p50_us:.1f} µs, p99 {result.track_p99_us:.1f} µs\n"
-        f"HOT updates: {result.hot_ratio:.1%}; totals exact: {'yes' if result.exact else 'NO'}\n"
+        f"HOT updates: {result.hot_ratio:.1%}; {totals_verdict(result)}\n"
         + ", ".join(f"{name} {value}" for name, value in result.machine.items())
     )
 

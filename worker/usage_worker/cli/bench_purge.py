@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from usage_worker.bench.purge import run_purge
-from usage_worker.cli.outcome import run_shown
+from usage_worker.cli.outcome import AsJson, run_shown, totals_verdict
 
 if TYPE_CHECKING:
     from usage_worker.bench.purge import PurgeResult
@@ -18,7 +18,6 @@ Rows = Annotated[int, typer.Option(min=10, help="Soft-deleted rows to purge.")]
 Events = Annotated[int, typer.Option(min=1_000, help="Events to count meanwhile.")]
 Pairs = Annotated[int, typer.Option(min=10, help="Rows in user_agents that are not deleted.")]
 Share = Annotated[float, typer.Option(min=0.01, max=1, help="Rate of the events as a share of the maximum.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def purge(
@@ -39,5 +38,5 @@ def _show(result: PurgeResult) -> None:
         f"(maximum {result.events_per_second:,.0f}): "
         f"event to visible p50 {result.visible_p50_ms:,.0f} ms, p99 {result.visible_p99_ms:,.0f} ms "
         f"(p99 {result.quiet_p99_ms:,.0f} ms without a purge)\n"
-        f"totals exact: {'yes' if result.exact else 'NO'}"
+        f"{totals_verdict(result)}"
     )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from usage_worker.bench.queries import BOUND_MS, measure_queries
-from usage_worker.cli.outcome import run_shown
+from usage_worker.cli.outcome import AsJson, run_shown
 
 if TYPE_CHECKING:
     from usage_worker.bench.queries import QueriesResult
@@ -21,7 +21,6 @@ Rows = Annotated[
     list[int] | None,
     typer.Option(min=1_000, help="Rows in user_agents; repeat the option for several sizes.", show_default=str(ROWS)),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def queries(rows: Rows = None, as_json: AsJson = False) -> None:

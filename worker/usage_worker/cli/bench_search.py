@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from usage_worker.bench.search import WANTED_RECALL, measure_search
-from usage_worker.cli.outcome import run_shown
+from usage_worker.cli.outcome import AsJson, run_shown
 from usage_worker.cli.output import make_table
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ Agents = Annotated[
     list[int] | None,
     typer.Option(min=100, help="Number of agents; repeat the option for several sizes.", show_default=str(AGENTS)),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def search(agents: Agents = None, as_json: AsJson = False) -> None:

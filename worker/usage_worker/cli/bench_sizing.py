@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from usage_worker.bench.sizing import EVENTS_A_DAY, LEDGER_DAYS, run_sizing
-from usage_worker.cli.outcome import run_shown
+from usage_worker.cli.outcome import AsJson, run_shown, totals_verdict
 from usage_worker.cli.output import print_rows
 from usage_worker.wording import short_bytes
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Rate = Annotated[float, typer.Option(min=10, help="Events per second.")]
 Seconds = Annotated[float, typer.Option(min=1, help="Seconds of each measurement.")]
 Pairs = Annotated[int, typer.Option(min=10, help="Rows in user_agents.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 HEADINGS = ("events_a_day", "cores", "WAL_a_day", f"ledger_{LEDGER_DAYS}_days", "Redis_for_an_hour")
 
@@ -43,5 +42,5 @@ def _show(result: SizingResult) -> None:
         f"{result.wal_bytes_per_event:,.0f} bytes of WAL, {result.ledger_bytes_per_event:,.0f} in the ledger, "
         f"{result.redis_bytes_per_event:,.0f} in Redis\n"
         f"idle: {idle} of a processor\n"
-        f"totals exact: {'yes' if result.exact else 'NO'}"
+        f"{totals_verdict(result)}"
     )

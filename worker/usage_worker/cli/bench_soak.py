@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from usage_worker.bench.soak import run_soak
-from usage_worker.cli.outcome import run_shown
+from usage_worker.cli.outcome import AsJson, run_shown, totals_verdict
 
 if TYPE_CHECKING:
     from usage_worker.bench.soak import SoakResult
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 Events = Annotated[int, typer.Option(min=1_000, help="Events to count with the greater number of rows.")]
 Few = Annotated[int, typer.Option(min=10, help="The smaller number of rows in user_agents.")]
 Many = Annotated[int, typer.Option(min=10, help="The greater number of rows in user_agents.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def soak(events: Events = 5_000_000, few: Few = 100_000, pairs: Many = 1_000_000, as_json: AsJson = False) -> None:
@@ -30,5 +29,5 @@ def _show(result: SoakResult) -> None:
         f"speed at {result.pairs[1]:,} pairs: {result.speed_kept:.2f} of that at {result.pairs[0]:,}\n"
         f"worker memory after {result.events:,} events: {result.worker_mib[-1]:.0f} MiB, "
         f"{result.memory_growth:.2f} times that after the first round\n"
-        f"totals exact: {'yes' if result.exact else 'NO'}"
+        f"{totals_verdict(result)}"
     )

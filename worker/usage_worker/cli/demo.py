@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from usage_worker.cli.outcome import finish
+from usage_worker.cli.outcome import AsJson, finish
 from usage_worker.cli.output import echo, make_table
 from usage_worker.demo.run import run_demo
 from usage_worker.local.stopping import leave_on_signal
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Events = Annotated[int, typer.Option(min=100, help="Number of events to publish.")]
 LINE_SECONDS = 1.0
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def demo(events: Events = 60_000, as_json: AsJson = False) -> None:

@@ -1,8 +1,8 @@
-"""The end of demo and benchmarks: print the figures, and exit with 1 where what was checked does not hold."""
+"""What demo and benchmarks share: `--json`, the figures, and exit code 1 where what was checked does not hold."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -13,6 +13,8 @@ from usage_worker.local.stopping import leave_on_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 class Outcome(Protocol):
@@ -45,3 +47,8 @@ def finish(result: P | None, show: Callable[[P], None], *, as_json: bool) -> Non
         show(result)
     if not result.exact:
         raise typer.Exit(EXIT_PROBLEM)
+
+
+def totals_verdict(result: Outcome) -> str:
+    """Return the line that says whether every total was right."""
+    return f"totals exact: {'yes' if result.exact else 'NO'}"
