@@ -6,7 +6,6 @@ are embedded outside of any transaction. Two runs at once do some work twice and
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +20,7 @@ from usage_worker.errors import (
     first_line,
 )
 from usage_worker.logs import get_logger
+from usage_worker.maintenance.deadline import Deadline
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import (
@@ -105,7 +105,7 @@ def embed(
     with errors_as(EmbedderError, "the embedder does not tell its model and dimension"):
         report.model, dimension = embedder.model, embedder.dimension
     add_model(store, report.model, dimension)
-    run = _EmbedRun(store, embedder, None if budget is None else time.monotonic() + budget, report, on_progress)
+    run = _EmbedRun(store, embedder, Deadline(budget), report, on_progress)
     try:
         is_done = run.embed_all()
     finally:
@@ -161,7 +161,7 @@ class _EmbedRun:
     """One run and its limits."""
 
     def __init__(
-        self, store: Store, embedder: Embedder, deadline: float | None, report: EmbedReport, on_progress: OnProgress
+        self, store: Store, embedder: Embedder, deadline: Deadline, report: EmbedReport, on_progress: OnProgress
     ) -> None:
         self._store = store
         self._embedder = embedder
@@ -177,7 +177,7 @@ class _EmbedRun:
                 total = len(page) if len(page) < PAGE_ROWS else _status(self._store, self._embedder.model).pending
             for start in range(0, len(page), size):
                 self._embed(page[start : start + size])
-                if self._is_over():
+                if self._deadline.is_over:
                     return False
                 done = self._report.embedded + self._report.refused
                 self._on_progress(done, max(done, total))
@@ -190,7 +190,7 @@ class _EmbedRun:
         except TextRefusedError as error:
             if len(texts) == 1:
                 self._set_aside(texts[0], error)
-            elif not self._is_over():
+            elif not self._deadline.is_over:
                 middle = len(texts) // 2
                 self._embed(texts[:middle])
                 self._embed(texts[middle:])
@@ -202,6 +202,3 @@ class _EmbedRun:
     def _set_aside(self, text: AgentText, error: TextRefusedError) -> None:
         retry(partial(set_aside, self._store, self._embedder.model, text, first_line(error)))
         self._report.refused += 1
-
-    def _is_over(self) -> bool:
-        return self._deadline is not None and time.monotonic() >= self._deadline

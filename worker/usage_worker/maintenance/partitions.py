@@ -6,7 +6,6 @@ A day without a partition loses nothing, since ingest creates it; that makes the
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import BusyError, LockHeldError, ObstacleError, StoreUnavailableError, UsageError
 from usage_worker.logs import get_logger
+from usage_worker.maintenance.deadline import Deadline
 from usage_worker.maintenance.hours import HOURS
 from usage_worker.maintenance.partitioned_table import HOURLY, LEDGER, partitioned_tables
 from usage_worker.maintenance.retry import retry
@@ -215,8 +215,8 @@ class _PartitionsRun:
 
     def _delete(self, delete_chunk: DeleteChunk, before: date) -> Iterator[int]:
         """Delete rows of before a day by chunks; yield the size of each."""
-        deadline, reached = time.monotonic() + DELETE_SECONDS, None
-        while time.monotonic() < deadline:
+        deadline, reached = Deadline(DELETE_SECONDS), None
+        while not deadline.is_over:
             chunk = delete_chunk(self._store, MANAGE_PARTITIONS, before, reached)
             if not chunk.rows:
                 return

@@ -6,11 +6,11 @@ while there is what it names, or a dead letter that may be replayed.
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.maintenance.deadline import Deadline
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import delete_ownerless_ids, prune_dead_letters
@@ -48,8 +48,8 @@ def prune(store: Store, older_than: timedelta, report: PruneReport | None = None
         StoreUnavailableError: the rest is left to the next run.
     """
     report = report or PruneReport()
-    deadline, reached = time.monotonic() + BUDGET_SECONDS, 0
-    while time.monotonic() < deadline:
+    deadline, reached = Deadline(BUDGET_SECONDS), 0
+    while not deadline.is_over:
         page = retry(partial(prune_dead_letters, store, PRUNE, older_than, reached, PAGE_ROWS))
         report.deleted += page.deleted
         if page.reached is None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.errors import LockHeldError
+from usage_worker.maintenance.deadline import Deadline
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
 from usage_worker.store import (
@@ -87,8 +88,7 @@ def purge(
     due = purge_due(store, older_than)
     run = None
     if not dry_run:
-        deadline = None if budget is None else time.monotonic() + budget
-        run = _PurgeRun(store, deadline, wait_timeout, report)
+        run = _PurgeRun(store, Deadline(budget), wait_timeout, report)
         run.purge(older_than, due.remaining, on_progress)
         run.delete_expired_shares()
         run.delete_retired_days()
@@ -114,7 +114,7 @@ class _PurgeRun:
         held: why the last pass has left something; None where it has not.
     """
 
-    def __init__(self, store: Store, deadline: float | None, wait_timeout: float, report: PurgeReport) -> None:
+    def __init__(self, store: Store, deadline: Deadline, wait_timeout: float, report: PurgeReport) -> None:
         self._store = store
         self._deadline = deadline
         self._wait_timeout = wait_timeout
@@ -128,7 +128,7 @@ class _PurgeRun:
         while before < self._report.purged:
             before, self.held, in_row = self._report.purged, None, 0
             for places in purge_blocks(self._store, older_than, CHUNK_ROWS):
-                if self._is_over() or in_row == HELD_IN_ROW:
+                if self._deadline.is_over or in_row == HELD_IN_ROW:
                     return
                 started = time.monotonic()
                 step = partial(purge_chunk, self._store, PURGE, places, older_than)
@@ -141,7 +141,7 @@ class _PurgeRun:
 
     def delete_expired_shares(self) -> None:
         """Delete the shares that have expired."""
-        while not self._is_over():
+        while not self._deadline.is_over:
             deleted = self._deleted(partial(delete_expired_shares, self._store, PURGE, CHUNK_ROWS))
             self._report.expired_shares += deleted
             if not deleted:
@@ -150,7 +150,7 @@ class _PurgeRun:
     def delete_retired_days(self) -> None:
         """Delete the retired rows of days that the ledger has dropped."""
         days = retained_days(self._store)
-        while days and not self._is_over():
+        while days and not self._deadline.is_over:
             deleted = self._deleted(partial(delete_retired_days, self._store, PURGE, days[0], RETIRED_ROWS))
             self._report.deleted_retired_days += deleted
             if deleted < RETIRED_ROWS:
@@ -173,6 +173,3 @@ class _PurgeRun:
         except LockHeldError as error:
             self.held, self._waits_for_holders = error, False
             return 0
-
-    def _is_over(self) -> bool:
-        return self._deadline is not None and time.monotonic() >= self._deadline

@@ -11,7 +11,6 @@ compared again in the database, and reported if it differs there, too.
 from __future__ import annotations
 
 import random
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from usage_worker.errors import ArgumentError
 from usage_worker.logs import get_logger
+from usage_worker.maintenance.deadline import Deadline
 from usage_worker.maintenance.differences import (
     Difference,
     ReconcileReport,
@@ -145,9 +145,9 @@ def _left_before(store: Store) -> int:
 
 def _execute(steps: Iterable[Callable[[], None]], budget: float | None, on_progress: OnProgress) -> bool:
     """Execute the steps in order. Returns whether the budget (seconds) sufficed for all of them."""
-    deadline = None if budget is None else time.monotonic() + budget
+    deadline = Deadline(budget)
     for done, step in enumerate(steps):
-        if deadline is not None and time.monotonic() >= deadline:
+        if deadline.is_over:
             return False
         on_progress(done, None)
         step()
