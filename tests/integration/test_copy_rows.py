@@ -159,7 +159,7 @@ def count(connection: Connection, events: list[PlainEvent]) -> None:
     new = {"users": [row["user_id"] for row in missing], "agents": [row["agent_id"] for row in missing]}
     connection.execute(query("insert_pairs"), new)
     assert connection.execute(query("full_counters")).fetchall() == []
-    ranges = [users._asdict() for users in totals.user_ranges(3)]
+    ranges = [{"first": first, "last": last} for first, last in totals.user_ranges(3)]
     assert sum(connection.execute(query("apply_totals"), users).rowcount for users in ranges) == totals.pair_count
     connection.execute("TRUNCATE batch_totals")
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import IngestHarness
     from usage_worker.service.resources import Resources
-    from usage_worker.store.batch import UserRange
 
 
 @pytest.fixture
@@ -91,7 +90,7 @@ def test_next_batch_takes_what_arrives_while_one_is_counted(
     go_on = threading.Event()
     apply_staged = BatchTransaction.apply_staged
 
-    def apply_later(transaction: BatchTransaction, ranges: list[UserRange]) -> int:
+    def apply_later(transaction: BatchTransaction, ranges: list[tuple[str, str]]) -> int:
         assert go_on.wait(30)
         return apply_staged(transaction, ranges)
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tests.integration.conftest import IngestHarness
-    from usage_worker.store.batch import UserRange
 
 LOCK = "SELECT FROM public.user_agents WHERE user_id = ANY (%s) ORDER BY user_id, agent_id FOR NO KEY UPDATE"
 WAITING = "SELECT pid FROM pg_stat_activity WHERE application_name = 'client' AND wait_event_type = 'Lock'"
@@ -169,8 +168,8 @@ def test_batch_keeps_old_row_versions_for_one_range_only(
     with psycopg.connect(database) as other:
         ended = other.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
 
-        def meanwhile(transaction: BatchTransaction, ranges: Iterable[UserRange]) -> int:
-            def ended_between() -> Iterator[UserRange]:
+        def meanwhile(transaction: BatchTransaction, ranges: Iterable[tuple[str, str]]) -> int:
+            def ended_between() -> Iterator[tuple[str, str]]:
                 first, second = ranges
                 yield first
                 other.commit()

@@ -12,7 +12,6 @@ import numpy as np
 
 from usage_worker.events.columns import UNIT
 from usage_worker.ingest.event_array import RATING, UNKNOWN, order_of, starts_of, uuid_texts
-from usage_worker.store.batch import UserRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,13 +108,16 @@ class Totals(NamedTuple):
         """The number of pairs, without a copy of their rows."""
         return int(np.count_nonzero(self.rows["is_pair"]))
 
-    def user_ranges(self, size: int) -> list[UserRange]:
-        """Divide the users, in key order, into ranges of about so many rows; a user's rows stay together."""
+    def user_ranges(self, size: int) -> list[tuple[str, str]]:
+        """Divide the users, in key order, into ranges of about so many rows, each with both its ends.
+
+        A user's rows stay together.
+        """
         users = self.rows["user_id"]
         starts = starts_of(users)
         firsts = starts[starts_of(starts // size)]
         lasts = np.append(firsts, len(users))[1:] - 1
-        return list(map(UserRange, uuid_texts(users[firsts]), uuid_texts(users[lasts])))
+        return list(zip(uuid_texts(users[firsts]), uuid_texts(users[lasts]), strict=True))
 
     @property
     def days(self) -> set[str]:

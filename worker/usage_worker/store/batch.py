@@ -36,13 +36,6 @@ Pair = tuple[str, str]
 """A user and an agent."""
 
 
-class UserRange(NamedTuple):
-    """A range of users, both ends included."""
-
-    first: str
-    last: str
-
-
 # How long a transaction that looks for held rows waits for each lock, at most.
 _SHORT_WAIT_MS = 100
 # Bytes sent at once: PostgreSQL then works on some while Python writes the next.
@@ -208,13 +201,14 @@ class BatchTransaction:
         rows = self._connection.execute(query("full_counters"))
         return [FullCounter(user.hex, agent.hex, *counter) for user, agent, *counter in rows]
 
-    def apply_staged(self, ranges: Iterable[UserRange]) -> int:
-        """Add the staged totals of ranges of users, which are in key order, to counters and roll-up.
+    def apply_staged(self, ranges: Iterable[tuple[str, str]]) -> int:
+        """Add the staged totals of ranges of users, both ends included and in key order, to counters and roll-up.
 
         Returns the number of rows updated in `user_agents`.
         """
         self._note_lock()
-        return sum(self._connection.execute(query("apply_totals"), users._asdict()).rowcount for users in ranges)
+        apply = query("apply_totals")
+        return sum(self._connection.execute(apply, {"first": first, "last": last}).rowcount for first, last in ranges)
 
     def create_parents(self, users: Iterable[str], agents: Iterable[str]) -> None:
         """Insert bare rows for users and agents that exist only outside this database.
