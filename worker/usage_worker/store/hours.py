@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg import sql
 
-from usage_worker.errors import BusyError
 from usage_worker.store.partitions import partition_states
 from usage_worker.store.queries import query
-from usage_worker.store.task_runs import sole_transaction
+from usage_worker.store.task_runs import sole_transaction, take_task_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,9 +65,7 @@ def roll_up_day(connection: Connection, *, task: str, day: date, partition: str)
         BusyError: another process is at work.
     """
     with connection.transaction():
-        row = connection.execute(query("try_task_lock"), {"task": task}).fetchone()
-        if not (row and row[0]):
-            raise BusyError(task)
+        take_task_lock(connection, task)
         connection.execute(query("hours_limits"))
         hours = _take_marks(connection, day)
         if _is_final(connection, day):

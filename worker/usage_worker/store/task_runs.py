@@ -50,12 +50,21 @@ def sole_transaction(store: Store, task: str) -> Iterator[Connection]:
         BusyError: another process has the lock.
     """
     with store.connection() as connection:
-        # By the simple protocol: a portal of the extended one keeps its snapshot until the next statement, and another
-        # connection's DETACH … FINALIZE would wait for it.
-        row = ClientCursor(connection).execute(query("try_task_lock"), {"task": task}).fetchone()
-        if not (row and row[0]):
-            raise BusyError(task)
+        take_task_lock(connection, task)
         yield connection
+
+
+def take_task_lock(connection: Connection, task: str) -> None:
+    """Take the task's lock until the end of the open transaction.
+
+    Raises:
+        BusyError: another process has the lock.
+    """
+    # By the simple protocol: a portal of the extended one keeps its snapshot until the next statement, and another
+    # connection's DETACH … FINALIZE would wait for it.
+    row = ClientCursor(connection).execute(query("try_task_lock"), {"task": task}).fetchone()
+    if not (row and row[0]):
+        raise BusyError(task)
 
 
 def record_run(store: Store, task: str, seconds: float, report: dict[str, Any]) -> None:
