@@ -26,7 +26,6 @@ JUDGED = datetime(2026, 3, 27, tzinfo=UTC)
 BEGIN, END = JUDGED - 5 * WEEK, JUDGED + 4 * DAY
 PLANTED = JUDGED + 2 * DAY + 14 * HOUR
 FAST, SLOW = 400, 4_000
-TOTAL = "all agents"
 
 
 def judge(url: str, start: datetime = JUDGED, stop: datetime = END) -> list[Anomaly]:

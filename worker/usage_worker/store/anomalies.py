@@ -6,7 +6,6 @@ import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
 
 from psycopg.rows import class_row, dict_row
 
@@ -17,13 +16,12 @@ from usage_worker.store.task_runs import sole_transaction
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
 KINDS = ("cost", "errors", "latency", "silence")
-# The key of the total of all agents in the queries that judge.
-TOTAL = UUID(int=0)
 # Agents that one statement judges: their hours take some megabytes.
 CHUNK_AGENTS = 20
 
