@@ -36,14 +36,11 @@ def broker_facts(settings: Settings) -> ServerFacts | None:
         BrokerUnavailableError: it does not answer for 5 s, or refuses us.
     """
     given = broker_of(settings)
-    options = given.get("broker_transport_options")
-    if options is not None:
-        options = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS} | options
     connection: Any = OwnConnection(  # type: ignore[no-untyped-call]
         given["broker_url"],
         ssl=given.get("broker_use_ssl", False),
         connect_timeout=TIMEOUT_SECONDS,
-        transport_options=options,
+        transport_options=given.get("broker_transport_options"),
     )
     with connection:
         try:
