@@ -8,6 +8,7 @@ from celery.worker.consumer import Consumer
 
 from usage_worker.errors import StreamUnavailableError
 from usage_worker.service import entry_point
+from usage_worker.service.task_names import TRACK, TRACK_MANY
 
 if TYPE_CHECKING:
     from kombu.message import Message
@@ -19,7 +20,7 @@ class QuarantiningConsumer(Consumer):  # type: ignore[misc]
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         """Append a message of the entry point to the stream, from which ingest quarantines it."""
         name = message.headers.get("task")
-        if name not in ("usage.track", "usage.track_many"):
+        if name not in (TRACK, TRACK_MANY):
             super().on_decode_error(message, exc)
             return
         try:

@@ -17,6 +17,7 @@ from usage_worker.events.external_ids import external_ids
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.processes import RECORD_SECONDS, Process, Processes
+from usage_worker.service.task_names import FLUSH
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -60,7 +61,7 @@ def _record(processes: Processes, name: str, process: Process) -> None:
 def roles(consumer: Any) -> list[str]:
     """Return what the worker of this consumer does, by the queues that it takes from."""
     app, queues = consumer.app, _queues(consumer)
-    tasks = {COUNTING: ["usage.flush"], MAINTENANCE: [task.name for task in PERIODIC_TASKS]}
+    tasks = {COUNTING: [FLUSH], MAINTENANCE: [task.name for task in PERIODIC_TASKS]}
     return [role for role, names in tasks.items() if any(_queue_of(app, name) in queues for name in names)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery.worker.request import Request
 
+from usage_worker.service import task_names
 from usage_worker.wording import counted, figures_text
 
 HIDDEN = "(not shown: ids of people)"
@@ -76,12 +77,12 @@ def _readable(result: str) -> str:
 def _shown_arguments(task: str, args: Any, kwargs: Any) -> tuple[str, str] | None:
     """Return what stands for the arguments, which may be anything; None where they can be shown as they are."""
     match task, args, kwargs:
-        case ("usage.flush", [int() as shard, *_], _) | ("usage.flush", _, {"shard": int() as shard}):
+        case (task_names.FLUSH, [int() as shard, *_], _) | (task_names.FLUSH, _, {"shard": int() as shard}):
             return f"shard {shard}", "{}"  # without the token by which it claims the shard
-        case "usage.track", _, _:
+        case task_names.TRACK, _, _:
             return "1 event", HIDDEN
-        case ("usage.track_many", [list() as events], _) | ("usage.track_many", _, {"events": list() as events}):
+        case (task_names.TRACK_MANY, [list() as events], _) | (task_names.TRACK_MANY, _, {"events": list() as events}):
             return counted(len(events), "event"), HIDDEN
-        case "usage.track_many", _, _:
+        case task_names.TRACK_MANY, _, _:
             return HIDDEN, HIDDEN
     return None

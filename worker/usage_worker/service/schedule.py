@@ -12,6 +12,7 @@ from celery.schedules import ParseException, crontab
 from usage_worker.errors import SettingsError
 from usage_worker.events.event import MAX_CLOCK_DIFFERENCE
 from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.service.task_names import FLUSH, HEARTBEAT
 
 if TYPE_CHECKING:
     from usage_worker.maintenance import PeriodicTask
@@ -62,13 +63,11 @@ def schedule_entries(settings: Settings) -> list[ScheduleEntry]:
     """
     interval = settings.flush_interval
     flushes = [
-        ScheduleEntry(
-            f"flush-{shard}", "usage.flush", interval, (shard,), settings.trigger_expires + CLOCKS_DIFFER_SECONDS
-        )
+        ScheduleEntry(f"flush-{shard}", FLUSH, interval, (shard,), settings.trigger_expires + CLOCKS_DIFFER_SECONDS)
         for shard in range(settings.stream_shards)
     ]
     expires = HEARTBEAT_SECONDS + CLOCKS_DIFFER_SECONDS
-    heartbeat = ScheduleEntry("heartbeat", "monitoring.heartbeat", HEARTBEAT_SECONDS, expires=expires)
+    heartbeat = ScheduleEntry("heartbeat", HEARTBEAT, HEARTBEAT_SECONDS, expires=expires)
     return [
         *flushes,
         heartbeat,

@@ -17,6 +17,7 @@ from usage_worker.queue.unread import waiting_entries
 from usage_worker.service import entry_point
 from usage_worker.service.process_record import COUNTING, roles
 from usage_worker.service.schedule import CLOCKS_DIFFER_SECONDS
+from usage_worker.service.task_names import FLUSH, HEARTBEAT, TRACK, TRACK_MANY
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from usage_worker.service.resources import Resources
 
 log = get_logger("heartbeat")
-
-FLUSH = "usage.flush"
 
 # A UsageError is an expected failure: Celery then logs one line instead of a traceback.
 _OPTIONS: dict[str, Any] = {
@@ -42,9 +41,9 @@ _QUIET = _OPTIONS | {"Request": "usage_worker.service.request:QuietRequest", "se
 def register(app: Celery) -> None:
     """Add our tasks to a Celery app whose resources `install` has set."""
     app.task(flush, name=FLUSH, **_QUIET)
-    app.task(entry_point.track, name="usage.track", **entry_point.OPTIONS)
-    app.task(entry_point.track_many, name="usage.track_many", **entry_point.OPTIONS)
-    app.task(heartbeat, name="monitoring.heartbeat", **_QUIET)
+    app.task(entry_point.track, name=TRACK, **entry_point.OPTIONS)
+    app.task(entry_point.track_many, name=TRACK_MANY, **entry_point.OPTIONS)
+    app.task(heartbeat, name=HEARTBEAT, **_QUIET)
     for periodic in PERIODIC_TASKS:
         app.task(_body(periodic), name=periodic.name, **_OPTIONS)
 

@@ -28,6 +28,7 @@ from usage_worker.logs import bind_to_lines, configure_logs, get_logger, unbind_
 from usage_worker.service.broker_server import leave_unusable_broker
 from usage_worker.service.flower import configure_flower
 from usage_worker.service.server_check import leave_other_namespace, leave_unusable_server
+from usage_worker.service.task_names import FLUSH
 from usage_worker.trace_export import begin_export, check_export, end_export
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _service(arguments: list[str]) -> str | None:
 
 
 def _bind_task(sender: Task, task_id: str, args: Sequence[object], **_: object) -> None:
-    shard = {"shard": args[0]} if sender.name == "usage.flush" and args else {}
+    shard = {"shard": args[0]} if sender.name == FLUSH and args else {}
     bind_to_lines(task=sender.name, task_id=task_id, **shard)
 
 
