@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
 
 PACK = 500  # events, as the product's entries have
-ROLL_UP_EVERY = 20_000  # events, as the product's smallest batches of a backlog have
+ROLL_UP_EVERY = 20_000  # events
 
 
 def main(load: Load) -> None:
