@@ -47,6 +47,11 @@ def array(values: Iterable[str]) -> str:
     return "{" + ",".join(values) + "}"
 
 
+def _pair_arrays(pairs: Iterable[Pair]) -> dict[str, str]:
+    users, agents = zip(*pairs, strict=True)
+    return {"users": array(users), "agents": array(agents)}
+
+
 class Missing(NamedTuple):
     """A pair without a row, and whether its user and its agent exist."""
 
@@ -141,15 +146,12 @@ class BatchTransaction:
         Returns the number of pairs that have a row.
         """
         self._note_lock()
-        users, agents = zip(*pairs, strict=True)
-        parameters = {"users": array(users), "agents": array(agents)}
-        return self._connection.execute(query("lock_batch_pairs"), parameters).rowcount
+        return self._connection.execute(query("lock_batch_pairs"), _pair_arrays(pairs)).rowcount
 
     def held_pairs(self, pairs: Iterable[Pair]) -> set[Pair]:
         """Return the pairs whose rows others hold, and lock the rows of the rest."""
         self._note_lock()
-        users, agents = zip(*pairs, strict=True)
-        held = self._connection.execute(query("held_pairs"), {"users": array(users), "agents": array(agents)})
+        held = self._connection.execute(query("held_pairs"), _pair_arrays(pairs))
         return {(user.hex, agent.hex) for user, agent in held}
 
     def check_tables(self) -> None:
@@ -228,8 +230,7 @@ class BatchTransaction:
     def insert_pairs(self, pairs: Sequence[Pair]) -> None:
         """Insert the rows of pairs at their first use."""
         self._note_lock()
-        users, agents = zip(*pairs, strict=True)
-        self._connection.execute(query("insert_pairs"), {"users": array(users), "agents": array(agents)})
+        self._connection.execute(query("insert_pairs"), _pair_arrays(pairs))
 
     def mark_hours(self, hours: Sequence[str]) -> None:
         """Mark the hours of events, given by their start, to be rolled up again."""
