@@ -94,38 +94,45 @@ def drop_partition(
     Raises:
         ObstacleError: something depends on it.
     """
-    names = {"table": sql.Identifier(table), "partition": sql.Identifier(partition), "mark": sql.Literal(MARK)}
-
-    def alter(session: Connection, name: str) -> None:
-        session.execute(sql.SQL(query(name)).format(**names))
-
     if store.pooled:
         # Every other statement on the table waits for this transaction, but not for the next one.
         with _session_of_drop(store, task) as session:
             if partition_states(session, table).get(partition) == "attached":
-                alter(session, "mark_partition")
-                alter(session, "detach_partition_at_once")
+                _alter(session, "mark_partition", table, partition)
+                _alter(session, "detach_partition_at_once", table, partition)
     with _session_of_drop(store, task) as session:
-        state = partition_states(session, table).get(partition)
-        if state in (None, "leaving"):
+        if not _detach(session, table, partition, in_transaction=store.pooled):
             return False
-        if state == "attached":
-            # COMMENT waits as long: an autovacuum of the partition gives way only after deadlock_timeout, a second.
-            _limit_lock_waits(session, DETACH_TIMEOUT, in_transaction=store.pooled)
-            alter(session, "mark_partition")
-            try:
-                alter(session, "detach_partition")
-            except psycopg.Error:
-                with suppress(psycopg.Error):
-                    _unmark(session, table)
-                raise
-        elif state == "pending":
-            _limit_lock_waits(session, FINISH_TIMEOUT, in_transaction=store.pooled)
-            alter(session, "finish_detaching")
         _limit_lock_waits(session, LOCK_TIMEOUT, in_transaction=store.pooled)
         before_drop(session)
-        alter(session, "drop_partition")
+        _alter(session, "drop_partition", table, partition)
         return True
+
+
+def _detach(session: Connection, table: str, partition: str, *, in_transaction: bool) -> bool:
+    """Detach a partition, or complete an interrupted attempt; return False when there is none of ours to drop."""
+    state = partition_states(session, table).get(partition)
+    if state in (None, "leaving"):
+        return False
+    if state == "attached":
+        # COMMENT waits as long: an autovacuum of the partition gives way only after deadlock_timeout, a second.
+        _limit_lock_waits(session, DETACH_TIMEOUT, in_transaction=in_transaction)
+        _alter(session, "mark_partition", table, partition)
+        try:
+            _alter(session, "detach_partition", table, partition)
+        except psycopg.Error:
+            with suppress(psycopg.Error):
+                _unmark(session, table)
+            raise
+    elif state == "pending":
+        _limit_lock_waits(session, FINISH_TIMEOUT, in_transaction=in_transaction)
+        _alter(session, "finish_detaching", table, partition)
+    return True
+
+
+def _alter(session: Connection, name: str, table: str, partition: str) -> None:
+    names = {"table": sql.Identifier(table), "partition": sql.Identifier(partition), "mark": sql.Literal(MARK)}
+    session.execute(sql.SQL(query(name)).format(**names))
 
 
 def unmark_partitions(store: Store, task: str, table: str) -> None:
