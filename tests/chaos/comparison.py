@@ -13,11 +13,10 @@ from psycopg.rows import dict_row
 
 from tests.chaos.contents import canonical
 from tests.erasure import keys_naming, naming
-from tests.faults.totals import DAILY, DAILY_COLUMNS, LEDGER, LEDGER_COLUMNS, differences
+from tests.faults.totals import wrong_totals
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.testing.oracle import Oracle
-from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
     from tests.chaos.administrator import Administrator
@@ -39,7 +38,7 @@ class Comparison:
 
     def run(self) -> list[str]:
         self._choose_events()
-        self._compare_totals()
+        self.found += wrong_totals(self.store, self.oracle, self.days)
         self._compare_letters()
         self._compare_intake()
         self._find_erased()
@@ -75,14 +74,6 @@ class Comparison:
     def _add(self, event: Event) -> None:
         self.oracle.add(event)
         self.days[datetime.fromisoformat(event["occurred_at"]).astimezone(UTC).date()].add(event)
-
-    def _compare_totals(self) -> None:
-        self.found += self.oracle.differences(self.store.rows(testing_query("counters")))
-        self.found += differences(self._fetch(LEDGER), dict(self.oracle.rows), LEDGER_COLUMNS)
-        by_day = {(*pair, day): row for day, oracle in self.days.items() for pair, row in oracle.rows.items()}
-        used = {key: row for key, row in by_day.items() if row.usage_count}
-        self.found += differences(self._fetch(DAILY), used, DAILY_COLUMNS)
-        self.found += [f"unbalanced: {row}" for row in self.store.rows(testing_query("unbalanced"))]
 
     def _compare_letters(self) -> None:
         letters = Counter[str]()

@@ -1,11 +1,17 @@
-"""Totals of the ledger and of the roll-up in the columns of the oracle."""
+"""Totals of counters, ledger and roll-up, compared with the oracle."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.testing.sql import query as testing_query
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import date
+
+    from usage_worker.store import Store
+    from usage_worker.testing.oracle import Oracle
 
 LEDGER = """
 SELECT user_id, agent_id,
@@ -41,7 +47,18 @@ DAILY_COLUMNS = (
 LEDGER_COLUMNS = (*DAILY_COLUMNS, "conversation_count", "first_used_at", "last_used_at", "last_rating_at")
 
 
-def differences(
+def wrong_totals(store: Store, oracle: Oracle, days: Mapping[date, Oracle]) -> list[str]:
+    """Return one line for each wrong total: `oracle` expects those of all days, `days` those of each day."""
+    by_day = {(*pair, day): row for day, of_day in days.items() for pair, row in of_day.rows.items() if row.usage_count}
+    return [
+        *oracle.differences(store.rows(testing_query("counters"))),
+        *_differences(store.rows(LEDGER), oracle.rows, LEDGER_COLUMNS),
+        *_differences(store.rows(DAILY), by_day, DAILY_COLUMNS),
+        *(f"unbalanced: {row}" for row in store.rows(testing_query("unbalanced"))),
+    ]
+
+
+def _differences(
     rows: Iterable[Mapping[str, Any]], expected: Mapping[tuple[Any, ...], Any], columns: Sequence[str]
 ) -> list[str]:
     """Return one line for each wrong value, missing row and unexpected row."""
