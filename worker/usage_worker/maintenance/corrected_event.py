@@ -8,6 +8,7 @@ from usage_worker.errors import ArgumentError
 from usage_worker.events.columns import CORRECTABLE, IDENTITY, LAST_TIME, NAMES
 from usage_worker.events.event import Window
 from usage_worker.events.wire import fields_of, prepare
+from usage_worker.store.counters import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,12 +18,7 @@ if TYPE_CHECKING:
     from usage_worker.store import LedgerRow
 
 CALLER, UNKNOWN_COST = "caller", "unknown"
-_PRICED_BY = frozenset(
-    (
-        *("model", "provider", "input_tokens", "output_tokens"),
-        *("cached_input_tokens", "cache_write_tokens", "reasoning_tokens"),
-    )
-)
+_PRICED_BY = frozenset(("model", "provider", *COLUMNS["parts"]))
 # Whether it is accepted was decided when it was counted.
 _ANY_TIME = Window(-LAST_TIME, LAST_TIME, 0)
 

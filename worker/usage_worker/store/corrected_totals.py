@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from usage_worker.store.counters import COLUMNS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -13,8 +15,7 @@ _SUMS: Final = {
     "total_tokens_used": "tokens",
     "total_cost_usd": "cost_usd",
     "response_time_total_ms": "response_time_ms",
-    **{name: name for name in ("input_tokens", "output_tokens")},
-    **{name: name for name in ("cached_input_tokens", "cache_write_tokens", "reasoning_tokens")},
+    **{name: name for name in COLUMNS["parts"]},
 }
 
 
