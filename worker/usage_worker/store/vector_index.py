@@ -22,7 +22,7 @@ EXACT_ROWS = 20_000
 UNAIDED_AGENTS = 5_000
 """Up to as many agents `search_agents` compares vectors without pgvector."""
 
-GREATEST_DIMENSION = 4_000
+GREATEST_INDEXED_DIMENSION = 4_000
 """The greatest dimension of halves that pgvector can index."""
 
 
@@ -69,9 +69,9 @@ def ensure_vector_indexes(
 
 
 def _build(session: Connection, index: dict[str, Any], report: VectorIndexReport) -> None:
-    if index["dimension"] > GREATEST_DIMENSION:
+    if index["dimension"] > GREATEST_INDEXED_DIMENSION:
         report.notes.append(
-            f"{index['model']} has more than {GREATEST_DIMENSION:,} dimensions, which no index can hold"
+            f"{index['model']} has more than {GREATEST_INDEXED_DIMENSION:,} dimensions, which no index can hold"
         )
         return
     _alter(
