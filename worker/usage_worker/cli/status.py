@@ -14,6 +14,7 @@ from usage_worker.cli.output import EXIT_PROBLEM, make_table, print_json, print_
 from usage_worker.errors import SettingsError
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.monitoring.status import checked_settings, collect_status, wrong_settings
+from usage_worker.service.process_record import COUNTING
 from usage_worker.wording import short_seconds
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _queue(figures: Figures) -> Iterator[tuple[str, Cell]]:
 
 def _nodes(figures: Figures) -> Iterator[tuple[str, Cell]]:
     """Yield what each worker that counts has done, where there are several."""
-    counting = {it.name for it in figures.alive if "counting" in it.process.roles}
+    counting = {it.name for it in figures.alive if COUNTING in it.process.roles}
     nodes = [node for node in figures.nodes if node.name in counting]
     for node in nodes if len(nodes) > 1 else ():
         shards = f"{node.events:,} events of shards {', '.join(map(str, node.shards))}" if node.shards else "no events"

@@ -15,11 +15,12 @@ from usage_worker.errors import (
     UsageError,
 )
 
+GRANT_USER = 'grant what docs/operations.md lists for "Users" to the user of REDIS_URL'
 # The first match counts.
 _REMEDIES: tuple[tuple[type[UsageError], str], ...] = (
     (UnusableServerError, "name another server in REDIS_URL"),
     (ForeignKeyError, "find the program that writes keys `usage:…`, then rename or delete the key"),
-    (StreamRefusedError, 'grant what docs/operations.md lists for "Users" to the user of REDIS_URL'),
+    (StreamRefusedError, GRANT_USER),
     (StreamUnavailableError, "see that the server of REDIS_URL runs and that this machine reaches it"),
     (UnusableBrokerError, "name another server in USAGE_BROKER_URL"),
     (BrokerUnavailableError, "see that the server of USAGE_BROKER_URL runs and that this machine reaches it"),

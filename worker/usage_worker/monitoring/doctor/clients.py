@@ -8,6 +8,7 @@ from usage_worker.errors import SettingsError
 from usage_worker.monitoring.check import fail, ok
 from usage_worker.monitoring.checks.postgresql import SCHEMA_CHECK
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS, Section
+from usage_worker.monitoring.remedies import GRANT_USER
 from usage_worker.queue.user_rights import missing_rights
 from usage_worker.store import require_owner
 from usage_worker.store.queries import query
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 GRANT_ROLE = 'grant it usage_ingest, and what docs/operations.md lists for "Roles"; the owner runs `migrate repair`'
 GRANT_OWNER = "let an administrator grant that to it"
-GRANT_USER = 'grant what docs/operations.md lists for "Users" to the user of REDIS_URL'
 
 
 def _role(inspection: Inspection) -> Iterator[Check]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usage_worker.service.process_record import COUNTING, MAINTENANCE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,7 +20,7 @@ def found(figures: Figures) -> dict[str, str]:
 def _queue(figures: Figures) -> Iterator[tuple[str, str]]:
     if figures.redis_memory is not None:
         yield "redis_memory", f"{figures.redis_memory:.0%} of maxmemory" if figures.redis_memory else "no limit"
-    for role in ("counting", "maintenance"):
+    for role in (COUNTING, MAINTENANCE):
         names = [it.name for it in figures.alive if role in it.process.roles]
         yield f"consumer_{role}", ", ".join(names) or "not needed"
     if figures.shards is not None:
