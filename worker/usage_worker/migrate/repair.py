@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -40,6 +40,8 @@ _SET_SHORT_TIMEOUT = "SET lock_timeout = '100ms'"
 _SET_BUILD_TIMEOUT = "SET lock_timeout = '15min'"
 _OF_TABLES = ("column", "policy", "table", "constraint", "trigger")
 _INDEX = re.compile(r"(?P<create>CREATE (?:UNIQUE )?INDEX )\S+(?P<on> ON .+)")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,7 @@ def _complete(connection: Connection, applied: Sequence[Migration], retrying: Ca
         return completion
 
     connection.execute(_SET_SHORT_TIMEOUT)
-    try:
-        retried(of_tables, retrying)
-    except LOST_RACES as error:
-        raise MigrationError(f"{one_line(error)}; run it again") from error
+    _retried(of_tables, retrying)
     return in_transaction(connection, together, retrying)
 
 
@@ -119,8 +118,17 @@ def in_transaction(
             connection.execute(_SET_LOCK_TIMEOUT)
             return attempt()
 
+    return _retried(transaction, retrying)
+
+
+def _retried(attempt: Callable[[], T], retrying: Callable[[str], None]) -> T:
+    """Retry lost races.
+
+    Raises:
+        MigrationError: every attempt lost one.
+    """
     try:
-        return retried(transaction, retrying)
+        return retried(attempt, retrying)
     except LOST_RACES as error:
         raise MigrationError(f"{one_line(error)}; run it again") from error
 
