@@ -50,6 +50,7 @@ Version = Annotated[
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for another run to end, or fail at once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
+_WAITING = "waiting for another migration of this database to end"
 _STYLES = {"applied": "green", "pending": "dim", "running": "yellow", "failed": "red", "edited": "red"}
 
 
@@ -176,7 +177,7 @@ def _kept_rows(found: list[Kept]) -> str:
 
 
 def _on_waiting() -> None:
-    echo("waiting for another migration of this database to end", err=True)
+    echo(_WAITING, err=True)
 
 
 def _on_retry(reason: str) -> None:
@@ -200,7 +201,7 @@ def _show_repaired(done: Repaired, nothing: str, *, as_json: bool) -> None:
 
 def _on_step(step: Step) -> None:
     if step.migration is None:
-        echo("waiting for another migration of this database to end")
+        echo(_WAITING)
     elif step.event == "retrying":
         echo(f"  {step.migration.label}: {step.detail}; trying again")
     elif step.event == "done":
