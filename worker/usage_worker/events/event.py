@@ -30,6 +30,7 @@ from usage_worker.events.columns import (
 from usage_worker.events.external_ids import AnyId
 from usage_worker.events.refusals import Refusal
 from usage_worker.events.values import (
+    EPOCH,
     Reading,
     read_count,
     read_decimal,
@@ -47,7 +48,6 @@ KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
 MAX_AHEAD = timedelta(minutes=5)
 # How far clocks may differ, since times decide what is accepted. NTP keeps them within a second.
 MAX_CLOCK_DIFFERENCE = timedelta(minutes=1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY = timedelta(days=1) // _MICROSECOND
@@ -212,7 +212,7 @@ def identity_of(event_id: UUID | str) -> UUID:
 
 def microseconds(time: datetime) -> int:
     """Return the microseconds from 1970 to an aware time, which may lie beyond the calendar of UTC."""
-    return (time - _EPOCH) // _MICROSECOND
+    return (time - EPOCH) // _MICROSECOND
 
 
 def time_at(microseconds: int) -> datetime:
@@ -221,7 +221,7 @@ def time_at(microseconds: int) -> datetime:
     Raises:
         OverflowError: it lies beyond the calendar.
     """
-    return _EPOCH + microseconds * _MICROSECOND
+    return EPOCH + microseconds * _MICROSECOND
 
 
 def time_text(microseconds: int) -> str:

@@ -37,8 +37,8 @@ _MAX_INTEGER_DIGITS = 20
 _NUMBER = re.compile(r"(-?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++))(?:[eE]([+-]?)(?=[0-9])0*+([0-9]*+))?")
 _NOT_FINITE = ("nan", "inf", "infinity")
 _TRUTH = {"true": True, "false": False}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_SECOND = int((datetime.max.replace(tzinfo=UTC) - _EPOCH).total_seconds())
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_SECOND = int((datetime.max.replace(tzinfo=UTC) - EPOCH).total_seconds())
 # An application may have changed the context of its thread.
 _CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[])
 
@@ -240,6 +240,6 @@ def _time_of(seconds: Decimal) -> datetime:
             "seconds", "outside the acceptance window: a number is a time in seconds since 1970, not in milliseconds"
         )
     try:
-        return _EPOCH + timedelta(microseconds=int(_rounded(_CONTEXT.scaleb(seconds, 6), Decimal(1))))
+        return EPOCH + timedelta(microseconds=int(_rounded(_CONTEXT.scaleb(seconds, 6), Decimal(1))))
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)

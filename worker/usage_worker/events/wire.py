@@ -166,10 +166,10 @@ def exact_row(values: Sequence[Any]) -> Row | None:
         and 0 <= messages <= MAX_MESSAGES
         and 0 <= read <= MAX_TOKENS
         and 0 <= written <= MAX_TOKENS
-        and (read + written <= MAX_TOKENS if tokens is None else _is_count(tokens, MAX_TOKENS))
-        and (cached is None or _is_count(cached, MAX_TOKENS))
-        and (cache_write is None or _is_count(cache_write, MAX_TOKENS))
-        and (reasoning is None or _is_count(reasoning, MAX_TOKENS))
+        and (read + written <= MAX_TOKENS if tokens is None else _is_count(tokens))
+        and (cached is None or _is_count(cached))
+        and (cache_write is None or _is_count(cache_write))
+        and (reasoning is None or _is_count(reasoning))
         and (milliseconds is None or (type(milliseconds) is int and 0 <= milliseconds <= MAX_MILLISECONDS))
         and type(success) is bool
         and (model is None or _is_plain(model, MAX_MODEL))
@@ -269,8 +269,8 @@ def _checked(adapter: TypeAdapter[T], values: Any, reader: IdReader | None) -> T
     return checked
 
 
-def _is_count(value: Any, most: int) -> bool:
-    return type(value) is int and 0 <= value <= most
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_TOKENS
 
 
 def _is_plain(value: Any, most: int) -> bool:
