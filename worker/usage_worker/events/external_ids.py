@@ -7,6 +7,7 @@ that user 42 and agent 42 differ, and 42 and "42" are one. An entry carries the 
 from __future__ import annotations
 
 import os
+import re
 from decimal import Decimal
 from functools import cache, lru_cache
 from numbers import Integral
@@ -42,6 +43,7 @@ _UUID_DIGITS = 32
 _LARGE = 10**MAX_EXTERNAL_ID
 _NO_ID = f"must be a UUID, a whole number, or a text of 1 to {MAX_EXTERNAL_ID} characters without U+0000"
 _UUID: TypeAdapter[UUID] = TypeAdapter(UUID)
+_UUID_IN_TEXT = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 
 
 class ExternalId(NamedTuple):
@@ -148,6 +150,11 @@ def parse_uuid(text: str) -> UUID | None:
         return _UUID.validate_python(text)
     except ValidationError:
         return None
+
+
+def uuids_in(text: str) -> set[UUID]:
+    """Return every UUID that stands in a text, with or without its hyphens."""
+    return set(map(UUID, _UUID_IN_TEXT.findall(text)))
 
 
 def write_ids(made: Iterable[ExternalId]) -> bytes:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from usage_worker.events.external_ids import uuids_in
 from usage_worker.events.values import read_json
 from usage_worker.queue.letter_events import DeadLetterRow, placed_events, restore
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from usage_worker.events.external_ids import ExternalIds
 
-_UUID = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 # Each of these reads a text of any form once, however many quotes and backslashes it has.
 # A printable ASCII character as JSON may write it, but for those that have a meaning in JSON.
 _ESCAPED = re.compile(r"(?<!\\)\\++u00(?!22|5c)([2-6][0-9a-f]|7[0-9a-e])", re.IGNORECASE)
@@ -40,7 +40,7 @@ _DEPTH = 8
 def named_in(text: str, ids: ExternalIds) -> set[UUID]:
     """Return every UUID in a text, and those of users who are named in it by an application's own id."""
     plain = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
-    found = set(map(UUID, _UUID.findall(plain)))
+    found = uuids_in(plain)
     for user in {*_users_in(text), *_quoted_users(plain)}:
         with suppress(ValueError):  # no id
             found.add(ids.of("user", user).id)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from usage_worker.errors import ArgumentError, DataRefusedError
-from usage_worker.events.external_ids import ExternalId, parse_uuid
+from usage_worker.events.external_ids import ExternalId, parse_uuid, uuids_in
 from usage_worker.postgres import translated
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from uuid import UUID
 
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
-
-_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 
 
 def keep_external_ids(connection: Connection, rows: Sequence[ExternalId]) -> list[ExternalId]:
@@ -44,7 +41,7 @@ def external_ids(connection: Connection, kind: str, ids: Iterable[UUID]) -> dict
 def external_ids_in(store: Store, text: str) -> dict[str, dict[UUID, str]]:
     """Return the application's own ids of the UUIDs that stand in a text, by kind."""
     found: dict[str, dict[UUID, str]] = {}
-    for row in store.rows(query("external_ids_of_any_kind"), ids=sorted(map(UUID, set(_UUID.findall(text))))):
+    for row in store.rows(query("external_ids_of_any_kind"), ids=sorted(uuids_in(text))):
         found.setdefault(row["kind"], {})[row["id"]] = row["external_id"]
     return found
 
