@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import psycopg
 
 from tests.helpers import eventually
 from usage_worker.local import EmbeddedPostgres
-from usage_worker.local.account import server_account
+from usage_worker.local.account import change_owner, server_account
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +32,7 @@ def copy_of(primary: EmbeddedPostgres, folder: Path) -> EmbeddedPostgres:
     folder.mkdir()
     subprocess.run([program, *options], check=True, timeout=60)
     if account := server_account():
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, account.uid, account.gid)
+        change_owner(folder, account)
     return EmbeddedPostgres(folder, SETTINGS)
 
 

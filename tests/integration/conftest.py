@@ -10,6 +10,7 @@ import pytest
 from tests.integration.commands import Cli
 from tests.integration.users import Users, add_users
 from tests.sql import query
+from usage_worker.migrate import Runner
 from usage_worker.publisher import UsagePublisher
 from usage_worker.service.resources import Resources
 from usage_worker.settings import Settings
@@ -115,3 +116,17 @@ def store(database: str) -> Iterator[Store]:
 @pytest.fixture
 def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
+
+
+@pytest.fixture
+def unknown_are_created(cli: Cli) -> None:
+    """Let the commands create the unknown users and agents of events."""
+    cli.env["USAGE_UNKNOWN"] = "create"
+
+
+@pytest.fixture
+def runner(empty_database: str, files: Path) -> Runner:
+    """Return the runner of a database at 3.0.0, with the migrations that the test's module gives as `files`."""
+    runner = Runner(empty_database, files)
+    runner.up("3.0.0")
+    return runner

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -12,15 +10,9 @@ from tests.integration.commands import Cli, send, served_metrics
 from tests.integration.database import run
 from usage_worker.monitoring.status import CHECKS
 
-if TYPE_CHECKING:
-    from pathlib import Path
+pytestmark = pytest.mark.usefixtures("unknown_are_created")
 
 Figures = dict[tuple[str, str], float]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
-    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_UNKNOWN="create")
 
 
 def figures(text: str) -> Figures:

@@ -41,14 +41,6 @@ def files(tmp_path: Path) -> Path:
     return copy_up_to(BALANCE, tmp_path / "migrations")
 
 
-@pytest.fixture
-def runner(empty_database: str, files: Path) -> Runner:
-    """Return the runner of a database at 3.0.0."""
-    runner = Runner(empty_database, files)
-    runner.up("3.0.0")
-    return runner
-
-
 def seed(url: str, users: int, agents: int) -> None:
     """Add pairs as 3.0.0 leaves them: one in ten never used, half of the others with a latency."""
     run(

@@ -43,14 +43,6 @@ def files(tmp_path: Path) -> Path:
     return copy_up_to(SHARES, tmp_path / "migrations")
 
 
-@pytest.fixture
-def runner(empty_database: str, files: Path) -> Runner:
-    """Return the runner of a database at 3.0.0."""
-    runner = Runner(empty_database, files)
-    runner.up("3.0.0")
-    return runner
-
-
 def seed(url: str, rows: int) -> None:
     """Add rows of every kind: shared with users, a team, both or nobody, and not shared although they name users."""
     run(

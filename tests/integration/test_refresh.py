@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,19 +14,13 @@ from tests.integration.database import run
 from usage_worker.maintenance import HOURS, REFRESH
 from usage_worker.store import Store, last_runs, sole_transaction
 
-if TYPE_CHECKING:
-    from pathlib import Path
+pytestmark = pytest.mark.usefixtures("unknown_are_created")
 
 USES = "SELECT coalesce(sum(usage_count), 0)::int FROM user_agent_analytics"
 ACTIVE = """
     SELECT pid FROM pg_stat_activity
      WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND query LIKE '%REFRESH MAT%'
 """
-
-
-@pytest.fixture
-def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
-    return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url, USAGE_UNKNOWN="create")
 
 
 def test_command_refreshes_outdated_analytics(cli: Cli, database: str, redis_url: str) -> None:

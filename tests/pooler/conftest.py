@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.helpers import eventually
+from tests.helpers import eventually, free_port
 from usage_worker.local.account import temporary_folder
 
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ def pgbouncer(database: str, **settings: str) -> Iterator[str]:
     """Start PgBouncer; yield the URL of the database through it."""
     given = conninfo_to_dict(database)
     user, name = str(given["user"]), str(given["dbname"])
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with temporary_folder() as folder:
         (folder / "users").write_text(f'"{user}" ""\n')
         options = {
