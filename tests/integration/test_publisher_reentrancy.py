@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 import usage_worker.publisher
+from tests.helpers import eventually
 from tests.integration.test_publisher import entries
 from usage_worker.publisher import UsagePublisher
 
@@ -91,6 +92,26 @@ def test_events_tracked_within_track_are_sent_once(redis_url: str, redis_client:
     assert [(it.buffered, it.dropped) for it in stats] == [(0, 0)] * 2
     assert sorted(events_of(redis_client)) == sorted(map(str, tracked))
     assert usage._sender._buffer.bytes == other._sender._buffer.bytes == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("step", ["_announce", "_on_event"])
+def test_events_after_an_exception_in_track_are_sent(
+    redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A signal handler raises it, as for a time limit, before the thread knows of the event."""
+
+    def interrupted(*_: object) -> None:
+        monkeypatch.undo()
+        raise TimeoutError
+
+    with UsagePublisher(redis_url, linger=0.1) as usage:
+        assert usage.track(USER, AGENT)
+        assert usage.flush()
+        monkeypatch.setattr(usage._sender, step, interrupted)
+        with pytest.raises(TimeoutError):
+            usage.track(USER, AGENT)
+        assert usage.track(USER, AGENT)
+        eventually(lambda: len(events_of(redis_client)) == 3, 30)
 
 
 @pytest.mark.parametrize("call", ["flush", "stats", "hasten"])

@@ -124,6 +124,8 @@ def request_all(port: int, path: str = "/") -> set[str]:
         ["--preload", "--threads", "4"],
         ["--preload", "--threads", "4", "--max-requests", "7"],
         ["--threads", "4"],
+        ["--preload", "--worker-class", "gevent"],
+        ["--worker-class", "gevent"],
     ],
     ids=" ".join,
 )

@@ -213,9 +213,7 @@ def test_start_at_needs_the_first_time(first: str) -> None:
     """Repaired, the first line would move all others, which would be counted twice."""
     text = f'{first}\n{{"occurred_at": "2026-01-01T00:00:00Z"}}\n'
     assert problems(lines_of(text)).keys() == {1}
-    with pytest.raises(
-        ArgumentError, match=r"line 1: .*; --start-at needs the first time: repair it$"
-    ):
+    with pytest.raises(ArgumentError, match=r"line 1: .*; --start-at needs the first time: repair it$"):
         lines_of(text, moved_mapping())
 
 

@@ -213,6 +213,11 @@ class Buffer:
             self._resize(sealed, len(pack.body) + len(pack.ids) + PACK_BYTES)
             sealed.pack, sealed.made = pack, ()
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether events wait for others, but for those of shards that Redis refuses."""
+        return any(lane.values and not lane.retry.reason for lane in self.lanes)
+
     def next_due(self, ripe: float) -> float:
         """Return when the next pack can be sent; events that wait for others are due at `ripe`."""
         lanes = [lane for lane in self.lanes if lane.values or any(lane.packs)]

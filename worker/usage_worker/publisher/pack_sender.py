@@ -72,6 +72,8 @@ class PackSender:
 
     def seconds_until_due(self) -> float:
         """Return when packs are to be written or sent next; needs the lock."""
+        if self._ripe == _NEVER and self._buffer.has_waiting:
+            self._ripe = 0.0  # what a signal handler raised has ended `put` before it announced them
         sending = max(self._buffer.next_due(self._ripe), self._retry.due)
         return min(sending, self._buffer.next_writing()) - time.monotonic()
 

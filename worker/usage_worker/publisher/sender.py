@@ -224,20 +224,27 @@ class Sender:
 
     def _announce(self, lane: Lane, waiting: int) -> None:
         """Wake the thread for a first event or a full pack; start it where there is none, also after one has died."""
-        self._on_event()
         self._packs.announce(lane, waiting)
         if self._thread or self._start():
             self._changed.notify_all()
+        self._on_event()  # last, since it takes longest: a signal handler may raise at any time
 
     def _start(self) -> bool:
         """Start the thread; return False where the system allows no more, or the interpreter is shutting down."""
-        thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
         try:
-            thread.start()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the events stay, and the next one tries again
+            # Greenlets run while it starts, and a lock that is older than the patches of gevent lets all of them in.
+            with self._shared.left():
+                self._thread.start()
+        except BaseException as error:
+            # Whatever it is, also a time limit of the application, the events stay, and the next one tries again.
+            self._thread = None
+            self._changed.notify_all()
+            if not isinstance(error, Exception):
+                raise
             self._no_thread = f"no thread can start: {error}"
             return False
-        self._thread, self._no_thread = thread, ""
+        self._no_thread = ""
         return True
 
     def _run(self) -> None:

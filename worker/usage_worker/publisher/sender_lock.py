@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class SenderLock:
@@ -27,6 +28,15 @@ class SenderLock:
         self.lock = threading.RLock()
         self.is_held: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]  # noqa: SLF001
         self.postponed: deque[Callable[[], object]] = deque()
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Leave the lock during the block, however often this thread has entered it, as `Condition.wait` does."""
+        entered = self.lock._release_save()  # type: ignore[attr-defined]  # noqa: SLF001
+        try:
+            yield
+        finally:
+            self.lock._acquire_restore(entered)  # type: ignore[attr-defined]  # noqa: SLF001
 
     def run_postponed(self) -> None:
         """Call what was postponed; only where nothing is half-way through a change."""
