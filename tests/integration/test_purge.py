@@ -149,6 +149,20 @@ def test_chunk_size_does_not_depend_on_query_plan(database: str, plan: str) -> N
     assert progress == [(CHUNK_ROWS, due), (2 * CHUNK_ROWS, due), (due, due)]
 
 
+def test_interrupted_run_says_how_many_rows_are_left(database: str, store: Store) -> None:
+    seed(database, 1_200)
+    report = PurgeReport()
+
+    def interrupt(purged: int, due: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        purge(store, report=report, on_progress=interrupt)
+    assert report.purged > 0
+    assert report.purged + report.remaining == 1_200
+    assert report.oldest_remaining_seconds
+
+
 def test_stops_when_time_budget_is_spent(database: str, store: Store) -> None:
     seed(database, 10)
     report = purge(store, budget=0)

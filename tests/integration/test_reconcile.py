@@ -25,7 +25,7 @@ from usage_worker.maintenance.intake_differences import intake_differences
 from usage_worker.maintenance.reconcile import run_reconcile
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
-from usage_worker.store import FIRST_PAIR, Store, counter_differences, day_differences, last_runs
+from usage_worker.store import FIRST_PAIR, Store, counter_differences, day_differences, last_runs, record_run
 from usage_worker.store.counters import COLUMNS
 from usage_worker.store.forget import erase_day
 from usage_worker.store.reconcile import recorded_by_day
@@ -261,6 +261,16 @@ def test_only_requested_days_are_compared(harness: IngestHarness) -> None:
     damage(harness, "UPDATE usage_daily SET input_tokens = 1")
     assert {distance(it) for it in check(harness).differences} == {YESTERDAY, TODAY}
     assert {distance(it) for it in check(harness, TODAY, TODAY).differences} == {TODAY}
+
+
+def test_difference_that_each_run_finds_is_counted_once(harness: IngestHarness) -> None:
+    count_one_pair(harness)
+    damage(harness, "UPDATE user_agents SET usage_count = usage_count + 1")
+    store, settings = harness.resources.store, harness.resources.settings
+    for scope in (Scope(), *[Scope(date(2020, 1, 1), date(2020, 1, 2))] * 3):
+        report = reconcile(store, settings, scope)
+        record_run(store, RECONCILE, 1.0, report.as_dict())
+        assert report.left + report.left_elsewhere == 1
 
 
 def test_erasure_between_the_reads_is_no_difference(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:

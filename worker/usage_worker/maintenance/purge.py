@@ -85,15 +85,14 @@ def purge(
         StoreUnavailableError: PostgreSQL is away; the rest is left to the next run.
     """
     report = report or PurgeReport()
-    due = purge_due(store, older_than)
+    report.remaining, report.oldest_remaining_seconds = purge_due(store, older_than)
     run = None
     if not dry_run:
         run = _PurgeRun(store, Deadline(budget), wait_timeout, report)
-        run.purge(older_than, due.remaining, on_progress)
+        run.purge(older_than, on_progress)
         run.delete_expired_shares()
         run.delete_retired_days()
-        due = purge_due(store, older_than)
-    report.remaining, report.oldest_remaining_seconds = due
+        report.remaining, report.oldest_remaining_seconds = purge_due(store, older_than)
     if run and run.held:
         advice = "it waits for the next run; if the holder never ends, pg_terminate_backend(pid) ends it"
         raise LockHeldError(f"{run.held.detail}; {advice}")
@@ -122,9 +121,9 @@ class _PurgeRun:
         self._waits_for_holders = True
         self.held: LockHeldError | None = None
 
-    def purge(self, older_than: timedelta, due: int, on_progress: OnProgress) -> None:
+    def purge(self, older_than: timedelta, on_progress: OnProgress) -> None:
         """Delete chunk by chunk until only rows are due that somebody is changing."""
-        before = -1
+        due, before = self._report.remaining, -1
         while before < self._report.purged:
             before, self.held, in_row = self._report.purged, None, 0
             for places in purge_blocks(self._store, older_than, CHUNK_ROWS):
@@ -134,6 +133,7 @@ class _PurgeRun:
                 step = partial(purge_chunk, self._store, PURGE, places, older_than)
                 deleted = self._deleted(step)
                 self._report.purged += deleted
+                self._report.remaining = max(due - self._report.purged, 0)
                 on_progress(self._report.purged, due)
                 in_row = in_row + 1 if self.held and not deleted else 0
                 if deleted:

@@ -129,7 +129,7 @@ def reconcile(
     finally:
         run.finish()
     if not report.complete or scope != Scope():
-        report.left_elsewhere = _left_before(store)
+        report.left_elsewhere = max(_left_before(store) - report.left, 0)
     if not report.complete:
         log.warning("the time budget did not suffice", budget=budget, **shown_figures(report.as_dict()))
     elif report.left:
