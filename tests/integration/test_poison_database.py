@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
@@ -13,7 +13,8 @@ import pytest
 
 from tests.integration.commands import Cli
 from tests.integration.database import run, schema
-from usage_worker.errors import ObstacleError, UsageError
+from usage_worker.errors import ConcurrencyError, ObstacleError, UsageError
+from usage_worker.ingest.apply import MAX_ATTEMPTS, Applier
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.script import script
@@ -96,6 +97,24 @@ def test_row_that_a_trigger_leaves_out_is_quarantined(harness: IngestHarness, da
     assert all("a trigger keeps" in letter["reason"] for letter in harness.dead_letters())
     assert harness.resources.store.rows(testing_query("unbalanced")) == []
     assert reconcile(harness.resources.store, harness.resources.settings).differences == []
+
+
+def test_new_pairs_are_counted_however_late_their_first_attempt_gets_so_far(
+    harness: IngestHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts may be lost to anything: an index that is built, deadlocks, other batches."""
+    lost = [ConcurrencyError("lost")] * (MAX_ATTEMPTS - 1)
+    count = Applier._count
+
+    def late(applier: Applier, *arguments: Any) -> Any:
+        if lost:
+            raise lost.pop()
+        return count(applier, *arguments)
+
+    monkeypatch.setattr(Applier, "_count", late)
+    harness.xadd(body(harness, "a", "b"))
+    assert harness.flush() == Intake(2, 2, 0, 0)
+    assert not lost
 
 
 def test_entry_that_fails_apart_from_its_events(harness: IngestHarness) -> None:

@@ -210,7 +210,7 @@ class Applier:
         if not may_lack_pairs:
             self._require_known(transaction, [self.held.events, *(event for event, _ in refused)])
         letters = letters_of(deliveries.entries, refused)
-        reasons = self._forgotten.quarantine(transaction, deliveries, letters, has_refused=bool(refused))
+        reasons = self._forgotten.quarantine(transaction, deliveries, letters, refused=len(refused))
         self.held.note(transaction, deliveries.entries, deliveries.waited)
         applied = len(batch.events) - len(refused) - len(self.held.events) + counted_others
         duplicate, quarantined = len(batch.duplicates) - counted_others, reasons.total()
@@ -239,12 +239,13 @@ class Applier:
         # Opened before; again here, in case one was dropped since. Never old days: see LedgerDays.
         days = sorted(totals.days - self._days.opened_past)
         transaction.stage(days, map(totals_rows, totals.parts(_COPY_ROWS)))
-        if self._missing and (missing := transaction.missing_pairs()):
+        if (self._missing or self._last_attempt) and (missing := transaction.missing_pairs()):
             self._missing.trip()
             if self._unknown == "create" and not self._last_attempt:
                 self._agents.require(missing)
             resolve(transaction, missing, self._unknown)
-        if self._rivals:
+        are_locked = bool(self._rivals) or self._last_attempt
+        if are_locked:
             # Another batch inserts conversations of the same pairs, so that the known ones must be read after its
             # commit; or a purge deletes pairs.
             self._require_rows(transaction.lock_pairs(pairs_of(totals.pairs)), totals)
@@ -266,7 +267,7 @@ class Applier:
                 raise
             raise StaleSessionError(error.detail) from error
         ranges = totals.user_ranges(max(_APPLY_ROWS, len(totals.rows) // _MOST_RANGES))
-        self._require_rows(transaction.apply_staged(ranges), totals)
+        self._require_rows(transaction.apply_staged(ranges), totals, are_locked=are_locked)
 
     def _require_known(self, transaction: BatchTransaction, uncounted: Sequence[Events | np.void]) -> None:
         """Start again where events that are not counted, so that nobody missed their pairs, are of erased users."""
@@ -274,11 +275,12 @@ class Applier:
             self._missing.trip()
             raise ConcurrencyError("events of erased users wait or are refused")
 
-    def _require_rows(self, rows: int, totals: Totals) -> None:
+    def _require_rows(self, rows: int, totals: Totals, *, are_locked: bool = False) -> None:
         """Start again unless each pair has a row: the next attempt inserts missing ones before it locks any."""
         if rows != totals.pair_count:
-            if self._last_attempt:
-                # No race is lost so often. Halving finds the pair.
+            if are_locked or self._last_attempt:
+                # Rows that are locked are not deleted, and the last attempt has just inserted what was missing: halving
+                # finds the pair.
                 raise DataRefusedError("a trigger keeps the row of its pair in user_agents from being written")
             if self._missing:
                 # Rows were deleted since the look: the next attempt locks them before it counts.

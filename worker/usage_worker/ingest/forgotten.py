@@ -59,7 +59,7 @@ class Forgotten:
         if may_lack_pairs or letters or is_changed:
             users = chain(_users_of(entry.events for entry in entries), self._named_in(letters))
             # A letter of many megabytes takes minutes to read. No row is locked yet that others need.
-            with transaction.without_idle_limit():
+            with transaction.with_patience():
                 if erased := transaction.forgotten(self._key, users):
                     for entry in entries:
                         is_changed |= self._take_out(entry, erased)
@@ -71,18 +71,19 @@ class Forgotten:
         return transaction.forgotten(self._key, _users_of(events))
 
     def quarantine(
-        self, transaction: BatchTransaction, deliveries: Deliveries, letters: Sequence[DeadLetter], *, has_refused: bool
+        self, transaction: BatchTransaction, deliveries: Deliveries, letters: Sequence[DeadLetter], *, refused: int
     ) -> Counter[str]:
         """Insert dead letters without the events of erased users; return all quarantined events by reason.
 
-        `has_refused` is whether some letters are of events that this transaction has refused, at which nobody has
-        looked yet. Raises like `taken_out`.
+        The last `refused` letters are of events that this transaction has refused, at which nobody has looked yet: of
+        the others `taken_out` has. Raises like it.
         """
         forgotten = forgotten_in(deliveries)
-        if has_refused and (erased := transaction.forgotten(self._key, self._named_in(letters))):
-            letters, taken = self._without(letters, erased)
+        former, new = letters[: len(letters) - refused], letters[len(letters) - refused :]
+        if new and (erased := transaction.forgotten(self._key, self._named_in(new))):
+            new, taken = self._without(new, erased)
             forgotten += taken
-        reasons = transaction.quarantine(letters)
+        reasons = transaction.quarantine([*former, *new])
         if forgotten:
             reasons[Refusal.FORGOTTEN.text] += forgotten
         return reasons

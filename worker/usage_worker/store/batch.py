@@ -38,6 +38,8 @@ Pair = tuple[str, str]
 
 # How long a transaction that looks for held rows waits for each lock, at most.
 _SHORT_WAIT_MS = 100
+# What `with_patience` allows. A worker that is stopped meanwhile keeps others for as long.
+_PATIENCE = "15min"
 # Bytes sent at once: PostgreSQL then works on some while Python writes the next.
 _CHUNK_BYTES = 2**18
 
@@ -175,9 +177,9 @@ class BatchTransaction:
         self._limit_lock_waits(self._lock_timeout)
 
     @contextmanager
-    def without_idle_limit(self) -> Iterator[None]:
-        """Let the block take its time between two statements."""
-        limit, _ = self._connection.execute(query("limit_idleness"), {"limit": "0"}).fetchone() or ("0", "")
+    def with_patience(self) -> Iterator[None]:
+        """Let the block take minutes between two statements."""
+        limit, _ = self._connection.execute(query("limit_idleness"), {"limit": _PATIENCE}).fetchone() or ("0", "")
         yield
         self._connection.execute(query("limit_idleness"), {"limit": limit})
 
