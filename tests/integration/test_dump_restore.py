@@ -102,7 +102,11 @@ def sent(harness: IngestHarness, database: str) -> list[dict[str, Any]]:
         " UPDATE user_agent_shares SET expires_at = now() - interval '1 day' WHERE expires_at IS NOT NULL",
     )
     run(database, "UPDATE user_agents SET custom_name = 'mine' WHERE usage_count > 0")
-    run(database, "SELECT user_agent_history_ensure_month(current_date - 40)")
+    run(
+        database,
+        "SELECT user_agent_history_ensure_month(d), agent_usage_hourly_ensure_month(d)"
+        " FROM (SELECT current_date - 40) AS older (d)",
+    )
     return sent
 
 

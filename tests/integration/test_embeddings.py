@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.helpers import eventually
 from tests.integration.agents import DIMENSION, OWNER, add_agents, draw, embed, has_pgvector, names, search
 from tests.integration.database import run
-from usage_worker.errors import DataRefusedError, ObstacleError
+from usage_worker.errors import DataRefusedError, ObstacleError, ReferenceMissingError
 from usage_worker.migrate import Runner
 from usage_worker.store import Store
 from usage_worker.store.search import (
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from tests.servers import Postgres
 
 PAGE = Path(__file__).parents[2] / "docs" / "search.md"
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 INDEXES = """
     SELECT relname::text, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid
      WHERE relname ~ '^agent_embeddings_hnsw_'
@@ -97,6 +100,36 @@ def test_agent_deleted_meanwhile(database: str, store: Store) -> None:
     assert run(database, "SELECT agent_id FROM public.agent_embeddings") == [(kept,)]
     run(database, "DELETE FROM public.agents")
     assert counts(store) == [("model", 0, 0, 0, 0)]
+
+
+def test_agent_that_is_deleted_at_the_same_moment(database: str, store: Store) -> None:
+    """The foreign key waits for the transaction that deletes it, and a second attempt leaves it out."""
+    _kept, gone = add_agents(database, "kept", "gone")
+    add_model(store, "model", DIMENSION)
+    found = [Embedding(t.agent_id, t.content_hash, draw(1)) for t in stale_agents(store, "model", 10)]
+    with psycopg.connect(database) as deleter, ThreadPoolExecutor() as pool:
+        deleter.execute("DELETE FROM public.agents WHERE id = %s", [gone])
+        written = pool.submit(store_embeddings, store, "model", found)
+        eventually(lambda: run(database, WAITING))
+        deleter.commit()
+        with pytest.raises(ReferenceMissingError):
+            written.result()
+    assert store_embeddings(store, "model", found) == 1
+
+
+def test_platform_that_owns_the_agents_need_not_let_them_be_locked(
+    database: str, store: Store, ingest_url: str, ingest_login: str
+) -> None:
+    add_agents(database, "agent", "other")
+    add_model(store, "model", DIMENSION)
+    for table in ("agent_embeddings", "agent_embedding_failures", "agent_embedding_models"):
+        run(database, f"ALTER TABLE public.{table} OWNER TO {ingest_login}")
+    run(database, f"GRANT EXECUTE ON FUNCTION public.agent_embedding_is_unit TO {ingest_login}")
+    run(database, f"GRANT SELECT, REFERENCES ON public.agents TO {ingest_login}")
+    run(database, f"CREATE POLICY everything ON public.agents TO {ingest_login} USING (true)")
+    with Store(ingest_url) as limited:
+        embed(limited)
+    assert counts(store) == [("model", 2, 2, 0, 0)]
 
 
 def test_one_wrong_vector_refuses_the_batch(database: str, store: Store) -> None:

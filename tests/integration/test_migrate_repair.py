@@ -177,6 +177,42 @@ def test_options_of_view_are_set_without_dropping_it(database: str) -> None:
     assert run(database, views) == before
 
 
+def test_open_partitions_are_closed(database: str) -> None:
+    """Days and months that an administrator brought back, where a platform has default privileges."""
+    run(
+        database,
+        """
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO anon;
+        CREATE SCHEMA archive;
+        CREATE TABLE usage_events_20010101 PARTITION OF usage_events FOR VALUES FROM ('2001-01-01Z') TO ('2001-01-02Z');
+        CREATE TABLE archive."Old" PARTITION OF usage_events FOR VALUES FROM ('2001-01-02Z') TO ('2001-01-03Z');
+        GRANT SELECT (user_id) ON archive."Old" TO PUBLIC;
+        SELECT user_agent_history_ensure_month('2001-01-01'), agent_usage_hourly_ensure_month('2001-01-01');
+        GRANT ALL ON agent_usage_hourly_200101 TO service_role;
+        ALTER TABLE user_agent_history_200101 DISABLE ROW LEVEL SECURITY;
+        INSERT INTO usage_events (event_id, occurred_at, type, user_id, agent_id, messages, input_tokens, output_tokens,
+            tokens, success)
+        SELECT id, '2001-01-01 12:00Z', 'usage', id, id, 1, 0, 0, 0, true FROM gen_random_uuid() AS id;
+        """,
+    )
+    before = rows(database)
+    done = repair(database)
+    assert {(made.kind, made.object) for made in done.made} == {
+        ("partition", "public.usage_events_20010101"),
+        ("partition", 'archive."Old"'),
+        ("partition", "public.user_agent_history_200101"),
+        ("partition", "public.agent_usage_hourly_200101"),
+    }
+    assert done.left == Runner(database).verify() == []
+    assert rows(database) == before
+    reached = """
+        SELECT relname FROM pg_class
+         WHERE relispartition AND relkind = 'r'
+           AND (NOT relrowsecurity OR has_any_column_privilege('anon', oid, 'SELECT'))
+    """
+    assert run(database, reached) == []
+
+
 def test_function_of_the_platform_is_made_again(database: str) -> None:
     """Policies, a view and defaults go with it."""
     run(database, "DROP FUNCTION auth.uid() CASCADE")

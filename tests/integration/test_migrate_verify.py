@@ -129,6 +129,35 @@ from usage_worker.migrate import Runner
             "function restore_user_agent(p_user_id uuid, p_agent_id uuid) to public",
             "unexpected: execute",
         ),
+        (
+            "CREATE TABLE old PARTITION OF usage_events FOR VALUES FROM ('2001-01-01') TO ('2001-01-02')",
+            "partition",
+            "public.old",
+            "is row-level security off, expected row-level security on",
+        ),
+        (
+            "SELECT user_agent_history_ensure_month('2001-01-01');"
+            " GRANT SELECT ON user_agent_history_200101 TO anon, PUBLIC",
+            "partition",
+            "public.user_agent_history_200101",
+            "is row-level security on, granted to anon, public, expected row-level security on",
+        ),
+        (
+            "SELECT agent_usage_hourly_ensure_month('2001-01-01');"
+            " GRANT UPDATE (hour) ON agent_usage_hourly_200101 TO usage_ingest",
+            "partition",
+            "public.agent_usage_hourly_200101",
+            "is row-level security on, granted to usage_ingest, expected",
+        ),
+        (
+            'CREATE SCHEMA archive; CREATE TABLE archive."Old" PARTITION OF usage_events'
+            " FOR VALUES FROM ('2001-01-01') TO ('2001-01-02') PARTITION BY HASH (event_id);"
+            ' ALTER TABLE archive."Old" ENABLE ROW LEVEL SECURITY;'
+            ' CREATE TABLE part PARTITION OF archive."Old" FOR VALUES WITH (MODULUS 1, REMAINDER 0)',
+            "partition",
+            "public.part",
+            "is row-level security off",
+        ),
         ("GRANT SELECT ON user_agents TO anon", "grant", "table user_agents to anon", "unexpected: select"),
         (
             "ALTER VIEW user_recent_agents RESET (security_invoker)",
@@ -177,6 +206,12 @@ def test_verify_names_each_deviation(database: str, damage: str, kind: str, name
 def test_verify_of_empty_database_names_remedy(empty_database: str) -> None:
     with pytest.raises(SchemaError, match="nothing is installed; run usage-worker migrate up"):
         Runner(empty_database).verify()
+
+
+def test_partitions_of_the_application_are_its_own(database: str) -> None:
+    run(database, "CREATE TABLE theirs (id int) PARTITION BY LIST (id); CREATE TABLE one PARTITION OF theirs DEFAULT")
+    run(database, "GRANT SELECT ON one TO anon")
+    assert Runner(database).verify() == []
 
 
 def test_column_of_the_application_changes_no_view(empty_database: str) -> None:

@@ -114,8 +114,9 @@ def listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ArgumentError(f"--host {host} --port {port}: {error.strerror or error}") from None
+    except (OSError, TypeError) as error:  # the latter of a name that is none
+        reason = getattr(error, "strerror", None) or error
+        raise ArgumentError(f"--host {host} --port {port}: {reason}") from None
     # asyncio sends at once (TCP_NODELAY) only where the socket says TCP: without, an answer took 40 ms.
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, listener.detach())
 

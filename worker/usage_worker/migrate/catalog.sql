@@ -1,6 +1,7 @@
 -- The objects of schema public as comparable text: kind, object, the relation or function it belongs to, definition.
--- Partitions are part of their table. Runs with search_path pg_catalog, so that every name is qualified.
-WITH relations AS (
+-- Of partitions only the open ones: others are part of their table. Runs with search_path pg_catalog, so that every name
+-- is qualified.
+WITH RECURSIVE relations AS (
     SELECT c.oid, c.relname::text AS name, c.relkind, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl,
         c.relowner,
         coalesce((
@@ -10,6 +11,11 @@ WITH relations AS (
     FROM pg_class AS c
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
         AND c.relname NOT IN ('usage_migrations', 'usage_migration_objects')
+), partitions AS (
+    SELECT i.inhrelid AS oid, r.name AS belongs_to
+    FROM relations AS r JOIN pg_inherits AS i ON i.inhparent = r.oid WHERE r.relkind = 'p'
+    UNION ALL
+    SELECT i.inhrelid, p.belongs_to FROM partitions AS p JOIN pg_inherits AS i ON i.inhparent = p.oid
 ), routines AS (
     SELECT p.*, format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) AS name
     FROM pg_proc AS p
@@ -40,6 +46,20 @@ SELECT 'table' AS kind, name AS object, name AS belongs_to,
     || CASE relpersistence WHEN 'u' THEN ', unlogged' ELSE '' END
     || settings AS definition
 FROM relations WHERE relkind IN ('r', 'p')
+
+UNION ALL
+-- Open: a partition inherits neither row-level security nor the absence of grants. Also in another schema than public.
+SELECT 'partition', c.oid::regclass::text, p.belongs_to,
+    CASE WHEN c.relrowsecurity THEN 'row-level security on' ELSE 'row-level security off' END
+    || coalesce(', granted to ' || granted.roles, '')
+FROM partitions AS p JOIN pg_class AS c ON c.oid = p.oid CROSS JOIN LATERAL (
+    SELECT string_agg(DISTINCT coalesce(role.rolname, 'public'), ', ') AS roles
+    FROM (SELECT c.relacl UNION ALL SELECT a.attacl FROM pg_attribute AS a WHERE a.attrelid = c.oid) AS lists (list),
+        aclexplode(list) AS acl LEFT JOIN pg_roles AS role ON role.oid = acl.grantee
+    WHERE acl.grantee <> c.relowner
+        AND (acl.grantee = 0 OR role.rolname IN ('anon', 'authenticated', 'service_role', 'usage_ingest'))
+) AS granted
+WHERE NOT c.relrowsecurity OR granted.roles IS NOT NULL
 
 UNION ALL
 SELECT 'rule', format('%s.%s', r.name, rule.rulename), r.name, pg_get_ruledef(rule.oid)

@@ -140,6 +140,15 @@ def _table(different: Difference) -> Iterator[sql.Composed]:
         yield alter + sql.SQL("SET ({})").format(sql.SQL(", ").join(pairs))
 
 
+def _partition(different: Difference) -> Iterator[sql.SQL]:
+    # The name is quoted and has its schema.
+    found, _, granted = (different.found or "").partition(", granted to ")
+    if found.endswith("off"):
+        yield sql.SQL(f"ALTER TABLE {different.object} ENABLE ROW LEVEL SECURITY")
+    if granted:
+        yield sql.SQL(f"REVOKE ALL ON {different.object} FROM {granted}")
+
+
 def _column(different: Difference) -> Iterator[sql.Composed]:
     if different.found is None or different.wanted is None or " generated " in different.found + different.wanted:
         return
@@ -206,6 +215,7 @@ def _grant(different: Difference) -> Iterator[Statement]:
 
 _BUILDERS: dict[str, Callable[[Difference], Iterator[Statement]]] = {
     "table": _table,
+    "partition": _partition,
     "column": _column,
     "constraint": _constraint,
     "policy": _policy,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 # Kinds whose parts are reported when no migration names them.
 _OWNERS = ("table", "view", "function")
+# What is expected of each partition of ours; the catalogue has only those of which it is not true.
+_CLOSED = "row-level security on"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def differences(connection: Connection, applied: Iterable[Migration]) -> list[Di
     expected = expectations(connection, applied)
     facts = {(fact.kind, fact.object): fact for fact in catalogue(connection)}
     ours = {name.partition("(")[0] for (kind, name), wanted in expected.items() if wanted and kind in _OWNERS}
+    expected |= {key: _CLOSED for key, fact in facts.items() if fact.kind == "partition" and fact.belongs_to in ours}
     wrong = [
         Difference(*key, fact.definition if fact else None, wanted, named=True)
         for key, wanted in expected.items()

@@ -164,6 +164,7 @@ def store_embeddings(store: Store, model: str, embeddings: Sequence[Embedding]) 
 
     Raises:
         DataRefusedError: a vector has another dimension than the model, a length other than 1, or is not finite.
+        ReferenceMissingError: an agent was deleted meanwhile; try it again.
     """
     parameters = {
         "model": model,

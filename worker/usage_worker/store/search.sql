@@ -64,19 +64,18 @@ SELECT t.id AS agent_id, left(t.text, %(longest)s) AS text, t.content_hash
 
 -- name: store_embeddings
 -- In the order of the key, so that two processes wait for each other instead of deadlocking; without agents that were
--- deleted meanwhile.
+-- deleted meanwhile. The foreign key locks those of new vectors, with the rights of their table's owner: a lock of ours
+-- would need more than the SELECT that a platform grants on it.
 WITH given AS (
     SELECT g.agent_id, g.content_hash, g.embedding::real[] AS embedding
       FROM unnest(%(agents)s::uuid[], %(hashes)s::bytea[], %(embeddings)s::text[]) AS g (agent_id, content_hash, embedding)
-), present AS MATERIALIZED (
-    SELECT a.id FROM public.agents AS a WHERE a.id = ANY (%(agents)s::uuid[]) ORDER BY a.id FOR KEY SHARE
 ), mended AS (
     DELETE FROM public.agent_embedding_failures
      WHERE model = %(model)s AND agent_id = ANY (%(agents)s::uuid[])
 )
 INSERT INTO public.agent_embeddings AS e (agent_id, model, dimension, embedding, content_hash, embedded_at)
 SELECT g.agent_id, m.model, m.dimension, g.embedding, g.content_hash, now()
-  FROM given AS g JOIN present AS p ON p.id = g.agent_id
+  FROM given AS g JOIN public.agents AS a ON a.id = g.agent_id
   JOIN public.agent_embedding_models AS m ON m.model = %(model)s
  ORDER BY g.agent_id
 ON CONFLICT (agent_id, model) DO UPDATE
