@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.errors import ForgetKeyError, LockHeldError
 from usage_worker.events.tombstones import Tombstone
+from usage_worker.store.holders import Holder, held_by
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def forgotten_among(connection: Connection, key: ForgetKey | None, users: Iterab
     Raises:
         ForgetKeyError: some were erased with another key, so that nobody can tell.
     """
-    if connection.execute(query("has_table"), {"table": "usage_forgotten"}).fetchone() != (True,):
+    _, has_table = connection.execute(query("look_for_forgotten")).fetchone() or (None, False)
+    if not has_table:
         return set()
     are_any, are_others = connection.execute(query("forget_keys"), {"key_id": key and key.id}).fetchone() or ()
     if are_others or (are_any and not key):
@@ -57,15 +59,16 @@ def wait_for_batches(store: Store, timeout: float) -> None:
     that look later find what is committed by now. Nobody waits for us.
 
     Raises:
-        LockHeldError: one is still open after `timeout` seconds.
+        LockHeldError: one is still open after `timeout` seconds; the message names who has it.
     """
     deadline = time.monotonic() + timeout
     earlier: set[str] | None = None
     while True:
-        open_now = {row["transaction"] for row in store.rows(query("forgotten_readers"))}
-        earlier = open_now if earlier is None else earlier & open_now
+        readers = {row.pop("transaction"): row for row in store.rows(query("forgotten_readers"))}
+        earlier = set(readers) if earlier is None else earlier & set(readers)
         if not earlier:
             return
         if time.monotonic() > deadline:
-            raise LockHeldError(f"a transaction has read usage_forgotten and is open for more than {timeout:g} s")
+            held = held_by(Holder(**row) for transaction, row in readers.items() if transaction in earlier)
+            raise LockHeldError(f"a batch or a correction is open for more than {timeout:g} s, {held}")
         time.sleep(_POLL_SECONDS)

@@ -11,7 +11,7 @@ from usage_worker.printable import printable
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from usage_worker.postgres import Connection
 
@@ -23,7 +23,9 @@ class Limits(NamedTuple):
     time_limits: str
 
 
-class _Holder(NamedTuple):
+class Holder(NamedTuple):
+    """Who has what a transaction waits for, as far as our role may see it."""
+
     pid: int | None
     is_ours: bool
     role: str | None
@@ -50,8 +52,13 @@ def begin(connection: Connection) -> Limits:
 
 def holders(connection: Connection) -> str:
     """Describe who may hold what the transaction waited for, as far as our role may see it."""
-    found = [str(_Holder(*row)) for row in connection.execute(query("lock_holders"))]
-    return f"held by {' or '.join(found)}" if found else "by now nobody holds it"
+    return held_by(Holder(*row) for row in connection.execute(query("lock_holders"))) or "by now nobody holds it"
+
+
+def held_by(found: Iterable[Holder]) -> str:
+    """Name holders; returns an empty text where there are none."""
+    named = " or ".join(map(str, found))
+    return named and f"held by {named}"
 
 
 @contextmanager
