@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.erasure import FORGET_KEY
 from tests.integration.commands import Cli
 from tests.integration.users import Users, add_users
 from tests.sql import query
@@ -116,6 +117,12 @@ def store(database: str) -> Iterator[Store]:
 @pytest.fixture
 def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
     return Cli(tmp_path, DATABASE_URL=database, REDIS_URL=redis_url)
+
+
+@pytest.fixture
+def forgetter(cli: Cli) -> Cli:
+    cli.env["USAGE_FORGET_KEY"] = FORGET_KEY
+    return cli
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,17 +14,16 @@ from tests.access.sample import AGENT, OWNER, RECIPIENT, add_rows
 from tests.erasure import FORGET_KEY, naming
 from tests.integration.commands import NOW
 from tests.integration.database import run
-from usage_worker.errors import LockHeldError
+from tests.integration.erasures import event, forget
 from usage_worker.events.external_ids import ExternalIds, external_ids
 from usage_worker.events.tombstones import ForgetKey
-from usage_worker.maintenance.forget import Erasure
 from usage_worker.maintenance.forget_again import returned
 from usage_worker.maintenance.forget_letters import count_letters, erase_from_letters
 from usage_worker.maintenance.person import Person
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
-from usage_worker.store import Intake, Store, byte_pages, forgotten_among, last_runs, record_run, wait_for_batches
+from usage_worker.store import Intake, Store, byte_pages, last_runs, record_run
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
@@ -38,23 +36,6 @@ if TYPE_CHECKING:
     from usage_worker.service.resources import Resources
 
 import psycopg
-
-
-def event(user: object, agent: object, **fields: Any) -> dict[str, Any]:
-    return {"event_id": str(uuid4()), "user_id": user, "agent_id": agent, "occurred_at": NOW.isoformat()} | fields
-
-
-def forget(cli: Cli, *arguments: str) -> dict[str, Any]:
-    done = cli.run("forget", *arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
-
-
-@pytest.fixture
-def forgetter(cli: Cli) -> Cli:
-    cli.env["USAGE_FORGET_KEY"] = FORGET_KEY
-    return cli
 
 
 def test_user_is_erased_everywhere_and_others_stay(
@@ -314,41 +295,6 @@ def test_sample_with_shares_and_history_is_erased(forgetter: Cli, database: str)
     assert run(database, "SELECT count(*) FROM user_agents WHERE user_id = %s", OWNER) == [(1,)]
     forget(forgetter, str(OWNER), "--yes")
     assert naming(database, str(OWNER)) == set()
-
-
-DUMPED = """
-    SELECT string_agg(oid::regclass::text, ',') FROM pg_class
-     WHERE relkind IN ('r', 'p') AND relnamespace IN ('public'::regnamespace, 'auth'::regnamespace)
-"""
-
-
-def test_dump_does_not_keep_an_erasure_waiting(
-    harness: IngestHarness, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A dump holds every table until its end, which may take hours."""
-    monkeypatch.setattr("usage_worker.maintenance.forget.WAIT_SECONDS", 0.5)
-    gone = harness.users[0]
-    resources, ids = harness.resources, external_ids(DEFAULT_ID_NAMESPACE)
-    with psycopg.connect(database) as dump:
-        [(tables,)] = dump.execute(DUMPED).fetchall()
-        dump.execute(f"LOCK TABLE {tables} IN ACCESS SHARE MODE".encode())
-        Erasure(resources.store, resources.stream.connection, ForgetKey(FORGET_KEY), ids).erase([Person(gone)])
-    assert naming(database, str(gone)) == set()
-
-
-def test_erasure_waits_for_who_has_looked_and_names_it(store: Store, database: str) -> None:
-    with Store(database) as worker, worker.connection() as batch:
-        assert forgotten_among(batch, ForgetKey(FORGET_KEY), [uuid4()]) == set()
-        [(pid, role)] = batch.execute("SELECT pg_backend_pid(), current_user").fetchall()
-        holder = rf"open for more than 0 s, held by pid {pid} \(usage-worker, role {role}, idle in transaction, 0 s\)"
-        with pytest.raises(LockHeldError, match=holder):
-            wait_for_batches(store, 0)
-        with ThreadPoolExecutor() as pool:
-            waiting = pool.submit(wait_for_batches, store, 60)
-            with pytest.raises(TimeoutError):
-                waiting.result(0.3)
-            batch.commit()
-            waiting.result(60)
 
 
 def test_what_is_wrong_is_said_in_one_line(forgetter: Cli, ingest_url: str) -> None:

@@ -23,7 +23,8 @@ from usage_worker.maintenance.retry import ATTEMPTS, retry
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.settings import Settings
 from usage_worker.store import Intake, Store, last_runs
-from usage_worker.store.forget import erase, steps
+from usage_worker.store.forget import erase
+from usage_worker.store.forget_places import steps
 from usage_worker.store.purge import purge_chunk
 from usage_worker.store.queries import query
 

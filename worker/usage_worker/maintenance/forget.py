@@ -19,28 +19,29 @@ from usage_worker.maintenance.retry import retry
 from usage_worker.queue.forgotten import ForgottenSet
 from usage_worker.store import add_tombstones, delete_ownerless_ids, refresh_analytics, wait_for_batches
 from usage_worker.store.forget import (
-    ACCOUNT,
     count_of,
     erase,
     erase_account,
     erase_day,
     erase_members,
+    erase_of_application,
     erase_retired,
     erase_user_id,
     ledger_days,
-    steps,
-    user_places,
 )
+from usage_worker.store.forget_places import ACCOUNT, hidden_places, steps, user_places
 from usage_worker.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from uuid import UUID
 
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.events.tombstones import ForgetKey
     from usage_worker.maintenance.person import Person
     from usage_worker.queue.connection import RedisConnection
     from usage_worker.store import Store
+    from usage_worker.store.forget_places import Place
 
 # How long another process may hold what a step needs.
 WAIT_SECONDS = 60.0
@@ -72,15 +73,16 @@ class ForgetReport:
 
 
 def what_names(store: Store, people: Sequence[Person], ids: ExternalIds) -> ForgetReport:
-    """Return what an erasure would change. Changes nothing.
-
-    Raises:
-        RoleError: the role may not read a table.
-    """
+    """Return what an erasure would change. Changes nothing."""
     report = ForgetReport(users=len(people))
-    for person in people:
-        for place in user_places(store):
+    hidden = hidden_places(store)
+    for place in user_places(store):
+        if place in hidden:
+            report.note(f"{place.name}: rows may be hidden from this role; its owner must erase the user there")
+            continue
+        for person in people:
             report.add(place.name, count_of(store, place, person.id))
+    for person in people:
         report.add(LETTERS, count_letters(store, person, ids))
     return report
 
@@ -110,6 +112,8 @@ class Erasure:
         for person in people:
             self._erase(person, report)
         self._recount()
+        for person in people:
+            self._erase_in_application(person, report)
         for person in people:  # the application's own id last, since it leads to what names it
             self._step(partial(erase_user_id, self._store, person.id))
         return report
@@ -120,11 +124,9 @@ class Erasure:
         for place in columns:
             if place.is_share:
                 self._step(partial(erase, store, place, user))
-        if note := retry(partial(erase_account, store, user), WAIT_SECONDS):
-            report.note(note)
-            report.rows[ACCOUNT.name] = 0
+        self._note_kept(report, ACCOUNT, user, retry(partial(erase_account, store, user), WAIT_SECONDS))
         for place in columns:
-            if not place.is_share:
+            if not (place.is_share or place.is_of_application):
                 self._step(partial(erase, store, place, user))
         for partition in ledger_days(store):
             self._step(partial(erase_day, store, partition, user))
@@ -132,6 +134,19 @@ class Erasure:
         self._step(partial(erase_members, store, GRAPH, user))
         if whole := erase_from_letters(store, person, self._ids, WAIT_SECONDS):
             report.note(f"{counted(whole, 'dead letter')} deleted with all events")
+
+    def _erase_in_application(self, person: Person, report: ForgetReport) -> None:
+        """Erase the rest of the tables that may be the application's; what their owner keeps from us is noted."""
+        for place in steps(self._store):
+            if place.is_of_application:
+                step = partial(erase_of_application, self._store, place, person.id)
+                self._note_kept(report, place, person.id, retry(step, WAIT_SECONDS))
+
+    def _note_kept(self, report: ForgetReport, place: Place, user: UUID, why: str) -> None:
+        """Note why rows stay, unless foreign keys have erased them, or a note says already that they may be hidden."""
+        if why and place.name in report.rows and (kept := count_of(self._store, place, user)):
+            report.note(why)
+            report.rows[place.name] = max(report.rows[place.name] - kept, 0)
 
     def _step(self, step: Callable[[], object]) -> None:
         retry(step, WAIT_SECONDS)

@@ -10,7 +10,8 @@ from usage_worker.maintenance.person import Person
 from usage_worker.queue.forgotten import ForgottenSet
 from usage_worker.queue.letter_parts import named_in_letter
 from usage_worker.store import add_tombstones, external_ids, tombstones, wait_for_batches
-from usage_worker.store.forget import all_letters, letter_tables, user_places, users_in
+from usage_worker.store.forget import all_letters, users_in
+from usage_worker.store.forget_places import hidden_places, letter_tables, user_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +57,10 @@ def returned(store: Store, known: set[Tombstone], key: ForgetKey, ids: ExternalI
 
 
 def _named(store: Store, ids: ExternalIds) -> Iterator[UUID]:
+    hidden = hidden_places(store)
     for place in user_places(store):
-        yield from users_in(store, place)
+        if place not in hidden:
+            yield from users_in(store, place)
     for table in letter_tables(store):
         for page in all_letters(store, table):
             for letter in page:

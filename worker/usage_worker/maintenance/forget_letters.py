@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from usage_worker.maintenance.retry import retry
 from usage_worker.queue.kept import is_cut
 from usage_worker.queue.letter_parts import is_readable, named_in, named_in_letter, without
-from usage_worker.store.forget import letter_tables, letters_that_may_name, rewrite_letters
+from usage_worker.store.forget import letters_that_may_name, rewrite_letters
+from usage_worker.store.forget_places import letter_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

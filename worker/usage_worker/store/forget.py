@@ -1,17 +1,18 @@
-"""Where ids of users stand in the database, and the transactions that erase one of them."""
+"""The transactions that erase a user, and the reads before them."""
 
 from __future__ import annotations
 
 import re
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from usage_worker.errors import ReferenceMissingError, RoleError
+from usage_worker.errors import DataRefusedError, ReferenceMissingError, RoleError
 from usage_worker.postgres import translated
 from usage_worker.store.byte_pages import in_pages
+from usage_worker.store.forget_places import ACCOUNT, PAIRS, RETIRED, identifier
 from usage_worker.store.partitions import partition_states, partitions
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
+    from usage_worker.store.forget_places import Place
 
-_KEPT = re.compile(r"_kept_\d+_\d+_\d+$")
 _LETTERS_AT_ONCE = 500
 _USERS_AT_ONCE = 2_000
 _MADE = 5
@@ -33,81 +34,11 @@ Letter = dict[str, Any]
 """A row of a table of dead letters, by column."""
 
 
-class Place(NamedTuple):
-    """A column with ids of users, and what an erasure does with its rows."""
-
-    table: str
-    column: str
-    action: Literal["delete", "unset"] = "delete"
-    form: Literal["id", "array", "text"] = "id"
-
-    @property
-    def ending(self) -> str:
-        """The ending of the names of its queries."""
-        return "" if self.form == "id" else f"_{self.form}"
-
-    @property
-    def erasure(self) -> str:
-        """The name of the query that erases it."""
-        return f"forget_{self.action}" + ("_shared_with" if self.column == "shared_with" else self.ending)
-
-    @property
-    def name(self) -> str:
-        """Table and column, as people write them."""
-        return f"{self.table.removeprefix('public.')}.{self.column}"
-
-    @property
-    def is_share(self) -> bool:
-        """Whether it is erased before the pairs and the account."""
-        return self in _SHARES
-
-
-# In this order: what a step writes by its triggers, as shares the audit trail, a later one erases.
-_SHARES = (
-    Place("public.user_agent_shares", "shared_with_user"),
-    Place("public.user_agent_shares", "created_by", "unset"),
-    Place("public.user_agent_shares", "accepted_by", "unset", "array"),
-    Place("public.user_agent_shares", "declined_by", "unset", "array"),
-    Place("public.user_agents", "shared_with", "unset", "array"),
-)
-_PAIRS = Place("public.user_agents", "user_id")
-ACCOUNT = Place("auth.users", "id")
-_REST = (
-    Place("public.user_agent_shares", "owner_id"),
-    Place("public.user_profiles", "id"),
-    Place("public.user_role_assignments", "user_id"),
-    Place("public.agents", "created_by", "unset"),
-    Place("public.user_agent_conversations", "user_id"),
-    Place("public.usage_daily", "user_id"),
-    Place("public.usage_corrections", "user_id"),
-    Place("public.user_agent_history", "user_id"),
-    Place("public.user_agent_history", "actor", "unset"),
-    Place("public.user_agent_history", "changes", "unset", "text"),
-    Place("public.usage_task_runs", "report", "unset", "text"),
-)
-_LEDGER = Place("public.usage_events", "user_id")
-_RETIRED = Place("public.usage_retired_daily", "user_id")
-_GRAPH = Place("public.agent_graph_members", "user_id")
-_EXTERNAL_IDS = Place("public.usage_external_ids", "id")
-_PLACES = (*_SHARES, _PAIRS, ACCOUNT, *_REST, _LEDGER, _RETIRED, _GRAPH, _EXTERNAL_IDS)
-_LETTERS = "public.usage_dead_letters"
-
-
-def user_places(store: Store) -> list[Place]:
-    """Return the columns that exist, also those that a rollback keeps aside."""
-    return list(_present(store))
-
-
-def letter_tables(store: Store) -> list[str]:
-    """Return the tables of dead letters."""
-    return [name for name in _columns(store) if _KEPT.sub("", name) == _LETTERS]
-
-
 def count_of(store: Store, place: Place, user: UUID) -> int:
     """Return how many rows name the user there."""
     with store.connection() as connection:
         _limit(connection)
-        row = connection.execute(_composed(f"forget_count{place.ending}", place), {"user": user}).fetchone()
+        row = connection.execute(place.composed(f"forget_count{place.ending}"), {"user": user}).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -118,7 +49,7 @@ def users_in(store: Store, place: Place) -> Iterator[UUID]:
         # By a cursor of the server: there may be millions.
         with connection.cursor("users") as users:
             users.itersize = _USERS_AT_ONCE
-            yield from (row[0] for row in users.execute(_composed(f"forget_users{place.ending}", place)) if row[0])
+            yield from (row[0] for row in users.execute(place.composed(f"forget_users{place.ending}")) if row[0])
 
 
 def erase(store: Store, place: Place, user: UUID) -> int:
@@ -138,14 +69,31 @@ def erase_account(store: Store, user: UUID) -> str:
         parameters = {"user": user}
         connection.execute(query("forget_lock_pairs"), parameters)
         connection.execute(query("forget_conversation_ids"), parameters)
-        _erase(connection, _PAIRS, user)
-        try:
-            with translated(), connection.transaction():
-                _erase(connection, ACCOUNT, user)
-        except RoleError:
-            return "this role may not delete from auth.users; delete the account there, as the platform does it"
-        except ReferenceMissingError:
-            return "rows of the application refer to the account in auth.users; delete them, then the account"
+        _erase(connection, PAIRS, user)
+        return _why_kept(connection, ACCOUNT, user)
+
+
+def erase_of_application(store: Store, place: Place, user: UUID) -> str:
+    """Erase the user in a column of the application's. Returns why rows stay, or an empty text."""
+    with store.connection() as connection:
+        _limit(connection)
+        return _why_kept(connection, place, user)
+
+
+def _why_kept(connection: Connection, place: Place, user: UUID) -> str:
+    """Erase the user in a table of others. Returns why rows stay, in words of ours: the driver's may have the id."""
+    name, left = place.table_name, "the account" if place == ACCOUNT else "the user's rows"
+    must = f"delete {left}" if place.action == "delete" else f"remove the user from {place.column}"
+    try:
+        with translated(), connection.transaction():
+            _erase(connection, place, user)
+    except RoleError:
+        what = "delete from" if place.action == "delete" else "change"
+        return f"this role may not {what} {name}; {must} there, as its owner or the platform does it"
+    except ReferenceMissingError:
+        return f"rows of the application refer to {left} in {name}; delete them, then {left}"
+    except DataRefusedError:
+        return f"a constraint or trigger of the application keeps {place.name}; {must} by the application"
     return ""
 
 
@@ -207,7 +155,7 @@ def _sizes(store: Store, table: str, **parameters: Any) -> Iterator[dict[str, in
 
 
 def _of_table(statement: LiteralString, table: str) -> Any:
-    return sql.SQL(statement).format(table=_identifier(table))
+    return sql.SQL(statement).format(table=identifier(table))
 
 
 def rewrite_letters(
@@ -233,45 +181,14 @@ def rewrite_letters(
     return deleted
 
 
-def steps(store: Store) -> list[Place]:
-    """Return the columns that `erase` erases, in their order; `erase_account`, ledger and graph have their own."""
-    own = {_PAIRS, ACCOUNT, _LEDGER, _RETIRED, _GRAPH, _EXTERNAL_IDS}
-    present = [place for place in user_places(store) if place not in own]
-    return sorted(present, key=lambda it: (it not in _SHARES, bool(_kept_place(it))))
-
-
 def erase_retired(store: Store, user: UUID) -> int:
     """Delete the retired days of a user that are older than the ledger."""
-    return erase(store, _RETIRED, user)
-
-
-def _present(store: Store) -> Iterator[Place]:
-    columns = _columns(store)
-    for place in _PLACES:
-        for table, names in columns.items():
-            if _KEPT.sub("", table) == place.table and place.column in names:
-                yield place._replace(table=table)
-
-
-def _kept_place(place: Place) -> bool:
-    return bool(_KEPT.search(place.table))
-
-
-def _columns(store: Store) -> dict[str, list[str]]:
-    return {row["name"]: row["columns"] for row in store.rows(query("forget_columns"))}
+    return erase(store, RETIRED, user)
 
 
 def _erase(connection: Connection, place: Place, user: UUID) -> int:
-    return connection.execute(_composed(place.erasure, place), {"user": user}).rowcount
+    return connection.execute(place.composed(place.erasure), {"user": user}).rowcount
 
 
 def _limit(connection: Connection) -> None:
     connection.execute(query("forget_limits"))
-
-
-def _composed(name: str, place: Place) -> sql.Composed:
-    return sql.SQL(query(name)).format(table=_identifier(place.table), column=sql.Identifier(place.column))
-
-
-def _identifier(table: str) -> sql.Identifier:
-    return sql.Identifier(*table.split(".", 1))

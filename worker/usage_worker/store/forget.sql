@@ -2,8 +2,13 @@
 -- in `forget.py`, and from the catalogue where it says what exists.
 
 -- name: forget_columns
--- The tables of the schema, and those that a rollback keeps aside, with their columns.
-SELECT n.nspname || '.' || c.relname AS name, array_agg(a.attname::text) AS columns
+-- The tables of the schema, and those that a rollback keeps aside, with their columns, and with those of which we may not
+-- see every row: the application's may belong to another role.
+SELECT n.nspname || '.' || c.relname AS name, array_agg(a.attname::text) AS columns,
+       coalesce(array_agg(a.attname::text) FILTER (
+           WHERE row_security_active(c.oid) OR NOT has_schema_privilege(n.oid, 'USAGE')
+              OR NOT has_column_privilege(c.oid, a.attnum, 'SELECT')
+       ), ARRAY[]::text[]) AS hidden
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -1,0 +1,173 @@
+"""An erasure where others hold, own or hide what it needs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.conftest import as_login
+from tests.erasure import FORGET_KEY, naming
+from tests.integration.database import run
+from tests.integration.erasures import event, forget
+from usage_worker.errors import LockHeldError
+from usage_worker.events.external_ids import external_ids
+from usage_worker.events.tombstones import ForgetKey
+from usage_worker.maintenance.forget import Erasure
+from usage_worker.maintenance.person import Person
+from usage_worker.settings import DEFAULT_ID_NAMESPACE
+from usage_worker.store import Store, forgotten_among, wait_for_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.commands import Cli
+    from tests.integration.conftest import IngestHarness
+
+
+DUMPED = """
+    SELECT string_agg(oid::regclass::text, ',') FROM pg_class
+     WHERE relkind IN ('r', 'p') AND relnamespace IN ('public'::regnamespace, 'auth'::regnamespace)
+"""
+
+
+def test_dump_does_not_keep_an_erasure_waiting(
+    harness: IngestHarness, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dump holds every table until its end, which may take hours."""
+    monkeypatch.setattr("usage_worker.maintenance.forget.WAIT_SECONDS", 0.5)
+    gone = harness.users[0]
+    resources, ids = harness.resources, external_ids(DEFAULT_ID_NAMESPACE)
+    with psycopg.connect(database) as dump:
+        [(tables,)] = dump.execute(DUMPED).fetchall()
+        dump.execute(f"LOCK TABLE {tables} IN ACCESS SHARE MODE".encode())
+        Erasure(resources.store, resources.stream.connection, ForgetKey(FORGET_KEY), ids).erase([Person(gone)])
+    assert naming(database, str(gone)) == set()
+
+
+def test_erasure_waits_for_who_has_looked_and_names_it(store: Store, database: str) -> None:
+    with Store(database) as worker, worker.connection() as batch:
+        assert forgotten_among(batch, ForgetKey(FORGET_KEY), [uuid4()]) == set()
+        [(pid, role)] = batch.execute("SELECT pg_backend_pid(), current_user").fetchall()
+        holder = rf"open for more than 0 s, held by pid {pid} \(usage-worker, role {role}, idle in transaction, 0 s\)"
+        with pytest.raises(LockHeldError, match=holder):
+            wait_for_batches(store, 0)
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(wait_for_batches, store, 60)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+            batch.commit()
+            waiting.result(60)
+
+
+# As on a platform: our owner may use the tables of users and agents, which belong to another role.
+OF_ANOTHER_ROLE = """
+    CREATE ROLE {owner} LOGIN;
+    GRANT USAGE, CREATE ON SCHEMA public TO {owner};
+    GRANT USAGE ON SCHEMA auth TO {owner};
+    DO $own$
+    DECLARE
+        v_statement text;
+    BEGIN
+        FOR v_statement IN
+            SELECT format('ALTER TABLE %s OWNER TO {owner}', oid::regclass) FROM pg_class
+             WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+               AND relname NOT IN ('user_profiles', 'agents', 'user_role_assignments')
+            UNION ALL
+            SELECT format('ALTER ROUTINE %s OWNER TO {owner}', oid::regprocedure) FROM pg_proc
+             WHERE pronamespace = 'public'::regnamespace
+        LOOP
+            EXECUTE v_statement;
+        END LOOP;
+    END $own$;
+    GRANT SELECT, REFERENCES ON auth.users, user_profiles, agents, user_role_assignments TO {owner};
+    ALTER TABLE user_profiles DISABLE ROW LEVEL SECURITY;
+    ALTER TABLE user_role_assignments DISABLE ROW LEVEL SECURITY;
+    ALTER TABLE agents DISABLE ROW LEVEL SECURITY
+"""
+ROWS = """
+    INSERT INTO user_profiles (id, display_name) VALUES ('{user}', 'Mary Ann') ON CONFLICT DO NOTHING;
+    INSERT INTO user_role_assignments (user_id, team_id, role) VALUES ('{user}', gen_random_uuid(), 'member');
+    UPDATE agents SET created_by = '{user}' WHERE id = '{agent}'
+"""
+
+
+@pytest.fixture
+def platform(forgetter: Cli, harness: IngestHarness, database: str) -> Iterator[str]:
+    """Yield our owner, where the tables of users and agents belong to another role; the first user has rows there."""
+    owner = f"owner_{uuid4().hex}"
+    harness.publish(event(str(harness.users[0]), str(harness.agents[0])))
+    harness.flush()
+    run(database, ROWS.format(user=harness.users[0], agent=harness.agents[0]))
+    run(database, OF_ANOTHER_ROLE.format(owner=owner))
+    forgetter.env["DATABASE_URL"] = as_login(database, owner)
+    yield owner
+    run(database, f"REASSIGN OWNED BY {owner} TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
+
+
+OF_PLATFORM = {"auth.users", "public.user_profiles", "public.user_role_assignments", "public.agents"}
+ITS_OWNER = "there, as its owner or the platform does it"
+
+
+def test_what_a_platform_keeps_is_noted_and_the_rest_erased(
+    forgetter: Cli, harness: IngestHarness, database: str, platform: str
+) -> None:
+    gone = str(harness.users[0])
+    done = forget(forgetter, gone, "--yes")
+    assert naming(database, gone) == OF_PLATFORM
+    assert done["notes"] == [
+        f"this role may not delete from auth.users; delete the account {ITS_OWNER}",
+        f"this role may not delete from user_profiles; delete the user's rows {ITS_OWNER}",
+        f"this role may not delete from user_role_assignments; delete the user's rows {ITS_OWNER}",
+        f"this role may not change agents; remove the user from created_by {ITS_OWNER}",
+    ]
+    kept = ("auth.users.id", "user_profiles.id", "user_role_assignments.user_id", "agents.created_by")
+    assert [done["rows"][name] for name in kept] == [0, 0, 0, 0]
+    assert done["rows"]["usage_events.user_id"] == 1
+    # Where the platform has deleted the account, and foreign keys the rest, nothing is left to do.
+    run(database, "DELETE FROM auth.users WHERE id = %s", gone)
+    assert forget(forgetter, gone, "--yes")["notes"] == []
+
+
+def test_rows_hidden_by_a_platform_are_noted(
+    forgetter: Cli, harness: IngestHarness, database: str, platform: str
+) -> None:
+    """They are not seen, so that they look like no rows: before the first answer, too."""
+    gone = str(harness.users[0])
+    run(
+        database,
+        f"GRANT DELETE ON user_profiles, user_role_assignments TO {platform}; GRANT UPDATE ON agents TO {platform}",
+    )
+    run(database, "ALTER TABLE user_profiles ENABLE ROW LEVEL SECURITY")
+    run(database, f"REVOKE SELECT ON user_role_assignments FROM {platform}")
+    hidden = [
+        f"{name}: rows may be hidden from this role; its owner must erase the user there"
+        for name in ("user_profiles.id", "user_role_assignments.user_id")
+    ]
+    planned = forget(forgetter, gone, "--dry-run")
+    assert planned["notes"] == hidden
+    assert "user_profiles.id" not in planned["rows"]
+    assert planned["rows"]["agents.created_by"] == 1
+    done = forget(forgetter, gone, "--yes")
+    assert done["notes"] == [*hidden, f"this role may not delete from auth.users; delete the account {ITS_OWNER}"]
+    assert naming(database, gone) == OF_PLATFORM - {"public.agents"}
+    assert forget(forgetter, "--again", "--yes")["notes"] == done["notes"]
+
+
+def test_trigger_of_the_application_keeps_its_row_alone(forgetter: Cli, harness: IngestHarness, database: str) -> None:
+    gone = str(harness.users[0])
+    run(database, ROWS.format(user=gone, agent=harness.agents[0]))
+    run(database, "DELETE FROM user_agents WHERE user_id = %s", gone)
+    run(
+        database,
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''%'', OLD.id; END';
+        CREATE TRIGGER refuse BEFORE DELETE ON auth.users FOR EACH ROW EXECUTE FUNCTION refuse()
+        """,
+    )
+    why = "a constraint or trigger of the application keeps auth.users.id; delete the account by the application"
+    assert forget(forgetter, gone, "--yes")["notes"] == [why]
+    assert naming(database, gone) == {"auth.users"}
