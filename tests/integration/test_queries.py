@@ -53,7 +53,7 @@ NAMES_IN_TABLES = {
 PLANNED = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH"}
 # Statements that have no plan and can be executed: settings of the transaction, and those on temporary tables.
 EXECUTED = {"SET", "CREATE", "TRUNCATE"}
-NEITHER = {"LOCK", "COPY", "COMMENT", "ALTER", "DROP", "REFRESH"}
+NEITHER = {"ANALYZE", "LOCK", "COPY", "COMMENT", "ALTER", "DROP", "REFRESH"}
 # Names of tables and columns, which only the code fills in.
 NAMES = {
     "{rollup}": "agent_usage_hourly",

@@ -66,7 +66,7 @@ def forget(
         if again:
             keep_tombstones(store, connection, known)
         people = find()  # after that: also whom batches have counted since the first look
-        report = Erasure(store, connection, key, ids).erase(people)
+        report = Erasure(store, connection, key, ids).erase(people, known if again else ())
         _show(report, "erased", _waiting(resources, people, ids), as_json=as_json)
 
 

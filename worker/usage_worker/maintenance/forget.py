@@ -6,12 +6,13 @@ that was interrupted is finished by another one.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.analytics import REFRESH
 from usage_worker.maintenance.forget_letters import count_letters, erase_from_letters
+from usage_worker.maintenance.forget_statistics import renew_statistics
 from usage_worker.maintenance.graph import GRAPH
 from usage_worker.maintenance.hours import roll_up_hours
 from usage_worker.maintenance.pruning import PRUNE
@@ -19,7 +20,7 @@ from usage_worker.maintenance.retry import retry
 from usage_worker.queue.forgotten import ForgottenSet
 from usage_worker.store import add_tombstones, delete_ownerless_ids, refresh_analytics, wait_for_batches
 from usage_worker.store.forget import (
-    count_of,
+    counts_of,
     erase,
     erase_account,
     erase_day,
@@ -30,14 +31,15 @@ from usage_worker.store.forget import (
     ledger_days,
 )
 from usage_worker.store.forget_places import ACCOUNT, hidden_places, steps, user_places
+from usage_worker.store.forget_statistics import newest_erasure
 from usage_worker.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from uuid import UUID
 
     from usage_worker.events.external_ids import ExternalIds
-    from usage_worker.events.tombstones import ForgetKey
+    from usage_worker.events.tombstones import ForgetKey, Tombstone
     from usage_worker.maintenance.person import Person
     from usage_worker.queue.connection import RedisConnection
     from usage_worker.store import Store
@@ -58,9 +60,11 @@ class ForgetReport:
     """Number of rows by table and column."""
     notes: list[str] = field(default_factory=list)
     """What is left to do by hand, or was deleted with the rest."""
+    tables: set[int] = field(default_factory=set)
+    """The tables and partitions that have these rows, by oid; not for machines."""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"users": self.users, "rows": self.rows, "notes": self.notes}
 
     def add(self, name: str, rows: int) -> None:
         """Add rows of a column."""
@@ -81,7 +85,9 @@ def what_names(store: Store, people: Sequence[Person], ids: ExternalIds) -> Forg
             report.note(f"{place.name}: rows may be hidden from this role; its owner must erase the user there")
             continue
         for person in people:
-            report.add(place.name, count_of(store, place, person.id))
+            counts = counts_of(store, place, person.id)
+            report.add(place.name, sum(counts.values()))
+            report.tables |= counts.keys()
     for person in people:
         report.add(LETTERS, count_letters(store, person, ids))
     return report
@@ -100,9 +106,13 @@ class Erasure:
         self._key = key
         self._ids = ids
 
-    def erase(self, people: Sequence[Person]) -> ForgetReport:
-        """Erase users. Returns what named them when their last batch had ended."""
+    def erase(self, people: Sequence[Person], earlier: Collection[Tombstone] = ()) -> ForgetReport:
+        """Erase users. Returns what named them when their last batch had ended.
+
+        Of those and `earlier` ones, it also ends what an interrupted erasure left to be analysed.
+        """
         added = [self._key.tombstone(person.id) for person in people]
+        since = newest_erasure(self._store, [*added, *earlier])
         # Redis first: where it fails nothing was done, and a database that is restored is older than Redis.
         self._set.add(added)
         add_tombstones(self._store, added)
@@ -116,6 +126,7 @@ class Erasure:
             self._erase_in_application(person, report)
         for person in people:  # the application's own id last, since it leads to what names it
             self._step(partial(erase_user_id, self._store, person.id))
+        report.note(renew_statistics(self._store, [person.id for person in people], report.tables, since))
         return report
 
     def _erase(self, person: Person, report: ForgetReport) -> None:
@@ -144,7 +155,7 @@ class Erasure:
 
     def _note_kept(self, report: ForgetReport, place: Place, user: UUID, why: str) -> None:
         """Note why rows stay, unless foreign keys have erased them, or a note says already that they may be hidden."""
-        if why and place.name in report.rows and (kept := count_of(self._store, place, user)):
+        if why and place.name in report.rows and (kept := sum(counts_of(self._store, place, user).values())):
             report.note(why)
             report.rows[place.name] = max(report.rows[place.name] - kept, 0)
 

@@ -34,12 +34,11 @@ Letter = dict[str, Any]
 """A row of a table of dead letters, by column."""
 
 
-def count_of(store: Store, place: Place, user: UUID) -> int:
-    """Return how many rows name the user there."""
+def counts_of(store: Store, place: Place, user: UUID) -> dict[int, int]:
+    """Return how many rows name the user there, by the oid of the table or partition."""
     with store.connection() as connection:
         _limit(connection)
-        row = connection.execute(place.composed(f"forget_count{place.ending}"), {"user": user}).fetchone()
-    return int(row[0]) if row else 0
+        return dict(connection.execute(place.composed(f"forget_count{place.ending}"), {"user": user}).fetchall())
 
 
 def users_in(store: Store, place: Place) -> Iterator[UUID]:

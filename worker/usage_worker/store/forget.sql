@@ -24,16 +24,16 @@ SET LOCAL max_parallel_workers_per_gather = 0;
 SELECT CASE WHEN current_setting('transaction_timeout', true) <> '0' THEN set_config('transaction_timeout', '0', true) END
 
 -- name: forget_count
--- How many rows name the user in a column.
-SELECT count(*) FROM {table} WHERE {column} = %(user)s
+-- How many rows name the user in a column, by partition.
+SELECT tableoid::bigint, count(*) FROM {table} WHERE {column} = %(user)s GROUP BY 1
 
 -- name: forget_count_array
--- How many rows name the user in an array.
-SELECT count(*) FROM {table} WHERE %(user)s::uuid = ANY ({column})
+-- How many rows name the user in an array, by partition.
+SELECT tableoid::bigint, count(*) FROM {table} WHERE %(user)s::uuid = ANY ({column}) GROUP BY 1
 
 -- name: forget_count_text
--- How many rows name the user in JSON.
-SELECT count(*) FROM {table} WHERE {column}::text LIKE '%%' || %(user)s::uuid || '%%'
+-- How many rows name the user in JSON, by partition.
+SELECT tableoid::bigint, count(*) FROM {table} WHERE {column}::text LIKE '%%' || %(user)s::uuid || '%%' GROUP BY 1
 
 -- name: forget_delete
 -- Delete the rows of the user.

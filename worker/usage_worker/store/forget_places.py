@@ -90,6 +90,8 @@ _GRAPH = Place("public.agent_graph_members", "user_id")
 _EXTERNAL_IDS = Place("public.usage_external_ids", "id")
 _PLACES = (*_SHARES, PAIRS, ACCOUNT, *_REST, _LEDGER, RETIRED, _GRAPH, _EXTERNAL_IDS)
 _LETTERS = "public.usage_dead_letters"
+# Erased with the rest, without a count of the user's rows by table.
+UNCOUNTED = (_LETTERS, _EXTERNAL_IDS.table, "public.user_agent_analytics")
 
 
 def user_places(store: Store) -> list[Place]:
@@ -108,6 +110,11 @@ def _present(store: Store, which: str) -> Iterator[Place]:
         for table in tables:
             if _KEPT.sub("", table["name"]) == place.table and place.column in table[which]:
                 yield place._replace(table=table["name"])
+
+
+def tables_of_users() -> list[str]:
+    """Return the tables with ids or words of users, whether they exist or not."""
+    return sorted({place.table for place in _PLACES} | set(UNCOUNTED))
 
 
 def steps(store: Store) -> list[Place]:
