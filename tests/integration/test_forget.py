@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from typing_extensions import override
 
 from tests.access.sample import AGENT, OWNER, RECIPIENT, add_rows
 from tests.erasure import FORGET_KEY, naming
+from tests.helpers import eventually
 from tests.integration.commands import NOW
 from tests.integration.database import run
 from tests.integration.erasures import event, forget
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
     from usage_worker.events.external_ids import ExternalId, Kind
     from usage_worker.service.resources import Resources
 
-import psycopg
+
+RECORD = "INSERT INTO usage_task_runs (task, finished_at, seconds, report) VALUES ('x', now(), 1, %s)"
 
 
 def test_user_is_erased_everywhere_and_others_stay(
@@ -254,6 +258,19 @@ def test_run_that_ends_after_an_erasure_records_nobody(forgetter: Cli, harness: 
         record_run(harness.resources.store, "maintenance.reconcile", 1.0, {"differences": differences, "left": 2})
         report = last_runs(harness.resources.store)["maintenance.reconcile"].report
         assert report == {"differences": kept, "left": 2}
+
+
+def test_erasure_waits_for_a_run_that_is_being_recorded(forgetter: Cli, harness: IngestHarness, database: str) -> None:
+    gone = str(harness.users[0])
+    differences = json.dumps({"differences": [{"user_id": gone}]})
+    waits = "SELECT 1 FROM pg_locks WHERE relation = 'usage_task_runs'::regclass AND NOT granted"
+    with psycopg.connect(database) as recording, ThreadPoolExecutor() as threads:
+        recording.execute(RECORD, [differences])
+        erasure = threads.submit(forget, forgetter, gone, "--yes")
+        eventually(lambda: run(database, waits), 30)
+        recording.commit()
+        assert erasure.result()["users"] == 1
+    assert naming(database, gone) == set()
 
 
 def test_late_entry_with_more_events_than_it_says(

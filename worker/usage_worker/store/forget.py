@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from usage_worker.errors import DataRefusedError, ReferenceMissingError, RoleError
 from usage_worker.postgres import translated
 from usage_worker.store.byte_pages import in_pages
-from usage_worker.store.forget_places import ACCOUNT, PAIRS, RETIRED, identifier
+from usage_worker.store.forget_places import ACCOUNT, PAIRS, RETIRED, TASK_RUNS, identifier
 from usage_worker.store.partitions import partition_states, partitions
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
@@ -55,6 +55,8 @@ def erase(store: Store, place: Place, user: UUID) -> int:
     """Erase the user in one column. Returns the number of rows."""
     with store.connection() as connection:
         _limit(connection)
+        if place == TASK_RUNS:
+            connection.execute(query("forget_lock_runs"))
         return _erase(connection, place, user)
 
 

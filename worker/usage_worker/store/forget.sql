@@ -60,6 +60,10 @@ UPDATE {table}
            replace({column}::text, '"' || %(user)s::uuid || '"', 'null'), (%(user)s::uuid)::text, '-')::jsonb
  WHERE {column}::text LIKE '%%' || %(user)s::uuid || '%%'
 
+-- name: forget_lock_runs
+-- A run may be recorded that was seen by nobody yet, with a user whose pairs it still saw (forget_gone_users).
+LOCK TABLE public.usage_task_runs IN SHARE MODE
+
 -- name: forget_lock_pairs
 -- In key order, like every write to user_agents.
 SELECT FROM public.user_agents WHERE user_id = %(user)s ORDER BY user_id, agent_id FOR UPDATE

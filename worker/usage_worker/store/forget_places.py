@@ -70,6 +70,7 @@ _SHARES = (
 )
 PAIRS = Place("public.user_agents", "user_id")
 ACCOUNT = Place("auth.users", "id")
+TASK_RUNS = Place("public.usage_task_runs", "report", "unset", "text")
 _REST = (
     Place("public.user_agent_shares", "owner_id"),
     Place("public.user_profiles", "id"),
@@ -81,7 +82,7 @@ _REST = (
     Place("public.user_agent_history", "user_id"),
     Place("public.user_agent_history", "actor", "unset"),
     Place("public.user_agent_history", "changes", "unset", "text"),
-    Place("public.usage_task_runs", "report", "unset", "text"),
+    TASK_RUNS,
 )
 _OF_APPLICATION = {ACCOUNT.table, "public.user_profiles", "public.user_role_assignments", "public.agents"}
 _LEDGER = Place("public.usage_events", "user_id")
