@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.conftest import as_login
 from tests.erasure import FORGET_KEY, naming
+from tests.integration.commands import NOW
 from tests.integration.database import run
 from tests.integration.erasures import event, forget
 from usage_worker.errors import LockHeldError
@@ -52,7 +54,7 @@ def test_erasure_waits_for_who_has_looked_and_names_it(store: Store, database: s
     with Store(database) as worker, worker.connection() as batch:
         assert forgotten_among(batch, ForgetKey(FORGET_KEY), [uuid4()]) == set()
         [(pid, role)] = batch.execute("SELECT pg_backend_pid(), current_user").fetchall()
-        holder = rf"open for more than 0 s, held by pid {pid} \(usage-worker, role {role}, idle in transaction, 0 s\)"
+        holder = rf"open for more than 0 s, held by pid {pid} \(usage-worker, role {role}, idle in transaction, \d+ s\)"
         with pytest.raises(LockHeldError, match=holder):
             wait_for_batches(store, 0)
         with ThreadPoolExecutor() as pool:
@@ -109,7 +111,7 @@ def platform(forgetter: Cli, harness: IngestHarness, database: str) -> Iterator[
 
 
 OF_PLATFORM = {"auth.users", "public.user_profiles", "public.user_role_assignments", "public.agents"}
-ITS_OWNER = "there, as its owner or the platform does it"
+ITS_OWNER = "its owner or the platform must"
 
 
 def test_what_a_platform_keeps_is_noted_and_the_rest_erased(
@@ -119,10 +121,10 @@ def test_what_a_platform_keeps_is_noted_and_the_rest_erased(
     done = forget(forgetter, gone, "--yes")
     assert naming(database, gone) == OF_PLATFORM
     assert done["notes"] == [
-        f"this role may not delete from auth.users; delete the account {ITS_OWNER}",
-        f"this role may not delete from user_profiles; delete the user's rows {ITS_OWNER}",
-        f"this role may not delete from user_role_assignments; delete the user's rows {ITS_OWNER}",
-        f"this role may not change agents; remove the user from created_by {ITS_OWNER}",
+        f"this role may not delete from auth.users; {ITS_OWNER} delete the account there",
+        f"this role may not delete from user_profiles; {ITS_OWNER} delete the user's rows there",
+        f"this role may not delete from user_role_assignments; {ITS_OWNER} delete the user's rows there",
+        f"this role may not change agents; {ITS_OWNER} remove the user from created_by there",
     ]
     kept = ("auth.users.id", "user_profiles.id", "user_role_assignments.user_id", "agents.created_by")
     assert [done["rows"][name] for name in kept] == [0, 0, 0, 0]
@@ -152,22 +154,85 @@ def test_rows_hidden_by_a_platform_are_noted(
     assert "user_profiles.id" not in planned["rows"]
     assert planned["rows"]["agents.created_by"] == 1
     done = forget(forgetter, gone, "--yes")
-    assert done["notes"] == [*hidden, f"this role may not delete from auth.users; delete the account {ITS_OWNER}"]
+    assert done["notes"] == [*hidden, f"this role may not delete from auth.users; {ITS_OWNER} delete the account there"]
     assert naming(database, gone) == OF_PLATFORM - {"public.agents"}
     assert forget(forgetter, "--again", "--yes")["notes"] == done["notes"]
 
 
-def test_trigger_of_the_application_keeps_its_row_alone(forgetter: Cli, harness: IngestHarness, database: str) -> None:
+KEEPS = """
+    CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {does}; END';
+    CREATE TRIGGER keep BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION keep()
+"""
+
+
+@pytest.mark.parametrize("does", ["RAISE EXCEPTION ''%'', OLD.id", "RETURN NULL"])
+def test_trigger_of_the_application_keeps_its_row_alone(
+    forgetter: Cli, harness: IngestHarness, database: str, does: str
+) -> None:
     gone = str(harness.users[0])
     run(database, ROWS.format(user=gone, agent=harness.agents[0]))
     run(database, "DELETE FROM user_agents WHERE user_id = %s", gone)
-    run(
-        database,
-        """
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''%'', OLD.id; END';
-        CREATE TRIGGER refuse BEFORE DELETE ON auth.users FOR EACH ROW EXECUTE FUNCTION refuse()
-        """,
-    )
-    why = "a constraint or trigger of the application keeps auth.users.id; delete the account by the application"
+    run(database, KEEPS.format(table="auth.users", does=does))
+    why = "a constraint or trigger of the application keeps auth.users.id; delete the account in the application"
     assert forget(forgetter, gone, "--yes")["notes"] == [why]
     assert naming(database, gone) == {"auth.users"}
+
+
+def test_trigger_that_keeps_a_row_of_ours_fails_the_erasure(
+    forgetter: Cli, harness: IngestHarness, database: str
+) -> None:
+    gone = str(harness.users[0])
+    harness.publish(event(gone, str(harness.agents[0])))
+    harness.flush()
+    run(database, KEEPS.format(table="user_agents", does="RETURN NULL"))
+    refused = forgetter.error_line(f"forget {gone} --yes")
+    assert "keeps 1 row of the user in user_agents; remove it, and repeat this" in refused
+    run(database, "DROP FUNCTION keep CASCADE")
+    assert forget(forgetter, gone, "--yes")["notes"] == []
+    assert naming(database, gone) == set()
+
+
+def test_deferred_foreign_key_keeps_the_account_alone(forgetter: Cli, harness: IngestHarness, database: str) -> None:
+    gone = str(harness.users[0])
+    deferred = "REFERENCES auth.users DEFERRABLE INITIALLY DEFERRED"
+    run(database, f"CREATE SCHEMA shop; CREATE TABLE shop.orders AS SELECT '{gone}'::uuid AS buyer")
+    run(database, f"ALTER TABLE shop.orders ADD FOREIGN KEY (buyer) {deferred}")
+    done = forget(forgetter, gone, "--yes")
+    assert done["notes"] == [
+        "rows of the application refer to the account in auth.users; delete them, then the account"
+    ]
+    assert naming(database, gone) == {"auth.users"}
+
+
+def test_events_in_partitions_of_other_names_are_erased(forgetter: Cli, harness: IngestHarness, database: str) -> None:
+    """As of an archived day that was brought back."""
+    gone = str(harness.users[0])
+    harness.publish(event(gone, str(harness.agents[0])))
+    harness.flush()
+    day = NOW.date()
+    bounds = f"FROM ('{day}') TO ('{day + timedelta(days=1)}')"
+    partition = f"usage_events_{day:%Y%m%d}"
+    run(
+        database,
+        f"ALTER TABLE usage_events DETACH PARTITION {partition}; CREATE SCHEMA archive;"
+        f'ALTER TABLE {partition} RENAME TO "Old"; ALTER TABLE "Old" SET SCHEMA archive;'
+        f'ALTER TABLE usage_events ATTACH PARTITION archive."Old" FOR VALUES {bounds}',
+    )
+    forget(forgetter, gone, "--yes")
+    assert run(database, "SELECT count(*) FROM usage_events") == [(0,)]
+
+
+@pytest.mark.parametrize("how", ["ENABLE ROW LEVEL SECURITY", "column"])
+def test_ids_of_hidden_users_do_not_pass_for_ownerless(
+    forgetter: Cli, harness: IngestHarness, database: str, platform: str, how: str
+) -> None:
+    """Where the platform shows one column of the accounts only, they are counted as well."""
+    gone, other = map(str, harness.users[:2])
+    run(database, "INSERT INTO usage_external_ids VALUES ('user', %s, 'mary'), ('user', %s, 'bob')", gone, other)
+    if how == "column":
+        run(database, f"REVOKE SELECT ON auth.users FROM {platform}; GRANT SELECT (id) ON auth.users TO {platform}")
+    else:
+        run(database, f"ALTER TABLE auth.users {how}")
+    assert forget(forgetter, gone, "--dry-run")["rows"].get("auth.users.id") == (1 if how == "column" else None)
+    forget(forgetter, gone, "--yes")
+    assert run(database, "SELECT external_id FROM usage_external_ids") == [("bob",)]

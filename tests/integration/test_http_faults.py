@@ -202,7 +202,8 @@ def test_without_keys_only_this_machine_may_send(own_valkey: EmbeddedValkey, tmp
     assert "USAGE_API_KEYS: entry 1 is not" in cli.error_line("serve --port 0")
 
 
-def test_host_that_is_no_name_is_one_line(tmp_path: Path) -> None:
-    cli = Cli(tmp_path, REDIS_URL="redis://127.0.0.1:1/0", USAGE_API_KEYS=f"{WRITER[1]}")
-    for host in ("\udcff", "a..b", f"{'a' * 64}.example"):
-        assert "--port 1: " in cli.error_line(f"serve --port 1 --host {host}")
+def test_invalid_host_is_one_line(tmp_path: Path) -> None:
+    cli = Cli(tmp_path, REDIS_URL="redis://127.0.0.1:1/0", USAGE_API_KEYS=str(WRITER[1]))
+    hosts = ("\udcff", "a..b", f"{'a' * 64}.example")
+    lines = cli.error_lines(*(f"serve --port 1 --host {host}" for host in hosts))
+    assert all("--port 1: " in line for line in lines)

@@ -99,15 +99,17 @@ def test_events_after_an_exception_in_track_are_sent(
     redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """A signal handler raises it, as for a time limit, before the thread knows of the event."""
+    monkeypatch.setattr("usage_worker.publisher.sender.RECHECK_SECONDS", 0.5)
+    once = pytest.MonkeyPatch()
 
     def interrupted(*_: object) -> None:
-        monkeypatch.undo()
+        once.undo()
         raise TimeoutError
 
     with UsagePublisher(redis_url, linger=0.1) as usage:
         assert usage.track(USER, AGENT)
         assert usage.flush()
-        monkeypatch.setattr(usage._sender, step, interrupted)
+        once.setattr(usage._sender, step, interrupted)
         with pytest.raises(TimeoutError):
             usage.track(USER, AGENT)
         assert usage.track(USER, AGENT)

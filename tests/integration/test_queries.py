@@ -60,6 +60,7 @@ NAMES = {
     "{period}": "hour",
     "{partition}": "usage_events",
     "{daily}": "message_count",
+    "{oid}": "tableoid",
     "{{": "{",
     "}}": "}",
 }

@@ -114,7 +114,7 @@ def listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except (OSError, TypeError) as error:  # the latter of a name that is none
+    except (OSError, TypeError) as error:  # TypeError: the host cannot be encoded
         reason = getattr(error, "strerror", None) or error
         raise ArgumentError(f"--host {host} --port {port}: {reason}") from None
     # asyncio sends at once (TCP_NODELAY) only where the socket says TCP: without, an answer took 40 ms.

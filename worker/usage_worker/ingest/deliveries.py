@@ -58,7 +58,8 @@ def register(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> 
         # A second copy in this batch of an entry of which events have waited is left out, too.
         elif entry.key in first_seen or (first is None and entry.key not in waited):
             known.append(entry)
-    # Of the others another entry has used the key: theirs are elsewhere, and wait on.
+    # No entry here matches the keys left in `waiting`: another entry reused them. The waiting events belong to the
+    # first entry, and go on waiting.
     waited -= waiting.keys()
     reused = [entry for entry in entries if contents[entry.key] not in (None, entry.contents)]
     letters = _quarantine_reused(transaction, reused, first_seen) if reused else []

@@ -45,7 +45,7 @@ class ReconcileReport:
     unexplained: int = 0
     """Number of these that are unexplained."""
     left_elsewhere: int = 0
-    """Number of differences that earlier runs left beyond `left`, where this one did not compare everything."""
+    """At least so many more differences were left by earlier runs; set where this one did not compare everything."""
     complete: bool = False
     """Whether the time budget sufficed for everything."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from usage_worker.errors import ObstacleError
 from usage_worker.maintenance.analytics import REFRESH
 from usage_worker.maintenance.forget_letters import count_letters, erase_from_letters
 from usage_worker.maintenance.forget_statistics import renew_statistics
@@ -30,7 +31,7 @@ from usage_worker.store.forget import (
     erase_user_id,
     ledger_days,
 )
-from usage_worker.store.forget_places import ACCOUNT, hidden_places, steps, user_places
+from usage_worker.store.forget_places import ACCOUNT, hidden_places, own_places, steps, user_places
 from usage_worker.store.forget_statistics import newest_erasure
 from usage_worker.wording import counted
 
@@ -87,7 +88,7 @@ def what_names(store: Store, people: Sequence[Person], ids: ExternalIds) -> Forg
         for person in people:
             counts = counts_of(store, place, person.id)
             report.add(place.name, sum(counts.values()))
-            report.tables |= counts.keys()
+            report.tables |= counts.keys() - {0}
     for person in people:
         report.add(LETTERS, count_letters(store, person, ids))
     return report
@@ -109,7 +110,7 @@ class Erasure:
     def erase(self, people: Sequence[Person], earlier: Collection[Tombstone] = ()) -> ForgetReport:
         """Erase users. Returns what named them when their last batch had ended.
 
-        Of those and `earlier` ones, it also ends what an interrupted erasure left to be analysed.
+        Also analyses what an interrupted erasure of these or of `earlier` users left.
         """
         added = [self._key.tombstone(person.id) for person in people]
         since = newest_erasure(self._store, [*added, *earlier])
@@ -143,6 +144,8 @@ class Erasure:
             self._step(partial(erase_day, store, partition, user))
         self._step(partial(erase_retired, store, user))
         self._step(partial(erase_members, store, GRAPH, user))
+        for place in own_places(store):
+            self._step(partial(self._require_gone, place, user))
         if whole := erase_from_letters(store, person, self._ids, WAIT_SECONDS):
             report.note(f"{counted(whole, 'dead letter')} deleted with all events")
 
@@ -153,9 +156,17 @@ class Erasure:
                 step = partial(erase_of_application, self._store, place, person.id)
                 self._note_kept(report, place, person.id, retry(step, WAIT_SECONDS))
 
+    def _require_gone(self, place: Place, user: UUID) -> None:
+        """Erase what partitions still have that are not named like ours; fail where a trigger keeps rows."""
+        if counts_of(self._store, place, user):
+            erase(self._store, place, user)
+            if left := sum(counts_of(self._store, place, user).values()):
+                what = f"a trigger, or row-level security of a partition, keeps {counted(left, 'row')}"
+                raise ObstacleError(f"{what} of the user in {place.table_name}; remove it, and repeat this")
+
     def _note_kept(self, report: ForgetReport, place: Place, user: UUID, why: str) -> None:
-        """Note why rows stay, unless foreign keys have erased them, or a note says already that they may be hidden."""
-        if why and place.name in report.rows and (kept := sum(counts_of(self._store, place, user).values())):
+        """Note why rows stay where some do, unless a note says already that they may be hidden."""
+        if place.name in report.rows and (kept := sum(counts_of(self._store, place, user).values())):
             report.note(why)
             report.rows[place.name] = max(report.rows[place.name] - kept, 0)
 

@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from usage_worker.errors import ConcurrencyError, StatementCancelledError
+from usage_worker.errors import ConcurrencyError, SchemaError, StatementCancelledError
 from usage_worker.maintenance.retry import retry
 from usage_worker.store.forget_statistics import analyze, stale_statistics
 
@@ -35,12 +35,11 @@ def renew_statistics(store: Store, users: Collection[UUID], changed: Collection[
             if seconds > 0:
                 retry(partial(analyze, store, table), min(seconds, WAIT_SECONDS), attempts=1)
                 continue
+        except SchemaError:
+            continue  # it was dropped meanwhile
         except (ConcurrencyError, StatementCancelledError):
             pass  # noted like those for which no time is left
         left.append(table.name)
-    which = ", ".join(left)
-    return (
-        f"statistics may still have values of the user: {which}; run `usage-worker forget --again --yes`"
-        if left
-        else ""
-    )
+    if not left:
+        return ""
+    return f"statistics may still have values of the user: {', '.join(left)}; run `usage-worker forget --again --yes`"

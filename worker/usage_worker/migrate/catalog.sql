@@ -48,7 +48,7 @@ SELECT 'table' AS kind, name AS object, name AS belongs_to,
 FROM relations WHERE relkind IN ('r', 'p')
 
 UNION ALL
--- Open: a partition inherits neither row-level security nor the absence of grants. Also in another schema than public.
+-- Open: a partition inherits neither row-level security nor revoked grants. Also in another schema than public.
 SELECT 'partition', c.oid::regclass::text, p.belongs_to,
     CASE WHEN c.relrowsecurity THEN 'row-level security on' ELSE 'row-level security off' END
     || coalesce(', granted to ' || granted.roles, '')

@@ -109,5 +109,5 @@ def milliseconds_since(started: float) -> float | None:
 
 
 def response_time(milliseconds: float) -> float | None:
-    """Return a measured time, None where no event may say so: the rest of the call is counted without it."""
+    """Return a measured time in milliseconds, or None where an event may not have it: it is counted without."""
     return milliseconds if 0 <= milliseconds <= MAX_MILLISECONDS else None

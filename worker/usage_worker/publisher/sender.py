@@ -231,17 +231,18 @@ class Sender:
 
     def _start(self) -> bool:
         """Start the thread; return False where the system allows no more, or the interpreter is shutting down."""
-        self._thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
+        thread = self._thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
         try:
             # Greenlets run while it starts, and a lock that is older than the patches of gevent lets all of them in.
             with self._shared.left():
-                self._thread.start()
+                thread.start()
         except BaseException as error:
-            # Whatever it is, also a time limit of the application, the events stay, and the next one tries again.
-            self._thread = None
+            # The events stay: the next one starts another thread, unless this one runs.
+            if self._thread is thread and not thread.is_alive():
+                self._thread = None
             self._changed.notify_all()
-            if not isinstance(error, Exception):
-                raise
+            if not isinstance(error, RuntimeError | MemoryError):
+                raise  # a time limit of the application, or Ctrl-C
             self._no_thread = f"no thread can start: {error}"
             return False
         self._no_thread = ""
@@ -283,7 +284,10 @@ class Sender:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                pause = left if self._thread or self._start() else self._packs.seconds_until_due()
+                if not self._thread and self._start():
+                    continue  # it may have sent everything meanwhile
+                # Where a signal handler has interrupted the start of the thread, waiting for it would be in vain.
+                pause = left if self._thread and self._thread.is_alive() else self._packs.seconds_until_due()
                 if pause > 0:
                     self._changed.wait(min(pause, left, RECHECK_SECONDS))
                     continue
@@ -305,7 +309,7 @@ class Sender:
             say(logging.ERROR, "%d events dropped at close: %s", sum(dropped.values()), reason)
         for account, events in dropped.items():
             account.report("dropped", reason, events)
-        if ending and ending is not threading.current_thread():
+        if ending and ending.is_alive() and ending is not threading.current_thread():
             ending.join(max(deadline - time.monotonic(), 0))
 
     def _end_if_unused(self) -> None:

@@ -25,7 +25,7 @@ WAIT_SECONDS = 1.0
 RETRY_SECONDS = 0.01
 # Not empty once C code was found to have a handler: `track` is the caller, and must not read a file for each event.
 _LEFT_TO_C: list[int] = []
-# As a closed terminal, and images of containers (STOPSIGNAL), end a process. Whoever handles them does not end by them.
+# Sent by a closed terminal, and by container runtimes (STOPSIGNAL). An application that handles them need not end.
 _OTHERS = (signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -42,8 +42,8 @@ class Senders(Protocol):
 def send_before_end(senders: Senders) -> None:
     """Let SIGTERM send the events first, unless it does already, is ignored, or this is not the main thread.
 
-    It is repeated with the events: a server may install its handler after the application has made its publisher. The
-    first time, SIGHUP and SIGQUIT that nobody handles send them, too.
+    It is repeated with the events: a server may install its handler after the application has made its publisher. Each
+    time it installs its handler of SIGTERM, it also installs one for SIGHUP and SIGQUIT where nothing handles these.
     """
     if RECORDERS or threading.current_thread() is not threading.main_thread():
         return

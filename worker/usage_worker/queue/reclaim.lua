@@ -34,8 +34,9 @@ local function claim(id, died)
     end
 end
 
--- Redis' clock may go back; a replica's may be behind. What was delivered before that lies in the future, is idle for 0 ms
--- until the clock is there again, and counts as delivered now. So it does where it was delivered in this very millisecond.
+-- Redis' clock may go back; a replica's may be behind. An entry delivered before that has a delivery time in the future and
+-- is idle for 0 ms until the clock catches up; count it as delivered now. For one delivered in this very millisecond that
+-- changes nothing.
 local function forget_future(name)
     local from, found = '-'
     repeat

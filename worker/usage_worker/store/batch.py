@@ -38,7 +38,7 @@ Pair = tuple[str, str]
 
 # How long a transaction that looks for held rows waits for each lock, at most.
 _SHORT_WAIT_MS = 100
-# What `with_patience` allows. A worker that is stopped meanwhile keeps others for as long.
+# What `with_patience` allows. A worker that is stopped meanwhile keeps others waiting for as long.
 _PATIENCE = "15min"
 # Bytes sent at once: PostgreSQL then works on some while Python writes the next.
 _CHUNK_BYTES = 2**18

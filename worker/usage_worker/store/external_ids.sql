@@ -39,6 +39,13 @@ SELECT namespace FROM public.usage_id_namespace
 -- Of two workers that begin at the same time, the second waits here for the first.
 INSERT INTO public.usage_id_namespace (namespace) VALUES (%(namespace)s) ON CONFLICT DO NOTHING
 
+-- name: sees_all_parents
+-- Whether this role sees every user and every agent, which may be a platform's: a hidden one would pass for none.
+SELECT bool_and(NOT row_security_active(c.oid) AND has_schema_privilege(n.oid, 'USAGE')
+                AND has_column_privilege(c.oid, 'id', 'SELECT'))
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE (n.nspname, c.relname) IN (('auth', 'users'), ('public', 'agents'))
+
 -- name: delete_ownerless_external_ids
 -- Delete the ids of users and agents that do not exist, and of conversations that no pair has, unless a dead letter names
 -- their UUID. Anti-joins, since every id is looked at; in a CTE, whose plan no join with the others changes. Payloads are

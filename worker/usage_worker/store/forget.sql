@@ -1,5 +1,5 @@
 -- The erasure of one user: short transactions, each of which may be repeated. Names of tables and columns come from the list
--- in `forget.py`, and from the catalogue where it says what exists.
+-- in `forget_places.py`, and from the catalogue where it says what exists.
 
 -- name: forget_columns
 -- The tables of the schema, and those that a rollback keeps aside, with their columns, and with those of which we may not
@@ -25,15 +25,15 @@ SELECT CASE WHEN current_setting('transaction_timeout', true) <> '0' THEN set_co
 
 -- name: forget_count
 -- How many rows name the user in a column, by partition.
-SELECT tableoid::bigint, count(*) FROM {table} WHERE {column} = %(user)s GROUP BY 1
+SELECT {oid}::bigint, count(*) FROM {table} WHERE {column} = %(user)s GROUP BY 1
 
 -- name: forget_count_array
 -- How many rows name the user in an array, by partition.
-SELECT tableoid::bigint, count(*) FROM {table} WHERE %(user)s::uuid = ANY ({column}) GROUP BY 1
+SELECT {oid}::bigint, count(*) FROM {table} WHERE %(user)s::uuid = ANY ({column}) GROUP BY 1
 
 -- name: forget_count_text
 -- How many rows name the user in JSON, by partition.
-SELECT tableoid::bigint, count(*) FROM {table} WHERE {column}::text LIKE '%%' || %(user)s::uuid || '%%' GROUP BY 1
+SELECT {oid}::bigint, count(*) FROM {table} WHERE {column}::text LIKE '%%' || %(user)s::uuid || '%%' GROUP BY 1
 
 -- name: forget_delete
 -- Delete the rows of the user.
@@ -59,6 +59,10 @@ UPDATE {table}
    SET {column} = replace(
            replace({column}::text, '"' || %(user)s::uuid || '"', 'null'), (%(user)s::uuid)::text, '-')::jsonb
  WHERE {column}::text LIKE '%%' || %(user)s::uuid || '%%'
+
+-- name: forget_check_constraints
+-- A deferred constraint of the application's must fail here, not at COMMIT.
+SET CONSTRAINTS ALL IMMEDIATE
 
 -- name: forget_lock_runs
 -- A run may be recorded that was seen by nobody yet, with a user whose pairs it still saw (forget_gone_users).

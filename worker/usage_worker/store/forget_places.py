@@ -57,7 +57,9 @@ class Place(NamedTuple):
 
     def composed(self, name: str) -> sql.Composed:
         """Return a query with the names of table and column."""
-        return sql.SQL(query(name)).format(table=identifier(self.table), column=sql.Identifier(self.column))
+        # The application may let us see the column alone, and has no partitions that we look after.
+        oid = sql.SQL("0" if self.is_of_application else "tableoid")
+        return sql.SQL(query(name)).format(table=identifier(self.table), column=sql.Identifier(self.column), oid=oid)
 
 
 # In this order: what a step writes by its triggers, as shares the audit trail, a later one erases.
@@ -126,6 +128,11 @@ def steps(store: Store) -> list[Place]:
     own = {PAIRS, ACCOUNT, _LEDGER, RETIRED, _GRAPH, _EXTERNAL_IDS}
     present = [place for place in user_places(store) if place not in own]
     return sorted(present, key=lambda it: (not it.is_share, it.is_of_application, bool(_KEPT.search(it.table))))
+
+
+def own_places(store: Store) -> list[Place]:
+    """Return the columns of our tables of which `erase` leaves nothing."""
+    return [it for it in user_places(store) if not it.is_of_application and it.table != _EXTERNAL_IDS.table]
 
 
 def letter_tables(store: Store) -> list[str]:

@@ -37,6 +37,7 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
 -- Longer than autovacuum takes to give way (deadlock_timeout). Who only reads or writes rows does not wait for ANALYZE.
 SET LOCAL statement_timeout = '60s';
 SET LOCAL lock_timeout = '3s';
+SET LOCAL vacuum_cost_delay = 0;
 SELECT CASE WHEN current_setting('transaction_timeout', true) <> '0' THEN set_config('transaction_timeout', '0', true) END
 
 -- name: analyze_table
