@@ -88,7 +88,7 @@ def what_names(store: Store, people: Sequence[Person], ids: ExternalIds) -> Forg
         for person in people:
             counts = counts_of(store, place, person.id)
             report.add(place.name, sum(counts.values()))
-            report.tables |= counts.keys() - {0}
+            report.tables |= counts.keys()
     for person in people:
         report.add(LETTERS, count_letters(store, person, ids))
     return report
@@ -120,17 +120,21 @@ class Erasure:
         wait_for_batches(self._store, WAIT_SECONDS)
         # Counted before, not by the steps: foreign keys and triggers delete rows, and move or add some.
         report = what_names(self._store, people, self._ids)
+        kept: list[str] = []
         for person in people:
-            self._erase(person, report)
+            kept += self._erase(person, report)
         self._recount()
         for person in people:
             self._erase_in_application(person, report)
+        if kept:
+            raise ObstacleError("; ".join(dict.fromkeys(kept)))
         for person in people:  # the application's own id last, since it leads to what names it
             self._step(partial(erase_user_id, self._store, person.id))
         report.note(renew_statistics(self._store, [person.id for person in people], report.tables, since))
         return report
 
-    def _erase(self, person: Person, report: ForgetReport) -> None:
+    def _erase(self, person: Person, report: ForgetReport) -> list[str]:
+        """Erase a user from our tables; return what keeps rows there."""
         store, user = self._store, person.id
         columns = steps(store)
         for place in columns:
@@ -144,10 +148,9 @@ class Erasure:
             self._step(partial(erase_day, store, partition, user))
         self._step(partial(erase_retired, store, user))
         self._step(partial(erase_members, store, GRAPH, user))
-        for place in own_places(store):
-            self._step(partial(self._require_gone, place, user))
         if whole := erase_from_letters(store, person, self._ids, WAIT_SECONDS):
             report.note(f"{counted(whole, 'dead letter')} deleted with all events")
+        return [why for it in own_places(store) if (why := retry(partial(self._kept_in, it, user), WAIT_SECONDS))]
 
     def _erase_in_application(self, person: Person, report: ForgetReport) -> None:
         """Erase the rest of the tables that may be the application's; what their owner keeps from us is noted."""
@@ -156,19 +159,22 @@ class Erasure:
                 step = partial(erase_of_application, self._store, place, person.id)
                 self._note_kept(report, place, person.id, retry(step, WAIT_SECONDS))
 
-    def _require_gone(self, place: Place, user: UUID) -> None:
-        """Erase what partitions still have that are not named like ours; fail where a trigger keeps rows."""
-        if counts_of(self._store, place, user):
-            erase(self._store, place, user)
-            if left := sum(counts_of(self._store, place, user).values()):
-                what = f"a trigger, or row-level security of a partition, keeps {counted(left, 'row')}"
-                raise ObstacleError(f"{what} of the user in {place.table_name}; remove it, and repeat this")
+    def _kept_in(self, place: Place, user: UUID) -> str:
+        """Erase what partitions still have that are not named like ours; return what keeps rows there, if any."""
+        if not counts_of(self._store, place, user):
+            return ""
+        erase(self._store, place, user)
+        left = sum(counts_of(self._store, place, user).values())
+        what = f"a trigger keeps {counted(left, 'row')} of the user in {place.table_name}"
+        return f"{what}; remove it, and repeat this" if left else ""
 
     def _note_kept(self, report: ForgetReport, place: Place, user: UUID, why: str) -> None:
         """Note why rows stay where some do, unless a note says already that they may be hidden."""
-        if place.name in report.rows and (kept := sum(counts_of(self._store, place, user).values())):
-            report.note(why)
-            report.rows[place.name] = max(report.rows[place.name] - kept, 0)
+        if place.name in report.rows:
+            counts = retry(partial(counts_of, self._store, place, user), WAIT_SECONDS)
+            if kept := sum(counts.values()):
+                report.note(why)
+                report.rows[place.name] = max(report.rows[place.name] - kept, 0)
 
     def _step(self, step: Callable[[], object]) -> None:
         retry(step, WAIT_SECONDS)

@@ -241,8 +241,10 @@ class Sender:
             if self._thread is thread and not thread.is_alive():
                 self._thread = None
             self._changed.notify_all()
-            if not isinstance(error, RuntimeError | MemoryError):
-                raise  # a time limit of the application, or Ctrl-C
+            if not isinstance(error, RuntimeError | MemoryError | AssertionError):
+                raise  # a time limit of the application, or Ctrl-C; AssertionError is gevent's
+            if self._thread is thread:
+                return True
             self._no_thread = f"no thread can start: {error}"
             return False
         self._no_thread = ""

@@ -25,15 +25,15 @@ SELECT CASE WHEN current_setting('transaction_timeout', true) <> '0' THEN set_co
 
 -- name: forget_count
 -- How many rows name the user in a column, by partition.
-SELECT {oid}::bigint, count(*) FROM {table} WHERE {column} = %(user)s GROUP BY 1
+SELECT {oid}::oid::bigint, count(*) FROM {table} WHERE {column} = %(user)s GROUP BY 1
 
 -- name: forget_count_array
 -- How many rows name the user in an array, by partition.
-SELECT {oid}::bigint, count(*) FROM {table} WHERE %(user)s::uuid = ANY ({column}) GROUP BY 1
+SELECT {oid}::oid::bigint, count(*) FROM {table} WHERE %(user)s::uuid = ANY ({column}) GROUP BY 1
 
 -- name: forget_count_text
 -- How many rows name the user in JSON, by partition.
-SELECT {oid}::bigint, count(*) FROM {table} WHERE {column}::text LIKE '%%' || %(user)s::uuid || '%%' GROUP BY 1
+SELECT {oid}::oid::bigint, count(*) FROM {table} WHERE {column}::text LIKE '%%' || %(user)s::uuid || '%%' GROUP BY 1
 
 -- name: forget_delete
 -- Delete the rows of the user.
@@ -66,7 +66,7 @@ SET CONSTRAINTS ALL IMMEDIATE
 
 -- name: forget_lock_runs
 -- A run may be recorded that was seen by nobody yet, with a user whose pairs it still saw (forget_gone_users).
-LOCK TABLE public.usage_task_runs IN SHARE MODE
+LOCK TABLE public.usage_task_runs IN SHARE ROW EXCLUSIVE MODE
 
 -- name: forget_lock_pairs
 -- In key order, like every write to user_agents.

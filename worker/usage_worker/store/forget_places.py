@@ -58,7 +58,7 @@ class Place(NamedTuple):
     def composed(self, name: str) -> sql.Composed:
         """Return a query with the names of table and column."""
         # The application may let us see the column alone, and has no partitions that we look after.
-        oid = sql.SQL("0" if self.is_of_application else "tableoid")
+        oid = sql.SQL("{}::regclass").format(sql.Literal(self.table)) if self.is_of_application else sql.SQL("tableoid")
         return sql.SQL(query(name)).format(table=identifier(self.table), column=sql.Identifier(self.column), oid=oid)
 
 
@@ -132,7 +132,8 @@ def steps(store: Store) -> list[Place]:
 
 def own_places(store: Store) -> list[Place]:
     """Return the columns of our tables of which `erase` leaves nothing."""
-    return [it for it in user_places(store) if not it.is_of_application and it.table != _EXTERNAL_IDS.table]
+    others = (_GRAPH.table, _EXTERNAL_IDS.table)
+    return [it for it in user_places(store) if not it.is_of_application and it.table not in others]
 
 
 def letter_tables(store: Store) -> list[str]:

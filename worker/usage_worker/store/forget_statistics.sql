@@ -18,6 +18,7 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_class root ON root.oid = coalesce(pg_partition_root(c.oid), c.oid)
+  JOIN pg_catalog.pg_namespace root_schema ON root_schema.oid = root.relnamespace
   JOIN LATERAL (
            SELECT bool_or(
                       concat(t.most_common_vals, t.histogram_bounds, t.most_common_elems) LIKE ANY (%(ids)s::text[])
@@ -26,9 +27,9 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
        ) statistics ON name_it IS NOT NULL
   LEFT JOIN pg_catalog.pg_stat_all_tables s ON s.relid = c.oid
  WHERE c.relkind IN ('r', 'p', 'm') AND pg_has_role(c.relowner, 'USAGE')
-   AND n.nspname || '.' || regexp_replace(root.relname, '_kept_\d+_\d+_\d+$', '') = ANY (%(tables)s::text[])
+   AND root_schema.nspname || '.' || regexp_replace(root.relname, '_kept_\d+_\d+_\d+$', '') = ANY (%(tables)s::text[])
    AND (name_it OR c.oid IN (SELECT oid FROM changed)
-        OR %(changed)s::oid[] <> '{}' AND n.nspname || '.' || root.relname = ANY (%(uncounted)s::text[])
+        OR %(changed)s::oid[] <> '{}' AND root_schema.nspname || '.' || root.relname = ANY (%(uncounted)s::text[])
         OR s.n_mod_since_analyze > 0 AND %(since)s::timestamptz IS NOT NULL
         OR %(since)s::timestamptz >= coalesce(greatest(s.last_analyze, s.last_autoanalyze), '-infinity'))
  ORDER BY c.relkind = 'p', n.nspname, c.relname
