@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
     import redis
 
+# As a program has them; whoever runs the tests in the background may ignore them.
+NOT_IGNORED = """
+import signal
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
+"""
 HANDLERS = """
     import asyncio, mmap, signal, threading, time
 
@@ -39,7 +45,7 @@ HANDLERS = """
 def running(folder: Path, redis_url: str, program: str) -> Iterator[Any]:
     """Run a program, which is ready when it prints its first line, until the block ends."""
     file = folder / "program.py"
-    file.write_text(HEAD + HANDLERS + program)
+    file.write_text(NOT_IGNORED + HEAD + HANDLERS + program)
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     env = os.environ | {"REDIS_URL": redis_url}
     with subprocess.Popen([sys.executable, file], cwd=folder, env=env, text=True, **pipes) as process:  # type: ignore[call-overload]
