@@ -64,6 +64,8 @@ class Sender:
         # Entered directly: a Condition does it in Python, which costs 0.15 µs for each event.
         self._lock, self._changed = shared.lock, threading.Condition(shared.lock)
         self._thread: threading.Thread | None = None
+        # Not `is_alive`, which is wrong of a thread that gevent has patched.
+        self._is_starting = False
         self._no_thread = ""
         self._stream = EventStream(url, shards, warn_of, master=master, replicas=replicas)
         self._buffer = Buffer(shards, limits.buffer_bytes, is_backfill=is_backfill)
@@ -232,6 +234,7 @@ class Sender:
     def _start(self) -> bool:
         """Start the thread; return False where the system allows no more, or the interpreter is shutting down."""
         thread = self._thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
+        self._is_starting = True
         try:
             # Greenlets run while it starts, and a lock that is older than the patches of gevent lets all of them in.
             with self._shared.left():
@@ -247,6 +250,8 @@ class Sender:
                 return True
             self._no_thread = f"no thread can start: {error}"
             return False
+        finally:
+            self._is_starting = False
         self._no_thread = ""
         return True
 
@@ -289,7 +294,7 @@ class Sender:
                 if not self._thread and self._start():
                     continue  # it may have sent everything meanwhile
                 # Where a signal handler has interrupted the start of the thread, waiting for it would be in vain.
-                pause = left if self._thread and self._thread.is_alive() else self._packs.seconds_until_due()
+                pause = left if self._thread and not self._is_starting else self._packs.seconds_until_due()
                 if pause > 0:
                     self._changed.wait(min(pause, left, RECHECK_SECONDS))
                     continue
@@ -311,7 +316,7 @@ class Sender:
             say(logging.ERROR, "%d events dropped at close: %s", sum(dropped.values()), reason)
         for account, events in dropped.items():
             account.report("dropped", reason, events)
-        if ending and ending.is_alive() and ending is not threading.current_thread():
+        if ending and not self._is_starting and ending is not threading.current_thread():
             ending.join(max(deadline - time.monotonic(), 0))
 
     def _end_if_unused(self) -> None:
