@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import new_database
-from tests.integration.conftest import cli, harness, make_resources
+from tests.integration.conftest import cli, forgetter, harness, make_resources
 from tests.system.doctor import Doctor
 from tests.system.pages import fill
 from tools.screenshot.chromium import Tab, chromium
 
-__all__ = ["cli", "harness", "make_resources"]
+__all__ = ["cli", "forgetter", "harness", "make_resources"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

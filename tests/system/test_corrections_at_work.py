@@ -14,7 +14,6 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from tests.erasure import FORGET_KEY
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM
 from tests.integration.conftest import cli, harness, make_resources
@@ -171,16 +170,15 @@ def test_connection_is_ended(harness: IngestHarness, database: str) -> None:
     check_corrected(harness, [corrected(harness, event, cost_usd=3)])
 
 
-def test_erasure_waits_for_a_correction(harness: IngestHarness, cli: Cli, database: str) -> None:
+def test_erasure_waits_for_a_correction(harness: IngestHarness, forgetter: Cli, database: str) -> None:
     """Otherwise the history that it writes would name the user for ever."""
     event = use(harness)
     count(harness, event)
-    cli.env["USAGE_FORGET_KEY"] = FORGET_KEY
     with psycopg.connect(database) as holder, ThreadPoolExecutor(2) as pool:
         holder.execute("SELECT FROM public.user_agents FOR UPDATE")
         correction = pool.submit(correct_one, harness, event, messages=2)
         eventually(lambda: run(database, WAITS))
-        erasure = pool.submit(cli.run, "forget", str(event["user_id"]), "--yes")
+        erasure = pool.submit(forgetter.run, "forget", str(event["user_id"]), "--yes")
         eventually(lambda: run(database, "SELECT 1 FROM public.usage_forgotten"), timeout=30)
         holder.rollback()
         assert correction.result(30).changes

@@ -21,6 +21,7 @@ from tests.erasure import FORGET_KEY, keys_naming, naming
 from tests.helpers import eventually
 from tests.integration.commands import NOW, PROGRAM, Cli
 from tests.integration.database import run
+from tests.integration.erasures import forget
 from tests.integration.service import serving
 from tests.integration.shell import Shell
 from usage_worker.http.receiver import Receiver
@@ -51,12 +52,6 @@ def event(user: object, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def eraser(cli: Cli) -> Cli:
-    cli.env["USAGE_FORGET_KEY"] = FORGET_KEY
-    return cli
-
-
-@pytest.fixture
 def owned(database: str) -> str:
     """Fill every table with rows of the owner, whose own id is `owner 42`, and a free text of the owner's."""
     with psycopg.connect(database) as connection:
@@ -68,13 +63,6 @@ def owned(database: str) -> str:
     run(database, "UPDATE user_profiles SET display_name = %s WHERE id = %s", WORDS, OWNER)
     assert len(naming(database, str(OWNER))) > 12
     return database
-
-
-def forget(cli: Cli, *arguments: str) -> dict[str, Any]:
-    done = cli.run("forget", *arguments, "--yes", "--json")
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
 
 
 def checked(cli: Cli) -> str:
@@ -94,14 +82,14 @@ def started(cli: Cli, user: object) -> subprocess.Popen[bytes]:
 
 
 def test_late_events_of_every_entry_point_leave_no_trace(
-    eraser: Cli, harness: IngestHarness, owned: str, make_resources: Callable[..., Resources], tmp_path: Path
+    forgetter: Cli, harness: IngestHarness, owned: str, make_resources: Callable[..., Resources], tmp_path: Path
 ) -> None:
     resources = make_resources(forget_key=FORGET_KEY, unknown="create", DATABASE_URL=owned)
     harness.xadd(json.dumps([event(OWNER, agent_id=str(uuid4()))]), n="1")
     harness.flush()  # a dead letter, which an export keeps
-    letters = eraser.run("dead-letters", "export").stdout
+    letters = forgetter.run("dead-letters", "export").stdout
     assert str(OWNER) in letters
-    forget(eraser, str(OWNER))
+    forget(forgetter, str(OWNER), "--yes")
     assert naming(owned, str(OWNER), OWNER.hex, WORDS, "owner 42") == set()
 
     url = harness.resources.settings.redis_url
@@ -119,7 +107,7 @@ def test_late_events_of_every_entry_point_leave_no_trace(
     assert receiver.take(lambda: [event(OWNER), event(OWNER)], lambda fields: fields).accepted == 2
     receiver.close()
     (tmp_path / "old.ndjson").write_text(json.dumps(event(OWNER)) + "\n")
-    assert eraser.run("publish", "--backfill", str(tmp_path / "old.ndjson")).returncode == 0
+    assert forgetter.run("publish", "--backfill", str(tmp_path / "old.ndjson")).returncode == 0
     intakes = [resources.flusher.flush(shard, 60).intake for shard in range(2)]
     assert sum(it.applied for it in intakes) == 1
     assert naming(owned, str(OWNER), OWNER.hex, WORDS) == set()
@@ -129,7 +117,7 @@ def test_late_events_of_every_entry_point_leave_no_trace(
 
 def test_dump_of_before_is_erased_again(
     *,
-    eraser: Cli,
+    forgetter: Cli,
     harness: IngestHarness,
     make_resources: Callable[..., Resources],
     owned: str,
@@ -138,14 +126,14 @@ def test_dump_of_before_is_erased_again(
     tmp_path: Path,
 ) -> None:
     """By the commands of docs/backup.md and docs/forget.md, as they are written."""
-    shell = Shell(postgres.bin_dir, tmp_path, **eraser.env | {"DATABASE_URL": owned, "RESTORED_URL": empty_database})
+    shell = Shell(postgres.bin_dir, tmp_path, **forgetter.env | {"DATABASE_URL": owned, "RESTORED_URL": empty_database})
     dump, restore = blocks("backup.md", "sh", "Whole database")[0].splitlines()
     shell.execute(dump)
-    forget(eraser, str(OWNER))
+    forget(forgetter, str(OWNER), "--yes")
     shell.execute(restore)
     assert len(naming(empty_database, str(OWNER))) > 12
-    eraser.env["DATABASE_URL"] = empty_database
-    assert checked(eraser) == "fail"
+    forgetter.env["DATABASE_URL"] = empty_database
+    assert checked(forgetter) == "fail"
     # A worker that starts too early counts the user, who is there again.
     early = make_resources(forget_key=FORGET_KEY, DATABASE_URL=empty_database)
     harness.publish(event(OWNER), event(STRANGER), counted=False)
@@ -154,18 +142,18 @@ def test_dump_of_before_is_erased_again(
     [again] = re.findall("^    (usage-worker forget --again .*)$", page_text("forget.md"), re.MULTILINE)
     assert "1 user erased" in shell.execute(f"export DATABASE_URL=$RESTORED_URL\n{again}")
     assert naming(empty_database, str(OWNER), OWNER.hex, WORDS, "owner 42") == set()
-    assert checked(eraser) == "ok"
+    assert checked(forgetter) == "ok"
     assert run(empty_database, "SELECT count(*) FROM usage_events WHERE user_id = %s", STRANGER) == [(1,)]
     harness.publish(event(OWNER), counted=False)
     assert sum(early.flusher.flush(shard, 60).intake.quarantined for shard in range(2)) == 1
     harness.redis.delete("usage:forgotten")
-    assert checked(eraser) == "fail"
-    assert forget(eraser, "--again")["users"] == 0
-    assert checked(eraser) == "ok"
+    assert checked(forgetter) == "fail"
+    assert forget(forgetter, "--again", "--yes")["users"] == 0
+    assert checked(forgetter) == "ok"
 
 
 def test_dead_letters_are_replayed_around_an_erasure(
-    eraser: Cli, harness: IngestHarness, database: str, tmp_path: Path
+    forgetter: Cli, harness: IngestHarness, database: str, tmp_path: Path
 ) -> None:
     """Before it, and counted after it; by a replay that has read them before it; and after it, from an export, too."""
     gone, other = harness.users[:2]
@@ -178,43 +166,43 @@ def test_dead_letters_are_replayed_around_an_erasure(
             if it["user_id"] == str(other):
                 harness.oracle.add(it)
     assert harness.flush().quarantined == 306
-    before, during, after = map(json.loads, eraser.run("dead-letters", "export").stdout.splitlines())
+    before, during, after = map(json.loads, forgetter.run("dead-letters", "export").stdout.splitlines())
 
     replay_repaired = ("dead-letters", "replay", "--set", "tokens=7", "--json")
-    assert eraser.run(*replay_repaired, str(before["id"])).returncode == 0
+    assert forgetter.run(*replay_repaired, str(before["id"])).returncode == 0
     read = list(dead_letters_by_id(harness.resources.store, [during["id"]]))
-    assert forget(eraser, str(gone))["rows"]["usage_dead_letters.payload"] == 3
+    assert forget(forgetter, str(gone), "--yes")["rows"]["usage_dead_letters.payload"] == 3
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
         assert replay(harness.resources.store, publisher, read, RepairEdits(repaired), 90, print).sent == 102
-    left = eraser.run(*replay_repaired, "--all")
+    left = forgetter.run(*replay_repaired, "--all")
     assert json.loads(left.stdout)["sent"] == 51, left
     by_hand = [json.dumps(it | repaired) + "\n" for it in json.loads(after["payload"])]
     (tmp_path / "exported.ndjson").write_text("".join(by_hand))
-    assert eraser.run("publish", str(tmp_path / "exported.ndjson")).returncode == 0
+    assert forgetter.run("publish", str(tmp_path / "exported.ndjson")).returncode == 0
 
-    done = Cli(eraser.folder, **eraser.env).drained()
+    done = Cli(forgetter.folder, **forgetter.env).drained()
     assert (done["applied"], done["duplicate"], done["left"]) == (153, 51, 0)
     assert naming(database, str(gone), gone.hex) == set()
     assert keys_naming(harness.redis, str(gone), gone.hex) == []
     harness.check()
-    assert eraser.run("run", "reconcile").returncode == 0
+    assert forgetter.run("run", "reconcile").returncode == 0
 
 
-def test_erasure_killed_in_the_middle_is_finished_by_another(eraser: Cli, owned: str) -> None:
+def test_erasure_killed_in_the_middle_is_finished_by_another(forgetter: Cli, owned: str) -> None:
     for _ in range(4):
-        process = started(eraser, OWNER)
+        process = started(forgetter, OWNER)
         eventually(lambda: run(owned, "SELECT hash FROM usage_forgotten"), 60)
         try:
             process.wait(random.uniform(0, 0.3))
         except subprocess.TimeoutExpired:
             process.kill()
         process.communicate()
-    forget(eraser, str(OWNER))
+    forget(forgetter, str(OWNER), "--yes")
     assert naming(owned, str(OWNER), OWNER.hex, WORDS, "owner 42") == set()
 
 
 def test_erasures_while_workers_count_at_full_speed(
-    eraser: Cli, harness: IngestHarness, database: str, tmp_path: Path
+    forgetter: Cli, harness: IngestHarness, database: str, tmp_path: Path
 ) -> None:
     """Two at once, while events of the user and of others come by a publisher, as Celery messages and over HTTP."""
     gone, url = harness.users[0], harness.resources.settings.redis_url
@@ -237,7 +225,7 @@ def test_erasures_while_workers_count_at_full_speed(
         senders = [pool.submit(sent_until, is_over, way, harness) for way in ways]
         try:
             eventually(lambda: store.intake_totals().applied > 300, 60)
-            with started(eraser, gone) as one, started(eraser, gone) as other:
+            with started(forgetter, gone) as one, started(forgetter, gone) as other:
                 assert [it.wait() for it in (one, other)] == [0, 0]
             before = store.intake_totals().applied
             eventually(lambda: store.intake_totals().applied > before + 100, 60)
@@ -252,7 +240,7 @@ def test_erasures_while_workers_count_at_full_speed(
     assert naming(database, str(gone), gone.hex) == set()
     assert keys_naming(harness.redis, str(gone), gone.hex) == []
     harness.check()
-    assert eraser.run("run", "reconcile").returncode == 0
+    assert forgetter.run("run", "reconcile").returncode == 0
 
 
 def sent_until(

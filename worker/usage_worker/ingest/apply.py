@@ -256,9 +256,14 @@ class Applier:
             )
         transaction.mark_hours(time_texts(hours_of(events["occurred_at"])))
         # The ledger first: it finds duplicates, and the rows of the counters are locked for a shorter time.
+        self._write_ledger(transaction, events, totals)
+        ranges = totals.user_ranges(max(_APPLY_ROWS, len(totals.rows) // _MOST_RANGES))
+        self._require_rows(transaction.apply_staged(ranges), totals, are_locked=are_locked)
+
+    def _write_ledger(self, transaction: BatchTransaction, events: Chosen, totals: Totals) -> None:
         chunks = (events[start : start + _COPY_ROWS] for start in range(0, len(events), _COPY_ROWS))
+        rows = (ledger_rows(chunk.copied(), self._texts, self._prices.source) for chunk in chunks)
         try:
-            rows = (ledger_rows(chunk.copied(), self._texts, self._prices.source) for chunk in chunks)
             transaction.write_ledger(rows, len(events))
         except PartitionMissingError as error:
             # It was made before this transaction. One worker was once seen to refuse the events of a day that others
@@ -266,8 +271,6 @@ class Applier:
             if self._has_new_session or self._last_attempt or totals.days & self._days.opened_past:
                 raise
             raise StaleSessionError(error.detail) from error
-        ranges = totals.user_ranges(max(_APPLY_ROWS, len(totals.rows) // _MOST_RANGES))
-        self._require_rows(transaction.apply_staged(ranges), totals, are_locked=are_locked)
 
     def _require_known(self, transaction: BatchTransaction, uncounted: Sequence[Events | np.void]) -> None:
         """Start again where events that are not counted, so that nobody missed their pairs, are of erased users."""

@@ -1,4 +1,4 @@
-"""Signals that end a process that publishes: its events are sent before they do what they do otherwise.
+"""Signals that end a process which publishes: its events are sent before the signal takes its usual effect.
 
 A server may end by restoring the handler that it found and raising the signal again, as uvicorn does: where there was
 none, nothing runs then, not even `atexit`. Only the main thread can install handlers.
@@ -50,14 +50,12 @@ def send_before_end(senders: Senders) -> None:
     earlier = signal.getsignal(signal.SIGTERM)
     if callable(earlier):
         if not isinstance(earlier, _Before):
-            _install(signal.SIGTERM, _Before(senders, earlier))
-            _install_others(senders)
+            _install_all(senders, earlier)
     elif earlier is signal.SIG_DFL and not _LEFT_TO_C:
         if _handled_in_c(signal.SIGTERM):
             _LEFT_TO_C.append(signal.SIGTERM)
         else:
-            _install(signal.SIGTERM, _Before(senders, None))
-            _install_others(senders)
+            _install_all(senders, None)
 
 
 class _Before:
@@ -97,7 +95,8 @@ def _ignored(_: int, __: FrameType | None) -> None:
     """Do nothing."""
 
 
-def _install_others(senders: Senders) -> None:
+def _install_all(senders: Senders, earlier: Callable[[int, FrameType | None], Any] | None) -> None:
+    _install(signal.SIGTERM, _Before(senders, earlier))
     for number in _OTHERS:
         if signal.getsignal(number) is signal.SIG_DFL and not _handled_in_c(number):
             _install(number, _Before(senders, None))
