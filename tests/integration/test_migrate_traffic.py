@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
-USERS, AGENTS = 750, 200
+USERS, AGENTS = 500, 200
 # `make migrate-traffic` upgrades 1,500 users to 4.0.0; the suite does not have the minutes.
 USERS_TO_4 = int(os.environ.get("USAGE_MIGRATE_USERS", "100"))
 TRANSACTIONS_A_SECOND = 200

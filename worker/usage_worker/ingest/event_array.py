@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from usage_worker.store import Pair
+
     Events = npt.NDArray[np.void]
     """Records of `EVENT`."""
     Numbers = npt.NDArray[np.int64]
     Flags = npt.NDArray[np.bool_]
     Places = npt.NDArray[np.intp]
     """Positions in an array."""
-
-Pair = tuple[str, str]
-"""The user and the agent of an event, as 32 hexadecimal digits."""
 
 UNKNOWN = -1
 """Stands for NULL in fields of numbers, decimals and texts, none of which is negative."""

@@ -15,7 +15,7 @@ from usage_worker.store.anomalies import (
     open_alerts,
     require_anomalies,
 )
-from usage_worker.store.batch import BatchTransaction, Missing, batch_transaction
+from usage_worker.store.batch import BatchTransaction, batch_transaction
 from usage_worker.store.connection import ImpatientStore, ReportStore, Store
 from usage_worker.store.correct import (
     CorrectedRow,
@@ -56,6 +56,7 @@ from usage_worker.store.hours import (
 )
 from usage_worker.store.intake import Intake
 from usage_worker.store.ledger_days import open_day, open_past_days
+from usage_worker.store.pair import Missing, Pair
 from usage_worker.store.partitions import (
     DeletedRows,
     delete_old_entries,
@@ -129,6 +130,7 @@ __all__ = [
     "KeptConversation",
     "LedgerRow",
     "Missing",
+    "Pair",
     "PairDifference",
     "PairKey",
     "RelatedAgent",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usage_worker.errors import ConcurrencyError, DataRefusedError, SettingsError, StatementCancelledError
 from usage_worker.postgres import translated
@@ -17,6 +17,7 @@ from usage_worker.store.external_ids import keep_external_ids
 from usage_worker.store.forgotten import forgotten_among
 from usage_worker.store.holders import begin, holders
 from usage_worker.store.needed_role import needed_role
+from usage_worker.store.pair import FullCounter, Missing
 from usage_worker.store.quarantine import quarantine
 from usage_worker.store.queries import query
 
@@ -30,11 +31,8 @@ if TYPE_CHECKING:
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
     from usage_worker.store.intake import Intake
+    from usage_worker.store.pair import Pair
     from usage_worker.store.quarantine import DeadLetter
-
-Pair = tuple[str, str]
-"""A user and an agent."""
-
 
 # How long a transaction that looks for held rows waits for each lock, at most.
 _SHORT_WAIT_MS = 100
@@ -52,24 +50,6 @@ def array(values: Iterable[str]) -> str:
 def _pair_arrays(pairs: Iterable[Pair]) -> dict[str, str]:
     users, agents = zip(*pairs, strict=True)
     return {"users": array(users), "agents": array(agents)}
-
-
-class Missing(NamedTuple):
-    """A pair without a row, and whether its user and its agent exist."""
-
-    user_id: str
-    agent_id: str
-    user_exists: bool
-    agent_exists: bool
-
-
-class FullCounter(NamedTuple):
-    """A pair of which a counter would exceed the greatest value of its column."""
-
-    user_id: str
-    agent_id: str
-    counter: str
-    most: str
 
 
 class BatchTransaction:
