@@ -169,12 +169,12 @@ def test_event_during_the_end_of_the_thread_starts_another_one() -> None:
         sender = opening.sender
         sender.shut(opening.account)
         sender._accounts.clear()
-        sender._thread = threading.current_thread()
+        sender._thread.running = threading.current_thread()
         assert not sender._due()
         opening.account.open = True
         sender.join(opening.account)
         opening.put(0, "m")
-        assert sender._thread not in (None, threading.current_thread())
+        assert sender._thread.running not in (None, threading.current_thread())
 
 
 def test_unreachable_redis_is_named_and_flush_fails() -> None:

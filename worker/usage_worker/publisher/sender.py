@@ -18,6 +18,7 @@ from usage_worker.publisher.buffer import Buffer
 from usage_worker.publisher.pack_sender import PackSender
 from usage_worker.publisher.rate_limited_log import RateLimitedLog, say
 from usage_worker.publisher.redis_watch import warn_of
+from usage_worker.publisher.sender_thread import SenderThread
 from usage_worker.publisher.workers_watch import WorkersWatch
 from usage_worker.queue.stream import EventStream
 
@@ -63,10 +64,7 @@ class Sender:
         self._shared, self._is_held, self._postponed = shared, shared.is_held, shared.postponed
         # Entered directly: a Condition does it in Python, which costs 0.15 µs for each event.
         self._lock, self._changed = shared.lock, threading.Condition(shared.lock)
-        self._thread: threading.Thread | None = None
-        # Not `is_alive`, which is wrong of a thread that gevent has patched.
-        self._is_starting = False
-        self._no_thread = ""
+        self._thread = SenderThread(self._run, shared, self._changed)
         self._stream = EventStream(url, shards, warn_of, master=master, replicas=replicas)
         self._buffer = Buffer(shards, limits.buffer_bytes, is_backfill=is_backfill)
         self._log_limited = RateLimitedLog()
@@ -96,7 +94,7 @@ class Sender:
                 lane = self._buffer.add(account, row, made, time_is_ours=time_is_ours) if account.open else None
                 if lane:
                     waiting = len(lane.portions)
-                    if waiting in self._announced or self._thread is None:
+                    if waiting in self._announced or self._thread.running is None:
                         self._announce(lane, waiting)
                 elif not (account.open and self._buffer.can_shrink(full := self._buffer.full_lane)):
                     account.dropped += 1
@@ -104,8 +102,8 @@ class Sender:
             if self._postponed:
                 self._shared.leave()
             if lane:
-                if self._no_thread:
-                    self._log_limited(logging.WARNING, "events wait: %s", self._no_thread)
+                if self._thread.problem:
+                    self._log_limited(logging.WARNING, "events wait: %s", self._thread.problem)
                 return True
             if dropped:
                 return self._report_dropped(account, row, dropped)
@@ -189,13 +187,13 @@ class Sender:
 
     @property
     def _holding(self) -> str:
-        return self._no_thread or self._packs.holding
+        return self._thread.problem or self._packs.holding
 
     def _drop_reason(self, account: Account) -> str:
         if not account.open:
             return "the publisher is closed"
-        if self._thread is None:
-            self._start()
+        if not self._thread.running:
+            self._thread.start()
         return f"the buffer is full ({self._holding or 'sending lags'})"
 
     def _report_dropped(self, account: Account, row: Row, reason: str) -> bool:
@@ -227,33 +225,9 @@ class Sender:
     def _announce(self, lane: Lane, waiting: int) -> None:
         """Wake the thread for a first event or a full pack; start it where there is none, also after one has died."""
         self._packs.announce(lane, waiting)
-        if self._thread or self._start():
+        if self._thread.running or self._thread.start():
             self._changed.notify_all()
         self._on_event()  # last, since it takes longest: a signal handler may raise at any time
-
-    def _start(self) -> bool:
-        """Start the thread; return False where the system allows no more, or the interpreter is shutting down."""
-        thread = self._thread = threading.Thread(target=self._run, name="usage-publisher", daemon=True)
-        self._is_starting = True
-        try:
-            # Greenlets run while it starts, and a lock that is older than the patches of gevent lets all of them in.
-            with self._shared.left():
-                thread.start()
-        except BaseException as error:
-            # The events stay: the next one starts another thread, unless this one runs.
-            if self._thread is thread and not thread.is_alive():
-                self._thread = None
-            self._changed.notify_all()
-            if not isinstance(error, RuntimeError | MemoryError | AssertionError):
-                raise  # a time limit of the application, or Ctrl-C; AssertionError is gevent's
-            if self._thread is thread:
-                return True
-            self._no_thread = f"no thread can start: {error}"
-            return False
-        finally:
-            self._is_starting = False
-        self._no_thread = ""
-        return True
 
     def _run(self) -> None:
         try:
@@ -262,8 +236,7 @@ class Sender:
         finally:
             # Whatever has ended the thread, the packs are still in the buffer, and the next event starts another one.
             with self._lock:
-                if self._thread is threading.current_thread():
-                    self._thread = None
+                self._thread.ended()
                 self._end_if_unused()
                 self._changed.notify_all()
             self._shared.leave()
@@ -274,7 +247,7 @@ class Sender:
             while True:
                 self._shared.run_postponed()
                 if not (self._accounts or self._buffer.bytes):
-                    self._thread = None  # what is published from here on needs another one
+                    self._thread.running = None  # what is published from here on needs another one
                     return False
                 seconds = self._packs.seconds_until_due()
                 if seconds <= 0:
@@ -291,10 +264,11 @@ class Sender:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                if not self._thread and self._start():
+                if not self._thread.running and self._thread.start():
                     continue  # it may have sent everything meanwhile
                 # Where a signal handler has interrupted the start of the thread, waiting for it would be in vain.
-                pause = left if self._thread and not self._is_starting else self._packs.seconds_until_due()
+                is_sent_there = self._thread.running and not self._thread.is_starting
+                pause = left if is_sent_there else self._packs.seconds_until_due()
                 if pause > 0:
                     self._changed.wait(min(pause, left, RECHECK_SECONDS))
                     continue
@@ -309,17 +283,17 @@ class Sender:
             reason = self._holding or "not sent in time"
             dropped = self._buffer.drop(accounts)
             self._accounts -= accounts
-            ending = None if self._accounts else self._thread
+            ending = None if self._accounts else self._thread.running
             self._end_if_unused()
             self._changed.notify_all()
         if dropped:
             say(logging.ERROR, "%d events dropped at close: %s", sum(dropped.values()), reason)
         for account, events in dropped.items():
             account.report("dropped", reason, events)
-        if ending and not self._is_starting and ending is not threading.current_thread():
+        if ending and not self._thread.is_starting and ending is not threading.current_thread():
             ending.join(max(deadline - time.monotonic(), 0))
 
     def _end_if_unused(self) -> None:
-        if not (self._accounts or self._buffer.bytes or self._thread):
+        if not (self._accounts or self._buffer.bytes or self._thread.running):
             self._on_end(self)
             self._stream.close()
