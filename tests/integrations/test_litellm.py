@@ -234,6 +234,27 @@ def test_list_of_files_is_no_use_of_an_agent(published: Published, call: Call) -
     assert event["input_tokens"] == 812
 
 
+def test_reading_a_stored_response_is_no_use_of_an_agent(published: Published, call: Call) -> None:
+    owners = {"api_base": call["api_base"], "api_key": "none", "litellm_metadata": dict(OWNER)}
+    litellm.responses(model="openai/gpt-4o", input="Is it counted?", **owners)
+    published.events(1)
+    for read in (litellm.get_responses, litellm.get_responses, litellm.cancel_responses):
+        assert read("resp_1", custom_llm_provider="openai", **owners).usage.output_tokens > 0
+    litellm.completion(**call)
+    assert {event["cost_usd"] for event in published.events(2)} == {"0.01456875", "0.00299"}
+
+
+@pytest.mark.parametrize("kind", ["retrieve_batch", "aretrieve_batch", "acancel_batch", "avideo_status"])
+def test_polls_of_a_job_are_no_uses_of_an_agent(published: Published, logger: UsageLogger, kind: str) -> None:
+    """Of which each has an id and a time of its own, and the tokens and cost of the job."""
+    poll = {"total_tokens": 972, "prompt_tokens": 812, "completion_tokens": 160, "response_cost": 0.003}
+    kwargs = {"litellm_call_id": str(uuid4()), "litellm_params": {"metadata": OWNER}, "standard_logging_object": poll}
+    logger.log_success_event(kwargs | {"call_type": kind}, None, None, None)
+    assert published.usage.stats().accepted == 0
+    logger.log_success_event(kwargs | {"call_type": "ocr"}, None, None, None)
+    assert published.usage.stats().accepted == 1
+
+
 @pytest.mark.parametrize(
     "kwargs", [None, {}, {"standard_logging_object": 3, "call_type": 3}, {"litellm_params": {"metadata": 3}}]
 )

@@ -162,6 +162,25 @@ def test_success_follows_from_status(changes: dict[str, Any], success: bool | No
     assert event_of(changes).get("success") == success
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_left_out"),
+    [
+        ({"call_type": "aget_responses"}, True),
+        ({"call_type": "cancel_responses"}, True),
+        ({"call_type": "afile_list", "total_tokens": 0, "spend": "0.0"}, True),
+        ({"call_type": "aretrieve_batch", "total_tokens": 0, "spend": 0.0}, True),
+        ({"call_type": "aretrieve_batch"}, False),
+        ({"call_type": "aresponses", "total_tokens": 0, "spend": 0.0, "status": "failure"}, False),
+        ({"call_type": "aocr", "total_tokens": 0, "spend": "1.5e-05"}, False),
+        ({"call_type": ""}, False),
+    ],
+)
+def test_rows_that_are_no_use_of_a_model_are_left_out(changes: dict[str, Any], is_left_out: bool) -> None:
+    lines = lines_of(json.dumps(ROW | changes) + "\n" + json.dumps(ROW))
+    assert [line.number for line in lines] == ([2] if is_left_out else [1, 2])
+    assert not any(line.problem for line in lines)
+
+
 def test_unknown_values_are_left_out() -> None:
     """A row of an older version, or of a call that never reached a provider."""
     older = {name: value for name, value in ROW.items() if name not in ("custom_llm_provider", "status", "endTime")}

@@ -15,6 +15,7 @@ from usage_worker.integrations.open_calls import OpenCalls
 from usage_worker.publisher.call import response_time
 from usage_worker.publisher.context import current_context
 from usage_worker.responses import fields_of
+from usage_worker.responses.litellm import is_model_call
 
 with needs_extra("litellm"):
     from litellm.integrations.custom_logger import CustomLogger
@@ -25,11 +26,9 @@ if TYPE_CHECKING:
 
     from usage_worker.publisher import UsagePublisher
 
-# LiteLLM logs all calls of an API, also those that list files. Of other types, it is one with tokens or a cost that
-# counts.
-_MODEL_CALLS = frozenset({
-    "completion", "text_completion", "embedding", "responses", "anthropic_messages", "generate_content",
-    "generate_content_stream", "image_generation", "image_edit", "transcription", "speech", "rerank",
+# Each of them has an id and a time of its own, and all of those after the end of the job have its tokens and cost.
+_POLLS = frozenset({
+    "retrieve_batch", "aretrieve_batch", "cancel_batch", "acancel_batch", "video_status", "avideo_status",
 })  # fmt: skip
 
 
@@ -89,9 +88,8 @@ class UsageLogger(CustomLogger):
 
 def _is_model_call(kwargs: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
     kind = kwargs.get("call_type") or ""
-    if _MODEL_CALLS.isdisjoint((kind, kind.removeprefix("a"))):
-        return bool(call.get("total_tokens") or call.get("response_cost"))
-    return True
+    has_usage = bool(call.get("total_tokens") or call.get("response_cost"))
+    return kind not in _POLLS and is_model_call(kind, has_usage=has_usage)
 
 
 def _fields(kwargs: Mapping[str, Any], call: Mapping[str, Any], response: object, *, success: bool) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class FieldMapping:
         start_at: time of the first event; all times are moved alike.
         draw_pairs: number of pairs to draw user and agent from; 0 draws none.
         read_row: returns further event fields of a line that holds something else than an event, also instead of its
-            own fields of the same names; of those then only the ones in `columns` are taken.
+            own fields of the same names; of those then only the ones in `columns` are taken. None leaves the line out.
     """
 
     columns: dict[str, str]
@@ -44,7 +44,7 @@ class FieldMapping:
     assume_utc: bool = False
     start_at: datetime | None = None
     draw_pairs: int = 0
-    read_row: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    read_row: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
 
     def events(self, lines: Iterator[Line]) -> Iterator[Line]:
         """Yield the lines with the fields of events, or with their problem.
@@ -58,7 +58,9 @@ class FieldMapping:
             # Drawn for bad lines also: repairing one must not give the others new identities.
             drawn = dict(zip(("user_id", "agent_id"), next(pairs), strict=True)) if pairs else {}
             try:
-                fields = self._rename(line) | self.constants | drawn
+                if (renamed := self._rename(line)) is None:
+                    continue
+                fields = renamed | self.constants | drawn
                 when = self._time(fields)
                 if when is not None:
                     if shift is None:
@@ -79,8 +81,8 @@ class FieldMapping:
             raise ArgumentError(f"line {line.number}: {problem}; --start-at needs the first time: repair it")
         return line._replace(problem=problem)
 
-    def _rename(self, line: Line) -> dict[str, Any]:
-        """Return the known values of the line, by event field."""
+    def _rename(self, line: Line) -> dict[str, Any] | None:
+        """Return the known values of the line, by event field; None where it is left out."""
         if line.problem:
             raise ValueError(line.problem)
         known = {name: cell for name, cell in line.fields.items() if cell is not None}
@@ -91,7 +93,10 @@ class FieldMapping:
         taken = set(self.columns.values())
         if self.read_row:
             known = {name: cell for name, cell in known.items() if cell not in ("", _NULL)}
-            kept = {name: value for name, value in self.read_row(known).items() if value is not None}
+            read = self.read_row(known)
+            if read is None:
+                return None
+            kept = {name: value for name, value in read.items() if value is not None}
             known |= kept
         else:
             kept = {name: cell for name, cell in known.items() if name in NAMES and name not in taken}

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
-from usage_worker.events.values import datetime_of
+from usage_worker.events.values import datetime_of, decimal_of
 from usage_worker.publisher.call import response_time
+from usage_worker.responses.litellm import is_model_call
 from usage_worker.responses.openai import CHAT
 
 if TYPE_CHECKING:
@@ -34,12 +35,16 @@ _MILLISECOND = timedelta(milliseconds=1)
 _SUCCESS = {"success": True, "failure": False}
 
 
-def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def read_row(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the event fields that follow from several columns, or from one that older versions lack.
+
+    None for a row that is no use of a model. A batch is one: the table has its cost in a single row, by its request_id.
 
     Raises:
         ValueError: a column cannot be read; the message names it.
     """
+    if "call_type" in row and not is_model_call(str(row["call_type"]), has_usage=_has_usage(row)):
+        return None
     metadata = _metadata(row.get("metadata"))
     usage = _object(metadata.get("usage_object")) or _object(metadata.get("additional_usage_values"))
     parts = CHAT.counts(usage)
@@ -53,6 +58,10 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
         or _object(metadata.get("spend_logs_metadata")).get("agent_id"),
         **{name: parts.get(name) for name in ("cached_input_tokens", "cache_write_tokens", "reasoning_tokens")},
     }
+
+
+def _has_usage(row: Mapping[str, Any]) -> bool:
+    return any(decimal_of(row.get(column)) for column in ("total_tokens", "spend"))
 
 
 def _metadata(value: Any) -> dict[str, Any]:
