@@ -15,7 +15,7 @@ import pytest
 from tests.helpers import eventually
 from tests.hostile import HOSTILE_TEXT, check_shown
 from tests.integration.service import AGENT, EVENT, JSON, READER, USERS, WRITER, Service, serving
-from usage_worker.http.body import MAX_BYTES
+from usage_worker.http.body import MAX_BYTES, MAX_VALUES
 from usage_worker.http.events import MAX_EVENTS
 
 if TYPE_CHECKING:
@@ -174,6 +174,8 @@ UNREADABLE: dict[str, tuple[bytes, dict[str, str], int]] = {
     "wrong key": (b"{}", {"key": "wrong"}, 401),
     "hash as key": (b"{}", {"key": WRITER[1].digest}, 401),
     "key that reads": (b"{}", {"key": READER[0]}, 403),
+    "many values": (gzip.compress(b"[" + b"1.5," * MAX_VALUES + b"1.5]"), GZIP, 413),
+    "many arrays": (b"[" + b"[[[[[[]]]]]]," * (MAX_VALUES // 6) + b"1]", {}, 413),
     "many events": (b"[" + b"{}," * MAX_EVENTS + b"{}]", {}, 413),
     "large": (b" " * (MAX_BYTES + 1), {}, 413),
     "large decompressed": (gzip.compress(b" " * 20 * MAX_BYTES, 1), GZIP, 413),

@@ -175,3 +175,9 @@ def test_nil_conversation_is_a_conversation() -> None:
     place = NAMES.index("conversation_id")
     rows = [exact_row(values_of({**PAIR, "conversation_id": given})) for given in (UUID(int=0), None)]
     assert [row[place] for row in rows if row] == [0, None]
+
+
+def test_object_with_too_many_fields_is_refused_without_a_look_at_them() -> None:
+    fields = PAIR | dict.fromkeys(map(str, range(200_000)), 0)
+    with pytest.raises(EventRefusedError, match="event: has 200002 fields"):
+        prepare(fields, WINDOW)

@@ -45,6 +45,7 @@ from usage_worker.events.event import (
     refusal,
     row_of,
     time_at,
+    too_many_fields,
     values_of,
 )
 from usage_worker.events.external_ids import ID_PLACES, ExternalId, IdReader
@@ -128,6 +129,8 @@ def prepare(fields: Mapping[str, Any], window: Window, ids: ExternalIds | None =
         EventRefusedError: a field is unknown, missing, of the wrong type or out of bounds; the message names it.
     """
     if not isinstance(fields, dict) or not REQUIRED <= fields.keys() <= _KNOWN:
+        if reason := too_many_fields(fields):
+            raise EventRefusedError(reason)
         _checked(EVENT, fields, IdReader(ids) if ids else None)
     values = values_of(fields)
     row = exact_row(values)

@@ -69,9 +69,9 @@ class EventsEndpoint:
             raise HTTPException(429, _BUSY)
         with self._places.taken(key):
             body = await read_body(request)
-            read = partial(_items, form, body)
+            take = partial(self._receiver.take, partial(_items, form, body), form.fields_of, key)
             with continued(request.headers.get(TRACEPARENT)):  # the thread gets a copy of this context
-                return await to_thread.run_sync(self._receiver.take, read, form.fields_of, limiter=self._threads)
+                return await to_thread.run_sync(take, limiter=self._threads)
 
 
 def _items(form: Form, body: bytes) -> list[Any]:

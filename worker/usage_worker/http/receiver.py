@@ -64,16 +64,18 @@ class Receiver:
         self._watch = RedisWatch(self._stream.connection, REDIS_MEMORY_LIMIT)
         self._workers_watch = WorkersWatch(self._stream, settings.id_namespace if self._ids else None)
         self._checking = threading.Lock()
+        self._turns: dict[str | None, threading.Lock] = {}
 
-    def take(self, read: Callable[[], Sequence[Any]], fields_of: Callable[[Any], Any]) -> Taken:
+    def take(self, read: Callable[[], Sequence[Any]], fields_of: Callable[[Any], Any], key: str | None = None) -> Taken:
         """Send the valid events; refuse each of the others by itself.
 
         Args:
             read: returns what the request holds, an object for each event.
             fields_of: returns the fields of such an object.
+            key: the name of the API key, of which only one request at a time waits for its turn among those of others.
         """
         # One request at a time, as Python computes anyway: the objects of one alone take fifty times its bytes.
-        with self._checking:
+        with self._turns.setdefault(key, threading.Lock()), self._checking:
             events, refused = self._check(read(), fields_of)
         if not events:
             return Taken(0, refused)

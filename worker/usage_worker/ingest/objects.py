@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid5
 
 from usage_worker.events.columns import MAX_ENTRY_EVENTS
-from usage_worker.events.event import EVENT, identity_of, microseconds, refusal, row_of, values_of
+from usage_worker.events.event import EVENT, identity_of, microseconds, refusal, row_of, too_many_fields, values_of
 from usage_worker.events.external_ids import IdReader
 from usage_worker.events.values import write_json
 from usage_worker.ingest.entries import MAX_LETTERS, BadEvent, describe
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.ingest.event_array import Columns, TextTable
-
-# An object with more fields than this is no event, and a million complaints about unknown fields would say no more.
-_MAX_FIELDS = 100
 
 
 class _Taken(NamedTuple):
@@ -57,7 +54,7 @@ class Objects:
         bad: list[BadEvent] = []
         for position, item in enumerate(items):
             try:
-                checked = _shape(item) or self._check(entry, number, position, item)
+                checked = too_many_fields(item) or self._check(entry, number, position, item)
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - one event must not stop its neighbours, whatever it is
@@ -103,7 +100,3 @@ class Objects:
         if reader:
             entry.made += reader.made
         return _Taken(row, number, position, event_id is None, event_id is not None and not has_time)
-
-
-def _shape(item: Any) -> str | None:
-    return f"event: has {len(item)} fields" if isinstance(item, dict) and len(item) > _MAX_FIELDS else None
