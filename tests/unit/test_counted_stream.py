@@ -246,6 +246,46 @@ def test_text_of_an_sdk_counts_by_its_snapshot(usage: Kept) -> None:
     assert usage.events[0]["response_time_ms"] is not None
 
 
+def test_result_of_a_stream_counts_by_its_usage(usage: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    """Pydantic-ai's block gives a result that is no iterator; its text is read by a method."""
+
+    class Result:
+        model_name = "gpt-5.2"
+
+        async def stream_text(self) -> AsyncIterator[str]:
+            yield "Hi"
+
+        def usage(self) -> dict[str, int]:
+            return {"input_tokens": 3, "output_tokens": 2, "cache_read_tokens": 1}
+
+    @asynccontextmanager
+    async def run_stream() -> AsyncIterator[Any]:
+        yield Result()
+
+    async def main() -> None:
+        async with usage.stream(USER, AGENT, run_stream()) as result:
+            assert [text async for text in result.stream_text()] == ["Hi"]
+
+    asyncio.run(main())
+    counted = {"input_tokens": 3, "output_tokens": 2, "cached_input_tokens": 1, "model": "gpt-5.2"}
+    assert usage.only() == {**PAIR, "success": True, **counted}
+    assert caplog.records == []
+
+
+def test_stream_that_says_nothing_is_named_once(usage: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    class Silent(Stream):
+        pass
+
+    for _ in range(2):
+        with usage.stream(USER, AGENT, Silent([])):
+            pass
+    with suppress(ValueError), usage.stream(USER, AGENT, Stream([])):
+        raise ValueError
+    (record,) = caplog.records
+    assert "no usage in" in record.getMessage()
+    assert "Silent" in record.getMessage()
+
+
 def test_stream_in_both_ways(usage: Kept) -> None:
     class Both(AsyncStream):
         def __iter__(self) -> Iterator[Any]:

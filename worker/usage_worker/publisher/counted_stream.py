@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # The streams that are not counted yet, by their `id`: a WeakSet cannot be read while another thread changes it.
 _OPEN: WeakValueDictionary[int, _Counted[Any]] = WeakValueDictionary()
-# What the SDKs' own streams have read, also where the application reads their text, or their result, instead of events.
+# What the SDKs' own streams have read, also where the application reads their text, or their result, instead of events;
+# pydantic-ai's have `usage` themselves.
 _SNAPSHOTS = ("current_message_snapshot", "current_completion_snapshot", "_state._completed_response")
 
 
@@ -31,7 +32,7 @@ class _Counted(Generic[T]):
 
     Args:
         chunks: an iterable, or a context manager that gives one.
-        publish: takes what was read and measured, and the last chunk of a stream that came to its end; None where the
+        publish: takes what was read and measured, and the object that should say the tokens, if any; None where the
             stream is not to be counted, whose chunks are not read then.
     """
 
@@ -95,13 +96,15 @@ class _Counted(Generic[T]):
         counts = {name: max(seen[name], snapshot[name]) for name in TOKEN_FIELDS & seen.keys() & snapshot.keys()}
         said = snapshot | seen | counts
         measured = {"success": success, "response_time_ms": self._response_time_ms}
-        publish({**measured, **said}, self._last if is_complete else None)
+        # Where the tokens should be: the application may have read what it wanted of the stream in another way.
+        is_unread = success and self._last is None
+        publish({**measured, **said}, self._chunks if is_unread else self._last if is_complete else None)
 
     def _snapshot(self) -> dict[str, Any]:
         for name in _SNAPSHOTS:
             with suppress(Exception):
                 return fields_of(attrgetter(name)(self._chunks))
-        return {}
+        return {} if self._tally.has_counts else fields_of(self._chunks)
 
     def _method(self, owner: object, *names: str) -> Any:
         """Return the first method of these names, or None."""
