@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import openai
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.language_models.fake import FakeListLLM
 from langchain_openai import ChatOpenAI
 from langgraph.graph import START, MessagesState, StateGraph
@@ -90,6 +91,15 @@ def test_streams_and_async_calls_are_events(published: Published, model: ChatOpe
 def test_each_call_of_a_batch_is_an_event(published: Published, model: ChatOpenAI, config: Config) -> None:
     model.batch([QUESTION] * 3, config)
     assert len({event["event_id"] for event in published.events(3)}) == 3
+
+
+def test_answer_from_the_cache_costs_nothing(published: Published, model: ChatOpenAI, config: Config) -> None:
+    model.cache = InMemoryCache()
+    for _ in range(2):
+        model.invoke(QUESTION, config)
+    paid, cached = published.events(2)
+    assert (paid.get("cost_usd"), cached["cost_usd"]) == (None, "0")
+    assert paid["input_tokens"] == cached["input_tokens"] == 812
 
 
 def test_stream_that_its_reader_leaves_has_not_failed(published: Published, model: ChatOpenAI, config: Config) -> None:

@@ -177,3 +177,18 @@ def test_method_of_usage_is_called() -> None:
             return {"input_tokens": 3, "output_tokens": 2, "cache_read_tokens": 1}
 
     assert fields_of(Result()) == {"input_tokens": 3, "output_tokens": 2, "cached_input_tokens": 1}
+
+
+@pytest.mark.parametrize(("costs", "cost"), [((0, 0), 0), ((0.5, 0.25), 0.75), ((0, None), None), ((None, None), None)])
+def test_cost_of_a_result_is_that_of_all_its_messages(costs: tuple[float | None, ...], cost: float | None) -> None:
+    """Where the cache of langchain-core has answered only some prompts, the cost of the others is unknown."""
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    counted = [usage if it is None else {**usage, "total_cost": it} for it in costs]
+    fields = fields_of({"generations": [[{"message": {"usage_metadata": usage}}] for usage in counted]})
+    assert (fields["input_tokens"], fields.get("cost_usd")) == (6, cost)
+
+
+@pytest.mark.parametrize("total", [0, 5, 11, 12])
+def test_total_that_is_no_more_than_the_sum_changes_nothing(total: int) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": total}
+    assert fields_of({"usage": usage}) == {"input_tokens": 9, "output_tokens": 3}

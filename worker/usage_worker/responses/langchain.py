@@ -6,7 +6,7 @@ langchain-core adds them.
 
 from __future__ import annotations
 
-from usage_worker.responses.reading import Counts, Family, has_count, member, with_reasoning
+from usage_worker.responses.reading import Counts, Family, dollars, has_count, member
 
 
 def _has_tokens(_: object, usage: object) -> bool:
@@ -18,7 +18,7 @@ def _normalize(counts: Counts) -> Counts:
     parts = [counts.pop(name) for name in ("cache_write_tokens", "kept_5m", "kept_1h") if name in counts]
     if parts:
         counts["cache_write_tokens"] = sum(parts)
-    return with_reasoning(counts)
+    return counts
 
 
 def _with_tiers(path: str, name: str) -> tuple[str, ...]:
@@ -52,3 +52,10 @@ def messages_of(result: object) -> list[object]:
         return []
     firsts = (prompt[0] if type(prompt) is list and prompt else prompt for prompt in generations)
     return [message for first in firsts if (message := member(first, "message")) is not None]
+
+
+def cost_of(response: object) -> float | None:
+    """Return the cost in US dollars that a message, or each one of a result, says: langchain-core's cache sets 0."""
+    costs = [dollars(member(it, "usage_metadata.total_cost")) for it in messages_of(response) or [response]]
+    known = [cost for cost in costs if cost is not None]
+    return dollars(sum(known)) if len(known) == len(costs) else None

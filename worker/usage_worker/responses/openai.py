@@ -6,7 +6,7 @@ so the shape does not say who ran the model.
 
 from __future__ import annotations
 
-from usage_worker.responses.reading import Family, has_count, member, text, with_reasoning
+from usage_worker.responses.reading import Family, has_count, member, text
 
 
 def _is_chat(_: object, usage: object) -> bool:
@@ -36,7 +36,7 @@ CHAT = Family(
         "reasoning_tokens": ("completion_tokens_details.reasoning_tokens",),
         "total": ("total_tokens",),
     },
-    normalize=with_reasoning,
+    normalize=dict,
     model=("model",),
     provider=("provider",),  # OpenRouter's
 )
@@ -51,7 +51,7 @@ RESPONSES = Family(
         "reasoning_tokens": ("output_tokens_details.reasoning_tokens",),
         "total": ("total_tokens",),
     },
-    normalize=with_reasoning,
+    normalize=dict,
 )
 
 

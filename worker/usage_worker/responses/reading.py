@@ -23,7 +23,7 @@ class Family(NamedTuple):
         names: where each count stands within the counts, as paths; the first that can be read is taken. Names that are
             not fields of an event are only used by `normalize`.
         normalize: returns the counts as the fields of an event, where input tokens include those of the cache, and
-            output tokens include those of reasoning.
+            output tokens include those of reasoning; as far as only `total` tells, `with_rest` does.
         model, provider: paths from the response to the names of the model and of who ran it.
         provider_of: who ran the model, where no path says it but the object can only come from one provider.
         additive: whether the chunks of a stream carry increments; otherwise each has the totals so far.
@@ -97,18 +97,6 @@ def first_text(value: object, paths: Iterable[str], most: int) -> str | None:
     return next((found for found in texts if found is not None), None)
 
 
-def with_reasoning(counts: Counts) -> Counts:
-    """Return counts whose output includes reasoning; `total` says whether it does, as it does not with xAI."""
-    total = counts.pop("total", None)
-    if total is not None and counts.keys().isdisjoint(("input_tokens", "output_tokens")):
-        return {**counts, "tokens": total}
-    read, written = counts.get("input_tokens", 0), counts.get("output_tokens", 0)
-    reasoning = counts.get("reasoning_tokens", 0)
-    if reasoning and total == read + written + reasoning:
-        counts["output_tokens"] = written + reasoning
-    return counts
-
-
 def with_parts(counts: Counts) -> Counts:
     """Return counts whose input and output are no less than their parts: a proxy that says less has left these out."""
     cached = counts.get("cached_input_tokens", 0) + counts.get("cache_write_tokens", 0)
@@ -116,3 +104,20 @@ def with_parts(counts: Counts) -> Counts:
         if whole in counts and counts[whole] < part:
             counts[whole] += part
     return counts
+
+
+def with_rest(counts: Counts) -> Counts:
+    """Return counts that add up to `total`, from which xAI's and Gemini's output leaves out reasoning.
+
+    Where exactly the parts of the input are missing, it is the input that leaves them out.
+    """
+    total = counts.pop("total", None)
+    if total is not None and counts.keys().isdisjoint(("input_tokens", "output_tokens")):
+        return {**counts, "tokens": total}
+    rest = (total or 0) - counts.get("input_tokens", 0) - counts.get("output_tokens", 0)
+    if rest <= 0:
+        return counts
+    if rest == counts.get("cached_input_tokens", 0) + counts.get("cache_write_tokens", 0):
+        return {**counts, "input_tokens": counts.get("input_tokens", 0) + rest}
+    written = counts.get("output_tokens", 0) + rest
+    return {**counts, "output_tokens": written, "reasoning_tokens": counts.get("reasoning_tokens") or rest}

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from usage_worker.events.columns import MAX_MODEL, MAX_PROVIDER
 from usage_worker.responses import anthropic, google, langchain, litellm, openai, pydantic_ai
-from usage_worker.responses.reading import count, first_text, member, with_parts
+from usage_worker.responses.reading import count, first_text, member, with_parts, with_rest
 
 if TYPE_CHECKING:
     from usage_worker.responses.reading import Counts, Family
@@ -74,10 +74,12 @@ class Tally:
         elif not self._read(roots):
             inner = (member(roots, path) for path in _INNER)
             any(self._read(_roots_of(part)) for part in inner if part is not None)
+        if (cost := langchain.cost_of(roots)) is not None:
+            self._said["cost_usd"] = cost
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of an event; see `fields_of`."""
-        counts = with_parts(self._family.normalize(dict(self._counts))) if self._family else {}
+        counts = with_rest(with_parts(self._family.normalize(dict(self._counts)))) if self._family else {}
         return {**self._said, **{name: number for name, number in counts.items() if count(number) is not None}}
 
     def _read(self, response: object) -> bool:
@@ -131,15 +133,21 @@ def _roots_of_class(kind: type) -> frozenset[str]:
 
 
 def _find(response: object, expected: Family | None) -> tuple[Family | None, Counts]:
-    """Return the counts of a response and their family; a stream's later chunks may show fewer signs of it."""
+    """Return the counts of a response and their family; a stream's later chunks may show fewer signs of it.
+
+    Some servers have the names of several families, and figures in those of one: zeros count if there is nothing else.
+    """
+    zeros: tuple[Family | None, Counts] = None, {}
     for place, families in _PLACES.items():
         usage = _usage_at(response, place)
         if usage is None:
             continue
         for family in families:
             if (family is expected or family.matches(response, usage)) and (counts := family.counts(usage)):
-                return family, counts
-    return None, {}
+                if counts.get("input_tokens") or counts.get("output_tokens"):
+                    return family, counts
+                zeros = zeros if zeros[0] else (family, counts)
+    return zeros
 
 
 def _usage_at(response: object, place: str) -> object:
