@@ -139,6 +139,15 @@ def test_call_that_is_logged_twice_has_one_identity(
     assert first == second
 
 
+@pytest.mark.parametrize("identity", ["x" * 256, "a\x00b", "\ud800"])
+def test_call_whose_id_no_event_can_hold_has_one_identity(published: Published, call: Call, identity: str) -> None:
+    for _ in range(2):
+        litellm.completion(**call | {"litellm_call_id": identity})
+    litellm.completion(**call)
+    events = published.events(3)
+    assert len({event["event_id"] for event in events}) == 2
+
+
 def test_input_of_anthropic_includes_its_cache(published: Published, call: Call, provider_url: str) -> None:
     litellm.completion(**call | {"model": "anthropic/claude-sonnet-4-5", "api_base": provider_url})
     (event,) = published.events(1)

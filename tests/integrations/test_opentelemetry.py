@@ -112,6 +112,36 @@ def test_other_names_are_read(published: Published, tracer: Tracer) -> None:
     assert (event["user_id"], event["agent_id"]) == (UUID(USER).hex, UUID(AGENT).hex)
 
 
+def test_input_includes_a_cache_that_the_attributes_exclude(published: Published, tracer: Tracer) -> None:
+    """As those that OpenLLMetry sets for Bedrock."""
+    cache = {"gen_ai.usage.cache_read_input_tokens": 900, "gen_ai.usage.cache_creation_input_tokens": 50}
+    attributes = CHAT | cache | {"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 20}
+    tracer.start_span("call", attributes=attributes).end()
+    (event,) = published.events(1)
+    assert (event["input_tokens"], event["cached_input_tokens"], event["cache_write_tokens"]) == (960, 900, 50)
+    assert event["output_tokens"] == 20
+
+
+def test_values_that_no_event_can_hold_are_left_out(
+    published: Published, tracer: Tracer, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd: dict[str, Any] = {
+        "gen_ai.usage.input_tokens": -1,
+        "gen_ai.usage.cache_read_input_tokens": 10.5,
+        "gen_ai.usage.output_tokens": 20,
+        "gen_ai.conversation.id": "a\x00b",
+        "gen_ai.request.model": "m" * 201,
+        "gen_ai.provider.name": "p" * 101,
+    }
+    before = datetime.now(UTC)
+    tracer.start_span("call", attributes=CHAT | odd).end()
+    (event,) = published.events(1)
+    counted = {"user_id": UUID(USER).hex, "agent_id": UUID(AGENT).hex, "output_tokens": 20}
+    assert without_measurements(event, before) == counted
+    names = "cached_input_tokens, conversation_id, input_tokens, model, provider"
+    assert f"a model call is counted without {names}" in caplog.text
+
+
 def test_two_processors_give_a_span_one_identity(published: Published, tracers: TracerProvider) -> None:
     tracers.add_span_processor(UsageSpanProcessor(published.usage))
     tracers.get_tracer("tests").start_span("call", attributes=CHAT | TOKENS).end()

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from usage_worker.events.event import EVENT, REQUIRED
+from usage_worker.events.external_ids import IdReader
 from usage_worker.publisher.rate_limited_log import RateLimitedLog, say
 
 if TYPE_CHECKING:
@@ -50,12 +55,31 @@ class ModelCalls:
         self._log = RateLimitedLog()
 
     def publish(self, fields: Mapping[str, Any], *owners: Mapping[str, Any]) -> None:
-        """Publish a call; each id is the first one that `owners` give. Without user or agent, it is refused."""
+        """Publish a call; each id is the first one that `owners` give.
+
+        Only without user or agent, it is refused: what else an event cannot hold is left out, and logged.
+        """
         ids = owner(*owners, self._defaults)
         if not (self._advised or {"user_id", "agent_id"} <= ids.keys()):
             self._advised = True
             say(logging.WARNING, "model calls without user_id or agent_id are refused; %s", self._advice)
-        self.usage.add({**known(fields), **ids})
+        self.usage.add(self._held({**known(fields), **ids}))
+
+    def _held(self, fields: dict[str, Any]) -> dict[str, Any]:
+        try:
+            EVENT.validator.validate_python(fields, context=self.usage.ids and IdReader(self.usage.ids))
+        except ValidationError as error:
+            wrong = {str(item["loc"][0]) for item in error.errors(include_url=False, include_input=False)} - REQUIRED
+            held = {name: value for name, value in fields.items() if name not in wrong}
+            if "event_id" in wrong:
+                # Made of it, so that a call that is logged twice still counts once.
+                wrong.remove("event_id")
+                held["event_id"] = sha256(str(fields["event_id"]).encode("utf-8", "surrogatepass")).hexdigest()
+            if wrong:
+                what = ", ".join(sorted(wrong))
+                self._log(logging.WARNING, "a model call is counted without %s, which no event can hold", what)
+            return held
+        return fields
 
     @contextmanager
     def contained(self) -> Iterator[None]:

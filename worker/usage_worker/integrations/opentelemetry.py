@@ -15,6 +15,8 @@ from usage_worker.integrations.model_calls import ModelCalls, owner
 from usage_worker.integrations.open_calls import OpenCalls
 from usage_worker.publisher.call import response_time
 from usage_worker.publisher.context import current_context
+from usage_worker.responses import TOKEN_FIELDS
+from usage_worker.responses.reading import count, with_parts
 
 with needs_extra("otel"):
     from opentelemetry.sdk.trace import SpanProcessor
@@ -107,7 +109,7 @@ class UsageSpanProcessor(SpanProcessor):
             if opened.in_call or attributes.get(_OPERATION) not in _MODEL_CALLS:
                 return
             start, end = span.start_time or 0, span.end_time or 0
-            fields = _read(attributes, _FIELDS) | {
+            fields = _fields(attributes) | {
                 "event_id": f"{context.trace_id:032x}-{context.span_id:016x}",
                 "occurred_at": start / _NANOSECONDS,
                 "response_time_ms": response_time(max(end - start, 0) / 1_000_000),
@@ -126,6 +128,13 @@ class UsageSpanProcessor(SpanProcessor):
 
 def _key(context: SpanContext) -> tuple[int, int]:
     return context.trace_id, context.span_id
+
+
+def _fields(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the attributes say, some of which exclude the cache from the input, as those of Bedrock do."""
+    fields = _read(attributes, _FIELDS)
+    counts = {name: number for name in TOKEN_FIELDS if (number := count(fields.get(name))) is not None}
+    return fields | with_parts(counts)
 
 
 def _read(attributes: Mapping[str, Any], names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
