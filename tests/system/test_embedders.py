@@ -88,8 +88,15 @@ def test_service_gives_the_same_vectors_in_order(client: OpenAIEmbedder, service
 
 @pytest.mark.parametrize(
     "fault",
-    [status(429, Retry_After="1"), status(429), status(500), status(503), cut],
-    ids=["told_when", "429", "500", "503", "cut"],
+    [
+        status(429, Retry_After="1"),
+        status(429, Retry_After=f"Fri, 31 Dec {10**20} 23:59:59 GMT"),
+        status(429),
+        status(500),
+        status(503),
+        cut,
+    ],
+    ids=["told_when", "told_beyond_the_calendar", "429", "500", "503", "cut"],
 )
 def test_passing_fault_is_tried_again(client: OpenAIEmbedder, service: EmbeddingService, fault: Any) -> None:
     service.faults = [fault]

@@ -53,6 +53,7 @@ def cursor(place: Place, query: str = "") -> str:
         ("page=1", "page"),
         ("limit=1&limit=2", "limit"),
         ("group_by=model&from=2020-01-01", "from"),
+        ("group_by=model&to=2020-01-01", "to"),
     ],
 )
 def test_wrong_parameter_is_named(query: str, field: str) -> None:

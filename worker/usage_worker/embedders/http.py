@@ -135,5 +135,5 @@ def _seconds(retry_after: str) -> float:
         if retry_after.strip().isdigit():
             return float(retry_after)
         return max((parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0

@@ -85,9 +85,10 @@ def _days(given: Mapping[str, str], ledger_days: int | None) -> tuple[date, date
     oldest = 1 if ledger_days is None else today - ledger_days + 1
     last = date_of(given, "to") or date.fromordinal(today)
     first = date_of(given, "from") or date.fromordinal(max(last.toordinal() - DEFAULT_DAYS + 1, oldest))
-    if first.toordinal() < oldest:
-        kept = date.fromordinal(oldest)
-        raise ParameterError("from", f"models are known from {kept} on, as long as the ledger keeps its days")
+    for name, day in (("from", first), ("to", last)):
+        if day.toordinal() < oldest:
+            kept = date.fromordinal(oldest)
+            raise ParameterError(name, f"models are known from {kept} on, as long as the ledger keeps its days")
     if first > last:
         raise ParameterError("from", "later than the last day")
     return first, last
