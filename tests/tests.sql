@@ -100,6 +100,19 @@ INSERT INTO public.usage_daily (user_id, agent_id, day, usage_count, response_ti
 SELECT lpad(pair::text, 32, '0')::uuid, gen_random_uuid(), %(day)s::date + n, uses, uses
   FROM (VALUES (-1, 1, 7), (0, 1, 20), (0, 2, 10), (1, 2, 17)) AS days (n, pair, uses)
 
+-- name: pairs_of_dropped_days
+-- Pairs of each day that the ledger has dropped. Before them the planner expects to find a row of a day at once, and after
+-- them it reads all others first.
+INSERT INTO public.usage_daily (user_id, agent_id, day, usage_count)
+SELECT gen_random_uuid(), gen_random_uuid(), day, 1
+  FROM (SELECT DISTINCT day FROM public.agent_usage_daily) AS days, generate_series(1, 200) ORDER BY day;
+ANALYZE public.usage_daily
+
+-- name: reads_of_pairs
+-- How often this transaction has read the totals of pairs: blocks for each that the table has.
+SELECT pg_stat_get_xact_blocks_fetched(oid)::float8 * current_setting('block_size')::integer / pg_relation_size(oid)
+  FROM pg_catalog.pg_class WHERE oid = 'public.usage_daily'::regclass
+
 -- name: hash_partitions
 -- Put user_agents into hash partitions by user, with every constraint, index and trigger that such a table takes. Its
 -- primary key is the one thing that it does not: id alone cannot be unique.

@@ -135,7 +135,7 @@ def test_commands_of_worker_and_owner(worker_cli: Cli, harness: IngestHarness) -
         assert done.returncode == 0, done
     harness.check()
     status = worker_cli.run("status", "--json")
-    assert '"schema": "5.1.0"' in status.stdout
+    assert '"schema": "5.2.0"' in status.stdout
     lines = worker_cli.error_lines(
         "run purge", "run partitions", "run refresh", "run reconcile", "migrate down --to 3.0.0 --yes"
     )

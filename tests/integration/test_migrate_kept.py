@@ -238,10 +238,10 @@ def test_down_asks_with_row_counts(harness: IngestHarness, database: str, cli: C
     assert "rows of user_agents (new columns)" in error_line
     assert "--yes" in error_line
     assert "no version 9.9.9" in unknown
-    assert Runner(database).status().version == "5.1.0"
+    assert Runner(database).status().version == "5.2.0"
     code, text = cli.on_terminal("n\n", "migrate", "down", "--to", "3.0.0")
     assert (code, figures in text, "nothing was changed" in text) == (1, True, True)
-    assert Runner(database).status().version == "5.1.0"
+    assert Runner(database).status().version == "5.2.0"
     code, text = cli.on_terminal("y\n", "migrate", "down", "--to", "3.0.0")
     assert code == 0, text
     assert Runner(database).status().version == "3.0.0"

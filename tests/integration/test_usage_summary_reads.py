@@ -1,0 +1,55 @@
+"""What `usage_summary` reads of days that the ledger has dropped, and which partitions it takes for the ledger's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.integration.database import run
+from tests.integration.ledger import INSERT, create_days, date_of
+from tests.sql import query
+from usage_worker.store import retained_days
+
+if TYPE_CHECKING:
+    from usage_worker.store import Store
+
+SUMMARY = "SELECT usage_count FROM public.usage_summary(%s, %s, 'UTC', '{month}')"
+
+
+def midnight(ahead: int) -> datetime:
+    return datetime.combine(date_of(ahead), time(), UTC)
+
+
+@pytest.mark.parametrize("earlier", [0, 3000], ids=["from the first day", "from a day before"])
+def test_pairs_are_read_once_and_not_for_each_day(database: str, earlier: int) -> None:
+    """Of half of the days only the totals of pairs can tell that they had no uses."""
+    with psycopg.connect(database) as connection:
+        for ahead in range(-500, -440, 4):
+            connection.execute(query("dropped_days"), {"day": date_of(ahead)})
+        connection.execute(query("pairs_of_dropped_days"))
+    with psycopg.connect(database) as connection:
+        assert connection.execute(SUMMARY.encode(), [midnight(-500 - earlier), midnight(-440)]).fetchall()
+        ((times,),) = connection.execute(query("reads_of_pairs"))
+    # For the oldest day, the days without a roll-up, and the users.
+    assert times <= 3
+
+
+def test_partitions_of_other_names_are_not_days(database: str, store: Store) -> None:
+    create_days(database, -1)
+    run(database, INSERT, midnight(-1))
+    run(database, "INSERT INTO agent_usage_hour_marks VALUES (%s)", midnight(-1))
+    before = run(database, SUMMARY, midnight(-1), midnight(0))
+    kept = retained_days(store)
+    for table in ("usage_events", "agent_usage_hourly"):
+        run(
+            database,
+            f"CREATE TABLE {table}_2025_jan PARTITION OF {table} FOR VALUES FROM ('2025-01-01Z') TO ('2025-02-01Z');"
+            f"CREATE TABLE {table}_others PARTITION OF {table} DEFAULT",
+        )
+    assert before
+    assert run(database, SUMMARY, midnight(-1), midnight(0)) == before
+    assert retained_days(store) == kept
+    assert date_of(-1) in kept
