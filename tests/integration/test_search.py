@@ -88,6 +88,7 @@ def test_names_and_words(database: str) -> None:
         "questions on tax": None,
         "question protected": "GDPR checker",
         "gdpr -checker": "GDPR checker",
+        f"gdpr {'Ⱥ' * 700}": "GDPR checker",
         "gdpr OR zephyr": None,
         "über": "Über uns",
         "100%_\\": "a 100%_\\ agent",
@@ -183,7 +184,9 @@ def test_extension_in_a_schema_that_users_may_not_enter(database: str, store: St
     assert names(search(database, draw(0))) == ["agent"]
 
 
-@pytest.mark.parametrize("text", [None, "", " \n", "&", "a" * 10_000, "\u0301", "%", "' || OR --", "$1", "%1$s {} %s"])
+@pytest.mark.parametrize(
+    "text", [None, "", " \n", "&", "a" * 10_000, "Ⱥ" * 700, "\u0301", "%", "' || OR --", "$1", "%1$s {} %s"]
+)
 def test_any_text_is_a_query(searchable: str, text: str | None) -> None:
     search(searchable, None, text)
     assert names(search(searchable, draw(0), text)) == ["agent"]
