@@ -169,6 +169,10 @@ def test_whatever_is_read_has_the_bounds_of_an_event(chunks: list[Any]) -> None:
         assert fields.get(whole, MAX_TOKENS) >= fields.get(part, 0)
 
 
+def reasoning(tokens: int) -> dict[str, Any]:
+    return {"completion_tokens_details": {"reasoning_tokens": tokens}}
+
+
 def test_method_of_usage_is_called() -> None:
     """In pydantic-ai 1, `result.usage()`."""
 
@@ -186,6 +190,44 @@ def test_cost_of_a_result_is_that_of_all_its_messages(costs: tuple[float | None,
     counted = [usage if it is None else {**usage, "total_cost": it} for it in costs]
     fields = fields_of({"generations": [[{"message": {"usage_metadata": usage}}] for usage in counted]})
     assert (fields["input_tokens"], fields.get("cost_usd")) == (6, cost)
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"completion_tokens": 20, "total_tokens": 30}, (10, 20, None, None)),
+        ({"prompt_tokens": 10, "total_tokens": 30}, (10, 20, None, None)),
+        ({"prompt_tokens": 0, "total_tokens": 26}, (0, None, None, 26)),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 20, **reasoning(0)},
+            (5, 15, 0, None),
+        ),
+        # LiteLLM's, of an answer of Gemini that has searched.
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 50,
+                "total_tokens": 2150,
+                "prompt_tokens_details": {"tool_use_tokens": 2000},
+            },
+            (2100, 50, None, None),
+        ),
+        # xAI's, with a cache as large as what was thought.
+        (
+            {
+                "prompt_tokens": 512,
+                "completion_tokens": 200,
+                "total_tokens": 840,
+                "prompt_tokens_details": {"cached_tokens": 128},
+                **reasoning(128),
+            },
+            (512, 328, 128, None),
+        ),
+    ],
+)
+def test_rest_up_to_the_total_goes_where_it_is_missing(usage: dict[str, Any], counts: tuple[int | None, ...]) -> None:
+    fields = fields_of({"usage": usage})
+    assert tuple(map(fields.get, ("input_tokens", "output_tokens", "reasoning_tokens", "tokens"))) == counts
 
 
 @pytest.mark.parametrize("total", [0, 5, 11, 12])

@@ -173,11 +173,14 @@ def test_success_follows_from_status(changes: dict[str, Any], success: bool | No
         ({"call_type": "aresponses", "total_tokens": 0, "spend": 0.0, "status": "failure"}, False),
         ({"call_type": "aocr", "total_tokens": 0, "spend": "1.5e-05"}, False),
         ({"call_type": ""}, False),
+        ({"call_type": "_arealtime", "total_tokens": 0, "spend": 0.0}, True),
+        ({"call_type": "_arealtime", "total_tokens": 0, "spend": 0.0, "status": "failure"}, False),
+        ({"call_type": "aget_responses", "request_id": "resp_1_background_cost"}, False),
     ],
 )
 def test_rows_that_are_no_use_of_a_model_are_left_out(changes: dict[str, Any], is_left_out: bool) -> None:
     lines = lines_of(json.dumps(ROW | changes) + "\n" + json.dumps(ROW))
-    assert [line.number for line in lines] == ([2] if is_left_out else [1, 2])
+    assert [line.is_left_out for line in lines] == [is_left_out, False]
     assert not any(line.problem for line in lines)
 
 

@@ -71,3 +71,11 @@ def test_stream_that_says_nothing_is_named_once(usage: Kept, caplog: pytest.LogC
     (record,) = caplog.records
     assert "no usage in" in record.getMessage()
     assert "Silent" in record.getMessage()
+
+
+def test_stream_without_a_chunk_is_not_named(usage: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    """As one that is cancelled before the first."""
+    with usage.stream(USER, AGENT, Stream([])) as stream:
+        assert list(stream) == []
+    assert len(usage.events) == 1
+    assert caplog.records == []

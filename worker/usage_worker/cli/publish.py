@@ -107,7 +107,15 @@ def publish(
             backfill_days=backfill_days,
             timeout=BACKFILL_FLUSH_SECONDS if backfill else FLUSH_SECONDS,
         )
-    finish(report.sent, report.bad, "bad line", as_json=as_json, too_old=report.too_old, keeps_days=backfill_days)
+    finish(
+        report.sent,
+        report.bad,
+        "bad line",
+        as_json=as_json,
+        too_old=report.too_old,
+        keeps_days=backfill_days,
+        left_out=report.left_out if source else None,
+    )
 
 
 def _on_problem(number: int, error: EventRefusedError) -> None:

@@ -51,16 +51,27 @@ def assignments(option: str, texts: Sequence[str] | None) -> dict[str, str]:
 
 
 def finish(
-    sent: int, bad: int, problem: str, *, as_json: bool, too_old: int = 0, keeps_days: int | None = None
+    sent: int,
+    bad: int,
+    problem: str,
+    *,
+    as_json: bool,
+    too_old: int = 0,
+    keeps_days: int | None = None,
+    left_out: int | None = None,
 ) -> None:
     """Print how many events were sent and how often there was the problem; exit with 1 if there was any.
 
-    Of a backfill, for which the ledger `keeps_days` days, also how many events were `too_old`.
+    Of a backfill, for which the ledger `keeps_days` days, also how many events were `too_old`; of another program's
+    table, also how many rows were `left_out`.
     """
     figures, words = {"sent": sent, "bad": bad}, f"{counted(sent, 'event')} sent, {counted(bad, problem)}"
     if keeps_days is not None:
         figures["too_old"] = too_old
         words += f", {counted(too_old, 'event')} older than the ledger keeps ({keeps_days} days)"
+    if left_out is not None:
+        figures["left_out"] = left_out
+        words += f", {counted(left_out, 'row')} left out"
     if as_json:
         print_json(figures)
     else:

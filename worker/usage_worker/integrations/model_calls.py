@@ -63,22 +63,22 @@ class ModelCalls:
         if not (self._advised or {"user_id", "agent_id"} <= ids.keys()):
             self._advised = True
             say(logging.WARNING, "model calls without user_id or agent_id are refused; %s", self._advice)
-        self.usage.add(self._held({**known(fields), **ids}))
+        self.usage.add(self._without_invalid({**known(fields), **ids}))
 
-    def _held(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def _without_invalid(self, fields: dict[str, Any]) -> dict[str, Any]:
         try:
             EVENT.validator.validate_python(fields, context=self.usage.ids and IdReader(self.usage.ids))
         except ValidationError as error:
             wrong = {str(item["loc"][0]) for item in error.errors(include_url=False, include_input=False)} - REQUIRED
-            held = {name: value for name, value in fields.items() if name not in wrong}
+            valid = {name: value for name, value in fields.items() if name not in wrong}
             if "event_id" in wrong:
                 # Made of it, so that a call that is logged twice still counts once.
                 wrong.remove("event_id")
-                held["event_id"] = sha256(str(fields["event_id"]).encode("utf-8", "surrogatepass")).hexdigest()
+                valid["event_id"] = sha256(str(fields["event_id"]).encode("utf-8", "surrogatepass")).hexdigest()
             if wrong:
                 what = ", ".join(sorted(wrong))
                 self._log(logging.WARNING, "a model call is counted without %s, which no event can hold", what)
-            return held
+            return valid
         return fields
 
     @contextmanager

@@ -97,7 +97,7 @@ class _Counted(Generic[T]):
         said = snapshot | seen | counts
         measured = {"success": success, "response_time_ms": self._response_time_ms}
         # Where the tokens should be: the application may have read what it wanted of the stream in another way.
-        is_unread = success and self._last is None
+        is_unread = success and self._iterator is None
         publish({**measured, **said}, self._chunks if is_unread else self._last if is_complete else None)
 
     def _snapshot(self) -> dict[str, Any]:

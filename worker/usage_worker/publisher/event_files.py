@@ -43,11 +43,15 @@ _DECODER = json_decoder()
 
 
 class Line(NamedTuple):
-    """One event of a file: number of its first line, from 1, its fields, and its problem where it could not be read."""
+    """One event of a file: number of its first line, from 1, its fields, and its problem where it could not be read.
+
+    `is_left_out` where what it holds is no event, and need not be one.
+    """
 
     number: int
     fields: dict[str, Any]
     problem: str = ""
+    is_left_out: bool = False
 
 
 def open_text(binary: io.BufferedReader[Any]) -> TextIO:

@@ -59,6 +59,7 @@ class FieldMapping:
             drawn = dict(zip(("user_id", "agent_id"), next(pairs), strict=True)) if pairs else {}
             try:
                 if (renamed := self._rename(line)) is None:
+                    yield line._replace(is_left_out=True)
                     continue
                 fields = renamed | self.constants | drawn
                 when = self._time(fields)

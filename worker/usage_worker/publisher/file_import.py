@@ -29,11 +29,15 @@ BACKFILL_FLUSH_SECONDS = 600.0
 
 
 class ImportReport(NamedTuple):
-    """Numbers of events that were sent, of lines that are no events, and of events that the ledger no longer keeps."""
+    """Numbers of events that were sent, of bad lines, of events that the ledger no longer keeps, and of lines left out.
+
+    `left_out` are those of another program that are no use of a model.
+    """
 
     sent: int
     bad: int
     too_old: int = 0
+    left_out: int = 0
 
 
 def publish_file(
@@ -80,8 +84,11 @@ def _publish(
     *,
     is_backfill: bool,
 ) -> ImportReport:
-    sent = bad = too_old = 0
+    sent = bad = too_old = left_out = 0
     for line in lines:
+        if line.is_left_out:
+            left_out += 1
+            continue
         try:
             if is_backfill and _is_too_old(line, window()):
                 too_old += 1
@@ -96,7 +103,7 @@ def _publish(
         sent += 1
         if sent % FLUSH_EVERY == 0:
             _await_sent(publisher, timeout)
-    return ImportReport(sent, bad, too_old)
+    return ImportReport(sent, bad, too_old, left_out)
 
 
 def _is_too_old(line: Line, window: Window) -> bool:

@@ -38,12 +38,12 @@ _SUCCESS = {"success": True, "failure": False}
 def read_row(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the event fields that follow from several columns, or from one that older versions lack.
 
-    None for a row that is no use of a model. A batch is one: the table has its cost in a single row, by its request_id.
+    None for a row that is no use of a model.
 
     Raises:
         ValueError: a column cannot be read; the message names it.
     """
-    if "call_type" in row and not is_model_call(str(row["call_type"]), has_usage=_has_usage(row)):
+    if "call_type" in row and not _is_use(row):
         return None
     metadata = _metadata(row.get("metadata"))
     usage = _object(metadata.get("usage_object")) or _object(metadata.get("additional_usage_values"))
@@ -60,8 +60,14 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _has_usage(row: Mapping[str, Any]) -> bool:
-    return any(decimal_of(row.get(column)) for column in ("total_tokens", "spend"))
+def _is_use(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is a use of a model, if only one that failed.
+
+    A batch is one, whose cost a single row has, and so is what a response in the background has cost in the end.
+    """
+    is_counted = row.get("status") == "failure" or any(decimal_of(row.get(name)) for name in ("total_tokens", "spend"))
+    is_settled = str(row.get("request_id")).endswith("_background_cost")
+    return is_settled or is_model_call(str(row["call_type"]), has_usage=is_counted)
 
 
 def _metadata(value: Any) -> dict[str, Any]:

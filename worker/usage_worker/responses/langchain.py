@@ -6,7 +6,12 @@ langchain-core adds them.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from usage_worker.responses.reading import Counts, Family, dollars, has_count, member
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def _has_tokens(_: object, usage: object) -> bool:
@@ -54,8 +59,8 @@ def messages_of(result: object) -> list[object]:
     return [message for first in firsts if (message := member(first, "message")) is not None]
 
 
-def cost_of(response: object) -> float | None:
-    """Return the cost in US dollars that a message, or each one of a result, says: langchain-core's cache sets 0."""
-    costs = [dollars(member(it, "usage_metadata.total_cost")) for it in messages_of(response) or [response]]
+def cost_of(messages: Iterable[object]) -> float | None:
+    """Return the cost in US dollars, if each of the messages says its own: langchain-core's cache sets 0."""
+    costs = [dollars(member(message, "usage_metadata.total_cost")) for message in messages]
     known = [cost for cost in costs if cost is not None]
     return dollars(sum(known)) if len(known) == len(costs) else None

@@ -34,6 +34,8 @@ CHAT = Family(
             "cache_creation_input_tokens",
         ),
         "reasoning_tokens": ("completion_tokens_details.reasoning_tokens",),
+        # LiteLLM's, of Gemini's tools: it is part of the total alone.
+        "tool_prompt": ("prompt_tokens_details.tool_use_tokens",),
         "total": ("total_tokens",),
     },
     normalize=dict,

@@ -109,15 +109,18 @@ def with_parts(counts: Counts) -> Counts:
 def with_rest(counts: Counts) -> Counts:
     """Return counts that add up to `total`, from which xAI's and Gemini's output leaves out reasoning.
 
-    Where exactly the parts of the input are missing, it is the input that leaves them out.
+    Where the input is missing, or exactly its cache or the prompts of its tools are, the rest is input.
     """
-    total = counts.pop("total", None)
-    if total is not None and counts.keys().isdisjoint(("input_tokens", "output_tokens")):
-        return {**counts, "tokens": total}
-    rest = (total or 0) - counts.get("input_tokens", 0) - counts.get("output_tokens", 0)
+    total, tools = counts.pop("total", 0), counts.pop("tool_prompt", 0)
+    read, written = counts.get("input_tokens", 0), counts.get("output_tokens", 0)
+    rest, reasoning = total - read - written, counts.get("reasoning_tokens")
     if rest <= 0:
         return counts
-    if rest == counts.get("cached_input_tokens", 0) + counts.get("cache_write_tokens", 0):
-        return {**counts, "input_tokens": counts.get("input_tokens", 0) + rest}
-    written = counts.get("output_tokens", 0) + rest
-    return {**counts, "output_tokens": written, "reasoning_tokens": counts.get("reasoning_tokens") or rest}
+    if not (read or written):
+        return {**counts, "tokens": total}
+    cache = counts.get("cached_input_tokens", 0) + counts.get("cache_write_tokens", 0)
+    if not read or (rest in (cache, tools) and rest != reasoning):
+        return {**counts, "input_tokens": read + rest}
+    if reasoning is None and written:
+        counts["reasoning_tokens"] = rest
+    return {**counts, "output_tokens": written + rest}

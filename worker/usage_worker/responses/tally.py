@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from inspect import iscoroutinefunction
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -68,13 +69,14 @@ class Tally:
     def add(self, chunk: object) -> None:
         """Read a chunk."""
         roots = _roots_of(chunk)
-        messages = [self._read(_roots_of(message)) for message in langchain.messages_of(roots)]
-        if any(messages):
+        messages = langchain.messages_of(roots)
+        have_counts = [self._read(_roots_of(message)) for message in messages]
+        if any(have_counts):
             self._read_names(roots)
         elif not self._read(roots):
             inner = (member(roots, path) for path in _INNER)
             any(self._read(_roots_of(part)) for part in inner if part is not None)
-        if (cost := langchain.cost_of(roots)) is not None:
+        if (cost := langchain.cost_of(messages or [roots])) is not None:
             self._said["cost_usd"] = cost
 
     def fields(self) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def _find(response: object, expected: Family | None) -> tuple[Family | None, Cou
 
 def _usage_at(response: object, place: str) -> object:
     usage = member(response, place)
-    if type(usage) is MethodType:  # pydantic-ai before 2
+    if type(usage) is MethodType and not iscoroutinefunction(usage):  # pydantic-ai before 2
         try:
             return usage()
         except Exception:  # noqa: BLE001 - whatever it raises, there are no counts
