@@ -392,6 +392,10 @@ def test_differences_that_the_last_reconcile_left(service: Service, cli: Cli) ->
     assert service.problems().keys() == {"reconcile"}
     assert cli.run("run", "reconcile", "--accept-unexplained").returncode == 0
     assert service.problems() == {}
+    run_reconcile(store, service.settings.model_copy(update={"reconcile_budget": 0.0}))
+    assert "had no time to compare everything: raise USAGE_RECONCILE_BUDGET" in service.problems()["reconcile"]
+    run_reconcile(store, service.settings)
+    assert service.problems() == {}
 
 
 @pytest.mark.parametrize(

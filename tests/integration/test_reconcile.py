@@ -351,6 +351,48 @@ def test_stops_when_time_budget_is_spent(harness: IngestHarness) -> None:
     assert (report.days, report.complete) == (0, False)
 
 
+def test_whatever_the_budget_leaves_out_has_its_turn_in_another_run(
+    harness: IngestHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OneStep:
+        def __init__(self, _: float | None) -> None:
+            self._left = iter((False, True))
+
+        @property
+        def is_over(self) -> bool:
+            return next(self._left)
+
+    module = import_module("usage_worker.maintenance.reconcile")
+    monkeypatch.setattr(module, "Deadline", OneStep)
+    monkeypatch.setattr(module, "CHUNK_PAIRS", 40)
+    harness.publish(*traffic(harness, 2_000, 6))
+    harness.flush()
+    url = harness.resources.settings.database_url
+    run(url, "UPDATE public.user_agents SET usage_count = usage_count - 1")
+    run(url, "UPDATE public.usage_daily SET message_count = message_count + 1 WHERE day = %s", date_of(YESTERDAY))
+    pairs = set[tuple[str | None, str | None]]()
+    days = set[str]()
+
+    def has_seen_all() -> bool:
+        report = reconcile(harness.resources.store, harness.resources.settings, budget=1)
+        assert not report.complete
+        pairs.update((it.user_id, it.agent_id) for it in report.differences if it.column == "usage_count")
+        days.update(it.day for it in report.differences if it.day)
+        return (len(pairs), days) == (100, {f"{date_of(YESTERDAY)}"})
+
+    eventually(has_seen_all)
+
+
+def test_pairs_are_compared_once_wherever_a_run_begins(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("usage_worker.maintenance.reconcile"), "CHUNK_PAIRS", 7)
+    harness.publish(*traffic(harness, 2_000, 6))
+    harness.flush()
+    run(harness.resources.settings.database_url, "UPDATE public.user_agents SET usage_count = usage_count - 1")
+    for _ in range(5):
+        report = reconcile(harness.resources.store, harness.resources.settings, budget=600)
+        assert (report.checked, len(report.differences), report.complete) == (100, 100, True)
+
+
 def test_chunks_cover_every_pair(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     harness.publish(*traffic(harness, 2_000, 6))
     harness.flush()

@@ -32,6 +32,7 @@ from usage_worker.maintenance.task_run import run_task, shown_figures
 from usage_worker.store import (
     FIRST_PAIR,
     Store,
+    any_pair,
     count_pairs,
     counter_differences,
     day_differences,
@@ -180,11 +181,19 @@ class _ReconcileRun:
         by_day: list[Callable[[], None]] = [partial(self._check_day, day) for day in days]
         if scope == Scope():
             by_day.append(partial(self._check_intake, days, accept_days))
-        if shuffled:
-            # Where the budget does not suffice for all days, each has its turn on some night.
-            random.shuffle(by_day)
-        # A repair sets counters from repaired days.
-        return chain(by_day, self._close_days(), self._ranges()) if self._repair else chain(self._ranges(), by_day)
+        if self._repair:  # sets counters from repaired days
+            return chain(by_day, self._close_days(), self._ranges())
+        if not shuffled:
+            return chain(self._ranges(), by_day)
+        # Where the budget does not suffice for everything, each pair and each day has its turn on some night.
+        start = any_pair(self._compared)
+        random.shuffle(by_day)
+        parts: list[Iterable[Callable[[], None]]] = [
+            chain(self._ranges(start), self._ranges(FIRST_PAIR, start)),
+            by_day,
+        ]
+        random.shuffle(parts)
+        return chain(*parts)
 
     def finish(self) -> None:
         """Remove the mark of counters that a day explains, since the day may have been compared after them."""
@@ -214,11 +223,13 @@ class _ReconcileRun:
         step = partial(repair_day, self._store, RECONCILE, day, REPAIR_PAIRS, accept=self._accept)
         self._repair_all(step, day)
 
-    def _ranges(self) -> Iterator[Callable[[], None]]:
-        """Yield a step for every range of pairs."""
-        first: PairKey | None = FIRST_PAIR
-        while first is not None:
+    def _ranges(self, start: PairKey = FIRST_PAIR, stop: PairKey | None = None) -> Iterator[Callable[[], None]]:
+        """Yield a step for every range of the pairs from `start` to before `stop`."""
+        first: PairKey | None = start
+        while first != stop and first is not None:
             end = next_pairs(self._compared, first, CHUNK_PAIRS, CHUNK_ROWS)
+            if stop and (end is None or end > stop):
+                end = stop
             yield partial(self._check_counters, first, end)
             first = end
 

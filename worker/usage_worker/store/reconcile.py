@@ -74,6 +74,12 @@ def retained_days(store: Store) -> list[date]:
     return [row["day"] for row in store.rows(query("retained_days"))]
 
 
+def any_pair(store: Store) -> PairKey:
+    """Return a pair at random, or the first possible one where none was found."""
+    found = store.rows(query("any_pair"))
+    return PairKey(**found[0]) if found else FIRST_PAIR
+
+
 def next_pairs(store: Store, first: PairKey, pairs: int, rows: int) -> PairKey | None:
     """Return the first pair after the chunk that begins with `first`, or None if that chunk is the last one.
 

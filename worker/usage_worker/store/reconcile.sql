@@ -13,6 +13,19 @@ SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
    AND right(c.relname, 8) <= to_char((now() AT TIME ZONE 'UTC') + interval '1 day', 'YYYYMMDD')
  ORDER BY day
 
+-- name: any_pair
+-- A pair at random, among the rows from a random page on. A random UUID would not do: ids that begin with a time all lie
+-- close together.
+SELECT user_id, agent_id
+  FROM (
+    SELECT user_id, agent_id
+      FROM public.user_agents
+     WHERE ctid >= (SELECT format('(%%s,0)', floor(
+                       random() * pg_relation_size('public.user_agents') / current_setting('block_size')::integer))::tid)
+     LIMIT 1000
+  ) AS rows
+ ORDER BY random() LIMIT 1
+
 -- name: next_pairs
 -- The first pair after a chunk, which ends after a number of pairs or of their rows; no row after the last chunk.
 SELECT user_id, agent_id

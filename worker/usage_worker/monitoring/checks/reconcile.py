@@ -1,4 +1,4 @@
-"""Totals: whether the last comparison of counters, roll-up, ledger and intake totals left differences."""
+"""Totals: whether the last comparison of counters, roll-up, ledger and intake totals was complete and left nothing."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ if TYPE_CHECKING:
 
 _REPAIR = "run `usage-worker run reconcile`, which names each, and look for the cause; then with --repair"
 _ACCEPT = "; what is unexplained stays until --accept-unexplained records it"
+_RAISE = "raise USAGE_RECONCILE_BUDGET; until then, each run compares other parts"
 
 
 def _reconcile(inspection: Inspection) -> Iterator[Check]:
     """Read the report of the last run: comparing takes minutes."""
     run = inspection.last_runs.get(RECONCILE)
-    left, elsewhere = (run.report.get(name, 0) if run else 0 for name in ("left", "left_elsewhere"))
-    if run is None or not (left or elsewhere):
+    if run is None:
+        return
+    left, elsewhere = (run.report.get(name, 0) for name in ("left", "left_elsewhere"))
+    when = f"the last run, on {utc(run.finished_at)},"
+    if not (left or elsewhere):
+        if not run.report.get("complete", True):
+            yield warn("reconcile", f"{when} had no time to compare everything", _RAISE)
         return
     unexplained = run.report.get("unexplained")
-    reason = f"the last run, on {utc(run.finished_at)}, left {counted(left, 'difference')} of totals"
+    reason = f"{when} left {counted(left, 'difference')} of totals"
     if unexplained:
         reason += f", {unexplained:,} of them unexplained"
     if elsewhere:
