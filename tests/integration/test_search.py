@@ -24,6 +24,7 @@ from tests.integration.agents import (
 from tests.integration.database import run
 from tests.integration.users import session_as
 from usage_worker.migrate import Runner
+from usage_worker.store.search import search_agents
 from usage_worker.store.vector_index import EXACT_ROWS
 
 if TYPE_CHECKING:
@@ -165,6 +166,13 @@ def searchable(postgres: Any, template_database: Callable[[], str]) -> Any:
 @pytest.mark.parametrize("numbers", [[3e38, 1e-30], [3.0, 1e-45], [1e-45]], ids=str)
 def test_any_length_but_zero_is_a_query(searchable: str, numbers: list[float]) -> None:
     assert names(search(searchable, [*numbers, *[0.0] * (DIMENSION - len(numbers))])) == ["agent"]
+
+
+def test_word_that_is_too_long_to_be_indexed_is_no_limit_of_the_search(database: str, store: Store) -> None:
+    """PostgreSQL's notice of it has the SQLSTATE of ours."""
+    add_agents(database, "agent", description="invoices " + "x" * 3_000)
+    found = search_agents(store, None, "invoices", 5)
+    assert ([agent.name for agent in found.agents], found.limit) == (["agent"], "")
 
 
 def test_search_without_words_raises_no_notice(searchable: str) -> None:

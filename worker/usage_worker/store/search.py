@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from psycopg.errors import ProgramLimitExceeded
 from psycopg.rows import class_row
 
 from usage_worker.errors import ObstacleError
@@ -232,8 +231,10 @@ def search_agents(
     limits: list[str] = []
 
     def keep(notice: Diagnostic) -> None:
-        if notice.sqlstate == ProgramLimitExceeded.sqlstate:
-            limits.append((notice.message_primary or "").removeprefix("search_agents: ").partition(";")[0])
+        # By its name: PostgreSQL says with the same SQLSTATE that a word is too long to be indexed.
+        name, _, limit = (notice.message_primary or "").partition(": ")
+        if name == "search_agents":
+            limits.append(limit.partition(";")[0])
 
     with store.connection() as connection, connection.cursor(row_factory=class_row(FoundAgent)) as cursor:
         if user_id:
