@@ -232,6 +232,25 @@ def test_partition_that_another_worker_creates_meanwhile_is_not_dropped(database
     assert seen == [(str(day), "missing")]
 
 
+def test_missing_days_are_looked_for_once_by_their_index(database: str) -> None:
+    rows = f"""
+        SET session_replication_role = replica;
+        INSERT INTO public.usage_daily (user_id, agent_id, day)
+        SELECT gen_random_uuid(), gen_random_uuid(), '{ago(40).date()}'::date - n / 500
+          FROM generate_series(1, 20000) AS n
+    """
+    run(database, rows)
+    run(database, "VACUUM ANALYZE public.usage_daily")
+    asked = {"days": [ago(day).date() for day in (50, 300, 301)], "accept_days": 35}
+    with psycopg.connect(database) as connection:
+        states = [state for _, state in connection.execute(query("past_days"), asked)]
+        lines = [line for (line,) in connection.execute(f"EXPLAIN ANALYZE {query('past_days')}".encode(), asked)]
+    assert states == ["missing", "missing", "dropped"]
+    (scan,) = (line for line in lines if "Scan on usage_daily" in line)
+    assert "Bitmap Heap Scan" in scan
+    assert "loops=1" in scan
+
+
 def test_worker_without_right_to_partition_refuses_only_its_events(
     harness: IngestHarness, make_resources: Callable[..., Resources]
 ) -> None:

@@ -121,20 +121,31 @@ SELECT public.usage_events_ensure_recent_day(%(day)s::date)
 -- name: past_days
 -- The given days before the acceptance window, which a backfill may name: whether the ledger has a partition, has dropped
 -- it, or never had one. A day whose events were counted has totals; its events are duplicates that no primary key tells
--- from new ones any more. The totals go with their pairs; the roll-ups of agents stay. Not by to_regclass: it sees a partition that another worker has created since, pg_inherits does
--- not, and the day would count as dropped.
+-- from new ones any more. The totals go with their pairs; the roll-ups of agents stay. Not by to_regclass: it sees a
+-- partition that another worker has created since, pg_inherits does not, and the day would count as dropped.
+WITH past AS MATERIALIZED (
+    SELECT day, oid AS partition
+      FROM unnest(%(days)s::date[]) AS day LEFT JOIN pg_catalog.pg_class
+        ON relnamespace = 'public'::regnamespace AND relname = 'usage_events_' || to_char(day, 'YYYYMMDD')
+     WHERE day < (now() AT TIME ZONE 'UTC')::date - %(accept_days)s::integer
+), not_rolled_up AS MATERIALIZED (
+    SELECT day FROM past WHERE partition IS NULL
+    EXCEPT
+    SELECT unnest(public.usage_rolled_up_days(ARRAY(SELECT day FROM past WHERE partition IS NULL)))
+), missing AS MATERIALIZED (
+    -- One look for all days, by the BRIN index: a look for each, of which one row would do, reads the table from its start.
+    SELECT day FROM not_rolled_up
+    EXCEPT
+    SELECT day FROM public.usage_daily WHERE day = ANY (ARRAY(SELECT day FROM not_rolled_up))
+)
 SELECT day::text, CASE
            WHEN EXISTS (SELECT FROM pg_catalog.pg_inherits
                          WHERE inhrelid = partition AND inhparent = 'public.usage_events'::regclass AND NOT inhdetachpending)
                THEN 'kept'
-           WHEN partition IS NULL AND NOT EXISTS (SELECT FROM public.usage_daily d WHERE d.day = past.day)
-                AND day <> ALL (public.usage_rolled_up_days(%(days)s::date[])) THEN 'missing'
+           WHEN day IN (SELECT day FROM missing) THEN 'missing'
            ELSE 'dropped'
        END AS state
-  FROM (SELECT day, oid AS partition
-          FROM unnest(%(days)s::date[]) AS day LEFT JOIN pg_catalog.pg_class
-            ON relnamespace = 'public'::regnamespace AND relname = 'usage_events_' || to_char(day, 'YYYYMMDD')) AS past
- WHERE day < (now() AT TIME ZONE 'UTC')::date - %(accept_days)s::integer
+  FROM past
  ORDER BY day
 
 -- name: clear_totals
