@@ -28,7 +28,7 @@ from usage_worker.settings import Settings
 from usage_worker.store import FIRST_PAIR, Store, counter_differences, day_differences, last_runs, record_run
 from usage_worker.store.counters import COLUMNS
 from usage_worker.store.forget import erase_day
-from usage_worker.store.reconcile import recorded_by_day
+from usage_worker.store.reconcile import RecordedEvents, recorded_by_day
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
 
@@ -280,7 +280,7 @@ def test_erasure_between_the_reads_is_no_difference(harness: IngestHarness, monk
     run(url, "UPDATE public.usage_events SET recorded_at = recorded_at - interval '3 days'")
     erased: list[int] = []
 
-    def recorded(_: Store, day: date) -> dict[date, int]:
+    def recorded(_: Store, day: date) -> list[RecordedEvents]:
         found = recorded_by_day(store, day)
         if found and not erased:
             erased.append(erase_day(store, f"usage_events_{day:%Y%m%d}", harness.users[3]))
@@ -319,6 +319,27 @@ def test_intake_totals_equal_ledger(harness: IngestHarness) -> None:
     (difference,) = check(harness).differences
     rows = run(url, "SELECT count(*) FROM public.usage_intake")[0][0]
     assert difference == (None, None, date_of(-3).isoformat(), "applied", sum(USES), sum(USES) + 2 * rows, False)
+
+
+def test_event_may_name_the_moment_in_which_it_is_recorded(harness: IngestHarness) -> None:
+    """Of a publisher whose clock is ahead; a call of track_agent_usage, which the intake lacks, looks the same."""
+    url, days = harness.resources.settings.database_url, [date_of(ahead) for ahead in range(-40, 1)]
+    count_one_pair(harness)
+    track(url, harness.users[0], harness.agents[0])
+    create_days(url, *range(-40, -1))
+    run(url, "UPDATE public.usage_events SET recorded_at = recorded_at - interval '3 days'")
+    same = "(SELECT DISTINCT ON (input_tokens) event_id FROM public.usage_events ORDER BY input_tokens)"
+    run(url, f"UPDATE public.usage_events SET occurred_at = recorded_at WHERE event_id IN {same}")
+    run(url, "UPDATE public.usage_intake SET day = day - 3")
+    for more, expected in (0, []), (-1, []), (-1, [6]), (+3, []), (+1, [8]):
+        run(
+            url,
+            "UPDATE public.usage_intake SET applied = applied + %s, accepted = accepted + %s"
+            " WHERE stream = (SELECT min(stream) FROM public.usage_intake)",
+            *[more] * 2,
+        )
+        found = intake_differences(harness.resources.store, days, 30)
+        assert [it.expected for it in found] == expected
 
 
 def test_reconcile_needs_owner(harness: IngestHarness) -> None:

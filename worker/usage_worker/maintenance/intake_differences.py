@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from usage_worker.maintenance.differences import Difference
@@ -30,12 +30,15 @@ def intake_differences(store: Store, days: Sequence[date], accept_days: int) -> 
 
 
 def _differences(store: Store, days: Sequence[date], first: date) -> list[Difference]:
-    recorded: Counter[date] = Counter()
-    for day in days:
-        recorded.update(recorded_by_day(store, day))
+    fewest: Counter[date] = Counter()
+    most: Counter[date] = Counter()
+    for recorded in chain.from_iterable(recorded_by_day(store, day) for day in days):
+        fewest[recorded.day] += recorded.fewest
+        most[recorded.day] += recorded.most
     found = []
     for intake in intake_by_day(store, first, days[-1]):
-        applied = max(recorded[intake.day], intake.applied if intake.has_backfill else 0)
+        at_most = intake.applied if intake.has_backfill else min(most[intake.day], intake.applied)
+        applied = max(fewest[intake.day], at_most)
         pairs = ("applied", applied, intake.applied), ("accepted", intake.parts, intake.accepted)
         found += [
             Difference(None, None, intake.day.isoformat(), column, int(expected), int(counted))

@@ -59,6 +59,14 @@ class RepairStep(NamedTuple):
     """The last pair of the step; None if no other pair differs."""
 
 
+class RecordedEvents(NamedTuple):
+    """The fewest and the most events that may have come by the stream, of those that were recorded on one day."""
+
+    day: date
+    fewest: int
+    most: int
+
+
 class DailyIntake(NamedTuple):
     """The intake totals of one day; `parts` is the sum of applied, duplicate and quarantined events."""
 
@@ -148,9 +156,9 @@ def repair_counters(
         return RepairStep(_found(connection), last)
 
 
-def recorded_by_day(store: Store, day: date) -> dict[date, int]:
-    """Return how many events of a day were recorded on which days, without those that bypassed the stream."""
-    return {row["day"]: row["events"] for row in store.rows(query("recorded_by_day"), day=day)}
+def recorded_by_day(store: Store, day: date) -> list[RecordedEvents]:
+    """Return how many events of a day came by the stream and were recorded on which days."""
+    return [RecordedEvents(**row) for row in store.rows(query("recorded_by_day"), day=day)]
 
 
 def intake_by_day(store: Store, first: date, last: date) -> list[DailyIntake]:

@@ -258,12 +258,13 @@ SELECT user_id, agent_id, row_id, sides.expected, sides.found, figures.added,
  ORDER BY user_id, agent_id
 
 -- name: recorded_by_day
--- The days on which the events of a day were recorded, without calls of track_agent_usage: the intake totals do not
--- contain these, and such an event has the time at which it is recorded.
-SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, count(*) AS events
+-- The days on which the events of a day were recorded. The intake totals do not contain calls of track_agent_usage, which
+-- have the time at which they are recorded; nor are all events with that time such calls, as a publisher's clock may be ahead.
+SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day,
+       count(*) FILTER (WHERE occurred_at <> recorded_at) AS fewest, count(*) AS most
   FROM public.usage_events
  WHERE occurred_at >= %(day)s::timestamp AT TIME ZONE 'UTC'
-   AND occurred_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC' AND occurred_at <> recorded_at
+   AND occurred_at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
  GROUP BY 1
 
 -- name: intake_by_day
