@@ -199,7 +199,7 @@ def test_periodic_tasks_outlive_a_limit_of_transactions(database: str) -> None:
             connection.execute(query("forget_limits"))
             connection.execute("SELECT pg_sleep(0.5)")
         with store.session() as session:
-            session.execute(query("partition_limits"), {"lock_timeout": "200ms", "in_transaction": False})
+            session.execute(query("work_limits"), {"lock_timeout": "200ms", "in_transaction": False})
             session.execute("SELECT pg_sleep(0.5)")
         with pytest.raises(StatementCancelledError), store.connection() as connection:
             connection.execute("SELECT pg_sleep(0.5)")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
 from json import dumps
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -15,7 +17,19 @@ from tests.helpers import eventually
 from tests.integration.commands import NOW
 from tests.integration.database import run
 from usage_worker.errors import StatementCancelledError, StoreUnavailableError
-from usage_worker.store import Intake
+from usage_worker.store import (
+    FIRST_PAIR,
+    Intake,
+    Store,
+    count_pairs,
+    counter_differences,
+    day_differences,
+    delete_ownerless_ids,
+    different_hours,
+    mark_different_hours,
+    next_pairs,
+    recorded_by_day,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +126,33 @@ def test_statement_cancelled_by_hand_is_repeated(harness: IngestHarness) -> None
         holder.rollback()
         assert flush.result(30) == Intake(1, 1, 0, 0)
     harness.check()
+
+
+def test_maintenance_outlives_a_limit_of_statements(database: str) -> None:
+    """It is there for clients: a comparison that it ends would be ended each night, as would an erasure's last step."""
+    tables = "auth.users, usage_events, usage_daily, user_agents, user_agent_conversations"
+    first, day = FIRST_PAIR, datetime.now(UTC).date()
+    waits = """
+        SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+           AND query_start < clock_timestamp() - interval '400 milliseconds'
+    """
+    limited = f"{database}{'&' if '?' in database else '?'}options=-cstatement_timeout%3D300ms"
+    with Store(limited) as store, psycopg.connect(database) as holder, ThreadPoolExecutor(1) as pool:
+        for work in (
+            partial(next_pairs, store, first, 10, 10),
+            partial(count_pairs, store, first, None),
+            partial(counter_differences, store, first, None),
+            partial(day_differences, store, day),
+            partial(recorded_by_day, store, day),
+            partial(different_hours, store, day),
+            partial(mark_different_hours, store, day),
+            partial(delete_ownerless_ids, store, "task"),
+        ):
+            holder.execute(f"LOCK TABLE {tables}")
+            working = pool.submit(work)
+            eventually(lambda: run(database, waits))
+            holder.rollback()
+            working.result(30)
 
 
 def test_read_only_phase_takes_nothing_and_ends_by_itself(harness: IngestHarness) -> None:

@@ -1,9 +1,8 @@
 -- The materialized view of analytics.
 
 -- name: analytics_lock_timeout
--- No statement_timeout of the role may cancel a long refresh. The lock timeout is too short to wait for a refresh by
--- hand, but long enough for autovacuum, which gives up its lock after deadlock_timeout, a second.
-SET LOCAL statement_timeout = 0;
+-- Too short to wait for a refresh by hand, but long enough for autovacuum, which gives up its lock after
+-- deadlock_timeout, a second.
 SET LOCAL lock_timeout = '5s';
 -- One core: a refresh is not urgent, and ingest needs the others.
 SET LOCAL max_parallel_workers_per_gather = 0

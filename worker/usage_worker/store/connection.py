@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
@@ -33,7 +34,7 @@ from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import LiteralString
 
     from usage_worker.postgres import Connection
@@ -188,10 +189,14 @@ class Store:
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
         """Return all rows of a query, as dictionaries. Raises like `read`."""
+        return self.read(partial(_fetch, statement, parameters))
+
+    def long_rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
+        """Return all rows of a query that may take longer than the administrator allows clients. Raises like `read`."""
 
         def fetch(connection: Connection) -> list[dict[str, Any]]:
-            with connection.cursor(row_factory=dict_row) as cursor:
-                return cursor.execute(statement, parameters).fetchall()
+            connection.execute(query("no_time_limits"))
+            return _fetch(statement, parameters, connection)
 
         return self.read(fetch)
 
@@ -267,6 +272,11 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _fetch(statement: LiteralString, parameters: Mapping[str, object], connection: Connection) -> list[dict[str, Any]]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement, parameters).fetchall()
 
 
 class ImpatientStore(Store):

@@ -84,12 +84,13 @@ def _complete(connection: Connection, partition: str) -> None:
 
 def different_hours(store: Store, day: date) -> list[datetime]:
     """Return the hours of a UTC day whose number of uses is not the ledger's, and which no mark names yet."""
-    return [row["hour"] for row in store.rows(query("different_hours"), day=day)]
+    return [row["hour"] for row in store.long_rows(query("different_hours"), day=day)]
 
 
 def mark_different_hours(store: Store, day: date) -> int:
     """Mark the hours of a UTC day whose number of uses is not the ledger's; return how many."""
     with store.connection() as connection:
+        connection.execute(query("no_time_limits"))
         return connection.execute(query("mark_found_hours") + "\n" + query("different_hours"), {"day": day}).rowcount
 
 

@@ -5,10 +5,8 @@
 SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date AS day FROM public.agent_usage_hour_marks ORDER BY day DESC
 
 -- name: hours_limits
--- No statement_timeout of the role may cancel a long roll-up. One core: it is not urgent, and ingest needs the others. With
--- PostgreSQL's default of 4 MB, a day of a million events is sorted on disk. The planner underestimates groups: a nested loop
--- over the 45,000 of a day ran for minutes.
-SET LOCAL statement_timeout = 0;
+-- One core: a roll-up is not urgent, and ingest needs the others. With PostgreSQL's default of 4 MB, a day of a million
+-- events is sorted on disk. The planner underestimates groups: a nested loop over the 45,000 of a day ran for minutes.
 SET LOCAL enable_nestloop = off;
 SET LOCAL max_parallel_workers_per_gather = 0;
 SET LOCAL work_mem = '64MB'

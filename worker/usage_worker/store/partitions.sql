@@ -21,13 +21,6 @@ SELECT c.relname::text AS name,
        END
  ORDER BY c.relname
 
--- name: partition_limits
--- How long the next statements wait for a lock; a wait that makes others wait must end soon. One that delays nobody may take
--- longer than the administrator allows a statement or a transaction.
-SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s), set_config('statement_timeout', '0', %(in_transaction)s),
-       CASE WHEN current_setting('transaction_timeout', true) <> '0'
-           THEN set_config('transaction_timeout', '0', %(in_transaction)s) END
-
 -- name: keep_task_lock
 -- For the transaction that holds the lock of a task while another session works: an administrator's limit would end it.
 SET LOCAL idle_in_transaction_session_timeout = 0

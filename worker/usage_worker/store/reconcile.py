@@ -93,7 +93,7 @@ def next_pairs(store: Store, first: PairKey, pairs: int, rows: int) -> PairKey |
 
     A chunk has at most `pairs` pairs, and about `rows` of their days or conversations.
     """
-    found = store.rows(query("next_pairs"), **first._asdict(), pairs=pairs, rows=rows)
+    found = store.long_rows(query("next_pairs"), **first._asdict(), pairs=pairs, rows=rows)
     return PairKey(**found[0]) if found else None
 
 
@@ -109,7 +109,7 @@ def counter_differences(store: Store, first: PairKey, end: PairKey | None) -> li
 
 def count_pairs(store: Store, first: PairKey, end: PairKey | None) -> int:
     """Return the number of pairs from `first` to before `end`."""
-    return int(store.rows(query("count_pairs"), **_range(first, end))[0]["pairs"])
+    return int(store.long_rows(query("count_pairs"), **_range(first, end))[0]["pairs"])
 
 
 def repair_day(store: Store, task: str, day: date, most: int, after: PairKey | None, *, accept: bool) -> RepairStep:
@@ -158,7 +158,7 @@ def repair_counters(
 
 def recorded_by_day(store: Store, day: date) -> list[RecordedEvents]:
     """Return how many events of a day came by the stream and were recorded on which days."""
-    return [RecordedEvents(**row) for row in store.rows(query("recorded_by_day"), day=day)]
+    return [RecordedEvents(**row) for row in store.long_rows(query("recorded_by_day"), day=day)]
 
 
 def intake_by_day(store: Store, first: date, last: date) -> list[DailyIntake]:
@@ -173,6 +173,7 @@ def _range(first: PairKey, end: PairKey | None) -> dict[str, object]:
 
 def _differences(store: Store, name: str, parameters: Mapping[str, object]) -> list[PairDifference]:
     def fetch(connection: Connection) -> list[PairDifference]:
+        connection.execute(query("no_time_limits"))
         cursor = _unprepared(connection, query(name), {**parameters, **_part(None, None), "accept": False})
         return [_difference(row[0], row[1], row[3], row[4], row[7]) for row in cursor]
 

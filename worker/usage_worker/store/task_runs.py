@@ -67,6 +67,14 @@ def take_task_lock(connection: Connection, task: str) -> None:
         raise BusyError(task)
 
 
+def limit_lock_waits(connection: Connection, timeout: str, *, in_transaction: bool) -> None:
+    """Limit how long statements wait for a lock, instead of how long they or their transactions take.
+
+    For the rest of the transaction or of the session.
+    """
+    connection.execute(query("work_limits"), {"lock_timeout": timeout, "in_transaction": in_transaction})
+
+
 def record_run(store: Store, task: str, seconds: float, report: dict[str, Any]) -> None:
     """Record the last run of a task; `seconds` is wall time."""
     with store.connection() as connection:

@@ -16,12 +16,24 @@ SELECT to_regclass('public.' || %(table)s) IS NOT NULL
 
 -- name: try_task_lock
 -- The first key distinguishes our locks from advisory locks of the application. Without triggers and foreign keys, which a
--- role may have switched off, a purge would leave the rows of the pair behind. The limit of transactions (PostgreSQL 17) is
--- for those of clients: a roll-up that it ends would be ended each time.
-SELECT pg_try_advisory_xact_lock(1970370406, hashtext(%(task)s)),
+-- role may have switched off, a purge would leave the rows of the pair behind. Without limits of time, as below.
+SELECT pg_try_advisory_xact_lock(1970370406, hashtext(%(task)s)), set_config('statement_timeout', '0', true),
        CASE WHEN current_setting('transaction_timeout', true) <> '0' THEN set_config('transaction_timeout', '0', true) END,
        CASE WHEN current_setting('session_replication_role') <> 'origin'
            THEN set_config('session_replication_role', 'origin', true) END
+
+-- name: no_time_limits
+-- For the rest of the transaction. The limits of statements and of transactions (PostgreSQL 17) are for those of clients: a
+-- comparison or a roll-up that they end would be ended each time.
+SELECT set_config('statement_timeout', '0', true),
+       CASE WHEN current_setting('transaction_timeout', true) <> '0' THEN set_config('transaction_timeout', '0', true) END
+
+-- name: work_limits
+-- How long the next statements wait for a lock; a wait that makes others wait must end soon. One that delays nobody may take
+-- longer than the administrator allows a statement or a transaction.
+SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s), set_config('statement_timeout', '0', %(in_transaction)s),
+       CASE WHEN current_setting('transaction_timeout', true) <> '0'
+           THEN set_config('transaction_timeout', '0', %(in_transaction)s) END
 
 -- name: short_lock_timeout
 -- A purge or a repair locks the rows of its pairs one after the other. Whoever counts for these pairs waits for them, and
