@@ -7,17 +7,21 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from tests.helpers import eventually
 from tests.integration.agents import DIMENSION, OWNER, add_agents, draw, embed, has_pgvector, names, search
 from tests.integration.database import run
 from usage_worker.errors import DataRefusedError, ObstacleError, ReferenceMissingError
+from usage_worker.maintenance import EMBED, run_task
+from usage_worker.maintenance import embed as embed_agents
 from usage_worker.migrate import Runner
 from usage_worker.store import Store
 from usage_worker.store.search import (
@@ -37,6 +41,8 @@ from usage_worker.store.search import (
 from usage_worker.store.vector_index import ensure_vector_indexes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.servers import Postgres
 
 PAGE = Path(__file__).parents[2] / "docs" / "search.md"
@@ -45,6 +51,15 @@ INDEXES = """
     SELECT relname::text, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid
      WHERE relname ~ '^agent_embeddings_hnsw_'
 """
+
+
+class Embedder:
+    """An embedder that has nothing left to do."""
+
+    model, dimension, batch_size = "model", DIMENSION, 32
+
+    def embed(self, texts: Sequence[str]) -> Never:
+        raise AssertionError(texts)
 
 
 def counts(store: Store) -> list[tuple[str, int, int, int, int]]:
@@ -248,6 +263,46 @@ def test_killed_build_is_replaced(database: str, store: Store) -> None:
     report = ensure_vector_indexes(store, "test", rows=10)
     assert report.dropped == [name]
     assert run(database, INDEXES) == ([(name, True)] if has_pgvector(database) else [])
+
+
+def test_build_outlives_a_limit_of_statements(database: str, store: Store) -> None:
+    add_agents(database, *(f"agent {number}" for number in range(20)))
+    embed(store)
+    url = f"{database}{'&' if '?' in database else '?'}options=-cstatement_timeout%3D500ms"
+    waits_longer = f"{WAITING} AND query_start < clock_timestamp() - interval '600 milliseconds'"
+    with closing(psycopg.connect(database)) as older, ThreadPoolExecutor(1) as pool, Store(url) as limited:
+        older.execute("UPDATE public.agent_embeddings SET embedded_at = now()")
+        build = pool.submit(ensure_vector_indexes, limited, "test", rows=10)
+        if has_pgvector(database):
+            eventually(lambda: run(database, waits_longer))
+        older.rollback()
+        assert len(build.result(30).built) == has_pgvector(database)
+
+
+def test_worker_rests_for_an_hour_after_a_build_that_waited_in_vain(
+    database: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_pgvector(database):
+        pytest.skip("the server has no pgvector")
+    add_agents(database, *(f"agent {number}" for number in range(20)))
+    embed(store)
+    indexing = partial(ensure_vector_indexes, rows=10)
+    monkeypatch.setattr("usage_worker.maintenance.embeddings.ensure_vector_indexes", indexing)
+    monkeypatch.setattr("usage_worker.store.vector_index.LOCK_TIMEOUT", "100ms")
+    work = partial(embed_agents, store, Embedder(), 30.0)
+    with closing(psycopg.connect(database)) as older, capture_logs() as lines:
+        older.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        older.execute("SELECT FROM pg_class")
+        failed_at = run_task(store, EMBED, work)["index_failed_at"]
+    assert lines[0]["reason"].endswith("canceling statement due to lock timeout")
+    assert [is_valid for _, is_valid in run(database, INDEXES)] == [False]
+    for _ in range(2):
+        assert run_task(store, EMBED, work)["index_failed_at"] == failed_at is not None
+        assert run(database, INDEXES) == []
+    earlier = 'report || \'{"index_failed_at": "2026-01-01T00:00:00+00:00"}\''
+    run(database, f"UPDATE public.usage_task_runs SET report = {earlier}")
+    assert run_task(store, EMBED, work)["index_failed_at"] is None
+    assert [is_valid for _, is_valid in run(database, INDEXES)] == [True]
 
 
 def test_role_that_may_not_create_the_extension(

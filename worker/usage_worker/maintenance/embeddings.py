@@ -7,7 +7,7 @@ are embedded outside of any transaction. Two runs at once do some work twice and
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ EMBED = "analytics.embed"
 BUDGET_SECONDS = 30.0
 # Finding them reads all agents, 0.2 s for 100,000; embedding so many takes about 5 s.
 PAGE_ROWS = 512
+INDEX_PAUSE = timedelta(hours=1)
 
 log = get_logger("maintenance")
 
@@ -67,6 +68,8 @@ class EmbedReport:
     """Number of agents whose text could not be embedded so far."""
     pending_since: str | None = None
     """End of the first run, by a worker or a command, that left some pending, if all since then have."""
+    index_failed_at: str | None = None
+    """When an index could not be built or dropped; a worker builds the next one an hour later."""
     problem: str = ""
     """Why the embedder could not be used."""
 
@@ -117,8 +120,7 @@ def embed(
         set_model_ready(store, report.model)
         if becomes_default:
             set_default_model(store, report.model)
-    for note in ensure_vector_indexes(store, EMBED).notes:
-        log.warning("searches over many agents are slow, or go by words alone", reason=note)
+    _index(store, report, by_hand=budget is None)
     return report
 
 
@@ -155,6 +157,20 @@ def _has_most(status: EmbeddingStatus) -> bool:
 def _status(store: Store, model: str) -> EmbeddingStatus:
     (status,) = (it for it in embedding_status(store) if it.model == model)
     return status
+
+
+def _index(store: Store, report: EmbedReport, *, by_hand: bool) -> None:
+    """Index the vectors; after a failure, which has cost minutes, workers build nothing for an hour."""
+    run = last_runs(store).get(EMBED)
+    failed_at = run and run.report.get("index_failed_at")
+    rests = failed_at and datetime.now(UTC) - datetime.fromisoformat(failed_at) < INDEX_PAUSE
+    indexes = ensure_vector_indexes(store, EMBED, builds=by_hand or not rests)
+    if indexes.failed:
+        report.index_failed_at = datetime.now(UTC).isoformat(timespec="seconds")
+    elif rests and not by_hand:
+        report.index_failed_at = failed_at
+    for note in indexes.notes:
+        log.warning("searches over many agents are slow, or go by words alone", reason=note)
 
 
 class _EmbedRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,13 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from usage_worker.postgres import one_line
 from usage_worker.store.queries import query
-from usage_worker.store.task_runs import sole_transaction
+from usage_worker.store.task_runs import limit_lock_waits, sole_transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from usage_worker.postgres import Connection
     from usage_worker.store.connection import Store
 
@@ -25,25 +29,30 @@ UNAIDED_AGENTS = 5_000
 GREATEST_INDEXED_DIMENSION = 4_000
 """The greatest dimension of halves that pgvector can index."""
 
+# A concurrent build waits for each transaction that is older, and the other tasks of this process wait for the build.
+LOCK_TIMEOUT = "5min"
+
 
 @dataclass(slots=True)
 class VectorIndexReport:
-    """The indexes that were built and dropped, and why there is no other, where that is so."""
+    """The indexes that were built and dropped, those where that failed, and why there is no other, where that is so."""
 
     built: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def ensure_vector_indexes(
-    store: Store, task: str, rows: int = EXACT_ROWS, unaided: int = UNAIDED_AGENTS
+    store: Store, task: str, rows: int = EXACT_ROWS, unaided: int = UNAIDED_AGENTS, *, builds: bool = True
 ) -> VectorIndexReport:
     """Create the extension for more than `unaided` agents, and index the vectors of each model with more than `rows`.
 
-    An index that is invalid, or of a retired model, is dropped.
+    An index that is invalid, or of a retired model, is dropped. Without `builds` nothing is built.
 
-    Building takes minutes, in which agents and vectors can be written. The lock of the task is held meanwhile by a
-    transaction without a snapshot, which a concurrent build does not wait for.
+    Building takes minutes, in which agents and vectors can be written, and fails where it waits too long for an older
+    transaction. The lock of the task is held meanwhile by a transaction without a snapshot, which a concurrent build
+    does not wait for.
 
     Raises:
         BusyError: another process does it.
@@ -51,13 +60,13 @@ def ensure_vector_indexes(
     report = VectorIndexReport()
     with sole_transaction(store, task) as holder, store.session() as session:
         holder.execute(query("keep_task_lock"))
+        if not store.pooled:  # the session may be another's next
+            limit_lock_waits(session, LOCK_TIMEOUT, in_transaction=False)
         found = _vector_indexes(session, rows)
         for index in found:
             if index["valid"] is False or (index["valid"] and index["retired"]):
-                _alter(session, "drop_vector_index", index=sql.Identifier(index["name"]))
-                report.dropped.append(index["name"])
-                index["valid"] = None
-        wanted = [index for index in found if index["wanted"] and index["valid"] is None]
+                _drop(session, index, report)
+        wanted = [index for index in found if builds and index["wanted"] and index["valid"] is None]
         note = _ensure_extension(session, min(unaided, rows))
         if note:
             report.notes.append(note)
@@ -68,21 +77,41 @@ def ensure_vector_indexes(
     return report
 
 
+@contextmanager
+def _noting_failure(session: Connection, name: str, report: VectorIndexReport) -> Iterator[None]:
+    """Note an error that leaves the session usable: searches work without the index."""
+    try:
+        yield
+    except psycopg.DatabaseError as error:
+        if session.closed:
+            raise
+        report.failed.append(name)
+        report.notes.append(f"the index {name} could not be built or dropped: {one_line(error)}")
+
+
+def _drop(session: Connection, index: dict[str, Any], report: VectorIndexReport) -> None:
+    with _noting_failure(session, index["name"], report):
+        _alter(session, "drop_vector_index", index=sql.Identifier(index["name"]))
+        report.dropped.append(index["name"])
+        index["valid"] = None
+
+
 def _build(session: Connection, index: dict[str, Any], report: VectorIndexReport) -> None:
     if index["dimension"] > GREATEST_INDEXED_DIMENSION:
         report.notes.append(
             f"{index['model']} has more than {GREATEST_INDEXED_DIMENSION:,} dimensions, which no index can hold"
         )
         return
-    _alter(
-        session,
-        "create_vector_index",
-        index=sql.Identifier(index["name"]),
-        schema=sql.Identifier(index["schema"]),
-        dimension=sql.Literal(index["dimension"]),
-        model=sql.Literal(index["model"]),
-    )
-    report.built.append(index["name"])
+    with _noting_failure(session, index["name"], report):
+        _alter(
+            session,
+            "create_vector_index",
+            index=sql.Identifier(index["name"]),
+            schema=sql.Identifier(index["schema"]),
+            dimension=sql.Literal(index["dimension"]),
+            model=sql.Literal(index["model"]),
+        )
+        report.built.append(index["name"])
 
 
 def _ensure_extension(session: Connection, agents: int) -> str | None:
