@@ -22,6 +22,7 @@ from usage_worker.maintenance.forget import Erasure
 from usage_worker.maintenance.person import Person
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
 from usage_worker.store import Store, forgotten_among, wait_for_batches
+from usage_worker.store.forget import erase_day, ledger_days
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -229,10 +230,26 @@ def test_ids_of_hidden_users_do_not_pass_for_ownerless(
     """Where the platform shows one column of the accounts only, they are counted as well."""
     gone, other = map(str, harness.users[:2])
     run(database, "INSERT INTO usage_external_ids VALUES ('user', %s, 'mary'), ('user', %s, 'bob')", gone, other)
+    harness.publish(*(event(user, str(harness.agents[0]), conversation_id=user) for user in (gone, other)))
+    harness.flush()
+    run(database, "INSERT INTO usage_external_ids SELECT 'conversation', id, external_id FROM usage_external_ids")
+    # Then only the event leads to the id of the conversation.
+    run(database, "DELETE FROM user_agents WHERE user_id = %s", gone)
     if how == "column":
         run(database, f"REVOKE SELECT ON auth.users FROM {platform}; GRANT SELECT (id) ON auth.users TO {platform}")
     else:
         run(database, f"ALTER TABLE auth.users {how}")
     assert forget(forgetter, gone, "--dry-run")["rows"].get("auth.users.id") == (1 if how == "column" else None)
     forget(forgetter, gone, "--yes")
-    assert run(database, "SELECT external_id FROM usage_external_ids") == [("bob",)]
+    kept = "SELECT kind, external_id FROM usage_external_ids ORDER BY kind"
+    assert run(database, kept) == [("conversation", "bob"), ("user", "bob")]
+
+
+def test_days_are_erased_without_a_look_at_all_conversations(harness: IngestHarness, database: str) -> None:
+    """They have no index by their ids: a look takes seconds, for each day of the ledger."""
+    harness.publish(event(str(harness.users[0]), str(harness.agents[0]), conversation_id=str(harness.users[0])))
+    harness.flush()
+    store = harness.resources.store
+    with psycopg.connect(database) as holder:
+        holder.execute("LOCK TABLE user_agent_conversations")
+        assert sum(erase_day(store, day, harness.users[0]) for day in ledger_days(store)) == 1

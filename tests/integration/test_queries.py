@@ -77,9 +77,11 @@ COMPLETED_BY = {
     "differing_insert": "day_differences",
     "agent_texts": "embedding_status",
     "mark_found_hours": "different_hours",
+    "ownerless_ids": "delete_ownerless_ids",
+    "ownerless_conversation_ids": "delete_ownerless_ids",
 }
 # Statements that begin with a fragment.
-BEGUN_BY = {"stale_agents": "agent_texts", "embedding_status": "agent_texts"}
+BEGUN_BY = {"stale_agents": "agent_texts", "embedding_status": "agent_texts", "delete_ownerless_ids": "ownerless_ids"}
 # Statements that read temporary tables, which others make in the same transaction.
 MADE_BY = {
     "graph_changes": ["graph_touched"],

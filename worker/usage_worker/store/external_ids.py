@@ -90,12 +90,12 @@ def keep_namespace(store: Store, namespace: UUID) -> UUID:
 def delete_ownerless_ids(store: Store, task: str) -> int:
     """Delete the ids of what no longer exists, unless a dead letter needs them. Returns the number deleted.
 
-    Does nothing where users or agents may be hidden from this role.
+    Deletes only those of conversations where users or agents may be hidden from this role.
     """
     with sole_transaction(store, task) as connection:
-        if connection.execute(query("sees_all_parents")).fetchone() != (True,):
-            return 0
-        return connection.execute(query("delete_ownerless_external_ids")).rowcount
+        sees_all = connection.execute(query("sees_all_parents")).fetchone() == (True,)
+        ownerless = query("ownerless_ids") if sees_all else query("ownerless_conversation_ids")
+        return connection.execute(ownerless + "\n" + query("delete_ownerless_ids")).rowcount
 
 
 def _unknown(connection: Connection, rows: Sequence[ExternalId]) -> list[ExternalId]:

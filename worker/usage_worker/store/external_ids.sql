@@ -46,10 +46,9 @@ SELECT bool_and(NOT row_security_active(c.oid) AND has_schema_privilege(n.oid, '
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE (n.nspname, c.relname) IN (('auth', 'users'), ('public', 'agents'))
 
--- name: delete_ownerless_external_ids
--- Delete the ids of users and agents that do not exist, and of conversations that no pair has, unless a dead letter names
--- their UUID. Anti-joins, since every id is looked at; in a CTE, whose plan no join with the others changes. Payloads are
--- read only if there is anything to delete.
+-- name: ownerless_ids
+-- Begins a statement: the ids of users and agents that do not exist, and of conversations that no pair has. Anti-joins, since
+-- every id is looked at; in a CTE, whose plan no join with the others changes.
 WITH ownerless AS MATERIALIZED (
     SELECT kind, id FROM public.usage_external_ids e
      WHERE kind = 'user' AND NOT EXISTS (SELECT FROM auth.users u WHERE u.id = e.id)
@@ -60,7 +59,20 @@ WITH ownerless AS MATERIALIZED (
     SELECT kind, id FROM public.usage_external_ids e
      WHERE kind = 'conversation'
        AND NOT EXISTS (SELECT FROM public.user_agent_conversations c WHERE c.conversation_id = e.id)
-), needed AS MATERIALIZED (
+)
+
+-- name: ownerless_conversation_ids
+-- The same where users or agents may be hidden.
+WITH ownerless AS MATERIALIZED (
+    SELECT kind, id FROM public.usage_external_ids e
+     WHERE kind = 'conversation'
+       AND NOT EXISTS (SELECT FROM public.user_agent_conversations c WHERE c.conversation_id = e.id)
+)
+
+-- name: delete_ownerless_ids
+-- After one of these: delete the ids unless a dead letter names their UUID. Payloads are read only if there is anything to
+-- delete.
+, needed AS MATERIALIZED (
     -- The strings of the JSON, also of JSON within a string, that may be a UUID. A regular expression takes six times as
     -- long: 0.5 s for 1 MB.
     SELECT DISTINCT replace(lower(btrim(piece, '\{}')), '-', '') AS digits

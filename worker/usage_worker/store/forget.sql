@@ -86,19 +86,15 @@ DELETE FROM public.usage_external_ids WHERE kind = 'user' AND id = %(user)s
 
 -- name: forget_day
 -- The events of one day, in one statement with everything that depends on them, so that the totals of the day and its events
--- always agree. The ledger has no index by user: its partition is read once.
+-- always agree. The ledger has no index by user: its partition is read once. Ids of conversations of pairs that were deleted
+-- before are left to delete_ownerless_ids, which reads all conversations once, not for each day.
 WITH gone AS (
     DELETE FROM public.{partition} WHERE user_id = %(user)s
-    RETURNING event_id, occurred_at, recorded_at, conversation_id
+    RETURNING event_id, occurred_at, recorded_at
 ), retired AS (
     DELETE FROM public.usage_retired_daily WHERE user_id = %(user)s AND day = %(day)s
 ), keys AS (
     DELETE FROM public.usage_event_keys k USING gone WHERE (k.key, k.occurred_at) = (gone.event_id, gone.occurred_at)
-), conversations AS (
-    DELETE FROM public.usage_external_ids e USING gone
-     WHERE e.kind = 'conversation' AND e.id = gone.conversation_id
-       AND NOT EXISTS (SELECT FROM public.user_agent_conversations c
-                        WHERE c.conversation_id = e.id AND c.user_id <> %(user)s)
 ), marks AS (
     INSERT INTO public.agent_usage_hour_marks (hour) SELECT DISTINCT date_trunc('hour', occurred_at, 'UTC') FROM gone
 ), intake AS (
