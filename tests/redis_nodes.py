@@ -14,6 +14,7 @@ from tests.helpers import free_port
 from usage_worker.local import EmbeddedValkey
 from usage_worker.local.account import change_owner
 from usage_worker.local.binaries import Program, find_valkey
+from usage_worker.local.embedded_server import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,11 +108,12 @@ class Sentinel(RedisNode):
         return [self._ready_program().path, self._file, "--sentinel", "--dir", str(self._file.parent)]
 
     @override
-    def _answers(self) -> bool:
+    def _answer(self) -> Answer:
         try:
-            return bool(self.connection.ping())
+            self.connection.ping()
         except (redis.ConnectionError, redis.TimeoutError):
-            return False
+            return Answer.NOTHING
+        return Answer.READY
 
     @property
     def _file(self) -> Path:

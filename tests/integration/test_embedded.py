@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from tests.helpers import await_end, descendants, eventually, survivors
 from usage_worker.errors import EmbeddedServerError
@@ -32,6 +34,7 @@ with EmbeddedPostgres(folder / "postgres"), EmbeddedValkey(folder / "valkey"):
     print("ready", flush=True)
     threading.Event().wait()
 """
+RECOVERS = "a server recovers what it had written; waiting"
 IGNORES_SIGTERM = "trap '' TERM; sleep 300 & echo ready; wait; wait"
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands its servers to another account")
@@ -51,6 +54,14 @@ def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout.readline() == "ready\n"
         yield process
         process.kill()
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Return the seconds after which a server without any answer is given up, less than a recovery takes here."""
+    monkeypatch.setattr(embedded_server, "START_TIMEOUT", 2.0)
+    monkeypatch.setattr(embedded_server, "RECOVERY_NOTICE", 2.5)
+    return 2.0
 
 
 def test_postgres_keeps_its_data(folder: Path) -> None:
@@ -163,6 +174,36 @@ def test_failed_start_names_reason(folder: Path) -> None:
         EmbeddedPostgres(folder, {"shared_buffers": "lots"}).start()
     with EmbeddedPostgres(folder):
         pass  # the failed start released the folder
+
+
+def test_recovery_of_postgres_is_waited_for(folder: Path, patience: float) -> None:
+    """Its recovery asks for archived WAL first, and goes on once the server is known to be waited for."""
+    with EmbeddedPostgres(folder):
+        pass
+    awaited = folder / "awaited"
+    wait = f"until [ -e {awaited} ]; do sleep 0.05; done; false"
+    postgres = EmbeddedPostgres(folder, {"restore_command": wait, "hot_standby": "off"})
+    (folder / "data" / "recovery.signal").touch()
+    with capture_logs() as lines, ThreadPoolExecutor() as pool:
+        pool.submit(lambda: (eventually(lambda: lines), awaited.touch()))
+        started = time.monotonic()
+        with postgres:
+            assert time.monotonic() - started > patience
+            assert query(postgres.url(), "SELECT pg_is_in_recovery()") is False
+    assert [(line["event"], line["server"]) for line in lines] == [(RECOVERS, "PostgreSQL")]
+
+
+def test_loading_of_valkey_is_waited_for(folder: Path, patience: float) -> None:
+    with EmbeddedValkey(folder, {"appendonly": "no", "loading-process-events-interval-bytes": "1024"}) as valkey:
+        with redis.Redis.from_url(valkey.url()) as client:
+            client.mset({f"key {number}": os.urandom(2048) for number in range(40)})
+            client.save()
+        valkey.settings["key-load-delay"] = str(round(2 * patience / 40 * 1e6))
+        with capture_logs() as lines:
+            valkey.restart()
+        with redis.Redis.from_url(valkey.url()) as client:
+            assert client.dbsize() == 40
+    assert [(line["event"], line["server"]) for line in lines] == [(RECOVERS, "Valkey")]
 
 
 def test_unresponsive_child_is_killed_with_descendants(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import quote
 
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
 
-from usage_worker.errors import EmbeddedServerError, StoreUnavailableError
+from usage_worker.errors import EmbeddedServerError
 from usage_worker.local.account import Account, make_private_folder
 from usage_worker.local.binaries import Program, find_postgres
-from usage_worker.local.embedded_server import START_TIMEOUT, EmbeddedServer
+from usage_worker.local.embedded_server import START_TIMEOUT, Answer, EmbeddedServer
 from usage_worker.postgres import connect, translated
 
 if TYPE_CHECKING:
@@ -113,13 +115,9 @@ class EmbeddedPostgres(EmbeddedServer):
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [self._ready_program().path, "-D", self._data, *options]
 
-    def _answers(self) -> bool:
-        try:
-            with translated(), connect(self.url(), connect_timeout=2) as connection:
-                connection.execute("SELECT 1")
-        except StoreUnavailableError:
-            return False
-        return True
+    def _answer(self) -> Answer:
+        answer = PGconn.ping(make_conninfo(self.url(), connect_timeout=2).encode())
+        return {Ping.OK: Answer.READY, Ping.REJECT: Answer.RECOVERING}.get(Ping(answer), Answer.NOTHING)
 
     @property
     def _data(self) -> Path:

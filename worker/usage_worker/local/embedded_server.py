@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
+from enum import Enum, auto
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from usage_worker.errors import EmbeddedServerError
@@ -19,6 +20,7 @@ from usage_worker.local.account import (
     temporary_folder,
 )
 from usage_worker.local.processes import ChildProcess
+from usage_worker.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,11 +30,23 @@ if TYPE_CHECKING:
     from usage_worker.local.binaries import Program
 
 SOCKET_PATH_LIMIT = 107  # sun_path of sockaddr_un, less its final zero byte
-START_TIMEOUT = 60.0
-STOP_TIMEOUT = 30.0
+START_TIMEOUT = 60.0  # without any answer; what a crash has left to be recovered may take longer
+RECOVERY_NOTICE = 5.0  # after so many seconds a recovery is reported
+STOP_TIMEOUT = 120.0  # PostgreSQL first writes what has changed in its buffers; killed, it would have to recover
 OWNER_TIMEOUT = 1.0  # an owner that was just killed takes a moment to end
 TAKEOVER_TIMEOUT = 20.0
 POLL_INTERVAL = 0.02
+
+log = get_logger("servers")
+
+
+class Answer(Enum):
+    """What a server says to whoever connects."""
+
+    NOTHING = auto()
+    RECOVERING = auto()
+    """It reads what it had written, which succeeds unless it is interrupted."""
+    READY = auto()
 
 
 class EmbeddedServer(ABC):
@@ -134,8 +148,8 @@ class EmbeddedServer(ABC):
     def _command(self) -> list[str | Path]: ...
 
     @abstractmethod
-    def _answers(self) -> bool:
-        """Return whether the server accepts connections and commands."""
+    def _answer(self) -> Answer:
+        """Connect to the server."""
 
     def _launch(self) -> None:
         with self._server_lock() as lock:
@@ -157,11 +171,18 @@ class EmbeddedServer(ABC):
         return child
 
     def _await_answer(self, child: ChildProcess) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
-        while not self._answers():
+        started = answered = time.monotonic()
+        is_reported = False
+        while (answer := self._answer()) is not Answer.READY:
+            now = time.monotonic()
             if child.exit_code is not None:
                 raise EmbeddedServerError(self._failure(child))
-            if time.monotonic() > deadline:
+            if answer is Answer.RECOVERING:
+                answered = now
+                if not is_reported and now - started > RECOVERY_NOTICE:
+                    log.warning("a server recovers what it had written; waiting", server=self.name, log=str(child.log))
+                    is_reported = True
+            elif now - answered > START_TIMEOUT:
                 raise EmbeddedServerError(f"{self.name} does not answer after {START_TIMEOUT:.0f} s; see {child.log}")
             time.sleep(POLL_INTERVAL)
 

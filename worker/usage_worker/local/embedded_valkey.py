@@ -10,7 +10,7 @@ import redis
 
 from usage_worker.local.account import Account, make_private_folder
 from usage_worker.local.binaries import Program, find_valkey
-from usage_worker.local.embedded_server import EmbeddedServer
+from usage_worker.local.embedded_server import Answer, EmbeddedServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,12 +53,15 @@ class EmbeddedValkey(EmbeddedServer):
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
         return [self._ready_program().path, *options]
 
-    def _answers(self) -> bool:
+    def _answer(self) -> Answer:
         with redis.Redis.from_url(self.url(), socket_timeout=2) as client:
             try:
-                return bool(client.ping())
-            except (redis.ConnectionError, redis.TimeoutError):  # not listening yet, or still loading its data
-                return False
+                client.ping()
+            except redis.BusyLoadingError:
+                return Answer.RECOVERING
+            except (redis.ConnectionError, redis.TimeoutError):  # not listening yet
+                return Answer.NOTHING
+        return Answer.READY
 
     @property
     def _socket(self) -> Path:

@@ -22,7 +22,7 @@ from usage_worker.errors import ProcessError
 from usage_worker.local.processes import ChildProcess
 from usage_worker.logs import get_logger
 from usage_worker.service.queues import QueueName
-from usage_worker.settings import load_publisher_settings, load_settings
+from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,15 +114,15 @@ class Supervisor:
     ) -> None:
         self.flower_port = _free_port() if flower_port == 0 else flower_port
         node = platform.node()
-        # Queue and number of processes, by node.
-        concurrency = concurrency or load_publisher_settings(redis_url).stream_shards + 1
-        self._nodes = {f"worker{number}@{node}": (QueueName.COUNTING, concurrency) for number in range(1, workers + 1)}
-        self._nodes[f"{MAINTENANCE}@{node}"] = (QueueName.MAINTENANCE, 1)
         self._state_dir = state_dir
         self._log_dir = log_dir
         servers = {"DATABASE_URL": database_url, "USAGE_REDIS_URL": redis_url}
         servers["USAGE_BROKER_URL"] = broker_url or redis_url
         self._env = {**os.environ, **servers, **(variables or {})}
+        # Queue and number of processes, by node.
+        concurrency = concurrency or load_settings(self._env).stream_shards + 1
+        self._nodes = {f"worker{number}@{node}": (QueueName.COUNTING, concurrency) for number in range(1, workers + 1)}
+        self._nodes[f"{MAINTENANCE}@{node}"] = (QueueName.MAINTENANCE, 1)
         self._processes: list[SupervisedProcess] = []
         self._temporary = contextlib.ExitStack()
 
