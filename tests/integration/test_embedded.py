@@ -184,8 +184,13 @@ def test_recovery_of_postgres_is_waited_for(folder: Path, patience: float) -> No
     wait = f"until [ -e {awaited} ]; do sleep 0.05; done; false"
     postgres = EmbeddedPostgres(folder, {"restore_command": wait, "hot_standby": "off"})
     (folder / "data" / "recovery.signal").touch()
+
+    def go_on() -> None:
+        eventually(lambda: lines)
+        awaited.touch()
+
     with capture_logs() as lines, ThreadPoolExecutor() as pool:
-        pool.submit(lambda: (eventually(lambda: lines), awaited.touch()))
+        pool.submit(go_on)
         started = time.monotonic()
         with postgres:
             assert time.monotonic() - started > patience

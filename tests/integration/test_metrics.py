@@ -53,6 +53,7 @@ def test_served_metrics_show_unreachable_server(cli: Cli) -> None:
     with served_metrics(cli) as url:
         seen = figures(eventually(lambda: fetched(url), 30))
     assert (seen["usage_healthy", ""], seen["usage_problem", "postgresql"], seen["usage_problem", "redis"]) == (0, 1, 0)
-    assert [label for name, label in seen if name == "usage_problem"] == list(CHECKS)
+    for family in ("usage_problem", "usage_check_fails"):
+        assert [label for name, label in seen if name == family] == list(CHECKS)
     assert ("usage_stream_entries", "0") in seen
     assert ("usage_events_total", "applied") not in seen

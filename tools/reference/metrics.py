@@ -31,8 +31,8 @@ them collects them every 10 s, and a scrape gets the last ones from memory: it a
 scrape before the first collection has ended waits for it, at most 5 s, and then has only `usage_build_info`.
 
 While Redis or PostgreSQL does not answer, `usage_healthy` is 0, `usage_problem` is 1 for its check, counters and times
-stay as they were last known, and what holds for one moment only, as the backlog, is missing. `usage_problem` is there
-for each check always, and 0 while what it needs does not answer.
+stay as they were last known, and what holds for one moment only, as the backlog, is missing. `usage_problem` and
+`usage_check_fails` are there for each check always, and 0 while what it needs does not answer.
 
 Workers add up what concerns their flushes in Redis, in the record of the shard, right after each commit. These counters
 begin again at 0 where Redis loses its data, when nobody has flushed a shard for a week, and where somebody has written

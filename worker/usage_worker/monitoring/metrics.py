@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.monitoring.check import State
 from usage_worker.monitoring.checks.upkeep import partitions_failed
 from usage_worker.monitoring.flush_metrics import flush_metrics
 from usage_worker.store.anomalies import KINDS
@@ -67,6 +68,8 @@ def families(collected: Collected) -> Iterator[Metric]:
     yield GaugeMetricFamily("usage_healthy", "Whether `usage-worker status` would exit with 0.", value=status.healthy)
     text = "Whether the check fails or warns; `usage-worker status` says why, and the remedy."
     yield _gauge("usage_problem", text, "check", ((check.name, check.is_problem) for check in status.checks))
+    text, failing = "Whether the check fails; 0 where it only warns.", State.FAIL
+    yield _gauge("usage_check_fails", text, "check", ((check.name, check.state is failing) for check in status.checks))
     yield from _redis(status.figures, known)
     yield from flush_metrics(known.counters or {})
     yield from _database(status.figures, known)
