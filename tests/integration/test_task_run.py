@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.commands import Cli
+from tests.integration.database import run
 from usage_worker.errors import BusyError, DataRefusedError
 from usage_worker.maintenance import ANOMALIES, GRAPH, PRUNE, PURGE, QUALITY, RECONCILE, run_task
+from usage_worker.maintenance.purge import run_purge
+from usage_worker.settings import Settings
 from usage_worker.store import Store, last_runs, sole_transaction
 
 if TYPE_CHECKING:
@@ -21,6 +24,13 @@ PURGE_WITHOUT_WAITING = """
 import importlib
 importlib.import_module("usage_worker.cli.run.purge").WAIT_TIMEOUT_SECONDS = 0.0
 importlib.import_module("usage_worker.cli").main()
+"""
+
+DUE = """
+    INSERT INTO auth.users (email) VALUES ('u');
+    INSERT INTO public.agents (name) VALUES ('a');
+    INSERT INTO public.user_agents (user_id, agent_id, deleted_at)
+    SELECT u.id, a.id, now() - interval '40 days' FROM auth.users u, public.agents a
 """
 
 
@@ -68,6 +78,17 @@ def test_busy_run_is_not_recorded(database: str) -> None:
         with sole_transaction(first, "sweep"):
             assert run_task(second, "sweep", refused) == {"busy": True}
         assert not last_runs(first)
+
+
+def test_purge_that_finds_another_at_work_is_not_recorded(database: str) -> None:
+    with Store(database) as first, Store(database) as second:
+        assert run_purge(second, Settings())["purged"] == 0
+        recorded = last_runs(first)[PURGE]
+        run(database, DUE)
+        with sole_transaction(first, PURGE):
+            assert run_purge(second, Settings()) == {"busy": True}
+        assert last_runs(first)[PURGE] == recorded
+        assert run_purge(second, Settings())["purged"] == 1
 
 
 def test_commands_record_their_runs(database: str, redis_url: str, tmp_path: Path) -> None:

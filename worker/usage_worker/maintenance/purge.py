@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +43,10 @@ class PurgeReport:
     """What a run did; filled as it goes on, so that it can be read after an interruption."""
 
     purged: int = 0
-    remaining: int = 0
+    # What is found is not compared: `run_task` records no run that has done nothing.
+    remaining: int = field(default=0, compare=False)
     """Number of rows that are due and remain: the budget was spent, or somebody was changing them."""
-    oldest_remaining_seconds: float | None = None
+    oldest_remaining_seconds: float | None = field(default=None, compare=False)
     """Seconds since the oldest of them was soft-deleted."""
     expired_shares: int = 0
     """Number of expired shares that were deleted."""

@@ -40,7 +40,7 @@ def run_task(
         task: the name of the task.
         work: the task itself.
         partial_report: the report that `work` fills in as it goes. A run that stops for another process is recorded if
-            this report has changed, and not otherwise.
+            this report no longer equals a new one, and not otherwise.
 
     Returns:
         The figures of the report that `shown_figures` leaves and `seconds`; with `busy` if another process was at work.
