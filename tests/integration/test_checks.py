@@ -47,6 +47,7 @@ REFUSE = r"""
         RAISE EXCEPTION USING ERRCODE = '%code', MESSAGE = E'not \x1b[31mnow\t' || repeat('x', 9000) || E'\nsecret';
     END $$
 """
+RAN = "INSERT INTO usage_task_runs (task, finished_at, seconds, report) VALUES (%s, now() - %s::interval, 1, '{}')"
 
 
 class Service:
@@ -356,16 +357,27 @@ def test_read_only_session_of_status_alone(service: Service, database: str) -> N
 
 
 def test_periodic_task_that_missed_two_runs(service: Service, database: str) -> None:
-    insert = (
-        "INSERT INTO usage_task_runs (task, finished_at, seconds, report) VALUES (%s, now() - %s::interval, 1, '{}')"
-    )
-    run(database, insert, "analytics.refresh", "12 minutes")
+    service.settings = service.settings.model_copy(update={"schedule_reconcile": "off"})  # others wait behind it
+    run(database, RAN, "analytics.refresh", "12 minutes")
     seen = service.problems()
     assert seen.keys() == {"periodic_tasks"}
     assert "analytics.refresh ended last at" in seen["periodic_tasks"]
     assert "run `usage-worker run refresh`" in seen["periodic_tasks"]
     service.settings = service.settings.model_copy(update={"schedule_analytics": "off"})
     assert service.problems() == {}
+
+
+def test_periodic_task_that_waits_behind_a_long_one(service: Service, database: str) -> None:
+    """One process may execute both; the longer one has been due since the other ended."""
+    run(database, RAN, "analytics.refresh", "12 minutes")
+    of_reconcile = {"schedule_reconcile": "600", "reconcile_budget": 600.0}
+    service.settings = service.settings.model_copy(update=of_reconcile)
+    assert service.problems() == {}
+    run(database, "UPDATE usage_task_runs SET finished_at = now() - interval '25 minutes'")
+    assert service.problems().keys() == {"periodic_tasks"}
+    run(database, "UPDATE usage_task_runs SET finished_at = now() - interval '12 minutes'")
+    service.settings = service.settings.model_copy(update={"reconcile_budget": 30.0})
+    assert service.problems().keys() == {"periodic_tasks"}
 
 
 def test_differences_that_the_last_reconcile_left(service: Service, cli: Cli) -> None:

@@ -26,7 +26,7 @@ class PeriodicTask(NamedTuple):
     """A task that beat sends: its name in Celery, the label of its setting `schedule_<label>`, and its function.
 
     Where it `needs` a setting, it is sent only if that is set. `usage-worker run` has it under the name `runs_with`, or
-    under its label.
+    under its label. `budget` is the setting of the seconds that a run may take.
     """
 
     name: str
@@ -34,6 +34,7 @@ class PeriodicTask(NamedTuple):
     run: Callable[[Store, Settings], dict[str, Any]]
     needs: str = ""
     runs_with: str = ""
+    budget: str = ""
 
     @property
     def variable(self) -> str:
@@ -54,14 +55,14 @@ class PeriodicTask(NamedTuple):
 
 
 PERIODIC_TASKS = (
-    PeriodicTask(PURGE, "purge", run_purge),
+    PeriodicTask(PURGE, "purge", run_purge, budget="purge_budget"),
     PeriodicTask(MANAGE_PARTITIONS, "partitions", run_manage_partitions),
     PeriodicTask(REFRESH, "analytics", run_refresh, runs_with="refresh"),
     PeriodicTask(HOURS, "hours", run_hours, runs_with="refresh"),
     PeriodicTask(GRAPH, "graph", run_graph),
     PeriodicTask(ANOMALIES, "anomalies", run_find_anomalies),
     PeriodicTask(QUALITY, "quality", run_quality),
-    PeriodicTask(RECONCILE, "reconcile", run_reconcile),
+    PeriodicTask(RECONCILE, "reconcile", run_reconcile, budget="reconcile_budget"),
     PeriodicTask(PRUNE, "dead_letters", run_prune),
     PeriodicTask(EMBED, "embed", run_embed, needs="embedder"),
 )

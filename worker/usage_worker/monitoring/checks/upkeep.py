@@ -14,9 +14,11 @@ from usage_worker.service.schedule import next_of, schedule_entries
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from usage_worker.maintenance import PeriodicTask
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.inspection import Figures, Inspection
     from usage_worker.service.schedule import ScheduleEntry
+    from usage_worker.settings import Settings
     from usage_worker.store import TaskRun
 
 # How late the end of a run may be.
@@ -46,28 +48,40 @@ def partitions_failed(runs: dict[str, TaskRun]) -> dict[str, str]:
 def _periodic(inspection: Inspection) -> Iterator[Check]:
     figures, settings = inspection.figures, inspection.settings
     runs = inspection.last_runs
-    commands = {task.name: task.command for task in PERIODIC_TASKS}
+    tasks = {task.name: task for task in PERIODIC_TASKS}
+    entries = [entry for entry in schedule_entries(settings) if entry.task in tasks and entry.when is not None]
     now = datetime.now(ZoneInfo(settings.timezone))
-    for entry in schedule_entries(settings):
-        if entry.task not in commands or entry.when is None:
-            continue
+    for entry in entries:
         run = runs.get(entry.task)
         since = run.finished_at if run else _beat_began(figures)
-        if since is not None and missed_two(entry, since.astimezone(now.tzinfo), now):
+        if since is None:
+            continue
+        since = since.astimezone(now.tzinfo)
+        ahead = [tasks[other.task] for other in entries if other is not entry and _due_after(other, since) <= now]
+        if missed_two(entry, since, now, sum((_longest(task, settings, runs) for task in ahead), GRACE)):
             last = f"ended last at {run.finished_at:%Y-%m-%d %H:%M:%S} UTC" if run else "has never ended"
             reason = f"{entry.task} {last}, and two runs are missed ({entry.description})"
-            command = commands[entry.task]
+            command = tasks[entry.task].command
             remedy = f"see the log of the worker for maintenance, and run `usage-worker run {command}`"
             yield fail("periodic_tasks", reason, remedy)
 
 
-def missed_two(entry: ScheduleEntry, since: datetime, now: datetime) -> bool:
+def missed_two(entry: ScheduleEntry, since: datetime, now: datetime, grace: timedelta = GRACE) -> bool:
     """Return whether two runs have been due after `since`, and the second has had time to end."""
+    second = _due_after(entry, _due_after(entry, since))
+    return now.astimezone(UTC) > second.astimezone(UTC) + grace
+
+
+def _due_after(entry: ScheduleEntry, time: datetime) -> datetime:
     if isinstance(entry.when, str):
-        second = next_of(entry.when, next_of(entry.when, since))
-    else:
-        second = since + 2 * timedelta(seconds=entry.when or 0)
-    return now.astimezone(UTC) > second.astimezone(UTC) + GRACE
+        return next_of(entry.when, time)
+    return time + timedelta(seconds=entry.when or 0)
+
+
+def _longest(task: PeriodicTask, settings: Settings, runs: dict[str, TaskRun]) -> timedelta:
+    """Return how long others may wait behind a run of the task: one process may execute all of them in turn."""
+    budget = getattr(settings, task.budget) if task.budget else 0.0
+    return timedelta(seconds=max(budget, runs[task.name].seconds if task.name in runs else 0.0))
 
 
 def _beat_began(figures: Figures) -> datetime | None:
