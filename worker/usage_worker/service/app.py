@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from celery import Celery
@@ -9,7 +10,7 @@ from celery.signals import worker_process_shutdown, worker_ready
 from kombu.entity import Exchange, Queue
 
 from usage_worker.embedders import embedder_of
-from usage_worker.errors import SettingsError
+from usage_worker.errors import EmbedderError, ExtraMissingError, SettingsError
 from usage_worker.logs import configure_from_environment, report_failure
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.service.broker import OwnAMQP, broker_of
@@ -66,7 +67,9 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
         SettingsError: a setting is wrong.
     """
     resources = Resources(settings or load_settings())
-    embedder_of(resources.settings)
+    # What else it lacks is for the report of the task that embeds: counting needs no embedder.
+    with suppress(EmbedderError, ExtraMissingError):
+        embedder_of(resources.settings)
     app.usage_resources = resources
     app.usage_pool = WorkerPool(app)
     register(app)
