@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -30,6 +31,16 @@ def test_invalid_setting(cli: Cli) -> None:
     cli.env["USAGE_BATCH_EVENTS"] = SECRET
     for error_line in cli.error_lines("drain", "status", "publish -"):
         assert "USAGE_BATCH_EVENTS" in error_line
+
+
+def test_file_of_settings_that_is_not_text(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"USAGE_LOG_LEVEL=\xff\n")
+    for error_line in cli.error_lines("drain", "status", "migrate status"):
+        assert error_line.endswith(".env: this file is not text in UTF-8")
+    for command in ("status", "doctor"):
+        shown = cli.run(command, "--json")
+        assert (shown.returncode, shown.stderr) == (1, "")
+        assert ".env" in str(json.loads(shown.stdout))
 
 
 def test_missing_database_url(cli: Cli) -> None:

@@ -107,6 +107,19 @@ def test_file_supplies_settings_missing_in_environment(monkeypatch: pytest.Monke
     assert (settings.stream_shards, settings.batch_events) == (7, 80)
 
 
+@pytest.mark.parametrize(("file", "reason"), [(b"\xff", "not text in UTF-8"), ("/proc/self/mem", "Input/output error")])
+def test_file_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: bytes | str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if isinstance(file, bytes):
+        (tmp_path / ".env").write_bytes(file)
+    else:
+        (tmp_path / ".env").symlink_to(file)
+    with pytest.raises(SettingsError, match=rf"\.env: .*{reason}$"):
+        load_settings()
+
+
 @pytest.mark.parametrize(
     "variable", ["DATABASE_URL", "REDIS_URL", "USAGE_REDIS_URL", "USAGE_API_KEYS", "USAGE_FORGET_KEY"]
 )

@@ -44,6 +44,22 @@ def known_variables(form: type[BaseModel]) -> set[str]:
     }
 
 
+def variables_of_file() -> dict[str, str | None]:
+    """Read the variables that `.env` sets; none where there is no such file.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    from dotenv import dotenv_values  # noqa: PLC0415 - belongs to the extra `server`; a publisher reads no file
+
+    try:
+        return dotenv_values(".env")
+    except OSError as error:
+        raise SettingsError(f".env: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(".env: this file is not text in UTF-8") from None
+
+
 def read_form(form: type[T], *sources: Mapping[str, str | None], **given: Any) -> T:
     """Read the settings of a form, each from the first source that has it; what is given is used instead.
 

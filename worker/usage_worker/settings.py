@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from usage_worker.environment import read_form, variables_of
+from usage_worker.environment import read_form, variables_of, variables_of_file
 from usage_worker.errors import SettingsError
 from usage_worker.masking import Mask
 from usage_worker.urls import checked_broker_url, checked_database_url, checked_redis_url, checked_service_url
@@ -274,11 +274,10 @@ def load_settings(environment: dict[str, str] | None = None) -> Settings:
     """Read the settings from `environment`, by default that of this process, and from `.env`.
 
     Raises:
-        SettingsError: a setting is out of range; the message names it without its value, which may be secret.
+        SettingsError: a setting is out of range; the message names it without its value, which may be secret. Or `.env`
+            cannot be read.
     """
-    from dotenv import dotenv_values  # noqa: PLC0415 - belongs to the extra `server`; a publisher reads no file
-
-    settings = read_form(Settings, os.environ if environment is None else environment, dotenv_values(".env"))
+    settings = read_form(Settings, os.environ if environment is None else environment, variables_of_file())
     if settings.retention_days <= settings.accept_days:
         # An event that arrives again after the ledger has dropped it would be counted twice.
         raise SettingsError("USAGE_RETENTION_DAYS must be greater than USAGE_ACCEPT_DAYS")

@@ -6,11 +6,9 @@ import os
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from dotenv import dotenv_values
-
 from usage_worker.embedders.embedder import unit_vectors
 from usage_worker.embedders.registry import embedder_of
-from usage_worker.environment import known_variables
+from usage_worker.environment import known_variables, variables_of_file
 from usage_worker.errors import UsageError
 from usage_worker.monitoring.check import ok, warn
 from usage_worker.monitoring.inspection import Section
@@ -34,7 +32,7 @@ OLDEST_DAY_OF_INGEST = 366
 def _variables(_: Inspection) -> Iterator[Check]:
     """Name the variables that begin as ours and are not; their values may be secret."""
     known = known_variables(Settings) | DEPLOYMENT
-    given = {name for name in (*os.environ, *dotenv_values(".env")) if name.startswith(PREFIX)}
+    given = {name for name in (*os.environ, *variables_of_file()) if name.startswith(PREFIX)}
     endings = {name.removeprefix(PREFIX) for name in known}
     for name in sorted(given - known):
         nearest = get_close_matches(name.removeprefix(PREFIX), endings, n=1)
