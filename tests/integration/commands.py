@@ -63,11 +63,15 @@ class Cli:
         return all(name.startswith(("USAGE_", "DATABASE_", "REDIS_", "PG")) for name in changed)
 
     def on_terminal(
-        self, answer: str, *arguments: str, meanwhile: Callable[[], object] | None = None
+        self,
+        answer: str,
+        *arguments: str,
+        meanwhile: Callable[[], object] | None = None,
+        errors: int = subprocess.STDOUT,
     ) -> tuple[int, str]:
         """Run a command as on a terminal; return its exit code and what it printed.
 
-        `meanwhile` is called between its question and the answer.
+        `meanwhile` is called between its question and the answer; `errors` is where its standard error goes.
         """
         ours, its = pty.openpty()
         process = subprocess.Popen(
@@ -76,7 +80,7 @@ class Cli:
             env=self.env,
             stdin=its,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=errors,
         )
         os.close(its)
         asked = b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -32,7 +33,8 @@ def test_command(harness: IngestHarness, cli: Cli, database: str) -> None:
     code, asked = cli.on_terminal("n\n", *command)
     assert (code, "1 field of event" in asked, "nothing was changed" in asked) == (1, True, True)
     assert run(database, "SELECT count(*) FROM public.usage_corrections") == [(0,)]
-    done = json.loads(cli.run(*command, "--yes", "--reason", "refund", "--json").stdout)
+    _, printed = cli.on_terminal("y\n", *command, "--reason", "refund", "--json", errors=subprocess.DEVNULL)
+    done = json.loads(printed)
     assert done["corrected"]
     assert done["changes"] == {"cost_usd": {"old": "0.5", "new": "0.25"}}
     assert done["event_id"] == str(identity_of("order 17"))

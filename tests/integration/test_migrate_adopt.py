@@ -134,8 +134,9 @@ def test_adoption_asks_on_a_terminal(empty_database: str, postgres: Postgres, tm
     assert (code, "table user_agents to authenticated" in text, "adopted as 2.0.0" in text) == (1, True, True)
     assert "nothing was changed" in text
     assert schema(empty_database) == before
-    code, text = cli.on_terminal("y\n", "migrate", "adopt")
+    code, text = cli.on_terminal("y\n", "migrate", "adopt", "--json", errors=subprocess.DEVNULL)
     assert (code, schema_version(empty_database)) == (0, "2.0.0"), text
+    assert json.loads(text)["left"] == []
 
 
 def test_killed_adoption_leaves_the_database_as_it_was(empty_database: str, postgres: Postgres, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def _ids(store: Store, settings: Settings) -> ExternalIds | None:
 def _ask(wanted: Correction) -> None:
     what = f"{counted(len(wanted.changes), 'field')} of event {wanted.event['event_id']} would change"
     require_terminal(what)
-    _print_changes(wanted)
+    _print_changes(wanted, err=True)
     confirm(what)
 
 
@@ -119,6 +119,6 @@ def _show(correction: Correction, *, is_done: bool, as_json: bool) -> None:
         echo(_KEPT[correction.kept_conversation])
 
 
-def _print_changes(correction: Correction) -> None:
+def _print_changes(correction: Correction, *, err: bool = False) -> None:
     if correction.changes:
-        print_rows(COLUMNS, [(it.field, it.old, it.new) for it in correction.changes], figures=FIGURES)
+        print_rows(COLUMNS, [(it.field, it.old, it.new) for it in correction.changes], figures=FIGURES, err=err)

@@ -165,7 +165,7 @@ def _confirm_adoption(found: Adoptable) -> None:
     """Show what differs, and ask for confirmation."""
     what = f"the database is adopted as {found}; {len(found.differs)} objects differ, and ours are completed"
     require_terminal(what)
-    print_rows(("kind", "object", "problem"), [(it.kind, it.object, it.problem) for it in found.differs])
+    print_rows(("kind", "object", "problem"), [(it.kind, it.object, it.problem) for it in found.differs], err=True)
     confirm(what)
 
 

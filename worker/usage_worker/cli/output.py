@@ -89,6 +89,7 @@ def print_rows(
     forms: Mapping[str, Form] = NO_FORMS,
     spare: Sequence[str] = (),
     headings_in_lines: bool = False,
+    err: bool = False,
 ) -> None:
     """Print a table on a terminal; elsewhere a line for each row, with tabs, for grep and cut.
 
@@ -104,10 +105,11 @@ def print_rows(
         forms: how a terminal shows values of a column, by its heading.
         spare: headings of the columns that a narrow table leaves out, the first one first.
         headings_in_lines: prints the headings also where there is no terminal.
+        err: print to standard error, as what precedes a question: standard output has the result alone.
     """
-    console = Console()
+    console = Console(stderr=err)
     if not console.is_terminal:
-        _print_lines([headings, *rows] if headings_in_lines else rows, _cut)
+        _print_lines([headings, *rows] if headings_in_lines else rows, _cut, err=err)
         return
     of_columns = [forms.get(heading) for heading in headings]
     shown = [[_formed(cell, form) for cell, form in zip_longest(row, of_columns)] for row in rows]
@@ -143,9 +145,9 @@ def print_lines(rows: Iterable[Sequence[Cell]]) -> None:
     _print_lines(rows, escaped)
 
 
-def _print_lines(rows: Iterable[Sequence[Cell]], form: Callable[[str], str]) -> None:
+def _print_lines(rows: Iterable[Sequence[Cell]], form: Callable[[str], str], *, err: bool = False) -> None:
     for row in rows:
-        write("\t".join(form(_line_text(cell)) for cell in row) + "\n")
+        write("\t".join(form(_line_text(cell)) for cell in row) + "\n", err=err)
 
 
 def make_table(
