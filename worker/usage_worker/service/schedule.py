@@ -32,7 +32,7 @@ class ScheduleEntry(NamedTuple):
     """One entry of the schedule.
 
     `when` is an interval in seconds, a crontab, or None for never; `expires` are the seconds that a tick may wait for
-    a worker.
+    a worker if their clocks agree.
     """
 
     name: str
@@ -63,11 +63,10 @@ def schedule_entries(settings: Settings) -> list[ScheduleEntry]:
     """
     interval = settings.flush_interval
     flushes = [
-        ScheduleEntry(f"flush-{shard}", FLUSH, interval, (shard,), settings.trigger_expires + CLOCKS_DIFFER_SECONDS)
+        ScheduleEntry(f"flush-{shard}", FLUSH, interval, (shard,), settings.trigger_expires)
         for shard in range(settings.stream_shards)
     ]
-    expires = HEARTBEAT_SECONDS + CLOCKS_DIFFER_SECONDS
-    heartbeat = ScheduleEntry("heartbeat", HEARTBEAT, HEARTBEAT_SECONDS, expires=expires)
+    heartbeat = ScheduleEntry("heartbeat", HEARTBEAT, HEARTBEAT_SECONDS, expires=HEARTBEAT_SECONDS)
     return [
         *flushes,
         heartbeat,
@@ -82,10 +81,10 @@ def beat_schedule(settings: Settings) -> dict[str, Any]:
             "task": entry.task,
             "schedule": crontab.from_string(entry.when) if isinstance(entry.when, str) else entry.when,
             "args": entry.arguments,
-            "options": {"expires": entry.expires},
+            "options": {"expires": entry.expires + CLOCKS_DIFFER_SECONDS},
         }
         for entry in schedule_entries(settings)
-        if entry.when is not None
+        if entry.when is not None and entry.expires is not None
     }
 
 
