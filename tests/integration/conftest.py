@@ -82,8 +82,10 @@ def make_resources(ingest_url: str, redis_worker_url: str) -> Iterator[Callable[
     """Return a function that makes the resources of another worker, with changed settings."""
     opened: list[Resources] = []
 
-    def make(**settings: Any) -> Resources:
-        opened.append(Resources(Settings(**{"DATABASE_URL": ingest_url, "REDIS_URL": redis_worker_url} | settings)))
+    def make(*, reclaim_idle: float = 15.0, **settings: Any) -> Resources:
+        made = Settings(**{"DATABASE_URL": ingest_url, "REDIS_URL": redis_worker_url} | settings)
+        # May be less than workers accept, so that entries are reclaimed at once.
+        opened.append(Resources(made.model_copy(update={"reclaim_idle": reclaim_idle})))
         return opened[-1]
 
     yield make

@@ -80,6 +80,10 @@ def test_valid_urls_are_accepted_and_not_shown(database: str, redis: str) -> Non
         ("USAGE_TIMEZONE", "localtime"),
         ("USAGE_TIMEZONE", "posix/Europe/Berlin"),
         ("USAGE_LOG_LEVEL", SECRET),
+        ("USAGE_RECLAIM_IDLE", "1e-9"),
+        ("USAGE_PURGE_BUDGET", "1e-9"),
+        ("USAGE_RECONCILE_BUDGET", "0"),
+        ("USAGE_GRAPH_MIN_USERS", "2147483648"),
     ],
 )
 def test_value_out_of_range_names_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
@@ -401,6 +405,8 @@ def test_key_of_erasure_is_checked_and_not_quoted(monkeypatch: pytest.MonkeyPatc
         ("USAGE_HOURLY_RETENTION_DAYS", "1000000"),
         ("USAGE_RECLAIM_IDLE", "inf"),
         ("USAGE_FLUSH_BUDGET", "inf"),
+        ("USAGE_PURGE_BUDGET", "inf"),
+        ("USAGE_RECONCILE_BUDGET", "inf"),
     ],
 )
 def test_time_that_cannot_be_reckoned_with_is_refused(

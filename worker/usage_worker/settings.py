@@ -92,7 +92,8 @@ class Settings(PublisherSettings):
     # Each flush is a message: with less, those of an idle shard would follow each other without a pause.
     flush_budget: float = Field(10.0, ge=0.1, le=86_400)
     """Seconds after which a flush begins no further batch."""
-    reclaim_idle: float = Field(15.0, gt=0, le=86_400)
+    # Marks of what a worker holds are renewed four times as often: with less, by a loop without a pause.
+    reclaim_idle: float = Field(15.0, ge=0.1, le=86_400)
     """Seconds after which an entry that a worker has read but not acknowledged is reclaimed by another worker."""
 
     retention_days: int = Field(90, ge=2, le=36_500)
@@ -108,15 +109,15 @@ class Settings(PublisherSettings):
     """Days after today for which partitions are created in advance."""
     purge_after_days: int = Field(30, ge=0, le=36_500)
     """Days after which a soft-deleted row is purged."""
-    purge_budget: float = Field(30.0, gt=0)
+    purge_budget: float = Field(30.0, ge=0.1, le=86_400)
     """Seconds that a scheduled purge may take."""
-    reconcile_budget: float = Field(600.0, gt=0)
+    reconcile_budget: float = Field(600.0, ge=0.1, le=86_400)
     """Seconds that a scheduled reconciliation may take."""
     anomaly_min_usd: float = Field(1.0, ge=0, allow_inf_nan=False)
     """US dollars by which the cost of an hour must exceed the expected one to be an anomaly."""
     unknown: Literal["quarantine", "create"] = "quarantine"
     """What to do with an event whose user or agent does not exist: quarantine it, or create the user and the agent."""
-    graph_min_users: int = Field(10, ge=5)
+    graph_min_users: int = Field(10, ge=5, le=1_000_000_000)
     """Least number of common users with which two agents are related."""
     forget_key: str = Field("", repr=False)
     """The key with which `usage-worker forget` notes whom it has erased, at least 32 characters: the same for all
