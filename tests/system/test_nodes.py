@@ -9,14 +9,18 @@ from contextlib import closing
 from itertools import count
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from celery import Celery
 
 from tests.faults.harness import Harness
 from tests.helpers import broker_url, descendants, eventually
 from tests.integration.commands import Cli
+from tests.integration.database import run
 from tests.system.nodes import Nodes
+from usage_worker.maintenance import PRUNE
 from usage_worker.maintenance.reconcile import RECONCILE
+from usage_worker.service.ping import answering_nodes
 from usage_worker.service.queues import QueueName
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ NAMES = [f"count@node{number}" for number in range(1, 5)]
 LARGEST_SHARE = 0.85
 # Seconds in which the shards of a node that is gone are counted by others, and the start of a worker.
 PROMISE = 45
+LOCKS_AWAITED = "SELECT count(*) FROM pg_locks WHERE relation = 'usage_task_runs'::regclass AND NOT granted"
 
 
 @pytest.fixture
@@ -99,6 +104,28 @@ def test_process_whose_result_nobody_reads_ends_soon(harness: Harness, tmp_path:
         stopped.result()
     # The broker delivers it again, to another worker.
     assert harness.redis.hlen("unacked") + harness.redis.llen(queue) == 1
+
+
+def test_worker_for_maintenance_takes_no_task_that_must_wait(harness: Harness, tmp_path: Path) -> None:
+    """One that it held for longer than the visibility timeout would be executed twice."""
+    name, queue = NAMES[0], QueueName.MAINTENANCE.value
+    with (
+        Nodes(harness, tmp_path, concurrency=1, options=["--queues", queue]) as nodes,
+        closing(Celery(broker=broker_url(harness.redis_url))) as sender,
+        psycopg.connect(harness.database) as holder,
+    ):
+        nodes.start(name)
+        nodes.ready(name)
+        holder.execute("LOCK TABLE usage_task_runs")
+        sender.send_task(PRUNE, queue=queue)
+        eventually(lambda: run(harness.database, LOCKS_AWAITED) == [(1,)])
+        sender.send_task(PRUNE, queue=queue)
+        for _ in range(3):
+            assert answering_nodes(nodes.settings, [name], PROMISE) == {name}
+            assert (harness.redis.llen(queue), harness.redis.hlen("unacked")) == (1, 0)
+        holder.rollback()
+        eventually(lambda: harness.redis.llen(queue) == 0)
+        nodes.stop(name)
 
 
 def listens_to_control(harness: Harness) -> bool:

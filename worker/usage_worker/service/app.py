@@ -97,7 +97,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_ignore_result": True,
         # Flower needs these events. Those of senders would tell of each idle flush, too.
         "worker_send_task_events": True,
-        # A worker reserves one task at a time: another one could execute what it holds back.
+        # A worker reserves one task at a time for each process: another one could execute what it holds back.
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
         "worker_consumer": "usage_worker.service.consumer:QuarantiningConsumer",

@@ -6,7 +6,7 @@ import gc
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from billiard import pool
 from celery.apps import worker
@@ -27,6 +27,7 @@ from usage_worker.errors import UsageError
 from usage_worker.logs import bind_to_lines, configure_logs, get_logger, unbind_from_lines
 from usage_worker.service.broker_server import leave_unusable_broker
 from usage_worker.service.flower import configure_flower
+from usage_worker.service.queues import QueueName
 from usage_worker.service.server_check import leave_other_namespace, leave_unusable_server
 from usage_worker.service.task_names import FLUSH
 from usage_worker.trace_export import begin_export, check_export, end_export
@@ -99,7 +100,18 @@ def _check_servers(settings: Settings) -> None:
     # Both come after the set-up of the logs, and before the first connection to the broker.
     celeryd_after_setup.connect(check, weak=False)
     celeryd_after_setup.connect(lambda **_: leave_other_namespace(settings), weak=False)
+    celeryd_after_setup.connect(_hold_nothing_back)
     beat_init.connect(check, weak=False)
+
+
+def _hold_nothing_back(instance: Any, conf: Any, **_: object) -> None:
+    """Let a worker for maintenance alone take a task only when it can begin it.
+
+    Held back behind one that takes longer than the visibility timeout of Redis, it would be delivered a second time.
+    Counting is faster with a message in hand, and waits for no long task.
+    """
+    if set(instance.app.amqp.queues.consume_from) == {QueueName.MAINTENANCE} and conf.broker_transport_options:
+        conf.worker_disable_prefetch = True
 
 
 def _export_traces() -> None:
