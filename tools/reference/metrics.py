@@ -37,7 +37,8 @@ stay as they were last known, and what holds for one moment only, as the backlog
 Workers add up what concerns their flushes in Redis, in the record of the shard, right after each commit. These counters
 begin again at 0 where Redis loses its data, when nobody has flushed a shard for a week, and where somebody has written
 something else into one; `rate()` and `increase()` take that for what it is. Workers older than 1.0 add nothing to them,
-and what a worker has not recorded when it dies is missing: `usage_events_total`, of PostgreSQL, is the exact one.
+what a worker has not recorded when it dies is missing, and what Redis has recorded without an answer in time is added a
+second time, with the next record: `usage_events_total`, of PostgreSQL, is the exact one.
 
 """
 _EPOCH = datetime.fromtimestamp(0, UTC)
