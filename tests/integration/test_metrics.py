@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.helpers import eventually, fetched
 from tests.integration.commands import Cli, send, served_metrics
 from tests.integration.database import run
-from usage_worker.monitoring.status import CHECKS
+from usage_worker.monitoring.background import Collected
+from usage_worker.monitoring.check import Check, State
+from usage_worker.monitoring.inspection import Figures
+from usage_worker.monitoring.metrics import registry
+from usage_worker.monitoring.status import CHECKS, SystemStatus
 
 pytestmark = pytest.mark.usefixtures("unknown_are_created")
 
-Figures = dict[tuple[str, str], float]
+Samples = dict[tuple[str, str], float]
 
 
-def figures(text: str) -> Figures:
+def figures(text: str) -> Samples:
     """Return the figures by name and value of the only label."""
     return {
         (sample.name, next(iter(sample.labels.values()), "")): sample.value
@@ -44,6 +51,14 @@ def test_metrics_show_missing_partitions(cli: Cli, database: str) -> None:
     ):
         run(database, f"DROP TABLE {name}")
     assert figures(cli.run("metrics").stdout)["usage_partitions_short", "usage_events"] == 1
+
+
+def test_check_that_warns_has_a_problem_and_does_not_fail() -> None:
+    checks = [Check(state.name, state) for state in State]
+    collected = Collected(SystemStatus(checks, Figures()), datetime.now(UTC), Figures())
+    seen = figures(generate_latest(registry(lambda: collected)).decode())
+    assert [seen["usage_problem", state.name] for state in State] == [0, 1, 1, 0]
+    assert [seen["usage_check_fails", state.name] for state in State] == [0, 0, 1, 0]
 
 
 def test_served_metrics_show_unreachable_server(cli: Cli) -> None:
