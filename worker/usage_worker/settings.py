@@ -275,8 +275,8 @@ def load_settings(environment: dict[str, str] | None = None) -> Settings:
     """Read the settings from `environment`, by default that of this process, and from `.env`.
 
     Raises:
-        SettingsError: a setting is out of range; the message names it without its value, which may be secret. Or `.env`
-            cannot be read.
+        SettingsError: `.env` cannot be read, or a setting is out of range; the message names it without its value,
+            which may be secret.
     """
     settings = read_form(Settings, os.environ if environment is None else environment, variables_of_file())
     if settings.retention_days <= settings.accept_days:

@@ -68,8 +68,9 @@ def families(collected: Collected) -> Iterator[Metric]:
     yield GaugeMetricFamily("usage_healthy", "Whether `usage-worker status` would exit with 0.", value=status.healthy)
     text = "Whether the check fails or warns; `usage-worker status` says why, and the remedy."
     yield _gauge("usage_problem", text, "check", ((check.name, check.is_problem) for check in status.checks))
-    text, failing = "Whether the check fails; 0 where it only warns.", State.FAIL
-    yield _gauge("usage_check_fails", text, "check", ((check.name, check.state is failing) for check in status.checks))
+    text = "Whether the check fails; 0 where it only warns."
+    fails = ((check.name, check.state is State.FAIL) for check in status.checks)
+    yield _gauge("usage_check_fails", text, "check", fails)
     yield from _redis(status.figures, known)
     yield from flush_metrics(known.counters or {})
     yield from _database(status.figures, known)
