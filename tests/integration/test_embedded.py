@@ -127,7 +127,7 @@ def test_hanging_server_of_killed_owner_is_replaced(
     for process in servers:
         os.kill(process.pid, signal.SIGSTOP)
     owner.kill()
-    monkeypatch.setattr(embedded_server, "TAKEOVER_TIMEOUT", 0.5)
+    monkeypatch.setattr(embedded_server, "STOP_TIMEOUT", 0.5)
     try:
         with EmbeddedPostgres(folder / "postgres") as postgres, EmbeddedValkey(folder / "valkey") as valkey:
             assert not survivors(tree)
@@ -186,8 +186,10 @@ def test_recovery_of_postgres_is_waited_for(folder: Path, patience: float) -> No
     (folder / "data" / "recovery.signal").touch()
 
     def go_on() -> None:
-        eventually(lambda: lines)
-        awaited.touch()
+        try:
+            eventually(lambda: lines)
+        finally:
+            awaited.touch()
 
     with capture_logs() as lines, ThreadPoolExecutor() as pool:
         pool.submit(go_on)

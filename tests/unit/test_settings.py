@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,16 +112,18 @@ def test_file_supplies_settings_missing_in_environment(monkeypatch: pytest.Monke
     assert (settings.stream_shards, settings.batch_events) == (7, 80)
 
 
-@pytest.mark.parametrize(("file", "reason"), [(b"\xff", "not text in UTF-8"), ("/proc/self/mem", "Input/output error")])
-def test_file_that_cannot_be_read_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: bytes | str, reason: str
-) -> None:
+def test_file_that_is_no_text_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    if isinstance(file, bytes):
-        (tmp_path / ".env").write_bytes(file)
-    else:
-        (tmp_path / ".env").symlink_to(file)
-    with pytest.raises(SettingsError, match=rf"\.env: .*{reason}$"):
+    (tmp_path / ".env").write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match=r"\.env: .*not text in UTF-8$"):
+        load_settings()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file that not even root can read")
+def test_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").symlink_to("/proc/self/mem")
+    with pytest.raises(SettingsError, match=r"\.env: .*Input/output error$"):
         load_settings()
 
 

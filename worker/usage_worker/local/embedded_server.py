@@ -149,7 +149,7 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _answer(self) -> Answer:
-        """Connect to the server."""
+        """Ask the server whether it is ready."""
 
     def _launch(self) -> None:
         with self._server_lock() as lock:
@@ -221,7 +221,7 @@ class EmbeddedServer(ABC):
     def _server_lock(self) -> Iterator[int]:
         lock = os.open(self.data_dir / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if not _lock_within(lock, TAKEOVER_TIMEOUT):
+            if not _lock_within(lock, STOP_TIMEOUT):
                 _kill_holder(lock)
                 if not _lock_within(lock, TAKEOVER_TIMEOUT):
                     raise EmbeddedServerError(f"a {self.name} of an earlier run still uses {self.data_dir}")

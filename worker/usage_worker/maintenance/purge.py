@@ -43,7 +43,7 @@ class PurgeReport:
     """What a run did; filled as it goes on, so that it can be read after an interruption."""
 
     purged: int = 0
-    # What is found is not compared: `run_task` records no run that has done nothing.
+    # Not compared: `run_task` records no busy run whose report equals a new one, and counting what is due is no work.
     remaining: int = field(default=0, compare=False)
     """Number of rows that are due and remain: the budget was spent, or somebody was changing them."""
     oldest_remaining_seconds: float | None = field(default=None, compare=False)

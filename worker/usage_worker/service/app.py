@@ -67,7 +67,7 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
         SettingsError: a setting is wrong.
     """
     resources = Resources(settings or load_settings())
-    # What else it lacks is for the report of the task that embeds: counting needs no embedder.
+    # An embedder that fails is reported by the task that needs it, and by `usage-worker status`; counting needs none.
     with suppress(EmbedderError, ExtraMissingError):
         embedder_of(resources.settings)
     app.usage_resources = resources

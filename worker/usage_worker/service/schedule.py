@@ -39,7 +39,7 @@ class ScheduleEntry(NamedTuple):
     task: str
     when: float | str | None
     arguments: tuple[Any, ...] = ()
-    expires: float | None = None
+    expires: float = 0.0
 
     @property
     def description(self) -> str:
@@ -52,7 +52,7 @@ class ScheduleEntry(NamedTuple):
             return next_of(self.when, now)
         if self.when is None or last is None:
             return None
-        return max(_later(last, timedelta(seconds=self.when)), now)
+        return max(later(last, timedelta(seconds=self.when)), now)
 
 
 def schedule_entries(settings: Settings) -> list[ScheduleEntry]:
@@ -84,7 +84,7 @@ def beat_schedule(settings: Settings) -> dict[str, Any]:
             "options": {"expires": entry.expires + CLOCKS_DIFFER_SECONDS},
         }
         for entry in schedule_entries(settings)
-        if entry.when is not None and entry.expires is not None
+        if entry.when is not None
     }
 
 
@@ -97,10 +97,10 @@ def next_of(text: str, now: datetime) -> datetime:
     schedule = crontab.from_string(text)
     # Celery would ask the app for both, which does not exist yet when the settings are checked.
     schedule.tz, schedule.nowfun = now.tzinfo, lambda: now
-    return _later(now, schedule.remaining_estimate(now))
+    return later(now, schedule.remaining_estimate(now))
 
 
-def _later(time: datetime, seconds: timedelta) -> datetime:
+def later(time: datetime, seconds: timedelta) -> datetime:
     """Add elapsed time within a time zone: Python's own addition ignores changes of the clock."""
     return (time.astimezone(UTC) + seconds).astimezone(time.tzinfo)
 

@@ -83,6 +83,7 @@ def configure_worker_processes(settings: Settings) -> None:
     task_failure.connect(_log_failure)
     worker_shutdown.connect(_log_end)
     _export_traces()
+    celeryd_after_setup.connect(_hold_nothing_back)
     worker_process_init.connect(_tune_the_interpreter)
     worker_process_init.connect(_end_without_a_reader)
 
@@ -100,7 +101,6 @@ def _check_servers(settings: Settings) -> None:
     # Both come after the set-up of the logs, and before the first connection to the broker.
     celeryd_after_setup.connect(check, weak=False)
     celeryd_after_setup.connect(lambda **_: leave_other_namespace(settings), weak=False)
-    celeryd_after_setup.connect(_hold_nothing_back)
     beat_init.connect(check, weak=False)
 
 
@@ -110,7 +110,8 @@ def _hold_nothing_back(instance: Any, conf: Any, **_: object) -> None:
     Held back behind one that takes longer than the visibility timeout of Redis, it would be delivered a second time.
     Counting is faster with a message in hand, and waits for no long task.
     """
-    if set(instance.app.amqp.queues.consume_from) == {QueueName.MAINTENANCE} and conf.broker_transport_options:
+    is_delivered_again = "visibility_timeout" in conf.broker_transport_options
+    if is_delivered_again and set(instance.app.amqp.queues.consume_from) == {QueueName.MAINTENANCE}:
         conf.worker_disable_prefetch = True
 
 

@@ -9,21 +9,20 @@ from zoneinfo import ZoneInfo
 from usage_worker.maintenance import MANAGE_PARTITIONS, PERIODIC_TASKS, partition_coverage
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
-from usage_worker.service.schedule import next_of, schedule_entries
+from usage_worker.service.schedule import later, next_of, schedule_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usage_worker.maintenance import PeriodicTask
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.inspection import Figures, Inspection
     from usage_worker.service.schedule import ScheduleEntry
-    from usage_worker.settings import Settings
     from usage_worker.store import TaskRun
 
 # How late the end of a run may be.
 GRACE = timedelta(seconds=60)
 MAKE = "run `usage-worker run partitions`"
+_TASKS = {task.name: task for task in PERIODIC_TASKS}
 
 
 def _partitions(inspection: Inspection) -> Iterator[Check]:
@@ -47,23 +46,33 @@ def partitions_failed(runs: dict[str, TaskRun]) -> dict[str, str]:
 
 def _periodic(inspection: Inspection) -> Iterator[Check]:
     figures, settings = inspection.figures, inspection.settings
-    runs = inspection.last_runs
-    tasks = {task.name: task for task in PERIODIC_TASKS}
-    entries = [entry for entry in schedule_entries(settings) if entry.task in tasks and entry.when is not None]
+    entries = [entry for entry in schedule_entries(settings) if entry.task in _TASKS and entry.when is not None]
     now = datetime.now(ZoneInfo(settings.timezone))
     for entry in entries:
-        run = runs.get(entry.task)
+        run = inspection.last_runs.get(entry.task)
         since = run.finished_at if run else _beat_began(figures)
         if since is None:
             continue
         since = since.astimezone(now.tzinfo)
-        ahead = [tasks[other.task] for other in entries if other is not entry and _due_after(other, since) <= now]
-        if missed_two(entry, since, now, sum((_longest(task, settings, runs) for task in ahead), GRACE)):
+        delays = (_delay(other, inspection, since, now) for other in entries if other is not entry)
+        if missed_two(entry, since, now, sum(delays, GRACE)):
             last = f"ended last at {run.finished_at:%Y-%m-%d %H:%M:%S} UTC" if run else "has never ended"
             reason = f"{entry.task} {last}, and two runs are missed ({entry.description})"
-            command = tasks[entry.task].command
+            command = _TASKS[entry.task].command
             remedy = f"see the log of the worker for maintenance, and run `usage-worker run {command}`"
             yield fail("periodic_tasks", reason, remedy)
+
+
+def _delay(other: ScheduleEntry, inspection: Inspection, since: datetime, now: datetime) -> timedelta:
+    """Return for how long a task may have waited for another one since then: one process may execute both in turn."""
+    run, budget = inspection.last_runs.get(other.task), _TASKS[other.task].budget
+    if run and run.finished_at > since:
+        return timedelta(seconds=run.seconds)
+    if _due_after(other, run.finished_at.astimezone(now.tzinfo) if run else since).astimezone(UTC) > now:
+        return timedelta()
+    if budget:
+        return timedelta(seconds=getattr(inspection.settings, budget))
+    return timedelta(seconds=run.seconds if run else 0)
 
 
 def missed_two(entry: ScheduleEntry, since: datetime, now: datetime, grace: timedelta = GRACE) -> bool:
@@ -75,13 +84,7 @@ def missed_two(entry: ScheduleEntry, since: datetime, now: datetime, grace: time
 def _due_after(entry: ScheduleEntry, time: datetime) -> datetime:
     if isinstance(entry.when, str):
         return next_of(entry.when, time)
-    return time + timedelta(seconds=entry.when or 0)
-
-
-def _longest(task: PeriodicTask, settings: Settings, runs: dict[str, TaskRun]) -> timedelta:
-    """Return how long others may wait behind a run of the task: one process may execute all of them in turn."""
-    budget = getattr(settings, task.budget) if task.budget else 0.0
-    return timedelta(seconds=max(budget, runs[task.name].seconds if task.name in runs else 0.0))
+    return later(time, timedelta(seconds=entry.when or 0))
 
 
 def _beat_began(figures: Figures) -> datetime | None:
