@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from json import dumps
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,11 @@ from usage_worker.store import (
     different_hours,
     mark_different_hours,
     next_pairs,
+    purge_blocks,
+    purge_due,
     recorded_by_day,
 )
+from usage_worker.store.forget import all_letters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +133,7 @@ def test_statement_cancelled_by_hand_is_repeated(harness: IngestHarness) -> None
 
 def test_maintenance_outlives_a_limit_of_statements(database: str) -> None:
     """It is there for clients: a comparison that it ends would be ended each night, as would an erasure's last step."""
-    tables = "auth.users, usage_events, usage_daily, user_agents, user_agent_conversations"
+    tables = "auth.users, usage_events, usage_daily, user_agents, user_agent_conversations, usage_dead_letters"
     first, day = FIRST_PAIR, datetime.now(UTC).date()
     waits = """
         SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -147,6 +150,9 @@ def test_maintenance_outlives_a_limit_of_statements(database: str) -> None:
             partial(different_hours, store, day),
             partial(mark_different_hours, store, day),
             partial(delete_ownerless_ids, store, "task"),
+            partial(next, all_letters(store, "public.usage_dead_letters"), []),
+            partial(purge_due, store, timedelta()),
+            partial(purge_blocks, store, timedelta(), 10),
         ):
             holder.execute(f"LOCK TABLE {tables}")
             working = pool.submit(work)

@@ -151,7 +151,7 @@ def _pages(store: Store, table: str, **parameters: Any) -> Iterator[list[Letter]
 def _sizes(store: Store, table: str, **parameters: Any) -> Iterator[dict[str, int]]:
     after = 0
     statement = _of_table(query("forget_letters"), table)
-    while page := store.rows(statement, after=after, rows=_LETTERS_AT_ONCE, **parameters):
+    while page := store.long_rows(statement, after=after, rows=_LETTERS_AT_ONCE, **parameters):
         yield from page
         after = page[-1]["id"]
 

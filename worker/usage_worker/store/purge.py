@@ -23,12 +23,12 @@ class Due(NamedTuple):
 
 def purge_due(store: Store, older_than: timedelta) -> Due:
     """Count the rows that were soft-deleted longer ago than `older_than`."""
-    return Due(**store.rows(query("purge_due"), older_than=older_than)[0])
+    return Due(**store.long_rows(query("purge_due"), older_than=older_than)[0])
 
 
 def purge_blocks(store: Store, older_than: timedelta, rows: int) -> list[str]:
     """Return the places of the rows that are due, in chunks of `rows`, each an argument of `purge_chunk`."""
-    return [row["places"] for row in store.rows(query("purge_blocks"), older_than=older_than, rows=rows)]
+    return [row["places"] for row in store.long_rows(query("purge_blocks"), older_than=older_than, rows=rows)]
 
 
 def purge_chunk(store: Store, task: str, places: str, older_than: timedelta) -> int:
