@@ -390,7 +390,7 @@ BEGIN
             MESSAGE = 'usage_summary: a partition of this range was dropped since the transaction began; try again';
     END IF;
 END $$;
--- A platform's default privileges may have granted more.
+-- Where somebody dropped the function, this is a new one, and PostgreSQL lets everybody execute it.
 REVOKE ALL ON FUNCTION public.usage_summary(timestamptz, timestamptz, text, text[], uuid, uuid)
     FROM PUBLIC, anon, authenticated, service_role;
 -- Not for users: the figures of an agent that one person uses are that person's.

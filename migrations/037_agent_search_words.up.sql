@@ -27,6 +27,7 @@ DECLARE
     -- What names are compared without: ASCII's punctuation, spaces, and the accents that NFKD separates from letters.
     c_ignored constant pg_catalog.text := '[\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00bf\u0300-\u036f\u2000-\u206f]';
     v_text pg_catalog.text := nullif(btrim(p_query_text), '');
+    v_word pg_catalog.text;
     v_model record;
     v_norm double precision;
     v_query real[];
@@ -169,10 +170,13 @@ BEGIN
         '(a.name COLLATE "C" ILIKE %L OR octet_length(a.name) <> char_length(a.name))',
         '%' || regexp_replace(regexp_replace(left(v_name, 50), '[^a-z0-9]', '', 'g'), '(.)', '\1%', 'g')) ELSE 'false' END;
     -- PostgreSQL leaves out words of more than 2,046 bytes, and fails where their lower case alone is that long (Ⱥ has two bytes,
-    -- ⱥ three).
-    v_text := (
-        SELECT string_agg(word, ' ') FROM regexp_split_to_table(v_text, '\s') AS word
-         WHERE octet_length(lower(word)) <= greatest(2046, octet_length(word)));
+    -- ⱥ three). Its own parser says what a word is.
+    FOR v_word IN
+        SELECT token FROM ts_parse('default', v_text) WHERE octet_length(token) <= 2046 AND octet_length(lower(token)) > 2046
+    LOOP
+        v_text := replace(v_text, v_word, ' ');
+    END LOOP;
+    v_text := nullif(btrim(v_text), '');
     -- A text without words gets no query: parsing it would raise a notice.
     IF v_text IS NOT NULL THEN
         v_simple := plainto_tsquery('simple', v_text);
@@ -244,7 +248,7 @@ BEGIN
     USING v_query, v_name, v_text, c_ignored, v_simple, v_english, p_quality_weight, p_k, v_near;
 END
 $body$;
--- A platform's default privileges may have granted more.
+-- Where somebody dropped the function, this is a new one, and PostgreSQL lets everybody execute it.
 REVOKE ALL ON FUNCTION public.search_agents(real[], text, integer, jsonb, text, double precision)
     FROM PUBLIC, anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION public.search_agents(real[], text, integer, jsonb, text, double precision)

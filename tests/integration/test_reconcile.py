@@ -401,7 +401,7 @@ def test_whatever_the_budget_leaves_out_has_its_turn_in_another_run(
         days.update(it.day for it in report.differences if it.day)
         return (len(pairs), days) == (100, {f"{date_of(YESTERDAY)}"})
 
-    eventually(has_seen_all)
+    eventually(has_seen_all, 60)
 
 
 def test_pairs_are_compared_once_wherever_a_run_begins(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,13 @@ def test_word_that_is_too_long_to_be_indexed_is_no_limit_of_the_search(database:
     assert ([agent.name for agent in found.agents], found.limit) == (["agent"], "")
 
 
+@pytest.mark.parametrize("text", [f"{'Ⱥ' * 700},tax", f"tax,{'Ⱥ' * 700}"])
+def test_word_that_grows_too_long_leaves_those_beside_it(database: str, store: Store, text: str) -> None:
+    """In texts without spaces."""
+    add_agents(database, "agent", description="tax")
+    assert [agent.name for agent in search_agents(store, None, text, 5).agents] == ["agent"]
+
+
 def test_search_without_words_raises_no_notice(searchable: str) -> None:
     notices: list[str | None] = []
     with session_as(searchable, "authenticated", STRANGER) as connection:
@@ -193,7 +200,21 @@ def test_extension_in_a_schema_that_users_may_not_enter(database: str, store: St
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", " \n", "&", "a" * 10_000, "Ⱥ" * 700, "\u0301", "%", "' || OR --", "$1", "%1$s {} %s"]
+    "text",
+    [
+        None,
+        "",
+        " \n",
+        "&",
+        "a" * 10_000,
+        "Ⱥ" * 700,
+        "Ⱥ" * 700 + "," + "\u212a" * 400,
+        "\u0301",
+        "%",
+        "' || OR --",
+        "$1",
+        "%1$s {} %s",
+    ],
 )
 def test_any_text_is_a_query(searchable: str, text: str | None) -> None:
     search(searchable, None, text)

@@ -69,7 +69,7 @@ class EmbedReport:
     pending_since: str | None = None
     """End of the first run, by a worker or a command, that left some pending, if all since then have."""
     index_failed_at: str | None = None
-    """When an index could not be built or dropped; a worker builds the next one an hour later."""
+    """When an index could not be built or dropped; a worker tries again an hour later."""
     problem: str = ""
     """Why the embedder could not be used."""
 
@@ -160,11 +160,11 @@ def _status(store: Store, model: str) -> EmbeddingStatus:
 
 
 def _index(store: Store, report: EmbedReport, *, by_hand: bool) -> None:
-    """Index the vectors; after a failure, which has cost minutes, workers build nothing for an hour."""
+    """Index the vectors; after a failure, which has cost minutes, workers build and drop nothing for an hour."""
     run = last_runs(store).get(EMBED)
     failed_at = run and run.report.get("index_failed_at")
     rests = failed_at and datetime.now(UTC) - datetime.fromisoformat(failed_at) < INDEX_PAUSE
-    indexes = ensure_vector_indexes(store, EMBED, builds=by_hand or not rests)
+    indexes = ensure_vector_indexes(store, EMBED, works=by_hand or not rests)
     if indexes.failed:
         report.index_failed_at = datetime.now(UTC).isoformat(timespec="seconds")
     elif rests and not by_hand:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from usage_worker.migrate.files import EMPTY, Migration, discover, latest_version
+from usage_worker.migrate.files import EMPTY, Migration, discover, latest_version, version_key
 from usage_worker.migrate.journal import MigrationStatus, SchemaStatus
 from usage_worker.migrate.marks import Kept
 from usage_worker.migrate.move import Step
@@ -22,4 +22,5 @@ __all__ = [
     "discover",
     "latest_version",
     "schema_version",
+    "version_key",
 ]

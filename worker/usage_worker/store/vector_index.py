@@ -44,13 +44,13 @@ class VectorIndexReport:
 
 
 def ensure_vector_indexes(
-    store: Store, task: str, rows: int = EXACT_ROWS, unaided: int = UNAIDED_AGENTS, *, builds: bool = True
+    store: Store, task: str, rows: int = EXACT_ROWS, unaided: int = UNAIDED_AGENTS, *, works: bool = True
 ) -> VectorIndexReport:
     """Create the extension for more than `unaided` agents, and index the vectors of each model with more than `rows`.
 
-    An index that is invalid, or of a retired model, is dropped. Without `builds` nothing is built.
+    An index that is invalid, or of a retired model, is dropped. Without `works` nothing is built or dropped.
 
-    Building takes minutes, in which agents and vectors can be written, and fails where it waits too long for an older
+    Building takes minutes, in which agents and vectors can be written. Both fail where they wait too long for an older
     transaction. The lock of the task is held meanwhile by a transaction without a snapshot, which a concurrent build
     does not wait for.
 
@@ -64,9 +64,9 @@ def ensure_vector_indexes(
             limit_lock_waits(session, LOCK_TIMEOUT, in_transaction=False)
         found = _vector_indexes(session, rows)
         for index in found:
-            if index["valid"] is False or (index["valid"] and index["retired"]):
+            if works and (index["valid"] is False or (index["valid"] and index["retired"])):
                 _drop(session, index, report)
-        wanted = [index for index in found if builds and index["wanted"] and index["valid"] is None]
+        wanted = [index for index in found if works and index["wanted"] and index["valid"] is None]
         note = _ensure_extension(session, min(unaided, rows))
         if note:
             report.notes.append(note)

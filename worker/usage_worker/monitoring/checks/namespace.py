@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usage_worker.migrate import latest_version
+from usage_worker.migrate import version_key
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.store import kept_namespace
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def _namespace(inspection: Inspection) -> Iterator[Check]:
-    if inspection.figures.schema != latest_version():
-        return  # an older one has no table of it, and the check of the schema says so
+    if version_key(inspection.figures.schema or "0") < version_key("4.3.0"):
+        return  # it has no table of it, and the check of the schema says so
     own = inspection.settings.id_namespace
     with inspection.store.connection() as connection:
         kept = kept_namespace(connection)

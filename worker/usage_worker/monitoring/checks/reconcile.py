@@ -36,7 +36,7 @@ def _reconcile(inspection: Inspection) -> Iterator[Check]:
     if unexplained:
         reason += f", {unexplained:,} of them unexplained"
     if elsewhere:
-        reason += f"; it did not compare everything, and runs before it left {elsewhere:,}"
+        reason += f"; it did not compare everything, and runs before it left at least {elsewhere:,}"
     yield warn("reconcile", reason, _REPAIR + (_ACCEPT if unexplained else ""))
 
 
