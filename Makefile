@@ -61,9 +61,9 @@ unit: $(STAMP)  ## run the tests that need no server
 
 test: check  ## run every check that needs only what pip installs: at most 15 minutes on two cores
 	# test-more has what test_breaking shows: that the tests of access fail where a right is wrong.
-	# Three processes on two cores, since tests also wait: for locks, servers and deadlines. In the order of collection, which
+	# Four processes on two cores, since tests also wait: for locks, servers and deadlines. In the order of collection, which
 	# begins with the longest files, so that no core is idle at the end.
-	TEST_STOPS=0 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not size' --ignore tests/access/test_breaking.py \
+	TEST_STOPS=0 $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not size' --ignore tests/access/test_breaking.py \
 		tests/acceptance tests/faults tests/access tests/integration
 	$(BIN)/pytest -m size tests/integration
 

@@ -21,6 +21,7 @@ from tests.integration.ledger import create_days, days
 from usage_worker.events.tombstones import ForgetKey
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.maintenance.reconcile import run_reconcile
+from usage_worker.migrate import Runner
 from usage_worker.monitoring.checks.upkeep import missed_two
 from usage_worker.monitoring.status import CHECKS, collect_status
 from usage_worker.publisher import UsagePublisher
@@ -332,6 +333,12 @@ def test_erased_users_of_two_servers(service: Service, database: str) -> None:
     service.settings = service.settings.model_copy(update={"forget_key": "o" * 32})
     assert re.search("2 users were erased with another USAGE_FORGET_KEY", only_forgotten(service))
     assert not service.status().healthy
+
+
+def test_erased_users_are_compared_on_the_schema_before_this_one(service: Service, database: str) -> None:
+    Runner(database).down("5.1.0")
+    ForgottenSet(service.connection).add([ForgetKey("k" * 32).tombstone(uuid4())])
+    assert service.problems().keys() == {"schema", "forgotten"}
 
 
 def test_clock_that_is_wrong(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
