@@ -364,7 +364,8 @@ def test_read_only_session_of_status_alone(service: Service, database: str) -> N
 
 
 def test_periodic_task_that_missed_two_runs(service: Service, database: str) -> None:
-    service.settings = service.settings.model_copy(update={"schedule_reconcile": "off"})  # others wait behind it
+    others = dict.fromkeys(("schedule_reconcile", "schedule_purge"), "off")  # it may have waited for them
+    service.settings = service.settings.model_copy(update=others)
     run(database, RAN, "analytics.refresh", "12 minutes")
     seen = service.problems()
     assert seen.keys() == {"periodic_tasks"}
@@ -377,7 +378,8 @@ def test_periodic_task_that_missed_two_runs(service: Service, database: str) -> 
 def test_periodic_task_that_waits_behind_a_long_one(service: Service, database: str) -> None:
     """One process may execute both; the longer one has been due since the other ended."""
     run(database, RAN, "analytics.refresh", "12 minutes")
-    of_reconcile = {"schedule_reconcile": "600", "reconcile_budget": 600.0}
+    # A purge, which is due once an hour, would delay it by its budget.
+    of_reconcile = {"schedule_reconcile": "600", "reconcile_budget": 600.0, "schedule_purge": "off"}
     service.settings = service.settings.model_copy(update=of_reconcile)
     assert service.problems() == {}
     # Due a minute before the other ended, and not at an end yet.

@@ -19,10 +19,12 @@ from structlog.testing import capture_logs
 from tests.helpers import eventually
 from tests.integration.agents import DIMENSION, OWNER, add_agents, draw, embed, has_pgvector, names, search
 from tests.integration.database import run
-from usage_worker.errors import DataRefusedError, ObstacleError, ReferenceMissingError
+from usage_worker.errors import DataRefusedError, EmbedderError, ObstacleError, ReferenceMissingError
 from usage_worker.maintenance import EMBED, run_task
 from usage_worker.maintenance import embed as embed_agents
+from usage_worker.maintenance.embeddings import run_embed
 from usage_worker.migrate import Runner
+from usage_worker.settings import Settings
 from usage_worker.store import Store
 from usage_worker.store.search import (
     Embedding,
@@ -279,6 +281,10 @@ def test_build_outlives_a_limit_of_statements(database: str, store: Store) -> No
         assert len(build.result(30).built) == has_pgvector(database)
 
 
+def broken(_: Settings) -> None:
+    raise EmbedderError("the model does not answer")
+
+
 def test_worker_rests_for_an_hour_after_a_build_or_drop_that_waited_in_vain(
     database: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,8 +303,11 @@ def test_worker_rests_for_an_hour_after_a_build_or_drop_that_waited_in_vain(
         failed_at = run_task(store, EMBED, work)["index_failed_at"]
         for _ in range(2):
             assert run_task(store, EMBED, work)["index_failed_at"] == failed_at is not None
-    (reason,) = (line["reason"] for line in lines if "reason" in line)
-    assert reason.endswith("canceling statement due to lock timeout")
+        monkeypatch.setattr("usage_worker.maintenance.embeddings.embedder_of", broken)
+        assert run_embed(store, Settings())["index_failed_at"] == failed_at
+    waited, refused = (line["reason"] for line in lines if "reason" in line)
+    assert waited.endswith("canceling statement due to lock timeout")
+    assert refused.endswith("the model does not answer")
     assert [is_valid for _, is_valid in run(database, INDEXES)] == [False]
     earlier = 'report || \'{"index_failed_at": "2026-01-01T00:00:00+00:00"}\''
     run(database, f"UPDATE public.usage_task_runs SET report = {earlier}")

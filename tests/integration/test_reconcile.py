@@ -390,7 +390,8 @@ def test_whatever_the_budget_leaves_out_has_its_turn_in_another_run(
     harness.flush()
     url = harness.resources.settings.database_url
     run(url, "UPDATE public.user_agents SET usage_count = usage_count - 1")
-    run(url, "UPDATE public.usage_daily SET message_count = message_count + 1 WHERE day = %s", date_of(YESTERDAY))
+    yesterday = date_of(YESTERDAY)
+    run(url, "UPDATE public.usage_daily SET message_count = message_count + 1 WHERE day = %s", yesterday)
     pairs = set[tuple[str | None, str | None]]()
     days = set[str]()
 
@@ -399,7 +400,7 @@ def test_whatever_the_budget_leaves_out_has_its_turn_in_another_run(
         assert not report.complete
         pairs.update((it.user_id, it.agent_id) for it in report.differences if it.column == "usage_count")
         days.update(it.day for it in report.differences if it.day)
-        return (len(pairs), days) == (100, {f"{date_of(YESTERDAY)}"})
+        return (len(pairs), days) == (100, {str(yesterday)})
 
     eventually(has_seen_all, 60)
 

@@ -196,10 +196,10 @@ def test_periodic_tasks_outlive_a_limit_of_transactions(database: str) -> None:
         with sole_transaction(store, "task") as connection:
             connection.execute("SELECT pg_sleep(0.5)")
         with store.connection() as connection:
-            connection.execute(query("forget_limits"))
+            connection.execute(query("no_time_limits"))
             connection.execute("SELECT pg_sleep(0.5)")
         with store.session() as session:
-            session.execute(query("work_limits"), {"lock_timeout": "200ms", "in_transaction": False})
+            session.execute(query("only_lock_timeout"), {"lock_timeout": "200ms", "in_transaction": False})
             session.execute("SELECT pg_sleep(0.5)")
         with pytest.raises(StatementCancelledError), store.connection() as connection:
             connection.execute("SELECT pg_sleep(0.5)")

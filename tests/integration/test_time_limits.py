@@ -26,11 +26,13 @@ from usage_worker.store import (
     day_differences,
     delete_ownerless_ids,
     different_hours,
+    embedding_status,
     mark_different_hours,
     next_pairs,
     purge_blocks,
     purge_due,
     recorded_by_day,
+    stale_agents,
 )
 from usage_worker.store.forget import all_letters
 
@@ -133,7 +135,7 @@ def test_statement_cancelled_by_hand_is_repeated(harness: IngestHarness) -> None
 
 def test_maintenance_outlives_a_limit_of_statements(database: str) -> None:
     """It is there for clients: a comparison that it ends would be ended each night, as would an erasure's last step."""
-    tables = "auth.users, usage_events, usage_daily, user_agents, user_agent_conversations, usage_dead_letters"
+    tables = "auth.users, agents, usage_events, usage_daily, user_agents, user_agent_conversations, usage_dead_letters"
     first, day = FIRST_PAIR, datetime.now(UTC).date()
     waits = """
         SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -153,6 +155,8 @@ def test_maintenance_outlives_a_limit_of_statements(database: str) -> None:
             partial(next, all_letters(store, "public.usage_dead_letters"), []),
             partial(purge_due, store, timedelta()),
             partial(purge_blocks, store, timedelta(), 10),
+            partial(stale_agents, store, "model", 10),
+            partial(embedding_status, store),
         ):
             holder.execute(f"LOCK TABLE {tables}")
             working = pool.submit(work)

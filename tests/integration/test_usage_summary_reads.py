@@ -39,9 +39,10 @@ def test_pairs_are_read_once_and_not_for_each_day(database: str, earlier: int) -
 
 def test_partitions_of_other_names_are_not_days(database: str, store: Store) -> None:
     create_days(database, -1)
-    run(database, INSERT, midnight(-1))
-    run(database, "INSERT INTO agent_usage_hour_marks VALUES (%s)", midnight(-1))
-    before = run(database, SUMMARY, midnight(-1), midnight(0))
+    first, last = midnight(-1), midnight(0)
+    run(database, INSERT, first)
+    run(database, "INSERT INTO agent_usage_hour_marks VALUES (%s)", first)
+    before = run(database, SUMMARY, first, last)
     kept = retained_days(store)
     for table in ("usage_events", "agent_usage_hourly"):
         run(
@@ -50,6 +51,6 @@ def test_partitions_of_other_names_are_not_days(database: str, store: Store) -> 
             f"CREATE TABLE {table}_others PARTITION OF {table} DEFAULT",
         )
     assert before
-    assert run(database, SUMMARY, midnight(-1), midnight(0)) == before
+    assert run(database, SUMMARY, first, last) == before
     assert retained_days(store) == kept
-    assert date_of(-1) in kept
+    assert first.date() in kept

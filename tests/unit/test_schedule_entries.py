@@ -40,11 +40,11 @@ def test_ticks_reach_workers_whose_clocks_differ_by_a_minute() -> None:
         ("*/5  3 * * mon", "*/5 3 * * mon", "*/5 3 * * mon", 300),
         ("0 1,23 * * *", "0 1,23 * * *", "0 1,23 * * *", 7200),
         ("30 3 * * *", "30 3 * * *", "30 3 * * *", 86_400),
-        ("off", None, "off", None),
+        ("off", None, "off", 0),
     ],
 )
 def test_schedule_is_interval_crontab_or_off(
-    text: str, when: float | str | None, description: str, expires: float | None
+    text: str, when: float | str | None, description: str, expires: float
 ) -> None:
     entry = partitions(text)
     assert (entry.when, entry.description, entry.expires) == (when, description, expires)

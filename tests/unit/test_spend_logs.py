@@ -20,6 +20,7 @@ USAGE = {
     "cache_creation_input_tokens": 50,
     "completion_tokens_details": {"reasoning_tokens": 30},
 }
+FAILED = {"status": "failure"}
 ROW: dict[str, Any] = {
     "request_id": "chatcmpl-123",
     "call_type": "acompletion",
@@ -154,7 +155,7 @@ def test_agent_is_found(changes: dict[str, Any], agent: str | None) -> None:
     [
         ({"status": "failure"}, False),
         ({"status": None}, True),
-        ({"status": None, "metadata": {"status": "failure"}}, False),
+        ({"status": None, "metadata": FAILED}, False),
         ({"status": None, "metadata": {}}, None),
     ],
 )
@@ -175,6 +176,16 @@ def test_success_follows_from_status(changes: dict[str, Any], success: bool | No
         ({"call_type": ""}, False),
         ({"call_type": "_arealtime", "total_tokens": 0, "spend": 0.0}, True),
         ({"call_type": "_arealtime", "total_tokens": 0, "spend": 0.0, "status": "failure"}, False),
+        (
+            {
+                "call_type": "_arealtime",
+                "total_tokens": 0,
+                "spend": 0,
+                "status": None,
+                "metadata": FAILED,
+            },
+            False,
+        ),
         ({"call_type": "aget_responses", "request_id": "resp_1_background_cost"}, False),
     ],
 )

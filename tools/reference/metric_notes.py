@@ -13,7 +13,7 @@ def _alert(*names: str) -> str:
 NOTES = {
     "usage_build_info": ("", "processes that were upgraded together have different versions"),
     "usage_status_collected_timestamp_seconds": ("seconds since 1970", _alert("UsageMetricsStale")),
-    "usage_healthy": ("0 or 1", "0: `usage_problem` says which checks"),
+    "usage_healthy": ("0 or 1", "0: `usage_check_fails` says which checks"),
     "usage_problem": ("0 or 1", _alert("UsageCheckWarns")),
     "usage_check_fails": ("0 or 1", _alert("UsageCheckFails", "UsageCheckWarns", "UsageMetricsMissing")),
     "usage_stream_entries": ("entries", _alert("UsageBacklogGrows")),

@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 # Namespace of the UUIDv5 (RFC 9562, section 5.5) into which an application's own idempotency key is converted.
 KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
 MAX_AHEAD = timedelta(minutes=5)
-# An object with more fields than this is no event, and a million complaints about unknown fields would say no more.
-_MAX_FIELDS = 100
 # How far clocks may differ, since times decide what is accepted. NTP keeps them within a second.
 MAX_CLOCK_DIFFERENCE = timedelta(minutes=1)
+# An object with more fields than this is no event, and a million complaints about unknown fields would say no more.
+_MAX_FIELDS = 100
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY = timedelta(days=1) // _MICROSECOND
@@ -181,9 +181,11 @@ def values_of(event: Mapping[str, Any]) -> Values:
     return tuple(map(event.get, NAMES, _DEFAULTS))
 
 
-def too_many_fields(event: object) -> str | None:
+def refusal_of_size(event: object) -> str | None:
     """Return why an object is refused whose fields are not even looked at, or None."""
-    return f"event: has {len(event)} fields" if isinstance(event, dict) and len(event) > _MAX_FIELDS else None
+    if isinstance(event, dict) and len(event) > _MAX_FIELDS:
+        return f"event: has {len(event)} fields, more than {_MAX_FIELDS}"
+    return None
 
 
 def refusal(values: Values, window: Window) -> str | None:

@@ -43,9 +43,9 @@ from usage_worker.events.event import (
     identity_of,
     microseconds,
     refusal,
+    refusal_of_size,
     row_of,
     time_at,
-    too_many_fields,
     values_of,
 )
 from usage_worker.events.external_ids import ID_PLACES, ExternalId, IdReader
@@ -129,7 +129,7 @@ def prepare(fields: Mapping[str, Any], window: Window, ids: ExternalIds | None =
         EventRefusedError: a field is unknown, missing, of the wrong type or out of bounds; the message names it.
     """
     if not isinstance(fields, dict) or not REQUIRED <= fields.keys() <= _KNOWN:
-        if reason := too_many_fields(fields):
+        if reason := refusal_of_size(fields):
             raise EventRefusedError(reason)
         _checked(EVENT, fields, IdReader(ids) if ids else None)
     values = values_of(fields)

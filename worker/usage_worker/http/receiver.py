@@ -72,7 +72,8 @@ class Receiver:
         Args:
             read: returns what the request holds, an object for each event.
             fields_of: returns the fields of such an object.
-            key: the name of the API key, of which only one request at a time waits for its turn among those of others.
+            key: the name of the API key. Of each key only one request waits to be parsed, so that many requests of one
+                key do not delay the others.
         """
         # One request at a time, as Python computes anyway: the objects of one alone take fifty times its bytes.
         with self._turns.setdefault(key, threading.Lock()), self._checking:

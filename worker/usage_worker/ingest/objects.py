@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid5
 
 from usage_worker.events.columns import MAX_ENTRY_EVENTS
-from usage_worker.events.event import EVENT, identity_of, microseconds, refusal, row_of, too_many_fields, values_of
+from usage_worker.events.event import EVENT, identity_of, microseconds, refusal, refusal_of_size, row_of, values_of
 from usage_worker.events.external_ids import IdReader
 from usage_worker.events.values import write_json
 from usage_worker.ingest.entries import MAX_LETTERS, BadEvent, describe
@@ -54,7 +54,7 @@ class Objects:
         bad: list[BadEvent] = []
         for position, item in enumerate(items):
             try:
-                checked = too_many_fields(item) or self._check(entry, number, position, item)
+                checked = refusal_of_size(item) or self._check(entry, number, position, item)
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - one event must not stop its neighbours, whatever it is

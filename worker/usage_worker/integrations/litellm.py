@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from usage_worker.publisher import UsagePublisher
 
 # Each of them has an id and a time of its own, and all of those after the end of the job have its tokens and cost.
-_POLLS = frozenset({
-    "retrieve_batch", "aretrieve_batch", "cancel_batch", "acancel_batch", "video_status", "avideo_status",
-})  # fmt: skip
+_POLLS = frozenset({"retrieve_batch", "cancel_batch", "video_status"})
 
 
 class UsageLogger(CustomLogger):
@@ -89,7 +87,7 @@ class UsageLogger(CustomLogger):
 def _is_model_call(kwargs: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
     kind = kwargs.get("call_type") or ""
     has_usage = bool(call.get("total_tokens") or call.get("response_cost"))
-    return kind not in _POLLS and is_model_call(kind, has_usage=has_usage)
+    return kind.removeprefix("a") not in _POLLS and is_model_call(kind, has_usage=has_usage)
 
 
 def _fields(kwargs: Mapping[str, Any], call: Mapping[str, Any], response: object, *, success: bool) -> dict[str, Any]:

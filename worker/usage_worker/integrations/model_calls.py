@@ -57,7 +57,8 @@ class ModelCalls:
     def publish(self, fields: Mapping[str, Any], *owners: Mapping[str, Any]) -> None:
         """Publish a call; each id is the first one that `owners` give.
 
-        Only without user or agent, it is refused: what else an event cannot hold is left out, and logged.
+        A call without user or agent, or outside the acceptance window, is refused. Any other value that an event cannot
+        hold is left out and logged; an `event_id` is hashed.
         """
         ids = owner(*owners, self._defaults)
         if not (self._advised or {"user_id", "agent_id"} <= ids.keys()):

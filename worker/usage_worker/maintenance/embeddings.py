@@ -115,7 +115,7 @@ def embed(
         status = _status(store, report.model)
         report.pending, report.failed = status.pending, status.failed
         if report.pending:
-            report.pending_since = _pending_since(store)
+            report.pending_since = _last_said(store, "pending_since") or _now()
     if is_done and _has_most(status):
         set_model_ready(store, report.model)
         if becomes_default:
@@ -140,13 +140,18 @@ def _run(store: Store, settings: Settings, report: EmbedReport) -> EmbedReport:
     except (EmbedderError, ExtraMissingError) as error:
         report.problem = str(error)
         log.warning("agents cannot be embedded", reason=report.problem)
-        report.pending_since = _pending_since(store)
+        report.pending_since = _last_said(store, "pending_since") or _now()
+        report.index_failed_at = _last_said(store, "index_failed_at")
     return report
 
 
-def _pending_since(store: Store) -> str:
+def _last_said(store: Store, name: str) -> str | None:
     run = last_runs(store).get(EMBED)
-    return (run and run.report.get("pending_since")) or datetime.now(UTC).isoformat(timespec="seconds")
+    return run.report.get(name) if run else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _has_most(status: EmbeddingStatus) -> bool:
@@ -160,15 +165,13 @@ def _status(store: Store, model: str) -> EmbeddingStatus:
 
 
 def _index(store: Store, report: EmbedReport, *, by_hand: bool) -> None:
-    """Index the vectors; after a failure, which has cost minutes, workers build and drop nothing for an hour."""
-    run = last_runs(store).get(EMBED)
-    failed_at = run and run.report.get("index_failed_at")
-    rests = failed_at and datetime.now(UTC) - datetime.fromisoformat(failed_at) < INDEX_PAUSE
-    indexes = ensure_vector_indexes(store, EMBED, works=by_hand or not rests)
+    """Index the vectors. A failure costs minutes, so workers build and drop nothing for an hour after one."""
+    failed_at = None if by_hand else _last_said(store, "index_failed_at")
+    rests = failed_at is not None and datetime.now(UTC) - datetime.fromisoformat(failed_at) < INDEX_PAUSE
+    report.index_failed_at = failed_at if rests else None  # also where another process is at work
+    indexes = ensure_vector_indexes(store, EMBED, may_alter=not rests)
     if indexes.failed:
-        report.index_failed_at = datetime.now(UTC).isoformat(timespec="seconds")
-    elif rests and not by_hand:
-        report.index_failed_at = failed_at
+        report.index_failed_at = _now()
     for note in indexes.notes:
         log.warning("searches over many agents are slow, or go by words alone", reason=note)
 

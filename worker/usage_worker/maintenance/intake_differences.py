@@ -37,8 +37,9 @@ def _differences(store: Store, days: Sequence[date], first: date) -> list[Differ
         most[recorded.day] += recorded.most
     found = []
     for intake in intake_by_day(store, first, days[-1]):
-        at_most = intake.applied if intake.has_backfill else min(most[intake.day], intake.applied)
-        applied = max(fewest[intake.day], at_most)
+        # Its own figure if it lies between both. Of a backfill the ledger may have dropped some by now.
+        upper = intake.applied if intake.has_backfill else most[intake.day]
+        applied = max(fewest[intake.day], min(upper, intake.applied))
         pairs = ("applied", applied, intake.applied), ("accepted", intake.parts, intake.accepted)
         found += [
             Difference(None, None, intake.day.isoformat(), column, int(expected), int(counted))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from usage_worker.migrate import version_key
 from usage_worker.queue.server_details import server_details
 from usage_worker.queue.stream import EventStream
 from usage_worker.store import ImpatientStore, last_runs
@@ -109,6 +110,10 @@ class Figures:
             for it in self.alive
             if it.process.kind == "worker"
         ]
+
+    def has_schema(self, version: str) -> bool:
+        """Return whether the schema is of this version or a newer one; False where it is unknown."""
+        return self.schema is not None and version_key(self.schema) >= version_key(version)
 
     @property
     def accepted_per_second(self) -> float | None:

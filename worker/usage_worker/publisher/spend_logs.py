@@ -43,13 +43,14 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any] | None:
     Raises:
         ValueError: a column cannot be read; the message names it.
     """
-    if "call_type" in row and not _is_use(row):
-        return None
     metadata = _metadata(row.get("metadata"))
+    success = _success(row.get("status") or metadata.get("status"))
+    if "call_type" in row and not _is_use(row, failed=success is False):
+        return None
     usage = _object(metadata.get("usage_object")) or _object(metadata.get("additional_usage_values"))
     parts = CHAT.counts(usage)
     return {
-        "success": _success(row.get("status") or metadata.get("status")),
+        "success": success,
         "response_time_ms": _response_time(row),
         "provider": row.get("custom_llm_provider"),
         "model": _model(row),
@@ -60,14 +61,15 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _is_use(row: Mapping[str, Any]) -> bool:
-    """Return whether a row is a use of a model, if only one that failed.
+def _is_use(row: Mapping[str, Any], *, failed: bool) -> bool:
+    """Return whether a row is a use of a model, which a failed call is, too.
 
-    A batch is one, whose cost a single row has, and so is what a response in the background has cost in the end.
+    The single row with the cost of a batch is one, and so is the row with the final cost of a background response.
     """
-    is_counted = row.get("status") == "failure" or any(decimal_of(row.get(name)) for name in ("total_tokens", "spend"))
-    is_settled = str(row.get("request_id")).endswith("_background_cost")
-    return is_settled or is_model_call(str(row["call_type"]), has_usage=is_counted)
+    if str(row.get("request_id")).endswith("_background_cost"):
+        return True
+    has_usage = failed or any(decimal_of(row.get(name)) for name in ("total_tokens", "spend"))
+    return is_model_call(str(row["call_type"]), has_usage=has_usage)
 
 
 def _metadata(value: Any) -> dict[str, Any]:

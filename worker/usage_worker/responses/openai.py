@@ -38,7 +38,6 @@ CHAT = Family(
         "tool_prompt": ("prompt_tokens_details.tool_use_tokens",),
         "total": ("total_tokens",),
     },
-    normalize=dict,
     model=("model",),
     provider=("provider",),  # OpenRouter's
 )
@@ -53,7 +52,6 @@ RESPONSES = Family(
         "reasoning_tokens": ("output_tokens_details.reasoning_tokens",),
         "total": ("total_tokens",),
     },
-    normalize=dict,
 )
 
 

@@ -18,7 +18,6 @@ RUN = Family(
         "cache_write_tokens": ("cache_write_tokens",),
         "reasoning_tokens": ("output_reasoning_tokens", "details.reasoning_tokens"),
     },
-    normalize=dict,
     model=("model_name", "response.model_name"),
     provider=("provider_name", "response.provider_name"),
 )

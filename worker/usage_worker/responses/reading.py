@@ -31,7 +31,7 @@ class Family(NamedTuple):
 
     matches: Callable[[object, object], bool]
     names: Mapping[str, tuple[str, ...]]
-    normalize: Callable[[Counts], Counts]
+    normalize: Callable[[Counts], Counts] = dict
     model: tuple[str, ...] = ()
     provider: tuple[str, ...] = ()
     provider_of: Callable[[object], str | None] = lambda _: None
@@ -107,9 +107,9 @@ def with_parts(counts: Counts) -> Counts:
 
 
 def with_rest(counts: Counts) -> Counts:
-    """Return counts that add up to `total`, from which xAI's and Gemini's output leaves out reasoning.
+    """Return counts that add up to `total`. xAI's and Gemini's output leaves reasoning out, so the rest is output.
 
-    Where the input is missing, or exactly its cache or the prompts of its tools are, the rest is input.
+    The rest is input where the input is missing, or where the rest is exactly its cache or the prompts of its tools.
     """
     total, tools = counts.pop("total", 0), counts.pop("tool_prompt", 0)
     read, written = counts.get("input_tokens", 0), counts.get("output_tokens", 0)

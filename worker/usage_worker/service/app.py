@@ -67,7 +67,8 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
         SettingsError: a setting is wrong.
     """
     resources = Resources(settings or load_settings())
-    # An embedder that fails is reported by the task that needs it, and by `usage-worker status`; counting needs none.
+    # A wrong setting ends the start here. An embedder that fails does not: its task and `usage-worker status` report
+    # it, and counting needs none.
     with suppress(EmbedderError, ExtraMissingError):
         embedder_of(resources.settings)
     app.usage_resources = resources

@@ -31,8 +31,8 @@ CRONTAB_FIELDS = 5
 class ScheduleEntry(NamedTuple):
     """One entry of the schedule.
 
-    `when` is an interval in seconds, a crontab, or None for never; `expires` are the seconds that a tick may wait for
-    a worker if their clocks agree.
+    `when` is an interval in seconds, a crontab, or None for never. A tick expires after `expires` seconds;
+    `beat_schedule` adds the minute by which clocks may differ.
     """
 
     name: str

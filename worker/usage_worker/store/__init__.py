@@ -16,7 +16,7 @@ from usage_worker.store.anomalies import (
     require_anomalies,
 )
 from usage_worker.store.batch import BatchTransaction, batch_transaction
-from usage_worker.store.connection import ImpatientStore, ReportStore, Store
+from usage_worker.store.connection import Store
 from usage_worker.store.correct import (
     CorrectedRow,
     LedgerRow,
@@ -54,6 +54,7 @@ from usage_worker.store.hours import (
     roll_up_day,
     roll_up_marked_hours,
 )
+from usage_worker.store.impatient_stores import ImpatientStore, ReportStore
 from usage_worker.store.intake import Intake
 from usage_worker.store.ledger_days import open_day, open_past_days
 from usage_worker.store.pair import Missing, Pair

@@ -277,28 +277,3 @@ class Store:
 def _fetch(statement: LiteralString, parameters: Mapping[str, object], connection: Connection) -> list[dict[str, Any]]:
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(statement, parameters).fetchall()
-
-
-class ImpatientStore(Store):
-    """A store whose transactions give up soon: whoever holds a lock on a table must not stop status or a service.
-
-    A statement takes 5 s at most, and waits 1 s for a lock.
-    """
-
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """Borrow a connection for one transaction. Raises like that of `Store`, and StatementCancelledError."""
-        with super().connection() as connection:
-            connection.execute(query("give_up_soon"))
-            yield connection
-
-
-class ReportStore(Store):
-    """A store for the reports of a service: a statement takes 20 s at most, and waits 1 s for a lock."""
-
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """Borrow a connection for one transaction. Raises like that of `Store`, and StatementCancelledError."""
-        with super().connection() as connection:
-            connection.execute(query("give_up_report"))
-            yield connection

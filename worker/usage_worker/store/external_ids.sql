@@ -62,7 +62,8 @@ WITH ownerless AS MATERIALIZED (
 )
 
 -- name: ownerless_conversation_ids
--- The same where users or agents may be hidden.
+-- The same where users or agents may be hidden: that none is seen proves nothing, and a role without SELECT may not even
+-- name their tables, so that no parameter of the other statement would do.
 WITH ownerless AS MATERIALIZED (
     SELECT kind, id FROM public.usage_external_ids e
      WHERE kind = 'conversation'

@@ -193,4 +193,5 @@ def _erase(connection: Connection, place: Place, user: UUID) -> int:
 
 
 def _limit(connection: Connection) -> None:
+    connection.execute(query("no_time_limits"))
     connection.execute(query("forget_limits"))

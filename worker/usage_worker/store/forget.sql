@@ -16,12 +16,9 @@ SELECT n.nspname || '.' || c.relname AS name, array_agg(a.attname::text) AS colu
  GROUP BY 1 ORDER BY 1
 
 -- name: forget_limits
--- No limit of statements or transactions of the role may end a long one; a lock of others is waited for only shortly, and
--- tried again.
-SET LOCAL statement_timeout = 0;
+-- A lock of others is waited for only shortly, and tried again. The limits of time are lifted by no_time_limits.
 SET LOCAL lock_timeout = '1s';
-SET LOCAL max_parallel_workers_per_gather = 0;
-SELECT CASE WHEN current_setting('transaction_timeout', true) <> '0' THEN set_config('transaction_timeout', '0', true) END
+SET LOCAL max_parallel_workers_per_gather = 0
 
 -- name: forget_count
 -- How many rows name the user in a column, by partition.

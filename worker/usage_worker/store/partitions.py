@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from usage_worker.errors import ObstacleError
 from usage_worker.store.queries import query
-from usage_worker.store.task_runs import limit_lock_waits, sole_transaction
+from usage_worker.store.task_runs import limit_only_lock_waits, sole_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ def make_partition(store: Store, task: str, table: str, partition: str, *, ensur
     with sole_transaction(store, task) as connection:
         if partition_states(connection, table).get(partition) == "attached":
             return False
-        limit_lock_waits(connection, LOCK_TIMEOUT, in_transaction=True)
+        limit_only_lock_waits(connection, LOCK_TIMEOUT, in_transaction=True)
         connection.execute(query(ensure), {"day": day})
         if partition_states(connection, table).get(partition) != "attached":
             raise ObstacleError(f"{partition} is a table, and no partition of {table}")
@@ -103,7 +103,7 @@ def drop_partition(
     with _session_of_drop(store, task) as session:
         if not _detach(session, table, partition, in_transaction=store.pooled):
             return False
-        limit_lock_waits(session, LOCK_TIMEOUT, in_transaction=store.pooled)
+        limit_only_lock_waits(session, LOCK_TIMEOUT, in_transaction=store.pooled)
         before_drop(session)
         _alter(session, "drop_partition", table, partition)
         return True
@@ -116,7 +116,7 @@ def _detach(session: Connection, table: str, partition: str, *, in_transaction: 
         return False
     if state == "attached":
         # COMMENT waits as long: an autovacuum of the partition gives way only after deadlock_timeout, a second.
-        limit_lock_waits(session, DETACH_TIMEOUT, in_transaction=in_transaction)
+        limit_only_lock_waits(session, DETACH_TIMEOUT, in_transaction=in_transaction)
         _alter(session, "mark_partition", table, partition)
         try:
             _alter(session, "detach_partition", table, partition)
@@ -125,7 +125,7 @@ def _detach(session: Connection, table: str, partition: str, *, in_transaction: 
                 _unmark(session, table)
             raise
     elif state == "pending":
-        limit_lock_waits(session, FINISH_TIMEOUT, in_transaction=in_transaction)
+        limit_only_lock_waits(session, FINISH_TIMEOUT, in_transaction=in_transaction)
         _alter(session, "finish_detaching", table, partition)
     return True
 
@@ -142,7 +142,7 @@ def unmark_partitions(store: Store, task: str, table: str) -> None:
         LockHeldError: others hold one of them.
     """
     with sole_transaction(store, task) as connection:
-        limit_lock_waits(connection, LOCK_TIMEOUT, in_transaction=True)
+        limit_only_lock_waits(connection, LOCK_TIMEOUT, in_transaction=True)
         _unmark(connection, table)
 
 
@@ -159,12 +159,12 @@ def _session_of_drop(store: Store, task: str) -> Iterator[Connection]:
     """
     with sole_transaction(store, task) as connection:
         if store.pooled:
-            limit_lock_waits(connection, LOCK_TIMEOUT, in_transaction=True)
+            limit_only_lock_waits(connection, LOCK_TIMEOUT, in_transaction=True)
             yield connection
             return
         connection.execute(query("keep_task_lock"))
         with store.session() as session:
-            limit_lock_waits(session, LOCK_TIMEOUT, in_transaction=False)
+            limit_only_lock_waits(session, LOCK_TIMEOUT, in_transaction=False)
             yield session
 
 

@@ -258,8 +258,9 @@ SELECT user_id, agent_id, row_id, sides.expected, sides.found, figures.added,
  ORDER BY user_id, agent_id
 
 -- name: recorded_by_day
--- The days on which the events of a day were recorded. The intake totals do not contain calls of track_agent_usage, which
--- have the time at which they are recorded; nor are all events with that time such calls, as a publisher's clock may be ahead.
+-- The days on which the events of a day were recorded. Calls of track_agent_usage are not in the intake totals; their time is
+-- that of their recording. An event of a publisher whose clock is ahead may have the same time by chance, so there are two
+-- bounds: without all such events, and with them.
 SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day,
        count(*) FILTER (WHERE occurred_at <> recorded_at) AS fewest, count(*) AS most
   FROM public.usage_events

@@ -152,7 +152,7 @@ def retire_model(store: Store, model: str) -> int:
 
 def stale_agents(store: Store, model: str, limit: int) -> list[AgentText]:
     """Return up to `limit` agents without a vector of their present text, except failures that wait."""
-    rows = store.rows(
+    rows = store.long_rows(
         query("agent_texts") + "\n" + query("stale_agents"), model=model, limit=limit, longest=LONGEST_TEXT
     )
     return [AgentText(**row) for row in rows]
@@ -189,7 +189,7 @@ def set_aside(store: Store, model: str, text: AgentText, error: str) -> None:
 
 def embedding_status(store: Store) -> list[EmbeddingStatus]:
     """Return what each model has and lacks, by name."""
-    return [EmbeddingStatus(**row) for row in store.rows(query("agent_texts") + "\n" + query("embedding_status"))]
+    return [EmbeddingStatus(**row) for row in store.long_rows(query("agent_texts") + "\n" + query("embedding_status"))]
 
 
 def refresh_quality(store: Store, task: str) -> int | None:

@@ -67,12 +67,12 @@ def take_task_lock(connection: Connection, task: str) -> None:
         raise BusyError(task)
 
 
-def limit_lock_waits(connection: Connection, timeout: str, *, in_transaction: bool) -> None:
-    """Limit how long statements wait for a lock, instead of how long they or their transactions take.
+def limit_only_lock_waits(connection: Connection, timeout: str, *, in_transaction: bool) -> None:
+    """Limit how long statements wait for a lock, and lift the limits of statements and transactions.
 
-    For the rest of the transaction or of the session.
+    Holds for the rest of the transaction or of the session.
     """
-    connection.execute(query("work_limits"), {"lock_timeout": timeout, "in_transaction": in_transaction})
+    connection.execute(query("only_lock_timeout"), {"lock_timeout": timeout, "in_transaction": in_transaction})
 
 
 def record_run(store: Store, task: str, seconds: float, report: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ SELECT pg_try_advisory_xact_lock(1970370406, hashtext(%(task)s)), set_config('st
 SELECT set_config('statement_timeout', '0', true),
        CASE WHEN current_setting('transaction_timeout', true) <> '0' THEN set_config('transaction_timeout', '0', true) END
 
--- name: work_limits
+-- name: only_lock_timeout
 -- How long the next statements wait for a lock; a wait that makes others wait must end soon. One that delays nobody may take
 -- longer than the administrator allows a statement or a transaction.
 SELECT set_config('lock_timeout', %(lock_timeout)s, %(in_transaction)s), set_config('statement_timeout', '0', %(in_transaction)s),

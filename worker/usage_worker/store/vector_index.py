@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from usage_worker.postgres import one_line
 from usage_worker.store.queries import query
-from usage_worker.store.task_runs import limit_lock_waits, sole_transaction
+from usage_worker.store.task_runs import limit_only_lock_waits, sole_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,15 +44,15 @@ class VectorIndexReport:
 
 
 def ensure_vector_indexes(
-    store: Store, task: str, rows: int = EXACT_ROWS, unaided: int = UNAIDED_AGENTS, *, works: bool = True
+    store: Store, task: str, rows: int = EXACT_ROWS, unaided: int = UNAIDED_AGENTS, *, may_alter: bool = True
 ) -> VectorIndexReport:
     """Create the extension for more than `unaided` agents, and index the vectors of each model with more than `rows`.
 
-    An index that is invalid, or of a retired model, is dropped. Without `works` nothing is built or dropped.
+    An index that is invalid, or of a retired model, is dropped. Without `may_alter` no index is built or dropped.
 
-    Building takes minutes, in which agents and vectors can be written. Both fail where they wait too long for an older
-    transaction. The lock of the task is held meanwhile by a transaction without a snapshot, which a concurrent build
-    does not wait for.
+    A build takes minutes, in which agents and vectors can be written. A build or a drop that waits too long for an
+    older transaction is reported in `failed`. The lock of the task is held meanwhile by a transaction without a
+    snapshot, which a concurrent build does not wait for.
 
     Raises:
         BusyError: another process does it.
@@ -61,12 +61,12 @@ def ensure_vector_indexes(
     with sole_transaction(store, task) as holder, store.session() as session:
         holder.execute(query("keep_task_lock"))
         if not store.pooled:  # the session may be another's next
-            limit_lock_waits(session, LOCK_TIMEOUT, in_transaction=False)
+            limit_only_lock_waits(session, LOCK_TIMEOUT, in_transaction=False)
         found = _vector_indexes(session, rows)
         for index in found:
-            if works and (index["valid"] is False or (index["valid"] and index["retired"])):
+            if may_alter and (index["valid"] is False or (index["valid"] and index["retired"])):
                 _drop(session, index, report)
-        wanted = [index for index in found if works and index["wanted"] and index["valid"] is None]
+        wanted = [index for index in found if may_alter and index["wanted"] and index["valid"] is None]
         note = _ensure_extension(session, min(unaided, rows))
         if note:
             report.notes.append(note)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usage_worker.events.tombstones import ForgetKey
-from usage_worker.migrate import version_key
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS, Section
 from usage_worker.queue.forgotten import FORGOTTEN_KEY, ForgottenSet
@@ -23,7 +22,7 @@ _AGAIN = "run `usage-worker forget --again`"
 
 
 def _forgotten(inspection: Inspection) -> Iterator[Check]:
-    if version_key(inspection.figures.schema or "0") < version_key("5.1.0"):
+    if not inspection.figures.has_schema("5.1.0"):
         return  # it has no table of them, and the check of the schema says so
     in_redis = ForgottenSet(inspection.stream.connection).all()
     with inspection.store.connection() as connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usage_worker.migrate import version_key
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.store import kept_namespace
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _namespace(inspection: Inspection) -> Iterator[Check]:
-    if version_key(inspection.figures.schema or "0") < version_key("4.3.0"):
+    if not inspection.figures.has_schema("4.3.0"):
         return  # it has no table of it, and the check of the schema says so
     own = inspection.settings.id_namespace
     with inspection.store.connection() as connection:
