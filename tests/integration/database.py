@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import psycopg
 
@@ -27,6 +28,11 @@ def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement.encode(), parameters or None)
         return cursor.fetchall() if cursor.description else []
+
+
+def with_option(url: str, option: str) -> str:
+    """Return the URL for sessions with a setting, given as `name=value`."""
+    return f"{url}{'&' if '?' in url else '?'}options=-c{quote(option, safe='')}"
 
 
 def schema(url: str) -> set[Fact]:

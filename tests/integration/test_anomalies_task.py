@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from tests.hourly import DAY, HOUR, WEEK, Hour, write_hours
-from tests.integration.database import run
+from tests.integration.database import run, with_option
 from usage_worker.maintenance import ANOMALIES, find_anomalies
 from usage_worker.maintenance.anomalies import run_find_anomalies
 from usage_worker.maintenance.anomaly_words import FORMS
@@ -134,7 +134,7 @@ def test_role_whose_rows_are_hidden_is_refused(cli: Cli, database: str, store: S
     """As `pg_read_all_data`, it may read the table, and sees nothing of it."""
     reader = f"reader_{uuid4().hex}"
     run(database, f"CREATE ROLE {reader} LOGIN; GRANT pg_read_all_data TO {reader}")
-    cli.env["DATABASE_URL"] = f"{database}{'&' if '?' in database else '?'}options=-crole%3D{reader}"
+    cli.env["DATABASE_URL"] = with_option(database, f"role={reader}")
     assert "this role may not read the anomalies" in cli.error_line("anomalies")
     run(database, f"DROP ROLE {reader}")
 

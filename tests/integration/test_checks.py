@@ -16,7 +16,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli, events
-from tests.integration.database import run
+from tests.integration.database import run, with_option
 from tests.integration.ledger import create_days, days
 from usage_worker.events.tombstones import ForgetKey
 from usage_worker.maintenance import PERIODIC_TASKS
@@ -352,11 +352,8 @@ def test_clock_that_is_wrong(service: Service, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_read_only_session_of_status_alone(service: Service, database: str) -> None:
-    service.settings = service.settings.model_copy(
-        update={
-            "database_url": f"{database}{'&' if '?' in database else '?'}options=-cdefault_transaction_read_only%3Don"
-        }
-    )
+    read_only = with_option(database, "default_transaction_read_only=on")
+    service.settings = service.settings.model_copy(update={"database_url": read_only})
     assert service.problems() == {}  # the workers' flushes succeed
     for shard in range(2):
         service.records.failed(shard, "cannot execute INSERT in a read-only transaction")

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from tests.helpers import eventually
 from tests.integration.agents import DIMENSION, OWNER, add_agents, draw, embed, has_pgvector, names, search
-from tests.integration.database import run
+from tests.integration.database import run, with_option
 from usage_worker.errors import DataRefusedError, EmbedderError, ObstacleError, ReferenceMissingError
 from usage_worker.maintenance import EMBED, run_task
 from usage_worker.maintenance import embed as embed_agents
@@ -270,7 +270,7 @@ def test_killed_build_is_replaced(database: str, store: Store) -> None:
 def test_build_outlives_a_limit_of_statements(database: str, store: Store) -> None:
     add_agents(database, *(f"agent {number}" for number in range(20)))
     embed(store)
-    url = f"{database}{'&' if '?' in database else '?'}options=-cstatement_timeout%3D500ms"
+    url = with_option(database, "statement_timeout=500ms")
     waits_longer = f"{WAITING} AND query_start < clock_timestamp() - interval '600 milliseconds'"
     with closing(psycopg.connect(database)) as older, ThreadPoolExecutor(1) as pool, Store(url) as limited:
         older.execute("UPDATE public.agent_embeddings SET embedded_at = now()")

@@ -16,7 +16,7 @@ from tests.access.sample import AGENT, OWNER, RECIPIENT, add_rows
 from tests.erasure import FORGET_KEY, naming
 from tests.helpers import eventually
 from tests.integration.commands import NOW
-from tests.integration.database import run
+from tests.integration.database import run, with_option
 from tests.integration.erasures import event, forget
 from usage_worker.events.external_ids import ExternalIds, external_ids
 from usage_worker.events.tombstones import ForgetKey
@@ -294,9 +294,8 @@ def test_long_letter_may_take_longer_than_a_transaction_waits(
     forget(forgetter, str(harness.users[0]), "--yes")
     harness.xadd(f'[{{"user_id": [{", ".join(f"{number:09}" for number in range(200_000))}]}}')
     harness.xadd(json.dumps([event(str(user), str(harness.agents[0])) for user in (harness.users[1], uuid4())]))
-    flusher = make_resources(
-        forget_key=FORGET_KEY, DATABASE_URL=f"{database}&options=-c%20idle_in_transaction_session_timeout%3D300"
-    ).flusher
+    limited = with_option(database, "idle_in_transaction_session_timeout=300")
+    flusher = make_resources(forget_key=FORGET_KEY, DATABASE_URL=limited).flusher
     assert flusher.flush(0, 60).intake == Intake(3, 1, 0, 2)
 
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.database import run, traffic
+from tests.integration.database import run, traffic, with_option
 from tests.integration.retired import track, uses
 from tests.integration.test_purge import pairs, purge, seed
 from tests.integration.test_reconcile import check, count_one_pair, damage, use
@@ -76,7 +76,7 @@ def holding(url: str, statement: str) -> Iterator[psycopg.Connection]:
 
 def impatient(url: str, lock_timeout: str) -> str:
     """Return the URL for a session whose administrator has set a `lock_timeout`."""
-    return f"{url}{'&' if '?' in url else '?'}options=-clock_timeout%3D{lock_timeout}"
+    return with_option(url, f"lock_timeout={lock_timeout}")
 
 
 def test_repair_that_waits_for_a_batch_lets_others_count(

@@ -19,7 +19,8 @@ from usage_worker.service.pool_results import WholeResults
 if TYPE_CHECKING:
     import redis
 
-# Two tasks of a pool of two: one writes what is no result, as a worker sees it that has lost the beginning of one.
+# Two tasks of a pool of two: one writes what is no result, as a worker sees it that has lost the beginning of one. Both
+# last longer than the test: a worker that waits for its pool would not end.
 PROGRAM = """
 import os, struct, sys, time
 from billiard.pool import Worker

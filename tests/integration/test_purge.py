@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli
-from tests.integration.database import run
+from tests.integration.database import run, with_option
 from tests.integration.retired import expected_uses, repeated_calls, soft_delete, track, uses
 from usage_worker.errors import BusyError, SettingsError
 from usage_worker.maintenance import PURGE, RECONCILE, reconcile
@@ -217,9 +217,8 @@ def test_concurrent_purges(database: str, store: Store) -> None:
 def test_purge_needs_owner(database: str) -> None:
     seed(database, 1)
     run(database, "GRANT SELECT, DELETE ON ALL TABLES IN SCHEMA public TO authenticated")
-    separator = "&" if "?" in database else "?"
     refused = pytest.raises(SettingsError, match="names authenticated, which does not own")
-    with Store(f"{database}{separator}options=-crole%3Dauthenticated") as under_rls, refused:
+    with Store(with_option(database, "role=authenticated")) as under_rls, refused:
         run_purge(under_rls, Settings())
     assert len(pairs(database)) == 1
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from tests.helpers import eventually
 from tests.integration.commands import Cli
-from tests.integration.database import run
+from tests.integration.database import run, with_option
 from tests.integration.ledger import create_days, date_of, name
 from tests.integration.retired import expected_uses, repeated_calls, soft_delete, track, uses
 from tests.integration.test_migrate_ledger import seed as seed_3_0_0
@@ -346,7 +346,7 @@ def test_reconcile_needs_owner(harness: IngestHarness) -> None:
     settings = harness.resources.settings
     url = settings.database_url
     run(url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO authenticated")
-    under_rls = f"{url}{'&' if '?' in url else '?'}options=-crole%3Dauthenticated"
+    under_rls = with_option(url, "role=authenticated")
     with Store(under_rls) as store, pytest.raises(SettingsError, match="names authenticated, which does not own"):
         run_reconcile(store, settings)
 

@@ -11,7 +11,7 @@ import pytest
 from psycopg import errors
 
 from tests.documents import blocks
-from tests.integration.database import run
+from tests.integration.database import run, with_option
 from tests.integration.graphs import agent_id, load, user_id
 from tests.integration.users import session_as
 from usage_worker.maintenance import update_graph
@@ -197,7 +197,7 @@ def test_command_has_the_rights_of_the_user(cli: Cli, graph: str) -> None:
 
 
 def test_login_in_authenticated_may_use_the_command(cli: Cli, graph: str) -> None:
-    cli.env["DATABASE_URL"] = f"{graph}{'&' if '?' in graph else '?'}options=-c%20role%3Dauthenticated"
+    cli.env["DATABASE_URL"] = with_option(graph, "role=authenticated")
     assert "agent 2" in cli.run("related", str(C)).stdout
     assert "agent 2" in cli.run("related", "agent 3", "--user", str(user_id(READER))).stdout
 

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from tests.helpers import eventually
 from tests.integration.commands import NOW
-from tests.integration.database import run
+from tests.integration.database import run, with_option
 from usage_worker.errors import StatementCancelledError, StoreUnavailableError
 from usage_worker.store import (
     FIRST_PAIR,
@@ -141,7 +141,7 @@ def test_maintenance_outlives_a_limit_of_statements(database: str) -> None:
         SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
            AND query_start < clock_timestamp() - interval '400 milliseconds'
     """
-    limited = f"{database}{'&' if '?' in database else '?'}options=-cstatement_timeout%3D300ms"
+    limited = with_option(database, "statement_timeout=300ms")
     with Store(limited) as store, psycopg.connect(database) as holder, ThreadPoolExecutor(1) as pool:
         for work in (
             partial(next_pairs, store, first, 10, 10),

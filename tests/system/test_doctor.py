@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import OPERATIONS, with_login
 from tests.integration.commands import SECRET, Cli
+from tests.integration.database import with_option
 from tests.system.doctor import NOWHERE, POSTGRESQL_CHECKS, REDIS_CHECKS, Doctor, states, unanswered
 from usage_worker.monitoring.doctor import DOCTOR_CHECKS
 from usage_worker.monitoring.status import CHECKS
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
 def test_nothing_is_written(doctor: Doctor, database: str, redis_client: redis.Redis) -> None:
     """As far as PostgreSQL can tell, no statement writes; and Redis counts no change."""
-    option = "options=-cdefault_transaction_read_only%3Don"
-    doctor.set(DATABASE_URL=f"{database}{'&' if '?' in database else '?'}{option}")
+    doctor.set(DATABASE_URL=with_option(database, "default_transaction_read_only=on"))
     redis_client.xadd("usage:events:{0}", {"v": "1"})
     redis_client.set("usage:counted:{1}", "of another type")
     changes = redis_client.info("replication")["master_repl_offset"], redis_client.dbsize()

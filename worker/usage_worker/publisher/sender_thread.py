@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class SenderThread:
     """A thread that executes `run`; whoever calls holds the sender's lock, which `changed` belongs to.
 
-    `running` is None without one, `problem` says why none could start, if so.
+    `running` is the thread, or None; `problem` says why none could start.
     """
 
     def __init__(self, run: Callable[[], None], shared: SenderLock, changed: threading.Condition) -> None:

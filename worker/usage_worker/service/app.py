@@ -14,7 +14,7 @@ from usage_worker.errors import EmbedderError, ExtraMissingError, SettingsError
 from usage_worker.logs import configure_from_environment, report_failure
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.service.broker import OwnAMQP, broker_of
-from usage_worker.service.pool_results import EndOfFailedWorker
+from usage_worker.service.pool_results import read_whole_results
 from usage_worker.service.process_record import record_processes
 from usage_worker.service.queues import QueueName
 from usage_worker.service.resources import Resources
@@ -40,7 +40,7 @@ def create_app() -> Celery:
         report_failure(str(error))
         raise SystemExit(1) from None
     configure_worker_processes(settings)
-    app.steps["worker"].add(EndOfFailedWorker)
+    read_whole_results(app)
     return app
 
 

@@ -1,4 +1,4 @@
-"""Results of the processes of Celery's pool: read whole, and no reason to wait for ever when that has failed."""
+"""Results of the processes of Celery's pool: they are read whole, and a worker that cannot read them ends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from celery.platforms import EX_FAILURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from celery import Celery
 
 # A process writes the rest of its result at once, unless it has been stopped or killed.
 _REST_SECONDS = 1.0
@@ -40,13 +42,14 @@ class EndOfFailedWorker(StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.components:Pool",)
 
     def stop(self, parent: Any) -> None:
-        """Be called before the pool is stopped."""
+        """Limit how long the pool, which is stopped next, may take."""
         if parent.exitcode == EX_FAILURE:
             end = threading.Timer(END_SECONDS, os._exit, [EX_FAILURE])
             end.daemon = True
             end.start()
 
 
-def read_whole_results() -> None:
-    """Have the pool of this worker read its results whole."""
+def read_whole_results(app: Celery) -> None:
+    """Have the workers of the app read results whole, and end where that fails; called in a process of our own."""
     AsynPool.ResultHandler = WholeResults
+    app.steps["worker"].add(EndOfFailedWorker)

@@ -27,7 +27,6 @@ from usage_worker.errors import UsageError
 from usage_worker.logs import bind_to_lines, configure_logs, get_logger, unbind_from_lines
 from usage_worker.service.broker_server import leave_unusable_broker
 from usage_worker.service.flower import configure_flower
-from usage_worker.service.pool_results import read_whole_results
 from usage_worker.service.queues import QueueName
 from usage_worker.service.server_check import leave_other_namespace, leave_unusable_server
 from usage_worker.service.task_names import FLUSH
@@ -78,7 +77,6 @@ def configure_worker_processes(settings: Settings) -> None:
     import_modules.connect(configure, weak=False)
     if service == "worker" and settings.log_level not in {"debug", "info"}:
         _print_no_signals()
-    read_whole_results()
     _check_servers(settings)
     task_prerun.connect(_bind_task)
     task_postrun.connect(_unbind_task)

@@ -62,11 +62,11 @@ def ensure_vector_indexes(
         holder.execute(query("keep_task_lock"))
         if not store.pooled:  # the session may be another's next
             limit_only_lock_waits(session, LOCK_TIMEOUT, in_transaction=False)
-        found = _vector_indexes(session, rows)
+        found = _vector_indexes(session, rows) if may_alter else []
         for index in found:
-            if may_alter and (index["valid"] is False or (index["valid"] and index["retired"])):
+            if index["valid"] is False or (index["valid"] and index["retired"]):
                 _drop(session, index, report)
-        wanted = [index for index in found if may_alter and index["wanted"] and index["valid"] is None]
+        wanted = [index for index in found if index["wanted"] and index["valid"] is None]
         note = _ensure_extension(session, min(unaided, rows))
         if note:
             report.notes.append(note)
