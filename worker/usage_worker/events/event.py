@@ -114,9 +114,9 @@ class Event(TypedDict, total=False):
     conversation_id: Annotated[UUID, AnyId("conversation")] | None
     """The conversation; distinct ones are counted."""
     model: Model | None
-    """Name of the model; usage by model is rolled up by the hour and the day."""
+    """Name of the model; an agent's hourly and daily usage is broken down by model and provider."""
     provider: Provider | None
-    """Who ran the model; rolled up with the model."""
+    """Name of the model's provider."""
     rating: Annotated[Stars, Reading(read_decimal, canonical=STARS_TEXT)] | None
     """The user's rating; required for the type `rating` and refused otherwise."""
 

@@ -60,7 +60,7 @@ class Prices:
         wanted = np.flatnonzero(is_wanted)
         if not len(wanted):
             return
-        # Gathered once: a record has 245 bytes, so that each access to a field of one is a line of the cache.
+        # Gathered once: a record is longer than a line of the cache, so that each access to a field loads another line.
         uses = _Uses(
             providers=events["provider"][wanted],
             models=events["model"][wanted],
