@@ -122,9 +122,8 @@ class Accounting:
         Returns:
             The time by Redis' clock, in milliseconds since 1970.
         """
-        with self._connection.client(stream) as client:
-            script = client.register_script(_DONE)
-            now, seen = script([stream, counted_key(shard)], [*self._arguments(shard), *entry_ids])
+        keys = [stream, counted_key(shard)]
+        now, seen = self._connection.script(_DONE, keys, *self._arguments(shard), *entry_ids)
         self._remember(shard, seen)
         return int(now)
 
@@ -147,8 +146,7 @@ class Accounting:
         self._seen.pop(shard, None)
 
     def _look(self, stream: str, shard: int, arguments: list[str | int | bytes]) -> Any:
-        with self._connection.client(stream) as client:
-            return client.register_script(_VANISHED)([stream, counted_key(shard)], arguments)
+        return self._connection.script(_VANISHED, [stream, counted_key(shard)], *arguments)
 
     def _arguments(self, shard: int) -> list[str | int | bytes]:
         return [self._group, "", *self._seen.get(shard, Seen())]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from secrets import token_hex
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,10 +61,7 @@ class FlushClaim:
 
         Returns False when another consumer has it, or when another message than that of this token flushes it next.
         """
-        with self._connection.client(_key(shard)) as client:
-            arguments: list[str | int] = [self._holder, CLAIM_SECONDS, token or ""]
-            taken: Any = client.register_script(_TAKE)(keys=[_key(shard)], args=arguments)
-        return bool(taken)
+        return bool(self._connection.script(_TAKE, [_key(shard)], self._holder, CLAIM_SECONDS, token or ""))
 
     def renewal(self, shard: int, deadline: float) -> Callable[[], None]:
         """Return a function that renews this thread's claim, in any thread.
@@ -74,25 +71,20 @@ class FlushClaim:
         holder = self._holder
 
         def renew() -> None:
-            if time.monotonic() >= deadline:
-                return
-            with self._connection.client(_key(shard)) as client:
-                client.register_script(_RENEW)(keys=[_key(shard)], args=[holder, CLAIM_SECONDS])
+            if time.monotonic() < deadline:
+                self._connection.script(_RENEW, [_key(shard)], holder, CLAIM_SECONDS)
 
         return renew
 
     def hand_over(self, shard: int) -> str | None:
         """Keep the shard for a message for `CLAIM_SECONDS`; return its token, None when another has the claim."""
         token = token_hex(4)
-        with self._connection.client(_key(shard)) as client:
-            arguments: list[str | int] = [self._holder, token, CLAIM_SECONDS]
-            handed: Any = client.register_script(_HAND_OVER)(keys=[_key(shard)], args=arguments)
+        handed = self._connection.script(_HAND_OVER, [_key(shard)], self._holder, token, CLAIM_SECONDS)
         return token if handed else None
 
     def release(self, shard: int) -> None:
         """Let another consumer claim the shard."""
-        with self._connection.client(_key(shard)) as client:
-            client.register_script(_RELEASE)(keys=[_key(shard)], args=[self._holder])
+        self._connection.script(_RELEASE, [_key(shard)], self._holder)
 
     @property
     def _holder(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import (
     AskError,
@@ -99,6 +99,11 @@ class RedisConnection:
             UnusableServerError: it is of a kind or a version that we cannot use, or REDIS_URL cannot work.
         """
         return self._using(lambda: self._servers.name_of(key))
+
+    def script(self, text: str, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
+        """Run a Lua script on the server of its keys, which are of one slot; return its reply. Raises like `client`."""
+        with self.client(keys[0]) as client:
+            return client.register_script(text)(keys, arguments)
 
     def server(self, name: str) -> AbstractContextManager[redis.Redis]:
         """Yield the client of one of `servers`, as `client` does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from usage_worker.queue.own_keys import FIELDS
 
@@ -35,6 +35,4 @@ def sweep_consumers(connection: RedisConnection, stream: str, group: str, idle: 
     Raises:
         StreamUnavailableError: Redis did not answer.
     """
-    with connection.client(stream) as client:
-        removed: Any = client.register_script(_SWEEP)([stream], [group, int(idle * 1000)])
-    return int(removed)
+    return int(connection.script(_SWEEP, [stream], group, int(idle * 1000)))

@@ -179,8 +179,7 @@ class FlushRecords:
         for field, count in owed.items():
             arguments += (field, count)
         try:
-            with self._connection.client(_key(shard)) as client:
-                client.register_script(_SCRIPT)(keys=[_key(shard)], args=arguments)
+            self._connection.script(_SCRIPT, [_key(shard)], *arguments)
         except StreamUnavailableError:
             self._owed[shard] = owed
 

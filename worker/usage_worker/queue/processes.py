@@ -102,15 +102,15 @@ class Processes:
         """
         process = process._replace(life=self._life, twin=self._twin or "")
         text = json.dumps(process._asdict() | {"clock": time.time()})
-        now, before = self._write(_SCRIPT, PROCESSES_KEY, name, text, _KEPT_SECONDS, int(AHEAD_SECONDS))
+        now, before = self._connection.script(_SCRIPT, [PROCESSES_KEY], name, text, _KEPT_SECONDS, int(AHEAD_SECONDS))
         others = _parsed(dict(zip(before[::2], before[1::2], strict=True)), float(now))
         self._twin = self._twin_in(others, name)
         # Each by itself: on a Cluster, another node may hold it.
         if process.shards is not None:
             living = (it.process.shards for it in others if it.is_alive and it.name != name)
-            self._write(_KEEP, _SHARDS_KEY, max([process.shards, *(it or 0 for it in living)]))
+            self._connection.script(_KEEP, [_SHARDS_KEY], max([process.shards, *(it or 0 for it in living)]))
         if process.namespace:
-            self._write(_KEEP, _NAMESPACE_KEY, process.namespace)
+            self._connection.script(_KEEP, [_NAMESPACE_KEY], process.namespace)
 
     def read(self) -> list[ProcessRecord]:
         """Return the records of the last hour, by name.
@@ -128,10 +128,6 @@ class Processes:
         other = next((it.process for it in records if it.name == name), None)
         is_first = self._twin is None
         return "" if is_first or other is None or other.life == self._life else other.host or "another host"
-
-    def _write(self, script: str, key: str, *arguments: str | int) -> Any:
-        with self._connection.client(key) as client:
-            return client.register_script(script)(keys=[key], args=arguments)
 
 
 def shards_of_workers(connection: RedisConnection) -> int | None:

@@ -6,7 +6,7 @@ that. No read would ever return them, and other entries that are counted meanwhi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from usage_worker.queue.own_keys import FIELDS
 
@@ -53,7 +53,5 @@ def return_skipped(connection: RedisConnection, stream: str, group: str, idle: f
     Raises:
         StreamUnavailableError: Redis did not answer.
     """
-    with connection.client(stream) as client:
-        script = client.register_script(_RETURN)
-        returned: Any = script([stream], [group, _CONSUMER, int(idle * 1000), _MOST, _MOST_PENDING])
-    return int(returned)
+    arguments = (group, _CONSUMER, int(idle * 1000), _MOST, _MOST_PENDING)
+    return int(connection.script(_RETURN, [stream], *arguments))

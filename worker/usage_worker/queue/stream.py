@@ -177,10 +177,8 @@ class EventStream:
         were deleted are no longer pending then.
         """
         (deaths, mark), numbers = reclaim_arguments(shard, consumer, count, idle)
-        with self.connection.client(self.key(shard)) as client:
-            reply: Any = client.register_script(reclaim_script())(
-                keys=[self.key(shard), deaths, mark], args=[GROUP, consumer, WAITING, *numbers]
-            )
+        keys = [self.key(shard), deaths, mark]
+        reply = self.connection.script(reclaim_script(), keys, GROUP, consumer, WAITING, *numbers)
         if reply is None:
             return None
         return [RawEntry(i.decode(), dict(zip(it[::2], it[1::2], strict=True)), deaths) for i, it, deaths in reply]
