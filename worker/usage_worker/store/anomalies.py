@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
+from usage_worker.store.connection import dict_rows
 from usage_worker.store.needed_role import wrong_role
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
@@ -119,8 +120,7 @@ class Judging:
             self._connection.execute(query(name), {"anomalies": document, "days": days, **self.span._asdict()})
 
     def _rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
-        with self._connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query(name), self.span._asdict() | parameters).fetchall()
+        return dict_rows(self._connection, query(name), self.span._asdict() | parameters)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
@@ -189,14 +188,14 @@ class Store:
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
         """Return all rows of a query, as dictionaries. Raises like `read`."""
-        return self.read(partial(_fetch, statement, parameters))
+        return self.read(lambda connection: dict_rows(connection, statement, parameters))
 
     def long_rows(self, statement: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
         """Return all rows of a query that may take longer than the administrator allows clients. Raises like `read`."""
 
         def fetch(connection: Connection) -> list[dict[str, Any]]:
             connection.execute(query("no_time_limits"))
-            return _fetch(statement, parameters, connection)
+            return dict_rows(connection, statement, parameters)
 
         return self.read(fetch)
 
@@ -274,6 +273,9 @@ class Store:
         self.close()
 
 
-def _fetch(statement: LiteralString, parameters: Mapping[str, object], connection: Connection) -> list[dict[str, Any]]:
+def dict_rows(
+    connection: Connection, statement: LiteralString, parameters: Mapping[str, object] | None = None
+) -> list[dict[str, Any]]:
+    """Execute a statement within a transaction of the caller's; return its rows by the names of their columns."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(statement, parameters).fetchall()

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from usage_worker.errors import (
     ArgumentError,
@@ -18,6 +17,7 @@ from usage_worker.errors import (
 )
 from usage_worker.events.refusals import Refusal
 from usage_worker.postgres import translated
+from usage_worker.store.connection import dict_rows
 from usage_worker.store.corrected_totals import added_counters
 from usage_worker.store.event_conversation import EventConversation, KeptConversation
 from usage_worker.store.external_ids import keep_external_ids
@@ -220,7 +220,7 @@ class _Writing:
         return row["deleted_at"] if row else None
 
     def _uses(self) -> _Uses:
-        [row] = _rows(self._connection, "uses_of_day", {**self._key, "day": self._day})
+        [row] = dict_rows(self._connection, query("uses_of_day"), {**self._key, "day": self._day})
         return _Uses(**row)
 
     def _place(self, uses: _Uses, *, has_row: bool) -> _Place:
@@ -239,7 +239,8 @@ class _Writing:
         """
         deleted_at = self._deleted_at()
         if deleted_at:
-            [since] = _rows(self._connection, "uses_since", {**self._key, "day": self._day, "since": deleted_at})
+            parameters = {**self._key, "day": self._day, "since": deleted_at}
+            [since] = dict_rows(self._connection, query("uses_since"), parameters)
         if deleted_at is None or since["uses"] != live:
             raise ObstacleError(
                 f"the pair was deleted and used again on {self._day}; nobody can tell which totals have this event,"
@@ -268,12 +269,7 @@ def _gone(event_id: UUID) -> ArgumentError:
 
 
 def _row(connection: Connection, name: str, parameters: dict[str, Any]) -> dict[str, Any] | None:
-    return next(iter(_rows(connection, name, parameters)), None)
-
-
-def _rows(connection: Connection, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query(name), parameters).fetchall()
+    return next(iter(dict_rows(connection, query(name), parameters)), None)
 
 
 def _json(added: dict[str, Any]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
+from usage_worker.store.connection import dict_rows
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
@@ -85,17 +86,17 @@ def publish_relationships(store: Store, task: str, min_users: int) -> Published 
         BusyError: another process is at work on the graph.
         ReferenceMissingError: an agent was deleted meanwhile; try it again.
     """
-    with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(query("analytics_lock_timeout"))
-        (due,) = cursor.execute(query("graph_is_due"), {"min_users": min_users}).fetchall()
+    with sole_transaction(store, task) as connection:
+        connection.execute(query("analytics_lock_timeout"))
+        (due,) = dict_rows(connection, query("graph_is_due"), {"min_users": min_users})
         if not due["is_due"]:
             return None
         bounds = {"min_users": min_users, "users": _graph_users(connection)["counted"]}
-        cursor.execute(query("graph_clear"))
-        used_with = cursor.execute(query("graph_add_used_with"), bounds).rowcount
-        copies = cursor.execute(query("graph_add_copies")).rowcount
-        cursor.execute(query("graph_add_popularity"), bounds)
-        cursor.execute(query("graph_note"), bounds)
+        connection.execute(query("graph_clear"))
+        used_with = connection.execute(query("graph_add_used_with"), bounds).rowcount
+        copies = connection.execute(query("graph_add_copies")).rowcount
+        connection.execute(query("graph_add_popularity"), bounds)
+        connection.execute(query("graph_note"), bounds)
         return Published(bounds["users"], used_with, copies)
 
 
@@ -113,6 +114,5 @@ def related_agents(connection: Connection, agent: UUID, k: int) -> list[RelatedA
 
 def _graph_users(connection: Connection) -> dict[str, int]:
     """Return how many users are `counted`, and how many `left_out` since they have too many agents."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        (users,) = cursor.execute(query("graph_users")).fetchall()
+    (users,) = dict_rows(connection, query("graph_users"))
     return users

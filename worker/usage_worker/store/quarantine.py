@@ -8,16 +8,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from usage_worker.postgres import OUTAGES, translated
+from usage_worker.store.byte_pages import in_pages
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from uuid import UUID
 
     from usage_worker.postgres import Connection
 
-# Payloads of dead letters that are inserted at once, in characters.
-_CHUNK_CHARACTERS = 2**24
 _NOT_ASCII = re.compile(r"[^\x01-\x7f]")
 
 
@@ -39,7 +38,8 @@ def quarantine(connection: Connection, dead_letters: Sequence[DeadLetter]) -> Co
     Returns:
         The number of events in those that were not in the quarantine before, by reason.
     """
-    return _sum(_keep(connection, chunk) for chunk in _chunks(dead_letters))
+    # PostgreSQL takes no statement of 1 GB.
+    return _sum(_keep(connection, page) for page in in_pages(dead_letters, lambda it: len(it.payload)))
 
 
 def _keep(connection: Connection, dead_letters: Sequence[DeadLetter], *, again: bool = False) -> Counter[str]:
@@ -61,20 +61,6 @@ def _keep(connection: Connection, dead_letters: Sequence[DeadLetter], *, again: 
 
 def _sum(parts: Iterable[Counter[str]]) -> Counter[str]:
     return sum(parts, Counter())
-
-
-def _chunks(dead_letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
-    """Yield dead letters in chunks of a bounded size: PostgreSQL takes no statement of 1 GB."""
-    chunk: list[DeadLetter] = []
-    size = 0
-    for dead_letter in dead_letters:
-        if chunk and size + len(dead_letter.payload) > _CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(dead_letter)
-        size += len(dead_letter.payload)
-    if chunk:
-        yield chunk
 
 
 def _in_ascii(dead_letter: DeadLetter) -> DeadLetter:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from psycopg.rows import dict_row
-
+from usage_worker.store.connection import dict_rows
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
@@ -61,8 +60,7 @@ def usage_totals(connection: Connection, wanted: TotalsQuery, most: int) -> Tota
         "rows": most + 1,
     }
     statement = query("usage_totals_by_model" if "model" in wanted.group_by else "usage_totals")
-    with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(statement, parameters).fetchall()
+    rows = dict_rows(connection, statement, parameters)
     last = rows[most - 1] if len(rows) > most else None
     place = Place(last["day"], last["user_id"], last["agent_id"], last["model"]) if last else None
     left_out = [column for group, column in GROUPS.items() if group not in wanted.group_by]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from usage_worker.postgres import one_line
+from usage_worker.store.connection import dict_rows
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import limit_only_lock_waits, sole_transaction
 
@@ -116,8 +116,7 @@ def _build(session: Connection, index: dict[str, Any], report: VectorIndexReport
 
 def _ensure_extension(session: Connection, agents: int) -> str | None:
     """Create the extension where more than `agents` need it; return why searches cannot use it."""
-    with session.cursor(row_factory=dict_row) as cursor:
-        (found,) = cursor.execute(query("pgvector"), {"agents": agents}).fetchall()
+    (found,) = dict_rows(session, query("pgvector"), {"agents": agents})
     if not found["needed"]:
         return None
     if found["is_new_enough"] is None:
@@ -136,8 +135,7 @@ def _ensure_extension(session: Connection, agents: int) -> str | None:
 
 
 def _vector_indexes(session: Connection, rows: int) -> list[dict[str, Any]]:
-    with session.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query("vector_indexes"), {"rows": rows}).fetchall()
+    return dict_rows(session, query("vector_indexes"), {"rows": rows})
 
 
 def _alter(session: Connection, name: str, **names: sql.Composable) -> None:
