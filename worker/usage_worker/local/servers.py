@@ -11,7 +11,6 @@ from usage_worker.logs import get_logger
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from usage_worker.local.embedded_server import EmbeddedServer
     from usage_worker.settings import Settings
@@ -43,9 +42,7 @@ class Servers:
             self._resources = resources.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._resources.close()
 
     @property

@@ -27,9 +27,9 @@ from usage_worker.store import (
     partitions,
     roll_up_day,
     roll_up_marked_hours,
-    today,
     unmark_partitions,
 )
+from usage_worker.store.usage_summary import local_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -132,7 +132,7 @@ def run_manage_partitions(store: Store, settings: Settings) -> dict[str, Any]:
 
 def partition_coverage(store: Store, settings: Settings) -> list[PartitionCoverage]:
     """Return the partition coverage of every table."""
-    day, wanted = today(store), settings.partitions_ahead_days
+    day, wanted = local_day(store, "UTC"), settings.partitions_ahead_days
     return [
         PartitionCoverage(table.table, table.ahead_days(day, _attached(store, table)), wanted)
         for table in partitioned_tables(settings)
@@ -147,7 +147,7 @@ class _PartitionsRun:
         self._settings = settings
         self._on_progress = on_progress
         self._report = report
-        self._today = today(store)
+        self._today = local_day(store, "UTC")
 
     def make(self, table: Partitioned) -> None:
         """Create the partitions that are missing."""

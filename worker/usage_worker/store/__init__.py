@@ -65,7 +65,6 @@ from usage_worker.store.partitions import (
     drop_partition,
     make_partition,
     partitions,
-    today,
     unmark_partitions,
 )
 from usage_worker.store.purge import (
@@ -212,7 +211,6 @@ __all__ = [
     "sole_transaction",
     "stale_agents",
     "store_embeddings",
-    "today",
     "tombstones",
     "unmark_partitions",
     "update_pair_counts",

@@ -45,12 +45,6 @@ class DeletedRows(NamedTuple):
     reached: datetime | None
 
 
-def today(store: Store) -> date:
-    """Return the UTC day by the database's clock."""
-    day: date = store.rows(query("today"))[0]["today"]
-    return day
-
-
 def partition_states(connection: Connection, table: str) -> dict[str, PartitionState]:
     """Return the state of a table's partitions by name; an administrator is detaching those that are `leaving`."""
     return dict(connection.execute(query("partitions"), {"table": table, "mark": MARK}).fetchall())

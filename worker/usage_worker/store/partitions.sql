@@ -1,9 +1,5 @@
 -- Partitions, created ahead and dropped after their retention, and old stream entries and keys.
 
--- name: today
--- The day by the database's clock, since a worker's clock that is wrong would drop partitions too early.
-SELECT (now() AT TIME ZONE 'UTC')::date AS today
-
 -- name: partitions
 -- The partitions of a table, and those that are being dropped: a killed process may have left one half detached or not
 -- yet dropped. A partition that an administrator detaches does not have the comment, and is not dropped; while that lasts,
