@@ -76,7 +76,8 @@ class Applier:
         self._prices = prices
         self._unknown = settings.unknown
         self._days = LedgerDays(store, settings.accept_days)
-        self._agents = NewAgents(store)
+        self.held = HeldRows()
+        self._agents = NewAgents(store, self.held)
         self._forgotten = Forgotten.of(settings)
         # For how long the transactions that were committed kept rows locked.
         self.locked_seconds = 0.0
@@ -84,7 +85,6 @@ class Applier:
         self._missing = PessimisticMode()
         self._full = PessimisticMode()
         self._rivals = PessimisticMode()
-        self.held = HeldRows()
         self.tally = FlushTally()
         self._limit = BatchLimit()
         self._last_attempt = self._has_new_session = False
@@ -200,7 +200,8 @@ class Applier:
         may_lack_pairs = bool(self._missing) or self._last_attempt
         deliveries = self._forgotten.taken_out(transaction, deliveries, may_lack_pairs=may_lack_pairs)
         # Also those of refused events; the name of an agent that is created is its external id.
-        keep_ids(transaction, (external for entry in deliveries.entries for external in entry.made))
+        made = (external for entry in deliveries.entries for external in entry.made)
+        keep_ids(transaction, (it for it in made if it.id.hex not in self._agents.being_inserted), self.held)
         batch = self._without_known(transaction, batch, deliveries)
         bisection = Bisection(
             transaction, self._write, self.held, self._full, is_alone=is_alone, is_last=self._last_attempt
@@ -241,8 +242,8 @@ class Applier:
         transaction.stage(days, map(totals_rows, totals.parts(_COPY_ROWS)))
         if (self._missing or self._last_attempt) and (missing := transaction.missing_pairs()):
             self._missing.trip()
-            if self._unknown == "create" and not self._last_attempt:
-                self._agents.require(missing)
+            if self._unknown == "create":
+                self._agents.require(missing, may_start_again=not self._last_attempt)
             resolve(transaction, missing, self._unknown)
         are_locked = bool(self._rivals) or self._last_attempt
         if are_locked:

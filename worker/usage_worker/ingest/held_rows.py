@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from usage_worker.errors import LockHeldError
 from usage_worker.ingest.event_array import EVENT, are_in, pairs_of
 from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
     from uuid import UUID
 
@@ -25,6 +26,8 @@ log = get_logger("ingest")
 
 # Rows that cannot be seen yet, and foreign keys, hold a pair, too. These are found by trying, which may take so long.
 _TRYING_SECONDS = 2.0
+
+T = TypeVar("T")
 
 
 class HeldRows:
@@ -49,9 +52,7 @@ class HeldRows:
         with transaction.short_lock_waits():
             yield
         if len(self.events):
-            self.mode.trip()
-            self.holders = transaction.holders()
-            log.warning("rows are held by others", events=len(self.events), holders=self.holders)
+            self._found(transaction, events=len(self.events))
 
     def free(self, transaction: BatchTransaction, events: Chosen) -> Chosen:
         """Return the events whose rows nobody holds, as far as that can be seen.
@@ -81,6 +82,33 @@ class HeldRows:
         is_first = are_in(pairs, set(different[: len(different) // 2]))
         return [events[is_first], events[~is_first]]
 
+    def insert(
+        self, transaction: BatchTransaction, insert: Callable[[Sequence[T]], None], rows: Sequence[T], name: str
+    ) -> Sequence[T]:
+        """Insert rows that no event depends on; return those that others are inserting.
+
+        These are found by halving, for two seconds at most; of what is left then, some may be free.
+
+        Args:
+            transaction: the transaction.
+            insert: inserts rows, or raises.
+            rows: the rows.
+            name: what they are, for the log.
+
+        Raises:
+            LockHeldError: others are inserting some, and it is not known that others hold rows.
+        """
+        if not rows:
+            return ()
+        if not self.mode:
+            insert(rows)
+            return ()
+        with transaction.short_lock_waits():
+            held = _insert(transaction, insert, rows, time.monotonic() + _TRYING_SECONDS)
+        if held:
+            self._found(transaction, **{name: len(held)})
+        return held
+
     def note(self, transaction: BatchTransaction, entries: Sequence[DecodedEntry], waited: AbstractSet[UUID]) -> None:
         """Note the events that wait, each at the entry from which it was to be counted.
 
@@ -96,5 +124,24 @@ class HeldRows:
         for key in waited - waiting.keys():
             transaction.note_waiting(key, "", ())
 
+    def _found(self, transaction: BatchTransaction, **numbers: int) -> None:
+        self.mode.trip()
+        self.holders = transaction.holders()
+        log.warning("rows are held by others", **numbers, holders=self.holders)
+
     def _wait(self, events: Chosen) -> None:
         self.events = np.concatenate([self.events, events.copied()])
+
+
+def _insert(
+    transaction: BatchTransaction, insert: Callable[[Sequence[T]], None], rows: Sequence[T], deadline: float
+) -> Sequence[T]:
+    try:
+        with transaction.savepoint():
+            insert(rows)
+    except LockHeldError:
+        if len(rows) == 1 or time.monotonic() > deadline:
+            return rows
+        middle = len(rows) // 2
+        return [row for half in (rows[:middle], rows[middle:]) for row in _insert(transaction, insert, half, deadline)]
+    return ()

@@ -6,6 +6,7 @@ left out, and whatever is wrong with them stops no event.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from usage_worker.events.external_ids import ExternalId, ExternalIds, Kind
+    from usage_worker.ingest.held_rows import HeldRows
     from usage_worker.store import BatchTransaction
 
 log = get_logger("ingest")
@@ -51,10 +53,19 @@ def read_made_ids(field: bytes, ids: ExternalIds, most: int) -> tuple[list[Exter
     return made, "" if len(made) == len(read) else _OTHER_UUID
 
 
-def keep_ids(transaction: BatchTransaction, made: Iterable[ExternalId]) -> None:
-    """Keep the originals of ids, and log how many are left out."""
-    if left_out := _keep(transaction, [*{external.id.int: external for external in made}.values()]):
-        log.warning("originals of ids are not kept: the database has others, or refuses them", ids=left_out)
+def keep_ids(transaction: BatchTransaction, made: Iterable[ExternalId], held: HeldRows) -> Sequence[ExternalId]:
+    """Keep the originals of ids, and log how many are left out; return those that others are inserting.
+
+    These are left to the next batch that names them. Raises like `HeldRows.insert`.
+    """
+    # Conversations before users: one may have no later event, and the search for held ids ends where an application is
+    # registering its users by the thousands.
+    originals = sorted({external.id.int: external for external in made}.values(), key=attrgetter("kind"))
+    left_out: list[int] = []
+    waiting = held.insert(transaction, lambda part: left_out.append(_keep(transaction, part)), originals, "ids")
+    if ids := sum(left_out):
+        log.warning("originals of ids are not kept: the database has others, or refuses them", ids=ids)
+    return waiting
 
 
 def _keep(transaction: BatchTransaction, made: Sequence[ExternalId]) -> int:
@@ -62,8 +73,6 @@ def _keep(transaction: BatchTransaction, made: Sequence[ExternalId]) -> int:
 
     Those that it refuses, as where the encoding of the database lacks a character, are found by halving.
     """
-    if not made:
-        return 0
     try:
         with transaction.savepoint():
             return len(transaction.keep_external_ids(made))

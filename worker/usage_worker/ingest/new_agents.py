@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from usage_worker.errors import ConcurrencyError
+from usage_worker.errors import ConcurrencyError, LockHeldError
 from usage_worker.ingest.made_ids import keep_ids
 from usage_worker.store import OUTAGES, batch_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable, Sequence
 
     from usage_worker.ingest.batch import Batch
+    from usage_worker.ingest.held_rows import HeldRows
     from usage_worker.store import BatchTransaction, Missing, Store
 
 # Of each set, some hundred bytes each. A process that knows more forgets them, and looks again.
@@ -31,11 +33,14 @@ class NewAgents:
     An agent that was created stays, also where its events turn out to be duplicates or are refused.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, held: HeldRows) -> None:
         self._store = store
+        self._held = held
         self._kept: set[str] = set()
         self._absent: set[str] = set()
         self._tried: set[str] = set()
+        # Agents, or their ids, that others were inserting when the batch was prepared.
+        self.being_inserted: set[str] = set()
 
     def prepare(self, batch: Batch) -> None:
         """Keep the external ids of a batch's agents, once in this process; create those that its last attempt lacked.
@@ -44,9 +49,10 @@ class NewAgents:
 
         Raises:
             SettingsError: this role may not create agents.
-            ConcurrencyError: another transaction does the same, and does not end.
+            LockHeldError: another transaction does the same, and does not end; those are left out the next time.
         """
         absent, self._absent = self._absent, set()
+        self.being_inserted = set()
         # Those of absent agents again: they may have been deleted with their agents since.
         known = self._kept - absent
         made = (external for entry in batch.entries for external in entry.made if external.kind == "agent")
@@ -54,28 +60,32 @@ class NewAgents:
         if not ids and not absent:
             return
         with batch_transaction(self._store) as transaction:
-            keep_ids(transaction, ids.values())  # first: the name of an agent that is created is its external id
-            _create(transaction, absent)
-        _remember(self._kept, ids)
-        _remember(self._tried, absent)
+            # First: the name of an agent that is created is its external id.
+            self.being_inserted = {it.id.hex for it in keep_ids(transaction, ids.values(), self._held)}
+            named = sorted(absent - self.being_inserted)
+            self.being_inserted.update(self._held.insert(transaction, partial(_create, transaction), named, "agents"))
+        _remember(self._kept, ids.keys() - self.being_inserted)
+        _remember(self._tried, absent - self.being_inserted)
 
-    def require(self, missing: Iterable[Missing]) -> None:
-        """Start again if the agents of some pairs are to be created before the batch.
+    def require(self, missing: Iterable[Missing], *, may_start_again: bool) -> None:
+        """Start again, if that may be, where the agents of some pairs are to be created before the batch.
 
         Each is tried once in this process, so that one that is refused costs the next batches nothing.
 
         Raises:
+            LockHeldError: others are inserting some, or the ids that are to be their names.
             AbsentAgentsError: some are.
         """
-        self._absent = {row.agent_id for row in missing if not row.agent_exists} - self._tried
-        if self._absent:
+        absent = {row.agent_id for row in missing if not row.agent_exists}
+        if absent & self.being_inserted:
+            raise LockHeldError("agents are being inserted")
+        if may_start_again and (untried := absent - self._tried):
+            self._absent = untried
             raise AbsentAgentsError
 
 
-def _create(transaction: BatchTransaction, agents: Collection[str]) -> None:
+def _create(transaction: BatchTransaction, agents: Sequence[str]) -> None:
     """Create agents; one that PostgreSQL refuses, or a trigger, is found by the batch, with its events."""
-    if not agents:
-        return
     try:
         with transaction.savepoint():
             transaction.create_parents((), agents)
