@@ -7,7 +7,9 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from subprocess import DEVNULL, Popen
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -97,6 +99,17 @@ def test_time_of_entry_passes_the_window(harness: IngestHarness, database: str, 
     today = f"usage_events_{datetime.now(UTC):%Y%m%d}"
     assert partition_tables(database) - days <= {today}
     assert manage_partitions(harness.resources.store, harness.resources.settings).failed == {}
+
+
+def test_worker_that_was_suspended_quarantines_nothing(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's monotonic clock stands still meanwhile: from the first answer on, it is an hour behind all others."""
+    lags = chain([0], repeat(HOUR))
+    stands_still = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() - next(lags))
+    monkeypatch.setattr("usage_worker.ingest.clock.time", stands_still)
+    shard = harness.resources.stream.shard_of(harness.users[0])
+    now = datetime.now(UTC).isoformat()
+    add(harness, shard, "*", {"occurred_at": now})
+    assert harness.flush_shard(shard).intake == Intake(1, 1, 0, 0)
 
 
 def add(harness: IngestHarness, shard: int, entry_id: str, *events: dict[str, str]) -> None:

@@ -7,43 +7,53 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usage_worker.errors import ClockError
 from usage_worker.events.event import MAX_CLOCK_DIFFERENCE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from usage_worker.store import Store
 
 
-class DatabaseClock(NamedTuple):
-    """The time that PostgreSQL gave, and the monotonic time at which it did."""
+# Wall time and monotonic time since an answer differ by more than these seconds only where one of the clocks was set or
+# stood still, as the monotonic one does while a machine is suspended.
+_MOST_APART = 1.0
 
-    given: datetime
-    given_at: float
+
+class DatabaseClock:
+    """PostgreSQL's clock: asked once, and again where this machine's clocks disagree about how long ago that was."""
+
+    def __init__(self, store: Store) -> None:
+        """Check that ingest can write, and ask for the time.
+
+        Raises:
+            ClockError: this machine's clock differs by more than `MAX_CLOCK_DIFFERENCE`.
+            StoreUnavailableError: see `Store.ping`.
+        """
+        self._store = store
+        self._ask(store.ping)
 
     def now(self) -> datetime:
-        """Return the time by the database's clock."""
-        return self.given + timedelta(seconds=time.monotonic() - self.given_at)
+        """Return the time by the database's clock. Raises like the constructor."""
+        since = time.monotonic() - self._given_at
+        if abs(time.time() - self._wall_time - since) > _MOST_APART:
+            self._ask(self._store.now_outside_pool)  # meanwhile, a batch is counted in the pool's connection
+            since = time.monotonic() - self._given_at
+        return self._given + timedelta(seconds=since)
 
-
-def database_clock(store: Store) -> DatabaseClock:
-    """Check that ingest can write, and read the database's clock.
-
-    Raises:
-        ClockError: this machine's clock differs by more than `MAX_CLOCK_DIFFERENCE`.
-        StoreUnavailableError: see `Store.ping`.
-    """
-    before = datetime.now(UTC)
-    given = store.ping()
-    given_at, after = time.monotonic(), datetime.now(UTC)
-    # However long the answer took, it was given in between.
-    difference = max(before - given, given - after)
-    if difference > MAX_CLOCK_DIFFERENCE:
-        seconds, where = difference.total_seconds(), "ahead of" if before > given else "behind"
-        raise ClockError(
-            f"this worker's is {seconds:.0f} s {where} PostgreSQL's ({after:%Y-%m-%dT%H:%M:%SZ} instead of"
-            f" {given:%Y-%m-%dT%H:%M:%SZ}), and takes no events until they differ by at most"
-            f" {MAX_CLOCK_DIFFERENCE.total_seconds():.0f} s; set the wrong clock"
-        )
-    return DatabaseClock(given, given_at)
+    def _ask(self, question: Callable[[], datetime]) -> None:
+        before = datetime.now(UTC)
+        self._given = given = question()
+        self._given_at, self._wall_time, after = time.monotonic(), time.time(), datetime.now(UTC)
+        # However long the answer took, it was given in between.
+        difference = max(before - given, given - after)
+        if difference > MAX_CLOCK_DIFFERENCE:
+            seconds, where = difference.total_seconds(), "ahead of" if before > given else "behind"
+            raise ClockError(
+                f"this worker's is {seconds:.0f} s {where} PostgreSQL's ({after:%Y-%m-%dT%H:%M:%SZ} instead of"
+                f" {given:%Y-%m-%dT%H:%M:%SZ}), and takes no events until they differ by at most"
+                f" {MAX_CLOCK_DIFFERENCE.total_seconds():.0f} s; set the wrong clock"
+            )

@@ -12,7 +12,7 @@ from usage_worker.errors import StreamRefusedError, StreamUnavailableError, firs
 from usage_worker.events.refusals import Refusal
 from usage_worker.ingest.apply import Applier
 from usage_worker.ingest.batch_size import BatchSize
-from usage_worker.ingest.clock import database_clock
+from usage_worker.ingest.clock import DatabaseClock
 from usage_worker.ingest.namespace import Namespace
 from usage_worker.ingest.prices import Prices
 from usage_worker.ingest.reading import ShardReader
@@ -109,7 +109,7 @@ class Flusher:
         Raises:
             StoreUnavailableError, StreamUnavailableError, ConcurrencyError: what was read stays in the stream and is
                 reclaimed later.
-            ClockError: this machine's clock is wrong; nothing was read.
+            ClockError: this machine's clock is wrong; nothing is read by it.
             NamespaceError: the database has ids of another namespace.
             ForgetKeyError: users were erased with another key, and a pair of the batch has no row.
         """
@@ -132,7 +132,7 @@ class Flusher:
         batches, intake = 0, Intake()
         self._stream.watch(shard)
         # Before anything is read: without the database, an entry that was read would only wait to be reclaimed.
-        clock = database_clock(self._store)
+        clock = DatabaseClock(self._store)
         if self._settings.takes_any_id:
             self._namespace.keep()
         reader = ShardReader(self._stream, shard, self._holding, clock, self._size, self._prices, self._settings)

@@ -234,6 +234,11 @@ class Store:
         """Return the time by the database's clock. Raises like `connection`."""
         return datetime.fromtimestamp(self.rows(query("clock"))[0]["seconds"], UTC)
 
+    def now_outside_pool(self) -> datetime:
+        """Return the same while another thread may have the pool's only connection. Raises like `connection`."""
+        with self.session() as connection:
+            return datetime.fromtimestamp(dict_rows(connection, query("clock"))[0]["seconds"], UTC)
+
     def data_age(self) -> float | None:
         """Return how many seconds a replica's data are behind, as far as it knows itself; None for a primary.
 
