@@ -23,6 +23,14 @@ SELECT c.relname
  WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
    AND NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary)
 
+-- name: no_replica_identity
+-- Our own rule: once a publication has such a table, PostgreSQL refuses every UPDATE and DELETE of it.
+SELECT c.relname
+  FROM pg_class c
+ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident <> 'f'
+   AND NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid
+                      AND CASE c.relreplident WHEN 'd' THEN x.indisprimary ELSE x.indisreplident END)
+
 -- name: multiple_permissive_policies
 -- Each of them is evaluated. A role with BYPASSRLS, such as service_role, evaluates none.
 SELECT format('%s: %s by %s', c.relname, command, role.rolname)

@@ -68,6 +68,12 @@ def test_rule_holds_or_is_waived(connection: Connection, rule: str) -> None:
         ),
         ("no_primary_key", "ALTER TABLE usage_entries DROP CONSTRAINT usage_entries_pkey", "usage_entries"),
         (
+            "no_replica_identity",
+            "ALTER TABLE agent_usage_hour_marks REPLICA IDENTITY DEFAULT",
+            "agent_usage_hour_marks",
+        ),
+        ("no_replica_identity", "ALTER TABLE usage_daily REPLICA IDENTITY NOTHING", "usage_daily"),
+        (
             "multiple_permissive_policies",
             "CREATE POLICY breach ON usage_daily TO anon; CREATE POLICY breach_2 ON usage_daily TO anon",
             "usage_daily: delete by anon",

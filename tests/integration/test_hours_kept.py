@@ -79,6 +79,17 @@ def test_day_with_marks_is_computed_before_it_is_dropped(database: str, store: S
     assert daily_rows(database) == daily
 
 
+def test_hours_of_published_tables_are_rolled_up_and_days_dropped(database: str, store: Store) -> None:
+    """PostgreSQL refuses a DELETE of a published table that has no replica identity, also one of no row."""
+    fill(database, -3)
+    run(database, "CREATE PUBLICATION everything FOR ALL TABLES")
+    hourly = expected(ledger(database), hour_of)
+    roll_up_hours(store)
+    assert (rolled_up(database), marks(database)) == (hourly, set())
+    create_days(database, -92)
+    assert manage_partitions(store, Settings()).dropped == days(-92)
+
+
 def test_day_waits_for_refresh_and_is_dropped_by_next_run(
     database: str, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,12 @@ from usage_worker.migrate import Runner
             "unexpected: text",
         ),
         ("ALTER TABLE user_agents ADD extra int", "column", "user_agents.extra", "unexpected: integer"),
+        (
+            "ALTER TABLE agent_usage_hour_marks REPLICA IDENTITY DEFAULT",
+            "replica identity",
+            "agent_usage_hour_marks",
+            "missing",
+        ),
         ("ALTER TABLE usage_daily SET UNLOGGED", "table", "usage_daily", "row-level security on, unlogged"),
         (
             "CREATE RULE keep AS ON DELETE TO user_agents DO INSTEAD NOTHING",

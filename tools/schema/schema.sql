@@ -3,7 +3,8 @@
 
 -- name: relations
 SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind::text AS kind,
-       coalesce((SELECT string_agg(option, ', ' ORDER BY option) FROM unnest(c.reloptions) AS option), '') AS options,
+       concat_ws(', ', (SELECT string_agg(option, ', ' ORDER BY option) FROM unnest(c.reloptions) AS option),
+                 CASE c.relreplident WHEN 'f' THEN 'replica identity full' END) AS options,
        coalesce(pg_get_partkeydef(c.oid), '') AS partitioned, coalesce(obj_description(c.oid, 'pg_class'), '') AS meaning
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname IN ('public', 'auth')
  WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition

@@ -2,8 +2,8 @@
 -- Of partitions only the open ones: others are part of their table. Runs with search_path pg_catalog, so that every name
 -- is qualified.
 WITH RECURSIVE relations AS (
-    SELECT c.oid, c.relname::text AS name, c.relkind, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl,
-        c.relowner,
+    SELECT c.oid, c.relname::text AS name, c.relkind, c.relpersistence, c.relreplident, c.relrowsecurity, c.relforcerowsecurity,
+        c.reloptions, c.relacl, c.relowner,
         coalesce((
             SELECT string_agg(', ' || option, '' ORDER BY option) FROM unnest(c.reloptions) AS option
             WHERE option ~ '^(fillfactor|autovacuum_\w+)='
@@ -46,6 +46,10 @@ SELECT 'table' AS kind, name AS object, name AS belongs_to,
     || CASE relpersistence WHEN 'u' THEN ', unlogged' ELSE '' END
     || settings AS definition
 FROM relations WHERE relkind IN ('r', 'p')
+
+UNION ALL
+-- A platform may give any of our tables one, so none is unexpected.
+SELECT 'replica identity', name, NULL, 'full' FROM relations WHERE relreplident = 'f'
 
 UNION ALL
 -- Open: a partition inherits neither row-level security nor revoked grants. Also in another schema than public.

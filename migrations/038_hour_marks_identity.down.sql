@@ -1,0 +1,1 @@
+ALTER TABLE public.agent_usage_hour_marks REPLICA IDENTITY DEFAULT;
