@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from usage_worker.bench.load import Load
 from usage_worker.bench.sql import query as bench_query
-from usage_worker.local.servers import Servers
+from usage_worker.local.own_servers import own_servers
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.migrate import Runner
-from usage_worker.settings import Settings
 from usage_worker.store import Store
 from usage_worker.store.counters import COLUMNS
 from usage_worker.testing import ExpectedCounters
@@ -23,6 +22,8 @@ from usage_worker.testing.sql import query as testing_query
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from uuid import UUID
+
+    from usage_worker.local.servers import Servers
 
 
 class BenchEnvironment:
@@ -74,7 +75,7 @@ def open_environment(users: int) -> Iterator[BenchEnvironment]:
     """Start servers with the newest schema, and stop them at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-bench-")))
-        servers = stack.enter_context(Servers(Settings.model_construct()))
+        servers = stack.enter_context(own_servers())
         Runner(servers.database_url).up()
         store = stack.enter_context(Store(servers.database_url))
         population = Load(0, "uniform", 0, users).population

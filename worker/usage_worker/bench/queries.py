@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.bench.query_timing import QueryTiming, time_query
 from usage_worker.bench.sql import query as bench_query
-from usage_worker.local.servers import Servers
+from usage_worker.local.own_servers import own_servers
 from usage_worker.migrate import Runner, latest_version
-from usage_worker.settings import Settings
 from usage_worker.store import Store
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def measure_queries(sizes: Sequence[int], echo: Callable[[str], None]) -> Querie
     """
     versions: dict[str, dict[int, SchemaMeasurement]] = {}
     with ExitStack() as stack:
-        servers = stack.enter_context(Servers(Settings.model_construct()))
+        servers = stack.enter_context(own_servers())
         store = stack.enter_context(Store(servers.database_url))
         for schema in schema_versions():
             Runner(servers.database_url).up(schema.version)

@@ -15,11 +15,11 @@ from usage_worker.demo.publishers import AT_A_TIME, Publishers
 from usage_worker.demo.result import DemoResult, LiveCounters, Outage
 from usage_worker.demo.sql import query
 from usage_worker.errors import ProcessError
-from usage_worker.local.servers import Servers
+from usage_worker.local.own_servers import own_servers
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.migrate import Runner
 from usage_worker.queue.stream import GROUP, EventStream
-from usage_worker.settings import Settings, load_settings
+from usage_worker.settings import load_settings
 from usage_worker.store import Intake, Store
 from usage_worker.testing import Population
 from usage_worker.testing.sql import query as testing_query
@@ -53,8 +53,7 @@ def run_demo(events: int, echo: Callable[[str], None], on_progress: Callable[[Li
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-demo-")))
         echo("starting PostgreSQL and Valkey")
-        # Never on the servers that the environment names: the demo invents users and agents.
-        servers = stack.enter_context(Servers(Settings.model_construct()))
+        servers = stack.enter_context(own_servers())
         Runner(servers.database_url).up()
         store = stack.enter_context(Store(servers.database_url))
         population = Population.of(USERS, AGENTS)
