@@ -158,7 +158,7 @@ def test_refused_events_keep_their_originals_for_a_replay(
     for _ in range(2):
         with publisher(harness) as usage:
             letters = list(matching_dead_letters(store, DeadLetterFilter(replayed=True)))
-            report = replay(store, usage, letters, RepairEdits(), harness.resources.settings.retention_days, fail)
+            report = replay(store, usage, letters, RepairEdits(), harness.resources.settings, fail)
         assert report == ReplayReport(2, 0)
     assert flush(creator) == Intake(4, 2, 2, 0)
     assert run(database, "SELECT sum(usage_count) FROM public.user_agents") == [(2,)]

@@ -271,7 +271,7 @@ def test_old_events_are_replayed(harness: IngestHarness, database: str) -> None:
     store, url = harness.resources.store, harness.resources.settings.redis_url
     with UsagePublisher(url, linger=0, backfill=True) as publisher:
         letters = list(matching_dead_letters(store, DeadLetterFilter()))
-        assert replay(store, publisher, letters, RepairEdits(), RETENTION_DAYS, unexpected) == ReplayReport(1, 0)
+        assert replay(store, publisher, letters, RepairEdits(), Settings(), unexpected) == ReplayReport(1, 0)
     assert harness.flush() == Intake(1, 1, 0, 0)
     add_up(harness)
 

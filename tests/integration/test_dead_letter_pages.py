@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.database import run
-from tests.integration.test_dead_letters import RETENTION_DAYS, quarantined
+from tests.integration.test_dead_letters import SETTINGS, quarantined
 from usage_worker.cli import dead_letters as commands
 from usage_worker.errors import StreamUnavailableError
 from usage_worker.maintenance import dead_letters
@@ -141,7 +141,7 @@ def test_letters_that_the_replay_makes_are_left(harness: IngestHarness, monkeypa
             sender,
             matching_dead_letters(store, EVERY),
             RepairEdits(),
-            RETENTION_DAYS,
+            SETTINGS,
             lambda *_: None,
         )
     assert report == ReplayReport(sent=5, bad=0)
@@ -159,9 +159,9 @@ def test_replay_that_fails_between_pages_goes_on(harness: IngestHarness, monkeyp
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
         failing = SenderWithWorker(publisher, harness.flush, frozenset({2}))
         with pytest.raises(StreamUnavailableError, match="replay again"):
-            replay(store, failing, matching_dead_letters(store, EVERY), edits, RETENTION_DAYS, lambda *_: None)
+            replay(store, failing, matching_dead_letters(store, EVERY), edits, SETTINGS, lambda *_: None)
         assert [row["id"] for row in matching_dead_letters(store, EVERY)] == ids[2:]
-        again = replay(store, publisher, matching_dead_letters(store, EVERY), edits, RETENTION_DAYS, lambda *_: None)
+        again = replay(store, publisher, matching_dead_letters(store, EVERY), edits, SETTINGS, lambda *_: None)
     assert again == ReplayReport(sent=3, bad=0)
     harness.flush()
     assert run(harness.resources.settings.database_url, "SELECT usage_count FROM user_agents") == [(5,)]
@@ -182,7 +182,7 @@ def test_more_events_than_the_buffer_holds_are_replayed(
             publisher,
             list(matching_dead_letters(store, EVERY)),
             edits,
-            RETENTION_DAYS,
+            SETTINGS,
             lambda *_: None,
         )
     assert report == ReplayReport(sent=150, bad=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -21,13 +21,14 @@ from usage_worker.maintenance.pruning import PRUNE, prune, run_prune
 from usage_worker.maintenance.reconcile import run_reconcile
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.letter_events import restore
+from usage_worker.settings import Settings
 from usage_worker.store import Intake, Store, byte_pages, last_runs
 
 if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
     from usage_worker.errors import EventRefusedError
 
-RETENTION_DAYS = 90
+SETTINGS = Settings()
 
 
 def test_pages_and_numbers(harness: IngestHarness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +70,7 @@ def test_replay_marks_sent_events_and_names_others(harness: IngestHarness, monke
 
     edits = RepairEdits({"user_id": str(harness.users[0])})
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
-        assert replay(store, publisher, rows, edits, RETENTION_DAYS, on_problem) == ReplayReport(sent=4, bad=1)
+        assert replay(store, publisher, rows, edits, SETTINGS, on_problem) == ReplayReport(sent=4, bad=1)
     assert problems == [rows[2]["id"]]
     assert [row["id"] for row in dead_letters.matching_dead_letters(store, DeadLetterFilter())] == problems
     assert len(list(dead_letters.matching_dead_letters(store, DeadLetterFilter(replayed=True)))) == 5
@@ -82,7 +83,7 @@ def test_dead_letters_stay_if_redis_is_unreachable(harness: IngestHarness, monke
     publisher = UsagePublisher(refusing_url())
     rows = list(dead_letters.matching_dead_letters(store, DeadLetterFilter()))
     with pytest.raises(StreamUnavailableError, match="replay again"):
-        replay(store, publisher, rows, RepairEdits(), RETENTION_DAYS, lambda *_: None)
+        replay(store, publisher, rows, RepairEdits(), SETTINGS, lambda *_: None)
     assert list(dead_letters.matching_dead_letters(store, DeadLetterFilter())) == rows
     publisher.close(timeout=0)
 
@@ -100,7 +101,7 @@ def test_events_that_share_dead_letter_are_replayed(harness: IngestHarness) -> N
     edits = RepairEdits(dropped=frozenset({"colour"}))
     for counted in (300, 0):
         with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
-            report = replay(store, publisher, rows, edits, RETENTION_DAYS, lambda *_: None)
+            report = replay(store, publisher, rows, edits, SETTINGS, lambda *_: None)
             assert report == ReplayReport(sent=300, bad=0)
         assert harness.flush() == Intake(300, counted, 300 - counted, 0)
     assert run(harness.resources.settings.database_url, "SELECT usage_count FROM user_agents") == [(302,)]
@@ -167,3 +168,26 @@ def quarantined(harness: IngestHarness, count: int) -> Store:
     harness.publish(*events, counted=False)
     assert harness.flush().quarantined == count
     return harness.resources.store
+
+
+def test_event_without_a_time_is_too_old_for_a_replay_when_its_key_may_be_forgotten(harness: IngestHarness) -> None:
+    """It has a key of the application's: whether it counts depends on the first time of the key."""
+    store, settings, user = harness.resources.store, harness.resources.settings, uuid4()
+    before = datetime.now(UTC) - timedelta(days=40)
+    with UsagePublisher(settings.redis_url, linger=0) as publisher:
+        assert publisher.track(user, harness.agents[0], event_id="order-7")
+        assert publisher.flush()
+    assert harness.flush() == Intake(1, 0, 0, 1)
+    run(settings.database_url, "UPDATE usage_dead_letters SET entry_id = %s", f"{int(before.timestamp() * 1000)}-0")
+    run(settings.database_url, "INSERT INTO auth.users (id) VALUES (%s)", user)
+    problems: list[str] = []
+    for edits, report in ((RepairEdits(), (0, 1)), (RepairEdits({"occurred_at": before.isoformat()}), (1, 0))):
+        letters = list(dead_letters.matching_dead_letters(store, DeadLetterFilter()))
+        with UsagePublisher(settings.redis_url, linger=0, backfill=True) as publisher:
+            found = replay(store, publisher, letters, edits, settings, lambda _, error: problems.append(str(error)))
+        assert found == report
+    assert problems == [
+        "event refused: occurred_at: older than the acceptance window (35 days), and the event has no time of its own;"
+        " give it one with --set occurred_at=TIME"
+    ]
+    assert harness.flush() == Intake(1, 1, 0, 0)

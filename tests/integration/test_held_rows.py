@@ -228,7 +228,7 @@ def test_replay_of_an_entry_that_was_set_aside_counts_what_waited(harness: Inges
     assert [letter["events"] for letter in letters] == [3]
     for counted in (3, 0):
         with UsagePublisher(settings.redis_url, linger=0, backfill=True) as publisher:
-            replay(store, publisher, letters, RepairEdits(), settings.retention_days, lambda *_: None)
+            replay(store, publisher, letters, RepairEdits(), settings, lambda *_: None)
         assert harness.flush() == Intake(8, counted, 8 - counted, 0)
 
 

@@ -241,10 +241,10 @@ def entries(harness: IngestHarness) -> list[dict[Any, Any]]:
 
 
 def replayed(harness: IngestHarness, edits: RepairEdits) -> None:
-    store = harness.resources.store
-    with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
+    store, settings = harness.resources.store, harness.resources.settings
+    with UsagePublisher(settings.redis_url, linger=0) as publisher:
         found = list(dead_letters.matching_dead_letters(store, DeadLetterFilter()))
-        assert replay(store, publisher, found, edits, 90, unexpected) == ReplayReport(sent=len(found), bad=0)
+        assert replay(store, publisher, found, edits, settings, unexpected) == ReplayReport(sent=len(found), bad=0)
 
 
 def unexpected(number: int, error: Exception) -> None:

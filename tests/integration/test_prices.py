@@ -109,7 +109,7 @@ def test_replayed_dead_letter_is_priced(harness: IngestHarness, database: str) -
     assert "cost_usd" not in json.loads(rows[0]["payload"])
     edits = RepairEdits({"user_id": str(harness.users[0])})
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
-        report = replay(store, publisher, rows, edits, 90, lambda *_: None)
+        report = replay(store, publisher, rows, edits, harness.resources.settings, lambda *_: None)
     assert report == ReplayReport(sent=1, bad=0)
     assert harness.flush() == Intake(1, 1, 0, 0)
     assert run(database, LEDGER, sent["event_id"]) == [(COST, LIST)]

@@ -173,7 +173,12 @@ def test_dead_letters_are_replayed_around_an_erasure(
     read = list(dead_letters_by_id(harness.resources.store, [during["id"]]))
     assert forget(forgetter, str(gone), "--yes")["rows"]["usage_dead_letters.payload"] == 3
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
-        assert replay(harness.resources.store, publisher, read, RepairEdits(repaired), 90, print).sent == 102
+        assert (
+            replay(
+                harness.resources.store, publisher, read, RepairEdits(repaired), harness.resources.settings, print
+            ).sent
+            == 102
+        )
     left = forgetter.run(*replay_repaired, "--all")
     assert json.loads(left.stdout)["sent"] == 51, left
     by_hand = [json.dumps(it | repaired) + "\n" for it in json.loads(after["payload"])]

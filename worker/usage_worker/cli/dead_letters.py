@@ -157,7 +157,7 @@ def replay(
     # What waited for its repair may be older than the acceptance window by now.
     with open_publisher(settings, backfill=True) as publisher, _store() as store:
         found = _read(store, ids, wanted)
-        report = dead_letters.replay(store, publisher, found, edits, settings.retention_days, _on_problem)
+        report = dead_letters.replay(store, publisher, found, edits, settings, _on_problem)
     finish(report.sent, report.bad, "bad dead letter", as_json=as_json)
 
 

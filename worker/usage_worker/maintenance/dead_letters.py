@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import uuid5
 
 from usage_worker.errors import ArgumentError, EventRefusedError, StreamUnavailableError
-from usage_worker.events.event import Window
+from usage_worker.events.event import Window, microseconds
 from usage_worker.events.external_ids import made_of
 from usage_worker.events.values import read_json
 from usage_worker.events.wire import Prepared, prepare
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
+    from usage_worker.settings import Settings
     from usage_worker.store import Store
 
 # Ids are of the type bigint.
@@ -63,10 +65,12 @@ class RepairEdits:
     dropped: frozenset[str] = frozenset()
     body: str | None = None
 
-    def events(self, dead_letter: DeadLetterRow, window: Window, ids: ExternalIds | None = None) -> list[Prepared]:
+    def events(
+        self, dead_letter: DeadLetterRow, window: Window, ids: ExternalIds | None = None, recent: Window | None = None
+    ) -> list[Prepared]:
         """Return the dead letter's events, repaired, with the identities that ingest gave or would give them.
 
-        With `ids` they may have any id.
+        With `ids` they may have any id. `recent` is the window of those with a key and no time, by default the same.
 
         Raises:
             EventRefusedError: one of them still cannot be counted.
@@ -78,7 +82,7 @@ class RepairEdits:
         if not placed or not all(isinstance(item, dict) for _, item in placed):
             raise EventRefusedError("is not an event; give a repaired body with --body")
         originals = _originals(dead_letter)
-        events = (self._event(dead_letter, item, place, window, ids) for place, item in placed)
+        events = (self._event(dead_letter, item, place, window, ids, recent or window) for place, item in placed)
         return [event._replace(made=[*event.made, *made_of(event.row, originals)]) for event in events]
 
     def _event(
@@ -88,6 +92,7 @@ class RepairEdits:
         place: int | str,
         window: Window,
         ids: ExternalIds | None,
+        recent: Window,
     ) -> Prepared:
         """Edit one event; one without identity or time gets both from its place in the stream, as ingest gives them."""
         fields = {name: value for name, value in item.items() if name not in self.dropped} | self.constants
@@ -95,7 +100,11 @@ class RepairEdits:
         if not has_key:
             fields["event_id"] = uuid5(dead_letter["entry_key"], str(place))
         if not has_time:
-            fields["occurred_at"] = _entered_at(dead_letter)
+            fields["occurred_at"] = time = _entered_at(dead_letter)
+            # The first time of its key decides whether it counts, and is kept for so long only.
+            if has_key and (refusal := recent.refusal(microseconds(time))):
+                untimed = "and the event has no time of its own; give it one with --set occurred_at=TIME"
+                raise EventRefusedError(f"{refusal}, {untimed}")
         return prepare(fields, window, ids)._replace(time_is_ours=has_key and not has_time)
 
 
@@ -131,22 +140,25 @@ def replay(
     sender: EventSender,
     dead_letters: Iterable[DeadLetterRow],
     edits: RepairEdits,
-    retention_days: int,
+    settings: Settings,
     on_problem: Callable[[int, EventRefusedError], None],
 ) -> ReplayReport:
     """Send the events of dead letters again and mark the dead letters; replayed twice, an event counts once.
 
-    They are accepted as long as the ledger keeps their day, for `retention_days`: the sender is that of a backfill.
-    `on_problem` gets the number of each dead letter that still cannot be counted, and the reason.
+    They are accepted as long as the ledger keeps their day: the sender is that of a backfill. Those with a key and no
+    time are accepted for the acceptance window. `on_problem` gets the number of each dead letter that still cannot be
+    counted, and the reason.
 
     Raises:
         StreamUnavailableError: Redis did not take all events; the page of dead letters in hand is not marked.
     """
-    window = Window.of_backfill(store.now(), retention_days)
+    now = store.now()
+    kept, recent = Window.of_backfill(now, settings.retention_days), Window.around(now, settings.accept_window)
+    repair = partial(edits.events, window=kept, ids=sender.ids, recent=recent)
     sent = bad = 0
     for page in in_pages(dead_letters, lambda it: len(it["payload"])):
         replayed = []
-        for number, events in _repaired(page, edits, window, sender.ids, on_problem):
+        for number, events in _repaired(page, repair, on_problem):
             for event in events:
                 sent += 1
                 if not sender.send(event) or (sent % FLUSH_EVERY == 0 and not sender.flush(FLUSH_SECONDS)):
@@ -162,15 +174,13 @@ def replay(
 
 def _repaired(
     dead_letters: Sequence[DeadLetterRow],
-    edits: RepairEdits,
-    window: Window,
-    ids: ExternalIds | None,
+    repair: Callable[[DeadLetterRow], list[Prepared]],
     on_problem: Callable[[int, EventRefusedError], None],
 ) -> Iterator[tuple[int, list[Prepared]]]:
     """Yield number and events of each dead letter that can be counted now."""
     for dead_letter in dead_letters:
         try:
-            yield dead_letter["id"], edits.events(dead_letter, window, ids)
+            yield dead_letter["id"], repair(dead_letter)
         except EventRefusedError as error:
             on_problem(dead_letter["id"], error)
 
