@@ -106,6 +106,7 @@ def test_event_that_takes_too_long_waits_and_is_not_refused(harness: IngestHarne
     with pytest.raises(StatementCancelledError, match="statement_timeout is 1500ms"):
         harness.flush_shard(0)
     assert harness.resources.stream.backlog(0).entries == 1, "its neighbours are counted and gone"
+    assert harness.worker.flusher.intake == Intake(10, 10, 0, 0), "a drain says so"
     with pytest.raises(StatementCancelledError):
         eventually(lambda: harness.flush_shard(0).batches)
     assert harness.dead_letters() == []

@@ -79,7 +79,8 @@ class Applier:
         self.held = HeldRows()
         self._agents = NewAgents(store, self.held)
         self._forgotten = Forgotten.of(settings)
-        # For how long the transactions that were committed kept rows locked.
+        # Of the transactions that were committed: their intake, and for how long they kept rows locked.
+        self.intake = Intake()
         self.locked_seconds = 0.0
         self._duplicates = PessimisticMode()
         self._missing = PessimisticMode()
@@ -175,6 +176,7 @@ class Applier:
             intake, reasons = self._count(transaction, batch)
             note_figures(span, intake_attributes(intake))
         self.tally.committed(time.monotonic() - began, intake, reasons)
+        self.intake += intake
         self.locked_seconds += transaction.locked_seconds
         self._limit.succeeded()
         for entry in batch.entries:

@@ -74,8 +74,11 @@ class Flusher:
         # A pool of threads executes the flushes of several shards: their batches take turns.
         self._counting = Lock()
         self._holding = Holding(stream.connection, consumer, settings.reclaim_idle)
-        # Of all batches, also those of a flush that failed afterwards.
-        self.intake = Intake()
+
+    @property
+    def intake(self) -> Intake:
+        """What all its transactions have committed, also those of a flush that failed afterwards."""
+        return self._applier.intake
 
     def flush_alone(self, shard: int, token: str | None = None, turn: Turn | None = None) -> FlushReport:
         """Flush a shard unless another consumer does, since they would wait for each other's rows.
@@ -142,9 +145,7 @@ class Flusher:
                     attributes = messaging_attributes("flush", "process", self._stream.key(shard), shard)
                     spans.enter_context(in_span("usage.flush", "CONSUMER", attributes))
                 with self._counting:
-                    counted = self._count(shard, batch)
-                    self.intake += counted
-                intake += counted
+                    intake += self._count(shard, batch)
                 batches += 1
         now = time.monotonic()
         report = FlushReport(shard, batches, intake, now - turn.began, cut_short=now >= turn.deadline)
