@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -110,6 +111,21 @@ def test_publish_reads_open_standard_input(cli: Cli, redis_client: redis.Redis) 
         process.stdin.flush()
         eventually(lambda: redis_client.keys("usage:events:*"))
         output, _ = process.communicate(events(1).encode(), timeout=30)
+    assert (process.returncode, output) == (0, b"3 events sent, 0 bad lines\n")
+    assert cli.drained() == figures(applied=3)
+
+
+def test_publish_reads_open_named_pipe(cli: Cli, redis_client: redis.Redis) -> None:
+    pipe = cli.folder / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen([PROGRAM, "publish", "pipe"], cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE) as process:
+        # Opened twice by the command, it would have no reader between, and the second would wait for a writer.
+        with pipe.open("w") as writer:
+            writer.write(events(2))
+            writer.flush()
+            eventually(lambda: redis_client.keys("usage:events:*"))
+            writer.write(events(1))
+        output, _ = process.communicate(timeout=30)
     assert (process.returncode, output) == (0, b"3 events sent, 0 bad lines\n")
     assert cli.drained() == figures(applied=3)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from contextlib import contextmanager
+import os
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -130,14 +131,14 @@ def _opened(file: str) -> Iterator[TextIO]:
         with open(0, "rb", closefd=False) as source:
             yield open_text(source)
         return
-    path = Path(file)
-    try:
-        path.open().close()
-    except OSError as error:
-        raise ArgumentError(f"{file}: {error.strerror}") from None
-    console = Console(stderr=True)
-    with (
-        Progress(console=console, disable=not console.is_terminal) as progress,
-        progress.open(path, "rb") as source,
-    ):
-        yield open_text(io.BufferedReader(cast("io.RawIOBase", source)))
+    with ExitStack() as stack:
+        try:
+            # Once: the writer of a named pipe gets SIGPIPE when its reader goes. Without a buffer, which waits until it
+            # is full.
+            opened = stack.enter_context(Path(file).open("rb", buffering=0))
+        except OSError as error:
+            raise ArgumentError(f"{file}: {error.strerror}") from None
+        console = Console(stderr=True)
+        progress = stack.enter_context(Progress(console=console, disable=not console.is_terminal))
+        shown = progress.wrap_file(cast("BinaryIO", opened), os.fstat(opened.fileno()).st_size)
+        yield open_text(io.BufferedReader(cast("io.RawIOBase", shown)))
