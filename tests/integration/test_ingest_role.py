@@ -18,7 +18,8 @@ from tests.integration.database import run
 from tests.integration.test_ingest import event
 from tests.integration.test_queries import accept
 from usage_worker import store
-from usage_worker.errors import RoleError
+from usage_worker.errors import ObstacleError, RoleError
+from usage_worker.events.refusals import Refusal
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.migrate import discover
 from usage_worker.migrate.connection import connect
@@ -125,6 +126,38 @@ def test_worker_makes_partitions_of_recent_days_only(
         harness.xadd(body)
         owner = make_resources(DATABASE_URL=harness.resources.settings.database_url, accept_days=1000).flusher
         assert owner.flush(0).intake == Intake(1, 1, 0, 0)
+
+
+def test_events_wait_where_users_or_agents_may_be_hidden(
+    harness: IngestHarness, make_resources: Callable[..., Resources], database: str
+) -> None:
+    """The owner of our functions has no BYPASSRLS, and the tables of users and agents are another's."""
+    owner = f"usage_owner_{uuid4().hex[:12]}"
+    lookup = "FUNCTION public.usage_find_parents(uuid[], uuid[])"
+    run(
+        database,
+        f"""
+        CREATE ROLE {owner};
+        GRANT USAGE ON SCHEMA auth TO {owner};
+        GRANT SELECT ON auth.users, public.agents TO {owner};
+        ALTER {lookup} OWNER TO {owner};
+        ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
+        """,
+    )
+    harness.worker = make_resources(reclaim_idle=0.001)
+    try:
+        harness.publish(event(harness))
+        for table in ("auth.users", "public.agents"):
+            remedy = f"CREATE POLICY usage_worker ON {table} FOR SELECT TO {owner} USING (true)"
+            with pytest.raises(ObstacleError, match=re.escape(f"{table} may hide rows from role {owner}; {remedy}")):
+                harness.flush()
+            run(database, remedy)
+        harness.publish(event(harness, user_id=uuid4()), counted=False)
+        harness.flush()
+        harness.check()
+        assert [letter["reason"] for letter in harness.dead_letters()] == [Refusal.NO_USER.text]
+    finally:
+        run(database, f"ALTER {lookup} OWNER TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
 
 
 def test_commands_of_worker_and_owner(worker_cli: Cli, harness: IngestHarness) -> None:

@@ -107,6 +107,28 @@ def test_missing_rights_are_named(empty_database: str, limited: str) -> None:
     assert obstacle.what in str(refused.value)
 
 
+def test_hidden_parents_are_named(empty_database: str, limited: str) -> None:
+    """Policies that may hide a user from the role that migrates, whose rights ingest has when it looks for users."""
+    run(
+        empty_database,
+        f"""
+        CREATE SCHEMA auth;
+        CREATE TABLE auth.users (id uuid PRIMARY KEY, is_active boolean);
+        ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY active ON auth.users USING (is_active);
+        CREATE POLICY others ON auth.users TO postgres USING (true);
+        GRANT USAGE ON SCHEMA auth TO {ROLE};
+        """,
+    )
+    remedy = f"CREATE POLICY usage_worker ON auth.users FOR SELECT TO {ROLE} USING (true)"
+    assert f"role {ROLE} may not see every row of auth.users ({remedy})" in Runner(limited).check()[0].what
+    assert "see every row" not in str(Runner(limited).check("3.0.0"))
+    run(empty_database, remedy)
+    assert "see every row" not in str(Runner(limited).check())
+    run(empty_database, "CREATE POLICY fewer ON auth.users AS RESTRICTIVE FOR SELECT USING (is_active)")
+    assert "see every row" in str(Runner(limited).check())
+
+
 def test_foreign_owner_is_named(empty_database: str, limited: str) -> None:
     Runner(empty_database).up("2.0.0")
     assert "alter table user_agents of role" in Runner(limited).check()[0].what

@@ -1,0 +1,41 @@
+-- version: 5.2.0
+-- lock_timeout: 100ms
+--
+-- A user or an agent whom row-level security may hide from the owner no longer counts as missing: the events wait, instead of
+-- being quarantined.
+
+CREATE OR REPLACE FUNCTION public.usage_find_parents(p_users uuid[], p_agents uuid[])
+RETURNS TABLE (user_id uuid, agent_id uuid, user_exists boolean, agent_exists boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- Of a policy with any other condition than true nobody knows which rows it hides.
+    v_hiding CONSTANT pg_catalog.text[] := ARRAY(
+        SELECT format('%s.%s', n.nspname, c.relname)
+          FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE (n.nspname, c.relname) IN (('auth', 'users'), ('public', 'agents')) AND row_security_active(c.oid)
+           AND (SELECT bool_or(pg_get_expr(p.polqual, p.polrelid) = 'true') AND bool_and(p.polpermissive)
+                  FROM pg_policy AS p
+                 WHERE p.polrelid = c.oid AND p.polcmd IN ('r', '*')
+                   AND EXISTS (SELECT FROM unnest(p.polroles) AS role WHERE role = 0 OR pg_has_role(role, 'USAGE'))
+               ) IS NOT TRUE
+    );
+    v_table pg_catalog.text;
+BEGIN
+    SELECT hiding INTO v_table FROM unnest(v_hiding) AS hiding
+     WHERE CASE hiding
+               WHEN 'auth.users' THEN EXISTS (
+                   SELECT unnest(p_users) EXCEPT SELECT u.id FROM auth.users AS u WHERE u.id = ANY (p_users))
+               ELSE EXISTS (
+                   SELECT unnest(p_agents) EXCEPT SELECT a.id FROM public.agents AS a WHERE a.id = ANY (p_agents))
+           END;
+    IF FOUND THEN
+        RAISE object_not_in_prerequisite_state USING
+            MESSAGE = format('row-level security of %1$s may hide rows from role %2$I; CREATE POLICY usage_worker ON %1$s'
+                             ' FOR SELECT TO %2$I USING (true)', v_table, current_user);
+    END IF;
+    RETURN QUERY
+    SELECT pair.user_id, pair.agent_id,
+           EXISTS (SELECT FROM auth.users AS u WHERE u.id = pair.user_id),
+           EXISTS (SELECT FROM public.agents AS a WHERE a.id = pair.agent_id)
+      FROM unnest(p_users, p_agents) AS pair (user_id, agent_id);
+END $$;
