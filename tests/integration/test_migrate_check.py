@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 from tests.integration.commands import Cli
-from tests.integration.database import run, schema
+from tests.integration.database import add_pair, run, schema
 from usage_worker.errors import ObstacleError, SchemaError
 from usage_worker.migrate import Runner, discover
 from usage_worker.migrate.adoption import adopt
@@ -127,6 +129,23 @@ def test_hidden_parents_are_named(empty_database: str, limited: str) -> None:
     assert "see every row" not in str(Runner(limited).check())
     run(empty_database, "CREATE POLICY fewer ON auth.users AS RESTRICTIVE FOR SELECT USING (is_active)")
     assert "see every row" in str(Runner(limited).check())
+
+
+def test_memberships_that_users_may_not_read_are_named(empty_database: str) -> None:
+    """With the policy of 3.0.0 nobody could read any row of `user_agents`, own ones included."""
+    runner = Runner(empty_database)
+    runner.up("2.0.0")
+    run(empty_database, "CREATE TABLE public.user_role_assignments (user_id uuid, team_id uuid, role text)")
+    (obstacle,) = runner.check()
+    remedies = re.findall(r"\((GRANT .*?) TO authenticated\)", obstacle.what)
+    assert len(remedies) == 2
+    run(empty_database, "; ".join(f"{remedy} TO authenticated" for remedy in remedies))
+    assert runner.check() == []
+    runner.up("3.0.0")
+    add_pair(empty_database)
+    with psycopg.connect(empty_database) as session:
+        session.execute("SET LOCAL ROLE authenticated")
+        assert session.execute("SELECT count(*) FROM public.user_agents").fetchall() == [(0,)]
 
 
 def test_foreign_owner_is_named(empty_database: str, limited: str) -> None:

@@ -269,6 +269,7 @@ def test_comment_does_not_mark_table(empty_database: str) -> None:
         empty_database,
         """
         CREATE TABLE public.user_role_assignments (user_id uuid, team_id uuid);
+        GRANT SELECT ON public.user_role_assignments TO PUBLIC;
         COMMENT ON TABLE public.user_role_assignments IS 'created by usage-worker';
         """,
     )

@@ -98,6 +98,15 @@ SELECT string_agg(problem, ', ' ORDER BY problem) FROM (
     WHERE needed.number = ANY ({plan})
         AND (a.attname IS NULL OR needed.type <> format_type(a.atttypid, a.atttypmod))
     UNION ALL
+    -- Policies read it with the rights of the user who asks: without this one, nobody could read any row of user_agents.
+    SELECT format(
+        'role authenticated may not read column %1$s.%2$s (GRANT SELECT (%2$I) ON public.%1$I TO authenticated)',
+        c.relname, a.attname
+    )
+    FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+    WHERE 5 = ANY ({plan}) AND c.oid = to_regclass('public.user_role_assignments') AND a.attname IN ('user_id', 'team_id')
+        AND NOT has_column_privilege(to_regrole('authenticated')::oid, c.oid, a.attnum, 'SELECT')
+    UNION ALL
     SELECT format('table %s.%s has no primary key or unique constraint on id', n.nspname, c.relname)
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'id' AND NOT a.attisdropped
