@@ -167,8 +167,11 @@ def test_stream_of_another_type_is_named_and_others_are_counted(harness: IngestH
         assert not publisher.flush(0.5)
         assert "another program" in publisher.stats().holding
         status = collect_status(harness.resources.settings)
-        named = {check.name: check.reason for check in status.problems}
-        assert "usage:events:{0}" in named["flush"]
+        named = {check.name: check for check in status.problems}
+        assert "usage:events:{0}" in named["flush"].reason
+        assert "another program" in named["flush"].reason
+        assert named["flush"].remedy.startswith("find the program that writes")
+        assert "find the program" not in named["flush"].reason
         assert "vanished_entries" not in named
         assert list(status.figures.backlog or ()) == [1]
         harness.redis.delete("usage:events:{0}")
@@ -198,8 +201,13 @@ def test_command_that_the_user_of_redis_may_not_use_is_named(
         resources = make_resources(REDIS_URL=worker)
         with pytest.raises(StreamRefusedError):
             resources.flusher.flush_alone(0)
+        harness.redis.acl_setuser("usage-worker", enabled=True, commands=["-xlen"])
+        refused = {check.name: check for check in collect_status(resources.settings).problems}["flush"]
+        assert "xlen" in refused.reason
+        assert refused.remedy.startswith("grant what docs/operations.md lists")
+        assert "docs/operations.md" not in refused.reason
     finally:
-        harness.redis.acl_setuser("usage-worker", enabled=True, commands=["+xreadgroup"])
+        harness.redis.acl_setuser("usage-worker", enabled=True, commands=["+xreadgroup", "+xlen"])
     problems = {check.name: check.reason for check in collect_status(harness.resources.settings).problems}
     assert "Redis refused a command" in problems["flush"]
     assert "xreadgroup" in problems["flush"]

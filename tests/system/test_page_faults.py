@@ -59,7 +59,8 @@ def test_each_section_stands_alone(filled: str, redis_url: str, postgres: Postgr
 
 def test_schema_of_another_program(empty_database: str, redis_url: str) -> None:
     (answer,) = answers(opened(redis_url, DATABASE_URL=empty_database), {})
-    assert line_of(answer).endswith("run `usage-worker migrate up`")
+    assert line_of(answer).endswith(": run `usage-worker migrate up`")
+    assert line_of(answer).count("migrate up") == 1
 
 
 def test_busy_reports_hold_neither_status_nor_events(

@@ -145,6 +145,7 @@ OUTAGES = (
 _SET_SETTINGS = sql.SQL("; ").join(
     sql.SQL("SET LOCAL {} = {}").format(sql.SQL(name), sql.Literal(value)) for name, value in _SETTINGS.items()
 )
+MIGRATE_UP = "run `usage-worker migrate up`"
 NEEDS_OWNER = "this needs the owner's DATABASE_URL"
 _NEEDS_PRIMARY = "name the primary in DATABASE_URL, or several hosts, of which the one that can be written is used"
 # How the driver lists its attempts to connect to several servers.
@@ -152,7 +153,7 @@ _ATTEMPT = re.compile(r"^- host: (None|'.*?'), port: (None|'.*?'), hostaddr: (?:
 # A replica cancels a query that needs what it must remove to go on.
 RECOVERY_CONFLICT = "conflict with recovery"
 _ADVICE = {
-    SchemaError: "; run `usage-worker migrate up`",
+    SchemaError: f"; {MIGRATE_UP}",
     RoleError: f"; {NEEDS_OWNER}",
     SettingsError: "; is DATABASE_URL right?",
 }

@@ -12,9 +12,8 @@ from usage_worker.errors import (
     StatementCancelledError,
     StoreUnavailableError,
     UsageError,
-    first_line,
 )
-from usage_worker.monitoring.remedies import remedy_of
+from usage_worker.monitoring.remedies import explained
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.reporting import page_report, report_days
 from usage_worker.store import ReportStore
@@ -70,7 +69,8 @@ class ReportSource:
             self._store.close()
 
     def _explained(self, error: Exception) -> str:
-        reason = printable(self._settings.mask(first_line(error)), REASON_LENGTH)
+        reason, remedy = explained(error)
+        reason = printable(self._settings.mask(reason), REASON_LENGTH)
         if isinstance(error, StatementCancelledError):
             return f"{reason}: ask for fewer days"
         if isinstance(error, ConcurrencyError):
@@ -79,4 +79,4 @@ class ReportSource:
             return reason
         if isinstance(error, StoreUnavailableError) and self._settings.report_database_url:
             return f"{reason}: see that the server of USAGE_REPORT_DATABASE_URL runs and that this machine reaches it"
-        return f"{reason}: {remedy_of(error)}"
+        return f"{reason}: {remedy}"

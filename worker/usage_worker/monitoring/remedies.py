@@ -13,23 +13,26 @@ from usage_worker.errors import (
     UnusableBrokerError,
     UnusableServerError,
     UsageError,
+    first_line,
 )
+from usage_worker.postgres import MIGRATE_UP
+from usage_worker.queue.connection import FIND_PROGRAM, GRANT_USER
 
-GRANT_USER = 'grant what docs/operations.md lists for "Users" to the user of REDIS_URL'
 # The first match counts.
 _REMEDIES: tuple[tuple[type[UsageError], str], ...] = (
     (UnusableServerError, "name another server in REDIS_URL"),
-    (ForeignKeyError, "find the program that writes keys `usage:…`, then rename or delete the key"),
+    (ForeignKeyError, FIND_PROGRAM),
     (StreamRefusedError, GRANT_USER),
     (StreamUnavailableError, "see that the server of REDIS_URL runs and that this machine reaches it"),
     (UnusableBrokerError, "name another server in USAGE_BROKER_URL"),
     (BrokerUnavailableError, "see that the server of USAGE_BROKER_URL runs and that this machine reaches it"),
     (StatementCancelledError, "raise the limit of time that the reason names for the role or database of DATABASE_URL"),
     (StoreUnavailableError, "see that the server of DATABASE_URL runs and that this machine reaches it"),
-    (SchemaError, "run `usage-worker migrate up`"),
+    (SchemaError, MIGRATE_UP),
 )
 
 
-def remedy_of(error: Exception) -> str:
-    """Return what to do about an error of a server."""
-    return next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
+def explained(error: Exception) -> tuple[str, str]:
+    """Return what failed and what to do about an error of a server; where its message says that, too, it is cut off."""
+    remedy = next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
+    return first_line(error).removesuffix(f"; {remedy}"), remedy

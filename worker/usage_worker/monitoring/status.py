@@ -11,7 +11,7 @@ from usage_worker.monitoring.checks import SECTIONS
 from usage_worker.monitoring.checks.postgresql import SCHEMA_CHECK
 from usage_worker.monitoring.checks.upkeep import partitions_failed
 from usage_worker.monitoring.inspection import Figures, Inspection
-from usage_worker.monitoring.remedies import remedy_of
+from usage_worker.monitoring.remedies import explained
 from usage_worker.printable import printable
 from usage_worker.service.schedule import schedule_entries
 from usage_worker.settings import load_settings
@@ -116,7 +116,8 @@ def _examined(section: Section, inspection: Inspection, failed: set[str]) -> lis
         # A lock and the schema have checks of their own.
         has_own = isinstance(error, ConcurrencyError) or (isinstance(error, SchemaError) and SCHEMA_CHECK in failed)
         if not section.optional and not has_own:
-            failure = fail(section.checks[0], why, remedy_of(error))
+            reason, remedy = explained(error)
+            failure = fail(section.checks[0], printable(inspection.settings.mask(reason)), remedy)
             found[failure.name] = joined(found.get(failure.name), failure)
     return [found.get(name, Check(name, otherwise, why)) for name in section.checks]
 

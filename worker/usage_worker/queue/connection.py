@@ -46,7 +46,10 @@ _OF_A_FAILOVER = (RedisConnectionError, RedisTimeoutError, ReadOnlyError)
 # Of the answer to CLUSTER SLOTS of a server, or of a Sentinel.
 _OF_NO_CLUSTER = ("cluster support disabled", "unknown command 'CLUSTER'")
 
-# What to do, by a part of the driver's message.
+# What to do about a refused command, and about a key of another type than ours.
+GRANT_USER = 'grant what docs/operations.md lists for "Users" to the user of REDIS_URL'
+FIND_PROGRAM = "find the program that writes keys `usage:…`, then rename or delete the key"
+# What to do about others, by a part of the driver's message.
 _REMEDIES = (
     ("last possible ID", f"a producer chose the last possible id, so that a shard takes no entry any more; {WAY_OUT}"),
     ("replicas have the entries", "start the others, or lower USAGE_REDIS_REPLICAS; the events are sent again"),
@@ -192,9 +195,9 @@ def unavailable(error: RedisError, kind: Kind) -> StreamUnavailableError:
         )
     text = str(error)
     if is_wrong_type(error):
-        return ForeignKeyError(f"{text}; find the program that writes keys `usage:…`, then rename or delete the key")
+        return ForeignKeyError(f"{text}; {FIND_PROGRAM}")
     if isinstance(error, NoPermissionError):
-        return StreamRefusedError(f'{text}; grant what docs/operations.md lists for "Users" to the user of REDIS_URL')
+        return StreamRefusedError(f"{text}; {GRANT_USER}")
     return StreamUnavailableError(_with_remedy(error))
 
 

@@ -9,6 +9,7 @@ from usage_worker.errors import MigrationError, RoleError
 from usage_worker.migrate import latest_version, schema_version
 from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
+from usage_worker.postgres import MIGRATE_UP
 from usage_worker.store.servers import each_server, server_of
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _schema(inspection: Inspection) -> Iterator[Check]:
     inspection.figures.schema = version
     if version != (latest := latest_version()):
         reason = f"the database has the schema {version or 'of no version'}, and this code needs {latest}"
-        yield fail(SCHEMA_CHECK, reason, "run `usage-worker migrate up`")
+        yield fail(SCHEMA_CHECK, reason, MIGRATE_UP)
 
 
 POSTGRESQL_SECTION = Section((POSTGRESQL, "read_only"), _postgresql)

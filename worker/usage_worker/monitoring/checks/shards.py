@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from usage_worker.errors import ForeignKeyError, StreamUnavailableError
 from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import REDIS, Section
+from usage_worker.monitoring.remedies import explained
 from usage_worker.queue.claim import CLAIM_SECONDS
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.oldest_entry import oldest_entry
@@ -71,13 +72,19 @@ def _read(inspection: Inspection, numbers: range) -> Generator[Check, None, list
             figures.flushes[number] = flush
             shards.append(_Shard(number, backlog, flush, oldest_entry(stream, number)))
         except ForeignKeyError as error:
-            yield fail("flush", str(error), "events of this shard wait with the publishers meanwhile")
+            yield _unread(number, error)
         except StreamUnavailableError as error:
             if stream.connection.kind != "cluster":
                 raise
             down[server_of[number]] = error
-            yield fail("flush", f"shard {number}: {error}", "events of this shard wait with the publishers meanwhile")
+            yield _unread(number, error)
     return shards
+
+
+def _unread(number: int, error: StreamUnavailableError) -> Check:
+    reason, remedy = explained(error)
+    meanwhile = "events of this shard wait with the publishers meanwhile"
+    return fail("flush", f"shard {number}: {reason}", f"{remedy}; {meanwhile}")
 
 
 def _patience(count: int, shards: list[_Shard], settings: Settings) -> float:
@@ -97,7 +104,7 @@ def _failing(shard: _Shard, settings: Settings) -> Iterator[Check]:
     if flush.is_failing and (silence is None or silence > settings.flush_interval + BATCH_SECONDS):
         since = "none ever succeeded" if silence is None else f"none has succeeded for {silence:.0f} s"
         reason = f"shard {shard.number}: {flush.failed_seconds:.0f} s ago a flush failed, and {since}: {flush.error}"
-        yield fail("flush", reason, "mend what the error names; the entries wait in Redis meanwhile")
+        yield fail("flush", reason, "fix what the error names; the entries wait in Redis meanwhile")
 
 
 def _held(shard: _Shard, settings: Settings) -> Iterator[Check]:

@@ -8,7 +8,7 @@ from usage_worker.errors import SettingsError
 from usage_worker.monitoring.check import fail, ok
 from usage_worker.monitoring.checks.postgresql import SCHEMA_CHECK
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS, Section
-from usage_worker.monitoring.remedies import GRANT_USER
+from usage_worker.queue.connection import GRANT_USER
 from usage_worker.queue.user_rights import missing_rights
 from usage_worker.store import require_owner
 from usage_worker.store.queries import query
