@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
@@ -85,6 +85,19 @@ def test_pack_sent_twice_is_counted_once(harness: IngestHarness) -> None:
             harness.flush()
     assert totals(harness) == Intake(3, 2, 0, 1)
     assert len(harness.dead_letters()) == 1
+
+
+def test_refused_entry_needs_another_id_as_a_backfill(harness: IngestHarness) -> None:
+    """Under its own id it is left out: its events are in its dead letter, and can be replayed."""
+    old, key = [event(harness, occurred_at=(datetime.now(UTC) - timedelta(days=60)).isoformat())], str(uuid4())
+    for fields, intake in (
+        ({"id": key}, Intake(1, 0, 0, 1)),
+        ({"id": key, "backfill": "1"}, Intake(1, 0, 0, 1)),
+        ({"id": str(uuid4()), "backfill": "1"}, Intake(2, 1, 0, 1)),
+    ):
+        add(harness, old, **fields)
+        harness.flush()
+        assert totals(harness) == intake
 
 
 def test_entry_of_former_version_is_delivered_again(harness: IngestHarness) -> None:
