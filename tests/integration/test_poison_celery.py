@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import closing, contextmanager
-from subprocess import DEVNULL, Popen
+from pathlib import Path
+from subprocess import Popen
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import IngestHarness
 
+DEVNULL = Path("/dev/null")
 # Bodies that the main process of a worker cannot read: not the three parts that Celery sends.
 BODIES = ("[1]", "{}", "null", "[1, 2, 3]", '[[], {"a": 1}', "[" * 5_000 + "]" * 5_000)
 
@@ -57,8 +59,10 @@ def test_any_headers_are_survived(harness: IngestHarness) -> None:
         publish(sender, json.dumps([[], pair(harness), 5]))
         publish(sender, json.dumps([[], pair(harness), None]), retries="x", root_id={}, shadow=5, stamps=5)
         publish(sender, good, eta="9999-12-31T23:59:59-14:00")
-        await_accepted(harness, len(HEADERS) + 3)
-    assert harness.resources.store.intake_totals() == Intake(len(HEADERS) + 3, 2, 0, len(HEADERS) + 1)
+        publish(sender, good, id=5)
+        publish(sender, good, other=nested(900))
+        await_accepted(harness, len(HEADERS) + 5)
+    assert harness.resources.store.intake_totals() == Intake(len(HEADERS) + 5, 3, 0, len(HEADERS) + 2)
 
 
 def test_any_arguments_are_kept(harness: IngestHarness) -> None:
@@ -84,10 +88,11 @@ def test_tasks_that_are_called_as_functions_have_no_id(harness: IngestHarness) -
     assert harness.flush() == Intake(6, 6, 0, 0)
 
 
-def test_huge_event_is_quarantined_alone(harness: IngestHarness) -> None:
+def test_event_that_no_entry_holds_is_quarantined_alone(harness: IngestHarness) -> None:
     with make_app(harness.resources.settings) as app, closing(app.usage_resources):
-        app.tasks["usage.track_many"]([pair(harness), pair(harness, x="x" * 2**24), pair(harness)])
-    assert harness.flush() == Intake(3, 2, 0, 1)
+        for value in ("x" * 2**24, nested(5_000)):
+            app.tasks["usage.track_many"]([pair(harness), pair(harness, x=value), pair(harness)])
+    assert harness.flush() == Intake(6, 4, 0, 2)
 
 
 def test_unreadable_message_does_not_stop_worker(harness: IngestHarness) -> None:
@@ -104,14 +109,17 @@ def test_unreadable_message_does_not_stop_worker(harness: IngestHarness) -> None
 
 
 @contextmanager
-def running_worker(harness: IngestHarness, pool: str, **env: str) -> Iterator[Celery]:
+def running_worker(
+    harness: IngestHarness, pool: str, *options: str, app: str = "usage_worker", log: Path = DEVNULL, **env: str
+) -> Iterator[Celery]:
     """Run a worker that must not end before the block does, and yield an app to send messages with."""
     settings = harness.resources.settings
-    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", pool, "-c", "1"]
+    command = [sys.executable, "-m", "celery", "-A", app, "--quiet", "worker", "--pool", pool, "-c", "1", *options]
     environment = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url} | env
     environment["PYTHONPATH"] = ":".join(filter(None, sys.path))
     with (
-        Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL) as worker,
+        log.open("wb") as output,
+        Popen(command, env=environment, stdout=output, stderr=output) as worker,
         closing(Celery(broker=broker_url(settings.redis_url))) as sender,
     ):
         try:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Fewer brackets cannot nest so deeply that the pool fails to pickle them.
 _HARMLESS_BRACKETS = 100
+# Where the pool pickles a message, and its processes read it, less of the stack is left than where it is checked.
+_LEVELS_TO_SPARE = 50
 # Seconds after each attempt to append events while Redis is not available.
 _PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 # An entry that is too large is refused whole; so one huge event is alone in its own.
@@ -97,8 +99,11 @@ def _check(message: Message) -> None:
         raise TypeError("Celery cannot read what follows the arguments")
     _check_headers(payload if is_first_protocol else message.headers)
     body = raw.encode(errors="replace") if isinstance(raw, str) else bytes(raw)
-    if body.count(b"[") + body.count(b"{") > _HARMLESS_BRACKETS:
-        pickle.dumps(payload)
+    may_be_deep = body.count(b"[") + body.count(b"{") > _HARMLESS_BRACKETS
+    nested: Any = [message.headers, payload if may_be_deep else None]
+    for _ in range(_LEVELS_TO_SPARE):
+        nested = [nested]
+    pickle.dumps(nested)
 
 
 def _check_headers(headers: Mapping[str, Any]) -> None:
@@ -140,7 +145,7 @@ def _append(task: Task, events: list[Any]) -> None:
     """Append events, bad ones too: ingest quarantines them with their reason, an exception would lose them."""
     stream: EventStream = task.app.usage_resources.stream
     # A task that is called as a function, as by `chunks`, has no message, and no id.
-    key = _key(task.request.id or str(uuid7()))
+    key = _key(str(task.request.id or uuid7()))
     shard = stream.shard_of(key)
     parts = _parts(list(map(_json, events)))
     packs = [(shard, Pack.of_objects(uuid5(key, str(start)), bodies)) for start, bodies in parts]
@@ -182,7 +187,11 @@ def _json(event: Any) -> bytes:
     try:
         return to_json(event)
     except ValueError:  # half a surrogate pair, which UTF-8 cannot hold and the escapes of JSON can
+        pass
+    try:
         return dumps(event, default=str).encode()
+    except Exception as error:  # noqa: BLE001 - what an application's own serializer brings may raise anything
+        return dumps({"unreadable": type(error).__name__}).encode()
 
 
 # The message is acknowledged after the append. If a worker dies in between, it is delivered again, and the key of the
