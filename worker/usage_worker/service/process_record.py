@@ -60,18 +60,33 @@ def _record(processes: Processes, name: str, process: Process) -> None:
 
 def roles(consumer: Any) -> list[str]:
     """Return what the worker of this consumer does, by the queues that it takes from."""
-    app, queues = consumer.app, _queues(consumer)
+    queues = _queues(consumer)
     tasks = {COUNTING: [FLUSH], MAINTENANCE: [task.name for task in PERIODIC_TASKS]}
-    return [role for role, names in tasks.items() if any(_queue_of(app, name) in queues for name in names)]
+    return [
+        role
+        for role, names in tasks.items()
+        if not all(queues_of(consumer.app, name).isdisjoint(queues) for name in names)
+    ]
 
 
 def _queues(consumer: Any) -> list[str]:
     return [queue.name for queue in consumer.task_consumer.queues]
 
 
-def _queue_of(app: Celery, task: str) -> str:
-    queue: Any = app.amqp.router.route({}, task)["queue"]
-    return str(getattr(queue, "name", queue))
+def queues_of(app: Celery, task: str) -> set[str]:
+    """Return the names of the queues in which messages of a task may arrive, as the routes of its app say."""
+    route: dict[str, Any] = app.amqp.router.route({}, task)
+    if queue := route.get("queue"):
+        return {_name(queue)}
+    if exchange := route.get("exchange"):
+        bound = [queue for queue in app.amqp.queues.values() if _name(queue.exchange) == _name(exchange)]
+        key = route.get("routing_key")
+        return {queue.name for queue in bound if queue.exchange.type != "direct" or key in {None, queue.routing_key}}
+    return {app.amqp.default_queue.name}  # a route may give a priority alone
+
+
+def _name(entity: Any) -> str:
+    return str(getattr(entity, "name", entity))
 
 
 def _host() -> str:
