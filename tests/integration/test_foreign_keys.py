@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from usage_worker.errors import ForeignKeyError, StreamRefusedError
+from usage_worker.errors import KeyTakenError, StreamRefusedError
 from usage_worker.monitoring.status import collect_status
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.accounting import counted_key
@@ -159,7 +159,7 @@ def test_claim_that_no_worker_wrote(harness: IngestHarness) -> None:
 
 def test_stream_of_another_type_is_named_and_others_are_counted(harness: IngestHarness) -> None:
     harness.redis.set("usage:events:{0}", "x")
-    with pytest.raises(ForeignKeyError):
+    with pytest.raises(KeyTakenError):
         harness.worker.flusher.flush_alone(0)
     with UsagePublisher(harness.resources.settings.redis_url, linger=0) as publisher:
         for user in harness.users:
@@ -187,7 +187,7 @@ def test_shards_after_one_of_another_type_have_their_turn(harness: IngestHarness
         harness.worker.stream.backlog(shard)
         seen.append(shard)
 
-    with pytest.raises(ForeignKeyError, match=r"usage:events:\{0\}"):
+    with pytest.raises(KeyTakenError, match=r"usage:events:\{0\}"):
         harness.worker.stream.each(look)
     assert seen == [1]
 

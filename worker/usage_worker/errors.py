@@ -76,7 +76,7 @@ class StreamRefusedError(StreamUnavailableError):
     """Redis refused a command."""
 
 
-class ForeignKeyError(StreamRefusedError):
+class KeyTakenError(StreamRefusedError):
     """a key in Redis holds what another program has written."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from usage_worker.errors import (
     BrokerUnavailableError,
-    ForeignKeyError,
+    KeyTakenError,
     SchemaError,
     StatementCancelledError,
     StoreUnavailableError,
@@ -21,7 +21,7 @@ from usage_worker.queue.connection import FIND_PROGRAM, GRANT_USER
 # The first match counts.
 _REMEDIES: tuple[tuple[type[UsageError], str], ...] = (
     (UnusableServerError, "name another server in REDIS_URL"),
-    (ForeignKeyError, FIND_PROGRAM),
+    (KeyTakenError, FIND_PROGRAM),
     (StreamRefusedError, GRANT_USER),
     (StreamUnavailableError, "see that the server of REDIS_URL runs and that this machine reaches it"),
     (UnusableBrokerError, "name another server in USAGE_BROKER_URL"),

@@ -20,7 +20,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from usage_worker.errors import ForeignKeyError, StreamRefusedError, StreamUnavailableError, UnusableServerError
+from usage_worker.errors import KeyTakenError, StreamRefusedError, StreamUnavailableError, UnusableServerError
 from usage_worker.printable import printable
 from usage_worker.queue.last_id import WAY_OUT
 from usage_worker.queue.own_keys import is_wrong_type
@@ -98,7 +98,7 @@ class RedisConnection:
         Raises:
             StreamUnavailableError: Redis refused, did not answer for 5 s, is full or cannot be reached.
             StreamRefusedError: this user may not do it.
-            ForeignKeyError: a key holds something of another type than ours.
+            KeyTakenError: a key holds something of another type than ours.
             UnusableServerError: it is of a kind or a version that we cannot use, or REDIS_URL cannot work.
         """
         return self._using(lambda: self._servers.name_of(key))
@@ -195,7 +195,7 @@ def unavailable(error: RedisError, kind: Kind) -> StreamUnavailableError:
         )
     text = str(error)
     if is_wrong_type(error):
-        return ForeignKeyError(f"{text}; {FIND_PROGRAM}")
+        return KeyTakenError(f"{text}; {FIND_PROGRAM}")
     if isinstance(error, NoPermissionError):
         return StreamRefusedError(f"{text}; {GRANT_USER}")
     return StreamUnavailableError(_with_remedy(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from usage_worker.errors import ForeignKeyError, StreamUnavailableError
+from usage_worker.errors import KeyTakenError, StreamUnavailableError
 from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import REDIS, Section
 from usage_worker.monitoring.remedies import explained
@@ -71,7 +71,7 @@ def _read(inspection: Inspection, numbers: range) -> Generator[Check, None, list
             flush, figures.counters[number] = records.read(number)
             figures.flushes[number] = flush
             shards.append(_Shard(number, backlog, flush, oldest_entry(stream, number)))
-        except ForeignKeyError as error:
+        except KeyTakenError as error:
             yield _unread(number, error)
         except StreamUnavailableError as error:
             if stream.connection.kind != "cluster":
