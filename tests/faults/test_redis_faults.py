@@ -149,7 +149,7 @@ def full_server(folder: Path) -> Iterator[EmbeddedValkey]:
 
 
 def fill(harness: Harness, share: float) -> None:
-    """Add foreign keys up to a share of the memory; with 1, draining does not free enough memory either."""
+    """Add keys of another program up to a share of the memory; with 1, draining does not free enough memory either."""
     number = 0
     while (used := read_vitals(harness.resources.stream.connection).memory_used or 0.0) < min(share, 0.95):
         harness.redis.set(f"foreign:{used}:{number}", "x" * 100_000)

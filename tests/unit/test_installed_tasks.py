@@ -36,6 +36,7 @@ def installed(**configuration: Any) -> Celery:
         ({"exchange": DIRECT, "routing_key": "b"}, {"others"}),
         ({"exchange": "topics", "routing_key": "usage.flush"}, {"all"}),
         ({"exchange": "unknown"}, set()),
+        ({"exchange": "direct"}, set()),
     ],
 )
 def test_queue_is_found_by_any_route(route: dict[str, Any], queues: set[str]) -> None:

@@ -133,8 +133,8 @@ def _opened(file: str) -> Iterator[TextIO]:
         return
     with ExitStack() as stack:
         try:
-            # Once: the writer of a named pipe gets SIGPIPE when its reader goes. Without a buffer, which waits until it
-            # is full.
+            # Once: the writer of a named pipe gets SIGPIPE when its reader closes it. Unbuffered: lines are sent as they
+            # arrive.
             opened = stack.enter_context(Path(file).open("rb", buffering=0))
         except OSError as error:
             raise ArgumentError(f"{file}: {error.strerror}") from None

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from usage_worker.store import Store
 
 
-# Wall time and monotonic time since an answer differ by more than these seconds only where one of the clocks was set or
-# stood still, as the monotonic one does while a machine is suspended.
-_MOST_APART = 1.0
+# More drift between wall time and monotonic time means that a clock was set, or that the machine was suspended: the
+# monotonic clock does not count that.
+_MAX_DRIFT_SECONDS = 1.0
 
 
 class DatabaseClock:
@@ -39,7 +39,7 @@ class DatabaseClock:
     def now(self) -> datetime:
         """Return the time by the database's clock. Raises like the constructor."""
         since = time.monotonic() - self._given_at
-        if abs(time.time() - self._wall_time - since) > _MOST_APART:
+        if abs(time.time() - self._wall_time - since) > _MAX_DRIFT_SECONDS:
             self._ask(self._store.now_outside_pool)  # meanwhile, a batch is counted in the pool's connection
             since = time.monotonic() - self._given_at
         return self._given + timedelta(seconds=since)

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class HeldRows:
-    """Finds the pairs of a batch that others hold; `events` are those of this transaction that wait.
+    """Leaves out what others hold: pairs, of which `events` wait, and rows that others are inserting.
 
     In its pessimistic `mode` it looks for them first: a lock that is not given in time costs two seconds.
     """
@@ -83,28 +83,28 @@ class HeldRows:
         return [events[is_first], events[~is_first]]
 
     def insert(
-        self, transaction: BatchTransaction, insert: Callable[[Sequence[T]], None], rows: Sequence[T], name: str
+        self, transaction: BatchTransaction, write: Callable[[Sequence[T]], None], rows: Sequence[T], name: str
     ) -> Sequence[T]:
-        """Insert rows that no event depends on; return those that others are inserting.
+        """Insert rows that no event depends on; return those that other transactions are inserting.
 
-        These are found by halving, for two seconds at most; of what is left then, some may be free.
+        They are found by halving, for two seconds: what is untried then is returned with them.
 
         Args:
             transaction: the transaction.
-            insert: inserts rows, or raises.
+            write: inserts rows, or raises.
             rows: the rows.
             name: what they are, for the log.
 
         Raises:
-            LockHeldError: others are inserting some, and it is not known that others hold rows.
+            LockHeldError: others are inserting some, which `mode` did not tell before.
         """
         if not rows:
             return ()
         if not self.mode:
-            insert(rows)
+            write(rows)
             return ()
         with transaction.short_lock_waits():
-            held = _insert(transaction, insert, rows, time.monotonic() + _TRYING_SECONDS)
+            held = _insert(transaction, write, rows, time.monotonic() + _TRYING_SECONDS)
         if held:
             self._found(transaction, **{name: len(held)})
         return held
@@ -134,14 +134,15 @@ class HeldRows:
 
 
 def _insert(
-    transaction: BatchTransaction, insert: Callable[[Sequence[T]], None], rows: Sequence[T], deadline: float
+    transaction: BatchTransaction, write: Callable[[Sequence[T]], None], rows: Sequence[T], deadline: float
 ) -> Sequence[T]:
+    """Insert rows, halving those that must wait for a lock; return those that others are inserting."""
     try:
         with transaction.savepoint():
-            insert(rows)
+            write(rows)
     except LockHeldError:
         if len(rows) == 1 or time.monotonic() > deadline:
             return rows
         middle = len(rows) // 2
-        return [row for half in (rows[:middle], rows[middle:]) for row in _insert(transaction, insert, half, deadline)]
+        return [row for half in (rows[:middle], rows[middle:]) for row in _insert(transaction, write, half, deadline)]
     return ()

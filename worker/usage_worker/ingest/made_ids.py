@@ -58,8 +58,8 @@ def keep_ids(transaction: BatchTransaction, made: Iterable[ExternalId], held: He
 
     These are left to the next batch that names them. Raises like `HeldRows.insert`.
     """
-    # Conversations before users: one may have no later event, and the search for held ids ends where an application is
-    # registering its users by the thousands.
+    # By the names of their kinds, so that agents and conversations come before users: an application may be registering
+    # thousands of users, at which the search for held ids ends, and a conversation may have no later event.
     originals = sorted({external.id.int: external for external in made}.values(), key=attrgetter("kind"))
     left_out: list[int] = []
     waiting = held.insert(transaction, lambda part: left_out.append(_keep(transaction, part)), originals, "ids")

@@ -49,7 +49,7 @@ class NewAgents:
 
         Raises:
             SettingsError: this role may not create agents.
-            LockHeldError: another transaction does the same, and does not end; those are left out the next time.
+            LockHeldError: another transaction is inserting one of them; the next attempt leaves that one out.
         """
         absent, self._absent = self._absent, set()
         self.being_inserted = set()
@@ -68,7 +68,7 @@ class NewAgents:
         _remember(self._tried, absent - self.being_inserted)
 
     def require(self, missing: Iterable[Missing], *, may_start_again: bool) -> None:
-        """Start again, if that may be, where the agents of some pairs are to be created before the batch.
+        """Start again, if that may be, where agents of some pairs must be created before the batch.
 
         Each is tried once in this process, so that one that is refused costs the next batches nothing.
 
@@ -78,7 +78,7 @@ class NewAgents:
         """
         absent = {row.agent_id for row in missing if not row.agent_exists}
         if absent & self.being_inserted:
-            raise LockHeldError("agents are being inserted")
+            raise LockHeldError("agents, or the ids that are to be their names")
         if may_start_again and (untried := absent - self._tried):
             self._absent = untried
             raise AbsentAgentsError

@@ -60,13 +60,9 @@ def _record(processes: Processes, name: str, process: Process) -> None:
 
 def roles(consumer: Any) -> list[str]:
     """Return what the worker of this consumer does, by the queues that it takes from."""
-    queues = _queues(consumer)
+    queues = set(_queues(consumer))
     tasks = {COUNTING: [FLUSH], MAINTENANCE: [task.name for task in PERIODIC_TASKS]}
-    return [
-        role
-        for role, names in tasks.items()
-        if not all(queues_of(consumer.app, name).isdisjoint(queues) for name in names)
-    ]
+    return [role for role, names in tasks.items() if any(queues & queues_of(consumer.app, name) for name in names)]
 
 
 def _queues(consumer: Any) -> list[str]:
@@ -74,15 +70,18 @@ def _queues(consumer: Any) -> list[str]:
 
 
 def queues_of(app: Celery, task: str) -> set[str]:
-    """Return the names of the queues in which messages of a task may arrive, as the routes of its app say."""
+    """Return the names of the queues that may receive a task's messages by the routes of its app.
+
+    The patterns of a topic exchange are not evaluated: any queue bound to it may.
+    """
     route: dict[str, Any] = app.amqp.router.route({}, task)
     if queue := route.get("queue"):
         return {_name(queue)}
     if exchange := route.get("exchange"):
         bound = [queue for queue in app.amqp.queues.values() if _name(queue.exchange) == _name(exchange)]
         key = route.get("routing_key")
-        return {queue.name for queue in bound if queue.exchange.type != "direct" or key in {None, queue.routing_key}}
-    return {app.amqp.default_queue.name}  # a route may give a priority alone
+        return {queue.name for queue in bound if queue.exchange.type != "direct" or queue.routing_key == key}
+    return {app.amqp.default_queue.name}  # the route sets options only, such as a priority
 
 
 def _name(entity: Any) -> str:

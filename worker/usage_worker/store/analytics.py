@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg import errors
-from psycopg.rows import dict_row
 
 from usage_worker.errors import BusyError
+from usage_worker.store.connection import dict_rows
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from psycopg import Cursor
 
     from usage_worker.store.connection import Store
 
@@ -32,20 +30,14 @@ def refresh_analytics(store: Store, task: str, *, force: bool = False) -> Freshn
     Raises:
         BusyError: another process refreshes them, or a user does by hand.
     """
-    with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(query("analytics_lock_timeout"))
-        state = _row(cursor.execute(query("analytics_state")))
+    with sole_transaction(store, task) as connection:
+        connection.execute(query("analytics_lock_timeout"))
+        (state,) = dict_rows(connection, query("analytics_state"))
         if state["fresh"] and state["filled"] and not force:
             return Freshness(refreshed=False, refreshed_at=state["refreshed_at"])
         try:
-            cursor.execute(query("analytics_refresh" if state["filled"] else "analytics_fill"))
+            connection.execute(query("analytics_refresh" if state["filled"] else "analytics_fill"))
         except errors.LockNotAvailable as error:
             raise BusyError(task) from error
-        noted = _row(cursor.execute(query("analytics_note"), {"mark": state["mark"]}))
+        (noted,) = dict_rows(connection, query("analytics_note"), {"mark": state["mark"]})
         return Freshness(refreshed=True, refreshed_at=noted["refreshed_at"])
-
-
-def _row(cursor: Cursor[dict[str, Any]]) -> dict[str, Any]:
-    row = cursor.fetchone()
-    assert row is not None  # noqa: S101 - both statements return exactly one
-    return row

@@ -13,13 +13,17 @@ PAGE_BYTES = 8 * 2**20
 T = TypeVar("T")
 
 
-def in_pages(rows: Iterable[T], bytes_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """Yield the rows in lists of at most `PAGE_ROWS` and `PAGE_BYTES`; a larger row is alone in its list."""
+def in_pages(rows: Iterable[T], bytes_of: Callable[[T], int], most_rows: float | None = None) -> Iterator[list[T]]:
+    """Yield the rows in lists of at most `PAGE_BYTES` and `most_rows`, by default `PAGE_ROWS`.
+
+    A larger row is alone in its list.
+    """
+    most_rows = most_rows or PAGE_ROWS
     page: list[T] = []
     filled = 0
     for row in rows:
         size = bytes_of(row)
-        if page and (len(page) == PAGE_ROWS or filled + size > PAGE_BYTES):
+        if page and (len(page) == most_rows or filled + size > PAGE_BYTES):
             yield page
             page, filled = [], 0
         page.append(row)

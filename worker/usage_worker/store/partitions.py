@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from usage_worker.errors import ObstacleError
+from usage_worker.store.connection import dict_rows
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import limit_only_lock_waits, sole_transaction
 
@@ -174,6 +174,6 @@ def delete_old_keys(store: Store, task: str, before: date, since: datetime | Non
 
 def _delete_chunk(store: Store, task: str, name: str, before: date, since: datetime | None) -> DeletedRows:
     parameters = {"before": before, "since": since or "-infinity", "count": ROWS_AT_ONCE}
-    with sole_transaction(store, task) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(query(name), parameters).fetchone()
-    return DeletedRows(**row) if row else DeletedRows(0, None)
+    with sole_transaction(store, task) as connection:
+        rows = dict_rows(connection, query(name), parameters)
+    return DeletedRows(**rows[0]) if rows else DeletedRows(0, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,8 +39,9 @@ def quarantine(connection: Connection, dead_letters: Sequence[DeadLetter]) -> Co
     Returns:
         The number of events in those that were not in the quarantine before, by reason.
     """
-    # PostgreSQL takes no statement of 1 GB.
-    return _sum(_keep(connection, page) for page in in_pages(dead_letters, lambda it: len(it.payload)))
+    # By size alone: PostgreSQL takes no statement of 1 GB, and each page is a subtransaction.
+    pages = in_pages(dead_letters, lambda it: len(it.payload), most_rows=math.inf)
+    return _sum(_keep(connection, page) for page in pages)
 
 
 def _keep(connection: Connection, dead_letters: Sequence[DeadLetter], *, again: bool = False) -> Counter[str]:

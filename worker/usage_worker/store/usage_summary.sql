@@ -14,5 +14,5 @@ SELECT grouping, s.*
        ) AS s
 
 -- name: local_day
--- The day by the database's clock.
+-- The day by the database's clock: by a worker's that is wrong, partitions would be dropped too early.
 SELECT (now() AT TIME ZONE %(zone)s::text)::date AS day

@@ -75,7 +75,7 @@ def test_aids_are_replaced_and_counting_goes_on(harness: IngestHarness) -> None:
 
 
 @pytest.mark.usefixtures("spoiled")
-def test_status_with_foreign_keys_and_no_worker(harness: IngestHarness) -> None:
+def test_status_with_taken_keys_and_no_worker(harness: IngestHarness) -> None:
     status = collect_status(harness.resources.settings)
     assert {check.name for check in status.problems} >= {"consumer_counting", "beat"}
     assert not [check for check in status.problems if "Error" in check.reason or "REDIS_URL" in check.remedy]
