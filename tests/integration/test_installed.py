@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from usage_worker.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import redis
+
 USER, AGENT = "6f2c8a52-3c1f-4c39-9d5e-0b6d4f1f8a01", "b7e0c9d4-58aa-4f0e-8a7b-3f1d2c4e5a02"
 # Names of modules in applications; a process that imports one of them instead of ours fails.
 TRAP = "raise SystemExit('the application\\'s own module was imported')"
@@ -41,12 +44,15 @@ from celery import Celery
 
 import usage_worker.celery
 
-app = Celery("theirs", broker=BROKER)
+app = Celery("theirs", broker=BROKER, backend=BROKER)
+# Defaults of an application for its own tasks, and a route that names no queue.
+app.conf.update(task_acks_late=True, task_time_limit=0.5, task_soft_time_limit=0.5, task_track_started=True)
+app.conf.task_routes = {"*": {"priority": 5}}
 app.conf.beat_schedule = {"their-tick": {"task": "theirs.tick", "schedule": 0.5}}
 usage_worker.celery.install(app)
 app.conf.beat_schedule |= usage_worker.celery.beat_schedule()
 
-@app.task(name="theirs.tick")
+@app.task(name="theirs.tick", ignore_result=True)
 def tick():
     open("ticks", "a").write("x")
 """
@@ -239,7 +245,9 @@ def test_worker_without_price_list_fills_in_nothing(installed: Installed) -> Non
     assert installed.run("python", "-c", program) == "None\n"
 
 
-def test_tasks_run_in_foreign_celery_app(installed: Installed, tmp_path: Path, database: str, redis_url: str) -> None:
+def test_tasks_run_in_foreign_celery_app(
+    installed: Installed, tmp_path: Path, database: str, redis_url: str, redis_client: redis.Redis
+) -> None:
     (tmp_path / "theirs.py").write_text(f"BROKER = {broker_url(redis_url)!r}\n{FOREIGN_APP}")
     celery = str(installed.bin / "celery")
     command = [celery, "-A", "theirs", "worker", "--beat", "--concurrency=1", "--schedule", str(tmp_path / "beat")]
@@ -256,6 +264,9 @@ def test_tasks_run_in_foreign_celery_app(installed: Installed, tmp_path: Path, d
         # Their worker, which takes from their default queue, and the beat in it are seen.
         settings = Settings(DATABASE_URL=database, REDIS_URL=redis_url)
         eventually(lambda: not _problems(settings) & {"consumer_counting", "consumer_maintenance", "beat"}, 30)
+    # Who sends `usage.track` by its name asks for a result.
+    assert len(redis_client.keys("celery-task-meta-*")) == 1
+    assert not re.search("time limit .* exceeded for (?!theirs)", (tmp_path / "process.log").read_text())
 
 
 def _problems(settings: Settings) -> set[str]:

@@ -1,4 +1,4 @@
-"""Our tasks in an application's own Celery app, whose routes are meant for its own tasks."""
+"""Our tasks in an application's own Celery app, whose defaults and routes are meant for its own tasks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
+from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.service.app import install
 from usage_worker.service.process_record import queues_of
-from usage_worker.service.task_names import FLUSH
+from usage_worker.service.task_names import FLUSH, HEARTBEAT, TRACK, TRACK_MANY
 from usage_worker.settings import Settings
 
 DIRECT = Exchange("direct")  # type: ignore[no-untyped-call]
@@ -25,6 +26,18 @@ def installed(**configuration: Any) -> Celery:
     app.conf.update(configuration)
     install(app, Settings(DATABASE_URL="postgresql://", REDIS_URL="redis://"))
     return app
+
+
+def test_defaults_of_an_application_are_not_ours() -> None:
+    names = ("acks_late", "acks_on_failure_or_timeout", "reject_on_worker_lost", "track_started")
+    app = installed(task_default_rate_limit="1/m", **{f"task_{name}": True for name in names})
+    periodic = [task.name for task in PERIODIC_TASKS]
+    for name in (FLUSH, HEARTBEAT, TRACK, TRACK_MANY, *periodic):
+        task = app.tasks[name]
+        assert task.ignore_result
+        assert (task.track_started, task.rate_limit) == (False, 0)
+        assert task.acks_late == (name in {TRACK, TRACK_MANY})
+        assert task.acks_on_failure_or_timeout != task.acks_late
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from usage_worker.service.queues import QueueName
 from usage_worker.service.resources import Resources
 from usage_worker.service.schedule import beat_schedule
 from usage_worker.service.server_check import log_concerns
+from usage_worker.service.task_options import lengthen_time_limits
 from usage_worker.service.tasks import begin_flushes, register
 from usage_worker.service.worker_pool import WorkerPool
 from usage_worker.service.worker_process import configure_worker_processes
@@ -80,6 +81,7 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
         routes = {task.name: {"queue": maintenance_queue} for task in PERIODIC_TASKS}
         # The app's own routes, in whatever form, are asked first.
         app.conf.task_routes = [*_as_list(app.conf.task_routes), routes]
+    lengthen_time_limits(app)
     record_processes(app)
     begin_flushes(app)
     # A weak reference would not keep the lambdas alive.

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import pickle
 import time
+from contextlib import contextmanager
 from hashlib import sha256
 from json import dumps
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from celery.exceptions import InvalidTaskError, Reject
+from celery.exceptions import InvalidTaskError, Reject, SoftTimeLimitExceeded
 from celery.worker.strategy import default
 from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
-from usage_worker.errors import StreamUnavailableError
+from usage_worker.errors import StreamUnavailableError, named
 from usage_worker.events.columns import PACK_EVENTS
 from usage_worker.logs import get_logger
 from usage_worker.queue.entry import Pack
+from usage_worker.service import task_options
 from usage_worker.tracing import TRACEPARENT, continued
 
 if TYPE_CHECKING:
@@ -36,8 +38,12 @@ if TYPE_CHECKING:
 _HARMLESS_BRACKETS = 100
 # Where the pool pickles a message, and its processes read it, less of the stack is left than where it is checked.
 _LEVELS_TO_SPARE = 50
-# Seconds after each attempt to append events while Redis is not available.
+# Seconds after each attempt to append events while Redis is not available. An attempt may last 5 s, so that none begins
+# which would end after these: the application's own tasks wait for the process.
 _PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+_APPEND_SECONDS = 9.0
+# Seconds after a failure that no outage explains.
+_FAILURE_PAUSE = 1.0
 # An entry that is too large is refused whole; so one huge event is alone in its own.
 _PACK_BYTES = 2**22
 # Seconds for which the main process keeps an unreadable message that Redis did not take.
@@ -143,23 +149,48 @@ def quarantine(stream: EventStream, name: str, message: Message, error: Exceptio
 
 def _append(task: Task, events: list[Any]) -> None:
     """Append events, bad ones too: ingest quarantines them with their reason, an exception would lose them."""
-    stream: EventStream = task.app.usage_resources.stream
-    # A task that is called as a function, as by `chunks`, has no message, and no id.
-    key = _key(str(task.request.id or uuid7()))
-    shard = stream.shard_of(key)
-    parts = _parts(list(map(_json, events)))
-    packs = [(shard, Pack.of_objects(uuid5(key, str(start)), bodies)) for start, bodies in parts]
+    with _put_back(task):
+        stream: EventStream = task.app.usage_resources.stream
+        # A task that is called as a function, as by `chunks`, has no message, and no id.
+        key = _key(str(task.request.id or uuid7()))
+        shard = stream.shard_of(key)
+        parts = _parts(list(map(_json, events)))
+        packs = [(shard, Pack.of_objects(uuid5(key, str(start)), bodies)) for start, bodies in parts]
+        with continued(getattr(task.request, TRACEPARENT, None)):
+            _append_packs(task, stream, packs)
+
+
+def _append_packs(task: Task, stream: EventStream, packs: list[tuple[int, Pack]]) -> None:
+    end = time.monotonic() + _APPEND_SECONDS
     for pause in _PAUSES:
         try:
-            with continued(getattr(task.request, TRACEPARENT, None)):
-                stream.append(packs)
+            stream.append(packs)
         except StreamUnavailableError as outage:
             log.warning("events wait", task=task.name, reason=str(outage))
+            if time.monotonic() + pause > end:
+                break
             time.sleep(pause)
         else:
             return
-    # Back into the queue. Celery's own retry would send a new message first, and drop this one where that fails.
     raise Reject(requeue=True)
+
+
+@contextmanager
+def _put_back(task: Task) -> Iterator[None]:
+    """Put the message back into its queue whatever happens: nothing in its events may fail.
+
+    Celery's own retry would send a new message first, and drop this one where that fails.
+    """
+    try:
+        yield
+    except Reject:
+        raise
+    except Exception as error:
+        if task.request.called_directly:  # the time limit, for one, is that of the caller
+            raise
+        log.warning("events wait", task=task.name, reason=named(error))
+        time.sleep(_FAILURE_PAUSE)
+        raise Reject(requeue=True) from error
 
 
 def _parts(bodies: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
@@ -190,19 +221,21 @@ def _json(event: Any) -> bytes:
         pass
     try:
         return dumps(event, default=str).encode()
+    except SoftTimeLimitExceeded:
+        raise
     except Exception as error:  # noqa: BLE001 - what an application's own serializer brings may raise anything
         return dumps({"unreadable": type(error).__name__}).encode()
 
 
-# The message is acknowledged after the append. If a worker dies in between, it is delivered again, and the key of the
-# pack, made from the id of the task, shows the database that it is the same one.
-OPTIONS: dict[str, Any] = {
-    "bind": True,
-    "shared": False,
+# The message is acknowledged after the append. If a worker dies in between, or a time limit ends the task, it is
+# delivered again, and the key of the pack, made from the id of the task, shows the database that it is the same one.
+OPTIONS: dict[str, Any] = task_options.OPTIONS | {
     "Strategy": "usage_worker.service.entry_point:strategy",
-    "Request": "usage_worker.service.request:ReadableRequest",
+    "Request": "usage_worker.service.request:AppendRequest",
     # Any arguments: what is wrong with them is for ingest to say.
     "typing": False,
     "acks_late": True,
+    "acks_on_failure_or_timeout": False,
     "reject_on_worker_lost": True,
+    "least_time_limit": 60.0,
 }

@@ -38,6 +38,17 @@ class ReadableRequest(Request):  # type: ignore[misc]
         super().send_event(type, **_with_readable_result(fields))
 
 
+class AppendRequest(ReadableRequest):
+    """A message with events, without the time limits that its sender may have given it.
+
+    It is delivered again after each of them: one that is too short for an append would end processes for ever.
+    """
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        self.time_limits = (None, None)
+
+
 class QuietRequest(ReadableRequest):
     """A request that is told of when it has ended, and only if it failed or has a result.
 

@@ -14,7 +14,7 @@ from usage_worker.logs import get_logger
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.queue.unread import waiting_entries
-from usage_worker.service import entry_point
+from usage_worker.service import entry_point, task_options
 from usage_worker.service.process_record import COUNTING, roles
 from usage_worker.service.schedule import CLOCKS_DIFFER_SECONDS
 from usage_worker.service.task_names import FLUSH, HEARTBEAT, TRACK, TRACK_MANY
@@ -29,13 +29,19 @@ if TYPE_CHECKING:
 log = get_logger("heartbeat")
 
 # A UsageError is an expected failure: Celery then logs one line instead of a traceback.
-_OPTIONS: dict[str, Any] = {
-    "bind": True,
-    "shared": False,
+_OPTIONS: dict[str, Any] = task_options.OPTIONS | {
     "throws": (UsageError,),
     "Request": "usage_worker.service.request:ReadableRequest",
+    # What a killed worker has not done, the next tick does.
+    "acks_late": False,
+    # Two days: a reconciliation may be given one.
+    "least_time_limit": 172_800.0,
 }
-_QUIET = _OPTIONS | {"Request": "usage_worker.service.request:QuietRequest", "send_events": False}
+_QUIET = _OPTIONS | {
+    "Request": "usage_worker.service.request:QuietRequest",
+    "send_events": False,
+    "least_time_limit": 600.0,
+}
 
 
 def register(app: Celery) -> None:
