@@ -41,6 +41,7 @@ assert state() == before
 """
 FOREIGN_APP = """
 from celery import Celery
+from celery.signals import worker_ready
 
 import usage_worker.celery
 
@@ -55,6 +56,10 @@ app.conf.beat_schedule |= usage_worker.celery.beat_schedule()
 @app.task(name="theirs.tick", ignore_result=True)
 def tick():
     open("ticks", "a").write("x")
+
+@worker_ready.connect
+def note_handler(sender, **_):
+    open("handler", "w").write(type(sender.pool._pool._result_handler).__name__)
 """
 
 
@@ -264,6 +269,7 @@ def test_tasks_run_in_foreign_celery_app(
         # Their worker, which takes from their default queue, and the beat in it are seen.
         settings = Settings(DATABASE_URL=database, REDIS_URL=redis_url)
         eventually(lambda: not _problems(settings) & {"consumer_counting", "consumer_maintenance", "beat"}, 30)
+        assert (tmp_path / "handler").read_text() == "WholeResults"
     # Who sends `usage.track` by its name asks for a result.
     assert len(redis_client.keys("celery-task-meta-*")) == 1
     assert not re.search("time limit .* exceeded for (?!theirs)", (tmp_path / "process.log").read_text())

@@ -14,7 +14,7 @@ from usage_worker.errors import EmbedderError, ExtraMissingError, SettingsError
 from usage_worker.logs import configure_from_environment, report_failure
 from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.service.broker import OwnAMQP, broker_of
-from usage_worker.service.pool_results import read_whole_results
+from usage_worker.service.pool_results import end_where_results_fail, read_whole_results
 from usage_worker.service.process_record import record_processes
 from usage_worker.service.queues import QueueName
 from usage_worker.service.resources import Resources
@@ -41,7 +41,7 @@ def create_app() -> Celery:
         report_failure(str(error))
         raise SystemExit(1) from None
     configure_worker_processes(settings)
-    read_whole_results(app)
+    end_where_results_fail(app)
     return app
 
 
@@ -82,6 +82,7 @@ def install(app: Celery, settings: Settings | None = None, *, maintenance_queue:
         # The app's own routes, in whatever form, are asked first.
         app.conf.task_routes = [*_as_list(app.conf.task_routes), routes]
     lengthen_time_limits(app)
+    read_whole_results(app)
     record_processes(app)
     begin_flushes(app)
     # A weak reference would not keep the lambdas alive.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery.bootsteps import StartStopStep
 from celery.concurrency.asynpool import AsynPool, ResultHandler
 from celery.platforms import EX_FAILURE
+from celery.signals import worker_init
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,15 @@ class EndOfFailedWorker(StartStopStep):  # type: ignore[misc]
 
 
 def read_whole_results(app: Celery) -> None:
-    """Have the workers of the app read results whole, and end where that fails; called in a process of our own."""
-    AsynPool.ResultHandler = WholeResults
+    """Have the workers of the app read results whole, unless the application reads them in its own way."""
+
+    def begin(sender: Any, **_: object) -> None:
+        if sender.app is app and AsynPool.ResultHandler is ResultHandler:
+            AsynPool.ResultHandler = WholeResults
+
+    worker_init.connect(begin, weak=False)
+
+
+def end_where_results_fail(app: Celery) -> None:
+    """Have our own workers end where results cannot be read; an application's tasks may need more time to end."""
     app.steps["worker"].add(EndOfFailedWorker)
