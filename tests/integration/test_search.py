@@ -101,21 +101,6 @@ def test_names_and_words(database: str) -> None:
         assert (found[0] if found else None) == wanted, text
 
 
-def test_words_are_found_whose_stem_is_not_their_beginning(database: str) -> None:
-    words = [
-        "using", "used", "try", "tries", "fly", "flies", "dry", "drying", "dying", "dies", "lying", "lied", "skies",
-        "sky", "icy", "ices", "ages", "aging", "ski", "skis", "ties",
-    ]  # fmt: skip
-    for word in words:
-        add_agents(database, f"agent {word.upper()}", description="x")
-        add_agents(database, f"described {word}", description=f"it is {word.upper()}")
-    for word in words:
-        found = set(names(search(database, None, word, k=100)))
-        assert {f"agent {word.upper()}", f"described {word}"} <= found, word
-    assert "agent DIES" in names(search(database, None, "dying", k=100))
-    assert "agent SKIES" in names(search(database, None, "sky", k=100))
-
-
 def test_long_texts(database: str) -> None:
     words = " ".join(f"word{number}" for number in range(200_000))
     add_agents(database, "long description", description=words)
