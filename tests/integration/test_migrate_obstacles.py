@@ -106,7 +106,7 @@ def test_all_taken_names_are_listed(empty_database: str, dump: Callable[[], str]
     before = dump()
     with pytest.raises(ObstacleError) as refused:
         Runner(empty_database).up()
-    named = str(refused.value).removeprefix("something in the database is in the way: ").partition(": ")[0]
+    named = str(refused.value).removeprefix("the state of the database prevents this: ").partition(": ")[0]
     expected = sorted(name for taken in OBSTACLES.values() for name in taken)
     assert sorted(part.split()[-1].removesuffix("(uuid)") for part in named.split(", ")) == expected
     assert dump() == before
@@ -208,7 +208,7 @@ def test_down_names_what_depends_on_dropped_objects(empty_database: str, dump: C
     before = dump()
     with pytest.raises(ObstacleError) as refused:
         runner.down("3.0.0")
-    named = str(refused.value).removeprefix("something in the database is in the way: ").partition(": ")[0]
+    named = str(refused.value).removeprefix("the state of the database prevents this: ").partition(": ")[0]
     assert named.split(", ") == [
         "constraint noted_task_fkey on table theirs.noted",
         "materialized view tokens",

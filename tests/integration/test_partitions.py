@@ -162,7 +162,7 @@ def test_obstacles_are_named_and_raise_alarm(database: str, cli: Cli) -> None:
     figures = json.loads(done.stdout)
     assert done.returncode == 1
     assert (figures["created"], figures["dropped"], figures["short"]) == (days(8), [], [])
-    assert "no partition of usage_events" in figures["failed"][new]
+    assert "not a partition of usage_events" in figures["failed"][new]
     assert "other objects depend on it" in figures["failed"][old]
     assert "failed" in cli.run("run", "partitions").stdout
     status = collect_status(Settings(DATABASE_URL=database, REDIS_URL=cli.env["REDIS_URL"]))

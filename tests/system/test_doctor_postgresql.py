@@ -131,7 +131,7 @@ def test_table_that_somebody_holds(doctor: Doctor, database: str) -> None:
     with psycopg.connect(database) as holder:
         holder.execute("LOCK TABLE public.user_agents")
         said = doctor.ask()
-    assert said["sizes"].startswith("unknown: others hold what a statement waits for")
+    assert said["sizes"].startswith("unknown: another session holds a lock that a statement needs")
     assert unanswered(said, POSTGRESQL_CHECKS) == {"definitions", "sizes", "dead_rows", "hot_updates"}
 
 

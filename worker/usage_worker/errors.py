@@ -35,7 +35,7 @@ class ArgumentError(SettingsError):
 
 
 class ConfirmationError(UsageError):
-    """nobody can be asked whether to go on."""
+    """confirmation needs a terminal."""
 
 
 class RoleError(SettingsError):
@@ -43,11 +43,11 @@ class RoleError(SettingsError):
 
 
 class NamespaceError(SettingsError):
-    """the namespace of ids is another one."""
+    """the id namespace does not match."""
 
 
 class ForgetKeyError(SettingsError):
-    """the key of erasure is missing, or another one."""
+    """the erasure key is missing or wrong."""
 
 
 class ExtraMissingError(UsageError, ImportError):
@@ -105,19 +105,19 @@ class ClockError(UsageError):
 
 
 class ConcurrencyError(UsageError):
-    """the transaction lost a race and may be tried again."""
+    """the transaction conflicted with another one and can be retried."""
 
 
 class RecoveryConflictError(ConcurrencyError):
-    """the replica cancelled a query to go on with replication."""
+    """the replica cancelled a query that conflicted with replication."""
 
 
 class LockHeldError(ConcurrencyError):
-    """others hold what a statement waits for."""
+    """another session holds a lock that a statement needs."""
 
 
 class DuplicateError(ConcurrencyError):
-    """a unique key has one of the values already; it may be another batch's."""
+    """a unique key already contains one of the values, perhaps from another batch."""
 
 
 class StaleSessionError(ConcurrencyError):
@@ -125,7 +125,7 @@ class StaleSessionError(ConcurrencyError):
 
 
 class ReferenceMissingError(ConcurrencyError):
-    """a row that is referred to does not exist, or no longer."""
+    """a referenced row does not exist."""
 
 
 class BusyError(UsageError):
@@ -158,7 +158,7 @@ class SchemaError(UsageError):
 
 
 class ObstacleError(UsageError):
-    """something in the database is in the way."""
+    """the state of the database prevents this."""
 
 
 class MigrationError(UsageError):

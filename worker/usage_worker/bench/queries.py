@@ -80,7 +80,7 @@ class QueriesResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
-        return {**asdict(self), "worst_p95_ms": self.worst_p95_ms, "ok": self.exact}
+        return {**asdict(self), "worst_p95_ms": self.worst_p95_ms, "exact": self.exact}
 
 
 def measure_queries(sizes: Sequence[int], echo: Callable[[str], None]) -> QueriesResult:

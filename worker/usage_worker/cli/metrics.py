@@ -48,7 +48,7 @@ def _serve(settings: Settings, address: str, port: int) -> None:
     try:
         made = registry(partial(background.wait, FIRST_SECONDS))
         server, thread = start_http_server(port, address, made)
-    except (OSError, UnicodeError) as error:  # the latter of a name that is none
+    except (OSError, UnicodeError) as error:  # the latter for an invalid name of a host
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(f"--address {address} --port {port}: {reason}") from None
     try:

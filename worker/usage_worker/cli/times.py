@@ -11,7 +11,7 @@ def utc_time(text: str) -> datetime:
     """Read a time by ISO 8601, or as a table shows it; without an offset it is UTC.
 
     Raises:
-        BadParameter: it is none.
+        BadParameter: the text is not a time.
     """
     try:
         time = datetime.fromisoformat(text.removesuffix(" UTC"))

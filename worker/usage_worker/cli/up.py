@@ -148,7 +148,7 @@ def _require_free(port: int) -> None:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise SettingsError(
-            f"Flower cannot have port {port} ({reason}); set --flower-port to another one, or to 0 for any free port"
+            f"Flower cannot listen on port {port} ({reason}); set --flower-port to another, or to 0 for any free port"
         ) from None
 
 
@@ -156,7 +156,7 @@ def _require_writable(folder: Path) -> None:
     """Check the data folder before anything starts; beat's schedule is the last to need it.
 
     Raises:
-        SettingsError: it is no folder that we may write, or cannot be created.
+        SettingsError: it is not a folder that we may write, or cannot be created.
     """
     found = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not (found.is_dir() and os.access(found, os.W_OK | os.X_OK)):

@@ -48,7 +48,7 @@ KEY_NAMESPACE = UUID("6f1b6bb4-5b0e-5d3c-9a50-0d6f6ff7c1a2")
 MAX_AHEAD = timedelta(minutes=5)
 # How far clocks may differ, since times decide what is accepted. NTP keeps them within a second.
 MAX_CLOCK_DIFFERENCE = timedelta(minutes=1)
-# An object with more fields than this is no event, and a million complaints about unknown fields would say no more.
+# An object with more fields than this is not an event, and a million complaints about unknown fields would say no more.
 _MAX_FIELDS = 100
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -65,7 +65,7 @@ class ExternalIds:
         """Return an id in any notation.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the value is not a valid id.
         """
         if isinstance(value, UUID | bytes):
             return ExternalId(kind, _UUID.validate_python(value), "")
@@ -90,7 +90,7 @@ class IdReader:
         """Return the UUID of an id.
 
         Raises:
-            PydanticCustomError: it is none.
+            PydanticCustomError: the value is not a valid id.
         """
         try:
             external = self._ids.of(kind, value)

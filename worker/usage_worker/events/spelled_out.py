@@ -30,11 +30,11 @@ def spelled_out(columns: Any) -> list[dict[str, Any]]:
 
 
 def _spelled_out(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event with its times and decimals as text; what is no number of units, as text that is refused."""
+    """Return an event with its times and decimals as text; what is not a number of units, as text that is refused."""
     for name, written in _IN_UNITS.items():
         value = event.get(name)
         if value is not None:
             # Decimals, too: it is more than any that is accepted.
             is_units = type(value) is int and abs(value) <= LAST_TIME
-            event[name] = written(value) if is_units else f"no integer, or too large: {value!r:.40}"
+            event[name] = written(value) if is_units else f"not an integer, or too large: {value!r:.40}"
     return {name: value for name, value in event.items() if value is not None}

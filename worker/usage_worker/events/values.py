@@ -130,7 +130,7 @@ def datetime_of(value: Any) -> datetime:
 
 
 def decimal_of(value: Any) -> Decimal | None:
-    """Return the value of a number in any notation, exactly where it has a decimal form; None where it is none."""
+    """Return the value of a number in any notation, exactly where it has a decimal form, or None."""
     match value:
         case bool():
             return None

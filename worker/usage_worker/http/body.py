@@ -62,7 +62,8 @@ def decompressed(body: bytes) -> bytes:
     """Return the contents of a gzip file with one member.
 
     Raises:
-        HTTPException: 413 when they are too large, of which no more are decompressed; 400 when it is none, or cut off.
+        HTTPException: 413 when they are too large, of which no more are decompressed; 400 when it is not gzip, or cut
+            off.
     """
     reader = zlib.decompressobj(_GZIP)
     try:

@@ -45,7 +45,7 @@ def date_of(given: Mapping[str, str], name: str, kind: str = "UTC day") -> date 
     """Return the day that a parameter names, None where it is not given.
 
     Raises:
-        ParameterError: it is none.
+        ParameterError: it is not a date.
     """
     text = given.get(name)
     if text is None:
@@ -60,7 +60,7 @@ def integer_of(given: Mapping[str, str], name: str, most: int, default: D) -> in
     """Return the integer from 1 to `most` that a parameter names, `default` where it is not given.
 
     Raises:
-        ParameterError: it is none.
+        ParameterError: it is not an integer in that range.
     """
     text = given.get(name)
     if text is None:

@@ -48,8 +48,8 @@ class ReportSource:
         """Return the report.
 
         Raises:
-            ParameterError: there is none of these days.
-            NoReportError: there is none now.
+            ParameterError: there can be no report of these days.
+            NoReportError: the report cannot be read now.
         """
         if self._store is None:
             raise NoReportError("DATABASE_URL is not set for this service: set it to a login with service_role")

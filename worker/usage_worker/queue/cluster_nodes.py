@@ -138,7 +138,7 @@ class ClusterNodes:
         )
 
     def _forget_others(self) -> None:
-        """Close the connections to nodes that are none any more.
+        """Close the connections to nodes that have left the Cluster.
 
         A client that another thread made meanwhile, by the slots before, goes after the next look.
         """

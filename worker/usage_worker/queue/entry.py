@@ -167,7 +167,7 @@ def reused_key(raw_key: UUID, contents: UUID) -> UUID:
 
 
 def newer_version(raw: RawEntry) -> int | None:
-    """Return the version of an entry that only a newer worker can read; None for ours, and for what is no version."""
+    """Return the version of an entry that only a newer worker can read; None for ours and for what is not one."""
     digits = raw.version or b""
     version = int(digits) if digits.isdigit() and len(digits) <= MAX_DECLARED_DIGITS else 0
     return version if version > int(VERSIONS[-1]) else None

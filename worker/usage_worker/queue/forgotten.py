@@ -30,7 +30,7 @@ class ForgottenSet:
                 client.sadd(FORGOTTEN_KEY, *members[start : start + _CHUNK])
 
     def all(self) -> set[Tombstone]:
-        """Return every tombstone; a member that is none is left out."""
+        """Return every tombstone; other members are left out."""
         with self._connection.client(FORGOTTEN_KEY) as client:
             members = set(client.sscan_iter(FORGOTTEN_KEY, count=_CHUNK))
         length = KEY_ID_BYTES + HASH_BYTES

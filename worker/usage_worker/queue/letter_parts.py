@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # Each of these reads a text of any form once, however many quotes and backslashes it has.
 # A printable ASCII character as JSON may write it, but for those that have a meaning in JSON.
 _ESCAPED = re.compile(r"(?<!\\)\\++u00(?!22|5c)([2-6][0-9a-f]|7[0-9a-e])", re.IGNORECASE)
-# JSON within what is none: the same number of backslashes stands before each of its quotes. An id has 255 characters,
-# which take some escapes.
+# JSON within what is not JSON: the same number of backslashes stands before each of its quotes. An id has 255
+# characters, which take some escapes.
 _USER_ID = re.compile(
     r'(?<!\\)(\\*+)"user_id\1"\s*+:\s*+(?:\1"(.{0,16384}?(?<!\\)(?:\1\1\\\\){0,999}?)\1"|(-?\d++)(?![.eE]))', re.DOTALL
 )
@@ -136,7 +136,7 @@ def _users_in(text: str) -> Iterator[str | int | Decimal]:
 
 
 def _read(quoted: str) -> str:
-    """Return what stands between the quotes of JSON, an empty text if it is none."""
+    """Return what stands between the quotes of JSON, empty if it is not JSON."""
     if "\\" not in quoted:
         return quoted
     with suppress(ValueError):
@@ -145,7 +145,7 @@ def _read(quoted: str) -> str:
 
 
 def _number(digits: str) -> str | int | Decimal:
-    """Return a number as ingest reads it, an empty text if it is none."""
+    """Return a number as ingest reads it, an empty text if it is not a number."""
     with suppress(ValueError):
         number: str | int | Decimal = read_json(digits)
         return number

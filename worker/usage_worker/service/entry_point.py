@@ -87,7 +87,7 @@ def strategy(task: Task, app: Celery, consumer: Any, **options: Any) -> Callable
             return refuse(message, error, ack)
         try:
             return handle(message, body, ack, *others, **more)
-        except InvalidTaskError as error:  # a time that is none; Celery would drop the message
+        except InvalidTaskError as error:  # a wrong time; Celery would drop the message
             return refuse(message, error, ack)
 
     return handle_readable
@@ -120,7 +120,7 @@ def _check_headers(headers: Mapping[str, Any]) -> None:
         raise TypeError("a time limit is not a number")
     hash(tuple(headers.get("stamped_headers") or ()))
     for time_header in (headers.get("eta"), headers.get("expires")):
-        # Celery itself refuses other texts that are no time.
+        # Celery itself refuses other texts that are not times.
         if time_header is not None and not (time_header and isinstance(time_header, str)):
             raise TypeError("eta or expires is not a time")
 

@@ -80,7 +80,7 @@ def _readable(result: str) -> str:
     """Return figures for people: "backlog 3, oldest 0.1 s" for {'backlog': 3, 'oldest_seconds': 0.1}."""
     try:
         figures = ast.literal_eval(result)
-    except (SyntaxError, ValueError):  # Celery has cut it, or it holds what is no literal
+    except (SyntaxError, ValueError):  # Celery has cut it, or it holds what is not a literal
         return result
     return figures_text(figures, zeros=True) if isinstance(figures, dict) else result
 

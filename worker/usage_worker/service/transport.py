@@ -71,8 +71,8 @@ class NotingQoS(redis.QoS):
             self.drop(tag, error)
 
     def drop(self, tag: str, error: Exception) -> None:
-        """Delete the note of what is no message."""
-        log.warning("dropped what is no message of Celery from its queue", reason=type(error).__name__)
+        """Delete the note of what is not a message."""
+        log.warning("dropped what is not a message of Celery from its queue", reason=type(error).__name__)
         self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
 

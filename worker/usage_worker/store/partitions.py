@@ -68,7 +68,7 @@ def make_partition(store: Store, task: str, table: str, partition: str, *, ensur
         limit_only_lock_waits(connection, LOCK_TIMEOUT, in_transaction=True)
         connection.execute(query(ensure), {"day": day})
         if partition_states(connection, table).get(partition) != "attached":
-            raise ObstacleError(f"{partition} is a table, and no partition of {table}")
+            raise ObstacleError(f"{partition} is a table, not a partition of {table}")
         return True
 
 
