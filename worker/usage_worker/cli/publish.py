@@ -133,7 +133,7 @@ def _opened(file: str) -> Iterator[TextIO]:
         return
     with ExitStack() as stack:
         try:
-            # Once: the writer of a named pipe gets SIGPIPE when its reader closes it. Unbuffered: lines are sent as they
+            # Once: the writer of a named pipe gets SIGPIPE when its reader closes it. Unbuffered, to send lines as they
             # arrive.
             opened = stack.enter_context(Path(file).open("rb", buffering=0))
         except OSError as error:

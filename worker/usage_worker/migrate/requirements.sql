@@ -47,15 +47,21 @@ SELECT string_agg(format('role %s may not %s', current_user, missing), ', ') FRO
     JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = split_part(parent, '.', 2)
     WHERE 2 = ANY ({plan}) AND NOT has_table_privilege(c.oid, 'REFERENCES')
     UNION ALL
-    -- A user or an agent whom ingest does not see counts as missing. Other conditions than true may hide some.
-    SELECT format('see every row of %1$s (CREATE POLICY usage_worker ON %1$s FOR SELECT TO %2$I USING (true))', parent, current_user)
+    -- A user or an agent that ingest does not see would count as missing. Other conditions than true may hide some; the same
+    -- as in usage_find_parents.
+    SELECT format(
+        'see every row of %1$s (CREATE POLICY usage_worker ON %1$s FOR SELECT TO %2$I USING (true); where a restrictive policy'
+        ' applies to this role, ALTER ROLE %2$I BYPASSRLS)', parent, current_user)
     FROM unnest(ARRAY['auth.users', 'public.agents']) AS parent
     JOIN pg_namespace AS n ON n.nspname = split_part(parent, '.', 1)
     JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = split_part(parent, '.', 2)
     WHERE ARRAY[22, 39] && {plan} AND row_security_active(c.oid)
         AND (
-            SELECT bool_or(pg_get_expr(p.polqual, p.polrelid) = 'true') AND bool_and(p.polpermissive)
+            SELECT bool_or(p.polpermissive AND shows.everything) AND bool_and(p.polpermissive OR shows.everything)
             FROM pg_policy AS p
+            CROSS JOIN LATERAL (
+                SELECT coalesce(pg_get_expr(p.polqual, p.polrelid) = 'true', NOT p.polpermissive) AS everything
+            ) AS shows
             WHERE p.polrelid = c.oid AND p.polcmd IN ('r', '*')
                 AND EXISTS (SELECT FROM unnest(p.polroles) AS role WHERE role = 0 OR pg_has_role(role, 'USAGE'))
         ) IS NOT TRUE
@@ -99,13 +105,18 @@ SELECT string_agg(problem, ', ' ORDER BY problem) FROM (
         AND (a.attname IS NULL OR needed.type <> format_type(a.atttypid, a.atttypmod))
     UNION ALL
     -- Policies read it with the rights of the user who asks: without this one, nobody could read any row of user_agents.
+    -- Where the role does not exist yet, this migration would make it.
     SELECT format(
-        'role authenticated may not read column %1$s.%2$s (GRANT SELECT (%2$I) ON public.%1$I TO authenticated)',
-        c.relname, a.attname
+        'role authenticated may not read column %1$s.%2$s (%3$sGRANT SELECT (%2$I) ON public.%1$I TO authenticated)',
+        c.relname, a.attname,
+        CASE WHEN to_regrole('authenticated') IS NULL THEN 'CREATE ROLE authenticated NOLOGIN; ' ELSE '' END
     )
     FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
     WHERE 5 = ANY ({plan}) AND c.oid = to_regclass('public.user_role_assignments') AND a.attname IN ('user_id', 'team_id')
-        AND NOT has_column_privilege(to_regrole('authenticated')::oid, c.oid, a.attnum, 'SELECT')
+        AND NOT coalesce(
+            has_column_privilege(to_regrole('authenticated')::oid, c.oid, a.attnum, 'SELECT'),
+            has_column_privilege('public', c.oid, a.attnum, 'SELECT')
+        )
     UNION ALL
     SELECT format('table %s.%s has no primary key or unique constraint on id', n.nspname, c.relname)
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
