@@ -116,7 +116,7 @@ def test_events_after_an_exception_in_track_are_sent(
         eventually(lambda: len(events_of(redis_client)) == 3, 30)
 
 
-@pytest.mark.parametrize("call", ["flush", "stats", "hasten"])
+@pytest.mark.parametrize("call", ["flush", "stats", "make_due"])
 def test_events_tracked_within_other_calls_are_sent_once(call: str, redis_url: str, redis_client: redis.Redis) -> None:
     with UsagePublisher(redis_url, linger=0) as usage:
         tracked: list[str | None] = []
@@ -126,8 +126,8 @@ def test_events_tracked_within_other_calls_are_sent_once(call: str, redis_url: s
 
         def run() -> None:
             track()
-            if call == "hasten":
-                usage._sender.hasten()  # type: ignore[union-attr]
+            if call == "make_due":
+                usage._sender.make_due()  # type: ignore[union-attr]
             else:
                 getattr(usage, call)()
 

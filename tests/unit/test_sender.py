@@ -128,7 +128,7 @@ def test_buffer_is_no_larger_in_memory_than_counted(pack_events: int, *, every_v
     with opened(refusing_url(), buffer_bytes=limit, linger=NEVER, pack_events=pack_events) as sender:
         # What the first attempt to connect imports, and the thread, are not of the buffer.
         sender.put(0, "the first")
-        sender.sender.hasten()
+        sender.sender.make_due()
         eventually(lambda: sender.stats().holding)
         tracemalloc.start()
         try:

@@ -59,16 +59,16 @@ class PackSender:
         elif self._ripe == _NEVER:
             self._ripe = time.monotonic() + self._linger
 
-    def hasten(self) -> None:
-        """Send what waits for other events at once; needs the lock."""
+    def make_due(self) -> None:
+        """Have what waits for other events sent at once; needs the lock."""
         if self._buffer.bytes:
             self._ripe = 0.0
         self._changed.notify_all()
 
-    def hurry(self) -> None:
-        """Send what waits for other events, and from now on each event, at once; needs the lock."""
+    def stop_lingering(self) -> None:
+        """Have what waits for other events, and from now on each event, sent at once; needs the lock."""
         self._linger = 0.0
-        self.hasten()
+        self.make_due()
 
     def seconds_until_due(self) -> float:
         """Return when packs are to be written or sent next; needs the lock."""

@@ -124,11 +124,11 @@ class Sender:
     def begin_flush(self, account: Account) -> Sequence[Portion]:
         """Send what waits for other events; return the portions of all events up to now, for `await_sent`."""
         if self._is_held():  # the interrupted `put` may have taken the portion in which it will count its event
-            self._packs.hasten()
+            self._packs.make_due()
             return account.portions()
         self._shared.leave()
         with self._lock:
-            self._packs.hasten()
+            self._packs.make_due()
             return account.cut()
 
     def await_sent(self, account: Account, portions: Sequence[Portion], timeout: float) -> bool:
@@ -167,16 +167,16 @@ class Sender:
                 account.open = False
         self._release(accounts, lambda: not self._buffer.bytes, timeout)
 
-    def hasten(self) -> None:
-        """Send what waits for other events without waiting for them."""
+    def make_due(self) -> None:
+        """Have what waits for other events sent at once, without waiting until it is."""
         self._shared.leave()
         with self._lock:
-            self._packs.hasten()
+            self._packs.make_due()
 
-    def hurry(self) -> None:
-        """Send what waits for other events, and from now on each event, without waiting for others."""
+    def stop_lingering(self) -> None:
+        """Have what waits for other events, and from now on each event, sent at once."""
         with self._lock:
-            self._packs.hurry()
+            self._packs.stop_lingering()
 
     def await_buffered(self, timeout: float) -> None:
         """Wait until Redis has the events of all publishers up to now, for at most `timeout` seconds."""
@@ -219,7 +219,7 @@ class Sender:
     def _leave(self, account: Account) -> None:
         account.open = False
         self._accounts.discard(account)
-        self._packs.hasten()
+        self._packs.make_due()
         self._end_if_unused()
 
     def _announce(self, lane: Lane, waiting: int) -> None:
@@ -277,7 +277,7 @@ class Sender:
     def _release(self, accounts: set[Account], sent: Callable[[], bool], timeout: float) -> None:
         """Wait until the events of closed publishers are sent; drop the rest, and stop if no publisher is left."""
         deadline = time.monotonic() + timeout
-        self.hasten()
+        self.make_due()
         self._await(sent, timeout)
         with self._lock:
             reason = self._holding or "not sent in time"

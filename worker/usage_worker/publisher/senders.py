@@ -66,12 +66,12 @@ class Senders:
         """Return whether a signal has interrupted this thread while it has the lock: waiting would give it away."""
         return self._shared.is_held()
 
-    def hurry(self, timeout: float) -> None:
+    def send_all(self, timeout: float) -> None:
         """Send what every publisher has within `timeout` seconds, and from now on each event at once."""
         deadline = time.monotonic() + timeout
         running = list(self._senders.values())
         for sender in running:
-            sender.hurry()
+            sender.stop_lingering()
         if not self.busy():
             for sender in running:
                 sender.await_buffered(deadline - time.monotonic())
@@ -82,7 +82,7 @@ class Senders:
         deadline = time.monotonic() + EXIT_SECONDS
         running = list(self._senders.values())
         for sender in running:
-            sender.hasten()
+            sender.make_due()
         for sender in running:
             sender.finish(max(deadline - time.monotonic(), LEAST_SECONDS))
 

@@ -34,7 +34,7 @@ class Senders(Protocol):
 
     def busy(self) -> bool: ...
 
-    def hurry(self, timeout: float) -> None: ...
+    def send_all(self, timeout: float) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -71,7 +71,7 @@ class _Before:
             return
         try:
             with suppress(Exception):
-                self._senders.hurry(WAIT_SECONDS)
+                self._senders.send_all(WAIT_SECONDS)
         finally:  # also after Ctrl-C in the meantime
             if self._earlier:
                 self._earlier(number, frame)
@@ -83,7 +83,7 @@ class _Before:
         signal.signal(number, _ignored)
         try:
             with suppress(Exception):
-                self._senders.hurry(WAIT_SECONDS)
+                self._senders.send_all(WAIT_SECONDS)
                 signal.signal(number, signal.SIG_DFL)  # from now on a second one ends the process at once
                 self._senders.finish()
         finally:
