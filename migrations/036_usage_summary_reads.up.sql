@@ -209,6 +209,8 @@ BEGIN
                    true AS is_from_ledger
               FROM public.usage_events
              WHERE type = 'usage' AND occurred_at >= lower(v_ledger) AND occurred_at < upper(v_ledger)
+               -- Partitions of other names may lie between the days.
+               AND occurred_at <@ v_ledger
                AND (p_agent_id IS NULL OR agent_id = p_agent_id) AND (p_user_id IS NULL OR user_id = p_user_id)
              GROUP BY 1, 2, 3, 4, 5
             UNION ALL

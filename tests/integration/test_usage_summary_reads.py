@@ -54,3 +54,17 @@ def test_partitions_of_other_names_are_not_days(database: str, store: Store) -> 
     assert run(database, SUMMARY, first, last) == before
     assert retained_days(store) == kept
     assert first.date() in kept
+
+
+def test_uses_of_a_dropped_day_that_is_attached_again_count_once(database: str) -> None:
+    """Its totals of pairs are read already; it lies between days that the ledger has."""
+    create_days(database, -120, -1)
+    run(
+        database,
+        f"CREATE TABLE archive PARTITION OF usage_events FOR VALUES FROM ('{midnight(-110)}') TO ('{midnight(-109)}')",
+    )
+    for ahead in (-120, -110, -1):
+        run(database, INSERT, midnight(ahead))
+    run(database, query("fill_daily"))
+    users = SUMMARY.replace("{month}", "{user}")
+    assert sorted(run(database, users, midnight(-121), midnight(0))) == [(1,), (1,), (1,)]
