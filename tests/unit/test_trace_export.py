@@ -39,6 +39,23 @@ def test_exporter_that_cannot_be_made_is_one_line(variables: dict[str, str], rea
     assert reason in done.stderr.decode()
 
 
+ENDING = """
+from usage_worker.trace_export import begin_export
+from usage_worker.tracing import in_span
+begin_export()
+with in_span("the last one", "INTERNAL", {}):
+    pass
+"""
+
+
+def test_process_that_ends_by_itself_sends_what_is_left() -> None:
+    """As a worker with the pool `solo` does; Python 3.12 starts no thread at that time."""
+    env = environment_without("USAGE_", "OTEL_") | {"OTEL_TRACES_EXPORTER": "console"}
+    done = subprocess.run([sys.executable, "-c", ENDING], env=env, capture_output=True, check=True, timeout=30)
+    assert b"the last one" in done.stdout
+    assert done.stderr == b""
+
+
 MOUNTED = """
 import asyncio
 from usage_worker.http.app import create_app

@@ -25,8 +25,8 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 _OTLP_HTTP = "otlp_proto_http"
 # At the end of a process: a collector that does not answer has 10 s for each request.
 _SHUTDOWN_SECONDS = 3.0
-# The provider that this process has made, if any.
-_made: list[TracerProvider] = []
+# What ends the provider that this process has made, if any, and the thread that waits for it.
+_made: list[tuple[threading.Event, threading.Thread]] = []
 
 log = get_logger("traces")
 
@@ -56,9 +56,9 @@ def begin_export() -> None:
 def end_export() -> None:
     """Send the spans that are left, for a few seconds."""
     while _made:
-        ending = threading.Thread(target=_made.pop().shutdown, name="usage-traces", daemon=True)
-        ending.start()
-        ending.join(_SHUTDOWN_SECONDS)
+        is_over, thread = _made.pop()
+        is_over.set()
+        thread.join(_SHUTDOWN_SECONDS)
 
 
 def _exporters() -> dict[str, EntryPoint | None]:
@@ -85,5 +85,14 @@ def _make_provider(exporters: list[EntryPoint]) -> None:
     for exporter in exporters:
         provider.add_span_processor(BatchSpanProcessor(exporter.load()()))
     trace.set_tracer_provider(provider)
-    _made.append(provider)
+    is_over = threading.Event()
+    # Begins now: from Python 3.12 on, no thread begins at the exit of a process.
+    thread = threading.Thread(target=_end, args=[provider, is_over], name="usage-traces", daemon=True)
+    thread.start()
+    _made.append((is_over, thread))
     atexit.register(end_export)
+
+
+def _end(provider: TracerProvider, is_over: threading.Event) -> None:
+    is_over.wait()
+    provider.shutdown()
