@@ -15,7 +15,7 @@ from tests.helpers import await_end, descendants, eventually
 from usage_worker.demo.publish import AGENTS, UNKNOWN_USER, USERS
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.queue.stream import GROUP
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.testing import Oracle, Population
 from usage_worker.testing.sql import query as testing_query
 

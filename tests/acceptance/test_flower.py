@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from structlog.testing import capture_logs
 
 from tests.helpers import eventually, fetched, free_port
-from usage_worker import maintenance
 from usage_worker.local.supervisor import LOCALHOST, Supervisor
+from usage_worker.maintenance.analytics import REFRESH
+from usage_worker.maintenance.purge import PURGE
 from usage_worker.service.app import make_app
 from usage_worker.settings import Settings
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def test_queues_have_their_names_and_lengths(database: str, redis_url: str, tmp_path: Path) -> None:
     with make_app(Settings(REDIS_URL=redis_url)) as app:
-        for task in ("usage.flush", "usage.flush", "usage.flush", maintenance.PURGE, maintenance.REFRESH):
+        for task in ("usage.flush", "usage.flush", "usage.flush", PURGE, REFRESH):
             app.send_task(task)
     servers = {"DATABASE_URL": database, "REDIS_URL": redis_url, "FLOWER_UNAUTHENTICATED_API": "true"}
     port = free_port()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.helpers import eventually
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.publisher import UsagePublisher
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.access.sample import AGENT, OWNER, RECIPIENT, ROLES, ROW, STRANGER, act_as
 from usage_worker.migrate import Runner
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from tests.access.sample import OWNER, ROLES, act_as
 from tests.helpers import eventually
 from tests.integration.database import run
 from usage_worker.migrate import Runner
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:

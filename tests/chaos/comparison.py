@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.chaos.administrator import Administrator
     from tests.chaos.journal import Event, Owed
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 TOKEN = re.compile(r"chaos[0-9a-f]{32}")
 

@@ -29,7 +29,7 @@ from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population
 
 if TYPE_CHECKING:
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 SECONDS = float(os.environ.get("USAGE_CHAOS_SECONDS", "12"))
 SEEDS = [int(it) for it in os.environ.get("USAGE_CHAOS_SEED", "1").split(",")]

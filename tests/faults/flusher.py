@@ -19,7 +19,7 @@ from usage_worker.errors import UsageError
 from usage_worker.queue.stream import EventStream
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
-from usage_worker.store import BatchTransaction
+from usage_worker.store.batch import BatchTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -34,7 +34,7 @@ from usage_worker.testing.workload import Mix, Population, generate_usage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from usage_worker.store import Intake
+    from usage_worker.store.intake import Intake
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN_USER = str(uuid5(NAMESPACE_OID, "nobody"))  # Some events of the demo have this user.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.helpers import eventually
 from tests.integration.ledger import create_days, days, partition_tables
-from usage_worker.maintenance import manage_partitions
+from usage_worker.maintenance.partitions import manage_partitions
 from usage_worker.settings import Settings
 
 if TYPE_CHECKING:

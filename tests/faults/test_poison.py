@@ -14,7 +14,7 @@ from tests.faults.harness import UNKNOWN_USER
 from tests.integration.commands import Cli
 from tests.sql import query
 from usage_worker.service.resources import Resources
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
 
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
     from usage_worker.testing.oracle import Oracle
 
 LEDGER = """

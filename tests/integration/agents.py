@@ -14,7 +14,7 @@ from usage_worker.store.search import Embedding, add_model, set_model_ready, sta
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 DIMENSION = 8
 OWNER, STRANGER = UUID(int=1), UUID(int=2)

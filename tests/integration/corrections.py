@@ -11,9 +11,9 @@ from usage_worker.events.external_ids import external_ids
 from usage_worker.ingest import forget_key_of
 from usage_worker.ingest.one_price import OnePrice
 from usage_worker.ingest.prices import Prices
-from usage_worker.maintenance import reconcile
 from usage_worker.maintenance.correct import correct, find_event
 from usage_worker.maintenance.corrected_event import Edits
+from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query
 

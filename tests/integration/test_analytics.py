@@ -17,10 +17,12 @@ from tests.helpers import eventually
 from tests.integration.database import copy_up_to, interrupted, run
 from tests.integration.users import FORBIDDEN, session_as
 from usage_worker.errors import BusyError, MigrationError
-from usage_worker.maintenance import REFRESH, refresh, run_task
+from usage_worker.maintenance.analytics import REFRESH, refresh
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.migrate import Runner, discover
-from usage_worker.store import Store, sole_transaction
+from usage_worker.store.connection import Store
 from usage_worker.store.queries import query
+from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ from tests.hourly import DAY, HOUR, WEEK, Hour, write_hours
 from tests.integration.database import run
 from usage_worker.maintenance.anomalies import judge_span
 from usage_worker.settings import Settings
-from usage_worker.store import Anomaly, Judging, Store
-from usage_worker.store.anomalies import Span
+from usage_worker.store.anomalies import Anomaly, Judging, Span
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -12,14 +12,14 @@ import pytest
 
 from tests.hourly import DAY, HOUR, WEEK, Hour, write_hours
 from tests.integration.database import run, with_option
-from usage_worker.maintenance import ANOMALIES, find_anomalies
-from usage_worker.maintenance.anomalies import run_find_anomalies
+from usage_worker.maintenance.anomalies import ANOMALIES, find_anomalies, run_find_anomalies
 from usage_worker.maintenance.anomaly_words import FORMS
 from usage_worker.monitoring.background import collected
 from usage_worker.monitoring.metrics import families
 from usage_worker.settings import Settings
-from usage_worker.store import Store, last_runs, sole_transaction
 from usage_worker.store.anomalies import KINDS
+from usage_worker.store.connection import Store
+from usage_worker.store.task_runs import last_runs, sole_transaction
 
 if TYPE_CHECKING:
     from uuid import UUID

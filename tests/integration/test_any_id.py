@@ -26,7 +26,7 @@ from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.file_import import ImportReport
 from usage_worker.queue.processes import Process, Processes
 from usage_worker.settings import DEFAULT_ID_NAMESPACE, Settings
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable

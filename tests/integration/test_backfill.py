@@ -20,16 +20,17 @@ from tests.integration.test_ingest import event, traffic
 from usage_worker.errors import SettingsError
 from usage_worker.events.event import Window
 from usage_worker.events.wire import prepare
-from usage_worker.maintenance import manage_partitions, reconcile
 from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, matching_dead_letters, replay
+from usage_worker.maintenance.partitions import manage_partitions
+from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.publisher.file_import import ImportReport
 from usage_worker.publisher.spend_logs import COLUMNS, read_row
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.settings import Settings
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:

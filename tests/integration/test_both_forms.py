@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.integration.database import run
 from usage_worker.publisher import UsagePublisher
 from usage_worker.service.app import make_app
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 from usage_worker.testing.oracle import TOKEN_PARTS, Oracle
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from tests.integration.commands import Cli, events
 from tests.integration.database import run, with_option
 from tests.integration.ledger import create_days, days
 from usage_worker.events.tombstones import ForgetKey
-from usage_worker.maintenance import PERIODIC_TASKS
 from usage_worker.maintenance.reconcile import run_reconcile
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.migrate import Runner
 from usage_worker.monitoring.checks.upkeep import missed_two
 from usage_worker.monitoring.status import CHECKS, collect_status

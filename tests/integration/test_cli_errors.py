@@ -13,7 +13,7 @@ from tests.integration.commands import SECRET, Cli, events, send
 from usage_worker.errors import SettingsError
 from usage_worker.migrate import Runner
 from usage_worker.queue.stream import EventStream
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,7 +21,7 @@ from tests.integration.ledger import partition_tables
 from tests.integration.test_poison_events import pair
 from usage_worker.maintenance.partitions import manage_partitions
 from usage_worker.queue.flush_record import FlushRecords
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from pathlib import Path

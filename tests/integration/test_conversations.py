@@ -15,8 +15,9 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.database import run
 from tests.integration.retired import soft_delete, track
-from usage_worker.maintenance import purge, reconcile
-from usage_worker.store import Store
+from usage_worker.maintenance.purge import purge
+from usage_worker.maintenance.reconcile import reconcile
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

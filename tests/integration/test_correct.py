@@ -13,8 +13,10 @@ from tests.integration.database import run
 from tests.integration.hours import expected, hour_of, ledger, rolled_up
 from usage_worker.errors import ArgumentError, EventRefusedError, ObstacleError
 from usage_worker.events.event import identity_of
-from usage_worker.maintenance import manage_partitions, reconcile, roll_up_hours
-from usage_worker.store import Intake
+from usage_worker.maintenance.hours import roll_up_hours
+from usage_worker.maintenance.partitions import manage_partitions
+from usage_worker.maintenance.reconcile import reconcile
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness

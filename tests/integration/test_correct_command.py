@@ -14,9 +14,9 @@ from tests.integration.corrections import HISTORY, check_corrected, correct_one,
 from tests.integration.database import run
 from usage_worker.errors import RoleError
 from usage_worker.events.event import identity_of
-from usage_worker.maintenance import manage_partitions
+from usage_worker.maintenance.partitions import manage_partitions
 from usage_worker.migrate import Runner
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from tests.integration.commands import Cli

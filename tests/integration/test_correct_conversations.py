@@ -14,8 +14,8 @@ from tests.integration.corrections import USES, check_corrected, correct_one, co
 from tests.integration.database import run
 from usage_worker.errors import EventRefusedError
 from usage_worker.events.external_ids import uuid_of
-from usage_worker.maintenance import reconcile
 from usage_worker.maintenance.pruning import run_prune
+from usage_worker.maintenance.reconcile import reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

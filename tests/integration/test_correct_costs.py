@@ -11,7 +11,7 @@ import pytest
 from tests.integration.corrections import check_corrected, correct_one, corrected, count, use
 from tests.integration.database import run
 from usage_worker.errors import ArgumentError
-from usage_worker.maintenance import reconcile
+from usage_worker.maintenance.reconcile import reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,11 @@ from tests.integration.hours import expected, hour_of, ledger, rolled_up
 from tests.integration.retired import soft_delete
 from usage_worker.errors import ArgumentError, ForgetKeyError, ObstacleError
 from usage_worker.events.tombstones import ForgetKey
-from usage_worker.maintenance import manage_partitions, purge, reconcile, roll_up_hours
-from usage_worker.store import add_tombstones
+from usage_worker.maintenance.hours import roll_up_hours
+from usage_worker.maintenance.partitions import manage_partitions
+from usage_worker.maintenance.purge import purge
+from usage_worker.maintenance.reconcile import reconcile
+from usage_worker.store.forgotten import add_tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Callable

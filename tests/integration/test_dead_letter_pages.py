@@ -19,7 +19,9 @@ from usage_worker.maintenance import dead_letters
 from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, matching_dead_letters, replay
 from usage_worker.publisher import UsagePublisher
-from usage_worker.store import Intake, Store, byte_pages
+from usage_worker.store import byte_pages
+from usage_worker.store.connection import Store
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable

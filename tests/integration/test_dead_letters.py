@@ -22,11 +22,14 @@ from usage_worker.maintenance.reconcile import run_reconcile
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.letter_events import restore
 from usage_worker.settings import Settings
-from usage_worker.store import Intake, Store, byte_pages, last_runs
+from usage_worker.store import byte_pages
+from usage_worker.store.intake import Intake
+from usage_worker.store.task_runs import last_runs
 
 if TYPE_CHECKING:
     from tests.integration.conftest import IngestHarness
     from usage_worker.errors import EventRefusedError
+    from usage_worker.store.connection import Store
 
 SETTINGS = Settings()
 

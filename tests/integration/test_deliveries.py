@@ -19,7 +19,7 @@ from usage_worker.monitoring.status import collect_status
 from usage_worker.queue import oldest_entry
 from usage_worker.queue import stream as stream_module
 from usage_worker.queue.letter_events import restore
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:

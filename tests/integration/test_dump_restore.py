@@ -19,12 +19,13 @@ from tests.integration.shell import Shell
 from tests.integration.users import add_users
 from tests.servers import FAST_POSTGRES
 from usage_worker.local import EmbeddedPostgres
-from usage_worker.maintenance import manage_partitions, reconcile
+from usage_worker.maintenance.partitions import manage_partitions
+from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import Runner
 from usage_worker.migrate.repair import repair
 from usage_worker.service.resources import Resources
 from usage_worker.settings import Settings
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,12 +20,12 @@ from tests.helpers import eventually
 from tests.integration.agents import DIMENSION, OWNER, add_agents, draw, embed, has_pgvector, names, search
 from tests.integration.database import run, with_option
 from usage_worker.errors import DataRefusedError, EmbedderError, ObstacleError, ReferenceMissingError
-from usage_worker.maintenance import EMBED, run_task
-from usage_worker.maintenance import embed as embed_agents
-from usage_worker.maintenance.embeddings import run_embed
+from usage_worker.maintenance.embeddings import EMBED, run_embed
+from usage_worker.maintenance.embeddings import embed as embed_agents
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.store.search import (
     Embedding,
     EmbeddingStatus,

@@ -17,14 +17,9 @@ from tests.integration.database import run
 from usage_worker.errors import DataRefusedError
 from usage_worker.events.external_ids import ExternalId, uuid_of
 from usage_worker.maintenance.pruning import prune
-from usage_worker.store import (
-    Store,
-    batch_transaction,
-    external_ids,
-    id_of,
-    keep_external_ids,
-    keep_namespace,
-)
+from usage_worker.store.batch import batch_transaction
+from usage_worker.store.connection import Store
+from usage_worker.store.external_ids import external_ids, id_of, keep_external_ids, keep_namespace
 
 if TYPE_CHECKING:
     from tests.integration.commands import Cli

@@ -17,8 +17,8 @@ from usage_worker.ingest import Turn
 from usage_worker.ingest.batch_size import BatchSize
 from usage_worker.queue import holding
 from usage_worker.queue.claim import FlushClaim
-from usage_worker.store import Intake
 from usage_worker.store.batch import BatchTransaction
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable

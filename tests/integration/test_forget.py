@@ -26,7 +26,10 @@ from usage_worker.maintenance.person import Person
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
-from usage_worker.store import Intake, Store, byte_pages, last_runs, record_run
+from usage_worker.store import byte_pages
+from usage_worker.store.connection import Store
+from usage_worker.store.intake import Intake
+from usage_worker.store.task_runs import last_runs, record_run
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from usage_worker.events.tombstones import ForgetKey
 from usage_worker.maintenance.forget import Erasure
 from usage_worker.maintenance.person import Person
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
-from usage_worker.store import Store, forgotten_among, wait_for_batches
+from usage_worker.store.connection import Store
 from usage_worker.store.forget import erase_day, ledger_days
+from usage_worker.store.forgotten import forgotten_among, wait_for_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

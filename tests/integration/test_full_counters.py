@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests.helpers import eventually
 from tests.integration.database import run
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -15,10 +15,13 @@ from tests.helpers import eventually
 from tests.integration.database import run
 from tests.integration.graphs import agent_id, expected_counts, kept_counts, load, next_day, use, user_id
 from usage_worker.errors import BusyError, StoreUnavailableError
-from usage_worker.maintenance import GRAPH, update_graph
+from usage_worker.maintenance.graph import GRAPH, update_graph
 from usage_worker.maintenance.purge import PURGE
 from usage_worker.settings import Settings
-from usage_worker.store import Store, purge_blocks, purge_chunk, recount_pairs, sole_transaction, update_pair_counts
+from usage_worker.store.connection import Store
+from usage_worker.store.graph import recount_pairs, update_pair_counts
+from usage_worker.store.purge import purge_blocks, purge_chunk
+from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
     from uuid import UUID

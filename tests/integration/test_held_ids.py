@@ -9,7 +9,7 @@ from tests.integration.database import run, with_option
 from tests.integration.test_any_id import KEPT, expected, flush, track
 from tests.integration.test_held_rows import WAITING, holding
 from usage_worker.events.external_ids import uuid_of
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,7 @@ from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.holding import DEATHS_BEFORE_SET_ASIDE, deaths_key
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

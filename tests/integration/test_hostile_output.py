@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from tests.helpers import eventually
 from tests.hostile import HOSTILE_TEXT, LONG, check_shown
 from tests.integration.commands import PROGRAM, Cli, events
-from usage_worker.maintenance import PURGE
+from usage_worker.maintenance.purge import PURGE
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.processes import Process, Processes

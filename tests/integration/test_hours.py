@@ -22,9 +22,12 @@ from tests.integration.commands import PROGRAM
 from tests.integration.database import run
 from tests.integration.hours import check_hours, expected, hour_of, ledger, marks, rolled_up
 from usage_worker.events.columns import MAX_MILLISECONDS, MAX_TOKENS
-from usage_worker.maintenance import HOURS, reconcile, roll_up_hours, run_task
+from usage_worker.maintenance.hours import HOURS, roll_up_hours
+from usage_worker.maintenance.reconcile import reconcile
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.settings import Settings
-from usage_worker.store import Store, sole_transaction
+from usage_worker.store.connection import Store
+from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,12 @@ import pytest
 from tests.integration.database import run, schema, traffic
 from tests.integration.hours import day_of, expected, hour_of, ledger, marks, rolled_up
 from tests.integration.ledger import attached_partitions, create_days, date_of, days
-from usage_worker.maintenance import HOURS, manage_partitions, roll_up_hours
+from usage_worker.maintenance.hours import HOURS, roll_up_hours
+from usage_worker.maintenance.partitions import manage_partitions
 from usage_worker.migrate import Kept, Runner
 from usage_worker.settings import Settings
-from usage_worker.store import Store, sole_transaction
+from usage_worker.store.connection import Store
+from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
     import threading

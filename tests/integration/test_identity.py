@@ -22,7 +22,7 @@ from usage_worker.maintenance.partitions import manage_partitions
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.publisher.file_import import ImportReport, publish_file
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable

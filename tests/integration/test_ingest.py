@@ -16,7 +16,7 @@ from tests.integration.database import run
 from tests.sql import query
 from usage_worker.errors import SettingsError
 from usage_worker.queue.claim import FlushClaim
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
 

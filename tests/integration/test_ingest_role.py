@@ -20,11 +20,11 @@ from tests.integration.test_queries import accept
 from usage_worker import store
 from usage_worker.errors import ObstacleError, RoleError
 from usage_worker.events.refusals import Refusal
-from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.migrate import discover
 from usage_worker.migrate.connection import connect
 from usage_worker.migrate.verify import catalogue, deviations
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:

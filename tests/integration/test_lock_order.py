@@ -15,8 +15,8 @@ from tests.integration.commands import NOW
 from tests.integration.database import run, traffic
 from tests.integration.retired import expected_uses, track, uses
 from tests.integration.test_poison_database import POISON, install
-from usage_worker.store import Intake
 from usage_worker.store.batch import BatchTransaction
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

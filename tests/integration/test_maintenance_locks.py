@@ -17,23 +17,26 @@ from tests.integration.retired import track, uses
 from tests.integration.test_purge import pairs, purge, seed
 from tests.integration.test_reconcile import check, count_one_pair, damage, use
 from usage_worker.errors import ConcurrencyError, LockHeldError
-from usage_worker.maintenance import PURGE, reconcile
-from usage_worker.maintenance.purge import CHUNK_ROWS, run_purge
+from usage_worker.maintenance.purge import CHUNK_ROWS, PURGE, run_purge
+from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.maintenance.retry import ATTEMPTS, retry
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.settings import Settings
-from usage_worker.store import Intake, Store, last_runs
+from usage_worker.store.connection import Store
 from usage_worker.store.forget import erase
 from usage_worker.store.forget_places import steps
+from usage_worker.store.intake import Intake
 from usage_worker.store.purge import purge_chunk
 from usage_worker.store.queries import query
+from usage_worker.store.task_runs import last_runs
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
 
     from tests.integration.conftest import IngestHarness
-    from usage_worker.maintenance import PurgeReport, ReconcileReport
+    from usage_worker.maintenance.differences import ReconcileReport
+    from usage_worker.maintenance.purge import PurgeReport
     from usage_worker.service.resources import Resources
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE application_name = 'usage-worker' AND wait_event_type = 'Lock'"

@@ -13,13 +13,13 @@ import pytest
 from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import add_pair, run, schema
 from usage_worker.errors import MigrationError, ObstacleError
-from usage_worker.maintenance import reconcile
+from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import EMPTY, Runner, discover, schema_version
 from usage_worker.migrate.adoption import adopt, examine
 from usage_worker.migrate.files import version_key
 from usage_worker.migrate.queries import query
 from usage_worker.settings import Settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,12 +10,12 @@ import pytest
 from tests.integration.commands import Cli
 from tests.integration.database import add_pair, run
 from usage_worker.errors import ObstacleError
-from usage_worker.maintenance import reconcile
+from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import EMPTY, Runner, discover, schema_version
 from usage_worker.migrate.adoption import adopt, examine
 from usage_worker.migrate.files import split_statements
 from usage_worker.settings import Settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

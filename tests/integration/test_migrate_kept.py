@@ -16,7 +16,8 @@ from tests.integration.database import copy_up_to, interrupted, run, schema, tra
 from tests.integration.interruptions import Interruptions
 from tests.integration.ledger import days
 from tests.integration.retired import soft_delete
-from usage_worker.maintenance import purge, reconcile
+from usage_worker.maintenance.purge import purge
+from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import EMPTY, Kept, Runner, discover
 from usage_worker.testing.sql import query as testing_query
 

@@ -23,7 +23,7 @@ from tests.integration.interruptions import chosen
 from usage_worker.errors import MigrationError, StoreUnavailableError
 from usage_worker.migrate import Runner, discover
 from usage_worker.migrate.connection import WORK_NAME
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:

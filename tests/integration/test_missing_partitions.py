@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tests.integration.database import run
-from usage_worker.store import Intake
 from usage_worker.store.batch import BatchTransaction
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,8 +15,8 @@ from tests.integration.database import run
 from tests.integration.test_held_rows import WAITING
 from usage_worker.events.external_ids import uuid_of
 from usage_worker.publisher import UsagePublisher
-from usage_worker.store import Intake
 from usage_worker.store.batch import BatchTransaction
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

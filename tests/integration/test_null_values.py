@@ -11,7 +11,7 @@ from tests.integration.database import run
 from tests.integration.test_reconcile import check, traffic
 from tests.integration.users import add_users
 from usage_worker.migrate import Runner
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.store.queries import query as store_query
 from usage_worker.testing.sql import query as testing_query
 

@@ -13,16 +13,17 @@ import pytest
 
 from tests.integration.database import run
 from tests.integration.ledger import attached_partitions, create_days, date_of, days, partition_tables
-from usage_worker.maintenance import (
+from usage_worker.maintenance.partitions import (
     MANAGE_PARTITIONS,
     PartitionsReport,
     manage_partitions,
     partition_coverage,
-    run_task,
 )
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.monitoring.status import collect_status
 from usage_worker.settings import Settings
-from usage_worker.store import Store, last_runs, sole_transaction
+from usage_worker.store.connection import Store
+from usage_worker.store.task_runs import last_runs, sole_transaction
 
 if TYPE_CHECKING:
     from tests.integration.commands import Cli

@@ -20,16 +20,17 @@ from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import run
 from tests.integration.ledger import INSERT, attached_partitions, create_days, days, partition_tables
 from usage_worker.errors import BusyError
-from usage_worker.maintenance import HOURS, MANAGE_PARTITIONS, manage_partitions
-from usage_worker.maintenance.partitions import STEP_ATTEMPTS
+from usage_worker.maintenance.hours import HOURS
+from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, STEP_ATTEMPTS, manage_partitions
 from usage_worker.settings import Settings
-from usage_worker.store import Store, sole_transaction
+from usage_worker.store.connection import Store
 from usage_worker.store.partitions import drop_partition
+from usage_worker.store.task_runs import sole_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usage_worker.maintenance import PartitionsReport
+    from usage_worker.maintenance.partitions import PartitionsReport
 
 # No wait is expected; PostgreSQL's own maintenance may hold a lock briefly.
 LONGEST_WAIT = "1s"

@@ -15,7 +15,7 @@ from celery import Celery
 from tests.helpers import broker_url, eventually
 from tests.integration.test_poison_events import EARLIEST, HALF, LATEST, pair
 from usage_worker.service.app import make_app
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,8 @@ from usage_worker.ingest.apply import MAX_ATTEMPTS, Applier
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import EMPTY, Runner, discover, latest_version
 from usage_worker.migrate.script import script
-from usage_worker.store import Intake, Store
+from usage_worker.store.connection import Store
+from usage_worker.store.intake import Intake
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from tests.integration.commands import figures, rows
 from usage_worker.events.columns import NAMES
 from usage_worker.printable import REASON_LENGTH
 from usage_worker.queue.entry import RawEntry, newer_version
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:

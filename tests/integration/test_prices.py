@@ -13,11 +13,12 @@ import pytest
 
 from tests.integration.database import run
 from usage_worker.events.event import identity_of
-from usage_worker.maintenance import dead_letters, reconcile
+from usage_worker.maintenance import dead_letters
 from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.maintenance.dead_letters import RepairEdits, ReplayReport, replay
+from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.publisher import UsagePublisher
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,11 +18,12 @@ from tests.integration.commands import PROGRAM, Cli
 from tests.integration.database import run, with_option
 from tests.integration.retired import expected_uses, repeated_calls, soft_delete, track, uses
 from usage_worker.errors import BusyError, SettingsError
-from usage_worker.maintenance import PURGE, RECONCILE, reconcile
-from usage_worker.maintenance import purge as purge_rows
-from usage_worker.maintenance.purge import CHUNK_ROWS, PurgeReport, run_purge
+from usage_worker.maintenance.purge import CHUNK_ROWS, PURGE, PurgeReport, run_purge
+from usage_worker.maintenance.purge import purge as purge_rows
+from usage_worker.maintenance.reconcile import RECONCILE, reconcile
 from usage_worker.settings import Settings
-from usage_worker.store import Store, last_runs, sole_transaction
+from usage_worker.store.connection import Store
+from usage_worker.store.task_runs import last_runs, sole_transaction
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
 

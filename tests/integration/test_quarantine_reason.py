@@ -12,7 +12,7 @@ from usage_worker.monitoring.quarantine import quarantine
 if TYPE_CHECKING:
     from tests.integration.commands import Cli
     from tests.integration.conftest import IngestHarness
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 INSERT = """
     INSERT INTO usage_dead_letters (entry_key, position, stream, entry_id, events, reason, payload)

@@ -20,15 +20,22 @@ from tests.integration.ledger import create_days, date_of, name
 from tests.integration.retired import expected_uses, repeated_calls, soft_delete, track, uses
 from tests.integration.test_migrate_ledger import seed as seed_3_0_0
 from usage_worker.errors import SettingsError
-from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, purge, reconcile
 from usage_worker.maintenance.intake_differences import intake_differences
-from usage_worker.maintenance.reconcile import run_reconcile
+from usage_worker.maintenance.purge import purge
+from usage_worker.maintenance.reconcile import RECONCILE, Scope, reconcile, run_reconcile
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
-from usage_worker.store import FIRST_PAIR, Store, counter_differences, day_differences, last_runs, record_run
+from usage_worker.store.connection import Store
 from usage_worker.store.counters import COLUMNS
 from usage_worker.store.forget import erase_day
-from usage_worker.store.reconcile import RecordedEvents, recorded_by_day
+from usage_worker.store.reconcile import (
+    FIRST_PAIR,
+    RecordedEvents,
+    counter_differences,
+    day_differences,
+    recorded_by_day,
+)
+from usage_worker.store.task_runs import last_runs, record_run
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
 
@@ -37,7 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.conftest import IngestHarness
-    from usage_worker.maintenance.differences import Difference
+    from usage_worker.maintenance.differences import Difference, ReconcileReport
     from usage_worker.service.resources import Resources
 
 # Days are distances from today, as in `tests.integration.ledger`.

@@ -11,8 +11,10 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.commands import PROGRAM, Cli, send
 from tests.integration.database import run
-from usage_worker.maintenance import HOURS, REFRESH
-from usage_worker.store import Store, last_runs, sole_transaction
+from usage_worker.maintenance.analytics import REFRESH
+from usage_worker.maintenance.hours import HOURS
+from usage_worker.store.connection import Store
+from usage_worker.store.task_runs import last_runs, sole_transaction
 
 pytestmark = pytest.mark.usefixtures("unknown_are_created")
 

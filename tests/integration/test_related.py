@@ -14,7 +14,7 @@ from tests.documents import blocks
 from tests.integration.database import run, with_option
 from tests.integration.graphs import agent_id, load, user_id
 from tests.integration.users import session_as
-from usage_worker.maintenance import update_graph
+from usage_worker.maintenance.graph import update_graph
 from usage_worker.migrate.files import split_statements
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from tests.integration.commands import Cli
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 A, B, C, D, E = (agent_id(number) for number in range(5))
 # A-B, B-C and A-D are used together; E only by those who use nothing else, and most of all.

@@ -16,7 +16,7 @@ from tests.hostile import HOSTILE_TEXT, check_shown
 from tests.integration.commands import Cli
 from tests.integration.database import run
 from usage_worker.reporting import page_report
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.store.usage_summary import Days
 
 if TYPE_CHECKING:

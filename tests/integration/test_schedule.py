@@ -17,7 +17,8 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.database import run
 from tests.integration.ledger import create_days, days
-from usage_worker.maintenance import MANAGE_PARTITIONS, REFRESH
+from usage_worker.maintenance.analytics import REFRESH
+from usage_worker.maintenance.partitions import MANAGE_PARTITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,7 +30,7 @@ from usage_worker.store.vector_index import EXACT_ROWS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 
 @pytest.mark.parametrize("extension", [False, True], ids=["arrays", "extension"])
@@ -140,7 +140,7 @@ def test_wrong_arguments(searchable: str, arguments: dict[str, Any]) -> None:
 def searchable(postgres: Any, template_database: Callable[[], str]) -> Any:
     """Return a database with one agent and its vector, shared by tests that change nothing."""
     from tests.conftest import new_database  # noqa: PLC0415
-    from usage_worker.store import Store  # noqa: PLC0415
+    from usage_worker.store.connection import Store  # noqa: PLC0415
 
     with new_database(postgres, template_database()) as name, Store(postgres.url(name)) as store:
         add_agents(postgres.url(name), "agent")

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.database import run
 from usage_worker.search import find_agents
 from usage_worker.settings import Settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from tests.integration.commands import Cli

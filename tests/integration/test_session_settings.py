@@ -20,7 +20,7 @@ from usage_worker.maintenance.partitions import manage_partitions
 from usage_worker.maintenance.purge import purge
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import Runner
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.store.queries import query
 from usage_worker.store.task_runs import sole_transaction
 from usage_worker.testing.oracle import Oracle

@@ -13,8 +13,8 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.database import run
 from tests.integration.users import FORBIDDEN, Users, session_as
-from usage_worker.maintenance import purge
-from usage_worker.store import Store
+from usage_worker.maintenance.purge import purge
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -12,10 +12,16 @@ import pytest
 from tests.integration.commands import Cli
 from tests.integration.database import run
 from usage_worker.errors import BusyError, DataRefusedError
-from usage_worker.maintenance import ANOMALIES, GRAPH, PRUNE, PURGE, QUALITY, RECONCILE, run_task
-from usage_worker.maintenance.purge import run_purge
+from usage_worker.maintenance.anomalies import ANOMALIES
+from usage_worker.maintenance.graph import GRAPH
+from usage_worker.maintenance.pruning import PRUNE
+from usage_worker.maintenance.purge import PURGE, run_purge
+from usage_worker.maintenance.quality import QUALITY
+from usage_worker.maintenance.reconcile import RECONCILE
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.settings import Settings
-from usage_worker.store import Store, last_runs, sole_transaction
+from usage_worker.store.connection import Store
+from usage_worker.store.task_runs import last_runs, sole_transaction
 
 if TYPE_CHECKING:
     from pathlib import Path

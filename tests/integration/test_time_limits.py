@@ -17,24 +17,21 @@ from tests.helpers import eventually
 from tests.integration.commands import NOW
 from tests.integration.database import run, with_option
 from usage_worker.errors import StatementCancelledError, StoreUnavailableError
-from usage_worker.store import (
+from usage_worker.store.connection import Store
+from usage_worker.store.external_ids import delete_ownerless_ids
+from usage_worker.store.forget import all_letters
+from usage_worker.store.hours import different_hours, mark_different_hours
+from usage_worker.store.intake import Intake
+from usage_worker.store.purge import purge_blocks, purge_due
+from usage_worker.store.reconcile import (
     FIRST_PAIR,
-    Intake,
-    Store,
     count_pairs,
     counter_differences,
     day_differences,
-    delete_ownerless_ids,
-    different_hours,
-    embedding_status,
-    mark_different_hours,
     next_pairs,
-    purge_blocks,
-    purge_due,
     recorded_by_day,
-    stale_agents,
 )
-from usage_worker.store.forget import all_letters
+from usage_worker.store.search import embedding_status, stale_agents
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,7 @@ from usage_worker.errors import StreamUnavailableError
 from usage_worker.queue.stream import EventStream
 from usage_worker.service.app import make_app
 from usage_worker.settings import Settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,9 +30,11 @@ from tests.integration.test_reconcile import (
 )
 from tests.integration.users import session_as
 from usage_worker.errors import SettingsError
-from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, reconcile, run_task
-from usage_worker.maintenance import purge as purge_rows
-from usage_worker.store import Store, retained_days
+from usage_worker.maintenance.purge import purge as purge_rows
+from usage_worker.maintenance.reconcile import RECONCILE, Scope, reconcile
+from usage_worker.maintenance.task_run import run_task
+from usage_worker.store.connection import Store
+from usage_worker.store.reconcile import retained_days
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import IngestHarness
     from tests.servers import Postgres
+    from usage_worker.maintenance.differences import ReconcileReport
     from usage_worker.service.resources import Resources
 
 FIGURES = (

@@ -17,9 +17,10 @@ from tests.integration.database import run, traffic
 from tests.integration.ledger import INSERT, create_days, date_of, days
 from tests.integration.users import FORBIDDEN, session_as
 from tests.sql import query
-from usage_worker.maintenance import manage_partitions, roll_up_hours
+from usage_worker.maintenance.hours import roll_up_hours
+from usage_worker.maintenance.partitions import manage_partitions
 from usage_worker.settings import Settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

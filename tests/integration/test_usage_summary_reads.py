@@ -11,10 +11,10 @@ import pytest
 from tests.integration.database import run
 from tests.integration.ledger import INSERT, create_days, date_of
 from tests.sql import query
-from usage_worker.store import retained_days
+from usage_worker.store.reconcile import retained_days
 
 if TYPE_CHECKING:
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 SUMMARY = "SELECT usage_count FROM public.usage_summary(%s, %s, 'UTC', '{month}')"
 

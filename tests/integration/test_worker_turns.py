@@ -16,7 +16,8 @@ from celery import Celery
 
 from tests.helpers import broker_url, eventually
 from tests.integration.database import run
-from usage_worker.maintenance import MANAGE_PARTITIONS, PURGE
+from usage_worker.maintenance.partitions import MANAGE_PARTITIONS
+from usage_worker.maintenance.purge import PURGE
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.heartbeat import HEARTBEAT_KEY
 from usage_worker.service.queues import QueueName

@@ -24,7 +24,7 @@ from usage_worker.migrate import Runner
 from usage_worker.publisher import UsagePublisher
 from usage_worker.service.resources import Resources
 from usage_worker.settings import Settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population, generate_usage

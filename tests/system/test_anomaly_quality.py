@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tests.hourly import DAY, WEEK, Hour, write_hours
 from tests.system.hourly_series import HOURS_A_WEEK, Agent, generate_hours, plant_spikes
 from usage_worker.maintenance.episodes import episodes
-from usage_worker.store import Store
 from usage_worker.store.anomalies import Judging, Span
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pytest
 
     from tests.system.hourly_series import Spike
-    from usage_worker.store import Anomaly
+    from usage_worker.store.anomalies import Anomaly
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC)
 HISTORY_WEEKS, JUDGED_WEEKS = 8, 4

@@ -22,7 +22,7 @@ from tests.integration.users import FORBIDDEN
 from tests.system.prometheus import Prometheus, prometheus
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.publisher import UsagePublisher
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population, generate_usage
 

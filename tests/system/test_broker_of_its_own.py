@@ -18,7 +18,7 @@ from tests.redis_topologies import SentinelServers
 from tests.system.rabbitmq import RabbitMQ
 from usage_worker.local.account import temporary_folder
 from usage_worker.local.supervisor import LOCALHOST, Supervisor
-from usage_worker.maintenance import MANAGE_PARTITIONS
+from usage_worker.maintenance.partitions import MANAGE_PARTITIONS
 from usage_worker.service.broker import broker_of
 from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings

@@ -13,7 +13,8 @@ import pytest
 from tests.hostile import HOSTILE_TEXT
 from tests.integration.commands import Cli, events, rows
 from tests.integration.database import run
-from usage_worker.store import Intake, Store
+from usage_worker.store.connection import Store
+from usage_worker.store.intake import Intake
 from usage_worker.wording import moment
 
 if TYPE_CHECKING:

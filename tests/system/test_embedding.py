@@ -18,15 +18,16 @@ from tests.integration.database import run
 from tests.system.embedding_server import KEY, POISON, EmbeddingService, embedding_service, status
 from usage_worker.embedders import embedder_of
 from usage_worker.errors import DataRefusedError, EmbedderUnavailableError
-from usage_worker.maintenance import EMBED, EmbedReport, embed, run_task
-from usage_worker.maintenance.embeddings import run_embed
+from usage_worker.maintenance.embeddings import EMBED, EmbedReport, embed, run_embed
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.monitoring.background import collected
 from usage_worker.monitoring.metrics import families
 from usage_worker.monitoring.status import collect_status
 from usage_worker.search import find_agents
 from usage_worker.settings import Settings
-from usage_worker.store import Store, last_runs
+from usage_worker.store.connection import Store
 from usage_worker.store.search import embedding_models, embedding_status
+from usage_worker.store.task_runs import last_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

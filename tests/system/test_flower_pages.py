@@ -17,7 +17,7 @@ from celery import Celery
 from tests.acceptance.test_up import running
 from tests.helpers import broker_url, eventually, free_port
 from tools.screenshot.chromium import Tab, chromium
-from usage_worker.maintenance import MANAGE_PARTITIONS
+from usage_worker.maintenance.partitions import MANAGE_PARTITIONS
 from usage_worker.service.app import make_app
 from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings

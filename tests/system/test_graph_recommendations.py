@@ -14,8 +14,9 @@ import pytest
 
 from tests.integration.database import run
 from tests.integration.graphs import hide_one, hits, load, next_day, planted_communities, uniform, zipf_with_topics
-from usage_worker.maintenance import GRAPH, update_graph
-from usage_worker.store import Store, publish_relationships, recount_pairs, update_pair_counts
+from usage_worker.maintenance.graph import GRAPH, update_graph
+from usage_worker.store.connection import Store
+from usage_worker.store.graph import publish_relationships, recount_pairs, update_pair_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

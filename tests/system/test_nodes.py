@@ -18,7 +18,7 @@ from tests.helpers import broker_url, descendants, eventually
 from tests.integration.commands import Cli
 from tests.integration.database import run
 from tests.system.nodes import Nodes
-from usage_worker.maintenance import PRUNE
+from usage_worker.maintenance.pruning import PRUNE
 from usage_worker.maintenance.reconcile import RECONCILE
 from usage_worker.service.ping import answering_nodes
 from usage_worker.service.queues import QueueName

@@ -23,7 +23,7 @@ from usage_worker.local import EmbeddedPostgres
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import Runner
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.testing.oracle import Oracle
 from usage_worker.testing.sql import query as testing_query
 

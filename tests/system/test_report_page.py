@@ -13,7 +13,7 @@ from tests.integration.database import run
 from tests.system.browser import CHARTS, CONTRAST, READABLE, SHAPES, WRONG
 from tests.usage_reports import HOSTILE_NAMES, NOTHING, report_of, usual_report
 from usage_worker.report.page import render_page
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.testing.sql import query as testing_query
 from usage_worker.testing.workload import Population
 

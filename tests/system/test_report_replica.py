@@ -22,7 +22,9 @@ from usage_worker.local import EmbeddedPostgres
 from usage_worker.maintenance.reconcile import reconcile
 from usage_worker.migrate import Runner
 from usage_worker.settings import Settings
-from usage_worker.store import FIRST_PAIR, Store, counter_differences, last_runs
+from usage_worker.store.connection import Store
+from usage_worker.store.reconcile import FIRST_PAIR, counter_differences
+from usage_worker.store.task_runs import last_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.integration.agents import DIMENSION, OWNER, STRANGER, add_agents, draw, has_pgvector, names, search
 from tests.integration.database import run
 from tests.integration.users import session_as
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.store.search import add_model, set_model_ready
 from usage_worker.store.vector_index import EXACT_ROWS, ensure_vector_indexes
 

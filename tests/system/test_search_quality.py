@@ -15,9 +15,9 @@ import pytest
 
 from tests.integration.database import run
 from usage_worker.embedders import embedder_of, unit_vectors
-from usage_worker.maintenance import embed
+from usage_worker.maintenance.embeddings import embed
 from usage_worker.settings import Settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.store.search import search_agents
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from usage_worker.maintenance.anomaly_words import meaning
 from usage_worker.maintenance.episodes import episodes
-from usage_worker.store import UnusualHour
+from usage_worker.store.anomalies import UnusualHour
 
 BEGIN = datetime(2026, 3, 2, 10, tzinfo=UTC)
 AGENT = UUID(int=7)

@@ -29,7 +29,7 @@ from usage_worker.queue.flush_counters import (
     failure,
     quarantined,
 )
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 
 HISTOGRAMS = (SECONDS, EVENTS, VISIBLE)
 FIELDS = [

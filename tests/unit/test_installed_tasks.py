@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.service.app import install
 from usage_worker.service.process_record import queues_of
 from usage_worker.service.task_names import FLUSH, HEARTBEAT, TRACK, TRACK_MANY

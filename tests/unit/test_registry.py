@@ -11,16 +11,16 @@ import pytest
 from tools.reference import FOLDER, pages
 from tools.reference.metrics import STATUS
 from usage_worker.errors import SettingsError
-from usage_worker.maintenance import PERIODIC_TASKS, PeriodicTask
+from usage_worker.maintenance.registry import PERIODIC_TASKS, PeriodicTask
 from usage_worker.monitoring import metrics
 from usage_worker.monitoring.background import Collected
 from usage_worker.service import app, schedule, tasks
 from usage_worker.service.queues import QueueName
 from usage_worker.settings import Settings
-from usage_worker.store import TaskRun
+from usage_worker.store.task_runs import TaskRun
 
 if TYPE_CHECKING:
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 PAGES = pages()
 

@@ -9,7 +9,8 @@ import pytest
 
 from usage_worker.errors import ConcurrencyError, LockHeldError, RecoveryConflictError
 from usage_worker.maintenance.retry import retry
-from usage_worker.store import Store, connection
+from usage_worker.store import connection
+from usage_worker.store.connection import Store
 
 
 @pytest.mark.parametrize(("error", "attempts"), [(ConcurrencyError, 4), (RecoveryConflictError, 1)])

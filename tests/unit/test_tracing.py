@@ -19,7 +19,7 @@ from usage_worker.publisher.account import Account
 from usage_worker.publisher.buffer import Buffer
 from usage_worker.publisher.hooks import Hooks
 from usage_worker.queue.entry_spans import entry_spans
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 from usage_worker.testing import capture
 from usage_worker.tracing import (
     MAX_LINKS,

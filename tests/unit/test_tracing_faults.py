@@ -13,7 +13,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanCont
 
 from tests.unit.spans import GOOD, PACK, Spans, entry, publish
 from usage_worker.ingest.transaction_span import intake_attributes, transaction_span
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 from usage_worker.tracing import (
     continued,
     end_span,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from tools.reference.markdown import code, table
 from tools.reference.metric_notes import FAILURE_NOTES, NOTES, QUARANTINE_NOTES
 from usage_worker.http.request_metrics import RequestMetrics
-from usage_worker.maintenance import PERIODIC_TASKS, PartitionCoverage
+from usage_worker.maintenance.partitions import PartitionCoverage
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.monitoring.background import Collected
 from usage_worker.monitoring.check import Check, State
 from usage_worker.monitoring.inspection import Figures
@@ -16,7 +17,8 @@ from usage_worker.monitoring.metrics import build_info, families
 from usage_worker.monitoring.status import CHECKS, SystemStatus
 from usage_worker.queue.flush_counters import FAILURES, QUARANTINED, counters_of
 from usage_worker.queue.stream import Backlog
-from usage_worker.store import Intake, TaskRun
+from usage_worker.store.intake import Intake
+from usage_worker.store.task_runs import TaskRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

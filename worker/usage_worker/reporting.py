@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from uuid import UUID
 
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
     from usage_worker.store.usage_summary import Grouping
 
 By = Literal["day", "hour", "week", "month", "agent", "user", "model", "provider"]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.embedders import embedder_of, errors_as, unit_vectors
 from usage_worker.errors import EmbedderError, ExtraMissingError
-from usage_worker.store import embedding_models, search_agents
-from usage_worker.store.search import LONGEST_QUERY, LONGEST_TEXT
+from usage_worker.store.search import LONGEST_QUERY, LONGEST_TEXT, embedding_models, search_agents
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from usage_worker.settings import Settings
-    from usage_worker.store import FoundAgent, Store
+    from usage_worker.store.connection import Store
+    from usage_worker.store.search import FoundAgent
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from usage_worker.store.queries import query
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 _TYPES = (
     *("uuid", "timestamptz", "text", "uuid", "uuid", "int4", "int8", "int8", "int8"),

@@ -14,7 +14,7 @@ from usage_worker.bench.sql import query as bench_query
 from usage_worker.local.own_servers import own_servers
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.migrate import Runner
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.store.counters import COLUMNS
 from usage_worker.testing import ExpectedCounters
 from usage_worker.testing.sql import query as testing_query

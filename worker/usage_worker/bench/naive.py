@@ -13,7 +13,7 @@ from celery import Celery
 from usage_worker.bench.sql import query as bench_query
 from usage_worker.service.broker import broker_of
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 QUEUE = "naive"
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from usage_worker.bench.environment import BenchEnvironment
     from usage_worker.bench.load import Load
     from usage_worker.local.supervisor import Supervisor
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 POLL_SECONDS = 0.1
 TIMEOUT_SECONDS = 600.0

@@ -16,7 +16,7 @@ from usage_worker.bench.load import AGENTS, Load
 from usage_worker.bench.paths import measure_product
 from usage_worker.bench.sql import query as bench_query
 from usage_worker.errors import ProcessError
-from usage_worker.store import purge_due
+from usage_worker.store.purge import purge_due
 from usage_worker.testing.sql import query as testing_query
 
 if TYPE_CHECKING:

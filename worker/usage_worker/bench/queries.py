@@ -15,7 +15,7 @@ from usage_worker.bench.query_timing import QueryTiming, time_query
 from usage_worker.bench.sql import query as bench_query
 from usage_worker.local.own_servers import own_servers
 from usage_worker.migrate import Runner, latest_version
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from statistics import fmean, quantiles
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.bench.sql import query as bench_query
-from usage_worker.store import act_as_user
+from usage_worker.store.access import act_as_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -14,8 +14,10 @@ from usage_worker.bench.query_timing import signed_in
 from usage_worker.bench.sql import query as bench_query
 from usage_worker.local.own_servers import own_servers
 from usage_worker.migrate import Runner
-from usage_worker.store import Store, add_model, ensure_vector_indexes, set_model_ready
+from usage_worker.store.connection import Store
 from usage_worker.store.queries import query
+from usage_worker.store.search import add_model, set_model_ready
+from usage_worker.store.vector_index import ensure_vector_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,7 +18,7 @@ from usage_worker.bench.load import Load
 from usage_worker.bench.sender import DONE, report, wait_for_go
 from usage_worker.bench.sql import query as bench_query
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:

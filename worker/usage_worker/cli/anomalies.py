@@ -9,17 +9,21 @@ import typer
 
 from usage_worker.cli.data_age import data_age
 from usage_worker.cli.output import echo, print_json, print_rows
-from usage_worker.maintenance import ANOMALIES
+from usage_worker.maintenance.anomalies import ANOMALIES
 from usage_worker.maintenance.anomaly_words import figures, meaning, subject
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, last_runs, require_agent, require_anomalies
-from usage_worker.store import anomalies as find
+from usage_worker.store.agents import require_agent
+from usage_worker.store.anomalies import anomalies as find
+from usage_worker.store.anomalies import require_anomalies
+from usage_worker.store.connection import Store
+from usage_worker.store.task_runs import last_runs
 from usage_worker.wording import utc
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from usage_worker.store import Anomaly, TaskRun
+    from usage_worker.store.anomalies import Anomaly
+    from usage_worker.store.task_runs import TaskRun
 
 HEADINGS = ("agent", "kind", "since", "until", "observed", "expected", "z", "meaning")
 FIGURES = ("observed", "expected", "z")

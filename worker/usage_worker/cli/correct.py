@@ -21,7 +21,7 @@ from usage_worker.maintenance.correct import Correction, await_standby, check_re
 from usage_worker.maintenance.correct import correct as do_correct
 from usage_worker.maintenance.corrected_event import Edits
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.wording import counted
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from usage_worker.cli.output import echo
 
 if TYPE_CHECKING:
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 # Seconds. A replica that is not behind is less than that.
 SHOWN_FROM = 1.0

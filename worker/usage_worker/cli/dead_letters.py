@@ -19,7 +19,8 @@ from usage_worker.maintenance import dead_letters
 from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
 from usage_worker.maintenance.dead_letter_pages import Size, summaries, with_payloads
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, external_ids_in
+from usage_worker.store.connection import Store
+from usage_worker.store.external_ids import external_ids_in
 from usage_worker.wording import counted, exact, moment
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from usage_worker.maintenance.person import Person
 from usage_worker.queue.waiting_events import waiting_events
 from usage_worker.service.resources import Resources
 from usage_worker.settings import load_settings
-from usage_worker.store import external_ids as kept_ids
-from usage_worker.store import require_owner
+from usage_worker.store.external_ids import external_ids as kept_ids
+from usage_worker.store.task_runs import require_owner
 from usage_worker.wording import counted
 
 if TYPE_CHECKING:

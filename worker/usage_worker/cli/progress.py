@@ -14,7 +14,7 @@ from usage_worker.logs import get_logger
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usage_worker.maintenance import OnProgress
+    from usage_worker.maintenance.task_run import OnProgress
 
 LINE_SECONDS = 5.0
 

@@ -10,14 +10,18 @@ from usage_worker.cli.data_age import data_age
 from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.errors import ArgumentError
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, act_as_user, graph_state, related_agents, require_agent, require_id
+from usage_worker.store.access import act_as_user
+from usage_worker.store.agents import require_agent
+from usage_worker.store.connection import Store
+from usage_worker.store.external_ids import require_id
+from usage_worker.store.graph import graph_state, related_agents
 from usage_worker.store.needed_role import needed_role
 from usage_worker.wording import utc
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from usage_worker.store import GraphState, RelatedAgent
+    from usage_worker.store.graph import GraphState, RelatedAgent
 
 MOST_RELATED = 50
 HEADINGS = ("name", "kind", "users (at least)", "weight")

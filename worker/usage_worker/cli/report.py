@@ -14,7 +14,8 @@ from usage_worker.errors import ArgumentError, ParameterError
 from usage_worker.report.page import render_page
 from usage_worker.reporting import FIGURES, By, page_report, report_days, table_rows
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, require_id
+from usage_worker.store.connection import Store
+from usage_worker.store.external_ids import require_id
 from usage_worker.store.needed_role import needed_role
 from usage_worker.wording import exact, exact_dollars, exact_milliseconds, moment
 

@@ -12,13 +12,14 @@ from usage_worker.cli.output import Form, echo, print_json, print_rows
 from usage_worker.errors import UsageError
 from usage_worker.service.schedule import schedule_entries
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, last_runs
+from usage_worker.store.connection import Store
+from usage_worker.store.task_runs import last_runs
 from usage_worker.wording import figures_text, moment, short_seconds
 
 if TYPE_CHECKING:
     from usage_worker.service.schedule import ScheduleEntry
     from usage_worker.settings import Settings
-    from usage_worker.store import TaskRun
+    from usage_worker.store.task_runs import TaskRun
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 HEADINGS = ("name", "task", "when", "next run", "last run", "took", "figures")

@@ -10,7 +10,8 @@ from usage_worker.cli.data_age import data_age
 from usage_worker.cli.output import echo, print_json, print_rows
 from usage_worker.search import find_agents
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, require_id
+from usage_worker.store.connection import Store
+from usage_worker.store.external_ids import require_id
 from usage_worker.store.needed_role import needed_role
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from usage_worker.demo.sql import query
 from usage_worker.errors import ProcessError
 
 if TYPE_CHECKING:
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 WAIT_SECONDS = 30.0
 POLL_SECONDS = 0.01

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from usage_worker.store import Intake
+    from usage_worker.store.intake import Intake
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from usage_worker.local.supervisor import Supervisor
 from usage_worker.migrate import Runner
 from usage_worker.queue.stream import GROUP, EventStream
 from usage_worker.settings import load_settings
-from usage_worker.store import Intake, Store
+from usage_worker.store.connection import Store
+from usage_worker.store.intake import Intake
 from usage_worker.testing import Population
 from usage_worker.testing.sql import query as testing_query
 

@@ -16,7 +16,7 @@ from usage_worker.errors import (
 from usage_worker.monitoring.remedies import explained
 from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.reporting import page_report, report_days
-from usage_worker.store import ReportStore
+from usage_worker.store.impatient_stores import ReportStore
 from usage_worker.store.needed_role import needed_role
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from usage_worker.http.keys import Right
 from usage_worker.http.threads import SharedThreads
 from usage_worker.http.usage_query import cursor_of, read_query
 from usage_worker.printable import printable
-from usage_worker.store import ImpatientStore, external_ids, id_of
+from usage_worker.store.external_ids import external_ids, id_of
+from usage_worker.store.impatient_stores import ImpatientStore
 from usage_worker.store.usage_totals import usage_totals
 
 if TYPE_CHECKING:

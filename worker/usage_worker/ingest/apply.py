@@ -39,8 +39,10 @@ from usage_worker.ingest.pessimism import PessimisticMode
 from usage_worker.ingest.refused import letters_of
 from usage_worker.ingest.transaction_span import intake_attributes, transaction_span
 from usage_worker.logs import get_logger
+from usage_worker.postgres import OUTAGES
 from usage_worker.printable import REASON_LENGTH, printable
-from usage_worker.store import OUTAGES, Intake, batch_transaction
+from usage_worker.store.batch import batch_transaction
+from usage_worker.store.intake import Intake
 from usage_worker.tracing import note_figures
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ if TYPE_CHECKING:
     from usage_worker.ingest.fold import Totals
     from usage_worker.ingest.prices import Prices
     from usage_worker.settings import Settings
-    from usage_worker.store import BatchTransaction, Store
+    from usage_worker.store.batch import BatchTransaction
+    from usage_worker.store.connection import Store
 
 log = get_logger("ingest")
 

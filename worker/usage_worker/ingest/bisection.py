@@ -17,7 +17,7 @@ from usage_worker.ingest.event_array import are_in, order_of, pairs_of
 from usage_worker.ingest.fold import fold
 from usage_worker.ingest.missing_pairs import RefusedPairsError
 from usage_worker.ingest.refused import others_of
-from usage_worker.store import OUTAGES
+from usage_worker.postgres import OUTAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from usage_worker.ingest.held_rows import HeldRows
     from usage_worker.ingest.pessimism import PessimisticMode
     from usage_worker.ingest.refused import Refused
-    from usage_worker.store import BatchTransaction
+    from usage_worker.store.batch import BatchTransaction
 
 
 class Bisection:

@@ -15,7 +15,7 @@ from usage_worker.events.event import MAX_CLOCK_DIFFERENCE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 
 # More drift between wall time and monotonic time means that a clock was set, or that the machine was suspended: the

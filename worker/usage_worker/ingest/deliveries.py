@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.store import BatchTransaction
+    from usage_worker.store.batch import BatchTransaction
 
 # Events that the ledger is asked for at once: as texts they take 200 bytes each.
 _LOOKED_UP = 20_000

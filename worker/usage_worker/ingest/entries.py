@@ -19,7 +19,7 @@ from usage_worker.printable import REASON_LENGTH, printable
 from usage_worker.queue.entry import RawEntry, key_of
 from usage_worker.queue.kept import is_cut, kept, kept_fields
 from usage_worker.queue.letter_parts import at
-from usage_worker.store import DeadLetter
+from usage_worker.store.quarantine import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from usage_worker.store import Pair
+    from usage_worker.store.pair import Pair
 
     Events = npt.NDArray[np.void]
     """Records of `EVENT`."""

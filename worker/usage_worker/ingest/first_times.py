@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.store import BatchTransaction
+    from usage_worker.store.batch import BatchTransaction
 
 
 def take_first_times(transaction: BatchTransaction, entries: Sequence[DecodedEntry]) -> bool:

@@ -23,14 +23,14 @@ from usage_worker.queue.claim import FlushClaim
 from usage_worker.queue.flush_counters import quarantined
 from usage_worker.queue.flush_record import FlushRecords
 from usage_worker.queue.holding import Holding
-from usage_worker.store import Intake
+from usage_worker.store.intake import Intake
 from usage_worker.tracing import in_span, messaging_attributes
 
 if TYPE_CHECKING:
     from usage_worker.ingest.batch import Batch
     from usage_worker.queue.stream import EventStream
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 log = get_logger("ingest")
 

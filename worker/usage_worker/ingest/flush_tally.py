@@ -25,7 +25,7 @@ from usage_worker.queue.flush_counters import EVENTS, SECONDS, VISIBLE, Incremen
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from usage_worker.store import Intake
+    from usage_worker.store.intake import Intake
 
 # The first match counts.
 _FAILURES = (

@@ -18,7 +18,8 @@ from usage_worker.events.tombstones import ForgetKey
 from usage_worker.ingest.deliveries import forgotten_in
 from usage_worker.ingest.event_array import uuid_texts
 from usage_worker.queue.letter_parts import named_in_letter, without
-from usage_worker.store import DeadLetter, forgotten_among
+from usage_worker.store.forgotten import forgotten_among
+from usage_worker.store.quarantine import DeadLetter
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.ingest.event_array import Events
     from usage_worker.settings import Settings
-    from usage_worker.store import BatchTransaction, Store
+    from usage_worker.store.batch import BatchTransaction
+    from usage_worker.store.connection import Store
 
 
 class Forgotten:

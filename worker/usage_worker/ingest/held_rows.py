@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.ingest.event_array import Chosen, Events
-    from usage_worker.store import BatchTransaction
+    from usage_worker.store.batch import BatchTransaction
 
 log = get_logger("ingest")
 

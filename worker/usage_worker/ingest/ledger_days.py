@@ -10,13 +10,13 @@ import numpy as np
 from usage_worker.errors import LockHeldError
 from usage_worker.ingest.batch import batch_of
 from usage_worker.ingest.event_array import days_of
-from usage_worker.store import open_day, open_past_days
+from usage_worker.store.ledger_days import open_day, open_past_days
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from usage_worker.ingest.batch import Batch
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 
 class LedgerDays:

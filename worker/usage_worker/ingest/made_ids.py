@@ -13,14 +13,14 @@ import msgspec
 
 from usage_worker.events.external_ids import KINDS
 from usage_worker.logs import get_logger
-from usage_worker.store import OUTAGES
+from usage_worker.postgres import OUTAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from usage_worker.events.external_ids import ExternalId, ExternalIds, Kind
     from usage_worker.ingest.held_rows import HeldRows
-    from usage_worker.store import BatchTransaction
+    from usage_worker.store.batch import BatchTransaction
 
 log = get_logger("ingest")
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from usage_worker.events.refusals import Refusal
 
 if TYPE_CHECKING:
-    from usage_worker.store import BatchTransaction, Missing, Pair
+    from usage_worker.store.batch import BatchTransaction
+    from usage_worker.store.pair import Missing, Pair
 
 Unknown = Literal["quarantine", "create"]
 """What is done with pairs whose user or agent does not exist (`USAGE_UNKNOWN`)."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usage_worker.errors import NamespaceError
-from usage_worker.store import keep_namespace, kept_namespace
+from usage_worker.store.external_ids import keep_namespace, kept_namespace
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 
 class Namespace:

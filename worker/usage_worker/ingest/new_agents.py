@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 from usage_worker.errors import ConcurrencyError, LockHeldError
 from usage_worker.ingest.made_ids import keep_ids
-from usage_worker.store import OUTAGES, batch_transaction
+from usage_worker.postgres import OUTAGES
+from usage_worker.store.batch import batch_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from usage_worker.ingest.batch import Batch
     from usage_worker.ingest.held_rows import HeldRows
-    from usage_worker.store import BatchTransaction, Missing, Store
+    from usage_worker.store.batch import BatchTransaction
+    from usage_worker.store.connection import Store
+    from usage_worker.store.pair import Missing
 
 # Of each set, some hundred bytes each. A process that knows more forgets them, and looks again.
 _MOST_KNOWN: Final = 10_000

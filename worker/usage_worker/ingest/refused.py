@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from usage_worker.ingest.batch import Batch
     from usage_worker.ingest.entries import DecodedEntry
     from usage_worker.ingest.event_array import Chosen
-    from usage_worker.store import DeadLetter
+    from usage_worker.store.quarantine import DeadLetter
 
 Refused = list[tuple[np.void, str]]
 """Events, and the reasons."""

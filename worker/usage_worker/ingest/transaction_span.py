@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from usage_worker.ingest.entries import DecodedEntry
-    from usage_worker.store import Intake
+    from usage_worker.store.intake import Intake
     from usage_worker.tracing import Span
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import refresh_analytics
+from usage_worker.store.analytics import refresh_analytics
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 REFRESH = "analytics.refresh"
 

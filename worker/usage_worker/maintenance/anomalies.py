@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from usage_worker.maintenance.episodes import episodes
 from usage_worker.maintenance.partitioned_table import hourly_days
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import judging, open_alerts
+from usage_worker.store.anomalies import judging, open_alerts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usage_worker.settings import Settings
-    from usage_worker.store import Anomaly, JudgedAgent, Judging, Store, UnusualHour
+    from usage_worker.store.anomalies import Anomaly, JudgedAgent, Judging, UnusualHour
+    from usage_worker.store.connection import Store
 
 ANOMALIES = "analytics.anomalies"
 # No hour is judged before so much of its agent's history is known.

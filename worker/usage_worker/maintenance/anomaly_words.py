@@ -10,7 +10,7 @@ from usage_worker.wording import percentage, short_dollars, short_milliseconds, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from usage_worker.store import Anomaly
+    from usage_worker.store.anomalies import Anomaly
 
 TOTAL_NAME = "all agents"
 

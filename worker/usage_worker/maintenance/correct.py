@@ -12,14 +12,17 @@ from usage_worker.events.event import identity_of
 from usage_worker.events.external_ids import parse_uuid
 from usage_worker.maintenance.retry import retry
 from usage_worker.printable import is_unicode, printable
-from usage_worker.store import KeptConversation, correct_event, events_of_id, lock_event, require_owner
+from usage_worker.store.correct import correct_event, events_of_id, lock_event
+from usage_worker.store.task_runs import require_owner
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from usage_worker.events.tombstones import ForgetKey
     from usage_worker.maintenance.corrected_event import Edits
-    from usage_worker.store import LedgerRow, Store
+    from usage_worker.store.connection import Store
+    from usage_worker.store.correct import LedgerRow
+    from usage_worker.store.event_conversation import KeptConversation
 
 MAX_REASON: Final = 500
 # For another correction; it reads the days on which the pair was used.

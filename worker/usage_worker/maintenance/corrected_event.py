@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from usage_worker.events.external_ids import ExternalId, ExternalIds
-    from usage_worker.store import LedgerRow
+    from usage_worker.store.correct import LedgerRow
 
 CALLER, UNKNOWN_COST = "caller", "unknown"
 _PRICED_BY = frozenset(("model", "provider", *COLUMNS["parts"]))

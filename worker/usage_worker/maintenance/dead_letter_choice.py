@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 
 @dataclass(frozen=True, slots=True)

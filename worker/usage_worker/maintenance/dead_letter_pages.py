@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
     from usage_worker.queue.letter_events import DeadLetterRow
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 # Rows of the primary key that one query filters.
 RANGE_ROWS = 2_000

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.maintenance.dead_letter_choice import DeadLetterFilter
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 # Ids are of the type bigint.
 BEYOND_IDS = 2**63

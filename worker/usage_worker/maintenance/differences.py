@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from datetime import date
 
-    from usage_worker.store import PairDifference
+    from usage_worker.store.reconcile import PairDifference
 
 # Number of differences that the record of a run contains.
 RECORDED_DIFFERENCES = 20

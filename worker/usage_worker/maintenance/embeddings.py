@@ -23,18 +23,18 @@ from usage_worker.logs import get_logger
 from usage_worker.maintenance.deadline import Deadline
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import (
+from usage_worker.store.search import (
     Embedding,
     add_model,
     embedding_status,
-    ensure_vector_indexes,
-    last_runs,
     set_aside,
     set_default_model,
     set_model_ready,
     stale_agents,
     store_embeddings,
 )
+from usage_worker.store.task_runs import last_runs
+from usage_worker.store.vector_index import ensure_vector_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from usage_worker.embedders import Embedder
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
-    from usage_worker.store import AgentText, EmbeddingStatus, Store
+    from usage_worker.store.connection import Store
+    from usage_worker.store.search import AgentText, EmbeddingStatus
 
 EMBED = "analytics.embed"
 # Half of the interval of beat, which leaves the worker to the other tasks for the rest.

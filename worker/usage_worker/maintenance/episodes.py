@@ -6,14 +6,14 @@ from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from usage_worker.store import Anomaly
+from usage_worker.store.anomalies import Anomaly
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from datetime import datetime
     from uuid import UUID
 
-    from usage_worker.store import UnusualHour
+    from usage_worker.store.anomalies import UnusualHour
 
 HOUR = timedelta(hours=1)
 

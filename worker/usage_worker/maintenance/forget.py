@@ -19,7 +19,8 @@ from usage_worker.maintenance.hours import roll_up_hours
 from usage_worker.maintenance.pruning import PRUNE
 from usage_worker.maintenance.retry import retry
 from usage_worker.queue.forgotten import ForgottenSet
-from usage_worker.store import add_tombstones, delete_ownerless_ids, refresh_analytics, wait_for_batches
+from usage_worker.store.analytics import refresh_analytics
+from usage_worker.store.external_ids import delete_ownerless_ids
 from usage_worker.store.forget import (
     counts_of,
     erase,
@@ -33,6 +34,7 @@ from usage_worker.store.forget import (
 )
 from usage_worker.store.forget_places import ACCOUNT, hidden_places, own_places, steps, user_places
 from usage_worker.store.forget_statistics import newest_erasure
+from usage_worker.store.forgotten import add_tombstones, wait_for_batches
 from usage_worker.wording import counted
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from usage_worker.events.tombstones import ForgetKey, Tombstone
     from usage_worker.maintenance.person import Person
     from usage_worker.queue.connection import RedisConnection
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
     from usage_worker.store.forget_places import Place
 
 # How long another process may hold what a step needs.

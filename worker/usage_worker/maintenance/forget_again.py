@@ -9,9 +9,10 @@ from usage_worker.maintenance.forget import WAIT_SECONDS
 from usage_worker.maintenance.person import Person
 from usage_worker.queue.forgotten import ForgottenSet
 from usage_worker.queue.letter_parts import named_in_letter
-from usage_worker.store import add_tombstones, external_ids, tombstones, wait_for_batches
+from usage_worker.store.external_ids import external_ids
 from usage_worker.store.forget import all_letters, users_in
 from usage_worker.store.forget_places import hidden_places, letter_tables, user_places
+from usage_worker.store.forgotten import add_tombstones, tombstones, wait_for_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.events.tombstones import ForgetKey, Tombstone
     from usage_worker.queue.connection import RedisConnection
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 
 def known_tombstones(store: Store, connection: RedisConnection, key: ForgetKey) -> set[Tombstone]:

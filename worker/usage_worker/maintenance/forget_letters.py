@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from usage_worker.events.external_ids import ExternalIds
     from usage_worker.maintenance.person import Person
     from usage_worker.queue.letter_events import DeadLetterRow
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 
 def count_letters(store: Store, person: Person, ids: ExternalIds) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 # For all tables; to sample one takes a fraction of a second.
 SECONDS = 300.0

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from usage_worker.logs import get_logger
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import publish_relationships, recount_pairs, update_pair_counts
+from usage_worker.store.graph import publish_relationships, recount_pairs, update_pair_counts
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 GRAPH = "analytics.graph"
 

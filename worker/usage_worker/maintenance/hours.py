@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import marked_days, roll_up_marked_hours
+from usage_worker.store.hours import marked_days, roll_up_marked_hours
 
 if TYPE_CHECKING:
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 HOURS = "analytics.hours"
 

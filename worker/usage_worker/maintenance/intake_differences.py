@@ -8,13 +8,13 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from usage_worker.maintenance.differences import Difference
-from usage_worker.store import intake_by_day, recorded_by_day
+from usage_worker.store.reconcile import intake_by_day, recorded_by_day
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
 
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 
 def intake_differences(store: Store, days: Sequence[date], accept_days: int) -> list[Difference]:

@@ -18,15 +18,14 @@ from usage_worker.maintenance.hours import HOURS
 from usage_worker.maintenance.partitioned_table import HOURLY, LEDGER, partitioned_tables
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import (
-    delete_old_corrections,
+from usage_worker.store.correct import delete_old_corrections
+from usage_worker.store.hours import roll_up_day, roll_up_marked_hours
+from usage_worker.store.partitions import (
     delete_old_entries,
     delete_old_keys,
     drop_partition,
     make_partition,
     partitions,
-    roll_up_day,
-    roll_up_marked_hours,
     unmark_partitions,
 )
 from usage_worker.store.usage_summary import local_day
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.postgres import Connection
     from usage_worker.settings import Settings
-    from usage_worker.store import DeletedRows, Store
+    from usage_worker.store.connection import Store
+    from usage_worker.store.partitions import DeletedRows
 
     DeleteChunk = Callable[[Store, str, date, datetime | None], DeletedRows]
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from usage_worker.maintenance.deadline import Deadline
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import delete_ownerless_ids, prune_dead_letters
+from usage_worker.store.dead_letters import prune_dead_letters
+from usage_worker.store.external_ids import delete_ownerless_ids
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 PRUNE = "maintenance.prune_dead_letters"
 PAGE_ROWS = 2_000

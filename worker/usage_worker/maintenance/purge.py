@@ -11,14 +11,8 @@ from usage_worker.errors import LockHeldError
 from usage_worker.maintenance.deadline import Deadline
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import (
-    delete_expired_shares,
-    delete_retired_days,
-    purge_blocks,
-    purge_chunk,
-    purge_due,
-    retained_days,
-)
+from usage_worker.store.purge import delete_expired_shares, delete_retired_days, purge_blocks, purge_chunk, purge_due
+from usage_worker.store.reconcile import retained_days
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +20,7 @@ if TYPE_CHECKING:
 
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 PURGE = "maintenance.purge_soft_deleted"
 # Few enough that a batch of ingest waits for milliseconds.

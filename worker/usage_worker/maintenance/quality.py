@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task
-from usage_worker.store import refresh_quality
+from usage_worker.store.search import refresh_quality
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 QUALITY = "analytics.quality"
 

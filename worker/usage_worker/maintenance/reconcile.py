@@ -29,21 +29,20 @@ from usage_worker.maintenance.differences import (
 from usage_worker.maintenance.intake_differences import intake_differences
 from usage_worker.maintenance.retry import retry
 from usage_worker.maintenance.task_run import run_task, shown_figures
-from usage_worker.store import (
+from usage_worker.store.connection import Store
+from usage_worker.store.hours import different_hours, mark_different_hours
+from usage_worker.store.reconcile import (
     FIRST_PAIR,
-    Store,
     any_pair,
     count_pairs,
     counter_differences,
     day_differences,
-    different_hours,
-    last_runs,
-    mark_different_hours,
     next_pairs,
     repair_counters,
     repair_day,
     retained_days,
 )
+from usage_worker.store.task_runs import last_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 
     from usage_worker.maintenance.task_run import OnProgress
     from usage_worker.settings import Settings
-    from usage_worker.store import PairDifference, PairKey, RepairStep
+    from usage_worker.store.reconcile import PairDifference, PairKey, RepairStep
 
 RECONCILE = "maintenance.reconcile"
 # What one statement compares: a number of pairs, or the pairs of a number of rows.

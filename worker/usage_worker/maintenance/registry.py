@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from usage_worker.settings import Settings
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 
 class PeriodicTask(NamedTuple):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from usage_worker.errors import BusyError
 from usage_worker.logs import get_logger
-from usage_worker.store import record_run, require_owner
+from usage_worker.store.task_runs import record_run, require_owner
 
 if TYPE_CHECKING:
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 log = get_logger("maintenance")
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from usage_worker.migrate import version_key
 from usage_worker.queue.server_details import server_details
 from usage_worker.queue.stream import EventStream
-from usage_worker.store import ImpatientStore, last_runs
+from usage_worker.store.impatient_stores import ImpatientStore
+from usage_worker.store.task_runs import last_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from usage_worker.maintenance import PartitionCoverage
+    from usage_worker.maintenance.partitions import PartitionCoverage
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.quarantine import Quarantine
     from usage_worker.queue.flush_counters import FlushCounters
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from usage_worker.queue.server_details import ServerDetails
     from usage_worker.queue.stream import Backlog
     from usage_worker.settings import Settings
-    from usage_worker.store import Intake, TaskRun
+    from usage_worker.store.intake import Intake
     from usage_worker.store.servers import Server
+    from usage_worker.store.task_runs import TaskRun
 
 # The checks that every other one of a server needs.
 REDIS = "redis"

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.monitoring.check import State
 from usage_worker.monitoring.checks.upkeep import partitions_failed
 from usage_worker.monitoring.flush_metrics import flush_metrics
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from usage_worker.monitoring.background import Collected
     from usage_worker.monitoring.inspection import Figures
-    from usage_worker.store import TaskRun
+    from usage_worker.store.task_runs import TaskRun
 
 
 class StatusCollector(Collector):

@@ -10,7 +10,7 @@ from usage_worker.printable import printable
 from usage_worker.store.queries import query
 
 if TYPE_CHECKING:
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 NEWEST_DEAD_LETTERS = 1_000
 _CREATE = "create the {}, or set USAGE_UNKNOWN=create for the workers; then `usage-worker dead-letters replay --all`"

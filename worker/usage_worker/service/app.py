@@ -12,7 +12,7 @@ from kombu.entity import Exchange, Queue
 from usage_worker.embedders import embedder_of
 from usage_worker.errors import EmbedderError, ExtraMissingError, SettingsError
 from usage_worker.logs import configure_from_environment, report_failure
-from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.service.broker import OwnAMQP, broker_of
 from usage_worker.service.pool_results import end_where_results_fail, read_whole_results
 from usage_worker.service.process_record import record_processes

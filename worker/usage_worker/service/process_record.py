@@ -14,7 +14,7 @@ from celery.signals import beat_init, worker_ready
 
 from usage_worker.errors import StreamUnavailableError
 from usage_worker.events.external_ids import external_ids
-from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.processes import RECORD_SECONDS, Process, Processes
 from usage_worker.service.task_names import FLUSH

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from usage_worker.ingest import Flusher
 from usage_worker.queue.stream import EventStream
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings

@@ -11,11 +11,11 @@ from celery.schedules import ParseException, crontab
 
 from usage_worker.errors import SettingsError
 from usage_worker.events.event import MAX_CLOCK_DIFFERENCE
-from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.service.task_names import FLUSH, HEARTBEAT
 
 if TYPE_CHECKING:
-    from usage_worker.maintenance import PeriodicTask
+    from usage_worker.maintenance.registry import PeriodicTask
     from usage_worker.settings import Settings
 
 HEARTBEAT_SECONDS = 10.0

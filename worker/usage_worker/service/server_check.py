@@ -10,7 +10,7 @@ from usage_worker.ingest import require_namespace
 from usage_worker.logs import get_logger, report_failure
 from usage_worker.queue.connection import RedisConnection
 from usage_worker.queue.server import server_facts
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 from usage_worker.errors import StreamUnavailableError, UsageError
 from usage_worker.ingest import FlushReport
 from usage_worker.logs import get_logger
-from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.queue.unread import waiting_entries
 from usage_worker.service import entry_point, task_options
@@ -22,7 +22,7 @@ from usage_worker.service.task_names import FLUSH, HEARTBEAT, TRACK, TRACK_MANY
 if TYPE_CHECKING:
     from celery import Celery, Task
 
-    from usage_worker.maintenance import PeriodicTask
+    from usage_worker.maintenance.registry import PeriodicTask
     from usage_worker.queue.stream import EventStream
     from usage_worker.service.resources import Resources
 

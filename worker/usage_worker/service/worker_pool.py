@@ -9,7 +9,7 @@ from celery.concurrency import get_implementation, prefork
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from usage_worker.ingest import Turn
-from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 
 if TYPE_CHECKING:
     from celery import Celery

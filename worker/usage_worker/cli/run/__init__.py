@@ -12,7 +12,7 @@ from usage_worker.cli.run.plain import plain_command
 from usage_worker.cli.run.purge import purge
 from usage_worker.cli.run.reconcile import reconcile
 from usage_worker.cli.run.refresh import refresh
-from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,15 +13,17 @@ from usage_worker.cli.run.ending import finish
 from usage_worker.embedders import embedder_of
 from usage_worker.errors import ArgumentError, SettingsError
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.maintenance import EMBED, EmbedReport, run_task
-from usage_worker.maintenance import embed as embed_agents
+from usage_worker.maintenance.embeddings import EMBED, EmbedReport
+from usage_worker.maintenance.embeddings import embed as embed_agents
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, embedding_status, retire_model
+from usage_worker.store.connection import Store
+from usage_worker.store.search import embedding_status, retire_model
 from usage_worker.wording import counted
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings
-    from usage_worker.store import EmbeddingStatus
+    from usage_worker.store.search import EmbeddingStatus
 
 NO_EMBEDDER = (
     "USAGE_EMBEDDER is not set; run pip install 'usage-worker[semantic]' and set USAGE_EMBEDDER=minilm,"

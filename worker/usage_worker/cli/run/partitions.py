@@ -11,9 +11,10 @@ from usage_worker.cli.output import echo
 from usage_worker.cli.progress import shown
 from usage_worker.cli.run.ending import finish
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.maintenance import MANAGE_PARTITIONS, PartitionsReport, manage_partitions, run_task
+from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, PartitionsReport, manage_partitions
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 

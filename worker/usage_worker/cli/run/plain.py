@@ -11,13 +11,13 @@ from usage_worker.cli.progress import shown
 from usage_worker.cli.run.ending import finish
 from usage_worker.local.stopping import leave_on_signal
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.wording import figures_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from usage_worker.maintenance import PeriodicTask
+    from usage_worker.maintenance.registry import PeriodicTask
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 

@@ -14,10 +14,12 @@ from usage_worker.cli.progress import shown
 from usage_worker.cli.run.ending import finish
 from usage_worker.errors import ArgumentError
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.maintenance import PURGE, PurgeReport, run_task
-from usage_worker.maintenance import purge as do_purge
+from usage_worker.maintenance.purge import PURGE, PurgeReport
+from usage_worker.maintenance.purge import purge as do_purge
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, require_owner
+from usage_worker.store.connection import Store
+from usage_worker.store.task_runs import require_owner
 
 if TYPE_CHECKING:
     from usage_worker.settings import Settings

@@ -14,15 +14,18 @@ from usage_worker.cli.output import echo
 from usage_worker.cli.progress import shown
 from usage_worker.cli.run.ending import finish
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.maintenance import RECONCILE, ReconcileReport, Scope, run_task
-from usage_worker.maintenance import reconcile as do_reconcile
+from usage_worker.maintenance.differences import ReconcileReport
+from usage_worker.maintenance.reconcile import RECONCILE, Scope
+from usage_worker.maintenance.reconcile import reconcile as do_reconcile
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.settings import load_settings
-from usage_worker.store import Store, external_ids_in
+from usage_worker.store.connection import Store
+from usage_worker.store.external_ids import external_ids_in
 from usage_worker.wording import counted
 
 if TYPE_CHECKING:
     from usage_worker.cli.external_ids import ExternalIdsByKind
-    from usage_worker.maintenance import Difference
+    from usage_worker.maintenance.differences import Difference
 
 Repair = Annotated[
     bool,

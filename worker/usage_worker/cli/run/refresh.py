@@ -11,10 +11,12 @@ from usage_worker.cli.output import echo
 from usage_worker.cli.progress import shown
 from usage_worker.cli.run.ending import finish
 from usage_worker.local.stopping import leave_on_signal
-from usage_worker.maintenance import HOURS, REFRESH, HoursReport, roll_up_hours, run_task
-from usage_worker.maintenance import refresh as refresh_analytics
+from usage_worker.maintenance.analytics import REFRESH
+from usage_worker.maintenance.analytics import refresh as refresh_analytics
+from usage_worker.maintenance.hours import HOURS, HoursReport, roll_up_hours
+from usage_worker.maintenance.task_run import run_task
 from usage_worker.settings import load_settings
-from usage_worker.store import Store
+from usage_worker.store.connection import Store
 from usage_worker.wording import counted
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]

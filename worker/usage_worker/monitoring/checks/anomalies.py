@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usage_worker.maintenance import ANOMALIES
+from usage_worker.maintenance.anomalies import ANOMALIES
 from usage_worker.maintenance.anomaly_words import meaning, subject
 from usage_worker.monitoring.check import warn
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.service.schedule import OFF
-from usage_worker.store import may_read_anomalies, open_alerts
+from usage_worker.store.anomalies import may_read_anomalies, open_alerts
 from usage_worker.wording import utc
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.inspection import Inspection
-    from usage_worker.store import Store
+    from usage_worker.store.connection import Store
 
 
 def _anomalies(inspection: Inspection) -> Iterator[Check]:

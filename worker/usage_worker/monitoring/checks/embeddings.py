@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from usage_worker.maintenance import EMBED
+from usage_worker.maintenance.embeddings import EMBED
 from usage_worker.monitoring.check import warn
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 

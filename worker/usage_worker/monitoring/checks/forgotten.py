@@ -8,7 +8,7 @@ from usage_worker.events.tombstones import ForgetKey
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS, Section
 from usage_worker.queue.forgotten import FORGOTTEN_KEY, ForgottenSet
-from usage_worker.store import tombstones
+from usage_worker.store.forgotten import tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

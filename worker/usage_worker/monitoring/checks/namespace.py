@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
-from usage_worker.store import kept_namespace
+from usage_worker.store.external_ids import kept_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usage_worker.events.external_ids import external_ids
-from usage_worker.maintenance import PERIODIC_TASKS
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import REDIS, Section
 from usage_worker.queue.processes import Processes

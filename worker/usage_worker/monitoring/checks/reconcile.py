@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usage_worker.maintenance import RECONCILE
+from usage_worker.maintenance.reconcile import RECONCILE
 from usage_worker.monitoring.check import warn
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.wording import counted, utc

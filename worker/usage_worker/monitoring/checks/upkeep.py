@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from usage_worker.maintenance import MANAGE_PARTITIONS, PERIODIC_TASKS, partition_coverage
+from usage_worker.maintenance.partitions import MANAGE_PARTITIONS, partition_coverage
+from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.monitoring.check import fail
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
 from usage_worker.service.schedule import later, next_of, schedule_entries
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from usage_worker.monitoring.check import Check
     from usage_worker.monitoring.inspection import Figures, Inspection
     from usage_worker.service.schedule import ScheduleEntry
-    from usage_worker.store import TaskRun
+    from usage_worker.store.task_runs import TaskRun
 
 # How late the end of a run may be.
 GRACE = timedelta(seconds=60)

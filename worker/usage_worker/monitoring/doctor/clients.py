@@ -10,8 +10,8 @@ from usage_worker.monitoring.checks.postgresql import SCHEMA_CHECK
 from usage_worker.monitoring.inspection import POSTGRESQL, REDIS, Section
 from usage_worker.queue.connection import GRANT_USER
 from usage_worker.queue.user_rights import missing_rights
-from usage_worker.store import require_owner
 from usage_worker.store.queries import query
+from usage_worker.store.task_runs import require_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
