@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.helpers import eventually
 from tests.integration.database import run, with_option
 from tests.integration.test_any_id import KEPT, expected, flush, track
 from tests.integration.test_held_rows import WAITING, holding
+from usage_worker.errors import LockHeldError
 from usage_worker.events.external_ids import uuid_of
 from usage_worker.store.intake import Intake
 
@@ -41,6 +44,38 @@ def test_ids_that_an_application_inserts_stop_no_event(
     track(harness, "42", "bot")
     assert harness.flush() == Intake(1, 1, 0, 0)
     assert set(run(database, KEPT)) == talks | set(expected(user="42", agent="bot"))
+
+
+def test_locked_table_loses_no_id(
+    harness: IngestHarness, make_resources: Callable[..., Resources], database: str, ingest_url: str
+) -> None:
+    """Nobody else writes the ids of these events: they wait, as where another table is locked."""
+    run(database, "INSERT INTO auth.users (id) VALUES (%s)", USER)
+    run(database, INSERT_AGENT, BOT)
+    harness.worker = make_resources(DATABASE_URL=with_option(ingest_url, SOON))
+    track(harness, "42", "bot", conversation_id="talk")
+    with holding(harness, "LOCK TABLE public.usage_external_ids IN SHARE MODE"), pytest.raises(LockHeldError):
+        harness.flush()
+    harness.worker = make_resources(reclaim_idle=0)
+    assert harness.flush() == Intake(1, 1, 0, 0)
+    assert set(run(database, KEPT)) == set(expected(user="42", agent="bot", conversation="talk"))
+
+
+def test_agent_that_is_inserted_again_keeps_its_name(
+    harness: IngestHarness, make_resources: Callable[..., Resources], database: str
+) -> None:
+    """The process has created it before, and the application has deleted it with its id since."""
+    creator = make_resources(DATABASE_URL=with_option(database, SOON), unknown="create", reclaim_idle=0.1)
+    track(harness, harness.users[0], "bot")
+    assert flush(creator) == Intake(1, 1, 0, 0)
+    for table, column in (("user_agents", "agent_id"), ("agents", "id"), ("usage_external_ids", "id")):
+        run(database, f"DELETE FROM public.{table} WHERE {column} = %s", BOT)
+    with holding(harness, INSERT_ID, "agent", BOT, "bot") as holder:
+        track(harness, harness.users[1], "bot")
+        assert flush(creator) == Intake()
+        holder.commit()
+    eventually(lambda: flush(creator) and creator.store.intake_totals() == Intake(2, 2, 0, 0), 30)
+    assert run(database, "SELECT name FROM public.agents WHERE id = %s", BOT) == [("bot",)]
 
 
 def test_new_agents_wait_for_their_ids_and_rows(

@@ -206,7 +206,8 @@ class Applier:
         deliveries = self._forgotten.taken_out(transaction, deliveries, may_lack_pairs=may_lack_pairs)
         # Also those of refused events; the name of an agent that is created is its external id.
         made = (external for entry in deliveries.entries for external in entry.made)
-        keep_ids(transaction, (it for it in made if it.id.hex not in self._agents.being_inserted), self.held)
+        free = (external for external in made if external.id.hex not in self._agents.being_inserted)
+        self._agents.being_inserted.update(external.id.hex for external in keep_ids(transaction, free, self.held))
         batch = self._without_known(transaction, batch, deliveries)
         bisection = Bisection(
             transaction, self._write, self.held, self._full, is_alone=is_alone, is_last=self._last_attempt

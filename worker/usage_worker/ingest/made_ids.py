@@ -56,13 +56,18 @@ def read_made_ids(field: bytes, ids: ExternalIds, most: int) -> tuple[list[Exter
 def keep_ids(transaction: BatchTransaction, made: Iterable[ExternalId], held: HeldRows) -> Sequence[ExternalId]:
     """Keep the originals of ids, and log how many are left out; return those that others are inserting.
 
-    These are left to the next batch that names them. Raises like `HeldRows.insert`.
+    These are left to the next batch that names them.
+
+    Raises:
+        LockHeldError: as of `HeldRows.insert`; or somebody holds the whole table, whose ids nobody else would write.
     """
     # By the names of their kinds, so that agents and conversations come before users: an application may be registering
     # thousands of users, at which the search for held ids ends, and a conversation may have no later event.
     originals = sorted({external.id.int: external for external in made}.values(), key=attrgetter("kind"))
     left_out: list[int] = []
     waiting = held.insert(transaction, lambda part: left_out.append(_keep(transaction, part)), originals, "ids")
+    if waiting:
+        transaction.check_external_ids()
     if ids := sum(left_out):
         log.warning("originals of ids are not kept: the database has others, or refuses them", ids=ids)
     return waiting

@@ -145,6 +145,15 @@ class BatchTransaction:
         with translated():
             self._connection.execute(query("ready"))
 
+    def check_external_ids(self) -> None:
+        """Check that nobody holds the whole table of external ids.
+
+        Raises:
+            LockHeldError: somebody does.
+        """
+        with translated():
+            self._connection.execute(query("external_ids_ready"))
+
     def holders(self) -> str:
         """Describe who may hold the rows that the batch needs."""
         return holders(self._connection)

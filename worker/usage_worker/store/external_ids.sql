@@ -17,6 +17,10 @@ SELECT kind, id, external_id
  ORDER BY kind, external_id COLLATE "C", id
 ON CONFLICT DO NOTHING
 
+-- name: external_ids_ready
+-- Writes nothing, and waits while somebody holds the whole table, as CREATE INDEX does.
+INSERT INTO public.usage_external_ids (kind) SELECT NULL WHERE false
+
 -- name: external_ids
 -- The application's own ids of UUIDs, as far as these were made from them.
 SELECT id, external_id FROM public.usage_external_ids WHERE kind = %(kind)s AND id = ANY (%(ids)s::uuid[])
