@@ -31,6 +31,7 @@ DAMAGE = {
     "constraint": "ALTER TABLE public.{table} DROP CONSTRAINT {name} CASCADE",
     "grant": "REVOKE ALL ON {target} FROM {role}",
     "table": "ALTER TABLE public.{object} DISABLE ROW LEVEL SECURITY, RESET (fillfactor)",
+    "replica identity": "ALTER TABLE public.{object} REPLICA IDENTITY DEFAULT",
     "column": "ALTER TABLE public.{table} ALTER COLUMN {name} DROP DEFAULT",
 }
 # Nothing can be damaged without losing rows, or it belongs to the whole cluster.

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 # materialized view takes longest, and most repairs then hold no lock on a table yet. Policies before tables: row-level
 # security hides every row while there is none. Grants last: nobody reads a materialized view before it is filled.
 _ORDER = (
-    "role", "auth", "column", "function", "view", "policy", "table", "partition", "constraint", "trigger", "grant",
+    "role", "auth", "column", "function", "view", "policy", "table", "replica identity", "partition", "constraint",
+    "trigger", "grant",
 )  # fmt: skip
 # Most repairs need two: the second makes what the first dropped together with something else, such as grants. Few,
 # because the transaction keeps the locks of every object that a round makes.

@@ -140,6 +140,10 @@ def _table(different: Difference) -> Iterator[sql.Composed]:
         yield alter + sql.SQL("SET ({})").format(sql.SQL(", ").join(pairs))
 
 
+def _replica_identity(different: Difference) -> Iterator[sql.Composed]:
+    yield sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(sql.Identifier("public", different.object))
+
+
 def _partition(different: Difference) -> Iterator[sql.SQL]:
     # The name is quoted and has its schema.
     found, _, granted = (different.found or "").partition(", granted to ")
@@ -215,6 +219,7 @@ def _grant(different: Difference) -> Iterator[Statement]:
 
 _BUILDERS: dict[str, Callable[[Difference], Iterator[Statement]]] = {
     "table": _table,
+    "replica identity": _replica_identity,
     "partition": _partition,
     "column": _column,
     "constraint": _constraint,

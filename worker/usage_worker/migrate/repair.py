@@ -38,7 +38,7 @@ _SET_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '100ms'"
 _SET_SHORT_TIMEOUT = "SET lock_timeout = '100ms'"
 # Long, since a concurrent build waits for older transactions, and clients do not wait for it.
 _SET_BUILD_TIMEOUT = "SET lock_timeout = '15min'"
-_OF_TABLES = ("column", "policy", "table", "partition", "constraint", "trigger")
+_OF_TABLES = ("column", "policy", "table", "replica identity", "partition", "constraint", "trigger")
 _INDEX = re.compile(r"(?P<create>CREATE (?:UNIQUE )?INDEX )\S+(?P<on> ON .+)")
 
 T = TypeVar("T")
