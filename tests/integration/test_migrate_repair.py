@@ -7,6 +7,7 @@ import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import pytest
 from psycopg import errors
 
 from tests.integration.commands import Cli
@@ -176,6 +177,15 @@ def test_options_of_view_are_set_without_dropping_it(database: str) -> None:
     assert [made.object for made in done.made] == ["user_agent_analytics_own", "user_agents_with_details"]
     assert done.left == Runner(database).verify() == []
     assert run(database, views) == before
+
+
+def test_disabled_foreign_keys_are_made_again(database: str) -> None:
+    """As a pg_restore --disable-triggers that was interrupted leaves them."""
+    run(database, "ALTER TABLE user_agents DISABLE TRIGGER ALL")
+    assert repair(database).left == []
+    assert Runner(database).verify() == []
+    with pytest.raises(errors.ForeignKeyViolation):
+        run(database, "INSERT INTO user_agents (user_id, agent_id) VALUES (gen_random_uuid(), gen_random_uuid())")
 
 
 def test_open_partitions_are_closed(database: str) -> None:

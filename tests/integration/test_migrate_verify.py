@@ -6,7 +6,9 @@ import pytest
 
 from tests.integration.database import run
 from usage_worker.errors import SchemaError
-from usage_worker.migrate import Runner
+from usage_worker.migrate import Runner, discover
+from usage_worker.migrate.connection import connect
+from usage_worker.migrate.verify import deviations
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,18 @@ from usage_worker.migrate import Runner
             "rule",
             "user_agents.keep",
             "unexpected: CREATE RULE keep",
+        ),
+        (
+            "ALTER TABLE user_agents DISABLE TRIGGER ALL",
+            "constraint",
+            "user_agents.user_agents_user_id_fkey",
+            "is disabled FOREIGN KEY (user_id)",
+        ),
+        (
+            "ALTER TABLE auth.users DISABLE TRIGGER ALL",
+            "constraint",
+            "user_agents.user_agents_user_id_fkey",
+            "is disabled FOREIGN KEY (user_id)",
         ),
         ("DROP INDEX idx_user_agents_team", "index", "idx_user_agents_team", "missing"),
         (
@@ -207,6 +221,31 @@ def test_verify_names_each_deviation(database: str, damage: str, kind: str, name
     run(database, damage)
     found = [deviation for deviation in runner.verify() if deviation not in before]
     assert [d for d in found if (d.kind, d.object) == (kind, name) and problem in d.problem], found
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated"])
+@pytest.mark.parametrize(
+    ("grant", "problem"),
+    [
+        ("ALTER ROLE {} BYPASSRLS", "bypasses row-level security"),
+        ("CREATE ROLE between; GRANT service_role TO between; GRANT between TO {}", "member of service_role"),
+        ("DO 'BEGIN EXECUTE format(''GRANT %I TO {}'', current_user); END'", "member of "),
+    ],
+)
+def test_verify_names_users_roles_that_open_the_rows_of_others(
+    database: str, role: str, grant: str, problem: str
+) -> None:
+    with connect(database) as connection, connection.transaction(force_rollback=True):
+        connection.execute(grant.format(role).encode())
+        (found,) = deviations(connection, discover())
+    assert (found.kind, found.object) == ("role", role)
+    assert problem in found.problem
+
+
+def test_roles_of_the_application_are_its_own(database: str) -> None:
+    with connect(database) as connection, connection.transaction(force_rollback=True):
+        connection.execute("CREATE ROLE theirs; GRANT theirs TO authenticated, anon")
+        assert deviations(connection, discover()) == []
 
 
 def test_verify_of_empty_database_names_remedy(empty_database: str) -> None:

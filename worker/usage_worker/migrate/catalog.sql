@@ -105,8 +105,11 @@ JOIN pg_class AS c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
 JOIN pg_sequence AS s ON s.seqrelid = c.oid
 
 UNION ALL
--- PostgreSQL 18 lists NOT NULL here as well; it is part of the column above.
-SELECT 'constraint', format('%s.%s', r.name, k.conname), r.name, pg_get_constraintdef(k.oid)
+-- PostgreSQL 18 lists NOT NULL here as well; it is part of the column above. A foreign key is checked by triggers of both
+-- tables, which DISABLE TRIGGER ALL switches off.
+SELECT 'constraint', format('%s.%s', r.name, k.conname), r.name,
+    CASE WHEN EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgenabled NOT IN ('O', 'A'))
+        THEN 'disabled ' ELSE '' END || pg_get_constraintdef(k.oid)
 FROM relations AS r JOIN pg_constraint AS k ON k.conrelid = r.oid AND k.contype NOT IN ('n', 't')
 
 UNION ALL
@@ -168,11 +171,19 @@ WHERE p.pronargs = 0
 
 UNION ALL
 SELECT 'role', rolname, NULL,
-    -- What a role for counting must not have, besides its grants.
-    'exists' || CASE WHEN rolname = 'usage_ingest' THEN
+    -- What a role must not have besides its grants: one for counting anything, one for users what opens the rows of others.
+    'exists' || CASE WHEN rolname <> 'service_role' THEN
         CASE WHEN rolsuper OR rolbypassrls THEN ', bypasses row-level security' ELSE '' END
-        || coalesce((SELECT string_agg(', member of ' || roleid::regrole, '' ORDER BY roleid::regrole::text)
-                       FROM pg_auth_members WHERE member = pg_roles.oid), '')
+        || coalesce((
+            SELECT string_agg(', member of ' || other.oid::regrole, '' ORDER BY other.oid::regrole::text)
+            FROM pg_roles AS other
+            WHERE CASE
+                WHEN pg_roles.rolname = 'usage_ingest'
+                    THEN EXISTS (SELECT FROM pg_auth_members WHERE member = pg_roles.oid AND roleid = other.oid)
+                WHEN other.rolname IN ('service_role', 'usage_ingest') OR other.oid IN (SELECT relowner FROM relations)
+                    THEN NOT pg_roles.rolsuper AND pg_has_role(pg_roles.oid, other.oid, 'MEMBER')
+            END
+        ), '')
     ELSE '' END
 FROM pg_roles
 WHERE rolname IN ('anon', 'authenticated', 'service_role', 'usage_ingest')
