@@ -133,6 +133,20 @@ def test_hidden_parents_are_named(empty_database: str, limited: str) -> None:
     assert f"policy applies to this role, ALTER ROLE {ROLE} BYPASSRLS" in str(Runner(limited).check())
 
 
+def test_names_of_agents_that_are_no_text_are_named(empty_database: str) -> None:
+    """As translations in JSON, to which PostgreSQL assigns no text."""
+    runner = Runner(empty_database)
+    run(
+        empty_database,
+        "CREATE DOMAIN public.short AS varchar(50); CREATE TABLE public.agents (id uuid PRIMARY KEY, name jsonb)",
+    )
+    assert runner.check("3.0.0") == []
+    (obstacle,) = runner.check()
+    assert obstacle.what == "column public.agents.name is jsonb instead of text"
+    run(empty_database, "ALTER TABLE public.agents ALTER name TYPE public.short")
+    runner.up()
+
+
 def test_memberships_that_users_may_not_read_are_named(empty_database: str) -> None:
     """With the policy of 3.0.0 nobody could read any row of `user_agents`, own ones included."""
     runner = Runner(empty_database)

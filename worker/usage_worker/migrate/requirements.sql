@@ -104,6 +104,14 @@ SELECT string_agg(problem, ', ' ORDER BY problem) FROM (
     WHERE needed.number = ANY ({plan})
         AND (a.attname IS NULL OR needed.type <> format_type(a.atttypid, a.atttypmod))
     UNION ALL
+    -- usage_create_parents() names an agent by a text. PostgreSQL assigns that to every type of strings.
+    SELECT format('column public.agents.name is %s instead of text', format_type(a.atttypid, a.atttypmod))
+    FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+    WHERE 22 = ANY ({plan}) AND a.attrelid = to_regclass('public.agents') AND a.attname = 'name' AND t.typcategory <> 'S'
+        AND NOT EXISTS (
+            SELECT FROM pg_cast WHERE castsource = 'text'::regtype AND casttarget = t.oid AND castcontext <> 'e'
+        )
+    UNION ALL
     -- Policies read it with the rights of the user who asks: without this one, nobody could read any row of user_agents.
     -- Where the role does not exist yet, this migration would make it.
     SELECT format(
