@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 
 from tests.faults.totals import wrong_totals
 from tests.helpers import eventually
+from tests.preloaded import Forked, preloaded
 from usage_worker.demo.publish import AGENTS, USERS
 from usage_worker.publisher import UsagePublisher
 from usage_worker.queue.stream import GROUP
@@ -119,20 +120,28 @@ class Harness:
 
     # Processes
 
-    def command(
-        self, module: str, *arguments: str, stdin: int | None = None, stdout: int | None = None
-    ) -> subprocess.Popen[bytes]:
+    def command(self, module: str, *arguments: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
         """Start a module of the project as a process that uses the servers of the harness."""
-        servers = {"DATABASE_URL": self.database, "REDIS_URL": self.redis_url}
-        environment = {**os.environ, **self.env, **servers}
         command = [sys.executable, "-m", module, *arguments]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=stdin, stdout=stdout)
+        return subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=stdout)
+
+    def worker(self, *arguments: str) -> Forked:
+        """Start a worker process that flushes, with the arguments of its module."""
+        return self._fork("tests.faults.flusher", *arguments)
+
+    def _fork(self, module: str, *arguments: str, stdin: int = 0) -> Forked:
+        """Start a module as `command` does, without its own start of Python."""
+        return preloaded().start([module, *arguments], ROOT, self._environment, (stdin, 1, 2), module)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, **self.env, "DATABASE_URL": self.database, "REDIS_URL": self.redis_url}
 
     @contextmanager
-    def workers(self, count: int, *arguments: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    def workers(self, count: int, *arguments: str) -> Iterator[list[Forked]]:
         """Run worker processes that flush until the block ends; a worker that fails by itself fails the test."""
         with ExitStack() as stack:
-            processes = [self.command("tests.faults.flusher", *arguments) for _ in range(count)]
+            processes = [self.worker(*arguments) for _ in range(count)]
             for process in processes:
                 stack.callback(_end, process)
             yield processes
@@ -150,22 +159,24 @@ class Harness:
         At the end of the block they have sent all.
         """
         journals = [folder / f"journal-{self.sent}-{number}" for number in range(count)]
+        theirs, ours = os.pipe()  # they go on until their standard input ends
         processes = [
-            self.command(
-                "tests.faults.publisher", str(journal), str(events), str(self.sent + seed), stdin=subprocess.PIPE
-            )
+            self._fork("tests.faults.publisher", str(journal), str(events), str(self.sent + seed), stdin=theirs)
             for seed, journal in enumerate(journals)
         ]
-        try:
-            yield
+        os.close(theirs)
+        with ExitStack() as stack:
+            stack.callback(self._record_journals, journals)
             for process in processes:
-                process.communicate(timeout=timeout)  # closes its standard input
-                assert process.returncode == 0
-        finally:
+                stack.callback(_end, process)
+            with os.fdopen(ours, "wb"):
+                yield
             for process in processes:
-                _end(process)
-            for journal in filter(Path.exists, journals):
-                self.record(json.loads(line) for line in journal.read_text().splitlines())
+                assert process.wait(timeout) == 0
+
+    def _record_journals(self, journals: Iterable[Path]) -> None:
+        for journal in filter(Path.exists, journals):
+            self.record(json.loads(line) for line in journal.read_text().splitlines())
 
     def drain(self, shard: int | None = None) -> None:
         """Flush in this process until no entry is left or pending."""
@@ -235,6 +246,6 @@ def process_state(pid: int) -> str:
         return ""
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Forked) -> None:
     process.kill()
     process.wait()

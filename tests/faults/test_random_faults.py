@@ -27,10 +27,10 @@ from usage_worker.queue.stream import GROUP
 from usage_worker.settings import DEFAULT_ID_NAMESPACE
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.preloaded import Forked
     from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 
 SECONDS = float(os.environ.get("USAGE_FAULT_SECONDS", "15"))
@@ -47,7 +47,7 @@ class FaultInjector:
         self, harness: Harness, proxy: Proxy, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, random: Random
     ) -> None:
         self.harness, self.proxy, self.postgres, self.valkey, self.random = harness, proxy, postgres, valkey, random
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Forked] = []
         self.log: list[str] = []
         self.names: set[str] = set()
 
@@ -78,7 +78,7 @@ class FaultInjector:
         while len(self.workers) < WORKERS:
             point = [self.random.choice(POINTS), self.random.choice(["KILL", "STOP"])]
             arguments = point if self.random.random() < 0.5 else []
-            self.workers.append(self.harness.command("tests.faults.flusher", *arguments))
+            self.workers.append(self.harness.worker(*arguments))
 
     def kill(self) -> None:
         victim = self.random.choice(self.workers)

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from tests.helpers import environment_without, free_port
-from tests.integration.preloaded import preloaded
+from tests.preloaded import preloaded
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.publisher.file_import import ImportReport, publish_file

@@ -16,7 +16,7 @@ from tests.faults.harness import UNKNOWN_USER, Harness
 from tests.faults.proxy import Proxy
 from tests.helpers import eventually
 from tests.integration.commands import SECRET, Cli
-from tests.integration.preloaded import preloaded
+from tests.preloaded import preloaded
 from tests.standby import SETTINGS, configure, copy_of, has_caught_up, promote, require_standby
 from usage_worker.errors import StoreUnavailableError
 from usage_worker.local import EmbeddedPostgres
