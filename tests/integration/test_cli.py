@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from contextlib import closing
 from datetime import timedelta
 from itertools import islice
@@ -18,6 +17,7 @@ import redis
 
 from tests.helpers import eventually
 from tests.integration.commands import NOW, PROGRAM, Cli, events, figures, rows, send
+from tests.preloaded import start_celery
 from usage_worker.local import EmbeddedValkey
 from usage_worker.queue.heartbeat import Heartbeat
 from usage_worker.queue.stream import EventStream
@@ -175,11 +175,10 @@ def test_status_without_workers(cli: Cli, redis_url: str) -> None:
 
 
 def test_status_is_healthy_with_worker_and_heartbeat(cli: Cli, redis_url: str) -> None:
-    celery = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", "worker", "--pool", "solo"]
     command = [PROGRAM, "status", "--watch", "--json"]
     with (
         closing(EventStream(redis_url, 2)) as stream,
-        subprocess.Popen(celery, cwd=cli.folder, env=cli.env, stderr=subprocess.DEVNULL) as worker,
+        start_celery(["--quiet", "worker", "--pool", "solo"], cli.folder, cli.env) as worker,
         subprocess.Popen(command, cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE) as watch,
     ):
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import socket
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,6 +18,7 @@ import redis
 
 from tests.helpers import eventually
 from tests.integration.commands import SECRET, Cli
+from tests.preloaded import start_celery
 from tests.servers import InstalledRedis
 from usage_worker.errors import StreamUnavailableError, UnusableServerError
 from usage_worker.local import EmbeddedValkey
@@ -227,7 +227,7 @@ def test_worker_logs_threats_at_start(tmp_path: Path, server: EmbeddedValkey, cl
     try:
         with (
             log.open("wb") as output,
-            subprocess.Popen([*CELERY, "worker", "--pool=solo"], cwd=tmp_path, env=cli.env, stderr=output) as worker,
+            start_celery(["--quiet", "worker", "--pool=solo"], tmp_path, cli.env, output.fileno()) as worker,
         ):
             try:
                 eventually(lambda: "appendonly yes" in log.read_text("utf-8"), 30)

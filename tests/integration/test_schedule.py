@@ -17,6 +17,7 @@ import pytest
 from tests.helpers import eventually
 from tests.integration.database import run
 from tests.integration.ledger import create_days, days
+from tests.preloaded import start_celery
 from usage_worker.maintenance.analytics import REFRESH
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS
 
@@ -41,7 +42,7 @@ class Celery:
     def running(self, name: str, *arguments: str, **env: str) -> Iterator[None]:
         with (
             (self._folder / f"{name}.log").open("wb") as log,
-            subprocess.Popen([*CELERY, *arguments], cwd=ROOT, env=self._env | env, stderr=log, stdout=log) as process,
+            start_celery(arguments, self._folder, self._env | env, log.fileno()) as process,
         ):
             try:
                 yield

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import queue
 import ssl
-import subprocess
-import sys
 import threading
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from kombu.exceptions import OperationalError
 from redis.connection import parse_url
 
 from tests.helpers import eventually
+from tests.preloaded import start_celery
 from usage_worker.errors import StreamUnavailableError
 from usage_worker.queue.stream import EventStream
 from usage_worker.service.app import make_app
@@ -137,12 +136,11 @@ def test_task_is_executed_and_its_event_counted(
     port: int, authority: tuple[trustme.CA, Path], database: str, cli: Cli, tmp_path: Path
 ) -> None:
     url = f"rediss://localhost:{port}/0?ssl_ca_certs={authority[1]}"
-    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "worker", "--pool=solo"]
     with (
         make_app(Settings(REDIS_URL=url)) as app,
         Store(database) as store,
         (tmp_path / "worker.log").open("wb") as log,
-        subprocess.Popen(command, env=cli.env | {"REDIS_URL": url}, stdout=log, stderr=log) as worker,
+        start_celery(["worker", "--pool=solo"], cli.folder, cli.env | {"REDIS_URL": url}, log.fileno()) as worker,
     ):
         try:
             app.send_task("usage.track", kwargs={"user_id": "nobody"})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from celery import Celery
 
 from tests.helpers import broker_url, eventually
 from tests.integration.database import run
+from tests.preloaded import start_celery
 from usage_worker.maintenance.partitions import MANAGE_PARTITIONS
 from usage_worker.maintenance.purge import PURGE
 from usage_worker.publisher import UsagePublisher
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from tests.integration.commands import Cli
     from tests.integration.conftest import IngestHarness
+    from tests.preloaded import Forked
     from usage_worker.service.resources import Resources
 
 CLAIM = "usage:flushing:{0}"
@@ -38,9 +38,8 @@ CREATE TRIGGER sleep BEFORE DELETE ON user_agents FOR EACH ROW EXECUTE FUNCTION 
 
 
 @contextmanager
-def running(cli: Cli, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "celery", "-A", "usage_worker", "--quiet", *arguments]
-    with subprocess.Popen(command, cwd=cli.folder, env=cli.env, stdout=subprocess.DEVNULL) as process:
+def running(cli: Cli, *arguments: str) -> Iterator[Forked]:
+    with start_celery(["--quiet", *arguments], cli.folder, cli.env, 2) as process:
         try:
             yield process
         finally:
