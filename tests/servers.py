@@ -24,6 +24,8 @@ FAST_POSTGRES = {
     "max_prepared_transactions": "2",
     # Enough for what one test has; whoever drops a table or a database looks at every buffer.
     "shared_buffers": "128MB",
+    # Debian's PostgreSQL has it, and would compile statements that are executed once.
+    "jit": "off",
 }
 FAST_VALKEY = {"appendonly": "no"}
 
