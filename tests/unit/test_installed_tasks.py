@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from kombu.entity import Exchange, Queue
+from kombu.entity import Exchange, Queue, binding
 
 from usage_worker.maintenance.registry import PERIODIC_TASKS
 from usage_worker.service.app import install
@@ -15,10 +15,11 @@ from usage_worker.service.task_names import FLUSH, HEARTBEAT, TRACK, TRACK_MANY
 from usage_worker.settings import Settings
 
 DIRECT = Exchange("direct")  # type: ignore[no-untyped-call]
+TOPICS = Exchange("topics", "topic")  # type: ignore[no-untyped-call]
 
 
-def queue(*arguments: Any) -> Any:
-    return Queue(*arguments)  # type: ignore[no-untyped-call]
+def queue(*arguments: Any, **options: Any) -> Any:
+    return Queue(*arguments, **options)  # type: ignore[no-untyped-call]
 
 
 def installed(**configuration: Any) -> Celery:
@@ -47,13 +48,36 @@ def test_defaults_of_an_application_are_not_ours() -> None:
         ({"queue": "theirs"}, {"theirs"}),
         ({"exchange": "direct", "routing_key": "a"}, {"theirs"}),
         ({"exchange": DIRECT, "routing_key": "b"}, {"others"}),
-        ({"exchange": "topics", "routing_key": "usage.flush"}, {"all"}),
+        ({"exchange": "topics", "routing_key": "usage.flush"}, {"all", "bound"}),
         ({"exchange": "unknown"}, set()),
         ({"exchange": "direct"}, set()),
+        ({"routing_key": "a"}, {"default"}),
+        ({"queue": "all", "routing_key": "a"}, {"all", "bound"}),
+        ({"exchange": "direct", "routing_key": "c"}, {"bound"}),
     ],
 )
 def test_queue_is_found_by_any_route(route: dict[str, Any], queues: set[str]) -> None:
-    topics = Exchange("topics", "topic")  # type: ignore[no-untyped-call]
-    declared = [queue("theirs", DIRECT, "a"), queue("others", DIRECT, "b"), queue("all", topics, "#"), queue("default")]
+    bindings = [binding(DIRECT, "c"), binding(TOPICS, "b")]  # type: ignore[no-untyped-call]
+    declared = [
+        queue("theirs", DIRECT, "a"),
+        queue("others", DIRECT, "b"),
+        queue("all", TOPICS, "#"),
+        queue("bound", bindings=bindings),
+        queue("default"),
+    ]
     app = installed(task_routes={"*": route}, task_queues=declared, task_default_queue="default")
     assert queues_of(app, FLUSH) == queues
+
+
+def test_routing_key_alone_goes_to_the_exchange_of_the_default_queue() -> None:
+    declared = [queue("default", TOPICS, "task.#"), queue("feed", TOPICS, "feed.#"), queue("theirs", DIRECT, "feed.a")]
+    app = installed(task_routes={"*": {"routing_key": "feed.a"}}, task_queues=declared, task_default_queue="default")
+    assert queues_of(app, FLUSH) == {"default", "feed"}
+
+
+def test_a_router_that_reads_arguments_may_use_any_queue() -> None:
+    def by_arguments(_: str, args: Any, *__: Any, **___: Any) -> dict[str, str]:
+        return {"queue": f"q{args[0] % 2}"}
+
+    app = installed(task_routes=[by_arguments], task_queues=[queue("q0"), queue("q1")])
+    assert queues_of(app, FLUSH) == {"q0", "q1"}

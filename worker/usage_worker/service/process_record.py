@@ -74,14 +74,24 @@ def queues_of(app: Celery, task: str) -> set[str]:
 
     The patterns of a topic exchange are not evaluated: any queue bound to it may.
     """
-    route: dict[str, Any] = app.amqp.router.route({}, task)
-    if queue := route.get("queue"):
-        return {_name(queue)}
-    if exchange := route.get("exchange"):
-        bound = [queue for queue in app.amqp.queues.values() if _name(queue.exchange) == _name(exchange)]
-        key = route.get("routing_key")
-        return {queue.name for queue in bound if queue.exchange.type != "direct" or queue.routing_key == key}
-    return {app.amqp.default_queue.name}  # the route sets options only, such as a priority
+    try:
+        route: dict[str, Any] = app.amqp.router.route({}, task)
+    except Exception:  # noqa: BLE001 - a router of the application may read arguments, and here are none
+        return set(app.amqp.queues)
+    queue, exchange, key = route.get("queue"), route.get("exchange"), route.get("routing_key")
+    if queue or exchange is None:
+        queue = queue or app.amqp.default_queue
+        # As Celery sends: to a queue of a direct exchange by its name, whatever the routing key.
+        if not key or queue.exchange.type == "direct":
+            return {queue.name}
+        exchange = exchange or queue.exchange
+    target = _name(exchange)
+    queues = app.amqp.queues.values()
+    return {queue.name for queue in queues if any(_takes(bound, target, key) for bound in (queue, *queue.bindings))}
+
+
+def _takes(bound: Any, exchange: str, key: str | None) -> bool:
+    return _name(bound.exchange) == exchange and (bound.exchange.type != "direct" or bound.routing_key == key)
 
 
 def _name(entity: Any) -> str:
