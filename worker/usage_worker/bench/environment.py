@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from usage_worker.bench.load import Load
 from usage_worker.bench.sql import query as bench_query
-from usage_worker.local.own_servers import own_servers
+from usage_worker.local.isolated_servers import isolated_servers
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.migrate import Runner
 from usage_worker.store.connection import Store
@@ -75,7 +75,7 @@ def open_environment(users: int) -> Iterator[BenchEnvironment]:
     """Start servers with the newest schema, and stop them at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-bench-")))
-        servers = stack.enter_context(own_servers())
+        servers = stack.enter_context(isolated_servers())
         Runner(servers.database_url).up()
         store = stack.enter_context(Store(servers.database_url))
         population = Load(0, "uniform", 0, users).population

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from usage_worker.bench.query_timing import QueryTiming, time_query
 from usage_worker.bench.sql import query as bench_query
-from usage_worker.local.own_servers import own_servers
+from usage_worker.local.isolated_servers import isolated_servers
 from usage_worker.migrate import Runner, latest_version
 from usage_worker.store.connection import Store
 
@@ -91,7 +91,7 @@ def measure_queries(sizes: Sequence[int], echo: Callable[[str], None]) -> Querie
     """
     versions: dict[str, dict[int, SchemaMeasurement]] = {}
     with ExitStack() as stack:
-        servers = stack.enter_context(own_servers())
+        servers = stack.enter_context(isolated_servers())
         store = stack.enter_context(Store(servers.database_url))
         for schema in schema_versions():
             Runner(servers.database_url).up(schema.version)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from usage_worker.bench.query_timing import signed_in
 from usage_worker.bench.sql import query as bench_query
-from usage_worker.local.own_servers import own_servers
+from usage_worker.local.isolated_servers import isolated_servers
 from usage_worker.migrate import Runner
 from usage_worker.store.connection import Store
 from usage_worker.store.queries import query
@@ -84,7 +84,7 @@ def measure_search(sizes: Sequence[int], echo: Callable[[str], None]) -> SearchT
 
 def _measure(agents: int, echo: Callable[[str], None]) -> dict[str, SearchTiming]:
     with ExitStack() as stack:
-        servers = stack.enter_context(own_servers())
+        servers = stack.enter_context(isolated_servers())
         store = stack.enter_context(Store(servers.database_url))
         Runner(servers.database_url).up()
         echo(f"filling {agents:,} agents")

@@ -15,7 +15,7 @@ from usage_worker.demo.publishers import AT_A_TIME, Publishers
 from usage_worker.demo.result import DemoResult, LiveCounters, Outage
 from usage_worker.demo.sql import query
 from usage_worker.errors import ProcessError
-from usage_worker.local.own_servers import own_servers
+from usage_worker.local.isolated_servers import isolated_servers
 from usage_worker.local.supervisor import Supervisor
 from usage_worker.migrate import Runner
 from usage_worker.queue.stream import GROUP, EventStream
@@ -54,7 +54,7 @@ def run_demo(events: int, echo: Callable[[str], None], on_progress: Callable[[Li
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="usage-demo-")))
         echo("starting PostgreSQL and Valkey")
-        servers = stack.enter_context(own_servers())
+        servers = stack.enter_context(isolated_servers())
         Runner(servers.database_url).up()
         store = stack.enter_context(Store(servers.database_url))
         population = Population.of(USERS, AGENTS)
