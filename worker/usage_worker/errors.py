@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class UsageError(Exception):
     """usage-worker failed."""
 
-    def __init__(self, detail: str = "") -> None:
-        self.detail = detail
+    def __init__(self, detail: str = "", remedy: str = "") -> None:
+        self.detail, self.remedy = f"{detail}; {remedy}" if remedy else detail, remedy
         headline = (self.__doc__ or "").strip().removesuffix(".")
-        super().__init__(f"{headline}: {detail}" if detail else headline)
+        super().__init__(f"{headline}: {self.detail}" if self.detail else headline)
 
 
 class SettingsError(UsageError):

@@ -153,9 +153,9 @@ _ATTEMPT = re.compile(r"^- host: (None|'.*?'), port: (None|'.*?'), hostaddr: (?:
 # A replica cancels a query that needs what it must remove to go on.
 RECOVERY_CONFLICT = "conflict with recovery"
 _ADVICE = {
-    SchemaError: f"; {MIGRATE_UP}",
-    RoleError: f"; {NEEDS_OWNER}",
-    SettingsError: "; is DATABASE_URL right?",
+    SchemaError: MIGRATE_UP,
+    RoleError: NEEDS_OWNER,
+    SettingsError: "is DATABASE_URL right?",
 }
 
 
@@ -231,7 +231,7 @@ def translated() -> Iterator[None]:
         message, kind = one_line(error), meaning(error)
         if kind is None:
             raise
-        raise kind(message + _ADVICE.get(kind, "")) from error
+        raise kind(message, _ADVICE.get(kind, "")) from error
     except UnicodeEncodeError as error:
         # Half a surrogate pair, as in a word of the command line that is not UTF-8.
         raise DataRefusedError(f"a text cannot be encoded as {error.encoding.upper()}") from error

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from usage_worker.errors import (
     BrokerUnavailableError,
-    KeyTakenError,
     SchemaError,
     StatementCancelledError,
     StoreUnavailableError,
-    StreamRefusedError,
     StreamUnavailableError,
     UnusableBrokerError,
     UnusableServerError,
@@ -16,13 +14,10 @@ from usage_worker.errors import (
     first_line,
 )
 from usage_worker.postgres import MIGRATE_UP
-from usage_worker.queue.connection import FIND_PROGRAM, GRANT_USER
 
-# The first match counts.
+# For errors that do not say it themselves. The first match counts.
 _REMEDIES: tuple[tuple[type[UsageError], str], ...] = (
     (UnusableServerError, "name another server in REDIS_URL"),
-    (KeyTakenError, FIND_PROGRAM),
-    (StreamRefusedError, GRANT_USER),
     (StreamUnavailableError, "see that the server of REDIS_URL runs and that this machine reaches it"),
     (UnusableBrokerError, "name another server in USAGE_BROKER_URL"),
     (BrokerUnavailableError, "see that the server of USAGE_BROKER_URL runs and that this machine reaches it"),
@@ -31,8 +26,11 @@ _REMEDIES: tuple[tuple[type[UsageError], str], ...] = (
     (SchemaError, MIGRATE_UP),
 )
 
+_OTHERWISE = "correct what the reason names"
+
 
 def explained(error: Exception) -> tuple[str, str]:
-    """Return what failed and what to do about an error of a server; where its message says that, too, it is cut off."""
-    remedy = next((text for kind, text in _REMEDIES if isinstance(error, kind)), "correct what the reason names")
-    return first_line(error).removesuffix(f"; {remedy}"), remedy
+    """Return what failed, without what to do about it, and that."""
+    if isinstance(error, UsageError) and error.remedy:
+        return first_line(error).removesuffix(f"; {error.remedy}"), error.remedy
+    return first_line(error), next((text for kind, text in _REMEDIES if isinstance(error, kind)), _OTHERWISE)

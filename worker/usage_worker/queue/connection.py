@@ -46,9 +46,8 @@ _OF_A_FAILOVER = (RedisConnectionError, RedisTimeoutError, ReadOnlyError)
 # Of the answer to CLUSTER SLOTS of a server, or of a Sentinel.
 _OF_NO_CLUSTER = ("cluster support disabled", "unknown command 'CLUSTER'")
 
-# What to do about a refused command, and about a key of another type than ours.
+# What to do about a refused command.
 GRANT_USER = 'grant what docs/operations.md lists for "Users" to the user of REDIS_URL'
-FIND_PROGRAM = "find the program that writes keys `usage:…`, then rename or delete the key"
 # What to do about others, by a part of the driver's message.
 _REMEDIES = (
     ("last possible ID", f"a producer chose the last possible id, so that a shard takes no entry any more; {WAY_OUT}"),
@@ -190,15 +189,20 @@ def unavailable(error: RedisError, kind: Kind) -> StreamUnavailableError:
     if unusable := _unusable(error, kind):
         return UnusableServerError(unusable)
     if isinstance(error, OutOfMemoryError):
-        return StreamUnavailableError(
-            "Redis is full; raise its maxmemory, or let `usage-worker drain` work off the backlog"
-        )
+        remedy = "raise its maxmemory, or let `usage-worker drain` work off the backlog"
+        return StreamUnavailableError("Redis is full", remedy)
     text = str(error)
     if is_wrong_type(error):
-        return KeyTakenError(f"{text}; {FIND_PROGRAM}")
+        return KeyTakenError(text, "find the program that writes keys `usage:…`, then rename or delete the key")
     if isinstance(error, NoPermissionError):
-        return StreamRefusedError(f"{text}; {GRANT_USER}")
-    return StreamUnavailableError(_with_remedy(error))
+        return StreamRefusedError(text, GRANT_USER)
+    if isinstance(error, AskError | TryAgainError):
+        text, remedy = "a slot is moving to another node of the Cluster", "the next attempt asks where it is"
+    elif isinstance(error, ClusterDownError):
+        remedy = "`CLUSTER NODES` shows which nodes are down"
+    else:
+        remedy = next(remedy for part, remedy in _REMEDIES if part in text)
+    return StreamUnavailableError(text, remedy)
 
 
 def _unusable(error: RedisError, kind: Kind) -> str | None:
@@ -207,12 +211,3 @@ def _unusable(error: RedisError, kind: Kind) -> str | None:
         return NO_CLUSTER if any(part in str(error) for part in _OF_NO_CLUSTER) else None
     is_cluster = isinstance(error, _OF_A_CLUSTER) and not isinstance(error, MasterDownError)
     return CLUSTER if is_cluster else None
-
-
-def _with_remedy(error: RedisError) -> str:
-    if isinstance(error, AskError | TryAgainError):
-        return "a slot is moving to another node of the Cluster; the next attempt asks where it is"
-    text = str(error)
-    if isinstance(error, ClusterDownError):
-        return f"{text}; `CLUSTER NODES` shows which nodes are down"
-    return f"{text}; {next(remedy for part, remedy in _REMEDIES if part in text)}"

@@ -37,7 +37,7 @@ def require_owner(store: Store) -> None:
     """
     (found,) = store.rows(query("owns_tables"))
     if not found["owns_tables"]:
-        raise RoleError(f"DATABASE_URL names {found['role']}, which does not own the tables; {NEEDS_OWNER}")
+        raise RoleError(f"DATABASE_URL names {found['role']}, which does not own the tables", NEEDS_OWNER)
 
 
 @contextmanager
