@@ -6,10 +6,11 @@ import json
 import socket
 from contextlib import closing
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
-from tests.integration.commands import SECRET, Cli, events, send
+from tests.integration.commands import PROGRAM, SECRET, Cli, events, send
 from usage_worker.errors import SettingsError
 from usage_worker.migrate import Runner
 from usage_worker.queue.stream import EventStream
@@ -114,6 +115,7 @@ def test_publish_explains_invalid_arguments(cli: Cli) -> None:
     hints = {
         "absent.csv": "absent.csv: No such file",
         ".": ".: Is a directory",
+        "/proc/self/mem": "/proc/self/mem: Input/output error",
         "events.csv --map tokens": "FIELD=VALUE",
         "events.csv --map token=a": "there is no field token",
         "events.csv --map tokens=c": "no column c; there are a, b",
@@ -121,3 +123,14 @@ def test_publish_explains_invalid_arguments(cli: Cli) -> None:
     error_lines = cli.error_lines(*(f"publish {arguments}" for arguments in hints))
     for hint, error_line in zip(hints.values(), error_lines, strict=True):
         assert hint in error_line
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [("publish -", "standard input is closed"), (f"forget {UUID(int=1)}", "run it again with --yes")],
+)
+def test_standard_input_that_is_closed(cli: Cli, database: str, command: str, hint: str) -> None:
+    cli.env |= {"DATABASE_URL": database, "USAGE_FORGET_KEY": "00" * 32}
+    done = cli.run("-c", f"exec {PROGRAM} {command} <&-", program=("sh",))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert hint in done.stderr

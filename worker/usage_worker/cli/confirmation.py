@@ -17,7 +17,7 @@ def require_terminal(what: str) -> None:
     Raises:
         ConfirmationError: it is not.
     """
-    if not sys.stdin.isatty():
+    if not (sys.stdin and sys.stdin.isatty()):  # absent where it was closed from the start
         raise ConfirmationError(f"{what}; run it again with --yes to go on, nothing was changed")
 
 

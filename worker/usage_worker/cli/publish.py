@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,8 @@ from usage_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from _typeshed import WriteableBuffer
 
 File = Annotated[
     str,
@@ -123,19 +126,31 @@ def _on_problem(number: int, error: EventRefusedError) -> None:
     echo(f"line {number}: {error}", err=True)
 
 
+class _File(io.FileIO):
+    """An unbuffered file, to send lines as they arrive; a device or a network can fail long after it was opened."""
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise ArgumentError(f"{self.name or '-'}: {error.strerror}") from None
+
+
 @contextmanager
 def _opened(file: str) -> Iterator[TextIO]:
     """Open the file as text, with a progress bar on a terminal."""
     if file == "-":
+        # Where the process began without it, a connection can have the descriptor 0 by now.
+        if not sys.stdin:
+            raise ArgumentError("-: standard input is closed")
         # Not closed: standard input is not ours.
-        with open(0, "rb", closefd=False) as source:
-            yield open_text(source)
+        with _File(0, closefd=False) as source:
+            yield open_text(io.BufferedReader(source))
         return
     with ExitStack() as stack:
         try:
-            # Once: the writer of a named pipe gets SIGPIPE when its reader closes it. Unbuffered, to send lines as they
-            # arrive.
-            opened = stack.enter_context(Path(file).open("rb", buffering=0))
+            # Once: the writer of a named pipe gets SIGPIPE when its reader closes it.
+            opened = stack.enter_context(_File(file))
         except OSError as error:
             raise ArgumentError(f"{file}: {error.strerror}") from None
         console = Console(stderr=True)
