@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -142,6 +143,20 @@ def test_damaged_character_is_the_problem_of_its_line(encoding: str, bad: bytes)
 def test_file_that_is_no_text_is_refused(content: bytes) -> None:
     with pytest.raises(SettingsError, match="the file"):
         open_text(io.BufferedReader(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [("model\na\n".encode("utf-16"), ""), (gzip.compress(b"{}", mtime=0), "is compressed")]
+)
+def test_file_is_recognized_when_its_bytes_come_one_by_one(content: bytes, problem: str) -> None:
+    class Slow(io.BytesIO):
+        """As a pipe whose writer writes one byte at a time."""
+
+        def readinto(self, buffer: Any) -> int:
+            return super().readinto(memoryview(buffer)[:1])
+
+    with pytest.raises(SettingsError, match=problem) if problem else nullcontext():
+        assert list(read_lines(open_text(io.BufferedReader(Slow(content))), is_csv=True)) == [Line(2, {"model": "a"})]
 
 
 def test_decimals_never_become_binary_floats() -> None:

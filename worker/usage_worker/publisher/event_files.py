@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from typing import TextIO
 
+    from _typeshed import WriteableBuffer
+
 # Byte order marks with the encodings that read them. The mark of UTF-16 begins that of UTF-32.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -54,6 +56,25 @@ class Line(NamedTuple):
     is_left_out: bool = False
 
 
+class _Begun(io.RawIOBase):
+    """A file again from its start, of which some bytes have been read."""
+
+    def __init__(self, start: bytes, rest: io.BufferedReader[Any]) -> None:
+        self._start = start
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        if not self._start:
+            return self._rest.readinto1(buffer)
+        view = memoryview(buffer)
+        count = min(len(view), len(self._start))
+        view[:count], self._start = self._start[:count], self._start[count:]
+        return count
+
+
 def open_text(binary: io.BufferedReader[Any]) -> TextIO:
     """Return the text of a file: UTF-8, or what its byte order mark names.
 
@@ -62,7 +83,7 @@ def open_text(binary: io.BufferedReader[Any]) -> TextIO:
     Raises:
         ArgumentError: the file holds no text, or UTF-16 without a byte order mark.
     """
-    start = binary.peek(_LONGEST_MARK)[:_LONGEST_MARK]
+    start = binary.read(_LONGEST_MARK)  # `peek` may have less: the first write to a pipe can be one byte
     for signature, problem in _NOT_TEXT:
         if start.startswith(signature):
             raise ArgumentError(f"the file {problem}")
@@ -71,7 +92,7 @@ def open_text(binary: io.BufferedReader[Any]) -> TextIO:
         raise ArgumentError("the file is not UTF-8; run `iconv -f UTF-16LE -t UTF-8 FILE | usage-worker publish -`")
     codecs.register_error(_WIDE_HANDLER, _escape_wide)
     errors = "surrogateescape" if encoding.startswith("utf-8") else _WIDE_HANDLER
-    return io.TextIOWrapper(binary, encoding=encoding, errors=errors, newline="")
+    return io.TextIOWrapper(io.BufferedReader(_Begun(start, binary)), encoding=encoding, errors=errors, newline="")
 
 
 def read_lines(file: TextIO, *, is_csv: bool, wanted: Collection[str] = ()) -> Iterator[Line]:
