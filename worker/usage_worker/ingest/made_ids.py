@@ -61,9 +61,11 @@ def keep_ids(transaction: BatchTransaction, made: Iterable[ExternalId], held: He
     Raises:
         LockHeldError: as of `HeldRows.insert`; or somebody holds the whole table, whose ids nobody else would write.
     """
-    # By the names of their kinds, so that agents and conversations come before users: an application may be registering
-    # thousands of users, at which the search for held ids ends, and a conversation may have no later event.
-    originals = sorted({external.id.int: external for external in made}.values(), key=attrgetter("kind"))
+    originals = [*{external.id.int: external for external in made}.values()]
+    if held.mode:
+        # By the names of their kinds, so that agents and conversations come before users: an application may be
+        # registering thousands of users, at which the search for held ids ends. A conversation may have no later event.
+        originals.sort(key=attrgetter("kind"))
     left_out: list[int] = []
     waiting = held.insert(transaction, lambda part: left_out.append(_keep(transaction, part)), originals, "ids")
     if waiting:
