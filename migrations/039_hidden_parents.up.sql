@@ -34,7 +34,7 @@ BEGIN
     IF FOUND THEN
         RAISE object_not_in_prerequisite_state USING
             MESSAGE = format('row-level security of %1$s may hide rows from role %2$I; CREATE POLICY usage_worker ON %1$s'
-                             ' FOR SELECT TO %2$I USING (true); where a restrictive policy applies to it, ALTER ROLE %2$I'
+                             ' FOR SELECT TO %2$I USING (true); where a restrictive policy applies to this role, ALTER ROLE %2$I'
                              ' BYPASSRLS', v_table, current_user);
     END IF;
     RETURN QUERY

@@ -42,13 +42,13 @@ def test_each_section_stands_alone(filled: str, redis_url: str, postgres: Postgr
 
     secret = "s3cretword"
     (down,) = answers(opened(redis_url, DATABASE_URL=f"postgresql://user:{secret}@127.0.0.1:{free_port()}/usage"), {})
-    assert "see that the server of DATABASE_URL runs" in line_of(down)
+    assert "is DATABASE_URL right and the server up?" in line_of(down)
     assert secret not in text_of(down)
     assert re.search(r"<dt>Backlog</dt><dd class=\"figure\">0</dd>", text_of(down))
 
     (away,) = answers(opened(f"redis://:{secret}@127.0.0.1:{free_port()}/0", DATABASE_URL=filled), {})
     assert totals_of(away)[0]
-    assert "see that the server of REDIS_URL runs" in text_of(away)
+    assert "is REDIS_URL right and the server up?" in text_of(away)
     assert re.search(r"<dt>Backlog</dt><dd class=\"figure\">unknown</dd>", text_of(away))
     assert secret not in text_of(away)
 

@@ -166,6 +166,6 @@ def test_replica_that_is_away_is_named(servers: Servers, tmp_path: Path, valkey:
     for line in cli.error_lines("report", "search agent", "anomalies", "run reconcile"):
         assert "is USAGE_REPORT_DATABASE_URL right and the server up?" in line
     page = text_of(answers(opened(valkey.url(1), **servers.fields), {})[0])
-    assert "see that the server of USAGE_REPORT_DATABASE_URL runs" in page
+    assert "is USAGE_REPORT_DATABASE_URL right and the server up?" in page
     # A repair needs none.
     assert cli.run("run", "reconcile", "--repair", "--json").returncode == 0

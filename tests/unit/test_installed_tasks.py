@@ -30,12 +30,18 @@ def installed(**configuration: Any) -> Celery:
 
 
 def test_defaults_of_an_application_are_not_ours() -> None:
-    names = ("acks_late", "acks_on_failure_or_timeout", "reject_on_worker_lost", "track_started")
+    names = (
+        "acks_late",
+        "acks_on_failure_or_timeout",
+        "reject_on_worker_lost",
+        "store_errors_even_if_ignored",
+        "track_started",
+    )
     app = installed(task_default_rate_limit="1/m", **{f"task_{name}": True for name in names})
     periodic = [task.name for task in PERIODIC_TASKS]
     for name in (FLUSH, HEARTBEAT, TRACK, TRACK_MANY, *periodic):
         task = app.tasks[name]
-        assert task.ignore_result
+        assert (task.ignore_result, task.store_errors_even_if_ignored) == (True, False)
         assert (task.track_started, task.rate_limit) == (False, 0)
         assert task.acks_late == (name in {TRACK, TRACK_MANY})
         assert task.acks_on_failure_or_timeout != task.acks_late
@@ -53,6 +59,8 @@ def test_defaults_of_an_application_are_not_ours() -> None:
         ({"exchange": "direct"}, set()),
         ({"routing_key": "a"}, {"default"}),
         ({"queue": "all", "routing_key": "a"}, {"all", "bound"}),
+        ({"queue": "all"}, {"all", "bound"}),
+        ({"queue": "theirs", "exchange": "direct", "routing_key": "b"}, {"others"}),
         ({"exchange": "direct", "routing_key": "c"}, {"bound"}),
     ],
 )

@@ -41,4 +41,4 @@ def standby_wait(connection: Connection[Any]) -> Iterator[None]:
     finally:
         connection.remove_notice_handler(note)
     if cancelled:
-        raise StoreUnavailableError("the wait for the synchronous standby was cancelled; is the standby up?")
+        raise StoreUnavailableError("the wait for the synchronous standby was cancelled", "is the standby up?")

@@ -75,8 +75,8 @@ class ReportSource:
             return f"{reason}: ask for fewer days"
         if isinstance(error, ConcurrencyError):
             return f"{reason}: reload the page in a few seconds"
-        if isinstance(error, SettingsError):  # it says what to do
+        if isinstance(error, SettingsError) and not error.remedy:  # the reason says what to do
             return reason
         if isinstance(error, StoreUnavailableError) and self._settings.report_database_url:
-            return f"{reason}: see that the server of USAGE_REPORT_DATABASE_URL runs and that this machine reaches it"
+            return f"{reason}: is USAGE_REPORT_DATABASE_URL right and the server up?"
         return f"{reason}: {remedy}"

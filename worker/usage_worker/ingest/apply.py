@@ -207,7 +207,8 @@ class Applier:
         # Also those of refused events; the name of an agent that is created is its external id.
         made = (external for entry in deliveries.entries for external in entry.made)
         free = (external for external in made if external.id.hex not in self._agents.being_inserted)
-        self._agents.being_inserted.update(external.id.hex for external in keep_ids(transaction, free, self.held))
+        waiting = keep_ids(transaction, free, self.held)
+        self._agents.being_inserted.update(external.id.hex for external in waiting if external.kind == "agent")
         batch = self._without_known(transaction, batch, deliveries)
         bisection = Bisection(
             transaction, self._write, self.held, self._full, is_alone=is_alone, is_last=self._last_attempt

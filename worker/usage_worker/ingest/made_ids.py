@@ -62,14 +62,14 @@ def keep_ids(transaction: BatchTransaction, made: Iterable[ExternalId], held: He
         LockHeldError: as of `HeldRows.insert`; or somebody holds the whole table, whose ids nobody else would write.
     """
     originals = [*{external.id.int: external for external in made}.values()]
-    if held.mode:
+    if originals and held.mode:
+        # First: it locks the table as an insert does, to the end of the transaction. What waits then, waits for rows.
+        transaction.check_external_ids()
         # By the names of their kinds, so that agents and conversations come before users: an application may be
         # registering thousands of users, at which the search for held ids ends. A conversation may have no later event.
         originals.sort(key=attrgetter("kind"))
     left_out: list[int] = []
     waiting = held.insert(transaction, lambda part: left_out.append(_keep(transaction, part)), originals, "ids")
-    if waiting:
-        transaction.check_external_ids()
     if ids := sum(left_out):
         log.warning("originals of ids are not kept: the database has others, or refuses them", ids=ids)
     return waiting

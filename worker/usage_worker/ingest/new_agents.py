@@ -42,7 +42,7 @@ class NewAgents:
         self._kept: set[str] = set()
         self._absent: set[str] = set()
         self._tried: set[str] = set()
-        # Agents, or their ids, that others were inserting when the batch was prepared.
+        # Agents that others are inserting, or the ids that are to be their names, as of the attempt at hand.
         self.being_inserted: set[str] = set()
 
     def prepare(self, batch: Batch) -> None:

@@ -18,11 +18,11 @@ from usage_worker.postgres import MIGRATE_UP
 # For errors that do not say it themselves. The first match counts.
 _REMEDIES: tuple[tuple[type[UsageError], str], ...] = (
     (UnusableServerError, "name another server in REDIS_URL"),
-    (StreamUnavailableError, "see that the server of REDIS_URL runs and that this machine reaches it"),
+    (StreamUnavailableError, "is REDIS_URL right and the server up?"),
     (UnusableBrokerError, "name another server in USAGE_BROKER_URL"),
-    (BrokerUnavailableError, "see that the server of USAGE_BROKER_URL runs and that this machine reaches it"),
+    (BrokerUnavailableError, "is USAGE_BROKER_URL right and the server up?"),
     (StatementCancelledError, "raise the limit of time that the reason names for the role or database of DATABASE_URL"),
-    (StoreUnavailableError, "see that the server of DATABASE_URL runs and that this machine reaches it"),
+    (StoreUnavailableError, "is DATABASE_URL right and the server up?"),
     (SchemaError, MIGRATE_UP),
 )
 

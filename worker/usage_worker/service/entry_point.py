@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from json import dumps
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from celery.worker.strategy import default
 from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
-from usage_worker.errors import StreamUnavailableError, named
+from usage_worker.errors import StreamUnavailableError
 from usage_worker.events.columns import PACK_EVENTS
 from usage_worker.logs import get_logger
 from usage_worker.queue.entry import Pack
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 _HARMLESS_BRACKETS = 100
 # Where the pool pickles a message, and its processes read it, less of the stack is left than where it is checked.
 _LEVELS_TO_SPARE = 50
-# Seconds after each attempt to append events while Redis is not available. An attempt may last 5 s, so that none begins
-# which would end after these: the application's own tasks wait for the process.
+# Seconds after each attempt to append events while Redis is not available. The last begins within `_APPEND_SECONDS` of
+# the first, since other tasks wait for the process; one at which Redis hangs lasts 5 s.
 _PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 _APPEND_SECONDS = 9.0
 # Seconds after a failure that no outage explains.
@@ -162,17 +162,16 @@ def _append(task: Task, events: list[Any]) -> None:
 
 def _append_packs(task: Task, stream: EventStream, packs: list[tuple[int, Pack]]) -> None:
     end = time.monotonic() + _APPEND_SECONDS
-    for pause in _PAUSES:
+    for pause in (*_PAUSES, None):
         try:
             stream.append(packs)
         except StreamUnavailableError as outage:
             log.warning("events wait", task=task.name, reason=str(outage))
-            if time.monotonic() + pause > end:
-                break
+            if pause is None or time.monotonic() + pause > end:
+                raise
             time.sleep(pause)
         else:
             return
-    raise Reject(requeue=True)
 
 
 @contextmanager
@@ -183,14 +182,15 @@ def _put_back(task: Task) -> Iterator[None]:
     """
     try:
         yield
-    except Reject:
-        raise
     except Exception as error:
-        if task.request.called_directly:  # the time limit, for one, is that of the caller
+        if task.request.called_directly or task.request.is_eager:  # there is no message: the caller must know
             raise
-        log.warning("events wait", task=task.name, reason=named(error))
-        time.sleep(_FAILURE_PAUSE)
-        raise Reject(requeue=True) from error
+        # Celery would drop the message if a time limit ended this block.
+        with suppress(SoftTimeLimitExceeded):
+            if not isinstance(error, StreamUnavailableError):  # which is logged already
+                log.warning("events wait", task=task.name, reason=type(error).__name__)
+                time.sleep(_FAILURE_PAUSE)
+        raise Reject(requeue=True) from None
 
 
 def _parts(bodies: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:

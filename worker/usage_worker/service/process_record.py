@@ -78,13 +78,14 @@ def queues_of(app: Celery, task: str) -> set[str]:
         route: dict[str, Any] = app.amqp.router.route({}, task)
     except Exception:  # noqa: BLE001 - a router of the application may read arguments, and here are none
         return set(app.amqp.queues)
-    queue, exchange, key = route.get("queue"), route.get("exchange"), route.get("routing_key")
-    if queue or exchange is None:
-        queue = queue or app.amqp.default_queue
-        # As Celery sends: to a queue of a direct exchange by its name, whatever the routing key.
-        if not key or queue.exchange.type == "direct":
-            return {queue.name}
-        exchange = exchange or queue.exchange
+    queue, exchange, key = (route.get(name) for name in ("queue", "exchange", "routing_key"))
+    # As `send_task_message` in celery/app/amqp.py.
+    if queue is None and exchange is None:
+        queue = app.amqp.default_queue
+    if queue is not None and queue.exchange.type == "direct" and not (exchange and key):
+        return {queue.name}
+    if queue is not None and exchange is None:
+        exchange, key = queue.exchange, key or queue.routing_key
     target = _name(exchange)
     queues = app.amqp.queues.values()
     return {queue.name for queue in queues if any(_takes(bound, target, key) for bound in (queue, *queue.bindings))}

@@ -15,6 +15,7 @@ OPTIONS: dict[str, Any] = {
     # Nobody reads results: those of two idle shards would be 95,000 a day. A backend that is away would end a task
     # before it begins, where that is noted.
     "ignore_result": True,
+    "store_errors_even_if_ignored": False,
     "track_started": False,
     "rate_limit": 0,
 }
@@ -37,7 +38,10 @@ def lengthen_time_limits(app: Celery) -> None:
 
 def _lengthen(task: Any, worker: Any) -> None:
     least = getattr(task, "least_time_limit", None)
-    for name in ("time_limit", "soft_time_limit"):
-        limit = getattr(task, name) or getattr(worker, name)
-        if least and limit:
-            setattr(task, name, max(limit, least))
+    limits = {name: getattr(task, name) or getattr(worker, name) for name in ("time_limit", "soft_time_limit")}
+    given = {name: limit for name, limit in limits.items() if limit}
+    if least and given:
+        # Both by as much, so that the soft one comes before the hard one.
+        more = max(0, least - min(given.values()))
+        for name, limit in given.items():
+            setattr(task, name, limit + more)

@@ -174,7 +174,7 @@ class Store:
         except PoolTimeout as error:
             reason = self._attempts.failure or f"no connection within {self._seconds:g} s"
             variable = "USAGE_REPORT_DATABASE_URL" if self.is_replica else "DATABASE_URL"
-            raise StoreUnavailableError(f"{reason}; is {variable} right and the server up?") from error
+            raise StoreUnavailableError(reason, f"is {variable} right and the server up?") from error
 
     @contextmanager
     def session(self) -> Iterator[Connection]:

@@ -18,7 +18,7 @@ SELECT kind, id, external_id
 ON CONFLICT DO NOTHING
 
 -- name: external_ids_ready
--- Writes nothing, and waits while somebody holds the whole table, as CREATE INDEX does.
+-- Locks the table as an insert does, and writes nothing: it waits while somebody holds all of it, as CREATE INDEX does.
 INSERT INTO public.usage_external_ids (kind) SELECT NULL WHERE false
 
 -- name: external_ids
