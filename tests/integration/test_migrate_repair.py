@@ -188,6 +188,19 @@ def test_disabled_foreign_keys_are_made_again(database: str) -> None:
         run(database, "INSERT INTO user_agents (user_id, agent_id) VALUES (gen_random_uuid(), gen_random_uuid())")
 
 
+def test_foreign_keys_of_orphans_are_made_again_for_new_rows(database: str) -> None:
+    orphan = "INSERT INTO user_agents (user_id, agent_id) VALUES (gen_random_uuid(), gen_random_uuid())"
+    run(database, f"ALTER TABLE user_agents DISABLE TRIGGER ALL; {orphan}")
+    left = {it.object: it.problem for it in repair(database).left}
+    assert left.keys() == {"user_agents.user_agents_agent_id_fkey", "user_agents.user_agents_user_id_fkey"}
+    assert all("violates foreign key constraint" in problem for problem in left.values())
+    with pytest.raises(errors.ForeignKeyViolation):
+        run(database, orphan)
+    run(database, "DELETE FROM user_agents")
+    assert repair(database).left == []
+    assert Runner(database).verify() == []
+
+
 def test_open_partitions_are_closed(database: str) -> None:
     """Days and months that an administrator brought back, where a platform has default privileges."""
     run(

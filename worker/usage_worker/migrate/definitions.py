@@ -175,9 +175,16 @@ def _constraint(different: Difference) -> Iterator[sql.Composed]:
     if different.wanted is None:
         return
     alter = sql.SQL("ALTER TABLE {} ").format(sql.Identifier("public", table))
+    # A foreign key is made for new rows, which it then refuses whatever the old ones hold. The next round checks those,
+    # in a transaction that lets clients go on.
+    unchecked = f"{different.wanted} NOT VALID"
+    if different.found == unchecked:
+        yield alter + sql.SQL("VALIDATE CONSTRAINT {}").format(sql.Identifier(name))
+        return
     if different.found is not None:
         yield alter + sql.SQL("DROP CONSTRAINT {}").format(sql.Identifier(name))
-    yield alter + sql.SQL("ADD CONSTRAINT {} ").format(sql.Identifier(name)) + sql.SQL(different.wanted)
+    definition = unchecked if different.wanted.startswith("FOREIGN KEY ") else different.wanted
+    yield alter + sql.SQL("ADD CONSTRAINT {} ").format(sql.Identifier(name)) + sql.SQL(definition)
 
 
 def _policy(different: Difference) -> Iterator[sql.Composed]:
