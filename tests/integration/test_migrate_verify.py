@@ -245,6 +245,7 @@ def test_verify_names_users_roles_that_open_the_rows_of_others(
 def test_roles_of_the_application_are_its_own(database: str) -> None:
     with connect(database) as connection, connection.transaction(force_rollback=True):
         connection.execute("CREATE ROLE theirs; GRANT theirs TO authenticated, anon")
+        connection.execute("CREATE TABLE public.unrelated (id int); ALTER TABLE public.unrelated OWNER TO theirs")
         assert deviations(connection, discover()) == []
 
 

@@ -180,7 +180,8 @@ SELECT 'role', rolname, NULL,
             WHERE CASE
                 WHEN pg_roles.rolname = 'usage_ingest'
                     THEN EXISTS (SELECT FROM pg_auth_members WHERE member = pg_roles.oid AND roleid = other.oid)
-                WHEN other.rolname IN ('service_role', 'usage_ingest') OR other.oid IN (SELECT relowner FROM relations)
+                WHEN other.rolname IN ('service_role', 'usage_ingest')
+                    OR other.oid IN (SELECT relowner FROM relations WHERE name = 'user_agents')
                     THEN NOT pg_roles.rolsuper AND pg_has_role(pg_roles.oid, other.oid, 'MEMBER')
             END
         ), '')
