@@ -115,8 +115,8 @@ SELECT string_agg(problem, ', ' ORDER BY problem) FROM (
     -- Policies read it with the rights of the user who asks: without this one, nobody could read any row of user_agents.
     -- Where the role does not exist yet, this migration would make it.
     SELECT format(
-        'role authenticated may not read column %1$s.%2$s (%3$sGRANT SELECT (%2$I) ON public.%1$I TO authenticated)',
-        c.relname, a.attname,
+        'role authenticated may not read %1$s of %2$s (%3$sGRANT SELECT (%1$s) ON public.%2$I TO authenticated)',
+        string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), c.relname,
         CASE WHEN to_regrole('authenticated') IS NULL THEN 'CREATE ROLE authenticated NOLOGIN; ' ELSE '' END
     )
     FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
@@ -125,6 +125,7 @@ SELECT string_agg(problem, ', ' ORDER BY problem) FROM (
             has_column_privilege(to_regrole('authenticated')::oid, c.oid, a.attnum, 'SELECT'),
             has_column_privilege('public', c.oid, a.attnum, 'SELECT')
         )
+    GROUP BY c.relname
     UNION ALL
     SELECT format('table %s.%s has no primary key or unique constraint on id', n.nspname, c.relname)
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
