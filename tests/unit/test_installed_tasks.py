@@ -8,7 +8,10 @@ import pytest
 from celery import Celery
 from kombu.entity import Exchange, Queue, binding
 
+from tests.helpers import free_port
+from usage_worker.errors import StreamUnavailableError
 from usage_worker.maintenance.registry import PERIODIC_TASKS
+from usage_worker.service import entry_point
 from usage_worker.service.app import install
 from usage_worker.service.process_record import queues_of
 from usage_worker.service.task_names import FLUSH, HEARTBEAT, TRACK, TRACK_MANY
@@ -22,11 +25,20 @@ def queue(*arguments: Any, **options: Any) -> Any:
     return Queue(*arguments, **options)  # type: ignore[no-untyped-call]
 
 
-def installed(**configuration: Any) -> Celery:
+def installed(redis_url: str = "redis://", /, **configuration: Any) -> Celery:
     app = Celery("theirs", set_as_current=False)
     app.conf.update(configuration)
-    install(app, Settings(DATABASE_URL="postgresql://", REDIS_URL="redis://"))
+    install(app, Settings(DATABASE_URL="postgresql://", REDIS_URL=redis_url))
     return app
+
+
+def test_direct_call_raises_in_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no message that could be put back: the caller must know."""
+    monkeypatch.setattr(entry_point, "_PAUSES", (0.01,))
+    track = installed(f"redis://127.0.0.1:{free_port()}").tasks[TRACK]
+    with pytest.raises(StreamUnavailableError):
+        track(user_id="42")
+    assert isinstance(track.apply(kwargs={"user_id": "42"}).result, StreamUnavailableError)
 
 
 def test_defaults_of_an_application_are_not_ours() -> None:
@@ -37,7 +49,7 @@ def test_defaults_of_an_application_are_not_ours() -> None:
         "store_errors_even_if_ignored",
         "track_started",
     )
-    app = installed(task_default_rate_limit="1/m", **{f"task_{name}": True for name in names})
+    app = installed(**{"task_default_rate_limit": "1/m"} | {f"task_{name}": True for name in names})
     periodic = [task.name for task in PERIODIC_TASKS]
     for name in (FLUSH, HEARTBEAT, TRACK, TRACK_MANY, *periodic):
         task = app.tasks[name]
