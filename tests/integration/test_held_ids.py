@@ -26,13 +26,17 @@ INSERT_AGENT = "INSERT INTO public.agents (id, name) VALUES (%s, 'new')"
 SOON = "lock_timeout=300ms"
 
 
-def test_ids_that_an_application_inserts_stop_no_event(
-    harness: IngestHarness, make_resources: Callable[..., Resources], database: str, ingest_url: str
-) -> None:
-    """They are left out, the other ids of the batch are kept, and the next batch that names them keeps them."""
+@pytest.fixture
+def known(harness: IngestHarness, make_resources: Callable[..., Resources], database: str, ingest_url: str) -> None:
+    """Create the user and the agent, and a worker that waits for locks only briefly."""
     run(database, "INSERT INTO auth.users (id) VALUES (%s)", USER)
     run(database, INSERT_AGENT, BOT)
     harness.worker = make_resources(DATABASE_URL=with_option(ingest_url, SOON))
+
+
+@pytest.mark.usefixtures("known")
+def test_ids_that_an_application_inserts_stop_no_event(harness: IngestHarness, database: str) -> None:
+    """They are left out, the other ids of the batch are kept, and the next batch that names them keeps them."""
     own = "('user', %s, '42'), ('agent', %s, 'bot')"
     with holding(harness, f"INSERT INTO public.usage_external_ids (kind, id, external_id) VALUES {own}", USER, BOT):
         for talk in ("first", "second"):
@@ -46,13 +50,11 @@ def test_ids_that_an_application_inserts_stop_no_event(
     assert set(run(database, KEPT)) == talks | set(expected(user="42", agent="bot"))
 
 
+@pytest.mark.usefixtures("known")
 def test_locked_table_loses_no_id(
-    harness: IngestHarness, make_resources: Callable[..., Resources], database: str, ingest_url: str
+    harness: IngestHarness, make_resources: Callable[..., Resources], database: str
 ) -> None:
     """Nobody else writes the ids of these events: they wait, as where another table is locked."""
-    run(database, "INSERT INTO auth.users (id) VALUES (%s)", USER)
-    run(database, INSERT_AGENT, BOT)
-    harness.worker = make_resources(DATABASE_URL=with_option(ingest_url, SOON))
     track(harness, "42", "bot", conversation_id="talk")
     with holding(harness, "LOCK TABLE public.usage_external_ids IN SHARE MODE"), pytest.raises(LockHeldError):
         harness.flush()

@@ -112,7 +112,7 @@ class Flusher:
         Raises:
             StoreUnavailableError, StreamUnavailableError, ConcurrencyError: what was read stays in the stream and is
                 reclaimed later.
-            ClockError: this machine's clock is wrong; nothing is read by it.
+            ClockError: this machine's clock is wrong; what was read stays in the stream.
             NamespaceError: the database has ids of another namespace.
             ForgetKeyError: users were erased with another key, and a pair of the batch has no row.
         """

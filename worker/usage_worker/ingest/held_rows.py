@@ -96,7 +96,7 @@ class HeldRows:
             name: what they are, for the log.
 
         Raises:
-            LockHeldError: others are inserting some, which `mode` did not tell before.
+            LockHeldError: others are inserting some; the next attempt, in its `mode`, finds out which.
         """
         if not rows:
             return ()

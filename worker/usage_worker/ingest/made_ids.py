@@ -59,7 +59,7 @@ def keep_ids(transaction: BatchTransaction, made: Iterable[ExternalId], held: He
     These are left to the next batch that names them.
 
     Raises:
-        LockHeldError: as of `HeldRows.insert`; or somebody holds the whole table, whose ids nobody else would write.
+        LockHeldError: as `HeldRows.insert`; or somebody holds the whole table, and nobody else would write these ids.
     """
     originals = [*{external.id.int: external for external in made}.values()]
     if originals and held.mode:

@@ -100,9 +100,10 @@ class RepairEdits:
         if not has_key:
             fields["event_id"] = uuid5(dead_letter["entry_key"], str(place))
         if not has_time:
-            fields["occurred_at"] = time = _entered_at(dead_letter)
+            entered_at = _entered_at(dead_letter)
+            fields["occurred_at"] = entered_at
             # The first time of its key decides whether it counts, and is kept for so long only.
-            if has_key and (refusal := recent.refusal(microseconds(time))):
+            if has_key and (refusal := recent.refusal(microseconds(entered_at))):
                 untimed = "and the event has no time of its own; give it one with --set occurred_at=TIME"
                 raise EventRefusedError(f"{refusal}, {untimed}")
         return prepare(fields, window, ids)._replace(time_is_ours=has_key and not has_time)

@@ -171,7 +171,7 @@ WHERE p.pronargs = 0
 
 UNION ALL
 SELECT 'role', rolname, NULL,
-    -- What a role must not have besides its grants: one for counting anything, one for users what opens the rows of others.
+    -- What a role must not have besides its grants: usage_ingest, anything; anon and authenticated, what opens others' rows.
     'exists' || CASE WHEN rolname <> 'service_role' THEN
         CASE WHEN rolsuper OR rolbypassrls THEN ', bypasses row-level security' ELSE '' END
         || coalesce((

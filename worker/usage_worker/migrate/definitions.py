@@ -174,17 +174,17 @@ def _constraint(different: Difference) -> Iterator[sql.Composed]:
     table, _, name = different.object.partition(".")
     if different.wanted is None:
         return
-    alter = sql.SQL("ALTER TABLE {} ").format(sql.Identifier("public", table))
+    alter, constraint = sql.SQL("ALTER TABLE {} ").format(sql.Identifier("public", table)), sql.Identifier(name)
     # A foreign key is made for new rows, which it then refuses whatever the old ones hold. The next round checks those,
     # in a transaction that lets clients go on.
     unchecked = f"{different.wanted} NOT VALID"
     if different.found == unchecked:
-        yield alter + sql.SQL("VALIDATE CONSTRAINT {}").format(sql.Identifier(name))
+        yield alter + sql.SQL("VALIDATE CONSTRAINT {}").format(constraint)
         return
     if different.found is not None:
-        yield alter + sql.SQL("DROP CONSTRAINT {}").format(sql.Identifier(name))
+        yield alter + sql.SQL("DROP CONSTRAINT {}").format(constraint)
     definition = unchecked if different.wanted.startswith("FOREIGN KEY ") else different.wanted
-    yield alter + sql.SQL("ADD CONSTRAINT {} ").format(sql.Identifier(name)) + sql.SQL(definition)
+    yield alter + sql.SQL("ADD CONSTRAINT {} ").format(constraint) + sql.SQL(definition)
 
 
 def _policy(different: Difference) -> Iterator[sql.Composed]:

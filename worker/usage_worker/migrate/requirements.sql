@@ -47,8 +47,8 @@ SELECT string_agg(format('role %s may not %s', current_user, missing), ', ') FRO
     JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = split_part(parent, '.', 2)
     WHERE 2 = ANY ({plan}) AND NOT has_table_privilege(c.oid, 'REFERENCES')
     UNION ALL
-    -- A user or an agent that ingest does not see would count as missing. Other conditions than true may hide some; the same
-    -- as in usage_find_parents.
+    -- A user or an agent that ingest does not see would count as missing. Other conditions than true may hide some.
+    -- usage_find_parents asks the same.
     SELECT format(
         'see every row of %1$s (CREATE POLICY usage_worker ON %1$s FOR SELECT TO %2$I USING (true); where a restrictive policy'
         ' applies to this role, ALTER ROLE %2$I BYPASSRLS)', parent, current_user)
@@ -113,7 +113,7 @@ SELECT string_agg(problem, ', ' ORDER BY problem) FROM (
         )
     UNION ALL
     -- Policies read it with the rights of the user who asks: without this one, nobody could read any row of user_agents.
-    -- Where the role does not exist yet, this migration would make it.
+    -- Where the role does not exist yet, 001 makes it, and it may read what PUBLIC may.
     SELECT format(
         'role authenticated may not read %1$s of %2$s (%3$sGRANT SELECT (%1$s) ON public.%2$I TO authenticated)',
         string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), c.relname,

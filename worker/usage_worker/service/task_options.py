@@ -38,10 +38,10 @@ def lengthen_time_limits(app: Celery) -> None:
 
 def _lengthen(task: Any, worker: Any) -> None:
     least = getattr(task, "least_time_limit", None)
-    limits = {name: getattr(task, name) or getattr(worker, name) for name in ("time_limit", "soft_time_limit")}
-    given = {name: limit for name, limit in limits.items() if limit}
-    if least and given:
+    names = ("time_limit", "soft_time_limit")
+    limits = {name: limit for name in names if (limit := getattr(task, name) or getattr(worker, name))}
+    if least and limits:
         # Both by as much, so that the soft one comes before the hard one.
-        more = max(0, least - min(given.values()))
-        for name, limit in given.items():
+        more = max(0, least - min(limits.values()))
+        for name, limit in limits.items():
             setattr(task, name, limit + more)

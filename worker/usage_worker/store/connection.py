@@ -232,12 +232,12 @@ class Store:
 
     def now(self) -> datetime:
         """Return the time by the database's clock. Raises like `connection`."""
-        return datetime.fromtimestamp(self.rows(query("clock"))[0]["seconds"], UTC)
+        return self.read(_now)
 
     def now_outside_pool(self) -> datetime:
         """Return the same while another thread may have the pool's only connection. Raises like `connection`."""
         with self.session() as connection:
-            return datetime.fromtimestamp(dict_rows(connection, query("clock"))[0]["seconds"], UTC)
+            return _now(connection)
 
     def data_age(self) -> float | None:
         """Return how many seconds a replica's data are behind, as far as it knows itself; None for a primary.
@@ -284,3 +284,7 @@ def dict_rows(
     """Execute a statement within a transaction of the caller's; return its rows by the names of their columns."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(statement, parameters).fetchall()
+
+
+def _now(connection: Connection) -> datetime:
+    return datetime.fromtimestamp(dict_rows(connection, query("clock"))[0]["seconds"], UTC)
