@@ -35,6 +35,7 @@ from tests.servers import (
     InstalledRedis,
     joined,
 )
+from tests.sessions import close_free_sessions, lent_session
 from usage_worker.local import EmbeddedPostgres, EmbeddedValkey
 from usage_worker.local.account import temporary_folder
 
@@ -237,10 +238,12 @@ def new_database(postgres: Postgres, template: str = "template1") -> Iterator[st
     copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
     create = copy.format(sql.Identifier(name), sql.Identifier(template))
     drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute(create)
+    with lent_session(postgres.url()) as session:
+        close_free_sessions()  # perhaps of the template
+        session.execute(create)
     try:
         yield name
     finally:
-        with psycopg.connect(postgres.url(), autocommit=True) as connection:
-            connection.execute(drop)
+        with lent_session(postgres.url()) as session:
+            close_free_sessions()  # to end them, DROP would wait for at least 0.1 s
+            session.execute(drop)

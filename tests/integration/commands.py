@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 
 from tests.helpers import environment_without, free_port
 from tests.preloaded import preloaded
+from tests.sessions import lent_session
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.publisher.file_import import ImportReport, publish_file
@@ -160,8 +160,8 @@ def send_file(
 
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url) as connection:
-        return connection.execute(query.encode()).fetchall()
+    with lent_session(url) as session:
+        return session.execute(query.encode()).fetchall()
 
 
 def figures(applied: int = 0, duplicate: int = 0, quarantined: int = 0, left: int = 0) -> dict[str, int]:

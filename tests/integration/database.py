@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import psycopg
-
+from tests.sessions import lent_session
 from usage_worker.migrate import discover
 from usage_worker.migrate.connection import connect
 from usage_worker.migrate.files import split_statements
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(statement.encode(), parameters or None)
+    with lent_session(url) as session:
+        cursor = session.execute(statement.encode(), parameters or None)
         return cursor.fetchall() if cursor.description else []
 
 

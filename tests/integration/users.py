@@ -6,12 +6,13 @@ import json
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
 from tests.integration.database import run
+from tests.sessions import Session, lent_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,13 +21,13 @@ FORBIDDEN = psycopg.errors.InsufficientPrivilege
 
 
 @contextmanager
-def session_as(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+def session_as(url: str, role: str, user: uuid.UUID | None = None) -> Iterator[Session]:
     """Open a session with the role and the claims of an API request of the user."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    with lent_session(url) as session:
+        session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         claims = json.dumps({"sub": str(user)}) if user else ""
-        connection.execute("SELECT set_config('request.jwt.claims', %s, false)", [claims])
-        yield connection
+        session.execute("SELECT set_config('request.jwt.claims', %s, false)", [claims])
+        yield session
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Users:
 
 def add_users(url: str) -> Users:
     """Add the users and the shared row to a database of version 3.0.0 or later."""
-    ann, bob, cid, dan = (run(url, "INSERT INTO auth.users (email) VALUES ('x') RETURNING id")[0][0] for _ in range(4))
+    added = run(url, "INSERT INTO auth.users (email) SELECT 'x' FROM generate_series(1, 4) RETURNING id")
+    ann, bob, cid, dan = (user for (user,) in added)
     agent = run(url, "INSERT INTO public.agents (name) VALUES ('helper') RETURNING id")[0][0]
     team = uuid.uuid4()
     run(url, "INSERT INTO public.user_role_assignments (user_id, team_id) VALUES (%s, %s)", cid, team)
