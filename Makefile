@@ -65,7 +65,7 @@ test: check  ## run every check that needs only what pip installs: at most 15 mi
 	# begins with the longest files, so that no core is idle at the end.
 	TEST_STOPS=0 $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not size' --ignore tests/access/test_breaking.py \
 		tests/acceptance tests/faults tests/access tests/integration
-	$(BIN)/pytest -m size tests/integration
+	$(BIN)/pytest -n 2 -m size tests/integration
 
 test-more: $(STAMP)  ## run what needs the Debian packages that .ci/run installs: at most 20 minutes
 	$(if $(SYSTEM_POSTGRES),,$(error apt-get install postgresql: there is none in /usr/lib/postgresql))
