@@ -184,7 +184,7 @@ def test_known_table_is_to_be_adopted(empty_database: str) -> None:
     assert obstacle.what == "table user_agents"
     assert "migrate adopt" in obstacle.remedy
     for refused in (Runner(empty_database).verify, lambda: repair(empty_database)):
-        with pytest.raises(SchemaError, match="run usage-worker migrate adopt"):
+        with pytest.raises(SchemaError, match="run `usage-worker migrate adopt`"):
             refused()
 
 

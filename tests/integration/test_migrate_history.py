@@ -209,7 +209,7 @@ def test_up_leads_to_repair_after_rollback_text(at: Callable[[str], str], tmp_pa
     for version in ("3.0.0", latest_version()):
         done = cli.run("migrate", "up", "--to", version)
         assert done.returncode == 0
-        assert re.fullmatch(r"\d+ objects are missing or differ; run usage-worker migrate repair\n", done.stderr)
+        assert re.fullmatch(r"\d+ objects are missing or differ; run `usage-worker migrate repair`\n", done.stderr)
     assert run(url, granted) == [(False,)]
     assert repair(url).left == Runner(url).verify() == []
     assert cli.run("migrate", "up").stderr == ""

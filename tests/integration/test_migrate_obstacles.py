@@ -63,7 +63,7 @@ def test_foreign_tables_of_same_names_are_left_unchanged(
     before = dump()
     cli = Cli(tmp_path, DATABASE_URL=empty_database)
     refusal = (
-        "table user_agents: it has the columns of this schema; run usage-worker migrate adopt, nothing was changed"
+        "table user_agents: it has the columns of this schema; run `usage-worker migrate adopt`, nothing was changed"
     )
     assert cli.error_line("migrate up").endswith(f": {refusal}")
     assert "is not applied" in cli.error_line("migrate down --to 1.0.0 --yes")

@@ -250,7 +250,7 @@ def test_roles_of_the_application_are_its_own(database: str) -> None:
 
 
 def test_verify_of_empty_database_names_remedy(empty_database: str) -> None:
-    with pytest.raises(SchemaError, match="nothing is installed; run usage-worker migrate up"):
+    with pytest.raises(SchemaError, match="nothing is installed; run `usage-worker migrate up`"):
         Runner(empty_database).verify()
 
 

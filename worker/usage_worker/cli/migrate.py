@@ -66,7 +66,7 @@ def up(to: To = None, check: Check = False, wait: Wait = True, as_json: AsJson =
     # Applied migrations are not run again, so what others dropped or changed stays so.
     if found := runner.verify():
         what = "is missing or differs" if len(found) == 1 else "are missing or differ"
-        echo(f"{counted(len(found), 'object')} {what}; run usage-worker migrate repair", err=True)
+        echo(f"{counted(len(found), 'object')} {what}; run `usage-worker migrate repair`", err=True)
 
 
 @app.command()

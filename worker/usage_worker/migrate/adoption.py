@@ -144,7 +144,7 @@ def _recognize(connection: Connection, migrations: tuple[Migration, ...], wanted
     missing = [it for it in steps if it in later and (it.transactional or it.number not in records)]
     if not missing:
         raise MigrationError(
-            f"the journal of the database is at {version} already; run usage-worker migrate repair or migrate up"
+            f"the journal of the database is at {version} already; run `usage-worker migrate repair` or `migrate up`"
         )
     obstacles.refuse(_wrong_types(facts, expectations(connection, steps)))
     # A file in one transaction only creates objects. Of another one only its successor shows that it ended; the
@@ -221,7 +221,7 @@ def _version(
     }
     known = list(expected)
     if not any(name.partition(".")[0] in PARENTS | {TABLE} for name in columns):
-        raise MigrationError("there is nothing to adopt; run usage-worker migrate up")
+        raise MigrationError("there is nothing to adopt; run `usage-worker migrate up`")
     missing = {candidate: sorted(expected[candidate] - columns) for candidate in known}
     fitting = [candidate for candidate in known if not missing[candidate]]
     # Where user_agents exists, 1.0.0 alone does not describe the database.

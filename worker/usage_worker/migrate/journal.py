@@ -100,8 +100,8 @@ def read_installed(connection: Connection, migrations: Sequence[Migration]) -> d
     if not records:
         adoptable = connection.execute(query("known_table")).fetchone()
         if adoptable:
-            raise SchemaError("the schema has no journal", "run usage-worker migrate adopt")
-        raise SchemaError("nothing is installed", "run usage-worker migrate up")
+            raise SchemaError("the schema has no journal", "run `usage-worker migrate adopt`")
+        raise SchemaError("nothing is installed", "run `usage-worker migrate up`")
     refuse_unknown_migrations(migrations, records)
     return records
 

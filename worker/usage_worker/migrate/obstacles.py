@@ -28,7 +28,7 @@ REQUIREMENTS = (
     ("rights", "grant them, or let a role migrate that has them"),
     ("parents", "the migrations use these tables of others; add or change what is named"),
 )
-ADOPT = "it has the columns of this schema; run usage-worker migrate adopt"
+ADOPT = "it has the columns of this schema; run `usage-worker migrate adopt`"
 # These read the names that the migrations take, for each direction.
 CHECKS = {
     "up": (
@@ -45,10 +45,10 @@ CHECKS = {
         ("unmarked_names", "migrations did not make what has these names; rename it and run migrate down again"),
         ("foreign_dependents", "they depend on what the rollback drops; drop them and run migrate down again"),
         # Upgrades that stopped inside of a step: the rollback of the step takes it for one that has not begun.
-        ("half_restored", "end it first with usage-worker migrate up --to 3.0.0"),
+        ("half_restored", "end it first with `usage-worker migrate up --to 3.0.0`"),
         (
             "expiring_shares",
-            "3.0.0 would never end them; end the upgrade first with usage-worker migrate up --to 4.0.0",
+            "3.0.0 would never end them; end the upgrade first with `usage-worker migrate up --to 4.0.0`",
         ),
     ),
 }

@@ -185,5 +185,5 @@ def _brief_lock_wait(connection: Connection) -> Iterator[None]:
             connection.execute(_SET_LOCK_TIMEOUT)
             yield
     except psycopg.errors.LockNotAvailable as error:
-        message = f"another session holds a lock on {journal.TABLE} or a table of ours; try again when it has ended"
-        raise MigrationError(message) from error
+        message = f"another session holds a lock on {journal.TABLE} or a table of ours"
+        raise MigrationError(message, "try again when it has ended") from error

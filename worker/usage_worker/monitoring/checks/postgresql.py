@@ -9,6 +9,7 @@ from usage_worker.errors import MigrationError, RoleError
 from usage_worker.migrate import latest_version, schema_version
 from usage_worker.monitoring.check import fail, warn
 from usage_worker.monitoring.inspection import POSTGRESQL, Section
+from usage_worker.monitoring.remedies import explained
 from usage_worker.postgres import MIGRATE_UP
 from usage_worker.store.servers import each_server, server_of
 
@@ -68,7 +69,8 @@ def _schema(inspection: Inspection) -> Iterator[Check]:
     try:
         version = schema_version(settings.require_database(), pooled=settings.pooled)
     except (MigrationError, RoleError) as error:  # only a role or a limit of time: nothing is being migrated here
-        yield fail(SCHEMA_CHECK, f"its version cannot be read: {error.detail}", "correct what the reason names")
+        reason, remedy = explained(error)
+        yield fail(SCHEMA_CHECK, f"its version cannot be read: {reason}", remedy)
         return
     inspection.figures.schema = version
     if version != (latest := latest_version()):
