@@ -23,6 +23,7 @@ from usage_worker.maintenance.purge import purge as purge_rows
 from usage_worker.maintenance.reconcile import RECONCILE, reconcile
 from usage_worker.settings import Settings
 from usage_worker.store.connection import Store
+from usage_worker.store.purge import purge_blocks
 from usage_worker.store.task_runs import last_runs, sole_transaction
 from usage_worker.testing import Population, generate_usage
 from usage_worker.testing.sql import query as testing_query
@@ -148,6 +149,21 @@ def test_chunk_size_does_not_depend_on_query_plan(database: str, plan: str) -> N
         assert purge(store, on_progress=lambda done, of: progress.append((done, of))).purged == 2 * CHUNK_ROWS + 1
     due = 2 * CHUNK_ROWS + 1
     assert progress == [(CHUNK_ROWS, due), (2 * CHUNK_ROWS, due), (due, due)]
+
+
+@pytest.mark.parametrize("age", ["interval '40 days'", "(40 + random()) * interval '1 day'"])
+def test_pass_has_the_oldest_rows_in_the_order_of_the_table(
+    database: str, store: Store, monkeypatch: pytest.MonkeyPatch, age: str
+) -> None:
+    monkeypatch.setattr("usage_worker.store.purge.MOST_ROWS", 10)
+    seed(database, 30)
+    run(database, f"UPDATE public.user_agents SET deleted_at = now() - {age}")
+    blocks = purge_blocks(store, MONTH, 4)
+    places = [row for block in blocks for row in run(database, "SELECT unnest(%s::tid[])::text", block)]
+    assert [block.count("(") for block in blocks] == [4, 4, 2]
+    oldest = "SELECT ctid FROM public.user_agents ORDER BY deleted_at, ctid LIMIT 10"
+    assert places == run(database, f"SELECT ctid::text FROM ({oldest}) AS oldest ORDER BY ctid")
+    assert purge(store).purged == 30
 
 
 def test_interrupted_run_says_how_many_rows_are_left(database: str, store: Store) -> None:

@@ -8,15 +8,28 @@ SELECT count(*) AS remaining,
   FROM public.user_agents
  WHERE deleted_at <= now() - %(older_than)s::interval
 
+-- name: sort_in_memory
+-- For the rest of the transaction: the places of a million rows take 25 MB.
+SELECT set_config('work_mem', '64MB', true) WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')
+
 -- name: purge_blocks
 -- The places of the rows that are due, in chunks, in the order of the table: each page and its image in the WAL is then
--- written once, and not once for each row. At most the oldest million rows; the next run finds the others.
-SELECT array_agg(place)::text AS places
-  FROM (SELECT place, (row_number() OVER (ORDER BY place) - 1) / %(rows)s AS chunk
-          FROM (SELECT ctid AS place FROM public.user_agents
-                 WHERE deleted_at <= now() - %(older_than)s::interval
-                 ORDER BY deleted_at LIMIT 1000000) AS due) AS numbered
- GROUP BY chunk ORDER BY chunk
+-- written once, and not once for each row. At most so many, of the oldest rows; the next pass finds the others. To sort
+-- them by age, and then to number them, took four times as long, with a snapshot that keeps updates from being HOT.
+WITH due AS MATERIALIZED (
+    SELECT array_agg(place) AS places
+      FROM (SELECT ctid AS place FROM public.user_agents
+             WHERE deleted_at <= now() - %(older_than)s::interval
+               AND deleted_at <= coalesce(
+                       (SELECT deleted_at FROM public.user_agents
+                         WHERE deleted_at <= now() - %(older_than)s::interval
+                         ORDER BY deleted_at OFFSET %(most)s - 1 LIMIT 1),
+                       'infinity')
+             ORDER BY place LIMIT %(most)s) AS oldest
+)
+SELECT places[first : first + %(rows)s - 1]::text AS places
+  FROM due, generate_series(1, cardinality(places), %(rows)s) AS first
+ ORDER BY first
 
 -- name: mark_purge
 -- The action that the audit trail records for the deletions of this transaction.
