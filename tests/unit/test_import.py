@@ -14,11 +14,11 @@ OWN_SHARE = 2.0
 
 
 def processor_times(*programs: str) -> list[float]:
-    """Return the processor time of a Python that runs each program: the shortest of nine, in seconds.
+    """Return the processor time of a Python that runs each program: the shortest of five, in seconds.
 
     They take turns, since the speed of a shared machine changes.
     """
-    rounds = [[_processor_time(program) for program in programs] for _ in range(9)]
+    rounds = [[_processor_time(program) for program in programs] for _ in range(5)]
     return [min(times) for times in zip(*rounds, strict=True)]
 
 

@@ -124,7 +124,7 @@ def fresh_event(number: int, *, every_value: bool) -> dict[str, Any]:
 @pytest.mark.parametrize(("every_value", "text"), [(False, ""), (True, ""), (False, "x"), (False, "\u4e00" * 200)])
 @pytest.mark.parametrize("pack_events", [1, 20, 500, MAX_PACK_EVENTS])
 def test_buffer_is_no_larger_in_memory_than_counted(pack_events: int, *, every_value: bool, text: str) -> None:
-    limit = 2**19
+    limit = 2**18
     with opened(refusing_url(), buffer_bytes=limit, linger=NEVER, pack_events=pack_events) as sender:
         # What the first attempt to connect imports, and the thread, are not of the buffer.
         sender.put(0, "the first")
