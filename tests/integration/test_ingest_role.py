@@ -182,6 +182,15 @@ def test_commands_of_worker_and_owner(worker_cli: Cli, harness: IngestHarness) -
         assert line.endswith(" or of a login with authenticated or service_role"), line
 
 
+def test_status_says_once_what_a_missing_right_needs(worker_cli: Cli, database: str) -> None:
+    run(database, "REVOKE SELECT ON public.usage_migrations FROM usage_ingest")
+    problems = json.loads(worker_cli.run("status", "--json").stdout)["problems"]
+    (schema,) = (problem for problem in problems if problem["check"] == "schema")
+    denied = "permission denied for table usage_migrations"
+    assert schema["reason"] == f"its version cannot be read: the role lacks a right: {denied}"
+    assert schema["remedy"] == "this needs the owner's DATABASE_URL"
+
+
 def test_periodic_tasks_name_the_wrong_url(harness: IngestHarness) -> None:
     for task in PERIODIC_TASKS:
         with pytest.raises(RoleError, match="this needs the owner's DATABASE_URL"):

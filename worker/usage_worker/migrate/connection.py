@@ -76,9 +76,9 @@ def _translated() -> Iterator[None]:
         if postgres.POOLER_REFUSAL in str(error):
             raise MigrationError(DIRECT_URL) from None
         kind = postgres.meaning(error)
-        if kind is not StoreUnavailableError and kind is not RoleError:
-            kind = MigrationError
-        raise kind(one_line(error)) from error
+        if kind is RoleError:
+            raise RoleError(postgres.one_line(error, with_hint=True), postgres.NEEDS_OWNER) from error
+        raise (kind if kind is StoreUnavailableError else MigrationError)(one_line(error)) from error
 
 
 @contextmanager
