@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from collections import defaultdict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 
 Session = psycopg.Connection[tuple[Any, ...]]
 
-_free: list[tuple[str, Session]] = []
+# By URL.
+_free: defaultdict[str, list[Session]] = defaultdict(list)
 
 
 @contextmanager
 def lent_session(url: str) -> Iterator[Session]:
-    """Lend a session in autocommit as it was opened; what has since been set for roles and databases has no effect."""
+    """Lend a session in autocommit, like a new one but for what was set for its role or database meanwhile."""
     session = _taken(url) or psycopg.connect(url, autocommit=True, prepare_threshold=None)
     try:
         yield session
@@ -28,19 +30,20 @@ def lent_session(url: str) -> Iterator[Session]:
 
 
 def close_free_sessions() -> None:
-    """Close what nobody has: a database with sessions cannot be copied."""
-    while _free:
-        _free.pop()[1].close()
+    """Close the sessions that nobody has: a database with sessions cannot be copied."""
+    for sessions in _free.values():
+        while sessions:
+            sessions.pop().close()
 
 
 def _taken(url: str) -> Session | None:
-    """Take a free session that still works."""
-    for lent in [lent for lent in _free if lent[0] == url]:
-        with suppress(ValueError):  # another thread has just taken it
-            _free.remove(lent)
-            if _works(lent[1]):
-                return lent[1]
-            lent[1].close()
+    """Take a free session that still works, if there is one."""
+    with suppress(IndexError):
+        while True:
+            session = _free[url].pop()
+            if _works(session):
+                return session
+            session.close()
     return None
 
 
@@ -48,11 +51,11 @@ def _give_back(url: str, session: Session) -> None:
     with suppress(psycopg.Error):
         if session.info.transaction_status == TransactionStatus.IDLE:
             session.execute("DISCARD ALL")
-            _free.append((url, session))
+            _free[url].append(session)
             return
     session.close()
 
 
 def _works(session: Session) -> bool:
-    """Return whether the server has said nothing since, which could only be that it has ended the session."""
+    """Return whether the server has sent nothing since, which could only be that it has ended the session."""
     return not select.select([session], [], [], 0)[0]

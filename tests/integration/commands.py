@@ -12,14 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
 from tests.helpers import environment_without, free_port
 from tests.preloaded import preloaded
-from tests.sessions import lent_session
 from usage_worker.publisher import UsagePublisher
 from usage_worker.publisher.field_mapping import FieldMapping
 from usage_worker.publisher.file_import import ImportReport, publish_file
@@ -157,11 +156,6 @@ def send_file(
         backfill_days=days,
     )
     return report, bad
-
-
-def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    with lent_session(url) as session:
-        return session.execute(query.encode()).fetchall()
 
 
 def figures(applied: int = 0, duplicate: int = 0, quarantined: int = 0, left: int = 0) -> dict[str, int]:

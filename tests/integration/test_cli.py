@@ -16,7 +16,8 @@ import pytest
 import redis
 
 from tests.helpers import eventually
-from tests.integration.commands import NOW, PROGRAM, Cli, events, figures, rows, send
+from tests.integration.commands import NOW, PROGRAM, Cli, events, figures, send
+from tests.integration.database import run
 from tests.preloaded import start_celery
 from usage_worker.local import EmbeddedValkey
 from usage_worker.queue.heartbeat import Heartbeat
@@ -53,7 +54,7 @@ def test_publish_ndjson_reports_bad_lines_and_sends_others(cli: Cli, database: s
     ):
         assert reason in line
     assert cli.drained() == figures(applied=3)
-    assert rows(database, "SELECT usage_count, total_tokens_used, total_cost_usd::text FROM user_agents") == [
+    assert run(database, "SELECT usage_count, total_tokens_used, total_cost_usd::text FROM user_agents") == [
         (3, 6, "0.0000000003")
     ]
 
@@ -66,7 +67,7 @@ def test_file_published_again_adds_only_duplicates(cli: Cli, database: str) -> N
         assert json.loads(done.stdout) == {"sent": 1_200, "bad": 0}
         assert done.returncode == 0
         assert cli.drained() == expected
-    assert rows(database, "SELECT count(*), sum(usage_count)::int FROM user_agents") == [(3, 1_200)]
+    assert run(database, "SELECT count(*), sum(usage_count)::int FROM user_agents") == [(3, 1_200)]
 
 
 def test_command_uses_own_url_and_publishes_where_applications_are_switched_off(
@@ -88,7 +89,7 @@ def test_publish_csv_with_every_option(cli: Cli, database: str) -> None:
     done = cli.run("publish", "old.CSV", *names, *others)
     assert (done.returncode, done.stdout) == (0, "2 events sent, 0 bad lines\n"), done.stderr
     assert cli.drained() == figures(applied=2)
-    seen = rows(
+    seen = run(
         database,
         "SELECT to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), input_tokens, cost_usd, model"
         " FROM usage_events ORDER BY occurred_at",
@@ -98,7 +99,7 @@ def test_publish_csv_with_every_option(cli: Cli, database: str) -> None:
         (f"{today} 00:00:04.876544", 7, "m"),
     ]
     assert [str(cost) for *_, cost, _ in seen] == ["0.2500000000", "None"]
-    assert rows(database, "SELECT usage_count FROM user_agents") == [(2,)]
+    assert run(database, "SELECT usage_count FROM user_agents") == [(2,)]
 
 
 def test_publish_reads_open_standard_input(cli: Cli, redis_client: redis.Redis) -> None:
@@ -141,7 +142,7 @@ def test_publish_replays_real_trace(cli: Cli, database: str) -> None:
     assert cli.drained() == figures(applied=8_819)
     tokens = sum(int(a) + int(b) for _, a, b in (line.split(",") for line in TRACE.read_text().splitlines()[1:]))
     query = "SELECT count(*) > 100, sum(usage_count)::bigint, sum(total_tokens_used)::bigint FROM user_agents"
-    assert rows(database, query) == [(True, 8_819, tokens)]
+    assert run(database, query) == [(True, 8_819, tokens)]
 
 
 def test_drain_reclaims_entries_of_dead_worker(cli: Cli, redis_client: redis.Redis, redis_url: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.commands import figures, rows
+from tests.integration.commands import figures
+from tests.integration.database import run
 from usage_worker.events.columns import NAMES
 from usage_worker.printable import REASON_LENGTH
 from usage_worker.queue.entry import RawEntry, newer_version
@@ -103,7 +104,7 @@ def test_entry_ids_outside_calendar(harness: IngestHarness, cli: Cli) -> None:
     dead_letters = harness.dead_letters()
     assert all(dead_letter["reason"].startswith("occurred_at: ") for dead_letter in dead_letters)
     assert all("by the entry's id" in dead_letter["reason"] for dead_letter in dead_letters)
-    assert rows(harness.resources.settings.database_url, "SELECT count(*)::int FROM usage_events") == [(len(ids),)]
+    assert run(harness.resources.settings.database_url, "SELECT count(*)::int FROM usage_events") == [(len(ids),)]
     done = cli.run("dead-letters", "replay", "--all")
     assert (done.returncode, done.stdout) == (1, f"0 events sent, {len(ids)} bad dead letters\n")
 

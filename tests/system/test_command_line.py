@@ -21,7 +21,8 @@ import psycopg
 import pytest
 
 from tests.helpers import eventually
-from tests.integration.commands import PROGRAM, Cli, events, rows
+from tests.integration.commands import PROGRAM, Cli, events
+from tests.integration.database import run
 from usage_worker.cli.commands import NAMES
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def test_ctrl_c_during_a_query_ends_a_command(cli: Cli, database: str, command: 
         process = subprocess.Popen(
             [PROGRAM, *command.split()], cwd=cli.folder, env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        eventually(lambda: rows(database, waiting) != [(0,)], 30)
+        eventually(lambda: run(database, waiting) != [(0,)], 30)
         process.send_signal(signal.SIGINT)
         errors = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 130, errors

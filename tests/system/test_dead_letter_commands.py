@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from tests.hostile import HOSTILE_TEXT
-from tests.integration.commands import Cli, events, rows
+from tests.integration.commands import Cli, events
 from tests.integration.database import run
 from usage_worker.store.connection import Store
 from usage_worker.store.intake import Intake
@@ -36,11 +36,11 @@ def cli(tmp_path: Path, database: str, redis_url: str) -> Cli:
 
 def test_dead_letters_are_found_newest_first_and_by_reason(cli: Cli, database: str) -> None:
     done = cli.run("dead-letters", "list", "--limit", "2")
-    newest = [number for (number,) in rows(database, "SELECT id FROM usage_dead_letters ORDER BY id DESC")]
+    newest = [number for (number,) in run(database, "SELECT id FROM usage_dead_letters ORDER BY id DESC")]
     assert [int(line.split("\t")[0]) for line in done.stdout.splitlines()] == newest[:2]
     assert done.stderr == "7 dead letters with 7 events; 5 are not listed (--limit)\n"
     whole = json.loads(cli.run("dead-letters", "list", "--limit", "2", "--json").stdout)
-    kept = rows(database, "SELECT id, payload FROM usage_dead_letters ORDER BY id DESC LIMIT 2")
+    kept = run(database, "SELECT id, payload FROM usage_dead_letters ORDER BY id DESC LIMIT 2")
     assert [(it["id"], it["payload"]) for it in whole] == kept
     groups = json.loads(cli.run("dead-letters", "list", "--by-reason", "--json").stdout)
     assert [(it["reason"], it["events"], it["dead_letters"]) for it in groups] == [
@@ -103,7 +103,7 @@ def test_discarded_dead_letters_stay_counted(cli: Cli, database: str) -> None:
     assert "argument" not in refused
     assert "give numbers of dead letters, or --all" in cli.error_line("dead-letters discard")
     assert cli.on_terminal("n\n", "dead-letters", "discard", "--all")[0] == 1
-    assert rows(database, "SELECT count(*) FROM usage_dead_letters") == [(7,)]
+    assert run(database, "SELECT count(*) FROM usage_dead_letters") == [(7,)]
     done = cli.run("dead-letters", "discard", "--reason", "such user", "--yes")
     assert (done.returncode, done.stdout) == (
         0,
@@ -122,7 +122,7 @@ def test_discarded_dead_letters_stay_counted(cli: Cli, database: str) -> None:
 
 
 def test_dead_letters_of_one_reason_are_replayed(cli: Cli, database: str) -> None:
-    for (agent,) in rows(database, "SELECT DISTINCT payload::jsonb ->> 'agent_id' FROM usage_dead_letters"):
+    for (agent,) in run(database, "SELECT DISTINCT payload::jsonb ->> 'agent_id' FROM usage_dead_letters"):
         run(database, "INSERT INTO public.agents (id, name) VALUES (%s, 'one')", agent)
     assert cli.run("dead-letters", "replay", "--until", "2020-01-01").stdout == "0 events sent, 0 bad dead letters\n"
     done = cli.run("dead-letters", "replay", "--reason", "no such agent", "--since", "2020-01-01")

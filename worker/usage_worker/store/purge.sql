@@ -10,12 +10,12 @@ SELECT count(*) AS remaining,
 
 -- name: sort_in_memory
 -- For the rest of the transaction: the places of a million rows take 25 MB.
-SELECT set_config('work_mem', '64MB', true) WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')
+SET LOCAL work_mem = '64MB'
 
 -- name: purge_blocks
 -- The places of the rows that are due, in chunks, in the order of the table: each page and its image in the WAL is then
--- written once, and not once for each row. At most so many, of the oldest rows; the next pass finds the others. To sort
--- them by age, and then to number them, took four times as long, with a snapshot that keeps updates from being HOT.
+-- written once, and not once for each row. At most `most` of them, the oldest; the next pass finds the others. To sort them
+-- by age, and then to number them, took four times as long, with a snapshot that keeps updates from being HOT.
 WITH due AS MATERIALIZED (
     SELECT array_agg(place) AS places
       FROM (SELECT ctid AS place FROM public.user_agents
