@@ -44,13 +44,11 @@ def celery_stack(
     with psycopg.connect(durable_postgres.url(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE celery TEMPLATE template")
     harness = Harness(durable_postgres.url("celery"), durable_valkey.url(1))
-    with pytest.MonkeyPatch.context() as patch, closing(harness):
-        for name, value in harness.env.items():
-            patch.setenv(name, value)
-        logs = tmp_path_factory.mktemp("logs")
-        with Supervisor(harness.database, harness.redis_url, concurrency=2, flower_port=None, log_dir=logs) as stack:
-            stack.wait_ready(180)
-            yield stack, harness
+    logs = tmp_path_factory.mktemp("logs")
+    options: Any = {"concurrency": 2, "flower_port": None, "log_dir": logs, "variables": harness.env}
+    with closing(harness), Supervisor(harness.database, harness.redis_url, **options) as stack:
+        stack.wait_ready(180)
+        yield stack, harness
 
 
 @contextmanager
@@ -112,9 +110,7 @@ def test_redis_fault_while_idle(
 
 
 @pytest.mark.parametrize("moment", ["before the transaction", "after COMMIT", "before the acknowledgement"])
-def test_redis_restarts_during_flush(
-    durable_harness: Harness, durable_valkey: EmbeddedValkey, moment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_redis_restarts_during_flush(durable_harness: Harness, durable_valkey: EmbeddedValkey, moment: str) -> None:
     harness = durable_harness
     harness.publish(harness.traffic(600))
     with harness.workers(1, moment, "STOP") as (worker,):

@@ -83,18 +83,13 @@ def idle_milliseconds(harness: Harness) -> int:
 
 
 @pytest.mark.parametrize("name", ["worker", "child"])
-def test_celery_worker_stops_within_limit_under_load(
-    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_celery_worker_stops_within_limit_under_load(harness: Harness, tmp_path: Path, name: str) -> None:
     """The current batch is finished, and the worker ends without spending the budget of its flush."""
-    for key, value in harness.env.items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.setenv("USAGE_FLUSH_BUDGET", "3600")
     # A batch, and Celery's time to exit.
     limit = 20
-    with Supervisor(
-        harness.database, harness.redis_url, workers=2, concurrency=1, flower_port=None, log_dir=tmp_path
-    ) as stack:
+    options: Any = {"workers": 2, "concurrency": 1, "flower_port": None, "log_dir": tmp_path}
+    variables = harness.env | {"USAGE_FLUSH_BUDGET": "3600"}
+    with Supervisor(harness.database, harness.redis_url, **options, variables=variables) as stack:
         stack.wait_ready(180)
         with harness.publishers(tmp_path, 2, 2_000):
             eventually(partial(harness.has_counted, 500), 30)
